@@ -1,0 +1,1 @@
+"""Raw video, audio and transcripts become features in one HDF5 store."""

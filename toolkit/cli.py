@@ -1,0 +1,53 @@
+"""The shell of `erc-toolkit`: names of the commands, loaded only when they are called.
+
+Shell completion is click's own: `eval "$(_ERC_TOOLKIT_COMPLETE=bash_source erc-toolkit)"` (or zsh_source,
+fish_source).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from toolkit import __version__
+
+# Command -> (module:attribute, one line of help). The line stands here so that `--help` imports no command at all.
+COMMANDS = {
+    "demo": ("toolkit.demo.cli:demo_command", "Make a small corpus, extract, train and evaluate: the whole path."),
+    "extract": ("extract.cli:extract_group", "Turn a raw corpus into a feature store."),
+    "info": ("toolkit.info:info_command", "Show what a feature store holds, how it was made and what is missing."),
+    "train": ("train.cli:train_command", "Train a model on a feature store."),
+    "eval": ("train.cli:eval_command", "Evaluate a trained model: the field's table, or JSON."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands are imported when they are first used."""
+
+    def __init__(self, *args, lazy: dict[str, tuple[str, str]] | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._lazy = lazy or {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*self._lazy, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self._lazy:
+            return super().get_command(ctx, name)
+        module, attribute = self._lazy[name][0].split(":")
+        return getattr(import_module(module), attribute)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in self._lazy.items()])
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="erc-toolkit")
+def main() -> None:
+    """Multimodal emotion recognition in conversations, from raw video, audio and transcripts to a trained model."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,304 @@
+"""The manifest: one utterance a line, the only thing that extraction sees of a corpus.
+
+A manifest file is JSON Lines (or CSV). In JSON Lines the first line may be a header, an object with the key
+`erc_manifest` (the schema's version) and `corpus`, `labels` (names in index order) and `root` (the folder that media
+paths are relative to, itself relative to the manifest file). docs/manifest.md describes every field.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from toolkit.errors import UserError
+from toolkit.files import write_atomically
+
+SCHEMA = 1
+SPLITS = ("train", "val", "test")
+MODALITIES = ("text", "audio", "visual")
+_SPLIT_ALIASES = {"dev": "val", "valid": "val", "validation": "val"}
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One utterance of one dialogue.
+
+    Attributes:
+        id: unique in the corpus.
+        dialogue: id of the dialogue it belongs to.
+        position: its place in the dialogue, counted from 0 among the utterances that are kept.
+        speaker: name of who speaks.
+        text: transcript; may be empty.
+        label: name of the emotion, or None where none was agreed on.
+        split: "train", "val" or "test".
+        media: path of the file that shows the utterance, relative to the manifest's root, or None.
+        audio: path of a file to hear it in, where that is another file than `media`.
+        start: where the utterance begins in `media`, in seconds; None means that the file is already cut.
+        end: where it ends in `media`, in seconds.
+        audio_start: where it begins in `audio`, in seconds; None means that the `audio` file is already cut.
+        audio_end: where it ends in `audio`, in seconds.
+        region: (left, top, right, bottom) of the speaker's part of the picture, as fractions of width and height.
+        mask: modality name to the reason why it cannot be used, for what is known before any file is opened.
+        extra: further columns of the corpus (ratings, votes), kept as they are.
+    """
+
+    id: str
+    dialogue: str
+    position: int
+    speaker: str
+    text: str
+    label: str | None
+    split: str
+    media: str | None = None
+    audio: str | None = None
+    start: float | None = None
+    end: float | None = None
+    audio_start: float | None = None
+    audio_end: float | None = None
+    region: tuple[float, float, float, float] | None = None
+    mask: dict[str, str] = field(default_factory=dict)
+    extra: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Manifest:
+    """A corpus as extraction sees it.
+
+    Attributes:
+        corpus: its name, e.g. "meld".
+        labels: names of the emotions in index order.
+        root: the folder that every media path is relative to.
+        utterances: in dialogue order, the utterances of a dialogue together and by position.
+        notes: what the parser found odd and what it did about it, a line each.
+    """
+
+    corpus: str
+    labels: list[str]
+    root: Path
+    utterances: list[Utterance]
+    notes: list[str] = field(default_factory=list)
+
+    def dialogues(self) -> Iterator[tuple[str, list[Utterance]]]:
+        """Yields (dialogue id, its utterances) in order."""
+        start = 0
+        for i in range(1, len(self.utterances) + 1):
+            if i == len(self.utterances) or self.utterances[i].dialogue != self.utterances[start].dialogue:
+                yield self.utterances[start].dialogue, self.utterances[start:i]
+                start = i
+
+    def path(self, relative: str) -> Path:
+        """Where a media path of this manifest lies.
+
+        Raises:
+            UserError: the path is absolute or climbs out of the root.
+        """
+        if problem := path_problem(relative):
+            raise UserError(f"media path {relative!r} {problem}: write it relative to {self.root}")
+        return self.root / PurePosixPath(relative)
+
+
+def path_problem(relative: str) -> str | None:
+    """What is wrong with a media path, or None. Symbolic links inside the root are the user's own and are followed."""
+    if "\0" in relative:
+        return "holds a NUL character"
+    if PurePosixPath(relative).is_absolute() or PureWindowsPath(relative).is_absolute():
+        return "is absolute"
+    if ".." in PurePosixPath(relative).parts or ".." in PureWindowsPath(relative).parts:
+        return "leaves the root"
+    return None
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Reads and checks a manifest file, JSON Lines or (by its name's ending) CSV.
+
+    Raises:
+        UserError: names the file, line and field of the first thing that is wrong.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such manifest") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    header: dict[str, object] = {}
+    rows: list[tuple[int, dict[str, object]]] = []
+    if path.suffix.lower() == ".csv":
+        reader = csv.DictReader(text.splitlines(keepends=True))
+        try:
+            rows = [(reader.line_num, {k: v for k, v in row.items() if v != ""}) for row in reader]
+        except csv.Error as error:
+            raise UserError(f"{path}, line {reader.line_num}: {error}") from None
+    else:
+        for number, line in enumerate(text.split("\n"), 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{path}, line {number}: not JSON ({error})") from None
+            if not isinstance(row, dict):
+                raise UserError(f"{path}, line {number}: not an object with an utterance's fields")
+            if "erc_manifest" in row:
+                if rows or header:
+                    raise UserError(f"{path}, line {number}: the header must be the first line, and only one")
+                header = row
+            else:
+                rows.append((number, row))
+    return _manifest(path, header, rows)
+
+
+def _manifest(path: Path, header: dict, rows: list[tuple[int, dict]]) -> Manifest:
+    if header.get("erc_manifest", SCHEMA) != SCHEMA:
+        raise UserError(f"{path}: manifest schema {header['erc_manifest']!r}; this version reads schema {SCHEMA}")
+    if unknown := set(header) - {"erc_manifest", "corpus", "labels", "root"}:
+        raise UserError(f"{path}, line 1: unknown header field {sorted(unknown)[0]!r}")
+    labels = header.get("labels")
+    if labels is not None and not (isinstance(labels, list) and all(isinstance(x, str) and x for x in labels)):
+        raise UserError(f"{path}, line 1, field labels: must be a list of names")
+    if labels is not None and len(set(labels)) != len(labels):
+        raise UserError(f"{path}, line 1, field labels: a name stands twice")
+    for name in ("corpus", "root"):
+        if not isinstance(header.get(name, ""), str):
+            raise UserError(f"{path}, line 1, field {name}: must be a text")
+    if not rows:
+        raise UserError(f"{path}: holds no utterance")
+    utterances: list[Utterance] = []
+    ids: dict[str, int] = {}
+    dialogue_split: dict[str, str] = {}
+    finished: set[str] = set()
+    for number, row in rows:
+        previous = utterances[-1] if utterances else None
+        utterance = _utterance(f"{path}, line {number}", row, previous, labels)
+        if utterance.id in ids:
+            raise UserError(f"{path}, line {number}, field id: {utterance.id!r} stands already in line {ids[utterance.id]}")
+        ids[utterance.id] = number
+        if previous is not None and previous.dialogue != utterance.dialogue:
+            finished.add(previous.dialogue)
+        if utterance.dialogue in finished:
+            raise UserError(f"{path}, line {number}, field dialogue: {utterance.dialogue!r} is not in one piece")
+        if dialogue_split.setdefault(utterance.dialogue, utterance.split) != utterance.split:
+            raise UserError(f"{path}, line {number}, field split: dialogue {utterance.dialogue!r} lies in two splits")
+        utterances.append(utterance)
+    if labels is None:
+        labels = sorted({u.label for u in utterances if u.label is not None})
+    root = path.parent / str(header.get("root", "."))
+    return Manifest(str(header.get("corpus") or path.stem), labels, root, utterances)
+
+
+_KNOWN = {f.name for f in fields(Utterance)}
+
+
+def _utterance(where: str, row: dict, previous: Utterance | None, labels: list[str] | None) -> Utterance:
+    for name in row:
+        if name not in _KNOWN:
+            raise UserError(f"{where}: unknown field {name!r}; further columns go under 'extra'")
+
+    def text(name: str, required: bool = False) -> str | None:
+        value = row.get(name)
+        if value is None:
+            if required:
+                raise UserError(f"{where}, field {name}: missing")
+            return None
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str) or (required and not value):
+            raise UserError(f"{where}, field {name}: must be a {'non-empty ' if required else ''}text")
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UserError(f"{where}, field {name}: holds half of a surrogate pair, which is no character") from None
+        if "\0" in value:
+            raise UserError(f"{where}, field {name}: holds a NUL character")
+        return value
+
+    def seconds(name: str) -> float | None:
+        value = row.get(name)
+        if value is None:
+            return None
+        try:
+            number = float(value) if not isinstance(value, bool) else math.nan
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise UserError(f"{where}, field {name}: {value!r} is not a number of seconds")
+        return number
+
+    def path(name: str) -> str | None:
+        value = text(name)
+        if value is not None and (problem := path_problem(value)):
+            raise UserError(f"{where}, field {name}: {value!r} {problem}; paths are relative to the root")
+        return value or None
+
+    dialogue = text("dialogue", required=True)
+    expected = previous.position + 1 if previous is not None and previous.dialogue == dialogue else 0
+    position = row.get("position", expected)
+    if isinstance(position, str) and position.isdecimal():
+        position = int(position)
+    if isinstance(position, bool) or position != expected:
+        raise UserError(f"{where}, field position: {position!r} where {expected} is next in dialogue {dialogue!r}")
+    label = text("label") or None
+    if label is not None and labels is not None and label not in labels:
+        raise UserError(f"{where}, field label: {label!r} is not among the header's labels {labels}")
+    split = text("split") or "train"
+    split = _SPLIT_ALIASES.get(split, split)
+    if split not in SPLITS:
+        raise UserError(f"{where}, field split: {split!r}; must be one of {', '.join(SPLITS)}")
+    return Utterance(
+        id=text("id", required=True), dialogue=dialogue, position=expected, speaker=text("speaker", required=True),
+        text=text("text") or "", label=label, split=split, media=path("media"), audio=path("audio"),
+        start=seconds("start"), end=seconds("end"), audio_start=seconds("audio_start"), audio_end=seconds("audio_end"),
+        region=_region(where, row.get("region")), mask=_mask(where, row.get("mask")),
+        extra=_object(where, "extra", row.get("extra")),
+    )
+
+
+def _region(where: str, value: object) -> tuple[float, float, float, float] | None:
+    if value is None:
+        return None
+    if isinstance(value, str):  # CSV: four numbers with blanks between
+        value = value.split()
+    try:
+        left, top, right, bottom = (float(x) for x in value)
+    except (TypeError, ValueError):
+        raise UserError(f"{where}, field region: must be four numbers (left, top, right, bottom)") from None
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise UserError(f"{where}, field region: must be fractions of the picture, left < right and top < bottom")
+    return left, top, right, bottom
+
+
+def _mask(where: str, value: object) -> dict[str, str]:
+    mask = _object(where, "mask", value)
+    for modality, reason in mask.items():
+        if modality not in MODALITIES or not isinstance(reason, str) or not reason:
+            raise UserError(f"{where}, field mask: must give a reason for one of {', '.join(MODALITIES)}")
+    return mask
+
+
+def _object(where: str, name: str, value: object) -> dict:
+    if value is None:
+        return {}
+    if isinstance(value, str):  # CSV: JSON in a cell
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            value = None
+    if not isinstance(value, dict):
+        raise UserError(f"{where}, field {name}: must be an object")
+    return value
+
+
+def write_manifest(manifest: Manifest, path: Path) -> None:
+    """Writes JSON Lines: the header, then an utterance a line without the fields that are None or empty."""
+    path = Path(path)
+    root = manifest.root
+    header = {"erc_manifest": SCHEMA, "corpus": manifest.corpus, "labels": manifest.labels, "root": str(root.resolve())}
+    lines = [json.dumps(header, ensure_ascii=False)]
+    for utterance in manifest.utterances:
+        row = {k: v for k, v in asdict(utterance).items() if v is not None and v != {}}
+        lines.append(json.dumps(row, ensure_ascii=False))
+    write_atomically(path, ("\n".join(lines) + "\n").encode("utf-8"))

@@ -19,6 +19,11 @@ class Bar:
         if self._progress is not None:
             self._progress.update(self._task, advance=amount, **({} if note is None else {"note": note}))
 
+    def at(self, done: float, total: float) -> None:
+        """Sets the count and the total, for work that reports both."""
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done, total=total)
+
     @property
     def seconds(self) -> float:
         return time.perf_counter() - self._began

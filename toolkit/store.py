@@ -390,6 +390,8 @@ def _check(path: Path, file: h5py.File) -> None:
     offsets = _read(file["dialogues/offsets"])
     if offsets[0] != 0 or offsets[-1] != n or (np.diff(offsets) <= 0).any():
         raise UserError(f"{path}: /dialogues/offsets does not divide the {n} utterances")
+    if (_read(file["utterances/dialogue"]) != np.repeat(np.arange(dialogues), np.diff(offsets))).any():
+        raise UserError(f"{path}: /utterances/dialogue disagrees with /dialogues/offsets")
     labels = _labels(file)
     label = _read(file["utterances/label"])
     if label.min() < -1 or label.max() >= len(labels):

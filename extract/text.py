@@ -1,0 +1,126 @@
+"""Text features: a transformers encoder, one pooled vector for each utterance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from extract.weights import checksum
+from toolkit.errors import UserError
+
+POOLINGS = ("mean", "cls")
+# Padded tokens in a batch: enough to keep the matrix products busy, little enough for small memories.
+_BATCH_TOKENS = 4096
+
+
+class TextEncoder:
+    """Any encoder that transformers' `AutoModel` loads.
+
+    Args:
+        name_or_dir: hub name (e.g. "roberta-large") or a folder that holds model and tokenizer.
+        pooling: "mean" over the utterance's tokens, or "cls", the first token's vector, of the last layer.
+        device: where it runs, in float32.
+
+    Raises:
+        UserError: the model is neither on this machine nor to be had from the hub.
+    """
+
+    modality = "text"
+
+    def __init__(self, name_or_dir: str, pooling: str = "mean", device: torch.device | str = "cpu"):
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
+
+        self.source, self.pooling, self.device = name_or_dir, pooling, torch.device(device)
+        self.name = Path(name_or_dir).name if Path(name_or_dir).is_dir() else name_or_dir
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(name_or_dir)
+            self._model = AutoModel.from_pretrained(name_or_dir, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(
+                f"text model {name_or_dir!r} cannot be loaded: connect to the Hugging Face hub, or give a folder that "
+                f"holds it with --text-model DIR ({reason})"
+            ) from None
+        self._model.eval().to(self.device)
+        limits = [self._tokenizer.model_max_length]
+        positions = getattr(self._model.config, "max_position_embeddings", None)
+        if positions:  # RoBERTa's positions begin after its padding index
+            padding = self._model.config.pad_token_id or 0
+            limits.append(positions - padding - 1 if self._model.config.model_type in _OFFSET_POSITIONS else positions)
+        self.max_tokens = int(min(limits))
+
+    @property
+    def dim(self) -> int:
+        return int(self._model.config.hidden_size)
+
+    @torch.inference_mode()
+    def __call__(
+        self, texts: Sequence[str], done: Callable[[int], None] = lambda count: None
+    ) -> tuple[np.ndarray, list[str], dict[str, np.ndarray]]:
+        """Encodes utterances in batches of like length.
+
+        Args:
+            texts: N transcripts.
+            done: told how many more utterances are finished.
+
+        Returns:
+            float32 (N, dim); N reasons, empty where there is a vector; details "tokens" and "tokens_cut" int32 (N,).
+        """
+        values = np.zeros((len(texts), self.dim), np.float32)
+        reasons = ["" if text.strip() else "empty transcript" for text in texts]
+        rows = [i for i, reason in enumerate(reasons) if not reason]
+        done(len(texts) - len(rows))
+        tokens = np.zeros(len(texts), np.int32)
+        cut = np.zeros(len(texts), np.int32)
+        encoded: dict[int, list[int]] = {}
+        for i in rows:
+            ids = self._tokenizer(texts[i], truncation=True, max_length=self.max_tokens)["input_ids"]
+            whole = len(self._tokenizer(texts[i], verbose=False)["input_ids"]) if len(ids) >= self.max_tokens else len(ids)
+            encoded[i], tokens[i], cut[i] = ids, len(ids), whole - len(ids)
+        for batch in _batches(sorted(rows, key=lambda i: (len(encoded[i]), i)), encoded):
+            padded = self._tokenizer.pad({"input_ids": [encoded[i] for i in batch]}, return_tensors="pt").to(self.device)
+            hidden = self._model(**padded).last_hidden_state
+            values[batch] = self._pool(hidden, padded["attention_mask"]).float().cpu().numpy()
+            done(len(batch))
+        for i in rows:
+            if not np.isfinite(values[i]).all():
+                reasons[i] = "the text encoder gave NaN or infinity"
+        return values, reasons, {"tokens": tokens, "tokens_cut": cut}
+
+    def _pool(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, dim) and mask (batch, tokens) to (batch, dim)."""
+        if self.pooling == "cls":
+            return hidden[:, 0]
+        weight = mask.unsqueeze(-1).to(hidden.dtype)
+        return (hidden * weight).sum(1) / weight.sum(1)
+
+    def provenance(self) -> dict[str, object]:
+        """What made the features, for the store."""
+        return {
+            "extractor": "transformers encoder",
+            "model": f"{self.name} ({self._model.config.model_type})",
+            "weights_sha256": checksum(self._model.state_dict()),
+            "versions": {"transformers": version("transformers"), "torch": torch.__version__},
+            "parameters": {"pooling": self.pooling, "layer": "last", "max_tokens": self.max_tokens, "dtype": "float32"},
+            "device": self.device.type,
+        }
+
+
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "longformer", "mpnet", "data2vec-text"}
+
+
+def _batches(order: list[int], encoded: dict[int, list[int]]) -> list[list[int]]:
+    """Cuts rows, sorted by length, into batches of at most _BATCH_TOKENS padded tokens."""
+    batches: list[list[int]] = []
+    for i in order:
+        if not batches or (len(batches[-1]) + 1) * len(encoded[i]) > _BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(i)
+    return batches

@@ -1,0 +1,62 @@
+"""What several test files share: the folder of real corpora beside the checkout, small stores, a tiny text encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """../shared beside the checkout, with real media; tests that need it skip where it is absent."""
+    if not (SHARED / "corpora" / "meld-mini").is_dir():
+        pytest.skip("the folder ../shared with real corpora is not here")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def text_encoder(tmp_path_factory) -> Path:
+    """A tiny untrained RoBERTa with a tokenizer of its own, as a folder that transformers loads."""
+    from toolkit.demo.encoders import make_text_encoder
+
+    texts = ["I am so happy to see you!", "What do you want from me?", "This is the worst day of my life."] * 3
+    return make_text_encoder(tmp_path_factory.mktemp("encoder"), texts)
+
+
+@pytest.fixture
+def utterances():
+    """Nine dialogues of 1 to 9 utterances, two speakers, two labels and some without, three splits."""
+    from toolkit.manifest import Utterance
+
+    return [
+        Utterance(
+            id=f"d{d}_u{i}", dialogue=f"d{d}", position=i, speaker="AB"[i % 2], text=f"naïve text {i}",
+            label=("joy", None, "sadness")[i % 3], split=("train", "val", "test")[d % 3],
+            media=f"clips/d{d}_u{i}.mp4", start=0.5 * i if i else None, end=0.5 * i + 1 if i else None,
+        )
+        for d in range(9)
+        for i in range(d + 1)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def store_path(tmp_path, utterances) -> Path:
+    """A store of those utterances with one audio and one text feature; every fifth utterance lacks its audio."""
+    from toolkit.store import StoreWriter
+
+    n = len(utterances)
+    rng = np.random.default_rng(0)
+    present = np.arange(n) % 5 != 0
+    path = tmp_path / "store.h5"
+    with StoreWriter(path, corpus="small", labels=["joy", "sadness"], utterances=utterances, command="made by a test") as w:
+        w.add_feature(
+            "audio", "IS10", rng.normal(size=(n, 700)), present, ["" if p else "no audio track" for p in present],
+            attrs={"extractor": "random", "parameters": {"seed": 0}}, details={"seconds": np.arange(n) / 10},
+            dimension_names=[f"pcm_{i}" for i in range(700)],
+        )  # fmt: skip
+        w.add_feature("text", "org/name", rng.normal(size=(n, 8)), np.ones(n, bool), [""] * n)
+    return path

@@ -1,0 +1,204 @@
+"""The feature store: what is written is read, whole or not at all, and hostile or damaged files are refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+
+from toolkit.errors import UserError
+from toolkit.store import FeatureStore, StoreWriter
+
+
+def test_round_trip(store_path, utterances):
+    with FeatureStore.open(store_path) as store:
+        assert len(store) == len(utterances) == 45
+        assert (store.corpus, store.labels, store.speaker_names) == ("small", ["joy", "sadness"], ["A", "B"])
+        assert store.dialogue_ids == [f"d{d}" for d in range(9)]
+        assert store.column("id").tolist() == [u.id for u in utterances]
+        assert store.column("text").tolist() == [u.text for u in utterances]
+        assert store.column("label").tolist() == [{"joy": 0, "sadness": 1, None: -1}[u.label] for u in utterances]
+        assert store.column("split").tolist() == [u.split for u in utterances]
+        assert np.isnan(store.column("start_s")[0]) and store.column("end_s")[2] == 1.5
+        assert store.feature_names() == ["audio/IS10", "text/org--name"]
+        audio = store.feature("audio/IS10")
+        assert audio.dim == 700 and audio.values().dtype == np.float32
+        assert audio.present().tolist() == [i % 5 != 0 for i in range(45)]
+        assert (audio.values()[~audio.present()] == 0).all()
+        assert set(audio.reasons()[~audio.present()]) == {"no audio track"} and set(audio.reasons()[audio.present()]) == {""}
+        assert audio.dimension_names()[699] == "pcm_699" and audio.details()["seconds"][7] == 0.7
+        rows = store.rows("d8")
+        assert (audio.values(rows) == audio.values()[36:45]).all() and rows == store.rows(8)
+        assert [name for name, _ in store.dialogues()] == store.dialogue_ids
+        store.verify()
+
+
+def test_readable_with_h5py_alone(store_path):
+    """What docs/store.md promises to other programs."""
+    with h5py.File(store_path) as f:
+        assert f.attrs["format"] == "erc-feature-store" and f.attrs["schema"] == 1
+        assert list(f.attrs["labels"]) == ["joy", "sadness"]
+        first, last = f["dialogues/offsets"][3:5]
+        assert f["features/audio/IS10/values"][first:last].shape == (4, 700)
+        assert f["utterances/text"].asstr()[first] == "naïve text 0"
+        assert {d.fletcher32 for d in (f["features/audio/IS10/values"], f["utterances/label"], f["dialogues/offsets"])} == {True}
+
+
+def test_same_content_same_hash(tmp_path, utterances):
+    hashes = []
+    for name, shift in (("a", 0), ("b", 0), ("c", 1)):
+        with StoreWriter(tmp_path / name, corpus=name, labels=["joy", "sadness"], utterances=utterances) as writer:
+            values = np.full((45, 3), shift, np.float32)
+            writer.add_feature("text", "x", values, np.ones(45, bool), [""] * 45)
+        with FeatureStore.open(tmp_path / name) as store:
+            hashes.append(store.content_hash)
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_nothing_is_left_after_an_error(tmp_path, utterances):
+    with pytest.raises(RuntimeError), StoreWriter(tmp_path / "x.h5", corpus="x", labels=["joy", "sadness"], utterances=utterances):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_store_survives_a_killed_writer(store_path):
+    """SIGKILL in the middle of writing leaves the old store as it was."""
+    before = store_path.read_bytes()
+    code = (
+        "import sys, time, numpy as np\n"
+        "from toolkit.store import StoreWriter\n"
+        "from toolkit.manifest import Utterance\n"
+        "us = [Utterance(str(i), 'd', i, 'A', 't', None, 'train') for i in range(500)]\n"
+        "with StoreWriter(sys.argv[1], corpus='x', labels=[], utterances=us) as w:\n"
+        "    w.add_feature('text', 'x', np.ones((500, 2000)), np.ones(500, bool), [''] * 500)\n"
+        "    print('half', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(store_path)], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"half\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert store_path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "values, present, reasons",
+    [
+        (np.full((45, 2), np.nan), np.ones(45, bool), [""] * 45),
+        (np.ones((44, 2)), np.ones(45, bool), [""] * 45),
+        (np.ones((45, 2)), np.zeros(45, bool), [""] * 45),
+        (np.ones((45, 2)), np.ones(45, bool), ["odd"] * 45),
+    ],
+)
+def test_writer_refuses_what_the_schema_forbids(tmp_path, utterances, values, present, reasons):
+    with pytest.raises(ValueError), StoreWriter(tmp_path / "x", corpus="x", labels=["joy", "sadness"], utterances=utterances) as w:
+        w.add_feature("text", "x", values, present, reasons)
+
+
+def refused(path) -> str:
+    with pytest.raises(UserError) as error, FeatureStore.open(path) as store:
+        for name in store.feature_names():
+            store.feature(name).values()
+        store.verify()
+    message = error.value.format_message()
+    assert str(path) in message and "\n" not in message
+    return message
+
+
+def test_refuses_missing_foreign_and_truncated(tmp_path, store_path):
+    assert "no such store" in refused(tmp_path / "none.h5")
+    (tmp_path / "text.h5").write_text("hello")
+    assert "not a readable HDF5" in refused(tmp_path / "text.h5")
+    with h5py.File(tmp_path / "foreign.h5", "w") as f:
+        f["x"] = [1]
+    assert "not a feature store" in refused(tmp_path / "foreign.h5")
+    data = store_path.read_bytes()
+    for keep in (0.1, 0.5, 0.9, 0.999):
+        (tmp_path / "cut.h5").write_bytes(data[: int(len(data) * keep)])
+        refused(tmp_path / "cut.h5")
+    with h5py.File(store_path, "r+") as f:
+        f.attrs["schema"] = 2
+    assert "schema 2" in refused(store_path)
+
+
+def test_a_flipped_byte_is_noticed(store_path):
+    with h5py.File(store_path) as f:
+        chunk = f["features/audio/IS10/values"].id.get_chunk_info(0)
+        text = f["utterances/text"][0]
+    data = bytearray(store_path.read_bytes())
+    data[chunk.byte_offset + 100] ^= 4
+    store_path.write_bytes(data)
+    assert "/features/audio/IS10/values" in refused(store_path)
+    data[chunk.byte_offset + 100] ^= 4
+    data[data.find(text) + 2] ^= 1
+    store_path.write_bytes(data)
+    assert "/utterances/text" in refused(store_path)
+
+
+def replace(path, name, make):
+    with h5py.File(path, "r+") as f:
+        del f[name]
+        make(f)
+
+
+def test_refuses_data_outside_the_file(store_path, tmp_path):
+    """HDF5 can name another file's bytes as its own data; a 3 kB store could so read out any file."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(os.urandom(45 * 8 * 4))
+    name = "features/text/org--name/values"
+    replace(store_path, name, lambda f: f.create_dataset(name, (45, 8), "f4", external=[(str(secret), 0, h5py.h5f.UNLIMITED)]))
+    assert "other files" in refused(store_path)
+    layout = h5py.VirtualLayout((45, 8), "f4")
+    layout[:] = h5py.VirtualSource(str(secret), "x", (45, 8))
+    replace(store_path, name, lambda f: f.create_virtual_dataset(name, layout))
+    assert "other files" in refused(store_path)
+    replace(store_path, name, lambda f: f.__setitem__(name, h5py.ExternalLink(str(secret), "/x")))
+    assert "link" in refused(store_path)
+    replace(store_path, name, lambda f: f.__setitem__(name, h5py.SoftLink("/features/audio/IS10/values")))
+    assert "link" in refused(store_path)
+
+
+def test_refuses_sizes_that_are_not_there(store_path):
+    name = "features/text/org--name/values"
+    replace(store_path, name, lambda f: f.create_dataset(name, (45, 10**11), "f4", chunks=(1, 1000)))
+    began = time.perf_counter()
+    assert "claims" in refused(store_path)
+    assert time.perf_counter() - began < 5
+
+
+def test_refuses_a_loop_of_groups(store_path):
+    with h5py.File(store_path, "r+") as f:
+        f["features/audio/loop"] = f["features"]
+    assert "nested" in refused(store_path)
+
+
+@pytest.mark.parametrize(
+    "name, data",
+    [
+        ("utterances/label", np.full(45, 7, np.int32)),
+        ("utterances/speaker", np.full(45, -1, np.int32)),
+        ("utterances/start_s", np.zeros(44)),
+        ("dialogues/offsets", np.arange(10)),
+        ("features/audio/IS10/present", np.ones(45)),
+        ("utterances/split", np.array([b"training"] * 45, dtype=object)),
+    ],
+)
+def test_refuses_columns_out_of_range(store_path, name, data):
+    dtype = h5py.string_dtype() if data.dtype == object else data.dtype
+    replace(store_path, name, lambda f: f.create_dataset(name, data=data, dtype=dtype))
+    refused(store_path)
+
+
+def test_unknown_names_list_what_there_is(store_path):
+    with FeatureStore.open(store_path) as store:
+        for call in (lambda: store.feature("audio/x"), lambda: store.column("x"), lambda: store.rows("d99")):
+            with pytest.raises(UserError):
+                call()
+        with pytest.raises(UserError, match="audio/IS10"):
+            store.feature("audio/eGeMAPS")

@@ -1,0 +1,268 @@
+"""Decoding of video and audio: one pass of one ffmpeg process gives a file's sound and sampled frames.
+
+The binary is the `ffmpeg` on PATH, else the one that the package imageio-ffmpeg brings. Only real containers are
+opened, never playlists or scripts that name further files, and only local files.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import ffmpeg
+import numpy as np
+
+SAMPLE_RATE = 16_000
+# Largest value that 16 bits can hold. opensmile multiplies by 2**15 and casts without clipping, so that a sample of
+# 1.0 would come out as -1.0.
+FULL_SCALE = 1 - 2.0**-15
+_CONTAINERS = (
+    "mov", "mp4", "m4a", "3gp", "3g2", "mj2", "avi", "matroska", "webm", "mpeg", "mpegts", "mpegvideo", "flv", "asf",
+    "ogg", "wav", "w64", "aiff", "au", "flac", "mp3", "aac", "ac3", "eac3", "dv", "mxf", "nut", "rm", "h264", "hevc",
+)  # fmt: skip
+
+
+class MediaError(Exception):
+    """A file cannot be used; the text is the reason that goes into the store."""
+
+
+@functools.cache
+def ffmpeg_binary() -> str:
+    """Path of the ffmpeg program: the one on PATH, else imageio-ffmpeg's."""
+    found = shutil.which("ffmpeg")
+    if found is None:
+        import imageio_ffmpeg
+
+        found = imageio_ffmpeg.get_ffmpeg_exe()
+    return found
+
+
+@functools.cache
+def ffmpeg_version() -> str:
+    """The first line of `ffmpeg -version`, shortened to the version itself."""
+    out = subprocess.run([ffmpeg_binary(), "-version"], capture_output=True, text=True, check=True).stdout
+    return out.split()[2]
+
+
+class MediaReader:
+    """One pass over one media file.
+
+    Args:
+        path: the file.
+        audio: decode the first audio track to mono at 16 kHz.
+        fps: sample the picture at this rate (frames a second of playing time); None for no picture.
+        time_limit: seconds after which decoding is given up.
+
+    Use it in a `with` statement: iterate `frames()`, call `finish()`, then read `samples` and `duration`. `has_audio` and
+    `has_video` then say what the file has.
+
+    Raises:
+        MediaError: missing, empty or unreadable file, or the time limit; from `__enter__`, `frames` or `finish`.
+    """
+
+    def __init__(self, path: Path, *, audio: bool = True, fps: float | None = None, time_limit: float = 1800):
+        self.path = Path(path)
+        self._want_audio, self._fps, self._time_limit = audio, fps, time_limit
+        self.has_audio = self.has_video = False
+        self.frame_count = 0
+        self.samples: np.ndarray | None = None
+        self._timed_out = False
+
+    def __enter__(self) -> MediaReader:
+        self._check_file()
+        self._start(self._want_audio, self._fps)
+        if self._failed_for_a_missing_track():
+            # ffmpeg ends at once when a track that it was asked for is not there, and says which there are.
+            self._stop()
+            self._start(self._want_audio and self.has_audio, self._fps if self.has_video else None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def frames(self) -> Iterator[tuple[float, np.ndarray]]:
+        """Yields (time in seconds, picture uint8 (height, width, 3) in RGB) at the sampling rate."""
+        if self._video is None:
+            return
+        while (frame := _read_ppm(self._video)) is not None:
+            yield self.frame_count / self._fps, frame
+            self.frame_count += 1
+
+    def finish(self) -> None:
+        """Waits for the end of decoding and fills `samples`: float32 (n,), mono, 16 kHz, clipped; None without a track.
+
+        Raises:
+            MediaError: nothing could be decoded, or the time limit.
+        """
+        for _ in self.frames():
+            pass
+        self._join()
+        if self._process is not None:
+            self.has_audio, self.has_video = self._tracks()
+        if self._timed_out:
+            raise MediaError(f"decoding took longer than {self._time_limit:g} s")
+        audio = b"".join(self._audio_parts)
+        if self._decodes_audio:
+            samples = np.frombuffer(audio[: len(audio) // 4 * 4], "<f4")
+            self.samples = np.clip(np.nan_to_num(samples), -1.0, np.float32(FULL_SCALE)).astype(np.float32)
+        errors = self._lines("error", "fatal")
+        if self.duration == 0:
+            if not (self.has_audio or self.has_video):
+                raise MediaError(f"unreadable file: {_shorten(errors)}")
+            if self._decodes_audio or self._video is not None:
+                raise MediaError(f"nothing could be decoded: {_shorten(errors)}")
+
+    @property
+    def truncated(self) -> str:
+        """After `finish`: the reason to distrust the file as a whole because its end is missing, or nothing."""
+        decoded, declared = self.duration, self.declared_duration
+        errors = self._lines("error", "fatal")
+        # Without an error a track may rightly be shorter than the container, so both must have been decoded to judge.
+        judged = errors or (self._decodes_audio == self.has_audio and (self._video is not None) == self.has_video)
+        short = declared is not None and judged and decoded < declared - max(0.25, 0.05 * declared)
+        if short or any("partial file" in line for line in errors):
+            return f"truncated: {decoded:.2f} of {declared or 0:.2f} s could be decoded"
+        return ""
+
+    @property
+    def duration(self) -> float:
+        """Seconds that were decoded: the longer of sound and picture."""
+        audio = 0.0 if self.samples is None else len(self.samples) / SAMPLE_RATE
+        return max(audio, self.frame_count / self._fps if self._fps else 0.0)
+
+    @property
+    def declared_duration(self) -> float | None:
+        """Seconds that the container says it lasts, or None."""
+        match = re.search(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)", self._text())
+        return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else None
+
+    def _check_file(self) -> None:
+        try:
+            size = self.path.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            raise MediaError("missing file") from None
+        except OSError as error:  # no permission, a loop of symbolic links, a name too long
+            raise MediaError(f"unreadable file: {error.strerror}") from None
+        if not self.path.is_file():
+            raise MediaError("not a regular file")
+        if size == 0:
+            raise MediaError("empty file")
+
+    def _start(self, audio: bool, fps: float | None) -> None:
+        self._decodes_audio = audio
+        self._process = self._video = None
+        self._log: list[bytes] = []
+        self._audio_parts: list[bytes] = []
+        self._threads: list[threading.Thread] = []
+        if not audio and fps is None:
+            return
+        source = ffmpeg.input(
+            f"file:{self.path}", protocol_whitelist="file,pipe", format_whitelist=",".join(_CONTAINERS), threads=1
+        )
+        outputs, video_write = [], None
+        if audio:
+            # In floating point ffmpeg mixes stereo to mono as (left + right) / sqrt 2, 3 dB above what it writes to a
+            # WAV file, and loud clips pass full scale. rematrix_maxval=1 gives the WAV file's mix, an average.
+            outputs.append(ffmpeg.output(source["a:0"], "pipe:1", format="f32le", ac=1, ar=SAMPLE_RATE, rematrix_maxval=1))
+        if fps is not None:
+            video_read, video_write = os.pipe()
+            # V, not v: a cover picture is no video. Frame k is the one on screen at k / fps seconds.
+            picture = source["V:0"].filter("fps", fps=fps, start_time=0, round="up")
+            options = {"format": "image2pipe", "vcodec": "ppm", "pix_fmt": "rgb24", "threads": 1}
+            outputs.append(ffmpeg.output(picture, f"pipe:{video_write}", **options))
+        merged = ffmpeg.merge_outputs(*outputs).global_args(
+            "-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info", "-filter_threads", "1"
+        )
+        self._process = subprocess.Popen(
+            merged.compile(cmd=ffmpeg_binary()), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, pass_fds=() if video_write is None else (video_write,),
+        )  # fmt: skip
+        if video_write is not None:
+            os.close(video_write)
+            self._video = open(video_read, "rb", buffering=1 << 20)  # noqa: SIM115 (closed in _stop)
+        for stream, parts in ((self._process.stdout, self._audio_parts), (self._process.stderr, self._log)):
+            self._threads.append(threading.Thread(target=_drain, args=(stream, parts), daemon=True))
+            self._threads[-1].start()
+        self._timer = threading.Timer(self._time_limit, self._give_up)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _failed_for_a_missing_track(self) -> bool:
+        # A failing start closes the pipes, so that waiting for the first bytes of either tells it from a good one.
+        if self._video is not None and self._video.peek(1):
+            return False
+        self._join()
+        self.has_audio, self.has_video = self._tracks()
+        missing = (self._want_audio and not self.has_audio) or (self._fps is not None and not self.has_video)
+        return self._process.returncode != 0 and missing and (self.has_audio or self.has_video)
+
+    def _tracks(self) -> tuple[bool, bool]:
+        """Which tracks ffmpeg saw in the input (not in what it writes)."""
+        seen = self._text().split("Output #0")[0].split("Stream mapping:")[0]
+        streams = re.findall(r"Stream #0:\d+.*?: (Video|Audio): .*", seen)
+        pictures = len(re.findall(r"Stream #0:\d+.*?: Video: .*\(attached pic\)", seen))
+        return "Audio" in streams, streams.count("Video") > pictures
+
+    def _give_up(self) -> None:
+        self._timed_out = True
+        self._process.kill()
+
+    def _join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+        if self._process is not None:
+            self._process.wait()
+            self._timer.cancel()
+
+    def _stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+        if self._video is not None:
+            self._video.close()
+        self._join()
+        if self._process is not None:
+            self._process.stdout.close()
+            self._process.stderr.close()
+
+    def _text(self) -> str:
+        return b"".join(self._log).decode("utf-8", "replace")
+
+    def _lines(self, *levels: str) -> list[str]:
+        """The messages of ffmpeg of these levels, without their prefixes."""
+        pattern = re.compile(rf"^(?:\[[^\]]*\] )?\[(?:{'|'.join(levels)})\] (.*)$", re.MULTILINE)
+        return pattern.findall(self._text())
+
+
+def _drain(stream: BinaryIO, parts: list[bytes]) -> None:
+    while part := stream.read1(1 << 20):
+        parts.append(part)
+
+
+def _read_ppm(stream: BinaryIO) -> np.ndarray | None:
+    """The next picture of a stream of binary PPM files, or None at its end (also in the middle of a picture)."""
+    if stream.readline() != b"P6\n":
+        return None
+    size, depth = stream.readline().split(), stream.readline()
+    if len(size) != 2 or depth != b"255\n":
+        return None
+    width, height = int(size[0]), int(size[1])
+    data = stream.read(width * height * 3)
+    if len(data) < width * height * 3:
+        return None
+    return np.frombuffer(data, np.uint8).reshape(height, width, 3)
+
+
+def _shorten(errors: list[str]) -> str:
+    """The first message that says something, on one line and without the machine's paths."""
+    for line in errors:
+        line = re.sub(r"(file:)?/\S+", "…", line).strip(" .")
+        if line:
+            return line[:120]
+    return "no reason given by ffmpeg"

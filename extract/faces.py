@@ -50,8 +50,10 @@ def face_model(detector: str, given: Path | None) -> tuple[Path, str]:
     else:
         from huggingface_hub import hf_hub_download
 
+        from extract.hub import hub_unreachable
+
         try:
-            path = Path(hf_hub_download(YUNET_REPO, YUNET_FILE))
+            path = Path(hf_hub_download(YUNET_REPO, YUNET_FILE, local_files_only=hub_unreachable()))
         except Exception as error:  # offline, refused, full disk: the remedy is the same
             raise UserError(
                 f"YuNet's model file is not on this machine: connect to the Hugging Face hub ({YUNET_REPO}), or give "

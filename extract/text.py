@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from extract.hub import hub_unreachable
 from extract.weights import checksum
 from toolkit.errors import UserError
 
@@ -39,15 +40,26 @@ class TextEncoder:
         self.name = Path(name_or_dir).name if Path(name_or_dir).is_dir() else name_or_dir
         logging.set_verbosity_error()
         logging.disable_progress_bar()
+        offline = Path(name_or_dir).is_dir() or hub_unreachable()
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(name_or_dir)
-            self._model = AutoModel.from_pretrained(name_or_dir, dtype=torch.float32)
+            self._tokenizer = AutoTokenizer.from_pretrained(name_or_dir, local_files_only=offline)
+            self._model = AutoModel.from_pretrained(name_or_dir, dtype=torch.float32, local_files_only=offline)
         except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:160]
+            reason = "the hub cannot be reached" if offline else " ".join(str(error).split())[:160]
+            if Path(name_or_dir).is_dir():
+                reason = f"the folder lacks a model or a tokenizer: {' '.join(str(error).split())[:100]}"
             raise UserError(
-                f"text model {name_or_dir!r} cannot be loaded: connect to the Hugging Face hub, or give a folder that "
-                f"holds it with --text-model DIR ({reason})"
+                f"text model {name_or_dir!r} is not on this machine: connect to the Hugging Face hub, or give a folder "
+                f"that holds model and tokenizer with --text-model DIR ({reason})"
             ) from None
+        # Without its files transformers builds a tokenizer that knows its special tokens and not one word.
+        if len(self._tokenizer) <= len(self._tokenizer.all_special_tokens):
+            raise UserError(f"text model {name_or_dir!r}: no tokenizer files beside the model; add tokenizer.json")
+        if len(self._tokenizer) > self._model.config.vocab_size:
+            raise UserError(
+                f"text model {name_or_dir!r}: the tokenizer knows {len(self._tokenizer)} tokens, the model "
+                f"{self._model.config.vocab_size}; they do not belong together"
+            )
         self._model.eval().to(self.device)
         limits = [self._tokenizer.model_max_length]
         positions = getattr(self._model.config, "max_position_embeddings", None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -80,6 +82,14 @@ def test_a_text_model_that_cannot_be_had(tmp_path):
     with pytest.raises(UserError) as error:
         TextEncoder(str(tmp_path))
     assert "--text-model DIR" in error.value.message and "hub" in error.value.message and "\n" not in error.value.message
+
+
+def test_a_folder_without_a_tokenizer_is_refused(text_encoder, tmp_path):
+    """transformers would build a tokenizer without a single word and say nothing."""
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(text_encoder / name, tmp_path)
+    with pytest.raises(UserError, match="no tokenizer"):
+        TextEncoder(str(tmp_path))
 
 
 def test_denseface_is_the_published_network():

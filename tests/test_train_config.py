@@ -1,0 +1,110 @@
+"""Recipes, --set and their errors."""
+
+import re
+from importlib import resources
+
+import pytest
+import yaml
+
+from toolkit.errors import UserError
+from train.config import Config, load_config, parse_config, protocol_label, recipe_names
+
+
+def test_recipes_hold_the_published_settings():
+    iemocap, meld = load_config("iemocap"), load_config("meld")
+    model, train = iemocap.model, iemocap.train
+    assert (model.hidden, model.heads, model.window, model.dropout, model.warm_up) == (512, 8, 20, 0.5, 60)
+    assert (model.q_base, model.p_exe, model.lam) == (0.3, 0.5, 0.9)
+    assert (train.epochs, train.batch_size, train.lr, train.weight_decay) == (61, 16, 6.8e-5, 5e-5)
+    assert (train.class_weights, train.protocol, iemocap.data.speaker_slots) == ("balanced", "validation", 2)
+    model, train = meld.model, meld.train
+    assert (model.hidden, model.window, model.dropout, model.warm_up) == (512, 6, 0.11, 0)
+    assert (model.q_base, model.p_exe, model.lam) == (0.2, 0.2, 0.9)
+    assert (train.epochs, train.batch_size, train.lr, train.weight_decay) == (20, 64, 5e-5, 7.5e-5)
+    assert (train.class_weights, train.protocol, meld.data.speaker_slots) == ("none", "validation", 9)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_names_every_setting_with_its_command(name):
+    text = (resources.files("manifests") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    assert re.match(rf"# erc-toolkit train \S+ --recipe {name} --out \S+\n", text)
+    content = yaml.safe_load(text)
+    assert {s: list(keys) for s, keys in content.items()} == {s: list(keys) for s, keys in Config().as_dict().items()}
+    assert load_config(name).as_dict() == content
+
+
+def test_set_changes_values_of_every_type():
+    config = load_config(
+        "demo",
+        ["model.window=5", "train.lr=1e-4", "data.modalities=[text,audio]", "data.audio=ComParE_2016",
+         "train.protocol=best-on-test", "model.dropout=0", "data.speaker_slots=null"],
+    )  # fmt: skip
+    assert (config.model.window, config.train.lr, config.data.modalities) == (5, 1e-4, ["text", "audio"])
+    assert (config.data.audio, config.model.dropout, config.data.speaker_slots) == ("ComParE_2016", 0.0, None)
+    assert protocol_label(config) == "best-on-test (optimistic)"
+    assert load_config("demo", ["data.modalities=text, visual"]).data.modalities == ["text", "visual"]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ("model.windw=5", "--set model.windw=5: unknown key 'model.windw'; nearest is 'model.window'"),
+        ("window=5", "nearest is 'model.window'"),
+        ("modle.window=5", "nearest is 'model.window'"),
+        ("model.window", "must have the form section.key=value"),
+        ("model.window=five", "model.window is 'five'; must be a whole number"),
+        ("model.window=true", "must be a whole number"),
+        ("model.window=2.5", "must be a whole number"),
+        ("model.window=-1", "must be at least 0"),
+        ("model.dropout=1", "must be below 1"),
+        ("train.lr=0", "must be above 0"),
+        ("train.lr=.nan", "must be a finite number"),
+        ("train.lr=[1]", "must be a finite number"),
+        ("model.q_base=1.5", "must be at most 1"),
+        ("data.modalities=3", "must be a list of texts or null"),
+        ("data.modalities=text,visul", "unknown modality 'visul'; nearest is 'visual'"),
+        ("data.modalities=[]", "must name one or more"),
+        ("data.modalities=text,text", "each once"),
+        ("data.audio=3", "must be a text or null"),
+        ("train.protocol=validaton", "nearest is 'validation'"),
+        ("model.heads=5", "multiple of model.heads=5"),
+        ("model.name=bert", "no model 'bert'; there is amb-dsgdn"),
+        ("model.window=[", "not valid YAML"),
+    ],
+)
+def test_wrong_settings_are_named_in_one_line(change, message):
+    with pytest.raises(UserError) as caught:
+        load_config("demo", [change])
+    assert message in caught.value.message and "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("model:\n  windows: 3\n", "unknown key 'model.windows'; nearest is 'model.window'"),
+        ("modell:\n  window: 3\n", "unknown section 'modell'; nearest is 'model'"),
+        ("model: 3\n", "section 'model' must hold keys and values"),
+        ("- 3\n", "must hold the sections"),
+        ("model: {window: 'x'}\n", "model.window is 'x'"),
+        ("a: [b\n", "not valid YAML"),
+        ("a: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
+    ],
+)
+def test_wrong_recipe_files_are_named_in_one_line(tmp_path, text, message):
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_config(str(path))
+    assert message in caught.value.message and str(path) in caught.value.message and "\n" not in caught.value.message
+
+
+def test_missing_recipe_lists_those_there_are():
+    with pytest.raises(UserError, match="nosuch: neither a recipe of the toolkit .*demo, iemocap, meld"):
+        load_config("nosuch")
+
+
+def test_a_file_may_leave_settings_out(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("model:\n  window: 3\ntrain:\n")
+    assert load_config(str(path)).as_dict() == parse_config({"model": {"window": 3}}, "").as_dict()
+    assert load_config(str(path)).model.hidden == Config().model.hidden

@@ -1,0 +1,194 @@
+"""From the store to batches: features, speakers, splits, normalisation."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from test_train_support import DIMS, TINY, write_store
+
+from toolkit.errors import UserError
+from toolkit.manifest import Utterance
+from toolkit.store import FeatureStore, StoreWriter
+from train.config import Config, DataConfig
+from train.data import (
+    Conversations, Normaliser, choose_features, conversations, divide, divide_for_training, fit_normalisers,
+    read_feature, speaker_indices,
+)  # fmt: skip
+from train.evaluation import predict
+from train.trainer import make_plan
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    with FeatureStore.open(write_store(tmp_path_factory.mktemp("data") / "s.h5")) as opened:
+        yield opened
+
+
+def small_store(path, rows, features=("text/a",), labels=("x", "y")):
+    """A store of (dialogue, speaker, label, split) rows with features of ones."""
+    utterances, seen = [], {}
+    for i, (dialogue, speaker, label, split) in enumerate(rows):
+        seen[dialogue] = seen.get(dialogue, -1) + 1
+        utterances.append(Utterance(f"u{i}", dialogue, seen[dialogue], speaker, "", label, split))
+    n = len(rows)
+    with StoreWriter(path, corpus="c", labels=list(labels), utterances=utterances) as writer:
+        for name in features:
+            writer.add_feature(*name.split("/"), np.ones((n, 2), np.float32), np.ones(n, bool), [""] * n)
+    return FeatureStore.open(path)
+
+
+def test_batches_are_the_rows_of_their_dialogues(store):
+    matrices = {m: read_feature(store, f) for m, f in choose_features(store, DataConfig()).items()}
+    speakers = speaker_indices(store, DataConfig())
+    labels = store.column("label")
+    data = Conversations(
+        {m: v for m, (v, _) in matrices.items()}, {m: p for m, (_, p) in matrices.items()},
+        speakers.index, speakers.slots, labels, store.offsets,
+    )  # fmt: skip
+    batch = data.batch(torch.tensor([5, 0, 30]))
+    for row, dialogue in enumerate((5, 0, 30)):
+        start, end = store.offsets[dialogue : dialogue + 2]
+        n = end - start
+        assert batch.mask[row].tolist() == [True] * n + [False] * (batch.mask.shape[1] - n)
+        assert (batch.labels[row, :n].numpy() == labels[start:end]).all() and (batch.labels[row, n:] == -1).all()
+        assert (batch.speakers[row, :n].numpy() == speakers.index[start:end]).all()
+        assert (batch.speakers[row, n:] == speakers.slots).all()
+        for m, (values, present) in matrices.items():
+            assert (batch.features[m][row, :n].numpy() == values[start:end]).all() and (batch.features[m][row, n:] == 0).all()
+            assert (batch.present[m][row, :n].numpy() == present[start:end]).all() and not batch.present[m][row, n:].any()
+
+
+def test_features_are_chosen_by_name_or_by_being_alone(tmp_path):
+    with small_store(tmp_path / "s.h5", [("d", "s", "x", "train")], ("text/a", "audio/b", "audio/c")) as store:
+        assert [f.name for f in choose_features(store, DataConfig(audio="c")).values()] == ["text/a", "audio/c"]
+        assert [f.name for f in choose_features(store, DataConfig(audio="audio/b")).values()] == ["text/a", "audio/b"]
+        assert list(choose_features(store, DataConfig(modalities=["text"]))) == ["text"]
+        for config, message in (
+            (DataConfig(), r"several audio features \(audio/b, audio/c\); choose one with --set data.audio=b"),
+            (DataConfig(audio="x"), "no feature 'audio/x' for data.audio; it has audio/b, audio/c"),
+            (DataConfig(audio="b", visual="v"), "no feature 'visual/v' for data.visual; it has no visual feature"),
+            (DataConfig(modalities=["text", "visual"]), "holds no visual feature; use --set data.modalities=text,audio"),
+        ):
+            with pytest.raises(UserError, match=message):
+                choose_features(store, config)
+    with small_store(tmp_path / "e.h5", [("d", "s", "x", "train")], ()) as store:
+        with pytest.raises(UserError, match="holds no text, audio or visual features"):
+            choose_features(store, DataConfig())
+
+
+def test_speakers_by_appearance_in_the_dialogue_or_by_corpus(tmp_path):
+    rows = [("d", s, "x", "train") for s in "BAB"] + [("e", s, "x", "train") for s in "CAC"]
+    with small_store(tmp_path / "s.h5", rows) as store:
+        by_dialogue = speaker_indices(store, DataConfig())
+        assert by_dialogue.index.tolist() == [0, 1, 0, 0, 1, 0] and by_dialogue.slots == 2 and by_dialogue.names == []
+        by_corpus = speaker_indices(store, DataConfig(speakers="corpus"))
+        assert by_corpus.index.tolist() == [0, 1, 0, 2, 1, 2] and by_corpus.names == ["B", "A", "C"]
+        known = speaker_indices(store, DataConfig(speakers="corpus", speaker_slots=4), ["A", "B", "C", "D"])
+        assert known.index.tolist() == [1, 0, 1, 2, 0, 2] and known.slots == 4
+        assert speaker_indices(store, DataConfig(speaker_slots=9)).slots == 9
+        with pytest.raises(UserError, match="2 speakers in one dialogue, but data.speaker_slots is 1"):
+            speaker_indices(store, DataConfig(speaker_slots=1))
+        with pytest.raises(UserError, match="3 speakers in the store.*data.speakers=dialogue"):
+            speaker_indices(store, DataConfig(speakers="corpus", speaker_slots=2))
+        with pytest.raises(UserError, match="speaker 'C' was not in the training store"):
+            speaker_indices(store, DataConfig(speakers="corpus"), ["A", "B"])
+
+
+def test_validation_is_the_stores_own_where_it_has_one(store):
+    division = divide_for_training(store, DataConfig(), best_on_test=False)
+    split = store.column("split")[store.offsets[:-1]]
+    assert (split[division.val] == "val").all() and len(division.val) == 6 and division.held_out == []
+    assert (split[division.train] == "train").all() and (split[division.test] == "test").all()
+
+
+def test_validation_is_held_out_of_training_otherwise(tmp_path):
+    with FeatureStore.open(write_store(tmp_path / "s.h5", sizes={"train": 25, "test": 3})) as store:
+        first, second = (divide_for_training(store, DataConfig(), best_on_test=False) for _ in range(2))
+        assert len(first.val) == 2 and len(first.train) == 23 and not set(first.val) & set(first.train)
+        assert first.held_out == second.held_out == [store.dialogue_ids[d] for d in first.val]
+        again = divide(store, first.held_out)
+        assert (again.val == first.val).all() and (again.train == first.train).all()
+        assert len(divide_for_training(store, DataConfig(val_fraction=0.999), best_on_test=False).train) == 1
+
+
+def test_best_on_test_trains_on_validation_dialogues_too(store):
+    division = divide_for_training(store, DataConfig(), best_on_test=True)
+    assert len(division.train) == 30 and len(division.val) == 0
+
+
+@pytest.mark.parametrize(
+    "rows, best_on_test, message",
+    [
+        ([("d", "s", None, "train"), ("e", "s", "x", "val")], False, "no labelled dialogue in the train split"),
+        ([("d", "s", "x", "test")], False, "no labelled dialogue in the train split"),
+        ([("d", "s", "x", "train"), ("e", "s", None, "train")], False, "one labelled training dialogue"),
+        ([("d", "s", "x", "train"), ("e", "s", None, "test")], True, "no labelled test dialogue"),
+    ],
+)
+def test_splits_that_cannot_be_trained_on(tmp_path, rows, best_on_test, message):
+    with small_store(tmp_path / "s.h5", rows) as store, pytest.raises(UserError, match=message):
+        divide_for_training(store, DataConfig(), best_on_test)
+
+
+def test_a_store_without_label_names_cannot_be_trained_on(tmp_path):
+    with small_store(tmp_path / "s.h5", [("d", "s", None, "train")] * 2, labels=()) as store:
+        with pytest.raises(UserError, match="names no labels"):
+            make_plan(store, Config())
+
+
+def test_predictions_do_not_depend_on_the_batch_size(store):
+    config = Config(model=TINY)
+    plan = make_plan(store, config)
+    matrices = {m: read_feature(store, f) for m, f in plan.features.items()}
+    data = conversations(store, matrices, fit_normalisers(matrices, np.arange(len(store)), "zscore"), plan.speakers)
+    torch.manual_seed(0)
+    model, dialogues = plan.model(), np.arange(len(store.dialogue_ids))
+    one, many = predict(model, data, dialogues, 1), predict(model, data, dialogues[::-1].copy(), 100)
+    assert (one.rows == np.arange(len(store))).all() and (many.rows == one.rows).all()
+    assert np.allclose(one.probabilities, many.probabilities, atol=1e-6)
+
+
+def test_a_dialogue_in_two_splits_is_refused(tmp_path):
+    rows = [("d", "s", "x", "train"), ("e", "s", "x", "val"), ("e", "s", "x", "test")]
+    with small_store(tmp_path / "s.h5", rows) as store:
+        with pytest.raises(UserError, match=r"dialogue 'e' lies in two splits \(val, test\)"):
+            divide(store)
+
+
+def test_normaliser_is_fitted_on_its_rows_and_drops_constants():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(5000, 5)).astype(np.float32) * [1, 1e-6, 1e6, 0, 1] + [3, 0, 5e6, 0.1, 0]
+    values = values.astype(np.float32)
+    values[4000:] = 99
+    rows = np.arange(0, 4000, 2)
+    normaliser = Normaliser.fit(values, rows)
+    expected = (values[rows] - values[rows].mean(0, dtype=np.float64)) / values[rows].std(0, dtype=np.float64).clip(1e-9)
+    normaliser.apply(values)
+    assert np.allclose(values[rows][:, [0, 1, 2, 4]], expected[:, [0, 1, 2, 4]], atol=1e-4)
+    assert (values[:, 3] == 0).all()  # constant in training: nothing to learn, and no blow-up elsewhere
+    assert np.isfinite(values).all()
+
+
+def test_normaliser_of_no_rows_and_of_one():
+    for rows in ([], [0]):
+        values = np.array([[2.0, 3.0], [5.0, 7.0]], np.float32)
+        Normaliser.fit(values, np.array(rows, int)).apply(values)
+        assert (values == 0).all()
+
+
+def test_infinite_features_are_named(tmp_path):
+    path = tmp_path / "s.h5"
+    small_store(path, [("d", "s", "x", "train")] * 8).close()
+    with h5py.File(path, "r+") as file:
+        matrix = file["features/text/a/values"][:]
+        matrix[1, 0], matrix[6, 1] = np.nan, np.inf
+        file["features/text/a/values"][:] = matrix
+    with FeatureStore.open(path) as store:
+        with pytest.raises(UserError, match=r"text/a holds NaN or infinity for 2 utterances \(u1, u6\)"):
+            read_feature(store, store.feature("text/a"))
+
+
+def test_absent_rows_are_zero_whatever_they_held(store):
+    for modality in DIMS:
+        values, present = read_feature(store, store.feature(f"{modality}/{modality}_x"))
+        assert (values[~present] == 0).all() and (values[present] != 0).any(1).all()

@@ -1,0 +1,222 @@
+"""AMB-DSGDN as a whole: size, loss, independence of padding, absent features, unlabelled utterances."""
+
+import copy
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from test_train_support import DIMS, TINY, cut, random_batch, tiny_model
+
+from train.config import load_config
+from train.evaluation import build_model
+from train.layers.modality_dropout import Dropped
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    "recipe, dims, speakers, classes, total, parts",
+    [
+        ("iemocap", (1024, 1582, 342), 2, 6, 13_133_234, (1_536, 524_800, 810_496, 175_616, 9_234)),
+        ("meld", (1024, 300, 342), 9, 7, 12_481_973, (5_120, 524_800, 154_112, 175_616, 10_773)),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(recipe, dims, speakers, classes, total, parts):
+    dims = dict(zip(("text", "audio", "visual"), dims))
+    model = build_model(load_config(recipe), dims, speakers, np.ones(classes, int))
+    assert count(model) == total
+    projections = [count(model.streams[m].projection) for m in dims]
+    assert (count(model.speaker), *projections, count(model.heads)) == parts
+    assert model.streams["text"].encoder is None and model.streams["text"].gate is None
+    assert sum(count(model.streams[m].encoder) for m in ("audio", "visual")) == 3_155_968
+    assert sum(count(model.streams[m].gate) for m in ("audio", "visual")) == 525_312
+    assert sum(count(s.inter) + count(s.intra) for s in model.streams.values()) == 7_930_272
+    assert total - sum(p.numel() for p in model.parameters() if p.requires_grad) == 2_048  # the norms nothing uses
+
+
+@pytest.mark.parametrize("absent", [0.0, 0.4])
+def test_a_dialogue_alone_has_the_logits_it_has_in_a_batch(absent):
+    model, lengths = tiny_model(), (5, 9, 1, 3)
+    batch = random_batch(lengths, absent=absent, seed=4)
+    together = model(batch).logits
+    for row, length in enumerate(lengths):
+        alone = model(cut(batch, row, length)).logits
+        assert torch.allclose(alone[0], together[row, :length], atol=1e-10)
+
+
+def test_logits_are_the_sum_of_the_modalities_when_all_are_present():
+    batch = random_batch()
+    output = tiny_model()(batch)
+    total = sum(output.unimodal.values())
+    assert torch.allclose(output.logits[batch.mask], total[batch.mask])
+    assert output.learnable.equal(batch.mask) and output.ratios is None
+
+
+def test_streams_run_encoder_inter_intra_gate_in_this_order():
+    model, batch = tiny_model(), random_batch((4,), seed=1)
+    from train.layers.graph import speaker_graphs
+
+    inter, intra = speaker_graphs(batch.speakers, batch.mask, TINY.window)
+    nodes = model.represent(batch)
+    text = model.streams["text"]
+    assert torch.allclose(nodes["text"], text.intra(text.inter(text.projection(batch.features["text"]), inter), intra))
+    audio = model.streams["audio"]
+    x = audio.encoder(audio.projection(batch.features["audio"]), model.speaker(batch.speakers), batch.mask)
+    x = audio.intra(audio.inter(x, inter), intra)
+    assert torch.allclose(nodes["audio"], torch.sigmoid(audio.gate(x)) * x)
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64)])
+def test_loss_equals_a_sum_over_utterances(weights):
+    model = tiny_model(weights=weights)
+    batch = random_batch((6, 4, 2), absent=0.3, unlabelled=0.3, seed=7)
+    output = model(batch)
+
+    def mean(logits, present):
+        total = norm = 0.0
+        for b, i in zip(*np.nonzero((present & (batch.labels >= 0)).numpy())):
+            y = int(batch.labels[b, i])
+            w = 1.0 if weights is None else float(weights[y])
+            z = logits[b, i].tolist()
+            total += w * (math.log(sum(map(math.exp, z))) - z[y])
+            norm += w
+        return total / norm
+
+    anything = torch.stack(list(batch.present.values())).any(0)
+    expected = mean(output.logits, anything)
+    expected += sum(mean(z, batch.present[m]) ** 2 / 10 for m, z in output.unimodal.items())
+    assert model.loss(output, batch).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_loss_of_a_batch_without_labels_is_zero_and_harmless():
+    model, batch = tiny_model(), random_batch(unlabelled=1.1)
+    loss = model.loss(model(batch), batch)
+    loss.backward()
+    assert loss.item() == 0
+    assert all(p.grad is None or (p.grad == 0).all() for p in model.parameters())
+
+
+def test_an_absent_feature_is_not_seen():
+    model = tiny_model()
+    batch = random_batch((6, 4), seed=2)
+    batch.present["audio"][0, 2] = False
+    other = copy.deepcopy(batch)
+    other.features["audio"][0, 2] = 100.0  # what stands in an absent row must not matter anywhere
+    a, b = model(batch), model(other)
+    assert torch.equal(a.logits, b.logits)
+    assert torch.equal(model.loss(a, batch), model.loss(b, other))
+    rest = a.unimodal["text"] + a.unimodal["visual"]
+    assert torch.allclose(a.logits[0, 2], rest[0, 2])  # its logits are not in the sum
+    everything = model(random_batch((6, 4), seed=2))
+    neighbour = (everything.logits - a.logits).abs().sum(-1)
+    assert (neighbour[0, [1, 3]] > 1e-9).all() and (neighbour[1] == 0).all()  # it was a neighbour before
+
+
+def test_an_utterance_without_any_modality_gets_the_training_prior_and_no_loss():
+    model = tiny_model(counts=(6, 3, 0))
+    batch = random_batch((4, 3), seed=3)
+    for present in batch.present.values():
+        present[0, 1] = False
+    output = model(batch)
+    probabilities = output.logits[0, 1].softmax(-1)
+    assert probabilities.tolist() == pytest.approx([2 / 3, 1 / 3, 0], abs=1e-6)
+    before = model.loss(output, batch)
+    batch.labels[0, 1] = (batch.labels[0, 1] + 1) % 3
+    assert torch.equal(model.loss(output, batch), before)
+
+
+@pytest.mark.parametrize("modality", ["text", "audio", "visual"])
+def test_one_modality_alone_works_and_is_never_dropped(modality):
+    config = dataclasses.replace(TINY, p_exe=1.0)
+    model = tiny_model({modality: DIMS[modality]}, config).train()
+    batch = random_batch(dims={modality: DIMS[modality]})
+    output = model(batch)
+    assert output.ratios is None and torch.equal(output.logits[batch.mask], output.unimodal[modality][batch.mask])
+    assert (model.speaker is None) == (modality == "text")
+    model.loss(output, batch).backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+def test_unlabelled_utterances_are_context_but_teach_nothing():
+    model = tiny_model()
+    batch = random_batch((5, 5), seed=5)
+    batch.labels[0, 2] = -1
+    logits = model(batch).logits
+    full = random_batch((5, 5), seed=5)
+    assert torch.equal(logits, model(full).logits)  # still heard
+    labels = batch.labels.clone()
+    output = model(batch)
+    (gradient,) = torch.autograd.grad(model.loss(output, batch), output.logits, retain_graph=True)
+    assert (gradient[0, 2] == 0).all() and (gradient[batch.mask & (labels >= 0)] != 0).any(-1).all()
+
+
+def test_modality_dropout_waits_for_its_epoch_and_for_training():
+    config = dataclasses.replace(TINY, p_exe=1.0, warm_up=2)
+    model, batch = tiny_model(config=config), random_batch((6, 5, 4))
+    assert model(batch, epoch=5).ratios is None  # evaluation
+    model.train()
+    assert model(batch, epoch=1).ratios is None
+    assert model(batch, epoch=2).ratios.shape == (3,)
+    never = tiny_model(config=dataclasses.replace(config, p_exe=0.0)).train()
+    assert all(never(batch, epoch=9).ratios is None for _ in range(5))
+
+
+def test_modality_dropout_zeroes_whole_dialogues_and_those_that_lose_all_do_not_teach(monkeypatch):
+    config = dataclasses.replace(TINY, p_exe=1.0, dropout=0.0, graph_dropout=0.0)
+    model, batch = tiny_model(config=config).train(), random_batch((4, 4, 4), seed=8)
+    kept = torch.tensor([[True, False, False], [True, True, False], [False, True, False]])  # text, audio, visual
+    monkeypatch.setattr(
+        "train.models.amb_dsgdn.drop_modalities", lambda ratios, n: Dropped(kept.double() / 0.8, kept, ratios)
+    )
+    nodes, output = model.represent(batch), model(batch)
+    for index, modality in enumerate(DIMS):
+        bias, head = model.heads[modality].bias, model.heads[modality]
+        for dialogue in range(3):
+            expected = head((nodes[modality][dialogue] / 0.8).relu()) if kept[index, dialogue] else bias.expand(4, 3)
+            assert torch.allclose(output.unimodal[modality][dialogue], expected)
+    assert output.learnable.tolist() == [[True] * 4, [True] * 4, [False] * 4]
+    loss = model.loss(output, batch)
+    batch.labels[2] = (batch.labels[2] + 1) % 3
+    assert torch.equal(model.loss(output, batch), loss)
+    batch.labels[1] = (batch.labels[1] + 1) % 3
+    assert not torch.equal(model.loss(output, batch), loss)
+
+
+def test_an_utterance_whose_only_modality_is_dropped_does_not_teach(monkeypatch):
+    model, batch = tiny_model(config=dataclasses.replace(TINY, p_exe=1.0)).train(), random_batch((4,))
+    batch.present["audio"][0, 1] = batch.present["visual"][0, 1] = False
+    kept = torch.tensor([[False], [True], [True]])
+    monkeypatch.setattr("train.models.amb_dsgdn.drop_modalities", lambda ratios, n: Dropped(kept.double(), kept, ratios))
+    assert model(batch).learnable.tolist() == [[True, False, True, True]]
+
+
+def test_balance_metric_leaves_out_absent_and_unlabelled_utterances(monkeypatch):
+    seen = []
+    model, batch = tiny_model(config=dataclasses.replace(TINY, p_exe=1.0)).train(), random_batch((6, 3), absent=0.3, unlabelled=0.3)
+
+    def spy(predicted, labels, counted, classes):
+        seen.append(counted)
+        return torch.tensor(0.5)
+
+    monkeypatch.setattr("train.models.amb_dsgdn.weighted_f1", spy)
+    model(batch)
+    for counted, present in zip(seen, batch.present.values()):
+        assert torch.equal(counted, present & (batch.labels >= 0))
+    assert len(seen) == 3
+
+
+def test_speaker_table_has_a_zero_row_for_padding_that_stays_zero():
+    model, batch = tiny_model().train(), random_batch()
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.1, weight_decay=0.1)
+    model.loss(model(batch), batch).backward()
+    optimiser.step()
+    assert model.speaker.weight.shape == (3, 16) and (model.speaker.weight[2] == 0).all()
+
+
+def test_graph_window_zero_and_long_dialogues():
+    model = tiny_model(config=dataclasses.replace(TINY, window=0))
+    assert model(random_batch((700,), dims=DIMS)).logits.isfinite().all()

@@ -1,0 +1,89 @@
+"""Synthetic stores and batches for the tests of `train`, and a check that they are what they should be."""
+
+import numpy as np
+import torch
+
+from toolkit.manifest import Utterance
+from toolkit.store import FeatureStore, StoreWriter
+from train.config import ModelConfig
+from train.data import Batch
+from train.models.amb_dsgdn import AMBDSGDN
+
+DIMS = {"text": 12, "audio": 10, "visual": 8}
+LABELS = ["anger", "joy", "neutral"]
+SIZES = {"train": 24, "val": 6, "test": 8}
+TINY = ModelConfig(hidden=16, heads=2, window=3, dropout=0.1, warm_up=0)
+
+
+def write_store(
+    path, *, corpus="demo", sizes=SIZES, dims=DIMS, labels=LABELS, seed=0, noise=0.5, absent=0.1, unlabelled=0.1,
+    change=lambda features: None, used_labels=None, speakers=("ann", "bob", "cy"),
+):
+    """A store whose features tell the class, with some absent features and some utterances without a label.
+
+    `change` may alter the {modality: values} before they are written; `sizes` are dialogues of each split.
+    """
+    rng = np.random.default_rng(seed)
+    utterances, classes = [], []
+    for split, dialogues in sizes.items():
+        for d in range(dialogues):
+            for position in range(int(rng.integers(2, 7))):
+                label = int(rng.integers(used_labels or len(labels)))
+                classes.append(label)
+                utterances.append(
+                    Utterance(
+                        id=f"{split}{d}_u{position}", dialogue=f"{split}{d}", position=position,
+                        speaker=speakers[int(rng.integers(len(speakers)))], text="hi",
+                        label=None if rng.random() < unlabelled else labels[label], split=split,
+                    )
+                )
+    n = len(utterances)
+    centres = {m: rng.normal(size=(len(labels), dim)) for m, dim in dims.items()}
+    values = {m: (centres[m][classes] + noise * rng.normal(size=(n, dim))).astype(np.float32) for m, dim in dims.items()}
+    change(values)
+    with StoreWriter(path, corpus=corpus, labels=labels, utterances=utterances) as writer:
+        for modality in dims:
+            present = rng.random(n) >= absent
+            reasons = ["" if p else "no_audio" for p in present]
+            writer.add_feature(modality, f"{modality}_x", values[modality], present, reasons)
+    return path
+
+
+def random_batch(lengths=(5, 3, 1), dims=DIMS, classes=3, speakers=2, seed=0, dtype=torch.float64, absent=0.0, unlabelled=0.0):
+    """A padded batch of random dialogues in which every feature is present unless `absent` says otherwise."""
+    generator = torch.Generator().manual_seed(seed)
+    size = (len(lengths), max(lengths))
+    mask = torch.arange(size[1]) < torch.tensor(lengths)[:, None]
+
+    def random(*shape):
+        return torch.rand(*shape, generator=generator, dtype=dtype)
+
+    present = {m: mask & (random(*size) >= absent) for m in dims}
+    features = {m: (random(*size, dim) * 2 - 1) * present[m][..., None] for m, dim in dims.items()}
+    labels = torch.randint(classes, size, generator=generator)
+    labels[~mask | (random(*size) < unlabelled)] = -1
+    who = torch.where(mask, torch.randint(speakers, size, generator=generator), speakers)
+    return Batch(features, present, who, labels, mask)
+
+
+def cut(batch, row, length):
+    """One dialogue of a batch, alone and without padding."""
+    return Batch(
+        {m: x[row : row + 1, :length] for m, x in batch.features.items()},
+        {m: x[row : row + 1, :length] for m, x in batch.present.items()},
+        batch.speakers[row : row + 1, :length], batch.labels[row : row + 1, :length], batch.mask[row : row + 1, :length],
+    )
+
+
+def tiny_model(dims=DIMS, config=TINY, speakers=2, counts=(3, 5, 2), weights=None, seed=0):
+    """A small float64 model in evaluation mode."""
+    torch.manual_seed(seed)
+    return AMBDSGDN(config, dims, speakers, torch.tensor(counts, dtype=torch.float64), weights).double().eval()
+
+
+def test_synthetic_store_holds_what_its_options_say(tmp_path):
+    with FeatureStore.open(write_store(tmp_path / "s.h5")) as store:
+        assert store.feature_names() == ["audio/audio_x", "text/text_x", "visual/visual_x"]
+        assert 0 < (store.column("label") < 0).mean() < 0.3
+        assert 0 < (~store.feature("audio/audio_x").present()).mean() < 0.3
+        assert [int((store.column("split")[store.offsets[:-1]] == s).sum()) for s in SIZES] == list(SIZES.values())

@@ -1,0 +1,125 @@
+"""`erc-toolkit train` and `erc-toolkit eval`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+_DEVICE = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+    help="Where to compute; auto takes CUDA where there is any.",
+)  # fmt: skip
+
+
+@click.command("train")
+@click.argument("store", type=click.Path(path_type=Path), metavar="STORE.h5")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Folder of the run; not needed with --dry-run."
+)
+@click.option(
+    "--recipe", metavar="NAME|FILE.yaml", show_default="the recipe named like the store's corpus",
+    help="iemocap, meld, demo, or a file with settings.",
+)  # fmt: skip
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting, e.g. model.window=5. Repeatable."
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), show_default="the recipe's", help="Seed of all random numbers."
+)
+@_DEVICE
+@click.option("--dry-run", is_flag=True, help="Build the model for the store and show it; train nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; all else goes to standard error.")
+@click.option("--overwrite", is_flag=True, help="Replace the run that is in RUN_DIR.")
+def train_command(
+    store: Path, out: Path | None, recipe: str | None, changes: tuple[str, ...], seed: int | None, device: str,
+    dry_run: bool, as_json: bool, overwrite: bool,
+) -> None:  # fmt: skip
+    """Train a model on the feature store STORE.h5.
+
+    RUN_DIR gets config.yaml (every setting and what was used), model.safetensors, metrics.jsonl (a line per epoch) and
+    predictions.csv (the test split).
+    """
+    if out is None and not dry_run:
+        raise click.UsageError("Missing option '--out' (not needed with --dry-run).")
+
+    from toolkit.errors import UserError
+    from toolkit.store import FeatureStore
+    from train.config import load_config, recipe_names
+
+    def say(line: str) -> None:
+        click.echo(line, err=as_json)
+
+    with FeatureStore.open(store) as opened:
+        if recipe is None:
+            recipe = opened.corpus.lower()
+            if recipe not in recipe_names():
+                raise UserError(
+                    f"{store}: no recipe is named like its corpus {opened.corpus!r}; "
+                    f"choose one with --recipe {'|'.join(recipe_names())}|FILE.yaml"
+                )
+            say(f"recipe: {recipe} (by the name of the store's corpus)")
+        else:
+            say(f"recipe: {recipe}")
+        config = load_config(recipe, changes)
+        if seed is not None:
+            config.train.seed = seed
+
+        from train.trainer import describe, make_plan, train
+
+        if dry_run:
+            plan = make_plan(opened, config)
+            described = describe(plan, plan.model())
+            click.echo(json.dumps(described, ensure_ascii=False, indent=2) if as_json else _plain(described))
+            return
+        try:
+            result = train(opened, config, out, device, say, overwrite=overwrite)
+        except OSError as error:
+            raise UserError(f"{error.filename or out}: cannot be written ({error.strerror or error})") from None
+        selected = result["selected"]
+        say(
+            f"selected epoch {selected['epoch']} of {config.train.epochs}: {selected['split']} weighted F1 "
+            f"{100 * selected['weighted_f1']:.2f} ({result['protocol']}); {result['seconds']:.1f} s; run in {out}"
+        )
+        if as_json:
+            click.echo(json.dumps(result, ensure_ascii=False, indent=2))
+        elif result["test"] is not None:
+            _report({**result, **result["test"], "corpus": opened.corpus, "split": "test"})
+
+
+@click.command("eval")
+@click.argument("run_dir", type=click.Path(path_type=Path), metavar="RUN_DIR")
+@click.option(
+    "--store", type=click.Path(path_type=Path), metavar="STORE.h5", show_default="the store of the training",
+    help="Feature store to evaluate on.",
+)  # fmt: skip
+@click.option(
+    "--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True,
+    help="Dialogues to evaluate on.",
+)  # fmt: skip
+@_DEVICE
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; all else goes to standard error.")
+def eval_command(run_dir: Path, store: Path | None, split: str, device: str, as_json: bool) -> None:
+    """Evaluate the trained model in RUN_DIR: precision, recall and F1 per class, and overall."""
+    from train.evaluation import evaluate_run
+
+    result = evaluate_run(run_dir, store, split, device, lambda line: click.echo(line, err=as_json))
+    if as_json:
+        click.echo(json.dumps(result, ensure_ascii=False, indent=2))
+    else:
+        _report(result)
+
+
+def _report(result: dict) -> None:
+    from rich.console import Console
+
+    from train.report import print_report
+
+    print_report(result, Console())
+
+
+def _plain(described: dict) -> str:
+    import yaml
+
+    return yaml.safe_dump(described, sort_keys=False, allow_unicode=True).rstrip()

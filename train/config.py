@@ -1,0 +1,270 @@
+"""Settings of a training run: typed, checked, read from a recipe (YAML) and changed one by one on the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import yaml
+
+from toolkit.errors import UserError
+from train.models import model_class
+
+
+def _setting(default: object, *, least=None, most=None, below=None, above=None, choices: tuple[str, ...] = ()):
+    """A dataclass field with its default and the bounds that a value must keep (`least` and `most` are allowed)."""
+    limits = {"least": least, "most": most, "below": below, "above": above, "choices": choices}
+    return dataclasses.field(default=default, metadata={k: v for k, v in limits.items() if v not in (None, ())})
+
+
+@dataclass
+class DataConfig:
+    """Section `data`: what is read from the store.
+
+    Attributes:
+        modalities: which to use, of text, audio, visual; None means all that the store has features of.
+        text, audio, visual: name of the feature to use, e.g. "ComParE_2016"; None means the only one of that modality.
+        speakers: index of a speaker by first appearance in the dialogue ("dialogue") or in the whole store ("corpus").
+        speaker_slots: size of the speaker table; None means as many as the store needs.
+        normalise: "zscore" centres and scales every dimension by mean and standard deviation of the training split;
+            without it openSMILE functionals, of sizes from 1e-6 to 1e6, drown all else. "none" takes features as stored.
+        val_fraction: share of the training dialogues held out for validation where the store has no "val" split.
+    """
+
+    modalities: list[str] | None = None
+    text: str | None = None
+    audio: str | None = None
+    visual: str | None = None
+    speakers: str = _setting("dialogue", choices=("dialogue", "corpus"))
+    speaker_slots: int | None = _setting(None, least=1)
+    normalise: str = _setting("zscore", choices=("none", "zscore"))
+    val_fraction: float = _setting(0.1, above=0, below=1)
+
+
+@dataclass
+class ModelConfig:
+    """Section `model`: the network (AMB-DSGDN).
+
+    Attributes:
+        name: name in `train.models.MODELS`.
+        hidden: channels of every modality's representation.
+        heads: attention heads of the audio and visual encoders.
+        window: how many utterances back and ahead the speaker graphs reach.
+        dropout: in encoders and classification heads.
+        graph_heads: attention heads of each graph block.
+        graph_dropout: in graph blocks.
+        q_base, lam: base probability and scale of adaptive modality dropout (equation 24).
+        p_exe: probability that a training step uses modality dropout at all.
+        warm_up: epochs before modality dropout begins.
+    """
+
+    name: str = "amb-dsgdn"
+    hidden: int = _setting(512, least=2)
+    heads: int = _setting(8, least=1)
+    window: int = _setting(20, least=0)
+    dropout: float = _setting(0.5, least=0, below=1)
+    graph_heads: int = _setting(2, least=1)
+    graph_dropout: float = _setting(0.2, least=0, below=1)
+    q_base: float = _setting(0.3, least=0, most=1)
+    lam: float = _setting(0.9, least=0)
+    p_exe: float = _setting(0.5, least=0, most=1)
+    warm_up: int = _setting(60, least=0)
+
+
+@dataclass
+class TrainConfig:
+    """Section `train`: how the network is trained.
+
+    Attributes:
+        epochs, batch_size: a batch is counted in dialogues.
+        lr, weight_decay: of Adam.
+        class_weights: "balanced" weights the loss by the inverse frequency of the class in the training split.
+        protocol: "validation" selects the epoch by weighted F1 on held-out dialogues; "best-on-test" trains on
+            training and validation dialogues and selects on the test split, as published scripts do, which flatters.
+        seed: of every random number generator.
+    """
+
+    epochs: int = _setting(61, least=1)
+    batch_size: int = _setting(16, least=1)
+    lr: float = _setting(6.8e-5, above=0)
+    weight_decay: float = _setting(5e-5, least=0)
+    class_weights: str = _setting("none", choices=("none", "balanced"))
+    protocol: str = _setting("validation", choices=("validation", "best-on-test"))
+    seed: int = _setting(0, least=0, most=2**32 - 1)
+
+
+@dataclass
+class Config:
+    """All settings of a run."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+
+    def as_dict(self) -> dict[str, dict[str, object]]:
+        """Section to key to value, plain types."""
+        return dataclasses.asdict(self)
+
+
+OPTIMISTIC = "best-on-test (optimistic)"
+RUN_SECTION = "run"  # of a run's config.yaml: facts about the run, no settings
+
+
+def protocol_label(config: Config) -> str:
+    """The selection protocol as it is written beside every result."""
+    return OPTIMISTIC if config.train.protocol == "best-on-test" else config.train.protocol
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the toolkit."""
+    folder = resources.files("manifests") / "recipes"
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def load_config(recipe: str, changes: Sequence[str] = ()) -> Config:
+    """Settings of a recipe with changes applied.
+
+    Args:
+        recipe: name of a recipe of the toolkit, or path of a YAML file with the sections data, model, train. What a
+            file leaves out has the default of the dataclasses above. A run's config.yaml is such a file.
+        changes: texts "section.key=value", the value in YAML.
+
+    Raises:
+        UserError: there is no such recipe, or a key or value is wrong; names file (or option) and key.
+    """
+    if recipe in recipe_names():
+        where = f"recipe {recipe}"
+        text = (resources.files("manifests") / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8")
+    else:
+        where = recipe
+        try:
+            text = Path(recipe).read_text(encoding="utf-8-sig")
+        except (FileNotFoundError, IsADirectoryError):
+            names = ", ".join(recipe_names())
+            raise UserError(f"{recipe}: neither a recipe of the toolkit ({names}) nor a YAML file") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{recipe}: cannot be read as UTF-8 text ({error})") from None
+    config = parse_config(_yaml(text, where), where)
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise UserError(f"--set {change}: must have the form section.key=value, e.g. model.window=5")
+        _assign(config, key.strip(), _yaml(value, f"--set {change}"), f"--set {change}")
+    check(config, " ".join([where, *(f"--set {change}" for change in changes)]))
+    return config
+
+
+def parse_config(content: object, where: str) -> Config:
+    """Settings from a recipe's parsed YAML; `where` names it in messages. See `load_config`."""
+    if content is not None and not isinstance(content, dict):
+        raise UserError(f"{where}: must hold the sections data, model and train")
+    config = Config()
+    for section, settings in (content or {}).items():
+        if section == RUN_SECTION:
+            continue
+        if section not in _keys(config):
+            raise UserError(f"{where}: unknown section {section!r}{_nearest(str(section), _keys(config))}")
+        if settings is not None and not isinstance(settings, dict):
+            raise UserError(f"{where}: section {section!r} must hold keys and values")
+        for key, value in (settings or {}).items():
+            _assign(config, f"{section}.{key}", value, where)
+    return config
+
+
+def check(config: Config, where: str) -> None:
+    """Checks what concerns several settings at once.
+
+    Raises:
+        UserError: names the settings that do not agree.
+    """
+    model, data = config.model, config.data
+    if model.hidden % model.heads or model.hidden % 2:
+        raise UserError(f"{where}: model.hidden={model.hidden} must be even and a multiple of model.heads={model.heads}")
+    known = ("text", "audio", "visual")
+    if data.modalities is not None:
+        if not data.modalities or len(set(data.modalities)) != len(data.modalities):
+            raise UserError(f"{where}: data.modalities must name one or more of {', '.join(known)}, each once")
+        for name in data.modalities:
+            if name not in known:
+                raise UserError(f"{where}: data.modalities: unknown modality {name!r}{_nearest(name, known)}")
+    model_class(model.name)
+
+
+def _keys(section: object) -> list[str]:
+    return [f.name for f in dataclasses.fields(section)]
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f"; nearest is {close[0]!r}" if close else f"; known are {', '.join(known)}"
+
+
+def _assign(config: Config, dotted: str, value: object, where: str) -> None:
+    section, _, key = dotted.partition(".")
+    known = [f"{name}.{k}" for name in _keys(config) for k in _keys(getattr(config, name))]
+    if dotted not in known:
+        raise UserError(f"{where}: unknown key {dotted!r}{_nearest(dotted, known)}")
+    target = getattr(config, section)
+    hint = get_type_hints(type(target))[key]
+    limits = next(f.metadata for f in dataclasses.fields(target) if f.name == key)
+    setattr(target, key, _value(value, hint, limits, f"{where}: {dotted}"))
+
+
+def _value(value: object, hint: object, limits: dict, where: str) -> object:
+    optional = type(None) in get_args(hint)
+    if optional and value is None:
+        return None
+    kind = get_args(hint)[0] if optional else hint
+    or_null = " or null" if optional else ""
+    if kind is str:
+        if not isinstance(value, str) or not value:
+            raise UserError(f"{where} is {value!r}; must be a text{or_null}")
+    elif kind is int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise UserError(f"{where} is {value!r}; must be a whole number{or_null}")
+    elif kind is float:
+        value = _number(value, where)
+    else:  # list[str]
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",")]
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise UserError(f"{where} is {value!r}; must be a list of texts{or_null}")
+    choices = limits.get("choices")
+    if choices and value not in choices:
+        raise UserError(f"{where} is {value!r}; must be {' or '.join(choices)}{_hint(value, choices)}")
+    for name, breaks, words in (
+        ("least", lambda x, y: x < y, "at least"), ("most", lambda x, y: x > y, "at most"),
+        ("above", lambda x, y: x <= y, "above"), ("below", lambda x, y: x >= y, "below"),
+    ):  # fmt: skip
+        if name in limits and breaks(value, limits[name]):
+            raise UserError(f"{where} is {value!r}; must be {words} {limits[name]}")
+    return value
+
+
+def _hint(value: object, choices: Sequence[str]) -> str:
+    close = difflib.get_close_matches(str(value), choices, n=1)
+    return f"; nearest is {close[0]!r}" if close else ""
+
+
+def _number(value: object, where: str) -> float:
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            number = float(value)  # also of a text: to YAML, 1e-4 without a dot is one
+        except (ValueError, OverflowError):
+            number = math.nan
+        if math.isfinite(number):
+            return number
+    raise UserError(f"{where} is {value!r}; must be a finite number")
+
+
+def _yaml(text: str, where: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from None

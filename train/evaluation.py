@@ -1,0 +1,170 @@
+"""What a model says about dialogues, and how right it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from toolkit.errors import UserError
+from toolkit.store import FeatureStore
+from train.config import OPTIMISTIC, Config
+from train.data import (
+    Conversations, choose_features, conversations, divide, read_feature, speaker_indices,
+)  # fmt: skip
+from train.metrics import evaluate
+from train.models import model_class
+from train.run_folder import Run, load_weights, read_run
+from train.runtime import choose_device, device_name
+
+
+@dataclass(slots=True)
+class Prediction:
+    """A model's output on the n utterances of some dialogues, in the store's order.
+
+    Attributes:
+        rows: (n,) int64, their rows in the store.
+        probabilities: (n, C) float64.
+        loss: mean of the batches' losses, weighted by their labelled utterances; NaN where none is labelled.
+    """
+
+    rows: np.ndarray
+    probabilities: np.ndarray
+    loss: float
+
+    @property
+    def classes(self) -> np.ndarray:
+        """(n,) int64, the most probable class; the first of those that tie."""
+        return self.probabilities.argmax(1)
+
+
+def build_model(config: Config, dims: dict[str, int], speakers: int, class_counts: np.ndarray) -> nn.Module:
+    """The model of a configuration, freshly initialised.
+
+    Args:
+        config: its sections `model` and, for the loss, `train`.
+        dims: modality to width of its features.
+        speakers: number of speaker slots.
+        class_counts: (C,) labelled utterances of each class in the training split. With balanced class weights a class
+            weighs one over its share of them; a class that has none weighs nothing.
+    """
+    counts = torch.from_numpy(np.asarray(class_counts, np.float64))
+    weights = None
+    if config.train.class_weights == "balanced":
+        weights = torch.where(counts > 0, counts.sum() / counts.clamp_min(1), 0)
+    return model_class(config.model.name)(config.model, dims, speakers, counts, weights)
+
+
+def predict(model: nn.Module, data: Conversations, dialogues: np.ndarray, batch_size: int) -> Prediction:
+    """Runs a model over dialogues (indices) without training it."""
+    model.eval()
+    chosen = torch.from_numpy(np.asarray(dialogues, np.int64))
+    # Dialogues of like length together: results do not depend on it, padding does.
+    chosen = chosen[data.lengths(chosen).argsort(stable=True)]
+    rows, logits, losses, weights = [], [], [], []
+    with torch.inference_mode():
+        for part in chosen.split(batch_size):
+            batch = data.batch(part)
+            output = model(batch)
+            place = data.rows(part)
+            real = place < data.offsets[-1]
+            rows.append(place[real])
+            logits.append(output.logits[batch.mask])
+            losses.append(model.loss(output, batch))
+            weights.append((batch.labels >= 0).sum())
+        probabilities = torch.cat(logits).double().softmax(-1).cpu().numpy()
+        losses, weights = torch.stack(losses).double().cpu(), torch.stack(weights).double().cpu()
+    rows = torch.cat(rows).numpy()
+    order = rows.argsort()
+    return Prediction(rows[order], probabilities[order], float((losses * weights).sum() / weights.sum()))
+
+
+def score(prediction: Prediction, labels: np.ndarray, names: list[str], class_counts: np.ndarray) -> dict | None:
+    """`train.metrics.evaluate` on the labelled utterances of a prediction; None where there are none.
+
+    Args:
+        prediction: of some dialogues.
+        labels: (N,) of the whole store.
+        names: of the classes.
+        class_counts: (C,) of the training split; the most frequent one is the majority class.
+    """
+    true = labels[prediction.rows]
+    labelled = true >= 0
+    if not labelled.any():
+        return None
+    return evaluate(true[labelled], prediction.classes[labelled], names, majority=int(np.argmax(class_counts)))
+
+
+def evaluate_run(
+    folder: Path, store_path: Path | None, split: str, device: str, say: Callable[[str], None]
+) -> dict[str, object]:
+    """Evaluates a finished run on a split of a store.
+
+    Args:
+        folder: the run's folder.
+        store_path: another store than the one that the run was trained on.
+        split: "train", "val" or "test". Dialogues that training held out for validation count as "val".
+        device: "auto", "cpu" or "cuda".
+        say: takes lines for the user.
+
+    Returns:
+        `train.metrics.evaluate`'s measures, and run, store, corpus, split, protocol, seed, labels, model, device.
+
+    Raises:
+        UserError: run or store cannot be read or do not belong together, or the split has no labelled utterance.
+    """
+    run = read_run(folder)
+    path = store_path or Path(run.facts["store"]["path"])
+    if store_path is None and not path.is_file():
+        raise UserError(f"{path}: the store that {folder} was trained on is not there any more; name it with --store")
+    target = choose_device(device)
+    with FeatureStore.open(path) as store:
+        _check_fit(run, store)
+        if store.content_hash != run.facts["store"]["content_sha256"]:
+            say(f"note: {path} is not the store that the run was trained on (another content hash)")
+        dialogues = getattr(divide(store, run.facts["validation"]["held_out"]), split)
+        if len(dialogues) == 0:
+            raise UserError(f"{path}: has no {split} split; choose another with --split")
+        if split == "val" and run.facts["protocol"] == OPTIMISTIC:
+            say("note: this run was trained on the val split too")
+        # The names that training chose; a store may have gained further features since.
+        for modality, feature in run.facts["features"].items():
+            setattr(run.config.data, modality, feature["name"])
+        run.config.data.modalities = list(run.dims)
+        features = choose_features(store, run.config.data)
+        run.config.data.speaker_slots = run.facts["speakers"]["slots"]
+        speakers = speaker_indices(store, run.config.data, run.facts["speakers"]["names"])
+        counts = np.array([run.facts["train_label_counts"][label] for label in store.labels])
+        model = build_model(run.config, run.dims, speakers.slots, counts)
+        normalisers = load_weights(run, model)
+        data = conversations(store, {m: read_feature(store, f) for m, f in features.items()}, normalisers, speakers)
+        say(f"device: {device_name(target)}")
+        prediction = predict(model.to(target), data.to(target), dialogues, run.config.train.batch_size)
+        measures = score(prediction, store.column("label"), store.labels, counts)
+        if measures is None:
+            raise UserError(f"{path}: the {split} split has no labelled utterance; choose another with --split")
+        return {
+            "run": str(folder), "store": str(path), "corpus": store.corpus, "split": split,
+            "protocol": run.facts["protocol"], "seed": run.facts["seed"], "model": run.config.model.name,
+            "device": device_name(target), "labels": store.labels, **measures,
+        }  # fmt: skip
+
+
+def _check_fit(run: Run, store: FeatureStore) -> None:
+    """Raises a UserError if labels or features of a store are not those that a run was trained on."""
+    remedy = f"{run.path} needs the features it was trained on: name another --store, or train anew"
+    if store.labels != run.facts["labels"]:
+        raise UserError(
+            f"{store.path}: its labels are {', '.join(store.labels)}, but {run.path} was trained on "
+            f"{', '.join(run.facts['labels'])}; name another --store, or train anew"
+        )
+    for modality, wanted in run.facts["features"].items():
+        if wanted["name"] not in store.feature_names():
+            has = ", ".join(n for n in store.feature_names() if n.startswith(f"{modality}/")) or f"no {modality} feature"
+            raise UserError(f"{store.path}: lacks {wanted['name']} (has {has}); {remedy}")
+        if (dim := store.feature(wanted["name"]).dim) != wanted["dim"]:
+            raise UserError(f"{store.path}: {wanted['name']} has {dim} dimensions, not {wanted['dim']}; {remedy}")

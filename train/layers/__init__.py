@@ -1,0 +1,1 @@
+"""Pieces that models of emotion in conversations are built from."""

@@ -1,0 +1,112 @@
+"""Differential graph attention and the block that AMB-DSGDN builds from it (paper section 4.5)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from train.layers.graph import RELATIONS, Graph
+
+RELATION_SIZE = 10
+SLOPE = 0.2  # of the leaky ReLU on attention scores
+GAIN = 1.414  # of the Xavier initialisation
+LAMBDA_STD = 0.1  # the paper says variance 0.1 (its exponentials then reach hundreds); the released code has std 0.1
+
+
+def lambda_init(depth: int = 1) -> float:
+    """Start of the differential coefficient (text below equation 14); 0.355509 at depth 1, where every layer stands."""
+    return 0.8 - 0.6 * math.exp(-0.3 * depth)
+
+
+class DiffGraphAttention(nn.Module):
+    """One differential graph attention head, equations 9 to 17.
+
+    Projected features are split into a positive and a negative half of k = d_out / 2 channels. Each half scores the
+    edges on its own; the weights are the difference of the two softmaxes. After the aggregation come LayerNorm, the
+    factor 1 - lambda_init and GELU, which the released code has and the paper does not mention.
+
+    Args:
+        d_in, d_out: channels; `d_out` is even.
+        dropout: probability on the attention weights.
+    """
+
+    def __init__(self, d_in: int, d_out: int, dropout: float) -> None:
+        super().__init__()
+        half = d_out // 2
+        self.lambda_init = lambda_init()
+        self.dropout = dropout
+        self.weight = nn.Parameter(torch.empty(d_in, d_out))
+        # Row 0 of every pair below is the positive branch, row 1 the negative one.
+        self.left = nn.Parameter(torch.empty(2, half))
+        self.right = nn.Parameter(torch.empty(2, half))
+        self.relation = nn.Parameter(torch.empty(RELATIONS, RELATION_SIZE))
+        self.relation_score = nn.Parameter(torch.empty(2, RELATION_SIZE))
+        # Here the rows are the two exponentials of equation 13.
+        self.lambda_left = nn.Parameter(torch.empty(2, half))
+        self.lambda_right = nn.Parameter(torch.empty(2, half))
+        self.norm = nn.LayerNorm(d_out)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws every parameter anew; score vectors as if each were a matrix of one column."""
+        nn.init.xavier_uniform_(self.weight, gain=GAIN)
+        for score in (self.left, self.right, self.relation_score):
+            bound = GAIN * math.sqrt(6 / (score.shape[1] + 1))
+            nn.init.uniform_(score, -bound, bound)
+        nn.init.normal_(self.relation)
+        for vector in (self.lambda_left, self.lambda_right):
+            nn.init.normal_(vector, std=LAMBDA_STD)
+        self.norm.reset_parameters()
+
+    def coefficient(self) -> Tensor:
+        """lambda, a scalar (equations 13 and 14)."""
+        first, second = (self.lambda_left * self.lambda_right).sum(1).exp()
+        return first - second + self.lambda_init
+
+    def attention(self, projected: Tensor, graph: Graph) -> Tensor:
+        """Differential weights (equations 10 to 15) of projected features [B, L, d_out], as [B, L, L]."""
+        halves = projected.unflatten(-1, (2, -1))  # [B, L, 2, k]
+        query = torch.einsum("blsk,sk->bsl", halves, self.left)
+        key = torch.einsum("blsk,sk->bsl", halves, self.right)
+        # A relation's score is one of six numbers per branch; nothing of size [B, L, L, 10] is needed.
+        by_relation = F.embedding(graph.relation, self.relation @ self.relation_score.T).permute(2, 0, 1)  # [2, L, L]
+        scores = F.leaky_relu(query[..., :, None] + key[..., None, :] + by_relation, SLOPE)  # [B, 2, L, L]
+        weights = scores.masked_fill(~graph.mask[:, None], -torch.inf).softmax(-1)
+        return weights[:, 0] - self.coefficient() * weights[:, 1]
+
+    def forward(self, x: Tensor, graph: Graph) -> Tensor:
+        """Node features [B, L, d_in] to [B, L, d_out]."""
+        projected = x @ self.weight
+        weights = F.dropout(self.attention(projected, graph), self.dropout, self.training)
+        # Values of both halves side by side (equation 16) are the projected features again.
+        return F.gelu((1 - self.lambda_init) * self.norm(weights @ projected))
+
+
+class DiffRGCN(nn.Module):
+    """Heads of differential graph attention, an output attention layer, a linear map, residual and LayerNorm.
+
+    Equation 18 and the text below it. Every head has the full width, so their concatenation is `heads` times as wide.
+
+    Args:
+        size: channels in and out.
+        heads: how many attention heads (2 in the released code, whatever its options say).
+        dropout: probability on input, concatenated heads and attention weights.
+    """
+
+    def __init__(self, size: int, heads: int = 2, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(DiffGraphAttention(size, size, dropout) for _ in range(heads))
+        self.output = DiffGraphAttention(heads * size, size, dropout)
+        self.linear = nn.Linear(size, size)
+        self.norm = nn.LayerNorm(size)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, graph: Graph) -> Tensor:
+        """Node features [B, L, size] to the same shape."""
+        y = self.dropout(x)
+        y = self.dropout(torch.cat([head(y, graph) for head in self.heads], dim=-1))
+        y = self.linear(F.gelu(self.output(y, graph)))
+        return self.norm(x + y)

@@ -1,0 +1,179 @@
+"""AMB-DSGDN (arXiv 2603.10043) in the form of its released code.
+
+Where paper and code differ this follows the code: audio and visual gates, LayerNorm and GELU in every attention head,
+lambda vectors with standard deviation 0.1, ordinary weighted F1 as the balance metric, clipped performance ratios, a
+weighted mean as the loss.
+
+Utterances may lack modalities. A feature that is absent is no neighbour and no attention key in its modality, and its
+logits, loss and balance metric leave it out; with every feature present all of this changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from train.config import ModelConfig
+from train.data import Batch
+from train.layers.diff_graph_attention import DiffRGCN
+from train.layers.encoder import TransformerEncoder
+from train.layers.graph import Graph, speaker_graphs
+from train.layers.modality_dropout import Dropped, drop_modalities, dropout_ratios, weighted_f1
+
+TINY = 1e-12  # the prior of a class that training never saw; a sum of weights below it is an empty sum
+
+
+@dataclass(slots=True)
+class Output:
+    """What the model says about a batch of B dialogues, padded to L utterances.
+
+    Attributes:
+        logits: [B, L, C], fused (equation 29). Where an utterance has no modality: the log prior of the training split.
+        unimodal: modality to [B, L, C], logits of its head alone.
+        learnable: [B, L] bool, utterances that the loss may look at: they have a modality, and modality dropout left
+            them one.
+        ratios: [M] probabilities q_m that modality dropout used in this step, or None where it was not applied.
+    """
+
+    logits: Tensor
+    unimodal: dict[str, Tensor]
+    learnable: Tensor
+    ratios: Tensor | None = None
+
+
+class ModalityStream(nn.Module):
+    """One modality from features to node representations: projection, encoder, two graph blocks, gate.
+
+    The text has neither encoder (so no positions and no speakers, equations 3 and 6) nor gate.
+    """
+
+    def __init__(self, config: ModelConfig, dim: int, sequential: bool) -> None:
+        super().__init__()
+        size = config.hidden
+        self.projection = nn.Linear(dim, size)
+        self.encoder = TransformerEncoder(size, config.heads, config.dropout) if sequential else None
+        self.inter = DiffRGCN(size, config.graph_heads, config.graph_dropout)
+        self.intra = DiffRGCN(size, config.graph_heads, config.graph_dropout)
+        self.gate = nn.Linear(size, size) if sequential else None
+
+    def forward(
+        self, features: Tensor, present: Tensor, speaker: Tensor | None, inter: Graph, intra: Graph
+    ) -> Tensor:
+        """Features [B, L, D], present [B, L], speaker embeddings [B, L, hidden] to [B, L, hidden].
+
+        Rows where the feature is not present are finite and without meaning.
+        """
+        x = self.projection(features)  # equation 1
+        if self.encoder is not None:
+            x = self.encoder(x, speaker, present)
+        # First what others said, then what the speaker said (section 4.4).
+        x = self.inter(x, inter.without(~present))
+        x = self.intra(x, intra.without(~present))
+        if self.gate is not None:
+            x = torch.sigmoid(self.gate(x)) * x
+        return x
+
+
+class AMBDSGDN(nn.Module):
+    """Adaptive modality-balanced dynamic semantic graph differential network.
+
+    Args:
+        config: sizes and probabilities.
+        dims: modality ("text", "audio", "visual"; any non-empty choice of them) to the width of its features.
+        speakers: number of speaker indices; index `speakers` stands for padding.
+        class_counts: [C], labelled utterances of each class in the training split. Gives the number of classes, and
+            the prediction for an utterance that has no modality at all.
+        class_weights: [C] for the loss, or None for equal weights.
+    """
+
+    def __init__(
+        self, config: ModelConfig, dims: Mapping[str, int], speakers: int, class_counts: Tensor,
+        class_weights: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.config = config
+        self.classes = len(class_counts)
+        sequential = {m: m != "text" for m in dims}
+        self.streams = nn.ModuleDict({m: ModalityStream(config, dim, sequential[m]) for m, dim in dims.items()})
+        self.heads = nn.ModuleDict({m: nn.Linear(config.hidden, self.classes) for m in dims})
+        self.head_dropout = nn.Dropout(config.dropout)
+        self.speaker = None
+        if any(sequential.values()):
+            self.speaker = nn.Embedding(speakers + 1, config.hidden, padding_idx=speakers)
+        prior = (class_counts / class_counts.sum().clamp_min(1)).clamp_min(TINY)
+        self.register_buffer("log_prior", prior.log().to(torch.get_default_dtype()))
+        weights = torch.ones(self.classes) if class_weights is None else class_weights
+        self.register_buffer("class_weights", weights.to(torch.get_default_dtype()))
+
+    @property
+    def modalities(self) -> list[str]:
+        """Names of the modalities in use, in the order of `Output.ratios`."""
+        return list(self.streams)
+
+    def forward(self, batch: Batch, epoch: int = 0) -> Output:
+        """Logits of a batch; in training, from epoch `warm_up` (counted from 0) on, with modality dropout."""
+        features = self.represent(batch)
+        dropped = self._drop(features, batch) if self.training and epoch >= self.config.warm_up else None
+        learnable = torch.zeros_like(batch.mask)
+        for index, modality in enumerate(self.modalities):
+            present = batch.present[modality]
+            if dropped is None:
+                learnable = learnable | present
+            else:
+                features[modality] = features[modality] * dropped.factor[index, :, None, None]
+                learnable = learnable | (present & dropped.kept[index, :, None])
+        unimodal = {modality: self._head(modality, x) for modality, x in features.items()}
+        return Output(self._fuse(unimodal, batch), unimodal, learnable, None if dropped is None else dropped.ratios)
+
+    def represent(self, batch: Batch) -> dict[str, Tensor]:
+        """Node representations of every modality, [B, L, hidden], before modality dropout and heads."""
+        inter, intra = speaker_graphs(batch.speakers, batch.mask, self.config.window)
+        speaker = None if self.speaker is None else self.speaker(batch.speakers)
+        return {
+            m: stream(batch.features[m], batch.present[m], speaker, inter, intra) for m, stream in self.streams.items()
+        }
+
+    def loss(self, output: Output, batch: Batch) -> Tensor:
+        """Fused loss plus a tenth of each modality's squared loss (equation 33), a scalar.
+
+        Every one of them is a mean over labelled utterances, weighted by class. A batch without any gives 0. Through
+        the square the gradient of a modality's loss is weighted by a fifth of that loss, as in the released code.
+        """
+        learnable = output.learnable & (batch.labels >= 0)
+        total = self._mean_loss(output.logits, batch.labels, learnable)
+        for modality, logits in output.unimodal.items():
+            total = total + self._mean_loss(logits, batch.labels, learnable & batch.present[modality]) ** 2 / 10
+        return total
+
+    def _mean_loss(self, logits: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
+        labels = labels.clamp_min(0)
+        weight = self.class_weights[labels] * counted
+        negative_log = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+        return (weight * negative_log).sum() / weight.sum().clamp_min(TINY)
+
+    def _head(self, modality: str, x: Tensor) -> Tensor:
+        # Equation 28 in the order of the paper's prose: ReLU, dropout, linear map.
+        return self.heads[modality](self.head_dropout(F.relu(x)))
+
+    def _fuse(self, unimodal: dict[str, Tensor], batch: Batch) -> Tensor:
+        present = torch.stack([batch.present[m] for m in unimodal])
+        logits = torch.stack(list(unimodal.values()))
+        fused = torch.where(present[..., None], logits, 0).sum(0)  # equation 29
+        return torch.where(present.any(0)[..., None], fused, self.log_prior)
+
+    def _drop(self, features: dict[str, Tensor], batch: Batch) -> Dropped | None:
+        # The draw stands on the host: whether a step drops at all must not make it wait for the device.
+        if len(features) < 2 or float(torch.rand(())) >= self.config.p_exe:
+            return None
+        with torch.no_grad():
+            performance = []
+            for modality, x in features.items():
+                predicted = self._head(modality, x).argmax(-1)
+                counted = batch.present[modality] & (batch.labels >= 0)
+                performance.append(weighted_f1(predicted, batch.labels, counted, self.classes))
+            ratios = dropout_ratios(torch.stack(performance), self.config.q_base, self.config.lam)
+            return drop_modalities(ratios, len(batch.mask))

@@ -1,0 +1,36 @@
+"""Device and random numbers of a run."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+
+from toolkit.errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of `--device auto|cpu|cuda`; auto takes CUDA where there is any.
+
+    Raises:
+        UserError: CUDA is asked for and not available.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise UserError("--device cuda: PyTorch sees no CUDA device here; use --device cpu or auto")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and available) else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """The device as it is printed and recorded."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds the generators of Python, NumPy and PyTorch (every device)."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)

@@ -43,7 +43,9 @@ class TextEncoder:
         offline = Path(name_or_dir).is_dir() or hub_unreachable()
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(name_or_dir, local_files_only=offline)
-            self._model = AutoModel.from_pretrained(name_or_dir, dtype=torch.float32, local_files_only=offline)
+            self._model, loading = AutoModel.from_pretrained(
+                name_or_dir, dtype=torch.float32, local_files_only=offline, output_loading_info=True
+            )
         except (OSError, ValueError) as error:
             reason = "the hub cannot be reached" if offline else " ".join(str(error).split())[:160]
             if Path(name_or_dir).is_dir():
@@ -52,6 +54,9 @@ class TextEncoder:
                 f"text model {name_or_dir!r} is not on this machine: connect to the Hugging Face hub, or give a folder "
                 f"that holds model and tokenizer with --text-model DIR ({reason})"
             ) from None
+        self._model.pooler = None  # unused here, and drawn at random where the checkpoint has none
+        if lacking := [key for key in loading["missing_keys"] if not key.startswith("pooler.")]:
+            raise UserError(f"text model {name_or_dir!r}: its weights lack {sorted(lacking)[0]!r}, which would be random numbers")
         # Without its files transformers builds a tokenizer that knows its special tokens and not one word.
         if len(self._tokenizer) <= len(self._tokenizer.all_special_tokens):
             raise UserError(f"text model {name_or_dir!r}: no tokenizer files beside the model; add tokenizer.json")

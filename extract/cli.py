@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import shlex
 import sys
 from pathlib import Path
 
 import click
+
+from extract.corpora import CorpusGroup
 
 # The feature sets of the opensmile package; the names stand here so that `--help` need not import it.
 AUDIO_SETS = (
@@ -15,62 +16,33 @@ AUDIO_SETS = (
     "eGeMAPSv02", "emobase",
 )  # fmt: skip
 _OPTIONS = [
-    click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The store to write (.h5)."),
-    click.option("--modalities", default="text,audio,visual", show_default=True, help="Which to extract, with commas."),
-    click.option("--text-model", default="roberta-large", show_default=True, help="Hub name, or a folder with the model."),
-    click.option("--pooling", type=click.Choice(["mean", "cls"]), default="mean", show_default=True,
+    click.Option(["--out"], required=True, type=click.Path(path_type=Path, dir_okay=False), help="The store to write (.h5)."),
+    click.Option(["--modalities"], default="text,audio,visual", show_default=True, help="Which to extract, with commas."),
+    click.Option(["--text-model"], default="roberta-large", show_default=True, help="Hub name, or a folder with the model."),
+    click.Option(["--pooling"], type=click.Choice(["mean", "cls"]), default="mean", show_default=True,
                  help="How the tokens' vectors become one."),
-    click.option("--audio-set", type=click.Choice(AUDIO_SETS), default="ComParE_2016", show_default=True,
+    click.Option(["--audio-set"], type=click.Choice(AUDIO_SETS), default="ComParE_2016", show_default=True,
                  help="openSMILE feature set; functionals."),
-    click.option("--visual-model", type=click.Choice(["densenet121", "denseface"]), default="densenet121",
+    click.Option(["--visual-model"], type=click.Choice(["densenet121", "denseface"]), default="densenet121",
                  show_default=True, help="Network over the face crops: 1024 or the field's 342 dimensions."),
-    click.option("--visual-weights", default="imagenet", show_default=True, metavar="imagenet|random|FILE",
+    click.Option(["--visual-weights"], default="imagenet", show_default=True, metavar="imagenet|random|FILE",
                  help="Its weights: torchvision's, untrained from a fixed seed, or a .safetensors or .pt file."),
-    click.option("--face-detector", type=click.Choice(["yunet", "haar"]), default="yunet", show_default=True,
+    click.Option(["--face-detector"], type=click.Choice(["yunet", "haar"]), default="yunet", show_default=True,
                  help="YuNet gives landmarks, and so upright crops."),
-    click.option("--face-model", type=click.Path(path_type=Path), help="The detector's file. Default: YuNet's from the "
+    click.Option(["--face-model"], type=click.Path(path_type=Path), help="The detector's file. Default: YuNet's from the "
                  "hub; Haar's from OpenCV."),
-    click.option("--face-margin", type=click.FloatRange(0, 2), default=0.1, show_default=True,
+    click.Option(["--face-margin"], type=click.FloatRange(0, 2), default=0.1, show_default=True,
                  help="Added around the face on each side, as a fraction of its own."),
-    click.option("--fps", type=click.FloatRange(0.1, 60), default=5.0, show_default=True,
+    click.Option(["--fps"], type=click.FloatRange(0.1, 60), default=5.0, show_default=True,
                  help="Pictures looked at in each second of video."),
-    click.option("--save-crops", type=click.Path(path_type=Path, file_okay=False),
+    click.Option(["--save-crops"], type=click.Path(path_type=Path, file_okay=False),
                  help="Write each utterance's face crops to this folder."),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda, for the encoders."),
-    click.option("--workers", type=click.IntRange(min=0), default=0, help="Processes that decode.  [default: one a core]"),
+    click.Option(["--device"], default="auto", show_default=True, help="auto, cpu or cuda, for the encoders."),
+    click.Option(["--workers"], type=click.IntRange(min=0), default=0, help="Processes that decode.  [default: one a core]"),
 ]  # fmt: skip
 
 
-def _extraction_options(command):
-    return functools.reduce(lambda c, option: option(c), reversed(_OPTIONS), command)
-
-
-@click.group("extract")
-def extract_group() -> None:
-    """Turn a raw corpus into a feature store: one HDF5 file that any program can read."""
-
-
-@extract_group.command("meld")
-@click.argument("root", type=click.Path(path_type=Path))
-@_extraction_options
-def meld_command(root: Path, **options) -> None:
-    """Extract MELD from ROOT, the folder that holds its clips and its *_sent_emo.csv tables."""
-    from extract.corpora.meld import read_meld
-
-    _run(read_meld(root), options)
-
-
-@extract_group.command("manifest")
-@click.argument("file", type=click.Path(path_type=Path))
-@_extraction_options
-def manifest_command(file: Path, **options) -> None:
-    """Extract any corpus that the manifest FILE describes (docs/manifest.md)."""
-    from toolkit.manifest import read_manifest
-
-    _run(read_manifest(file), options)
-
-
-def _run(manifest, options: dict) -> None:
+def _run(manifest, **options) -> None:
     from extract.engine import Options, extract
     from toolkit.manifest import MODALITIES
 
@@ -97,3 +69,23 @@ def _report(summary, out: Path) -> None:
         f"{summary.utterances / summary.seconds:.1f} utterances a second"
     )
     click.echo(f"wrote {out}")
+
+
+extract_group = CorpusGroup(
+    "extract", run=_run, shared=_OPTIONS, verb="Extract the features of",
+    help="Turn a raw corpus into a feature store: one HDF5 file that any program can read.",
+)  # fmt: skip
+
+
+def _extract_manifest(file: Path, **options) -> None:
+    from toolkit.manifest import read_manifest
+
+    _run(read_manifest(file), **options)
+
+
+extract_group.add_command(
+    click.Command(
+        "manifest", callback=_extract_manifest, params=[click.Argument(["file"], type=click.Path(path_type=Path)), *_OPTIONS],
+        help="Extract the features of any corpus that the manifest FILE describes (docs/manifest.md).",
+    )
+)  # fmt: skip

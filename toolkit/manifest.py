@@ -8,6 +8,7 @@ paths are relative to, itself relative to the manifest file) and `notes`. docs/m
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -129,7 +130,7 @@ def read_manifest(path: Path) -> Manifest:
     header: dict[str, object] = {}
     rows: list[tuple[int, dict[str, object]]] = []
     if path.suffix.lower() == ".csv":
-        reader = csv.DictReader(text.splitlines(keepends=True))
+        reader = csv.DictReader(io.StringIO(text, newline=""))  # str.splitlines would also cut at U+0085 and others
         try:
             rows = [(reader.line_num, {k: v for k, v in row.items() if v != ""}) for row in reader]
         except csv.Error as error:

@@ -3,69 +3,142 @@
 from __future__ import annotations
 
 import csv
+import io
+import os
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import manifests
 from toolkit.errors import UserError
 from toolkit.manifest import Manifest, Utterance
 
 _COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
-_CLIP = re.compile(r"(?P<prefix>\D*?)dia(?P<dialogue>\d+)_utt(?P<utterance>\d+)\.mp4", re.IGNORECASE)
+_CLIP = re.compile(r"(?P<prefix>\D*?)dia(?P<dialogue>\d+)_utt(?P<utterance>\d+)\.mp4", re.IGNORECASE | re.ASCII)
+_NUMBER = re.compile(r"\d{1,6}", re.ASCII)
+_TIME = re.compile(r"(\d{1,2}):(\d{1,2}):(\d{1,2})[,.](\d{1,3})", re.ASCII)
 _SEARCH_DEPTH = 3
+# Both kinds of quotes and apostrophes stand in the tables for the same thing, at times in one sentence.
+_PLAIN_QUOTES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "\xa0": " "})
+_SHORT_S = 0.2
+
+Key = tuple[int, int]  # Dialogue_ID, Utterance_ID
 
 
-def read_meld(root: Path) -> Manifest:
-    """Reads MELD's tables and looks up its clips.
+@dataclass(frozen=True, slots=True)
+class _Row:
+    position: int
+    speaker: str
+    text: str
+    label: str
+    extra: dict[str, object]
+
+
+def read_meld(
+    root: Path,
+    *,
+    label_set: Annotated[Literal["emotion", "sentiment"], "Which of the two annotations is the label."] = "emotion",
+    test_clips: Annotated[
+        Literal["recut", "plain"], "Of test clips that exist twice: the re-cut one, which fits the text, or the plain one."
+    ] = "recut",
+    max_seconds: Annotated[float, "Use at most this much of a clip's beginning."] = 60.0,
+    train_table: Annotated[Path | None, "Table of the training split, where it is not train_sent_emo.csv."] = None,
+    dev_table: Annotated[Path | None, "Likewise for dev_sent_emo.csv."] = None,
+    test_table: Annotated[Path | None, "Likewise for test_sent_emo.csv."] = None,
+    train_folder: Annotated[Path | None, "Folder of the training clips, where it is not train_splits."] = None,
+    dev_folder: Annotated[Path | None, "Likewise for dev_splits_complete."] = None,
+    test_folder: Annotated[Path | None, "Likewise for output_repeated_splits_test."] = None,
+) -> Manifest:
+    """MELD: the folder that holds its clips and its *_sent_emo.csv tables, itself or a few folders further down.
 
     Args:
-        root: the folder that holds the tables and the clip folders, itself or a few folders further down.
+        root: the folder that the archive unpacks to.
+        label_set: "emotion" (7) or "sentiment" (3); the other one is kept in `extra`.
+        test_clips: which of two twins to use, "recut" (final_videos_test…) or "plain".
+        max_seconds: a clip that lasts longer gets `end` = max_seconds and so keeps its place in the dialogue.
+        train_table: name, or path relative to root; likewise the other tables and folders.
+        dev_table: see train_table.
+        test_table: see train_table.
+        train_folder: must lie below root; likewise the other folders.
+        dev_folder: see train_folder.
+        test_folder: see train_folder.
 
     Returns:
         Utterances "train_dia0_utt0" in the tables' order; every row of a table is there, whether its clip is or not.
+        `extra` has emotion, sentiment, speaker_index (order of first appearance in the dialogue, as the published
+        pickles' nine slots), pickle_key (the dialogue's number in those pickles), season, episode, source_start and
+        source_end (seconds in the episode; never used to cut), text_original where the text was changed, and clip
+        ("recut" or "plain") where there are twins.
 
     Raises:
         UserError: no such folder, a table without MELD's columns, or a row that cannot be read.
     """
     root = Path(root)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UserError(f"{root}: no such folder; give the one that MELD's archive unpacks to")
+    if not max_seconds > 0:
+        raise UserError(f"--max-seconds {max_seconds:g}: must be more than 0")
     facts = manifests.load("meld.yaml")
+    tables = {"train": train_table, "val": dev_table, "test": test_table}
+    folders = {"train": train_folder, "val": dev_folder, "test": test_folder}
     found = _walk(root)
     utterances: list[Utterance] = []
     notes: list[str] = []
     for split, names in facts["splits"].items():
-        table = found.get(names["table"])
+        table = _place(root, found, names["table"], tables[split], f"--{names['option']}-table")
+        folder = _place(root, found, names["folder"], folders[split], f"--{names['option']}-folder")
         if table is None:
             notes.append(f"no {names['table']}: the {split} split is left out")
             continue
-        folder = found.get(names["folder"])
+        rows = _rows(table, facts["label_sets"], label_set, names["pickle_offset"], split, notes)
         if folder is None:
             notes.append(f"no folder {names['folder']}: the {split} split has text alone")
-        clips = _clips(folder, facts["recut_prefix"]) if folder else {}
-        expected = f"{names['folder']}/" if folder is None else f"{folder.relative_to(root).as_posix()}/"
-        rows = _rows(table, facts["labels"])
-        for (dialogue, number), row in rows.items():
-            clip = clips.get((dialogue, number))
-            utterances.append(
-                Utterance(
-                    id=f"{split}_dia{dialogue}_utt{number}", dialogue=f"{split}_dia{dialogue}", position=row["position"],
-                    speaker=row["speaker"], text=row["text"], label=row["label"], split=split,
-                    media=expected + f"dia{dialogue}_utt{number}.mp4" if clip is None else clip.relative_to(root).as_posix(),
-                )
-            )  # fmt: skip
-        notes += _differences(split, rows, clips, facts["recut_prefix"])
+            utterances += [_utterance(split, key, row, None, None) for key, row in rows.items()]
+            continue
+        below = _below(root, folder, f"--{names['option']}-folder")
+        clips = _clips(folder, facts["recut_prefix"], prefer_recut=test_clips == "recut")
+        capped = []
+        for key, row in rows.items():
+            clip = clips.get(key)
+            if clip is not None and clip.choice:
+                row.extra["clip"] = clip.choice
+            end = None if clip is None else _cap(folder / clip.name, row.extra, max_seconds)
+            if end is not None:
+                capped.append(clip.name)
+            name = _name(key) + ".mp4" if clip is None else clip.name
+            utterances.append(_utterance(split, key, row, (below / name).as_posix(), end))
+        notes += _differences(split, rows, clips)
+        if capped:
+            long = _counted(capped, "clip")
+            notes.append(f"{split}: only the first {max_seconds:g} s are used of {long}: {_some(capped)}")
+        notes += _known(split, rows, facts["known_defects"][split])
     if not utterances:
-        raise UserError(f"{root}: none of MELD's tables ({', '.join(s['table'] for s in facts['splits'].values())}) is in it")
-    return Manifest("meld", facts["labels"], root, utterances, notes)
+        usual = ", ".join(names["table"] for names in facts["splits"].values())
+        raise UserError(f"{root}: none of MELD's tables ({usual}) is in it")
+    return Manifest("meld", facts["label_sets"][label_set], root, utterances, notes)
 
 
 def repair_text(text: str) -> str:
-    """Undoes the archive's double encoding: C1 control characters are Windows-1252 punctuation; NBSP is a blank."""
-    repaired = "".join(
-        bytes([ord(c)]).decode("cp1252", "replace") if "\x80" <= c <= "\x9f" else c for c in text.replace("\xa0", " ")
-    )
-    return repaired.replace("�", "").strip()
+    """A table's text in plain form.
+
+    The archive's tables carry Windows-1252 bytes as C1 control characters, and both curly and straight quotes. C1
+    characters become what those bytes mean, curly quotes and apostrophes straight ones, NBSP and other control
+    characters blanks.
+    """
+    c1 = (bytes([ord(c)]).decode("cp1252", "ignore") if "\x80" <= c <= "\x9f" else c for c in text)
+    plain = "".join(c1).translate(_PLAIN_QUOTES).replace("\N{REPLACEMENT CHARACTER}", "")
+    return "".join(" " if c < " " or c == "\x7f" else c for c in plain).strip()
+
+
+def parse_time(text: str) -> float | None:
+    """Seconds of 'HH:MM:SS,mmm', also with one digit of hours or with a dot; None for anything else."""
+    match = _TIME.fullmatch(text.strip())
+    if match is None or int(match[2]) > 59 or int(match[3]) > 59:
+        return None
+    milliseconds = int(match[4].ljust(3, "0"))
+    return (int(match[1]) * 3_600_000 + int(match[2]) * 60_000 + int(match[3]) * 1000 + milliseconds) / 1000
 
 
 def _walk(root: Path) -> dict[str, Path]:
@@ -75,72 +148,194 @@ def _walk(root: Path) -> dict[str, Path]:
     for _ in range(_SEARCH_DEPTH + 1):
         below: list[Path] = []
         for folder in level:
-            for path in sorted(folder.iterdir()):
-                if not path.name.startswith("."):
-                    found.setdefault(path.name, path)
-                    if path.is_dir() and not path.is_symlink():
-                        below.append(path)
+            for entry in _list(folder):
+                if not entry.name.startswith("."):
+                    found.setdefault(entry.name, folder / entry.name)
+                    if entry.is_dir(follow_symlinks=False):
+                        below.append(folder / entry.name)
         level = below
     return found
 
 
-def _clips(folder: Path, recut: str) -> dict[tuple[int, int], Path]:
-    """The clip of each (dialogue, utterance); a re-cut twin stands in for the plain clip."""
-    clips: dict[tuple[int, int], Path] = {}
-    for path in sorted(folder.iterdir()):
-        match = _CLIP.fullmatch(path.name)
+def _list(folder: Path) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be listed ({error.strerror}); make it readable") from None
+
+
+def _place(root: Path, found: dict[str, Path], usual: str, given: Path | None, option: str) -> Path | None:
+    """Where a table or folder lies: as the user says, else under its usual name."""
+    if given is None:
+        return found.get(usual)
+    place = root / given
+    if not os.path.exists(place):
+        place = found.get(str(given))
+    if place is None:
+        raise UserError(f"{option} {given}: not found in {root}; give a path relative to it")
+    return place
+
+
+def _below(root: Path, folder: Path, option: str) -> Path:
+    if not folder.is_dir():
+        raise UserError(f"{option} {folder}: not a folder")
+    try:
+        return Path(os.path.abspath(folder)).relative_to(os.path.abspath(root))
+    except ValueError:
+        raise UserError(f"{option} {folder}: must lie below {root}; give a ROOT that holds both tables and clips") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Clip:
+    name: str
+    choice: str  # "recut" or "plain" where there was one, else ""
+
+
+def _clips(folder: Path, recut: str, prefer_recut: bool) -> dict[Key, _Clip]:
+    """The clip of each (dialogue, utterance); of twins the preferred one."""
+    names: dict[Key, dict[bool, str]] = {}
+    for entry in _list(folder):
+        match = _CLIP.fullmatch(entry.name)
         if match is None or match["prefix"] not in ("", recut):
             continue  # macOS's ._ files among them
-        key = int(match["dialogue"]), int(match["utterance"])
-        if match["prefix"] or key not in clips:
-            clips[key] = path
+        names.setdefault((int(match["dialogue"]), int(match["utterance"])), {})[bool(match["prefix"])] = entry.name
+    clips = {}
+    for key, twins in names.items():
+        choice = prefer_recut if len(twins) == 2 else next(iter(twins))
+        clips[key] = _Clip(twins[choice], "recut" if choice else "plain" if len(twins) == 2 else "")
     return clips
 
 
-def _rows(table: Path, labels: list[str]) -> dict[tuple[int, int], dict]:
+def _cap(clip: Path, extra: dict[str, object], most: float) -> float | None:
+    """`most` where the clip lasts longer. Only clips whose row claims so are opened: the claim may be wrong."""
+    start, end = extra.get("source_start"), extra.get("source_end")
+    if start is None or end is None or end - start <= most:
+        return None
+    from toolkit.media import MediaError, MediaReader
+
+    try:
+        with MediaReader(clip) as media:
+            media.finish()
+    except MediaError:  # extraction will say so
+        return None
+    return most if media.duration > most else None
+
+
+def _rows(
+    table: Path, label_sets: dict[str, list[str]], label_set: str, pickle_offset: int, split: str, notes: list[str]
+) -> dict[Key, _Row]:
     """The rows of a table by (dialogue, utterance), those of a dialogue together."""
-    data = table.read_bytes()
+    text = _read(table, notes)
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    odd: dict[str, list[str]] = {}
+    dialogues: dict[int, dict[Key, _Row]] = {}
+    speakers: dict[int, dict[str, int]] = {}
+    column = label_set.capitalize()
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("cp1252", "replace")
-    reader = csv.DictReader(text.splitlines(keepends=True))
-    try:
-        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+        missing = [name for name in (*_COLUMNS, column) if name not in (reader.fieldnames or ())]
         if missing:
             raise UserError(f"{table}: no column {missing[0]!r}; MELD's tables have {', '.join(_COLUMNS)}")
-        dialogues: dict[int, dict[tuple[int, int], dict]] = {}
         for row in reader:
             where = f"{table}, line {reader.line_num}"
-            try:
-                key = int(row["Dialogue_ID"]), int(row["Utterance_ID"])
-            except (TypeError, ValueError):
-                raise UserError(f"{where}: Dialogue_ID and Utterance_ID must be whole numbers") from None
-            label = (row["Emotion"] or "").strip().lower()
-            if label not in labels:
-                raise UserError(f"{where}, Emotion: {row['Emotion']!r} is none of {', '.join(labels)}")
+            numbers = [(row[name] or "").strip() for name in ("Dialogue_ID", "Utterance_ID")]
+            if not all(map(_NUMBER.fullmatch, numbers)):
+                raise UserError(f"{where}: Dialogue_ID and Utterance_ID must be whole numbers; is a comma not in quotes?")
+            if None in row:
+                raise UserError(f"{where}: more fields than columns; put a text with commas in quotes")
+            key = int(numbers[0]), int(numbers[1])
+            label = (row[column] or "").strip().lower()
+            if label not in label_sets[label_set]:
+                raise UserError(f"{where}, {column}: {row[column]!r} is none of {', '.join(label_sets[label_set])}")
             dialogue = dialogues.setdefault(key[0], {})
             if key in dialogue:
-                raise UserError(f"{where}: dialogue {key[0]} utterance {key[1]} stands twice")
-            dialogue[key] = {
-                "position": len(dialogue), "speaker": repair_text(row["Speaker"] or "") or "unknown",
-                "text": repair_text(row["Utterance"] or ""), "label": label,
-            }  # fmt: skip
+                raise UserError(f"{where}: dialogue {key[0]} utterance {key[1]} stands twice; remove one")
+            extra: dict[str, object] = {
+                name: (row[name.capitalize()] or "").strip().lower() for name in label_sets if row.get(name.capitalize())
+            }
+            speaker = repair_text(row["Speaker"] or "") or "unknown"
+            slots = speakers.setdefault(key[0], {})
+            extra["speaker_index"] = slots.setdefault(speaker, len(slots))
+            extra["pickle_key"] = pickle_offset + key[0]
+            extra |= _when(row, _name(key), odd)
+            original = row["Utterance"] or ""
+            if (plain := repair_text(original)) != original:
+                extra["text_original"] = original
+            dialogue[key] = _Row(len(dialogue), speaker, plain, label, extra)
     except csv.Error as error:
-        raise UserError(f"{table}, line {reader.line_num}: {error}") from None
+        raise UserError(f"{table}, line {reader.line_num}: {error}; is a quote not closed?") from None
+    notes += [f"{split}: {_counted(names, 'row')} {what}: {_some(names)}" for what, names in odd.items()]
     return {key: row for dialogue in dialogues.values() for key, row in dialogue.items()}
 
 
-def _differences(split: str, rows: dict, clips: dict[tuple[int, int], Path], recut: str) -> list[str]:
+def _read(table: Path, notes: list[str]) -> str:
+    try:
+        data = table.read_bytes()
+    except OSError as error:
+        raise UserError(f"{table}: cannot be read ({error.strerror})") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        notes.append(f"{table.name} is not UTF-8 and was read as Windows-1252")
+        return data.decode("cp1252", "replace")
+
+
+def _when(row: dict[str, str | None], name: str, odd: dict[str, list[str]]) -> dict[str, object]:
+    """Season, episode and the times in it, as far as the table has them."""
+    found: dict[str, object] = {}
+    for column in ("Season", "Episode"):
+        if match := _NUMBER.fullmatch((row.get(column) or "").strip()):
+            found[column.lower()] = int(match[0])
+    if row.get("StartTime") is None or row.get("EndTime") is None:
+        return found
+    start, end = parse_time(row["StartTime"]), parse_time(row["EndTime"])
+    if start is None or end is None:
+        odd.setdefault("with time stamps that are none", []).append(name)
+        return found
+    found |= {"source_start": start, "source_end": end}
+    if end <= start:
+        odd.setdefault("with time stamps of no length", []).append(name)
+    elif end - start < _SHORT_S:
+        odd.setdefault(f"shorter than {_SHORT_S} s by their time stamps", []).append(name)
+    return found
+
+
+def _utterance(split: str, key: Key, row: _Row, media: str | None, end: float | None) -> Utterance:
+    return Utterance(
+        id=f"{split}_{_name(key)}", dialogue=f"{split}_dia{key[0]}", position=row.position, speaker=row.speaker,
+        text=row.text, label=row.label, split=split, media=media, end=end, extra=row.extra,
+    )  # fmt: skip
+
+
+def _differences(split: str, rows: dict[Key, _Row], clips: dict[Key, _Clip]) -> list[str]:
+    """What lies in the folder against what the table says."""
     notes = []
-    if orphans := [clips[key].name for key in clips if key not in rows]:
-        notes.append(f"{split}: {len(orphans)} clips without a row in the table are left out: {_some(orphans)}")
-    if missing := [f"dia{d}_utt{u}.mp4" for d, u in rows if (d, u) not in clips] if clips else []:
-        notes.append(f"{split}: {len(missing)} rows without a clip: {_some(missing)}")
-    if twins := [clips[key].name for key in clips if clips[key].name.startswith(recut) and key in rows]:
-        notes.append(f"{split}: {len(twins)} re-cut clips are used in place of the plain ones: {_some(twins)}")
+    if orphans := [clip.name for key, clip in clips.items() if key not in rows]:
+        notes.append(f"{split}: {_counted(orphans, 'clip')} without a row in the table left out: {_some(orphans)}")
+    if missing := [f"{_name(key)}.mp4" for key in rows if key not in clips]:
+        notes.append(f"{split}: {_counted(missing, 'row')} without a clip: {_some(missing)}")
+    for choice, other in (("recut", "plain"), ("plain", "recut")):
+        if chosen := [clip.name for key, clip in clips.items() if clip.choice == choice and key in rows]:
+            notes.append(f"{split}: {choice} in place of {other} twins used for {_counted(chosen, 'row')}: {_some(chosen)}")
     return notes
 
 
-def _some(names: list[str]) -> str:
+def _known(split: str, rows: dict[Key, _Row], defects: list[dict]) -> list[str]:
+    present = {_name(key) for key in rows}
+    return [
+        f"{split}: known of the release: {_some(clips)}: {defect['what']} ({defect['source']})"
+        for defect in defects
+        if (clips := [clip for clip in defect["clips"] if clip in present])
+    ]
+
+
+def _name(key: Key) -> str:
+    return f"dia{key[0]}_utt{key[1]}"
+
+
+def _counted(names: Sequence[str], noun: str) -> str:
+    return f"{len(names)} {noun}{'' if len(names) == 1 else 's'}"
+
+
+def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

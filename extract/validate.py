@@ -1,0 +1,192 @@
+"""Checks what a manifest points at: opens every media file, in parallel, as extraction will."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from extract.audio import SILENCE
+from toolkit.errors import UserError
+from toolkit.manifest import Manifest, Utterance
+from toolkit.media import SAMPLE_RATE, MediaError, MediaReader
+from toolkit.progress import progress_bar
+
+FPS = 5.0  # pictures a second that are taken out, extraction's default
+SHORT_S = 0.2  # a clip below it holds two to four frames
+LONG_S = 60.0
+DISAGREE_S = 0.5  # between a clip's duration and the time stamps that it was cut by
+_SLACK_S = 0.05
+_BLACK = 8.0  # mean of 8-bit values below which a picture is black; video's own black may come out as a little above 0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with one file.
+
+    Attributes:
+        kind: a short name, to count by.
+        file: path as in the manifest.
+        utterances: ids of those that are touched.
+        detail: numbers, where there are any.
+    """
+
+    kind: str
+    file: str
+    utterances: tuple[str, ...]
+    detail: str = ""
+
+
+@dataclass
+class Report:
+    """What a validation found.
+
+    Attributes:
+        utterances: number of utterances in the manifest.
+        files: number of media files that they name.
+        decoded: whether the files were decoded, or only looked for.
+        problems: in the manifest's order.
+    """
+
+    utterances: int
+    files: int
+    decoded: bool
+    problems: list[Problem] = field(default_factory=list)
+
+    def counts(self) -> dict[str, int]:
+        """Number of problems by kind, the most frequent first."""
+        return dict(Counter(problem.kind for problem in self.problems).most_common())
+
+
+@dataclass(frozen=True)
+class _Use:
+    """What one utterance wants of one file."""
+
+    utterance: Utterance
+    audio: bool
+    visual: bool
+    start: float | None
+    end: float | None
+
+    @property
+    def cut(self) -> bool:
+        """Whether the file holds this utterance alone."""
+        return self.start is None and self.end is None
+
+
+def validate(manifest: Manifest, media: bool = False, workers: int = 0) -> Report:
+    """Checks the files that a manifest names.
+
+    Args:
+        manifest: read and so already right in itself.
+        media: decode every file in full: does it decode to its end, has it sound and picture that are not silent and
+            black, does it last as long as its time stamps say. Else it is only checked that the files are there and
+            the spans possible.
+        workers: files under way at once; 0 for one a core.
+
+    Returns:
+        the problems. A modality that the manifest masks is not looked for.
+
+    Raises:
+        UserError: the manifest names files and its root is no folder.
+    """
+    uses = _uses(manifest)
+    if uses and not os.path.isdir(manifest.root):
+        raise UserError(f"{manifest.root}: the manifest's root is no folder; move it there or mend the manifest's header")
+    report = Report(len(manifest.utterances), len(uses), media)
+    check = _decode if media else _look
+    workers = workers or os.cpu_count() or 1
+    with progress_bar("validate", len(uses)) as bar, ThreadPoolExecutor(workers) as pool:
+        try:
+            for found in pool.map(lambda item: list(check(manifest.path(item[0]), *item)), uses.items()):
+                report.problems += found
+                bar.advance(1)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    return report
+
+
+def _uses(manifest: Manifest) -> dict[str, list[_Use]]:
+    """The files and what is wanted of each, in the manifest's order."""
+    uses: dict[str, list[_Use]] = defaultdict(list)
+    for u in manifest.utterances:
+        audio, visual = "audio" not in u.mask, "visual" not in u.mask
+        if u.media is not None and (visual or (audio and u.audio is None)):
+            uses[u.media].append(_Use(u, audio and u.audio is None, visual, u.start, u.end))
+        if u.audio is not None and audio:
+            uses[u.audio].append(_Use(u, True, False, u.audio_start, u.audio_end))
+    return dict(uses)
+
+
+def _look(path: Path, file: str, uses: list[_Use]) -> Iterator[Problem]:
+    """What can be known without opening the file."""
+    try:
+        size = path.stat().st_size if path.is_file() else -1
+    except OSError:
+        size = -1
+    if size < 1:
+        yield Problem("missing file" if size < 0 else "empty file", file, _ids(uses))
+    for use in uses:
+        if _impossible(use):
+            yield Problem("time stamps that make no span", file, (use.utterance.id,), f"{use.start} to {use.end} s")
+
+
+def _decode(path: Path, file: str, uses: list[_Use]) -> Iterator[Problem]:
+    """What decoding the whole file shows."""
+    audio, visual = [use for use in uses if use.audio], [use for use in uses if use.visual]
+    try:
+        with MediaReader(path, audio=bool(audio), fps=FPS if visual else None) as media:
+            brightest = max((float(picture[::4, ::4].mean()) for _, picture in media.frames()), default=None)
+            media.finish()
+    except MediaError as error:
+        kind, _, detail = str(error).partition(": ")
+        yield Problem(kind, file, _ids(uses), detail)
+        return
+    if media.truncated:
+        yield Problem("truncated", file, _ids(uses), media.truncated.partition(": ")[2])
+    if audio and not media.has_audio:
+        yield Problem("no audio track", file, _ids(audio))
+    if visual and not media.has_video:
+        yield Problem("no video track", file, _ids(visual))
+    if audio and media.has_audio and float(np.abs(media.samples).max(initial=0)) < SILENCE:
+        yield Problem("silent audio", file, _ids(audio))
+    if brightest is not None and brightest < _BLACK:
+        yield Problem("black picture", file, _ids(visual))
+    heard = len(media.samples) / SAMPLE_RATE if media.samples is not None else None
+    seen = (media.frame_count + 1) / FPS if media.has_video and visual else None  # to just before the next picture
+    whole = media.declared_duration or media.duration
+    for use in uses:
+        lengths = [x for x, wanted in ((heard, use.audio), (seen, use.visual)) if wanted and x is not None]
+        if _impossible(use):
+            yield Problem("time stamps that make no span", file, (use.utterance.id,), f"{use.start} to {use.end} s")
+        elif use.end is not None and lengths and use.end > min(lengths) + _SLACK_S:
+            detail = f"ends at {use.end:.2f} of {min(lengths):.2f} s"
+            yield Problem("beyond the end of the file", file, (use.utterance.id,), detail)
+        elif use.cut and not media.truncated:
+            yield from _odd_length(file, use, whole)
+
+
+def _odd_length(file: str, use: _Use, lasts: float) -> Iterator[Problem]:
+    """A clip that is very short or long, or lasts otherwise than the time stamps that it was cut by."""
+    ids = (use.utterance.id,)
+    if lasts < SHORT_S:
+        yield Problem(f"shorter than {SHORT_S:g} s", file, ids, f"lasts {lasts:.2f} s")
+    if lasts > LONG_S:
+        yield Problem(f"longer than {LONG_S:g} s", file, ids, f"lasts {lasts:.2f} s")
+    start, end = (use.utterance.extra.get(name) for name in ("source_start", "source_end"))
+    if isinstance(start, (int, float)) and isinstance(end, (int, float)) and abs(lasts - (end - start)) > DISAGREE_S:
+        yield Problem("time stamps disagree with the clip", file, ids, f"{end - start:.2f} s by them, lasts {lasts:.2f} s")
+
+
+def _impossible(use: _Use) -> bool:
+    start = use.start or 0.0
+    return start < 0 or (use.end is not None and use.end <= start)
+
+
+def _ids(uses: list[_Use]) -> tuple[str, ...]:
+    return tuple(use.utterance.id for use in uses)

@@ -43,7 +43,9 @@ class TextEncoder:
         offline = Path(name_or_dir).is_dir() or hub_unreachable()
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(name_or_dir, local_files_only=offline)
-            self._model = AutoModel.from_pretrained(name_or_dir, dtype=torch.float32, local_files_only=offline)
+            self._model, loading = AutoModel.from_pretrained(
+                name_or_dir, dtype=torch.float32, local_files_only=offline, output_loading_info=True
+            )
         except (OSError, ValueError) as error:
             reason = "the hub cannot be reached" if offline else " ".join(str(error).split())[:160]
             if Path(name_or_dir).is_dir():
@@ -52,6 +54,9 @@ class TextEncoder:
                 f"text model {name_or_dir!r} is not on this machine: connect to the Hugging Face hub, or give a folder "
                 f"that holds model and tokenizer with --text-model DIR ({reason})"
             ) from None
+        self._model.pooler = None  # unused here, and drawn at random where the checkpoint has none
+        if lacking := [key for key in loading["missing_keys"] if not key.startswith("pooler.")]:
+            raise UserError(f"text model {name_or_dir!r}: its weights lack {sorted(lacking)[0]!r}, which would be random numbers")
         # Without its files transformers builds a tokenizer that knows its special tokens and not one word.
         if len(self._tokenizer) <= len(self._tokenizer.all_special_tokens):
             raise UserError(f"text model {name_or_dir!r}: no tokenizer files beside the model; add tokenizer.json")
@@ -60,6 +65,7 @@ class TextEncoder:
                 f"text model {name_or_dir!r}: the tokenizer knows {len(self._tokenizer)} tokens, the model "
                 f"{self._model.config.vocab_size}; they do not belong together"
             )
+        self._sha256 = checksum(self._model.state_dict())
         self._model.eval().to(self.device)
         limits = [self._tokenizer.model_max_length]
         positions = getattr(self._model.config, "max_position_embeddings", None)
@@ -118,7 +124,7 @@ class TextEncoder:
         return {
             "extractor": "transformers encoder",
             "model": f"{self.name} ({self._model.config.model_type})",
-            "weights_sha256": checksum(self._model.state_dict()),
+            "weights_sha256": self._sha256,
             "versions": {"transformers": version("transformers"), "torch": torch.__version__},
             "parameters": {"pooling": self.pooling, "layer": "last", "max_tokens": self.max_tokens, "dtype": "float32"},
             "device": self.device.type,

@@ -91,7 +91,7 @@ class FaceEncoder:
             self._fill(load_state(Path(weights)))
             self.weights = f"file {Path(weights).name}"
         self._sha256 = checksum(self._net.features.state_dict())
-        self._net.eval().to(self.device)
+        self._net.eval().to(self.device, memory_format=torch.channels_last)
         self._mean = torch.tensor(self.architecture.mean, device=self.device).view(1, -1, 1, 1)
         self._std = torch.tensor(self.architecture.std, device=self.device).view(1, -1, 1, 1)
 

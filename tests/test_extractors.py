@@ -84,6 +84,23 @@ def test_a_text_model_that_cannot_be_had(tmp_path):
     assert "--text-model DIR" in error.value.message and "hub" in error.value.message and "\n" not in error.value.message
 
 
+def test_the_same_weights_have_the_same_checksum(text_encoder):
+    """The checkpoint has no pooler; a random one must not enter the record, nor any other weight that is lacking."""
+    assert TextEncoder(str(text_encoder)).provenance() == TextEncoder(str(text_encoder)).provenance()
+
+
+def test_weights_that_lack_a_layer_are_refused(text_encoder, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    for path in text_encoder.iterdir():
+        shutil.copy(path, tmp_path)
+    state = load_file(text_encoder / "model.safetensors")
+    del state["encoder.layer.1.output.dense.weight"]
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lack 'encoder\.layer\.1\.output\.dense\.weight'"):
+        TextEncoder(str(tmp_path))
+
+
 def test_a_folder_without_a_tokenizer_is_refused(text_encoder, tmp_path):
     """transformers would build a tokenizer without a single word and say nothing."""
     for name in ("config.json", "model.safetensors"):

@@ -1,8 +1,8 @@
 """The manifest: one utterance a line, the only thing that extraction sees of a corpus.
 
 A manifest file is JSON Lines (or CSV). In JSON Lines the first line may be a header, an object with the key
-`erc_manifest` (the schema's version) and `corpus`, `labels` (names in index order) and `root` (the folder that media
-paths are relative to, itself relative to the manifest file). docs/manifest.md describes every field.
+`erc_manifest` (the schema's version) and `corpus`, `labels` (names in index order), `root` (the folder that media
+paths are relative to, itself relative to the manifest file) and `notes`. docs/manifest.md describes every field.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from toolkit.errors import UserError
@@ -149,48 +150,67 @@ def read_manifest(path: Path) -> Manifest:
                 header = row
             else:
                 rows.append((number, row))
-    return _manifest(path, header, rows)
-
-
-def _manifest(path: Path, header: dict, rows: list[tuple[int, dict]]) -> Manifest:
     if header.get("erc_manifest", SCHEMA) != SCHEMA:
         raise UserError(f"{path}: manifest schema {header['erc_manifest']!r}; this version reads schema {SCHEMA}")
-    if unknown := set(header) - {"erc_manifest", "corpus", "labels", "root"}:
+    if unknown := set(header) - {"erc_manifest", "corpus", "labels", "root", "notes"}:
         raise UserError(f"{path}, line 1: unknown header field {sorted(unknown)[0]!r}")
-    labels = header.get("labels")
-    if labels is not None and not (isinstance(labels, list) and all(isinstance(x, str) and x for x in labels)):
-        raise UserError(f"{path}, line 1, field labels: must be a list of names")
+    labels, notes = header.get("labels"), header.get("notes", [])
+    for name, value in (("labels", [] if labels is None else labels), ("notes", notes)):
+        if not (isinstance(value, list) and all(isinstance(x, str) and x for x in value)):
+            raise UserError(f"{path}, line 1, field {name}: must be a list of {'names' if name == 'labels' else 'texts'}")
     if labels is not None and len(set(labels)) != len(labels):
         raise UserError(f"{path}, line 1, field labels: a name stands twice")
     for name in ("corpus", "root"):
         if not isinstance(header.get(name, ""), str):
             raise UserError(f"{path}, line 1, field {name}: must be a text")
-    if not rows:
-        raise UserError(f"{path}: holds no utterance")
+    root = path.parent / str(header.get("root", "."))
+    return manifest_from_rows(path, rows, str(header.get("corpus") or path.stem), labels, root, notes)
+
+
+def manifest_from_rows(
+    source: str | Path, rows: Iterable[tuple[int, dict[str, object]]], corpus: str, labels: Sequence[str] | None,
+    root: Path, notes: Sequence[str] = (), unit: str = "line",
+) -> Manifest:  # fmt: skip
+    """Makes a manifest of rows of fields, checked as a manifest file's lines are.
+
+    Args:
+        source: the file that the rows come from, for messages.
+        rows: (number of the row in the source, field name to value); the fields of `Utterance`, missing ones optional.
+        corpus: its name.
+        labels: names in index order, or None for those that occur, sorted.
+        root: the folder that media paths are relative to.
+        notes: become the manifest's.
+        unit: what the number counts, for messages.
+
+    Raises:
+        UserError: names the source, row and field of the first thing that is wrong.
+    """
     utterances: list[Utterance] = []
     ids: dict[str, int] = {}
     dialogue_split: dict[str, str] = {}
     finished: set[str] = set()
     for number, row in rows:
         previous = utterances[-1] if utterances else None
-        utterance = _utterance(f"{path}, line {number}", row, previous, labels)
+        where = f"{source}, {unit} {number}"
+        utterance = _utterance(where, row, previous, labels)
         if utterance.id in ids:
-            raise UserError(f"{path}, line {number}, field id: {utterance.id!r} stands already in line {ids[utterance.id]}")
+            raise UserError(f"{where}, field id: {utterance.id!r} stands already in {unit} {ids[utterance.id]}")
         ids[utterance.id] = number
         if previous is not None and previous.dialogue != utterance.dialogue:
             finished.add(previous.dialogue)
         if utterance.dialogue in finished:
-            raise UserError(f"{path}, line {number}, field dialogue: {utterance.dialogue!r} is not in one piece")
+            raise UserError(f"{where}, field dialogue: {utterance.dialogue!r} is not in one piece")
         if dialogue_split.setdefault(utterance.dialogue, utterance.split) != utterance.split:
-            raise UserError(f"{path}, line {number}, field split: dialogue {utterance.dialogue!r} lies in two splits")
+            raise UserError(f"{where}, field split: dialogue {utterance.dialogue!r} lies in two splits")
         utterances.append(utterance)
+    if not utterances:
+        raise UserError(f"{source}: holds no utterance")
     if labels is None:
         labels = sorted({u.label for u in utterances if u.label is not None})
-    root = path.parent / str(header.get("root", "."))
-    return Manifest(str(header.get("corpus") or path.stem), labels, root, utterances)
+    return Manifest(corpus, list(labels), root, utterances, list(notes))
 
 
-_KNOWN = {f.name for f in fields(Utterance)}
+_KNOWN = tuple(f.name for f in fields(Utterance))
 
 
 def _utterance(where: str, row: dict, previous: Utterance | None, labels: list[str] | None) -> Utterance:
@@ -293,12 +313,41 @@ def _object(where: str, name: str, value: object) -> dict:
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
-    """Writes JSON Lines: the header, then an utterance a line without the fields that are None or empty."""
+    """Writes JSON Lines: the header, then an utterance a line without the fields that are None or empty.
+
+    The root is written relative to the manifest where it lies in the manifest's folder, is that folder, or shares its
+    parent, so that the two can be moved together; else as an absolute path.
+
+    Raises:
+        UserError: a path that cannot be written to, or contents that JSON or UTF-8 cannot hold.
+    """
     path = Path(path)
-    root = manifest.root
-    header = {"erc_manifest": SCHEMA, "corpus": manifest.corpus, "labels": manifest.labels, "root": str(root.resolve())}
-    lines = [json.dumps(header, ensure_ascii=False)]
-    for utterance in manifest.utterances:
-        row = {k: v for k, v in asdict(utterance).items() if v is not None and v != {}}
-        lines.append(json.dumps(row, ensure_ascii=False))
-    write_atomically(path, ("\n".join(lines) + "\n").encode("utf-8"))
+    if path.suffix.lower() == ".csv":
+        raise UserError(f"{path}: manifests are written as JSON Lines; name it .jsonl")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: the folder {path.parent} does not exist; make it first")
+    header = {"erc_manifest": SCHEMA, "corpus": manifest.corpus, "labels": manifest.labels,
+              "root": _relative_root(manifest.root, path.parent)}  # fmt: skip
+    if manifest.notes:
+        header["notes"] = manifest.notes
+    rows = ({name: getattr(u, name) for name in _KNOWN} for u in manifest.utterances)
+    lines = [header, *({k: v for k, v in row.items() if v is not None and v != {}} for row in rows)]
+    try:
+        data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(f"{path}: a file or folder name of {manifest.root} is not UTF-8; rename it") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: an utterance's 'extra' holds what JSON cannot ({error})") from None
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _relative_root(root: Path, folder: Path) -> str:
+    root, folder = root.resolve(), folder.resolve()
+    try:
+        relative = PurePosixPath(Path(os.path.relpath(root, folder)).as_posix())
+    except ValueError:  # Windows, on another drive
+        return str(root)
+    return str(root) if relative.parts[:2] == ("..", "..") else str(relative)

@@ -44,7 +44,8 @@ def demo_command(ctx: click.Context, folder: Path, seed: int, device: str) -> No
     make_text_encoder(encoder, _transcripts(raw), seed)
     _call(
         ctx, "extract", "meld", str(raw), "--out", str(store), "--text-model", str(encoder), "--audio-set", "IS10",
-        "--visual-model", "denseface", "--visual-weights", "random", "--face-detector", "haar", "--device", device,
+        "--visual-model", "denseface", "--visual-weights", "random", "--face-detector", "haar",
+        "--fps", "4", "--device", device,
     )  # fmt: skip
     finish("extract")
     shutil.rmtree(run, ignore_errors=True)

@@ -1,0 +1,61 @@
+"""Real video files from arrays: encoded by ffmpeg, the same bytes each time."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import ffmpeg
+import numpy as np
+
+from toolkit.files import atomic_path
+from toolkit.media import ffmpeg_binary
+
+
+def write_clip(
+    path: Path, frames: Iterable[np.ndarray] | None, audio: np.ndarray | None, *, fps: float = 15,
+    sample_rate: int = 48_000, video_codec: str = "libx264", audio_codec: str = "aac",
+) -> None:  # fmt: skip
+    """Writes a media file; the container follows from the name's ending.
+
+    Args:
+        path: the file.
+        frames: uint8 (height, width, 3) BGR each, even sides; None for a file without a video track.
+        audio: float32 (samples,) or (samples, channels) within -1 and 1; None for a file without an audio track.
+        fps: frames a second.
+        sample_rate: of the audio, in Hz.
+        video_codec, audio_codec: ffmpeg's encoders.
+
+    Raises:
+        RuntimeError: ffmpeg could not write it; with its message.
+    """
+    inputs, options = [], {}
+    with tempfile.TemporaryDirectory() as folder, atomic_path(Path(path)) as temporary:
+        if frames is not None:
+            pictures = [np.ascontiguousarray(frame) for frame in frames]
+            height, width = pictures[0].shape[:2]
+            raw = Path(folder) / "video.raw"
+            raw.write_bytes(b"".join(picture.tobytes() for picture in pictures))
+            inputs.append(ffmpeg.input(str(raw), format="rawvideo", pix_fmt="bgr24", s=f"{width}x{height}", framerate=fps))
+            options |= {"vcodec": video_codec, "pix_fmt": "yuv420p"}
+            if video_codec == "libx264":
+                options |= {"preset": "ultrafast", "crf": 20}
+        if audio is not None:
+            samples = np.asarray(audio, np.float32).reshape(len(audio), -1)
+            raw = Path(folder) / "audio.raw"
+            raw.write_bytes(samples.tobytes())
+            inputs.append(ffmpeg.input(str(raw), format="f32le", ar=sample_rate, ac=samples.shape[1]))
+            options["acodec"] = audio_codec
+        named = temporary.with_name(temporary.name + Path(path).suffix)  # ffmpeg goes by the ending
+        options |= {"threads": 1, "fflags": "+bitexact", "flags:v": "+bitexact", "flags:a": "+bitexact"}
+        output = ffmpeg.output(*inputs, f"file:{named}", **options)
+        command = output.global_args("-nostdin", "-loglevel", "error", "-y").compile(cmd=ffmpeg_binary())
+        try:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
+            if done.returncode:
+                raise RuntimeError(f"{path}: ffmpeg failed: {done.stderr.decode(errors='replace').strip()[-300:]}")
+            named.replace(temporary)
+        finally:
+            named.unlink(missing_ok=True)

@@ -208,6 +208,7 @@ def assemble(out: Path, roots: list[Path], command: str = "") -> None:
                 )  # fmt: skip
                 if reader.present == 0:
                     most = reader.reasons.most_common(1)[0]
+                    reader.discard()
                     raise UserError(
                         f"no utterance has {name.replace('--', '/', 1)}: {most[1]} times {most[0]!r}; nothing was written to {out}"
                     )
@@ -239,6 +240,13 @@ class _Assembly:
                 f"{self.name}: {len(missing)} of {len(self.made['parts'])} parts are missing (the first is part {missing[0]}); "
                 "finish every shard before merging"
             )
+
+    def discard(self) -> None:
+        """Removes the parts, which are worth nothing: whatever was amiss, the next run shall look again."""
+        for folder in self._folders:
+            shutil.rmtree(folder.folder)
+            if not any(path.is_dir() for path in folder.folder.parent.iterdir()):
+                shutil.rmtree(folder.folder.parent)
 
     def dimension_names(self) -> list[str]:
         return json.loads((self._folders[0].folder / "names.json").read_text(encoding="utf-8"))
@@ -328,8 +336,9 @@ def _watch(jobs: list[Job], manifest, encoders, options: Options, stop, progress
     workers = options.workers or core_count()
     limit = options.time_limit + 60  # ffmpeg is stopped first, which is an input's defect; this stops a hanging library
     for (index, task, _), found in run_tasks(
-        tasks(), process, workers, preload="extract.worker", set_up=set_up, time_limit=limit
-    ):
+        tasks(), process, workers, preload="extract.worker", set_up=set_up, time_limit=limit, weight=_utterances,
+        most_weight=2 * MEDIA_PART,
+    ):  # fmt: skip
         part = open_parts[index]
         if isinstance(found, Fault):
             ids = [manifest.utterances[span.row].id for span in task.spans]
@@ -352,6 +361,10 @@ def _watch(jobs: list[Job], manifest, encoders, options: Options, stop, progress
     if visual is not None:
         stages["face encoder"] = encoding
     return faults
+
+
+def _utterances(job: tuple[int, Task | None, Wanted]) -> int:
+    return 1 if job[1] is None else len(job[1].spans)
 
 
 @dataclass

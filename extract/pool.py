@@ -21,7 +21,7 @@ class Fault:
 
 def run_tasks(
     tasks: Iterable[Any], work: Callable[[Any], Any], workers: int, *, preload: str, set_up: Callable[[], None],
-    time_limit: float, most_pending: int | None = None,
+    time_limit: float, weight: Callable[[Any], int] = lambda task: 1, most_weight: int = 64,
 ) -> Iterator[tuple[Any, Any]]:  # fmt: skip
     """Runs `work(task)` for each task in worker processes and yields (task, result) as they come.
 
@@ -35,15 +35,15 @@ def run_tasks(
         preload: module that is imported once, for all workers.
         set_up: called once in each worker.
         time_limit: seconds for one task.
-        most_pending: tasks under way or waiting at once; by default twice the workers and one.
+        weight, most_weight: tasks are handed out while the sum of the weights of those not yet done is below the most,
+            so that workers go on while the caller is busy, and memory stays bounded.
     """
-    most_pending = most_pending or 2 * workers + 1
     waiting = iter(tasks)
     with _Pools(workers, preload, set_up) as pools:
         pending: dict[Future, Any] = {}
         more = True
         while more or pending:
-            while more and len(pending) < most_pending:
+            while more and sum(map(weight, pending.values())) < most_weight:
                 task = next(waiting, _END)
                 if task is _END:
                     more = False
@@ -116,17 +116,18 @@ class _Pools:
         return self._get("alone", 1)
 
     def renew(self) -> None:
-        self.__exit__()
+        """Ends the processes; the next use starts new ones."""
+        for pool in self._made.values():
+            for process in list((pool._processes or {}).values()):  # shutdown alone would wait for what they decode
+                process.kill()
+            pool.shutdown(wait=True, cancel_futures=True)
+        self._made.clear()
 
     def __enter__(self) -> _Pools:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pool in self._made.values():
-            for process in (pool._processes or {}).values() if _[:1] and _[0] is not None else ():
-                process.kill()  # on an error do not wait for hours of decoding
-            pool.shutdown(wait=True, cancel_futures=True)
-        self._made.clear()
+        self.renew()
 
     def _get(self, name: str, workers: int) -> ProcessPoolExecutor:
         if name not in self._made:

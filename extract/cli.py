@@ -38,15 +38,34 @@ _OPTIONS = [
     click.Option(["--save-crops"], type=click.Path(path_type=Path, file_okay=False),
                  help="Write each utterance's face crops to this folder."),
     click.Option(["--device"], default="auto", show_default=True, help="auto, cpu or cuda, for the encoders."),
+    click.Option(["--shard"], callback=lambda ctx, option, value: _shard(value), metavar="I/N",
+                 help="Do share I of N and keep its parts; erc-toolkit merge joins them."),
+    click.Option(["--part-size"], type=click.IntRange(1), default=64, show_default=True,
+                 help="Utterances that are finished, and written, together."),
+    click.Option(["--strict"], is_flag=True, help="Exit with an error when any row is masked."),
+    click.Option(["--time-limit"], type=click.FloatRange(1), default=1800.0, show_default=True,
+                 help="Seconds after which decoding a file is given up."),
+    click.Option(["--log-json"], is_flag=True, help="Progress as JSON lines on standard error."),
     click.Option(["--workers"], type=click.IntRange(min=0), default=0, help="Processes that decode.  [default: one a core]"),
 ]  # fmt: skip
 
 
+def _shard(value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    number, _, of = value.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise click.BadParameter(f"{value!r} is not a share; write 1/4 for the first of four")
+    return int(number), int(of)
+
+
 def _run(manifest, **options) -> None:
-    from extract.engine import Options, extract
+    from extract.encoders import Options
+    from extract.engine import extract
+    from toolkit.errors import UserError
     from toolkit.manifest import MODALITIES
 
-    out = options.pop("out")
+    out, shard, strict = (options.pop(name) for name in ("out", "shard", "strict"))
     modalities = tuple(dict.fromkeys(m.strip() for m in options.pop("modalities").split(",") if m.strip()))
     if not modalities or set(modalities) - set(MODALITIES):
         raise click.UsageError(f"--modalities: choose from {', '.join(MODALITIES)}, with commas between")
@@ -54,11 +73,15 @@ def _run(manifest, **options) -> None:
     for note in manifest.notes:
         click.echo(f"  note: {note}")
     command = shlex.join(["erc-toolkit", *sys.argv[1:]])
-    summary = extract(manifest, out, Options(modalities=modalities, **options), command=command, notify=click.echo)
-    _report(summary, out)
+    summary = extract(manifest, out, Options(modalities=modalities, **options), command=command, shard=shard, notify=click.echo)
+    if summary.store is not None:
+        _report(summary)
+        masked = sum(sum(reasons.values()) for _, _, reasons in summary.features.values())
+        if strict and masked:
+            raise UserError(f"--strict: {masked} rows of {out} are masked; erc-toolkit info {out} --missing lists them")
 
 
-def _report(summary, out: Path) -> None:
+def _report(summary) -> None:
     """The closing summary: what is present, what is missing and why, and where the time went."""
     for name, (dim, present, reasons) in summary.features.items():
         missing = "".join(f"; {count} {reason}" for reason, count in reasons.items())
@@ -66,9 +89,10 @@ def _report(summary, out: Path) -> None:
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary.stages.items())
     click.echo(
         f"{summary.utterances} utterances, {summary.dialogues} dialogues in {summary.seconds:.1f} s ({stages}); "
-        f"{summary.utterances / summary.seconds:.1f} utterances a second"
+        f"{summary.utterances / summary.seconds:.1f} utterances and {summary.media_seconds / summary.seconds:.1f} s of "
+        "sound a second"
     )
-    click.echo(f"wrote {out}")
+    click.echo(f"wrote {summary.store}")
 
 
 extract_group = CorpusGroup(
@@ -89,3 +113,19 @@ extract_group.add_command(
         help="Extract the features of any corpus that the manifest FILE describes (docs/manifest.md).",
     )
 )  # fmt: skip
+
+
+@click.command("merge")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("parts", type=click.Path(path_type=Path, file_okay=False), nargs=-1)
+def merge_command(store: Path, parts: tuple[Path, ...]) -> None:
+    """Join the shards of an extraction into STORE.
+
+    PARTS are the folders that the shards wrote, STORE.parts if none is given. They are removed once STORE is complete.
+    """
+    from extract.engine import assemble, parts_root
+    from toolkit.store import FeatureStore
+
+    assemble(store, list(parts) or [parts_root(store)], shlex.join(["erc-toolkit", *sys.argv[1:]]))
+    with FeatureStore.open(store) as made:
+        click.echo(f"wrote {store}: {len(made)} utterances, {', '.join(made.feature_names())}")

@@ -1,308 +1,471 @@
-"""The extraction run: manifest in, feature store out.
+"""The extraction run: manifest in, feature store out, in parts that are kept as they are done.
 
 Worker processes decode media, compute functionals and cut out faces; the text encoder runs in a thread of its own and
-the face encoder in the main thread, which also collects the rows. docs/architecture.md follows one utterance through.
+the face encoder in the main thread. Rows are divided into parts; a part is computed as a whole, so that its numbers do
+not depend on what was interrupted before, and written when it is done (`extract/parts.py`). docs/architecture.md
+follows one utterance through.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
+import shutil
+import signal
+import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from extract.encoders import Encoders, Options
+from extract.parts import (
+    UNDONE, PartsFolder, Rows, corpus_fingerprint, difference, divide, empty_rows, fingerprint, shard_of,
+)  # fmt: skip
+from extract.pool import Fault, core_count, run_tasks
 from extract.worker import Found, Span, Task, Wanted, process, set_up
-from toolkit.errors import UserError
-from toolkit.manifest import MODALITIES, Manifest
-from toolkit.media import ffmpeg_version
-from toolkit.progress import Bar, progress_bar
-from toolkit.store import StoreWriter
+from toolkit.errors import FaultError, UserError
+from toolkit.files import write_atomically
+from toolkit.manifest import Manifest, read_manifest, write_manifest
+from toolkit.progress import Stages
+from toolkit.store import FeatureStore, StoreWriter
 
-
-@dataclass(frozen=True)
-class Options:
-    """What to extract and how; the fields are the options of `erc-toolkit extract`."""
-
-    modalities: tuple[str, ...] = MODALITIES
-    text_model: str = "roberta-large"
-    pooling: str = "mean"
-    audio_set: str = "ComParE_2016"
-    visual_model: str = "densenet121"
-    visual_weights: str = "imagenet"
-    face_detector: str = "yunet"
-    face_model: Path | None = None
-    fps: float = 5.0
-    face_margin: float = 0.1
-    most_frames: int = 100
-    save_crops: Path | None = None
-    device: str = "auto"
-    workers: int = 0
-    time_limit: float = 1800.0
+# Utterances in a part: enough to fill batches, few enough that a kill loses little.
+MEDIA_PART, TEXT_PART = 64, 512
 
 
 @dataclass
 class Summary:
-    """What a run gave: seconds in all and per stage, media seconds, and each feature's rows and reasons."""
+    """What a run gave.
+
+    Attributes:
+        utterances, dialogues: of the manifest.
+        seconds: in all; `stages` where they went.
+        media_seconds: of sound that was heard.
+        features: "modality/name" to (dim, present, reason to count).
+        store: the store, or None where a shard wrote parts alone.
+    """
 
     utterances: int
     dialogues: int
     seconds: float
     stages: dict[str, float]
     media_seconds: float
-    features: dict[str, tuple[int, int, dict[str, int]]]  # name -> (dim, present, reason -> count)
+    features: dict[str, tuple[int, int, dict[str, int]]]
+    store: Path | None
 
 
-class Matrix:
-    """One feature matrix as it fills: a row has either values or a reason."""
+@dataclass
+class Job:
+    """One feature of a run: its encoder, its parts on disk, and which of them are to be done."""
 
-    def __init__(self, rows: int, dim: int):
-        self.values = np.zeros((rows, dim), np.float32)
-        self.present = np.zeros(rows, bool)
-        self.reasons = ["not processed"] * rows
+    encoder: object
+    folder: PartsFolder
+    parts: list[range]
+    todo: list[int]
+    details: dict[str, type]
 
-    def put(self, row: int, values: np.ndarray | None, reason: str) -> None:
-        if values is not None and not np.isfinite(values).all():
-            values, reason = None, "the encoder gave NaN or infinity"
-        self.present[row] = values is not None
-        self.reasons[row] = "" if values is not None else reason
-        if values is not None:
-            self.values[row] = values
+    @property
+    def modality(self) -> str:
+        return self.encoder.modality
+
+    def begin(self, index: int) -> Rows:
+        part = self.parts[index]
+        return empty_rows(part.start, len(part), self.encoder.dim, self.details)
 
 
-def extract(manifest: Manifest, out: Path, options: Options, command: str = "", notify=print) -> Summary:
-    """Extracts a manifest's features into a store at `out`.
+DETAILS = {
+    "audio": {"seconds": np.float64},
+    "visual": {"frames": np.int32, "faces": np.int32},
+    "text": {"tokens": np.int32, "tokens_cut": np.int32},
+}
+
+
+def parts_root(out: Path) -> Path:
+    """Where a run keeps its finished parts: beside the store."""
+    return out.with_name(out.name + ".parts")
+
+
+def extract(
+    manifest: Manifest, out: Path, options: Options, *, command: str = "", shard: tuple[int, int] | None = None,
+    notify: Callable[[str], None] = print,
+) -> Summary:  # fmt: skip
+    """Extracts a manifest's features into a store at `out`, resuming what an earlier run has done.
+
+    Features that an existing store at `out` already has are kept, and only what is new is computed.
 
     Args:
         manifest: the corpus.
         out: the store to write; it appears complete or not at all.
         options: what to extract.
         command: the command line, for the record.
-        notify: told one line about each encoder that is used.
-
-    Returns:
-        the run's summary.
+        shard: (i, n): do the i-th of n shares (from 1) and write parts alone; `merge` joins them.
+        notify: told a line about each encoder that is used and about what was found done.
 
     Raises:
-        UserError: a model that cannot be had, no folder to write to, or a modality that no utterance has.
+        UserError: a model that cannot be had, no folder to write to, work of other options in the way, a full disk, a
+            modality that no utterance has, or an interruption (the message says how to resume).
+        FaultError: a worker failed on some utterances through no known defect of theirs; all else is done and kept.
     """
     began = time.perf_counter()
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: the folder {out.parent} does not exist; make it first")
-    text, audio, visual, detector = _encoders(options)
-    for encoder in (text, audio, visual):
-        if encoder is not None:
-            made = encoder.provenance()
-            notify(f"{encoder.modality}: {made['model']}, {encoder.dim} dimensions" + _origin(made))
-    if detector is not None:
-        notify(f"faces: {options.face_detector} ({detector[0].name}), {options.fps:g} pictures a second")
-    n = len(manifest.utterances)
+    encoders = Encoders.make(options)
+    for line in encoders.lines():
+        notify(line)
     stages = {"load": time.perf_counter() - began}
-    matrices = {e.modality: Matrix(n, e.dim) for e in (text, audio, visual) if e is not None}
-    details: dict[str, dict[str, np.ndarray]] = {
-        "audio": {"seconds": np.zeros(n)},
-        "visual": {"frames": np.zeros(n, np.int32), "faces": np.zeros(n, np.int32)},
-    }
-    tasks = _plan(manifest, matrices)
-    wanted = Wanted(
-        audio_set=audio.name if audio else None,
-        detector=options.face_detector if visual else None, detector_model=detector[0] if visual else None,
-        fps=options.fps, crop_size=visual.architecture.size if visual else 0,
-        grey=visual.architecture.grey if visual else False, margin=options.face_margin,
-        most_frames=options.most_frames, time_limit=options.time_limit,
-    )  # fmt: skip
-    if options.save_crops is not None:
-        options.save_crops.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(1) as side, progress_bar("extract", len(tasks) + (n if text else 0)) as bar:
-        writing = side.submit(_read_texts, text, manifest, matrices, details, bar, stages) if text else None
-        faces = 0.0
-        for found in _run(tasks, wanted, options.workers or os.cpu_count() or 1, bar):
-            for one in found:
-                faces += _collect(one, matrices, details, visual, options.save_crops, manifest)
-        if visual:
-            stages["face encoder"] = faces
-        stages["media"] = bar.seconds
-        if writing is not None:
-            writing.result()
-    for modality, matrix in matrices.items():
-        if not matrix.present.any():
-            most = Counter(matrix.reasons).most_common(1)[0]
-            raise UserError(f"no utterance has {modality}: {most[1]} times {most[0]!r}; nothing was written to {out}")
-    _write(manifest, out, command, options, (text, audio, visual), detector, matrices, details)
-    return Summary(
-        n, sum(1 for _ in manifest.dialogues()), time.perf_counter() - began, stages,
-        float(details["audio"]["seconds"].sum()),
-        {
-            f"{e.modality}/{e.name.replace('/', '--')}": (
-                e.dim, int(matrices[e.modality].present.sum()),
-                dict(Counter(r.split(":")[0] for r in matrices[e.modality].reasons if r).most_common()),
+    root = parts_root(out)
+    corpus = corpus_fingerprint(manifest)
+    jobs = [job for encoder in encoders.all() if (job := _job(manifest, out, root, encoder, corpus, shard, notify))]
+    if not jobs:
+        notify(f"{out}: has all of it already; nothing to do")
+        return _summary(out, began, stages)
+    root.mkdir(exist_ok=True)
+    write_manifest(manifest, root / "manifest.jsonl")
+    done = sum(len(job.parts) - len(job.todo) for job in jobs)
+    if done and shard is None:
+        notify(f"resuming: {done} of {sum(len(job.parts) for job in jobs)} parts are done")
+    faults: list[str] = []
+    with _interruptible() as stop, Stages(options.log_json) as progress, ThreadPoolExecutor(1) as side:
+        text = next((job for job in jobs if job.modality == "text"), None)
+        media = [job for job in jobs if job.modality != "text"]
+        reading = side.submit(_read_texts, text, manifest, stop, progress, stages) if text else None
+        try:
+            if media:
+                faults = _watch(media, manifest, encoders, options, stop, progress, stages)
+        except OSError as error:
+            stop.set()
+            raise UserError(f"{root}: cannot be written ({error.strerror or error}); free space or choose another --out, "
+                            "then run the same command again to resume") from None  # fmt: skip
+        except BaseException:
+            stop.set()  # the text thread would otherwise read on to its end
+            raise
+        if reading is not None:
+            try:
+                reading.result()
+            except OSError as error:
+                raise UserError(f"{root}: cannot be written ({error.strerror or error}); free space or choose another "
+                                "--out, then run the same command again to resume") from None  # fmt: skip
+    if faults:
+        raise FaultError(
+            f"{len(faults)} utterances could not be done, though nothing is known to be wrong with them: "
+            f"{'; '.join(faults[:3])}{'; …' if len(faults) > 3 else ''}. All else is kept in {root}; run the same command "
+            "again to try them again"
+        )
+    if stop.is_set():
+        raise UserError(f"interrupted; what is done is kept in {root}: run the same command again to go on")
+    if shard is not None:
+        notify(f"shard {shard[0]}/{shard[1]} is done: {root}; join the shards with erc-toolkit merge {out}")
+        return Summary(len(manifest.utterances), _dialogues(manifest), time.perf_counter() - began, stages, 0.0, {}, None)
+    before = time.perf_counter()
+    assemble(out, [root], command)
+    stages["store"] = time.perf_counter() - before
+    return _summary(out, began, stages)
+
+
+def assemble(out: Path, roots: list[Path], command: str = "") -> None:
+    """Joins finished parts into a store and removes them. The store keeps the features that it has.
+
+    Args:
+        out: the store.
+        roots: folders of parts; together they must hold every part of every feature.
+        command: the command line, for the record.
+
+    Raises:
+        UserError: parts that are missing, damaged, or of different options; a feature without a single present row.
+    """
+    roots = [root for root in roots if root.is_dir()]
+    if not roots:
+        raise UserError(f"{parts_root(out)}: no such folder of parts; run erc-toolkit extract --shard first")
+    manifest = read_manifest(roots[0] / "manifest.jsonl")
+    names = sorted({folder.name for root in roots for folder in root.iterdir() if (folder / "feature.json").exists()})
+    if not names:
+        raise UserError(f"{roots[0]}: holds no finished part")
+    readers = {name: _Assembly(name, [r / name for r in roots if (r / name / "feature.json").exists()]) for name in names}
+    corpus = corpus_fingerprint(manifest)
+    for reader in readers.values():
+        reader.check(len(manifest.utterances), corpus)
+    old = FeatureStore.open(out) if out.exists() else None
+    try:
+        with StoreWriter(
+            out, corpus=manifest.corpus, labels=manifest.labels, utterances=manifest.utterances,
+            command=command if old is None else f"{old.attrs['command']} && {command}",
+            attrs={"notes": json.dumps(manifest.notes, ensure_ascii=False), "corpus_fingerprint": corpus},
+        ) as writer:  # fmt: skip
+            for name in old.feature_names() if old is not None else ():
+                if name.replace("/", "--", 1) not in readers:
+                    writer.copy_feature(old.feature(name))
+            for name, reader in readers.items():
+                made = reader.made
+                writer.add_feature_parts(
+                    made["modality"], made["name"], made["dim"], reader.parts(),
+                    attrs={**made["provenance"], "fingerprint": fingerprint(made)}, dimension_names=reader.dimension_names(),
+                )  # fmt: skip
+                if reader.present == 0:
+                    most = reader.reasons.most_common(1)[0]
+                    reader.discard()
+                    raise UserError(
+                        f"no utterance has {name.replace('--', '/', 1)}: {most[1]} times {most[0]!r}; nothing was written to {out}"
+                    )
+    finally:
+        if old is not None:
+            old.close()
+    for root in roots:
+        shutil.rmtree(root)
+
+
+class _Assembly:
+    """The parts of one feature, wherever they lie."""
+
+    def __init__(self, name: str, folders: list[Path]):
+        made = [json.loads((folder / "feature.json").read_text(encoding="utf-8")) for folder in folders]
+        for other, folder in zip(made, folders):
+            if other != made[0]:
+                raise UserError(f"{folder}: was made with {difference(other, made[0])} in {folders[0]}; they cannot be joined")
+        self.name, self.made = name, made[0]
+        self._folders = [PartsFolder(folder, self.made) for folder in folders]
+        self.present, self.reasons = 0, Counter()
+
+    def check(self, rows: int, corpus: str) -> None:
+        if self.made["corpus"] != corpus:
+            raise UserError(f"{self._folders[0].folder}: was made from another manifest than the one beside it")
+        missing = [i for i in range(len(self.made["parts"])) if not any(f.has(i) for f in self._folders)]
+        if missing:
+            raise UserError(
+                f"{self.name}: {len(missing)} of {len(self.made['parts'])} parts are missing (the first is part {missing[0]}); "
+                "finish every shard before merging"
             )
-            for e in (text, audio, visual) if e is not None
-        },
-    )  # fmt: skip
+
+    def discard(self) -> None:
+        """Removes the parts, which are worth nothing: whatever was amiss, the next run shall look again."""
+        for folder in self._folders:
+            shutil.rmtree(folder.folder)
+            if not any(path.is_dir() for path in folder.folder.parent.iterdir()):
+                shutil.rmtree(folder.folder.parent)
+
+    def dimension_names(self) -> list[str]:
+        return json.loads((self._folders[0].folder / "names.json").read_text(encoding="utf-8"))
+
+    def parts(self) -> Iterator[tuple[int, np.ndarray, list[str], dict[str, np.ndarray]]]:
+        for i in range(len(self.made["parts"])):
+            rows = next(f for f in self._folders if f.has(i)).read(i)
+            self.present += int(rows.present.sum())
+            self.reasons.update(reason for reason in rows.reasons if reason)
+            yield rows.first, rows.values, rows.reasons, rows.details
 
 
-def _encoders(options: Options):
-    """Makes what was asked for, cheapest lack first, so that a missing model is told before anything else is done."""
-    text = audio = visual = detector = None
-    if "visual" in options.modalities:
-        from extract.faces import face_model, make_detector
-
-        detector = face_model(options.face_detector, options.face_model)
-        make_detector(options.face_detector, detector[0])
-    if "audio" in options.modalities:
-        from extract.audio import functionals
-
-        audio = functionals(options.audio_set)
-    if "visual" in options.modalities:
-        from extract.visual import FaceEncoder
-        from extract.weights import pick_device
-
-        visual = FaceEncoder(options.visual_model, options.visual_weights, pick_device(options.device))
-    if "text" in options.modalities:
-        from extract.text import TextEncoder
-        from extract.weights import pick_device
-
-        text = TextEncoder(options.text_model, options.pooling, pick_device(options.device))
-    return text, audio, visual, detector
-
-
-def _origin(made: dict[str, object]) -> str:
-    parts = [str(made["weights"])] if "weights" in made else []
-    if "weights_sha256" in made:
-        parts.append(f"weights sha256 {str(made['weights_sha256'])[:12]}…, on {made['device']}")
-    return f" ({'; '.join(parts)})" if parts else ""
+def _job(manifest, out: Path, root: Path, encoder, corpus: str, shard, notify) -> Job | None:
+    """What is to be done for an encoder, or None where the store at `out` has it."""
+    parts = divide(manifest, TEXT_PART if encoder.modality == "text" else MEDIA_PART)
+    name = encoder.name.replace("/", "--")
+    made = {
+        "modality": encoder.modality, "name": encoder.name, "dim": encoder.dim, "corpus": corpus,
+        "parts": [[part.start, part.stop] for part in parts], "provenance": encoder.provenance(),
+    }  # fmt: skip
+    if out.exists():
+        with FeatureStore.open(out) as store:
+            if store.attrs.get("corpus_fingerprint") != corpus:
+                raise UserError(f"{out}: holds other utterances than this manifest; choose another --out or delete it")
+            if f"{encoder.modality}/{name}" in store.feature_names():
+                had = store.feature(f"{encoder.modality}/{name}").attrs
+                if had.get("fingerprint") == fingerprint(json.loads(json.dumps(made))):
+                    notify(f"{encoder.modality}/{name}: is in {out} already")
+                    return None
+                old = {k: _unpacked(v) for k, v in had.items() if k != "fingerprint"}
+                new = json.loads(json.dumps(made["provenance"]))
+                raise UserError(f"{out}: has {encoder.modality}/{name} made with {difference(old, new)}; choose another --out")
+    folder = PartsFolder(root / f"{encoder.modality}--{name}", made)
+    write_atomically(folder.folder / "names.json", json.dumps(list(getattr(encoder, "dimension_names", ()))).encode())
+    mine = range(len(parts)) if shard is None else shard_of(parts, shard)
+    return Job(encoder, folder, parts, [i for i in mine if not folder.has(i)], DETAILS[encoder.modality])
 
 
-def _plan(manifest: Manifest, matrices: dict[str, Matrix]) -> list[Task]:
-    """Groups utterances by the files that hold them, so that each file is opened once; rules out what cannot be."""
+def _unpacked(value: object) -> object:
+    return json.loads(value) if isinstance(value, str) and value[:1] in ("{", "[") else value
+
+
+def _read_texts(job: Job, manifest: Manifest, stop: threading.Event, progress: Stages, stages: dict[str, float]) -> None:
+    began = time.perf_counter()
+    bar = progress.stage("text", sum(len(part) for part in job.parts))
+    bar.advance(sum(len(part) for i, part in enumerate(job.parts) if i not in job.todo))
+    for index in job.todo:
+        if stop.is_set():
+            break
+        rows = job.begin(index)
+        part = [manifest.utterances[row] for row in job.parts[index]]
+        values, reasons, rows.details = job.encoder(["" if "text" in u.mask else u.text for u in part], bar.advance)
+        for row, u, vector, reason in zip(job.parts[index], part, values, reasons):
+            reason = u.mask.get("text", reason)
+            rows.put(row, None if reason else vector, reason)
+        job.folder.write(index, rows)
+    stages["text"] = time.perf_counter() - began
+
+
+def _watch(jobs: list[Job], manifest, encoders, options: Options, stop, progress: Stages, stages) -> list[str]:
+    """Runs the jobs that need media; returns the faults."""
+    began = time.perf_counter()
+    audio = next((job for job in jobs if job.modality == "audio"), None)
+    visual = next((job for job in jobs if job.modality == "visual"), None)
+    parts = jobs[0].parts
+    todo = sorted({index for job in jobs for index in job.todo})
+    bar = progress.stage("media", sum(len(part) for part in parts))
+    bar.advance(sum(len(part) for i, part in enumerate(parts) if i not in set(todo)))
+    open_parts: dict[int, _Part] = {}
+    faults: list[str] = []
+    encoding = 0.0
+
+    def tasks() -> Iterator[tuple[int, Task, Wanted]]:
+        for index in todo:
+            if stop.is_set():
+                return
+            here = [job for job in (audio, visual) if job is not None and index in job.todo]
+            part = _Part({job.modality: job.begin(index) for job in here})
+            planned = list(_plan(manifest, parts[index], part.rows))
+            part.waiting = len(planned)
+            open_parts[index] = part
+            wanted = encoders.wanted(options, audio in here, visual in here)
+            yield from ((index, task, wanted) for task in planned)
+            if not planned:
+                yield index, None, wanted
+
+    workers = options.workers or core_count()
+    limit = options.time_limit + 60  # ffmpeg is stopped first, which is an input's defect; this stops a hanging library
+    for (index, task, _), found in run_tasks(
+        tasks(), process, workers, preload="extract.worker", set_up=set_up, time_limit=limit, weight=_utterances,
+        most_weight=2 * MEDIA_PART,
+    ):  # fmt: skip
+        part = open_parts[index]
+        if isinstance(found, Fault):
+            ids = [manifest.utterances[span.row].id for span in task.spans]
+            part.faulty = True
+            faults += [f"{i}: {found.what}" for i in ids]
+        else:
+            part.found += found
+        part.waiting -= 1
+        if part.waiting <= 0:
+            before = time.perf_counter()
+            _finish(part, visual, manifest, options)
+            encoding += time.perf_counter() - before
+            if not part.faulty:
+                for job in (audio, visual):
+                    if job is not None and job.modality in part.rows:
+                        job.folder.write(index, part.rows[job.modality])
+            del open_parts[index]
+            bar.advance(len(parts[index]))
+    stages["media"] = time.perf_counter() - began
+    if visual is not None:
+        stages["face encoder"] = encoding
+    return faults
+
+
+def _utterances(job: tuple[int, Task | None, Wanted]) -> int:
+    return 1 if job[1] is None else len(job[1].spans)
+
+
+@dataclass
+class _Part:
+    """A part under way: rows of each modality, and what its files gave so far."""
+
+    rows: dict[str, Rows]
+    waiting: int = 0
+    found: list[Found] = field(default_factory=list)
+    faulty: bool = False
+
+
+def _plan(manifest: Manifest, part: range, rows: dict[str, Rows]) -> Iterator[Task]:
+    """Groups a part's utterances by the files that hold them; gives those that cannot be done their reason."""
     spans: dict[str, dict[tuple, Span]] = defaultdict(dict)
-    for row, u in enumerate(manifest.utterances):
+    for row in part:
+        u = manifest.utterances[row]
         sources = {
             "audio": (u.audio, u.audio_start, u.audio_end) if u.audio else (u.media, u.start, u.end),
             "visual": (u.media, u.start, u.end),
         }
         for modality in ("audio", "visual"):
-            if modality not in matrices:
+            if modality not in rows:
                 continue
             path, start, end = sources[modality]
             reason = u.mask.get(modality) or ("no media file in the manifest" if path is None else "")
             if not reason and ((start or 0) < 0 or (end is not None and end <= (start or 0))):
                 reason = f"time stamps that make no span: {start} to {end} s"
             if reason:
-                matrices[modality].put(row, None, reason)
+                rows[modality].put(row, None, reason)
                 continue
             old = spans[path].get((row, start, end))
             spans[path][row, start, end] = Span(
                 row, start, end, u.region, modality == "audio" or (old is not None and old.audio), modality == "visual"
             )
-    return [Task(manifest.path(path), list(group.values())) for path, group in spans.items()]
+    for path, group in spans.items():
+        yield Task(manifest.path(path), list(group.values()))
 
 
-def _run(tasks: Sequence[Task], wanted: Wanted, workers: int, bar: Bar) -> Iterator[list[Found]]:
-    """Runs the tasks in worker processes, a bounded number under way at once; yields results as they come."""
-    if not tasks:
-        return
-    # One server imports openSMILE and OpenCV once and forks the workers from itself, free of this process's threads.
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(method)
-    if method == "forkserver":
-        context.set_forkserver_preload(["extract.worker"])
-    waiting = iter(tasks)
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=set_up) as pool:
-        pending: dict[Future, Task] = {}
-        try:
-            while True:
-                while len(pending) < 3 * workers and (task := next(waiting, None)) is not None:
-                    pending[pool.submit(process, task, wanted)] = task
-                if not pending:
-                    return
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    task = pending.pop(future)
-                    yield future.result()
-                    bar.advance(1)
-        except BrokenProcessPool:
-            files = ", ".join(sorted(t.path.name for t in pending.values())[:4])
-            raise UserError(
-                f"a worker process died (out of memory?) while these were under way: {task.path.name}, {files}; "
-                "try fewer --workers"
-            ) from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _collect(one: Found, matrices, details, visual, save_crops: Path | None, manifest: Manifest) -> float:
-    """Puts what one file gave for an utterance into its row; returns the seconds that the face encoder took."""
-    began = time.perf_counter()
-    if one.audio is not None or one.audio_reason:
-        matrices["audio"].put(one.row, one.audio, one.audio_reason)
-        details["audio"]["seconds"][one.row] = one.audio_seconds
-    if one.crops is None and not one.visual_reason:
-        return 0.0
-    details["visual"]["frames"][one.row], details["visual"]["faces"][one.row] = one.frames, one.faces
-    if one.crops is None:
-        matrices["visual"].put(one.row, None, one.visual_reason)
-        return 0.0
-    from extract.visual import average
-
-    matrices["visual"].put(one.row, average(visual(one.crops[i : i + 64]) for i in range(0, len(one.crops), 64)), "")
-    if save_crops is not None:
-        _save_crops(save_crops, manifest.utterances[one.row].id, one.crops)
-    return time.perf_counter() - began
+def _finish(part: _Part, visual: Job | None, manifest: Manifest, options: Options) -> None:
+    """Puts a part's findings into rows. Faces of all its utterances go through the encoder together, in row order."""
+    for one in part.found:
+        if one.audio is not None or one.audio_reason:
+            rows = part.rows["audio"]
+            rows.put(one.row, one.audio, one.audio_reason)
+            rows.details["seconds"][one.row - rows.first] = one.audio_seconds
+    seen = sorted((one for one in part.found if one.crops is not None or one.visual_reason), key=lambda one: one.row)
+    for one in seen:
+        rows = part.rows["visual"]
+        rows.details["frames"][one.row - rows.first] = one.frames
+        rows.details["faces"][one.row - rows.first] = one.faces
+        if one.crops is None:
+            rows.put(one.row, None, one.visual_reason)
+    shown = [one for one in seen if one.crops is not None]
+    if shown:
+        for one, vector in zip(shown, visual.encoder.utterances([one.crops for one in shown])):
+            part.rows["visual"].put(one.row, vector, "")
+            if options.save_crops is not None:
+                _save_crops(options.save_crops, manifest.utterances[one.row].id, one.crops)
 
 
 def _save_crops(folder: Path, utterance: str, crops: np.ndarray) -> None:
     """Writes an utterance's crops side by side into one PNG named after it."""
     import cv2
 
+    folder.mkdir(parents=True, exist_ok=True)
     sheet = np.concatenate(list(crops[:: max(1, len(crops) // 12)][:12]), axis=1)
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in utterance).lstrip(".")
     cv2.imwrite(str(folder / f"{name}.png"), sheet if sheet.ndim == 2 else cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
 
 
-def _read_texts(text, manifest: Manifest, matrices, details, bar: Bar, stages: dict[str, float]) -> None:
-    began = time.perf_counter()
-    texts = ["" if "text" in u.mask else u.text for u in manifest.utterances]
-    values, reasons, columns = text(texts, bar.advance)
-    for row, (vector, reason) in enumerate(zip(values, reasons)):
-        reason = manifest.utterances[row].mask.get("text", reason)
-        matrices["text"].put(row, None if reason else vector, reason)
-    details["text"] = columns
-    stages["text"] = time.perf_counter() - began
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Turns the first Ctrl-C into a request to stop after the parts under way; a second one stops at once."""
+    stop = threading.Event()
+
+    def ask(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
-def _write(manifest, out, command, options, encoders, detector, matrices, details) -> None:
-    with StoreWriter(
-        out, corpus=manifest.corpus, labels=manifest.labels, utterances=manifest.utterances, command=command,
-        attrs={"notes": json.dumps(manifest.notes, ensure_ascii=False)},
-    ) as writer:  # fmt: skip
-        for encoder in encoders:
-            if encoder is None:
-                continue
-            made = encoder.provenance()
-            if encoder.modality == "visual":
-                from extract.faces import YUNET_SCORE
+def _dialogues(manifest: Manifest) -> int:
+    return sum(1 for _ in manifest.dialogues())
 
-                made["versions"] = {**made["versions"], "opencv": version("opencv-python-headless"), "ffmpeg": ffmpeg_version()}
-                made["parameters"] = {
-                    "frames_per_second": options.fps, "most_frames": options.most_frames,
-                    "face_detector": options.face_detector, "face_model_sha256": detector[1],
-                    "least_score": YUNET_SCORE if options.face_detector == "yunet" else "the cascade's own",
-                    "choice": "the face that overlaps the last one, else the largest",
-                    "crop_pixels": encoder.architecture.size, "crop_margin": options.face_margin,
-                    "aligned": "five landmarks" if options.face_detector == "yunet" else "no, box alone",
-                    "mean": encoder.architecture.mean, "std": encoder.architecture.std, "pooling": "mean over frames",
-                }  # fmt: skip
-            matrix = matrices[encoder.modality]
-            writer.add_feature(
-                encoder.modality, encoder.name, matrix.values, matrix.present, matrix.reasons, attrs=made,
-                details=details[encoder.modality], dimension_names=getattr(encoder, "dimension_names", ()),
-            )  # fmt: skip
+
+def _summary(out: Path, began: float, stages: dict[str, float]) -> Summary:
+    """Counts what the finished store holds."""
+    features, heard = {}, 0.0
+    with FeatureStore.open(out) as store:
+        for name in store.feature_names():
+            feature = store.feature(name)
+            reasons = Counter(r.split(":")[0] for r in feature.reasons() if r)
+            features[name] = (feature.dim, int(feature.present().sum()), dict(reasons.most_common()))
+            heard = max(heard, float(feature.details().get("seconds", np.zeros(1)).sum()))
+        return Summary(len(store), len(store.dialogue_ids), time.perf_counter() - began, stages, heard, features, out)

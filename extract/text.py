@@ -65,6 +65,7 @@ class TextEncoder:
                 f"text model {name_or_dir!r}: the tokenizer knows {len(self._tokenizer)} tokens, the model "
                 f"{self._model.config.vocab_size}; they do not belong together"
             )
+        self._sha256 = checksum(self._model.state_dict())
         self._model.eval().to(self.device)
         limits = [self._tokenizer.model_max_length]
         positions = getattr(self._model.config, "max_position_embeddings", None)
@@ -123,7 +124,7 @@ class TextEncoder:
         return {
             "extractor": "transformers encoder",
             "model": f"{self.name} ({self._model.config.model_type})",
-            "weights_sha256": checksum(self._model.state_dict()),
+            "weights_sha256": self._sha256,
             "versions": {"transformers": version("transformers"), "torch": torch.__version__},
             "parameters": {"pooling": self.pooling, "layer": "last", "max_tokens": self.max_tokens, "dtype": "float32"},
             "device": self.device.type,

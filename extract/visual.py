@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,7 @@ from extract.weights import checksum, load_state
 from toolkit.errors import UserError
 
 RANDOM_SEED = 0
+_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class FaceEncoder:
             torch.manual_seed(RANDOM_SEED)
             self._net = self.architecture.build()
         self.weights = weights
+        self.faces: dict[str, object] = {}  # how the crops were made, which is for the caller to say
         if weights == "imagenet":
             if name != "densenet121":
                 raise UserError(f"--visual-weights imagenet: {name} has none; give a FILE, or say random and mean it")
@@ -88,6 +90,7 @@ class FaceEncoder:
         else:
             self._fill(load_state(Path(weights)))
             self.weights = f"file {Path(weights).name}"
+        self._sha256 = checksum(self._net.features.state_dict())
         self._net.eval().to(self.device, memory_format=torch.channels_last)
         self._mean = torch.tensor(self.architecture.mean, device=self.device).view(1, -1, 1, 1)
         self._std = torch.tensor(self.architecture.std, device=self.device).view(1, -1, 1, 1)
@@ -105,6 +108,18 @@ class FaceEncoder:
         maps = torch.relu(self._net.features(pictures.contiguous(memory_format=torch.channels_last)))
         return maps.mean((2, 3)).cpu().numpy()
 
+    def utterances(self, crops: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        """One float32 (dim,) for each utterance's crops (n, …), n > 0; batches are filled across utterances."""
+        counts = np.cumsum([0, *map(len, crops)])
+        features = np.empty((counts[-1], self.dim), np.float32)
+        for start in range(0, counts[-1], _BATCH):
+            # Which utterances this batch touches: only those are put together, not the whole part.
+            first, last = np.searchsorted(counts, [start, start + _BATCH], "right") - 1
+            batch = np.concatenate(crops[first : last + 1])[start - counts[first] :][:_BATCH]
+            features[start : start + len(batch)] = self(batch)
+        for start, end in zip(counts[:-1], counts[1:]):
+            yield features[start:end].mean(0, dtype=np.float64).astype(np.float32)
+
     def _fill(self, state: dict[str, torch.Tensor]) -> None:
         # The first DenseNet checkpoints name norm1 "norm.1"; torchvision still publishes them so.
         pattern = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
@@ -120,15 +135,16 @@ class FaceEncoder:
         self._net.load_state_dict(state, strict=False)
 
     def provenance(self) -> dict[str, object]:
-        """What made the features, for the store (the engine adds how faces were found)."""
-        return {
+        """What made the features, for the store."""
+        made = {
             "extractor": "DenseNet on face crops, mean over frames",
             "model": f"{self.name}: {self.architecture.source}",
             "weights": self.weights,
-            "weights_sha256": checksum(self._net.features.state_dict()),
+            "weights_sha256": self._sha256,
             "versions": {"torchvision": version("torchvision"), "torch": torch.__version__},
             "device": self.device.type,
         }
+        return {**made, **self.faces, "versions": {**made["versions"], **self.faces.get("versions", {})}}
 
 
 def _imagenet() -> dict[str, torch.Tensor]:
@@ -141,8 +157,3 @@ def _imagenet() -> dict[str, torch.Tensor]:
             f"fetch {weights.url.rsplit('/')[-1]}, or give the file with --visual-weights FILE ({type(error).__name__})"
         ) from None
 
-
-def average(features: Iterable[np.ndarray]) -> np.ndarray:
-    """Mean over frames in float64, so that it does not depend on how frames were batched: (n, dim) parts to (dim,)."""
-    parts = np.concatenate(list(features)).astype(np.float64)
-    return parts.mean(0).astype(np.float32)

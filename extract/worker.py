@@ -76,8 +76,15 @@ def set_up() -> None:
     cv2.setNumThreads(1)
 
 
-def process(task: Task, wanted: Wanted) -> list[Found]:
-    """Decodes a file in one pass and gives each of its utterances what it holds for them."""
+def process(job: tuple[int, Task | None, Wanted]) -> list[Found]:
+    """Decodes a file in one pass and gives each of its utterances what it holds for them.
+
+    Args:
+        job: index of the part (not used here), the file with its utterances (None: nothing to do), what to compute.
+    """
+    _, task, wanted = job
+    if task is None:
+        return []
     found = [Found(span.row) for span in task.spans]
     audio = any(span.audio for span in task.spans) and wanted.audio_set is not None
     visual = any(span.visual for span in task.spans) and wanted.detector is not None

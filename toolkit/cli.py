@@ -16,6 +16,7 @@ from toolkit import __version__
 COMMANDS = {
     "demo": ("toolkit.demo.cli:demo_command", "Make a small corpus, extract, train and evaluate: the whole path."),
     "extract": ("extract.cli:extract_group", "Turn a raw corpus into a feature store."),
+    "merge": ("extract.cli:merge_command", "Join the shards of an extraction into one store."),
     "manifest": ("extract.manifest_cli:manifest_group", "Build, check and count manifests, the door to every corpus."),
     "info": ("toolkit.info:info_command", "Show what a feature store holds, how it was made and what is missing."),
     "train": ("train.cli:train_command", "Train a model on a feature store."),

@@ -11,3 +11,9 @@ class UserError(click.ClickException):
     """
 
     exit_code = 1
+
+
+class FaultError(click.ClickException):
+    """A fault of ours or of the machine, not of the input: exit status 3, so that a script can tell it apart."""
+
+    exit_code = 3

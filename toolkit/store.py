@@ -11,7 +11,7 @@ import datetime
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -256,9 +256,7 @@ class StoreWriter:
             raise ValueError(f"{modality}/{name}: NaN or infinite values in a row that is marked present")
         if any(bool(reason) == bool(p) for reason, p in zip(reasons, present)):
             raise ValueError(f"{modality}/{name}: every absent row needs a reason, and no present row has one")
-        group = self._file.create_group(f"features/{modality}/{name.replace('/', '--')}")
-        for key, value in (attrs or {}).items():
-            group.attrs[key] = value if isinstance(value, (str, int, float)) else json.dumps(value)
+        group = self._new_group(modality, name, attrs)
         _write(group, "values", np.where(present[:, None], values, np.float32(0)))
         _write(group, "present", present)
         _write(group, "reason", _texts(reasons))
@@ -266,6 +264,52 @@ class StoreWriter:
             _write(group, "dimension_names", _texts(dimension_names))
         for key, column in (details or {}).items():
             _write(group.require_group("details"), key, np.asarray(column))
+
+    def add_feature_parts(
+        self, modality: str, name: str, dim: int, parts: Iterable[tuple[int, np.ndarray, Sequence[str], Mapping[str, np.ndarray]]],
+        attrs: Mapping[str, object] | None = None, dimension_names: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        """Writes one feature matrix from parts, so that memory holds one part at a time.
+
+        Args:
+            modality, name, attrs, dimension_names: as for `add_feature`.
+            dim: width of the matrix.
+            parts: (first row, values float32 (n, dim), n reasons, details) in the order of the rows, without a gap.
+
+        Raises:
+            ValueError: as for `add_feature`; or the parts leave rows out.
+        """
+        n = len(self._utterances)
+        group = self._new_group(modality, name, attrs)
+        rows = min(max(1, _CHUNK_BYTES // max(4 * dim, 1)), n)
+        values = group.create_dataset("values", (n, dim), np.float32, chunks=(rows, dim), fletcher32=True)
+        reasons: list[str] = []
+        details: dict[str, list[np.ndarray]] = {}
+        for first, part, why, columns in parts:
+            if first != len(reasons) or len(part) != len(why) or not np.isfinite(part).all():
+                raise ValueError(f"{modality}/{name}: the part at row {first} leaves a gap, or holds NaN or infinity")
+            values[first : first + len(part)] = np.where(np.array([not r for r in why])[:, None], part, np.float32(0))
+            reasons += why
+            for key, column in columns.items():
+                details.setdefault(key, []).append(column)
+        if len(reasons) != n:
+            raise ValueError(f"{modality}/{name}: parts for {len(reasons)} of {n} rows")
+        _write(group, "present", np.array([not r for r in reasons]))
+        _write(group, "reason", _texts(reasons))
+        if dimension_names:
+            _write(group, "dimension_names", _texts(dimension_names))
+        for key, columns in details.items():
+            _write(group.require_group("details"), key, np.concatenate(columns))
+
+    def copy_feature(self, feature: Feature) -> None:
+        """Copies a feature of another store with the same utterances, as it is."""
+        feature._group.file.copy(feature._group, self._file.require_group(f"features/{feature.name.split('/')[0]}"))
+
+    def _new_group(self, modality: str, name: str, attrs: Mapping[str, object] | None) -> h5py.Group:
+        group = self._file.create_group(f"features/{modality}/{name.replace('/', '--')}")
+        for key, value in (attrs or {}).items():
+            group.attrs[key] = value if isinstance(value, (str, int, float)) else json.dumps(value)
+        return group
 
     def _write_utterances(self) -> None:
         us = self._utterances

@@ -1,0 +1,119 @@
+"""What to extract, and the encoders that do it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from extract.worker import Wanted
+from toolkit.manifest import MODALITIES
+from toolkit.media import ffmpeg_version
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to extract and how; the fields are the options of `erc-toolkit extract`."""
+
+    modalities: tuple[str, ...] = MODALITIES
+    text_model: str = "roberta-large"
+    pooling: str = "mean"
+    audio_set: str = "ComParE_2016"
+    visual_model: str = "densenet121"
+    visual_weights: str = "imagenet"
+    face_detector: str = "yunet"
+    face_model: Path | None = None
+    fps: float = 5.0
+    face_margin: float = 0.1
+    most_frames: int = 100
+    save_crops: Path | None = None
+    device: str = "auto"
+    workers: int = 0
+    time_limit: float = 1800.0
+    log_json: bool = False
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """The encoders of a run, each None where its modality is not asked for; and the face detector's (file, SHA-256)."""
+
+    text: object | None
+    audio: object | None
+    visual: object | None
+    detector: tuple[Path, str] | None
+    options: Options
+
+    @classmethod
+    def make(cls, options: Options) -> Encoders:
+        """Loads what was asked for, cheapest lack first, so that a missing model is told before anything else is done.
+
+        Raises:
+            UserError: a model that cannot be had.
+        """
+        text = audio = visual = detector = None
+        if "visual" in options.modalities:
+            from extract.faces import face_model, make_detector
+
+            detector = face_model(options.face_detector, options.face_model)
+            make_detector(options.face_detector, detector[0])
+        if "audio" in options.modalities:
+            from extract.audio import functionals
+
+            audio = functionals(options.audio_set)
+        if "visual" in options.modalities:
+            from extract.visual import FaceEncoder
+            from extract.weights import pick_device
+
+            visual = FaceEncoder(options.visual_model, options.visual_weights, pick_device(options.device))
+            visual.faces = _face_record(options, detector[1], visual)
+        if "text" in options.modalities:
+            from extract.text import TextEncoder
+            from extract.weights import pick_device
+
+            text = TextEncoder(options.text_model, options.pooling, pick_device(options.device))
+        return cls(text, audio, visual, detector, options)
+
+    def all(self) -> Iterator[object]:
+        """The encoders that there are."""
+        yield from (encoder for encoder in (self.text, self.audio, self.visual) if encoder is not None)
+
+    def lines(self) -> Iterator[str]:
+        """A line about each, for the user."""
+        for encoder in self.all():
+            made = encoder.provenance()
+            parts = [str(made["weights"])] if "weights" in made else []
+            if "weights_sha256" in made:
+                parts.append(f"weights sha256 {str(made['weights_sha256'])[:12]}…, on {made['device']}")
+            origin = f" ({'; '.join(parts)})" if parts else ""
+            yield f"{encoder.modality}: {made['model']}, {encoder.dim} dimensions{origin}"
+        if self.detector is not None:
+            yield f"faces: {self.options.face_detector} ({self.detector[0].name}), {self.options.fps:g} pictures a second"
+
+    def wanted(self, options: Options, audio: bool, visual: bool) -> Wanted:
+        """What workers are to compute of the modalities that are still open."""
+        return Wanted(
+            audio_set=self.audio.name if audio else None,
+            detector=options.face_detector if visual else None, detector_model=self.detector[0] if visual else None,
+            fps=options.fps, crop_size=self.visual.architecture.size if visual else 0,
+            grey=self.visual.architecture.grey if visual else False, margin=options.face_margin,
+            most_frames=options.most_frames, time_limit=options.time_limit,
+        )  # fmt: skip
+
+
+def _face_record(options: Options, model_sha256: str, encoder) -> dict[str, object]:
+    """How faces are found and cut out, for the store."""
+    from extract.faces import YUNET_SCORE
+
+    return {
+        "versions": {"opencv": version("opencv-python-headless"), "ffmpeg": ffmpeg_version()},
+        "parameters": {
+            "frames_per_second": options.fps, "most_frames": options.most_frames,
+            "face_detector": options.face_detector, "face_model_sha256": model_sha256,
+            "least_score": YUNET_SCORE if options.face_detector == "yunet" else "the cascade's own",
+            "choice": "the face that overlaps the last one, else the largest",
+            "crop_pixels": encoder.architecture.size, "crop_margin": options.face_margin,
+            "aligned": "five landmarks" if options.face_detector == "yunet" else "no, box alone",
+            "mean": encoder.architecture.mean, "std": encoder.architecture.std, "pooling": "mean over frames",
+        },
+    }  # fmt: skip

@@ -1,0 +1,184 @@
+"""Finished work on disk: each part of a feature is one file, whole under its name or not there.
+
+An open HDF5 file does not survive a kill; parts written aside, flushed and renamed do. `STORE.parts/` holds a folder for
+each feature; in it `feature.json` says what makes the feature (its fingerprint), and `00000.npz`, `00001.npz`, … hold
+the rows of the parts that are done. The store is assembled from them at the end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from toolkit.errors import UserError
+from toolkit.files import write_atomically
+from toolkit.manifest import Manifest
+
+
+@dataclass
+class Rows:
+    """One part of one feature: what rows `first` to `first + n` hold.
+
+    Attributes:
+        first: row of the first utterance.
+        values: float32 (n, dim); zeros where a reason says why.
+        reasons: n texts, empty where the row is present.
+        details: further columns, each (n,).
+        frames: float32 (frames, dim) and counts int64 (n,) of a feature that keeps its sequence, or None.
+    """
+
+    first: int
+    values: np.ndarray
+    reasons: list[str]
+    details: dict[str, np.ndarray] = field(default_factory=dict)
+    frames: np.ndarray | None = None
+    counts: np.ndarray | None = None
+
+    @property
+    def present(self) -> np.ndarray:
+        return np.array([not reason for reason in self.reasons], bool)
+
+    def put(self, row: int, values: np.ndarray | None, reason: str) -> None:
+        """Fills a row (counted in the whole corpus) with values or with the reason why there are none."""
+        if values is not None and not np.isfinite(values).all():
+            values, reason = None, "the encoder gave NaN or infinity"
+        self.reasons[row - self.first] = "" if values is not None else reason
+        if values is not None:
+            self.values[row - self.first] = values
+
+
+UNDONE = "not processed"
+
+
+def empty_rows(first: int, n: int, dim: int, details: dict[str, type]) -> Rows:
+    """Rows in which nothing is done yet."""
+    return Rows(first, np.zeros((n, dim), np.float32), [UNDONE] * n, {k: np.zeros(n, t) for k, t in details.items()})
+
+
+def corpus_fingerprint(manifest: Manifest) -> str:
+    """SHA-256 over everything of the manifest that extraction or the store uses."""
+    digest = hashlib.sha256(json.dumps([manifest.corpus, manifest.labels]).encode())
+    for utterance in manifest.utterances:
+        digest.update(json.dumps(asdict(utterance), sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+class PartsFolder:
+    """The parts of one feature.
+
+    Args:
+        folder: STORE.parts/modality--name.
+        made: everything that makes the feature's numbers: provenance and the corpus's fingerprint.
+
+    Raises:
+        UserError: the folder holds parts that something else made; the message names what differs.
+    """
+
+    def __init__(self, folder: Path, made: dict[str, object]):
+        self.folder = folder
+        self.made = json.loads(json.dumps(made))
+        self.fingerprint = fingerprint(self.made)
+        folder.mkdir(parents=True, exist_ok=True)
+        marker = folder / "feature.json"
+        if marker.exists():
+            try:
+                found = json.loads(marker.read_text(encoding="utf-8"))
+            except ValueError:
+                found = {}
+            if fingerprint(found) != self.fingerprint:
+                raise UserError(
+                    f"{folder}: holds work that was done with {difference(found, self.made)}; repeat those options to "
+                    "resume it, or delete the folder to begin anew"
+                )
+        else:
+            write_atomically(marker, json.dumps(self.made, indent=1).encode())
+
+    def path(self, index: int) -> Path:
+        return self.folder / f"{index:05d}.npz"
+
+    def has(self, index: int) -> bool:
+        """Whether that part is done."""
+        return self.path(index).exists()
+
+    def write(self, index: int, rows: Rows) -> None:
+        """Makes a part last: it is whole on disk when this returns."""
+        data = {f"detail_{name}": column for name, column in rows.details.items()}
+        if rows.frames is not None:
+            data |= {"frames": rows.frames, "counts": rows.counts}
+        buffer = io.BytesIO()
+        np.savez(
+            buffer, first=rows.first, values=rows.values, reasons=_bytes("\0".join(rows.reasons)),
+            fingerprint=_bytes(self.fingerprint), **data,
+        )  # fmt: skip
+        write_atomically(self.path(index), buffer.getvalue())
+
+    def read(self, index: int) -> Rows:
+        """Raises UserError when the file is damaged or belongs to other options."""
+        path = self.path(index)
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                if data["fingerprint"].tobytes().decode() != self.fingerprint:
+                    raise UserError(f"{path}: was made with other options than the parts beside it; delete it and run again")
+                n = len(data["values"])
+                return Rows(
+                    int(data["first"]), data["values"], data["reasons"].tobytes().decode().split("\0") if n else [],
+                    {name[7:]: data[name] for name in data.files if name.startswith("detail_")},
+                    data["frames"] if "frames" in data else None, data["counts"] if "counts" in data else None,
+                )  # fmt: skip
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+            raise UserError(f"{path}: damaged ({error}); delete it and run the same command again") from None
+
+
+def _bytes(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8)  # numpy's own text type drops zeros at the end
+
+
+def fingerprint(made: dict[str, object]) -> str:
+    """SHA-256 of a description, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
+
+
+def difference(old: dict, new: dict, prefix: str = "") -> str:
+    """The first thing in which two descriptions differ, old and new, in words."""
+    for key in sorted(set(old) | set(new)):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            if a != b:
+                return difference(a, b, f"{prefix}{key}.")
+        elif a != b:
+            return f"{prefix}{key} {_short(a)}, now {_short(b)}"
+    return "nothing else"
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:28] + "…" + text[-28:]
+
+
+def divide(manifest: Manifest, size: int) -> list[range]:
+    """Cuts the rows into parts of about `size`, never within a file's run of utterances unless it alone is larger."""
+    parts: list[range] = []
+    first = 0
+    for row in range(1, len(manifest.utterances) + 1):
+        if row == len(manifest.utterances):
+            parts.append(range(first, row))
+        elif row - first >= size:
+            before, after = manifest.utterances[row - 1], manifest.utterances[row]
+            same_file = before.media is not None and before.media == after.media
+            if not same_file or row - first >= 4 * size:
+                parts.append(range(first, row))
+                first = row
+    return parts
+
+
+def shard_of(parts: Sequence[range], shard: tuple[int, int]) -> list[int]:
+    """Indices of the parts of shard i of n (counted from 1): each part in one shard, even to one part."""
+    number, of = shard
+    return list(range(len(parts)))[number - 1 :: of]

@@ -42,6 +42,8 @@ _OPTIONS = [
     click.option("--strict", is_flag=True, help="Exit with an error when any row is masked."),
     click.option("--time-limit", type=click.FloatRange(1), default=1800.0, show_default=True,
                  help="Seconds after which decoding a file is given up."),
+    click.option("--part-size", type=click.IntRange(1), default=64, show_default=True,
+                 help="Utterances that are finished, and written, together."),
     click.option("--log-json", is_flag=True, help="Progress as JSON lines on standard error."),
     click.option("--workers", type=click.IntRange(min=0), default=0, help="Processes that decode.  [default: one a core]"),
 ]  # fmt: skip

@@ -32,6 +32,7 @@ class Options:
     workers: int = 0
     time_limit: float = 1800.0
     log_json: bool = False
+    part_size: int = 64
 
 
 @dataclass(frozen=True)

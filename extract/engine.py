@@ -34,8 +34,8 @@ from toolkit.manifest import Manifest, read_manifest, write_manifest
 from toolkit.progress import Stages
 from toolkit.store import FeatureStore, StoreWriter
 
-# Utterances in a part: enough to fill batches, few enough that a kill loses little.
-MEDIA_PART, TEXT_PART = 64, 512
+# A part of texts is larger than a part of media: texts of like length must meet to be batched, and cost less.
+TEXT_PARTS = 8
 
 
 @dataclass
@@ -120,7 +120,7 @@ def extract(
     stages = {"load": time.perf_counter() - began}
     root = parts_root(out)
     corpus = corpus_fingerprint(manifest)
-    jobs = [job for encoder in encoders.all() if (job := _job(manifest, out, root, encoder, corpus, shard, notify))]
+    jobs = [job for encoder in encoders.all() if (job := _job(manifest, out, root, encoder, corpus, shard, options, notify))]
     if not jobs:
         notify(f"{out}: has all of it already; nothing to do")
         return _summary(out, began, stages)
@@ -258,9 +258,9 @@ class _Assembly:
             yield rows.first, rows.values, rows.reasons, rows.details
 
 
-def _job(manifest, out: Path, root: Path, encoder, corpus: str, shard, notify) -> Job | None:
+def _job(manifest, out: Path, root: Path, encoder, corpus: str, shard, options: Options, notify) -> Job | None:
     """What is to be done for an encoder, or None where the store at `out` has it."""
-    parts = divide(manifest, TEXT_PART if encoder.modality == "text" else MEDIA_PART)
+    parts = divide(manifest, options.part_size * (TEXT_PARTS if encoder.modality == "text" else 1))
     name = encoder.name.replace("/", "--")
     made = {
         "modality": encoder.modality, "name": encoder.name, "dim": encoder.dim, "corpus": corpus,
@@ -336,7 +336,7 @@ def _watch(jobs: list[Job], manifest, encoders, options: Options, stop, progress
     limit = options.time_limit + 60  # ffmpeg is stopped first, which is an input's defect; this stops a hanging library
     for (index, task, _), found in run_tasks(
         tasks(), process, workers, preload="extract.worker", set_up=set_up, time_limit=limit, weight=_utterances,
-        most_weight=2 * MEDIA_PART,
+        most_weight=2 * options.part_size,
     ):  # fmt: skip
         part = open_parts[index]
         if isinstance(found, Fault):

@@ -60,3 +60,26 @@ def store_path(tmp_path, utterances) -> Path:
         )  # fmt: skip
         w.add_feature("text", "org/name", rng.normal(size=(n, 8)), np.ones(n, bool), [""] * n)
     return path
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory):
+    """A small demo corpus in which every kind of defect that a real download has was planted."""
+    from toolkit.demo.clips import write_clip
+    from toolkit.demo.corpus import make_corpus
+
+    root = tmp_path_factory.mktemp("raw") / "raw"
+    make_corpus(root, seed=3, train=2, dev=1, test=1)
+    clips = root / "train_splits"
+    first = clips / "dia0_utt0.mp4"
+    first.write_bytes(first.read_bytes()[:4000])
+    (clips / "dia0_utt1.mp4").unlink()
+    grey = [np.full((240, 320, 3), 120, np.uint8)] * 15
+    black = [np.zeros((240, 320, 3), np.uint8)] * 15
+    tone = (0.3 * np.sin(np.arange(48000) / 30)).astype(np.float32)
+    write_clip(clips / "dia0_utt2.mp4", grey, None)
+    write_clip(clips / "dia0_utt3.mp4", black, np.zeros(48000, np.float32))
+    write_clip(clips / "dia0_utt4.mp4", None, tone)
+    (clips / "dia1_utt0.mp4").write_bytes(b"")
+    (clips / "._dia1_utt1.mp4").write_bytes(b"\0" * 64)
+    return root

@@ -1,0 +1,232 @@
+"""No finished work is lost: kills, interruptions, dead and hanging workers, full disks, shards, added features."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from extract.engine import parts_root
+from extract.parts import divide, shard_of
+from extract.pool import Fault, run_tasks
+from toolkit.manifest import Manifest, Utterance
+from toolkit.store import FeatureStore
+
+SMALL = ["--audio-set", "eGeMAPSv02", "--visual-model", "denseface", "--visual-weights", "random", "--face-detector", "haar",
+         "--part-size", "3", "--workers", "2"]  # fmt: skip
+
+
+def command(raw, out, text_encoder, *more) -> list[str]:
+    return [str(a) for a in (sys.executable, "-m", "toolkit.cli", "extract", "meld", raw, "--out", out, "--text-model", text_encoder,
+                             *SMALL, *more)]  # fmt: skip
+
+
+def run(*arguments, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(*arguments, capture_output=True, text=True, timeout=300, **options)
+
+
+def content(path) -> str:
+    with FeatureStore.open(path) as store:
+        store.verify()
+        return store.content_hash
+
+
+@pytest.fixture(scope="module")
+def undisturbed(raw, text_encoder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed") / "s.h5"
+    began = time.perf_counter()
+    done = run(command(raw, out, text_encoder))
+    assert done.returncode == 0, done.stderr
+    return content(out), time.perf_counter() - began
+
+
+# The full count takes minutes; set ERC_KILLS=20 for it.
+KILLS = int(os.environ.get("ERC_KILLS", "6"))
+
+
+def test_kills(raw, text_encoder, tmp_path, undisturbed):
+    """SIGKILL at random moments, to the whole process group; the store that comes out in the end is the undisturbed one."""
+    expected, seconds = undisturbed
+    out, rng, kills, resumed = tmp_path / "s.h5", random.Random(1), 0, False
+    while kills < KILLS:
+        process = subprocess.Popen(
+            command(raw, out, text_encoder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        # Late kills finish parts, early ones hit the loading and the first writes; the last stage is killed too.
+        time.sleep(rng.uniform(0.2, 1.1) * seconds)
+        os.killpg(process.pid, signal.SIGKILL)
+        output = process.communicate()[0]
+        kills += 1
+        resumed |= "resuming" in output
+        if out.exists():
+            assert content(out) == expected
+            out.unlink()
+    done = run(command(raw, out, text_encoder))
+    assert done.returncode == 0, done.stderr
+    assert content(out) == expected and resumed
+    assert not parts_root(out).exists() and [p.name for p in tmp_path.iterdir() if not p.name.endswith(".tmp")] == ["s.h5"]
+
+
+def test_ctrl_c_finishes_the_part_and_says_how_to_resume(raw, text_encoder, tmp_path, undisturbed):
+    out = tmp_path / "s.h5"
+    process = subprocess.Popen(
+        command(raw, out, text_encoder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    folder = parts_root(out) / "audio--eGeMAPSv02"
+    while not list(folder.glob("*.npz")) and process.poll() is None:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1 and "run the same command again" in errors and "Traceback" not in errors
+    assert list(folder.glob("*.npz")) and not out.exists()
+    done = run(command(raw, out, text_encoder))
+    assert "resuming" in done.stdout and content(out) == undisturbed[0]
+
+
+def test_shards_join_to_the_same_store(raw, text_encoder, tmp_path, undisturbed):
+    """On one machine's folder, or on two machines' folders."""
+    for k in (1, 2):
+        assert run(command(raw, tmp_path / "one.h5", text_encoder, "--shard", f"{k}/2")).returncode == 0
+        assert run(command(raw, tmp_path / f"machine{k}.h5", text_encoder, "--shard", f"{k}/2")).returncode == 0
+    merge = [sys.executable, "-m", "toolkit.cli", "merge"]
+    assert run([*merge, str(tmp_path / "one.h5")]).returncode == 0
+    folders = [str(parts_root(tmp_path / f"machine{k}.h5")) for k in (1, 2)]
+    half = run([*merge, str(tmp_path / "two.h5"), folders[0]])
+    assert half.returncode == 1 and "parts are missing" in half.stderr
+    assert run([*merge, str(tmp_path / "two.h5"), *folders]).returncode == 0
+    assert content(tmp_path / "one.h5") == content(tmp_path / "two.h5") == undisturbed[0]
+
+
+def test_other_options_never_mix(raw, text_encoder, tmp_path):
+    out = tmp_path / "s.h5"
+    assert run(command(raw, out, text_encoder, "--shard", "1/2")).returncode == 0
+    refused = run(command(raw, out, text_encoder, "--fps", "2"))
+    assert refused.returncode == 1 and "frames_per_second 5.0, now 2.0" in refused.stderr and len(refused.stderr.splitlines()) == 1
+    refused = run(command(raw, out, text_encoder, "--pooling", "cls"))
+    assert '"mean", now "cls"' in refused.stderr
+
+
+def test_a_second_feature_set_is_added(raw, text_encoder, tmp_path, undisturbed):
+    """Only what is new is computed, and the old is kept to the bit; asking again computes nothing."""
+    out = tmp_path / "s.h5"
+    assert run(command(raw, out, text_encoder)).returncode == 0
+    with FeatureStore.open(out) as store:
+        before = store.feature("visual/denseface").values()
+    added = run(command(raw, out, text_encoder, "--audio-set", "GeMAPSv01b"))
+    assert added.returncode == 0 and "visual/denseface: is in" in added.stdout
+    with FeatureStore.open(out) as store:
+        assert {"audio/eGeMAPSv02", "audio/GeMAPSv01b"} < set(store.feature_names())
+        assert (store.feature("visual/denseface").values() == before).all()
+        store.verify()
+    again = run(command(raw, out, text_encoder))
+    assert again.returncode == 0 and "nothing to do" in again.stdout
+    other = run(command(raw, out, text_encoder, "--fps", "2"))
+    assert other.returncode == 1 and "visual/denseface made with parameters.frames_per_second 5.0, now 2.0" in other.stderr
+
+
+def test_a_full_disk_is_one_line(raw, text_encoder, tmp_path, undisturbed):
+    out = tmp_path / "s.h5"
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (11_000, 11_000))
+
+    full = run(command(raw, out, text_encoder), preexec_fn=limit)
+    assert full.returncode == 1 and "free space" in full.stderr and len(full.stderr.splitlines()) == 1, full.stderr
+    assert run(command(raw, out, text_encoder)).returncode == 0 and content(out) == undisturbed[0]
+
+
+def test_a_damaged_part_is_named(raw, text_encoder, tmp_path):
+    out = tmp_path / "s.h5"
+    assert run(command(raw, out, text_encoder, "--shard", "1/1")).returncode == 0
+    part = next((parts_root(out) / "audio--eGeMAPSv02").glob("*.npz"))
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 255
+    part.write_bytes(data)
+    done = run([sys.executable, "-m", "toolkit.cli", "merge", str(out)])
+    assert done.returncode == 1 and part.name in done.stderr and "run the same command again" in done.stderr
+    part.unlink()
+    assert run(command(raw, out, text_encoder)).returncode == 0
+
+
+def test_log_json(raw, text_encoder, tmp_path):
+    done = run(command(raw, tmp_path / "s.h5", text_encoder, "--log-json"))
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    assert {e["stage"] for e in events if e["event"] == "progress"} == {"text", "media"} and events[-1]["done"] == events[-1]["total"]
+
+
+# Workers that go wrong. These functions run in worker processes.
+
+
+def nothing() -> None:
+    pass
+
+
+def behave(task: str) -> str:
+    if task == "raise":
+        raise ValueError("bad weather")
+    if task == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task == "hang":
+        while True:  # as a library's C code would: no Python signal handler gets through an ignored alarm
+            time.sleep(1)
+    return task.upper()
+
+
+def test_bad_workers_take_nobody_with_them():
+    tasks = ["a", "die", "b", "raise", "c", "hang", "d", "die", "e"]
+    began = time.perf_counter()
+    results = list(run_tasks(tasks, behave, 2, preload="extract.pool", set_up=nothing, time_limit=2))
+    assert sorted(task for task, _ in results) == sorted(tasks)
+    for task, result in results:
+        if len(task) == 1:
+            assert result == task.upper()
+        else:
+            assert isinstance(result, Fault) and ("bad weather" in result.what or "died" in result.what)
+    assert time.perf_counter() - began < 60
+
+
+def test_a_fault_names_the_utterance_and_keeps_the_rest(raw, text_encoder, tmp_path, monkeypatch):
+    """A worker that dies on one clip: exit status 3, all other parts kept, and the next run completes the store."""
+    script = tmp_path / "faulty.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        "import extract.worker\n"
+        "import extract.engine\n"
+        "def process(job):\n"
+        "    if job[1] is not None and job[1].path.name == 'dia1_utt2.mp4':\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return extract.worker.process(job)\n"
+        "extract.engine.process = process\n"
+        "if __name__ == '__main__':\n"
+        "    from toolkit.cli import main\n"
+        "    main()\n"
+    )
+    arguments = command(raw, tmp_path / "s.h5", text_encoder)
+    faulty = run([sys.executable, str(script), *arguments[3:]])
+    assert faulty.returncode == 3 and "train_dia1_utt2" in faulty.stderr and "died" in faulty.stderr, faulty.stderr
+    assert not (tmp_path / "s.h5").exists()
+    done = run(arguments)
+    assert done.returncode == 0 and "resuming" in done.stdout
+
+
+def corpus(files: list[str]) -> Manifest:
+    us = [Utterance(str(i), "d", i, "A", "t", None, "train", media=f) for i, f in enumerate(files)]
+    return Manifest("x", [], None, us)
+
+
+def test_parts_cover_every_row_once_and_keep_files_together():
+    manifest = corpus([f"{i}.mp4" for i in range(10)] + ["long.mp4"] * 7 + [f"{i}.mp4" for i in range(20, 30)])
+    parts = divide(manifest, 4)
+    assert [row for part in parts for row in part] == list(range(27))
+    assert any(set(range(10, 17)) <= set(part) for part in parts)
+    assert max(map(len, divide(corpus(["one.mp4"] * 1000), 4))) == 16
+    for n in (1, 2, 3, 5):
+        shares = [shard_of(parts, (i, n)) for i in range(1, n + 1)]
+        assert sorted(sum(shares, [])) == list(range(len(parts))) and max(map(len, shares)) - min(map(len, shares)) <= 1

@@ -123,7 +123,7 @@ def merge_command(store: Path, parts: tuple[Path, ...]) -> None:
 
     PARTS are the folders that the shards wrote, STORE.parts if none is given. They are removed once STORE is complete.
     """
-    from extract.engine import assemble, parts_root
+    from extract.assembly import assemble, parts_root
     from toolkit.store import FeatureStore
 
     assemble(store, list(parts) or [parts_root(store)], shlex.join(["erc-toolkit", *sys.argv[1:]]))

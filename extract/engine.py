@@ -9,7 +9,6 @@ follows one utterance through.
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import threading
 import time
@@ -22,17 +21,16 @@ from pathlib import Path
 
 import numpy as np
 
+from extract.assembly import assemble, parts_root
 from extract.encoders import Encoders, Options
-from extract.parts import (
-    UNDONE, PartsFolder, Rows, corpus_fingerprint, difference, divide, empty_rows, fingerprint, shard_of,
-)  # fmt: skip
+from extract.parts import PartsFolder, Rows, corpus_fingerprint, difference, divide, empty_rows, fingerprint, shard_of
 from extract.pool import Fault, core_count, run_tasks
 from extract.worker import Found, Span, Task, Wanted, process, set_up
 from toolkit.errors import FaultError, UserError
 from toolkit.files import write_atomically
-from toolkit.manifest import Manifest, read_manifest, write_manifest
+from toolkit.manifest import Manifest, write_manifest
 from toolkit.progress import Stages
-from toolkit.store import FeatureStore, StoreWriter
+from toolkit.store import FeatureStore
 
 # A part of texts is larger than a part of media: texts of like length must meet to be batched, and cost less.
 TEXT_PARTS = 8
@@ -83,11 +81,6 @@ DETAILS = {
     "visual": {"frames": np.int32, "faces": np.int32},
     "text": {"tokens": np.int32, "tokens_cut": np.int32},
 }
-
-
-def parts_root(out: Path) -> Path:
-    """Where a run keeps its finished parts: beside the store."""
-    return out.with_name(out.name + ".parts")
 
 
 def extract(
@@ -165,97 +158,6 @@ def extract(
     assemble(out, [root], command)
     stages["store"] = time.perf_counter() - before
     return _summary(out, began, stages)
-
-
-def assemble(out: Path, roots: list[Path], command: str = "") -> None:
-    """Joins finished parts into a store and removes them. The store keeps the features that it has.
-
-    Args:
-        out: the store.
-        roots: folders of parts; together they must hold every part of every feature.
-        command: the command line, for the record.
-
-    Raises:
-        UserError: parts that are missing, damaged, or of different options; a feature without a single present row.
-    """
-    roots = [root for root in roots if root.is_dir()]
-    if not roots:
-        raise UserError(f"{parts_root(out)}: no such folder of parts; run erc-toolkit extract --shard first")
-    manifest = read_manifest(roots[0] / "manifest.jsonl")
-    names = sorted({folder.name for root in roots for folder in root.iterdir() if (folder / "feature.json").exists()})
-    if not names:
-        raise UserError(f"{roots[0]}: holds no finished part")
-    readers = {name: _Assembly(name, [r / name for r in roots if (r / name / "feature.json").exists()]) for name in names}
-    corpus = corpus_fingerprint(manifest)
-    for reader in readers.values():
-        reader.check(len(manifest.utterances), corpus)
-    old = FeatureStore.open(out) if out.exists() else None
-    try:
-        with StoreWriter(
-            out, corpus=manifest.corpus, labels=manifest.labels, utterances=manifest.utterances,
-            command=command if old is None else f"{old.attrs['command']} && {command}",
-            attrs={"notes": json.dumps(manifest.notes, ensure_ascii=False), "corpus_fingerprint": corpus},
-        ) as writer:  # fmt: skip
-            for name in old.feature_names() if old is not None else ():
-                if name.replace("/", "--", 1) not in readers:
-                    writer.copy_feature(old.feature(name))
-            for name, reader in readers.items():
-                made = reader.made
-                writer.add_feature_parts(
-                    made["modality"], made["name"], made["dim"], reader.parts(),
-                    attrs={**made["provenance"], "fingerprint": fingerprint(made)}, dimension_names=reader.dimension_names(),
-                )  # fmt: skip
-                if reader.present == 0:
-                    most = reader.reasons.most_common(1)[0]
-                    reader.discard()
-                    raise UserError(
-                        f"no utterance has {name.replace('--', '/', 1)}: {most[1]} times {most[0]!r}; nothing was written to {out}"
-                    )
-    finally:
-        if old is not None:
-            old.close()
-    for root in roots:
-        shutil.rmtree(root)
-
-
-class _Assembly:
-    """The parts of one feature, wherever they lie."""
-
-    def __init__(self, name: str, folders: list[Path]):
-        made = [json.loads((folder / "feature.json").read_text(encoding="utf-8")) for folder in folders]
-        for other, folder in zip(made, folders):
-            if other != made[0]:
-                raise UserError(f"{folder}: was made with {difference(other, made[0])} in {folders[0]}; they cannot be joined")
-        self.name, self.made = name, made[0]
-        self._folders = [PartsFolder(folder, self.made) for folder in folders]
-        self.present, self.reasons = 0, Counter()
-
-    def check(self, rows: int, corpus: str) -> None:
-        if self.made["corpus"] != corpus:
-            raise UserError(f"{self._folders[0].folder}: was made from another manifest than the one beside it")
-        missing = [i for i in range(len(self.made["parts"])) if not any(f.has(i) for f in self._folders)]
-        if missing:
-            raise UserError(
-                f"{self.name}: {len(missing)} of {len(self.made['parts'])} parts are missing (the first is part {missing[0]}); "
-                "finish every shard before merging"
-            )
-
-    def discard(self) -> None:
-        """Removes the parts, which are worth nothing: whatever was amiss, the next run shall look again."""
-        for folder in self._folders:
-            shutil.rmtree(folder.folder)
-            if not any(path.is_dir() for path in folder.folder.parent.iterdir()):
-                shutil.rmtree(folder.folder.parent)
-
-    def dimension_names(self) -> list[str]:
-        return json.loads((self._folders[0].folder / "names.json").read_text(encoding="utf-8"))
-
-    def parts(self) -> Iterator[tuple[int, np.ndarray, list[str], dict[str, np.ndarray]]]:
-        for i in range(len(self.made["parts"])):
-            rows = next(f for f in self._folders if f.has(i)).read(i)
-            self.present += int(rows.present.sum())
-            self.reasons.update(reason for reason in rows.reasons if reason)
-            yield rows.first, rows.values, rows.reasons, rows.details
 
 
 def _job(manifest, out: Path, root: Path, encoder, corpus: str, shard, options: Options, notify) -> Job | None:

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from extract.engine import parts_root
+from extract.assembly import parts_root
 from extract.parts import divide, shard_of
 from extract.pool import Fault, run_tasks
 from toolkit.manifest import Manifest, Utterance

@@ -81,12 +81,12 @@ def test_the_same_seed_gives_the_same_bytes(made, tmp_path):
 def test_a_finished_corpus_is_kept_and_an_unfinished_one_made_again(made):
     clip = next(made.root.rglob("*.mp4"))
     before, when = digest(made.root), clip.stat().st_mtime_ns
-    make_corpus(made.root, seed=5, train=1, dev=1, test=1)
+    assert not make_corpus(made.root, seed=5, train=1, dev=1, test=1).new
     assert clip.stat().st_mtime_ns == when
     marker = made.root / "demo.json"
     marker.write_text(marker.read_text().replace('"finished": true', '"finished": false'))
     clip.unlink()
-    make_corpus(made.root, seed=5, train=1, dev=1, test=1)
+    assert make_corpus(made.root, seed=5, train=1, dev=1, test=1).new
     assert digest(made.root) == before
 
 

@@ -39,6 +39,9 @@ def demo_command(ctx: click.Context, folder: Path, seed: int, device: str) -> No
     with progress_bar("clips", None) as bar:
         corpus = make_corpus(raw, seed=seed, progress=bar.at)
     click.echo(f"  {sum(corpus.clips.values())} clips, {corpus.seconds:.0f} s of video and voice in {raw}")
+    if corpus.new:  # features of an earlier corpus would be in the way
+        store.unlink(missing_ok=True)
+        shutil.rmtree(store.with_name(store.name + ".parts"), ignore_errors=True)
     finish("corpus")
     click.echo("Making a small, untrained text encoder; the face encoder is untrained too. Real corpora need real ones.")
     make_text_encoder(encoder, _transcripts(raw), seed)

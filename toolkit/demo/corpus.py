@@ -39,11 +39,12 @@ _MELD_SPLIT = {"train": "train", "dev": "val", "test": "test"}
 
 @dataclass(frozen=True)
 class DemoCorpus:
-    """What was made: its folder, clips in each split ("train", "dev", "test"), and seconds of media."""
+    """What was made: its folder, clips in each split ("train", "dev", "test"), seconds of media, and whether it was new."""
 
     root: Path
     clips: dict[str, int]
     seconds: float
+    new: bool
 
 
 def make_corpus(
@@ -67,9 +68,9 @@ def make_corpus(
     wanted = {"made_by": "erc-toolkit demo", "version": VERSION, "seed": seed, "dialogues": sizes}
     lines = [line for split in sizes for d in range(sizes[split]) for line in write_dialogue(seed, split, d)]
     clips = {split: sum(line.split == split for line in lines) for split in sizes}
-    made = DemoCorpus(root, clips, sum(line.seconds for line in lines))
     marker = root / "demo.json"
-    if _marker(marker) == {**wanted, "finished": True}:
+    made = DemoCorpus(root, clips, sum(line.seconds for line in lines), _marker(marker) != {**wanted, "finished": True})
+    if not made.new:
         return made
     if root.exists() and any(root.iterdir()) and _marker(marker).get("made_by") != wanted["made_by"]:
         raise UserError(f"{root}: is not empty and not a demo corpus; name another folder")

@@ -12,6 +12,7 @@ import numpy as np
 
 from extract.parts import PartsFolder, corpus_fingerprint, difference, fingerprint
 from toolkit.errors import UserError
+from toolkit.files import require_space
 from toolkit.manifest import read_manifest
 from toolkit.store import FeatureStore, StoreWriter
 
@@ -30,6 +31,7 @@ def assemble(out: Path, roots: list[Path], command: str = "") -> None:
         command: the command line, for the record.
 
     Raises:
+        OSError: the disk cannot hold the store.
         UserError: parts that are missing, damaged, or of different options; a feature without a single present row.
     """
     roots = [root for root in roots if root.is_dir()]
@@ -44,7 +46,10 @@ def assemble(out: Path, roots: list[Path], command: str = "") -> None:
     for reader in readers.values():
         reader.check(len(manifest.utterances), corpus)
     old = FeatureStore.open(out) if out.exists() else None
+    matrices = sum(4 * reader.made["dim"] * len(manifest.utterances) for reader in readers.values())
     try:
+        # HDF5 does not survive a failing write, so the disk is asked first.
+        require_space(out, int(1.1 * matrices) + (out.stat().st_size if old else 0) + (roots[0] / "manifest.jsonl").stat().st_size)
         with StoreWriter(
             out, corpus=manifest.corpus, labels=manifest.labels, utterances=manifest.utterances,
             command=command if old is None else f"{old.attrs['command']} && {command}",

@@ -132,8 +132,7 @@ def extract(
                 faults = _watch(media, manifest, encoders, options, stop, progress, stages)
         except OSError as error:
             stop.set()
-            raise UserError(f"{root}: cannot be written ({error.strerror or error}); free space or choose another --out, "
-                            "then run the same command again to resume") from None  # fmt: skip
+            raise _unwritable(root, error) from None
         except BaseException:
             stop.set()  # the text thread would otherwise read on to its end
             raise
@@ -141,8 +140,7 @@ def extract(
             try:
                 reading.result()
             except OSError as error:
-                raise UserError(f"{root}: cannot be written ({error.strerror or error}); free space or choose another "
-                                "--out, then run the same command again to resume") from None  # fmt: skip
+                raise _unwritable(root, error) from None
     if faults:
         raise FaultError(
             f"{len(faults)} utterances could not be done, though nothing is known to be wrong with them: "
@@ -155,9 +153,19 @@ def extract(
         notify(f"shard {shard[0]}/{shard[1]} is done: {root}; join the shards with erc-toolkit merge {out}")
         return Summary(len(manifest.utterances), _dialogues(manifest), time.perf_counter() - began, stages, 0.0, {}, None)
     before = time.perf_counter()
-    assemble(out, [root], command)
+    try:
+        assemble(out, [root], command)
+    except OSError as error:
+        raise _unwritable(out, error) from None
     stages["store"] = time.perf_counter() - before
     return _summary(out, began, stages)
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    reason = error.strerror or str(error).splitlines()[0]
+    return UserError(
+        f"{path}: cannot be written ({reason}); free space or choose another --out, then run the same command again to resume"
+    )
 
 
 def _job(manifest, out: Path, root: Path, encoder, corpus: str, shard, options: Options, notify) -> Job | None:

@@ -32,6 +32,21 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def require_space(path: Path, size: int) -> None:
+    """Makes sure that `size` bytes can be written beside `path` now: libraries in C may crash where a disk is full.
+
+    Raises:
+        OSError: they cannot.
+    """
+    probe = path.with_name(f".{path.name}.{os.getpid()}.space")
+    try:
+        with open(probe, "wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, max(1, size))
+    finally:
+        probe.unlink(missing_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Makes a rename in `folder` last through a power loss, where the system can."""
     try:

@@ -342,7 +342,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     try:
         write_atomically(path, data)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+        raise UserError(f"{path}: cannot be written ({error.strerror}); free space or choose another place") from None
 
 
 def _relative_root(root: Path, folder: Path) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 from test_train_support import DIMS, TINY, random_batch, tiny_model
 
-from train.config import load_config
+from train.config import Config, load_config
 from train.evaluation import build_model
+from train.layers import diff_graph_attention, encoder, graph, modality_dropout
 from train.layers.diff_graph_attention import DiffRGCN
 from train.layers.graph import speaker_graphs
 from train.layers.modality_dropout import drop_modalities, dropout_ratios, precision_times_recall
@@ -149,16 +151,26 @@ def test_gradient_of_a_modality_s_loss_is_a_fifth_or_a_tenth_of_it(variant, fact
 def test_dropout_of_the_paper_s_block_is_on_the_concatenated_heads_alone():
     torch.manual_seed(0)
     x = torch.randn(1, 6, 4)
-    graph = speaker_graphs(torch.tensor([[0, 1, 0, 0, 1, 1]]), torch.ones(1, 6, dtype=torch.bool), 3)[0]
+    inter = speaker_graphs(torch.tensor([[0, 1, 0, 0, 1, 1]]), torch.ones(1, 6, dtype=torch.bool), 3)[0]
     calls = []
     for everywhere in (True, False):
         block = DiffRGCN(4, dropout=0.5, dropout_everywhere=everywhere).train()
         block.heads[0].register_forward_pre_hook(lambda module, args: calls.append(args[0]))
         block.dropout.register_forward_hook(lambda module, args, out: calls.append(out))
-        block(x, graph)
+        block(x, inter)
         assert all(head.dropout == (0.5 if everywhere else 0.0) for head in (*block.heads, block.output))
     assert (calls[0] == 0).any() and torch.equal(calls[2], x)
     assert (calls[1] == 0).any() and (calls[3] == 0).any()
+
+
+@pytest.mark.parametrize("variant, inner", [("released", 0.3), ("paper", 0.0)])
+def test_every_block_of_the_model_has_the_dropout_of_its_variant(variant, inner):
+    model = tiny_model(config=dataclasses.replace(TINY, variant=variant, graph_dropout=0.3))
+    blocks = [block for stream in model.streams.values() for block in (stream.inter, stream.intra)]
+    assert len(blocks) == 6
+    for block in blocks:
+        assert (block.input_dropout.p, block.dropout.p) == (inner, 0.3)
+        assert [head.dropout for head in (*block.heads, block.output)] == [inner] * 3
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -198,6 +210,26 @@ def test_every_dropped_draw_is_scaled_by_the_expectation(modalities, dialogues, 
         for b in range(dialogues):  # equations 25 and 26
             expected = 1 / (1 - sum(ratios.tolist()) / modalities) if dropped.kept[m, b] else 0
             assert dropped.factor[m, b].item() == pytest.approx(expected)
+
+
+def test_the_walk_through_the_model_names_only_what_exists():
+    text = (Path(__file__).parents[1] / "docs" / "model.md").read_text(encoding="utf-8")
+    words = set(re.findall(r"`([\w./]+)`", text))
+    for path in (w for w in words if "/" in w):
+        assert (Path(__file__).parents[1] / path).exists(), path
+    modules = [amb_dsgdn, graph, encoder, diff_graph_attention, modality_dropout]
+    names = {n for m in modules for n in vars(m)} | {f.name for f in dataclasses.fields(Switches)} | set(VARIANTS)
+    settings_ = Config().as_dict()
+    for word in (w for w in words if "/" not in w):
+        first, _, rest = word.partition(".")
+        if first in settings_:
+            assert rest in settings_[first], word
+        else:
+            assert first in names, word
+            owner = next((vars(m)[first] for m in modules if first in vars(m)), None)
+            assert not rest or hasattr(owner, rest) or rest in owner.__annotations__, word
+    for field in dataclasses.fields(Switches):
+        assert f"`{field.name}`" in text
 
 
 def test_variants_differ_in_every_switch():

@@ -2,8 +2,8 @@
 
 `data/amb_dsgdn.npz` holds two cases, one with IEMOCAP's two speakers and class weights, one with MELD's nine speakers
 and none: random features of four or five dialogues, every weight (in the order of our sorted parameter names), the
-graphs, and what came out in evaluation, in training with all dropout rates at 0, and in training with a recorded draw of
-modality dropout. The code ran in float64 throughout; weights and gradients are stored in float32.
+graphs, and what came out in evaluation, in training with all dropout rates at 0, and in training with a recorded draw
+of modality dropout. The code ran in float64 throughout; weights and gradients are stored in float32.
 """
 
 from pathlib import Path
@@ -34,8 +34,8 @@ def build(case):
     """Our model with the authors' weights, in float64, and the batch."""
     features = {m: case[f"features/{m}"].double() for m in MODALITIES}
     config = ModelConfig(
-        hidden=int(case["hidden"]), heads=int(case["heads"]), window=int(case["window"]), dropout=0.0, graph_dropout=0.0,
-        q_base=0.3, lam=0.9, p_exe=1.0, warm_up=1,
+        hidden=int(case["hidden"]), heads=int(case["heads"]), window=int(case["window"]), dropout=0.0,
+        graph_dropout=0.0, q_base=0.3, lam=0.9, p_exe=1.0, warm_up=1,
     )  # fmt: skip
     dims = {m: x.shape[-1] for m, x in features.items()}
     counts = torch.ones(len(case["class_weights"]))
@@ -65,7 +65,7 @@ def check_loss_and_gradients(case, name, model, output, batch):
     chunks = case[f"{name}/gradients"].double().split([p.numel() for p in parameters.values()])
     for (parameter_name, parameter), expected in zip(parameters.items(), chunks, strict=True):
         torch.testing.assert_close(
-            parameter.grad, expected.view_as(parameter), **TOLERANCE, msg=lambda text: f"{parameter_name}: {text}"
+            parameter.grad, expected.view_as(parameter), **TOLERANCE, msg=lambda text, n=parameter_name: f"{n}: {text}"
         )
 
 

@@ -34,7 +34,7 @@ def count(module):
     "recipe, dims, speakers, classes, released",
     [("iemocap", (1024, 1582, 342), 2, 6, 13_133_234), ("meld", (1024, 300, 342), 9, 7, 12_481_973)],
 )
-def test_paper_lacks_the_gates_and_the_norms_of_its_eighteen_attention_layers(recipe, dims, speakers, classes, released):
+def test_paper_lacks_the_gates_and_the_norms_of_eighteen_attention_layers(recipe, dims, speakers, classes, released):
     dims = dict(zip(("text", "audio", "visual"), dims))
     paper, default = (
         build_model(load_config(recipe, changes), dims, speakers, np.ones(classes, int))
@@ -114,7 +114,8 @@ def test_dropout_ratios_equal_the_loops_whatever_the_switches(performance, clipp
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_model_balances_with_the_metric_and_ratios_of_its_variant(variant):
-    model = tiny_model(config=dataclasses.replace(PAPER, variant=variant, dropout=0.0, graph_dropout=0.0), seed=3).train()
+    config = dataclasses.replace(PAPER, variant=variant, dropout=0.0, graph_dropout=0.0)
+    model = tiny_model(config=config, seed=3).train()
     batch = random_batch((9, 8, 7), seed=3)
     performance = []
     for modality, x in model.represent(batch).items():

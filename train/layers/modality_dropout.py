@@ -41,7 +41,7 @@ def precision_times_recall(predicted: Tensor, labels: Tensor, counted: Tensor, c
 
 def _counts(predicted: Tensor, labels: Tensor, counted: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
     """Correct predictions, labels and predictions of every class, [C] float32 each, among what is counted."""
-    # A product of indicators: unlike a bincount it needs no look at the data from the host. Counts are exact in float32.
+    # A product of indicators: unlike a bincount it needs no look at the data from the host. Counts are exact.
     index = torch.arange(classes, device=labels.device)
     is_label = ((labels[..., None] == index) & counted[..., None]).flatten(0, -2).float()
     is_predicted = (predicted[..., None] == index).flatten(0, -2).float()

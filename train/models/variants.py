@@ -1,7 +1,7 @@
 """The two forms of AMB-DSGDN, and every switch by which they differ.
 
-`released` does what the authors' public code does, `paper` what the equations of arXiv 2603.10043 say. What both leave to
-a recipe (window, epochs, warm-up, class weights) is a setting of its own and no switch.
+`released` does what the authors' public code does, `paper` what the equations of arXiv 2603.10043 say. What both leave
+to a recipe (window, epochs, warm-up, class weights) is a setting of its own and no switch.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ class Switches:
 
     Attributes:
         gates: a sigmoid gate ends the audio and the visual stream; no equation has it.
-        normalised_attention: LayerNorm, the factor 1 - lambda_init and GELU follow equation 17 in every attention layer,
+        normalised_attention: LayerNorm, the factor 1 - lambda_init and GELU follow equation 17 in each attention layer,
             and another GELU follows the output layer; no equation has them.
         dropout_everywhere: dropout also on a graph block's input and on attention weights; the paper speaks of it only
             between the concatenated heads and the output layer.
-        f1_balance: p_m is the ordinary support-weighted F1; equation 19 is a weighted mean of precision times recall.
-        clipped_ratios: the ReLU of the code works in place, so equation 23 averages max(r, 0) in place of r. A bug, kept
-            because the published figures were made with it.
+        f1_balance: p_m is the usual support-weighted F1; equation 19 is a weighted mean of precision times recall.
+        clipped_ratios: the ReLU of the code works in place, so equation 23 averages max(r, 0) in place of r. A bug,
+            kept because the published figures were made with it.
         guarded_ratios: a modality is dropped only if its mean ratio is above 0, and one that performs at zero is no
             yardstick; equations 20 to 24 have neither condition. With `clipped_ratios` the weakest modality is never
             dropped, which alone keeps the authors' code from crashing on dialogues that lost all modalities.

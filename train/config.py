@@ -53,6 +53,8 @@ class ModelConfig:
 
     Attributes:
         name: name in `train.models.MODELS`.
+        variant: "released" does what the authors' code does, "paper" what the equations say; `train.models.variants`
+            has the difference, switch by switch.
         hidden: channels of every modality's representation.
         heads: attention heads of the audio and visual encoders.
         window: how many utterances back and ahead the speaker graphs reach.
@@ -65,6 +67,7 @@ class ModelConfig:
     """
 
     name: str = "amb-dsgdn"
+    variant: str = _setting("released", choices=("released", "paper"))
     hidden: int = _setting(512, least=2)
     heads: int = _setting(8, least=1)
     window: int = _setting(20, least=0)

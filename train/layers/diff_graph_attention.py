@@ -25,15 +25,16 @@ class DiffGraphAttention(nn.Module):
     """One differential graph attention head, equations 9 to 17.
 
     Projected features are split into a positive and a negative half of k = d_out / 2 channels. Each half scores the
-    edges on its own; the weights are the difference of the two softmaxes. After the aggregation come LayerNorm, the
-    factor 1 - lambda_init and GELU, which the released code has and the paper does not mention.
+    edges on its own; the weights are the difference of the two softmaxes.
 
     Args:
         d_in, d_out: channels; `d_out` is even.
         dropout: probability on the attention weights.
+        normalised: whether LayerNorm, the factor 1 - lambda_init and GELU follow the aggregation, as in the released
+            code; the paper does not mention them.
     """
 
-    def __init__(self, d_in: int, d_out: int, dropout: float) -> None:
+    def __init__(self, d_in: int, d_out: int, dropout: float, normalised: bool = True) -> None:
         super().__init__()
         half = d_out // 2
         self.lambda_init = lambda_init()
@@ -47,7 +48,7 @@ class DiffGraphAttention(nn.Module):
         # Here the rows are the two exponentials of equation 13.
         self.lambda_left = nn.Parameter(torch.empty(2, half))
         self.lambda_right = nn.Parameter(torch.empty(2, half))
-        self.norm = nn.LayerNorm(d_out)
+        self.norm = nn.LayerNorm(d_out) if normalised else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -59,7 +60,8 @@ class DiffGraphAttention(nn.Module):
         nn.init.normal_(self.relation)
         for vector in (self.lambda_left, self.lambda_right):
             nn.init.normal_(vector, std=LAMBDA_STD)
-        self.norm.reset_parameters()
+        if self.norm is not None:
+            self.norm.reset_parameters()
 
     def coefficient(self) -> Tensor:
         """lambda, a scalar (equations 13 and 14)."""
@@ -79,10 +81,13 @@ class DiffGraphAttention(nn.Module):
 
     def forward(self, x: Tensor, graph: Graph) -> Tensor:
         """Node features [B, L, d_in] to [B, L, d_out]."""
-        projected = x @ self.weight
+        projected = x @ self.weight  # equation 9
         weights = F.dropout(self.attention(projected, graph), self.dropout, self.training)
-        # Values of both halves side by side (equation 16) are the projected features again.
-        return F.gelu((1 - self.lambda_init) * self.norm(weights @ projected))
+        # Values of both halves side by side (equations 11 and 16) are the projected features again.
+        aggregated = weights @ projected  # equation 17
+        if self.norm is None:
+            return aggregated
+        return F.gelu((1 - self.lambda_init) * self.norm(aggregated))
 
 
 class DiffRGCN(nn.Module):
@@ -93,20 +98,29 @@ class DiffRGCN(nn.Module):
     Args:
         size: channels in and out.
         heads: how many attention heads (2 in the released code, whatever its options say).
-        dropout: probability on input, concatenated heads and attention weights.
+        dropout: probability on the concatenated heads and, with `dropout_everywhere`, on input and attention weights.
+        normalised: of every attention layer, see `DiffGraphAttention`; with it a GELU follows the output layer.
+        dropout_everywhere: as in the released code.
     """
 
-    def __init__(self, size: int, heads: int = 2, dropout: float = 0.2) -> None:
+    def __init__(
+        self, size: int, heads: int = 2, dropout: float = 0.2, normalised: bool = True, dropout_everywhere: bool = True
+    ) -> None:
         super().__init__()
-        self.heads = nn.ModuleList(DiffGraphAttention(size, size, dropout) for _ in range(heads))
-        self.output = DiffGraphAttention(heads * size, size, dropout)
+        self.normalised = normalised
+        inner = dropout if dropout_everywhere else 0.0
+        self.heads = nn.ModuleList(DiffGraphAttention(size, size, inner, normalised) for _ in range(heads))
+        self.output = DiffGraphAttention(heads * size, size, inner, normalised)
+        self.input_dropout = nn.Dropout(inner)
         self.linear = nn.Linear(size, size)
         self.norm = nn.LayerNorm(size)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, graph: Graph) -> Tensor:
         """Node features [B, L, size] to the same shape."""
-        y = self.dropout(x)
-        y = self.dropout(torch.cat([head(y, graph) for head in self.heads], dim=-1))
-        y = self.linear(F.gelu(self.output(y, graph)))
-        return self.norm(x + y)
+        y = self.input_dropout(x)
+        y = self.dropout(torch.cat([head(y, graph) for head in self.heads], dim=-1))  # equation 18
+        y = self.output(y, graph)
+        if self.normalised:
+            y = F.gelu(y)
+        return self.norm(x + self.linear(y))

@@ -1,4 +1,4 @@
-"""Adaptive modality dropout (AMB-DSGDN, section 4.6) as the released code has it, without leaving the device."""
+"""Adaptive modality dropout (AMB-DSGDN, section 4.6; equations 19 to 27), without leaving the device."""
 
 from __future__ import annotations
 
@@ -21,37 +21,63 @@ def weighted_f1(predicted: Tensor, labels: Tensor, counted: Tensor, classes: int
     Returns:
         A float32 scalar in [0, 1]; 0 where nothing is counted.
     """
-    # A product of indicators: unlike a bincount it needs no look at the data from the host. Counts are exact in float32.
+    correct, support, chosen = _counts(predicted, labels, counted, classes)
+    f1 = 2 * correct / (support + chosen).clamp_min(1)
+    return (f1 * support).sum() / support.sum().clamp_min(1)
+
+
+def precision_times_recall(predicted: Tensor, labels: Tensor, counted: Tensor, classes: int) -> Tensor:
+    """Mean over classes of precision times recall, weighted by inverse frequency: p_m of equation 19.
+
+    The weight N / count is infinite for a class without a label in the batch; such classes are left out of both sums.
+    Arguments and result are those of `weighted_f1`.
+    """
+    correct, support, chosen = _counts(predicted, labels, counted, classes)
+    weight = torch.where(support > 0, 1 / support.clamp_min(1), 0)  # N cancels
+    product = correct / chosen.clamp_min(1) * (correct / support.clamp_min(1))
+    total = weight.sum()
+    return (weight * product).sum() / torch.where(total > 0, total, 1)
+
+
+def _counts(predicted: Tensor, labels: Tensor, counted: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Correct predictions, labels and predictions of every class, [C] float32 each, among what is counted."""
+    # A product of indicators: unlike a bincount it needs no look at the data from the host. Counts are exact.
     index = torch.arange(classes, device=labels.device)
     is_label = ((labels[..., None] == index) & counted[..., None]).flatten(0, -2).float()
     is_predicted = (predicted[..., None] == index).flatten(0, -2).float()
     confusion = is_label.T @ is_predicted
-    support, chosen = confusion.sum(1), confusion.sum(0)
-    f1 = 2 * confusion.diagonal() / (support + chosen).clamp_min(1)
-    return (f1 * support).sum() / support.sum().clamp_min(1)
+    return confusion.diagonal(), confusion.sum(1), confusion.sum(0)
 
 
-def dropout_ratios(performance: Tensor, base: float, scale: float) -> Tensor:
+def dropout_ratios(
+    performance: Tensor, base: float, scale: float, *, clipped: bool = True, guarded: bool = True
+) -> Tensor:
     """Probability of dropping each modality (equations 20 to 24).
 
-    As in the released code, and unlike equation 23, negative ratios are clipped before they are averaged, a modality
-    that performs (nearly) at zero is no yardstick, and a modality that outperforms none is never dropped: so no
-    dialogue loses its weakest modality.
-
     Args:
-        performance: [M] p_m, each modality's weighted F1.
+        performance: [M] p_m of every modality (equation 19), M of them; for `guarded=False` at least two.
         base: q_base.
         scale: lambda of equation 24.
+        clipped: equation 23 averages max(r, 0) in place of r, as in the released code.
+        guarded: as in the released code, a modality that performs (nearly) at zero is no yardstick, and one whose mean
+            ratio is not above 0 is never dropped. Both together never drop a dialogue's weakest modality.
 
     Returns:
         [M] q_m in [0, 1].
     """
-    ratio = (performance[:, None] / (performance[None, :] + EPSILON) - 1).clamp_min(0)  # [m, j]
-    others = ~torch.eye(len(performance), dtype=torch.bool, device=performance.device)
-    used = others & (performance >= EPSILON)[None, :]
-    weight = ratio.masked_fill(~used, -torch.inf).softmax(1).nan_to_num(0)  # NaN where there is no yardstick at all
-    mean = (weight * ratio).sum(1) / used.sum(1).clamp_min(1)
-    return torch.where(mean > 0, base * (1 + scale * mean), 0).clamp(0, 1)
+    ratio = performance[:, None] / (performance[None, :] + EPSILON) - 1  # equations 20 and 21, [m, j]
+    used = ~torch.eye(len(performance), dtype=torch.bool, device=performance.device)
+    if guarded:
+        used = used & (performance >= EPSILON)[None, :]
+    positive = ratio.clamp_min(0)
+    # Equation 22; NaN where there is no yardstick at all.
+    weight = positive.masked_fill(~used, -torch.inf).softmax(1).nan_to_num(0)
+    averaged = positive if clipped else ratio
+    mean = (weight * averaged).sum(1) / used.sum(1).clamp_min(1)  # equation 23
+    q = base * (1 + scale * mean)  # equation 24
+    if guarded:
+        q = torch.where(mean > 0, q, 0)
+    return q.clamp(0, 1)
 
 
 class Dropped(NamedTuple):
@@ -69,9 +95,10 @@ class Dropped(NamedTuple):
 
 
 def drop_modalities(ratios: Tensor, dialogues: int) -> Dropped:
-    """Draws which dialogue loses which modality (equations 25 and 26), one draw per dialogue and modality.
+    """Draws which dialogue loses which modality (equations 25 to 27), one draw per dialogue and modality.
 
-    All modalities are equally wide here, so theta is the mean of the ratios.
+    All modalities are equally wide here, so theta is the mean of the ratios. Ratios carry no gradient, so a plain
+    product with `factor` has the backward rule of equation 27.
     """
     draw = torch.rand(len(ratios), dialogues, device=ratios.device)
     kept = draw >= ratios[:, None]

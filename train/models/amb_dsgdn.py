@@ -1,8 +1,8 @@
-"""AMB-DSGDN (arXiv 2603.10043) in the form of its released code.
+"""AMB-DSGDN (arXiv 2603.10043), in the form of its released code or of its equations.
 
-Where paper and code differ this follows the code: audio and visual gates, LayerNorm and GELU in every attention head,
-lambda vectors with standard deviation 0.1, ordinary weighted F1 as the balance metric, clipped performance ratios, a
-weighted mean as the loss.
+`train.models.variants` names what differs; `docs/model.md` walks through the equations. In both forms lambda vectors
+start with standard deviation 0.1 (with variance 0.1 as written, their exponentials reach hundreds) and a loss is a mean
+over utterances (the sum of equation 32 would let the squares of equation 33 grow with the batch).
 
 Utterances may lack modalities. A feature that is absent is no neighbour and no attention key in its modality, and its
 logits, loss and balance metric leave it out; with every feature present all of this changes nothing.
@@ -22,7 +22,14 @@ from train.data import Batch
 from train.layers.diff_graph_attention import DiffRGCN
 from train.layers.encoder import TransformerEncoder
 from train.layers.graph import Graph, speaker_graphs
-from train.layers.modality_dropout import Dropped, drop_modalities, dropout_ratios, weighted_f1
+from train.layers.modality_dropout import (
+    Dropped,
+    drop_modalities,
+    dropout_ratios,
+    precision_times_recall,
+    weighted_f1,
+)
+from train.models.variants import VARIANTS
 
 TINY = 1e-12  # the prior of a class that training never saw; a sum of weights below it is an empty sum
 
@@ -48,7 +55,8 @@ class Output:
 class ModalityStream(nn.Module):
     """One modality from features to node representations: projection, encoder, two graph blocks, gate.
 
-    The text has neither encoder (so no positions and no speakers, equations 3 and 6) nor gate.
+    The text has neither encoder (so no positions and no speakers, equations 3 and 6) nor gate, and the variant "paper"
+    has no gates at all.
     """
 
     def __init__(self, config: ModelConfig, dim: int, sequential: bool) -> None:
@@ -56,9 +64,15 @@ class ModalityStream(nn.Module):
         size = config.hidden
         self.projection = nn.Linear(dim, size)
         self.encoder = TransformerEncoder(size, config.heads, config.dropout) if sequential else None
-        self.inter = DiffRGCN(size, config.graph_heads, config.graph_dropout)
-        self.intra = DiffRGCN(size, config.graph_heads, config.graph_dropout)
-        self.gate = nn.Linear(size, size) if sequential else None
+        switches = VARIANTS[config.variant]
+        self.inter, self.intra = (
+            DiffRGCN(
+                size, config.graph_heads, config.graph_dropout, switches.normalised_attention,
+                switches.dropout_everywhere,
+            )
+            for _ in range(2)
+        )  # fmt: skip
+        self.gate = nn.Linear(size, size) if sequential and switches.gates else None
 
     def forward(
         self, features: Tensor, present: Tensor, speaker: Tensor | None, inter: Graph, intra: Graph
@@ -96,6 +110,7 @@ class AMBDSGDN(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.config = config
+        self.switches = VARIANTS[config.variant]
         self.classes = len(class_counts)
         sequential = {m: m != "text" for m in dims}
         self.streams = nn.ModuleDict({m: ModalityStream(config, dim, sequential[m]) for m, dim in dims.items()})
@@ -140,13 +155,16 @@ class AMBDSGDN(nn.Module):
     def loss(self, output: Output, batch: Batch) -> Tensor:
         """Fused loss plus a tenth of each modality's squared loss (equation 33), a scalar.
 
-        Every one of them is a mean over labelled utterances, weighted by class. A batch without any gives 0. Through
-        the square the gradient of a modality's loss is weighted by a fifth of that loss, as in the released code.
+        Every one of them is a mean over labelled utterances, weighted by class (equations 31 and 32, but for the mean).
+        A batch without any gives 0. In the released code the weight of a modality's loss, a tenth of that loss, takes
+        part in the gradient; in the paper it is a constant.
         """
         learnable = output.learnable & (batch.labels >= 0)
         total = self._mean_loss(output.logits, batch.labels, learnable)
         for modality, logits in output.unimodal.items():
-            total = total + self._mean_loss(logits, batch.labels, learnable & batch.present[modality]) ** 2 / 10
+            loss = self._mean_loss(logits, batch.labels, learnable & batch.present[modality])
+            weight = loss / 10 if self.switches.loss_through_weight else loss.detach() / 10
+            total = total + weight * loss
         return total
 
     def _mean_loss(self, logits: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
@@ -170,10 +188,14 @@ class AMBDSGDN(nn.Module):
         if len(features) < 2 or float(torch.rand(())) >= self.config.p_exe:
             return None
         with torch.no_grad():
+            metric = weighted_f1 if self.switches.f1_balance else precision_times_recall
             performance = []
             for modality, x in features.items():
                 predicted = self._head(modality, x).argmax(-1)
                 counted = batch.present[modality] & (batch.labels >= 0)
-                performance.append(weighted_f1(predicted, batch.labels, counted, self.classes))
-            ratios = dropout_ratios(torch.stack(performance), self.config.q_base, self.config.lam)
+                performance.append(metric(predicted, batch.labels, counted, self.classes))
+            ratios = dropout_ratios(
+                torch.stack(performance), self.config.q_base, self.config.lam,
+                clipped=self.switches.clipped_ratios, guarded=self.switches.guarded_ratios,
+            )  # fmt: skip
             return drop_modalities(ratios, len(batch.mask))

@@ -1,0 +1,101 @@
+"""AMB-DSGDN against numbers that the authors' public code gave for the same weights and inputs.
+
+`data/amb_dsgdn.npz` holds two cases, one with IEMOCAP's two speakers and class weights, one with MELD's nine speakers
+and none: random features of four or five dialogues, every weight (in the order of our sorted parameter names), the
+graphs, and what came out in evaluation, in training with all dropout rates at 0, and in training with a recorded draw
+of modality dropout. The code ran in float64 throughout; weights and gradients are stored in float32.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from train.config import ModelConfig
+from train.data import Batch
+from train.layers.graph import speaker_graphs
+from train.models.amb_dsgdn import AMBDSGDN
+
+VECTORS = Path(__file__).parent / "data" / "amb_dsgdn.npz"
+MODALITIES = ("text", "audio", "visual")
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-7}
+
+
+@pytest.fixture(scope="module", params=["iemocap", "meld"])
+def case(request):
+    """The arrays of one case by name."""
+    with np.load(VECTORS, allow_pickle=False) as file:
+        prefix = request.param + "/"
+        return {name.removeprefix(prefix): torch.from_numpy(file[name]) for name in file if name.startswith(prefix)}
+
+
+def build(case):
+    """Our model with the authors' weights, in float64, and the batch."""
+    features = {m: case[f"features/{m}"].double() for m in MODALITIES}
+    config = ModelConfig(
+        hidden=int(case["hidden"]), heads=int(case["heads"]), window=int(case["window"]), dropout=0.0,
+        graph_dropout=0.0, q_base=0.3, lam=0.9, p_exe=1.0, warm_up=1,
+    )  # fmt: skip
+    dims = {m: x.shape[-1] for m, x in features.items()}
+    counts = torch.ones(len(case["class_weights"]))
+    model = AMBDSGDN(config, dims, int(case["speaker_slots"]), counts, case["class_weights"]).double()
+    parameters = dict(sorted(model.named_parameters()))
+    chunks = case["weights"].double().split([p.numel() for p in parameters.values()])
+    with torch.no_grad():
+        for parameter, values in zip(parameters.values(), chunks, strict=True):
+            parameter.copy_(values.view_as(parameter))
+    mask = case["mask"]
+    batch = Batch(features, dict.fromkeys(MODALITIES, mask), case["speakers"].long(), case["labels"].long(), mask)
+    return model, batch
+
+
+def check_logits(case, name, output, mask):
+    torch.testing.assert_close(output.logits[mask], case[f"{name}/logits"][mask], **TOLERANCE)
+    for modality, logits in output.unimodal.items():
+        expected = case[f"{name}/log_probabilities/{modality}"]
+        torch.testing.assert_close(logits.log_softmax(-1)[mask], expected[mask], **TOLERANCE)
+
+
+def check_loss_and_gradients(case, name, model, output, batch):
+    loss = model.loss(output, batch)
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), case[f"{name}/loss"], **TOLERANCE)
+    parameters = {n: p for n, p in sorted(model.named_parameters()) if p.requires_grad}
+    chunks = case[f"{name}/gradients"].double().split([p.numel() for p in parameters.values()])
+    for (parameter_name, parameter), expected in zip(parameters.items(), chunks, strict=True):
+        torch.testing.assert_close(
+            parameter.grad, expected.view_as(parameter), **TOLERANCE, msg=lambda text, n=parameter_name: f"{n}: {text}"
+        )
+
+
+def test_graphs_are_the_authors(case):
+    inter, intra = speaker_graphs(case["speakers"].long(), case["mask"], int(case["window"]))
+    for ours, theirs in ((inter, case["inter"]), (intra, case["intra"])):
+        for row, length in enumerate(case["mask"].sum(1).tolist()):
+            assert torch.equal(ours.adjacency()[row, :length, :length], theirs[row, :length, :length].long())
+
+
+def test_logits_in_evaluation_are_the_authors(case):
+    model, batch = build(case)
+    check_logits(case, "eval", model.eval()(batch), batch.mask)
+
+
+def test_logits_loss_and_gradients_in_training_are_the_authors(case):
+    model, batch = build(case)
+    output = model.train()(batch, epoch=0)
+    assert output.ratios is None
+    check_logits(case, "train", output, batch.mask)
+    check_loss_and_gradients(case, "train", model, output, batch)
+
+
+def test_ratios_logits_loss_and_gradients_under_modality_dropout_are_the_authors(case, monkeypatch):
+    model, batch = build(case)
+    kept = case["dropped/kept"]
+    # A draw of 1 keeps, a draw of 0 drops; the draw without a shape decides that this step drops at all.
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: kept.float() if shape[0] else torch.zeros(()))
+    output = model.train()(batch, epoch=1)
+    torch.testing.assert_close(output.ratios.double(), case["dropped/ratios"], **TOLERANCE)
+    assert not kept.all() and kept.any(0).all()
+    check_logits(case, "dropped", output, batch.mask)
+    check_loss_and_gradients(case, "dropped", model, output, batch)

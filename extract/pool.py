@@ -43,21 +43,24 @@ def run_tasks(
         pending: dict[Future, Any] = {}
         more = True
         while more or pending:
-            while more and sum(map(weight, pending.values())) < most_weight:
+            suspects: list[Any] = []
+            while more and not suspects and sum(map(weight, pending.values())) < most_weight:
                 task = next(waiting, _END)
                 if task is _END:
                     more = False
-                else:
+                    continue
+                try:
                     pending[pools.shared.submit(_limited, work, task, time_limit)] = task
-            if not pending:
-                return
-            done = wait(pending, return_when=FIRST_COMPLETED).done
-            broken = [future for future in done if isinstance(future.exception(), BrokenProcessPool)]
-            for future in done - set(broken):
+                except BrokenProcessPool:  # a worker died between two looks at it
+                    suspects.append(task)
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
                 task = pending.pop(future)
-                yield task, _result(future)
-            if broken:
-                suspects = list(pending.values())
+                if isinstance(future.exception(), BrokenProcessPool):
+                    suspects.append(task)
+                else:
+                    yield task, _result(future)
+            if suspects:
+                suspects += pending.values()
                 pending.clear()
                 pools.renew()
                 for task in suspects:

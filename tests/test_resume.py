@@ -194,6 +194,14 @@ def test_bad_workers_take_nobody_with_them():
     assert time.perf_counter() - began < 60
 
 
+def test_many_dying_workers_are_all_found():
+    """Workers die at any moment, also while tasks are handed out."""
+    tasks = [("die" if k % 7 == 3 else f"{k}") for k in range(40)]
+    results = list(run_tasks(tasks, behave, 2, preload="extract.pool", set_up=nothing, time_limit=20, most_weight=5))
+    assert sorted(task for task, _ in results) == sorted(tasks)
+    assert all(isinstance(result, Fault) == (task == "die") for task, result in results)
+
+
 def test_a_fault_names_the_utterance_and_keeps_the_rest(raw, text_encoder, tmp_path, monkeypatch):
     """A worker that dies on one clip: exit status 3, all other parts kept, and the next run completes the store."""
     script = tmp_path / "faulty.py"

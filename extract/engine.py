@@ -8,6 +8,7 @@ follows one utterance through.
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import threading
@@ -104,6 +105,11 @@ def extract(
             modality that no utterance has, or an interruption (the message says how to resume).
         FaultError: a worker failed on some utterances through no known defect of theirs; all else is done and kept.
     """
+    with _room_on(out):
+        return _extract(manifest, out, options, command, shard, notify)
+
+
+def _extract(manifest: Manifest, out: Path, options: Options, command: str, shard, notify) -> Summary:
     began = time.perf_counter()
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: the folder {out.parent} does not exist; make it first")
@@ -130,17 +136,11 @@ def extract(
         try:
             if media:
                 faults = _watch(media, manifest, encoders, options, stop, progress, stages)
-        except OSError as error:
-            stop.set()
-            raise _unwritable(root, error) from None
         except BaseException:
             stop.set()  # the text thread would otherwise read on to its end
             raise
         if reading is not None:
-            try:
-                reading.result()
-            except OSError as error:
-                raise _unwritable(root, error) from None
+            reading.result()
     if faults:
         raise FaultError(
             f"{len(faults)} utterances could not be done, though nothing is known to be wrong with them: "
@@ -153,19 +153,25 @@ def extract(
         notify(f"shard {shard[0]}/{shard[1]} is done: {root}; join the shards with erc-toolkit merge {out}")
         return Summary(len(manifest.utterances), _dialogues(manifest), time.perf_counter() - began, stages, 0.0, {}, None)
     before = time.perf_counter()
-    try:
-        assemble(out, [root], command)
-    except OSError as error:
-        raise _unwritable(out, error) from None
+    assemble(out, [root], command)
     stages["store"] = time.perf_counter() - before
     return _summary(out, began, stages)
 
 
-def _unwritable(path: Path, error: OSError) -> UserError:
-    reason = error.strerror or str(error).splitlines()[0]
-    return UserError(
-        f"{path}: cannot be written ({reason}); free space or choose another --out, then run the same command again to resume"
-    )
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+
+
+@contextmanager
+def _room_on(out: Path) -> Iterator[None]:
+    """Says a full disk in one line, wherever in the run it shows."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise UserError(
+            f"{out}: {error.strerror}: free space or choose another --out, then run the same command again to resume"
+        ) from None
 
 
 def _job(manifest, out: Path, root: Path, encoder, corpus: str, shard, options: Options, notify) -> Job | None:

@@ -48,7 +48,7 @@ def undisturbed(raw, text_encoder, tmp_path_factory):
 
 
 # The full count takes minutes; set ERC_KILLS=20 for it.
-KILLS = int(os.environ.get("ERC_KILLS", "6"))
+KILLS = int(os.environ.get("ERC_KILLS", "4"))
 
 
 def test_kills(raw, text_encoder, tmp_path, undisturbed):
@@ -91,17 +91,15 @@ def test_ctrl_c_finishes_the_part_and_says_how_to_resume(raw, text_encoder, tmp_
 
 
 def test_shards_join_to_the_same_store(raw, text_encoder, tmp_path, undisturbed):
-    """On one machine's folder, or on two machines' folders."""
+    """Two machines' folders; a share alone is refused."""
     for k in (1, 2):
-        assert run(command(raw, tmp_path / "one.h5", text_encoder, "--shard", f"{k}/2")).returncode == 0
         assert run(command(raw, tmp_path / f"machine{k}.h5", text_encoder, "--shard", f"{k}/2")).returncode == 0
     merge = [sys.executable, "-m", "toolkit.cli", "merge"]
-    assert run([*merge, str(tmp_path / "one.h5")]).returncode == 0
     folders = [str(parts_root(tmp_path / f"machine{k}.h5")) for k in (1, 2)]
     half = run([*merge, str(tmp_path / "two.h5"), folders[0]])
     assert half.returncode == 1 and "parts are missing" in half.stderr
     assert run([*merge, str(tmp_path / "two.h5"), *folders]).returncode == 0
-    assert content(tmp_path / "one.h5") == content(tmp_path / "two.h5") == undisturbed[0]
+    assert content(tmp_path / "two.h5") == undisturbed[0]
 
 
 def test_other_options_never_mix(raw, text_encoder, tmp_path):

@@ -19,8 +19,9 @@ _OPTIONS = [
     click.Option(["--out"], required=True, type=click.Path(path_type=Path, dir_okay=False), help="The store to write (.h5)."),
     click.Option(["--modalities"], default="text,audio,visual", show_default=True, help="Which to extract, with commas."),
     click.Option(["--text-model"], default="roberta-large", show_default=True, help="Hub name, or a folder with the model."),
-    click.Option(["--pooling"], type=click.Choice(["mean", "cls"]), default="mean", show_default=True,
-                 help="How the tokens' vectors become one."),
+    click.Option(["--pooling"], type=click.Choice(["cls", "mean", "last4", "last4-mean"]), default="mean",
+                 show_default=True, help="How the tokens' vectors become one; last4 stores the last four layers' <s>, a "
+                 "matrix each."),
     click.Option(["--audio-set"], type=click.Choice(AUDIO_SETS), default="ComParE_2016", show_default=True,
                  help="openSMILE feature set; functionals."),
     click.Option(["--visual-model"], type=click.Choice(["densenet121", "denseface"]), default="densenet121",

@@ -23,7 +23,9 @@ import numpy as np
 
 from extract.assembly import assemble, parts_root
 from extract.encoders import Encoders, Options
-from extract.parts import PartsFolder, Rows, corpus_fingerprint, difference, divide, empty_rows, fingerprint, shard_of
+from extract.parts import (
+    PartsFolder, Rows, corpus_fingerprint, difference, divide, empty_rows, fingerprint, matrices_of, shard_of,
+)  # fmt: skip
 from extract.pool import Fault, core_count, run_tasks
 from extract.worker import Found, Span, Task, Wanted, process, set_up
 from toolkit.errors import FaultError, UserError
@@ -73,7 +75,7 @@ class Job:
 
     def begin(self, index: int) -> Rows:
         part = self.parts[index]
-        return empty_rows(part.start, len(part), self.encoder.dim, self.details)
+        return empty_rows(part.start, len(part), self.encoder.dim * len(matrices_of(self.encoder)), self.details)
 
 
 DETAILS = {
@@ -165,21 +167,23 @@ def _job(manifest, out: Path, root: Path, encoder, corpus: str, shard, options: 
     parts = divide(manifest, options.part_size * (TEXT_PARTS if encoder.modality == "text" else 1))
     name = encoder.name.replace("/", "--")
     made = {
-        "modality": encoder.modality, "name": encoder.name, "dim": encoder.dim, "corpus": corpus,
+        "modality": encoder.modality, "name": encoder.name, "dim": encoder.dim, "matrices": matrices_of(encoder), "corpus": corpus,
         "parts": [[part.start, part.stop] for part in parts], "provenance": encoder.provenance(),
     }  # fmt: skip
     if out.exists():
         with FeatureStore.open(out) as store:
             if store.attrs.get("corpus_fingerprint") != corpus:
                 raise UserError(f"{out}: holds other utterances than this manifest; choose another --out or delete it")
-            if f"{encoder.modality}/{name}" in store.feature_names():
-                had = store.feature(f"{encoder.modality}/{name}").attrs
-                if had.get("fingerprint") == fingerprint(json.loads(json.dumps(made))):
-                    notify(f"{encoder.modality}/{name}: is in {out} already")
-                    return None
-                old = {k: _unpacked(v) for k, v in had.items() if k != "fingerprint"}
-                new = json.loads(json.dumps(made["provenance"]))
-                raise UserError(f"{out}: has {encoder.modality}/{name} made with {difference(old, new)}; choose another --out")
+            there = [matrix for matrix in made["matrices"] if f"{encoder.modality}/{matrix}" in store.feature_names()]
+            for matrix in there:
+                had = store.feature(f"{encoder.modality}/{matrix}").attrs
+                if had.get("fingerprint") != fingerprint(json.loads(json.dumps(made))):
+                    old = {k: _unpacked(v) for k, v in had.items() if k != "fingerprint"}
+                    new = json.loads(json.dumps({**made["provenance"], **made["matrices"][matrix]}))
+                    raise UserError(f"{out}: has {encoder.modality}/{matrix} made with {difference(old, new)}; choose another --out")
+            if there:  # a store is written whole: one matrix of an encoder is there with all the others
+                notify(f"{encoder.modality}/{', '.join(there)}: is in {out} already")
+                return None
     folder = PartsFolder(root / f"{encoder.modality}--{name}", made)
     write_atomically(folder.folder / "names.json", json.dumps(list(getattr(encoder, "dimension_names", ()))).encode())
     mine = range(len(parts)) if shard is None else shard_of(parts, shard)

@@ -1,4 +1,4 @@
-"""Text features: a transformers encoder, one pooled vector for each utterance."""
+"""Text features: a transformers encoder, one pooled vector for each utterance, or four."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from extract.hub import hub_unreachable
 from extract.weights import checksum
 from toolkit.errors import UserError
 
-POOLINGS = ("mean", "cls")
+POOLINGS = ("mean", "cls", "last4", "last4-mean")
+_LAYERS = ("last", "second-last", "third-last", "fourth-last")
 # Padded tokens in a batch: enough to keep the matrix products busy, little enough for small memories.
 _BATCH_TOKENS = 4096
 
@@ -23,11 +24,13 @@ class TextEncoder:
 
     Args:
         name_or_dir: hub name (e.g. "roberta-large") or a folder that holds model and tokenizer.
-        pooling: "mean" over the utterance's tokens, or "cls", the first token's vector, of the last layer.
+        pooling: "mean" over the utterance's tokens, or "cls", the first token's vector, of the last layer; "last4", the
+            first token's vectors of the last four layers, four matrices NAME-1 (last layer) to NAME-4 (fourth-last),
+            which is what the field's RoBERTa pickles hold (COSMIC, feature-extraction); "last4-mean", their mean.
         device: where it runs, in float32.
 
     Raises:
-        UserError: the model is neither on this machine nor to be had from the hub.
+        UserError: the model is neither on this machine nor to be had from the hub, or has too few layers.
     """
 
     modality = "text"
@@ -65,6 +68,9 @@ class TextEncoder:
                 f"text model {name_or_dir!r}: the tokenizer knows {len(self._tokenizer)} tokens, the model "
                 f"{self._model.config.vocab_size}; they do not belong together"
             )
+        layers = getattr(self._model.config, "num_hidden_layers", 0)
+        if pooling.startswith("last4") and layers < 4:
+            raise UserError(f"text model {name_or_dir!r}: has {layers} layers; --pooling {pooling} needs 4, take cls or mean")
         self._sha256 = checksum(self._model.state_dict())
         self._model.eval().to(self.device)
         limits = [self._tokenizer.model_max_length]
@@ -75,7 +81,15 @@ class TextEncoder:
         self.max_tokens = int(min(limits))
 
     @property
+    def matrices(self) -> dict[str, dict[str, object]]:
+        """Name of each matrix that the encoder gives, and what sets it apart from the others."""
+        if self.pooling != "last4":
+            return {self.name: {}}
+        return {f"{self.name}-{i}": {"layer": layer} for i, layer in enumerate(_LAYERS, 1)}
+
+    @property
     def dim(self) -> int:
+        """Columns of one matrix."""
         return int(self._model.config.hidden_size)
 
     @torch.inference_mode()
@@ -89,9 +103,10 @@ class TextEncoder:
             done: told how many more utterances are finished.
 
         Returns:
-            float32 (N, dim); N reasons, empty where there is a vector; details "tokens" and "tokens_cut" int32 (N,).
+            float32 (N, matrices * dim), the matrices side by side; N reasons, empty where there is a vector; details
+            "tokens" and "tokens_cut" int32 (N,).
         """
-        values = np.zeros((len(texts), self.dim), np.float32)
+        values = np.zeros((len(texts), self.dim * len(self.matrices)), np.float32)
         reasons = ["" if text.strip() else "empty transcript" for text in texts]
         rows = [i for i, reason in enumerate(reasons) if not reason]
         done(len(texts) - len(rows))
@@ -104,16 +119,20 @@ class TextEncoder:
             encoded[i], tokens[i], cut[i] = ids, len(ids), whole - len(ids)
         for batch in _batches(sorted(rows, key=lambda i: (len(encoded[i]), i)), encoded):
             padded = self._tokenizer.pad({"input_ids": [encoded[i] for i in batch]}, return_tensors="pt").to(self.device)
-            hidden = self._model(**padded).last_hidden_state
-            values[batch] = self._pool(hidden, padded["attention_mask"]).float().cpu().numpy()
+            given = self._model(**padded, output_hidden_states=self.pooling.startswith("last4"))
+            values[batch] = self._pool(given, padded["attention_mask"]).float().cpu().numpy()
             done(len(batch))
         for i in rows:
             if not np.isfinite(values[i]).all():
                 reasons[i] = "the text encoder gave NaN or infinity"
         return values, reasons, {"tokens": tokens, "tokens_cut": cut}
 
-    def _pool(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """(batch, tokens, dim) and mask (batch, tokens) to (batch, dim)."""
+    def _pool(self, given, mask: torch.Tensor) -> torch.Tensor:
+        """The model's output and mask (batch, tokens) to (batch, matrices * dim)."""
+        if self.pooling.startswith("last4"):
+            first = [hidden[:, 0] for hidden in given.hidden_states[:-5:-1]]
+            return torch.cat(first, 1) if self.pooling == "last4" else torch.stack(first).mean(0)
+        hidden = given.last_hidden_state
         if self.pooling == "cls":
             return hidden[:, 0]
         weight = mask.unsqueeze(-1).to(hidden.dtype)
@@ -126,11 +145,20 @@ class TextEncoder:
             "model": f"{self.name} ({self._model.config.model_type})",
             "weights_sha256": self._sha256,
             "versions": {"transformers": version("transformers"), "torch": torch.__version__},
-            "parameters": {"pooling": self.pooling, "layer": "last", "max_tokens": self.max_tokens, "dtype": "float32"},
+            "parameters": {
+                "pooling": self.pooling, "pooled": _POOLED[self.pooling], "max_tokens": self.max_tokens, "dtype": "float32",
+            },
             "device": self.device.type,
         }
 
 
+# As the store records them.
+_POOLED = {
+    "mean": "mean over tokens, last layer",
+    "cls": "first token, last layer",
+    "last4": "first token, each of the last four layers a matrix",
+    "last4-mean": "first token, mean of the last four layers",
+}
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "longformer", "mpnet", "data2vec-text"}
 
 

@@ -22,6 +22,8 @@ _OPTIONS = [
     click.Option(["--pooling"], type=click.Choice(["cls", "mean", "last4", "last4-mean"]), default="mean",
                  show_default=True, help="How the tokens' vectors become one; last4 stores the last four layers' <s>, a "
                  "matrix each."),
+    click.Option(["--text-context"], type=click.IntRange(0, 100), default=0, show_default=True, metavar="K",
+                 help="Let the text model read the K utterances before, with speakers' names."),
     click.Option(["--audio-set"], type=click.Choice(AUDIO_SETS), default="ComParE_2016", show_default=True,
                  help="openSMILE feature set; functionals."),
     click.Option(["--visual-model"], type=click.Choice(["densenet121", "denseface"]), default="densenet121",
@@ -87,6 +89,8 @@ def _report(summary) -> None:
     for name, (dim, present, reasons) in summary.features.items():
         missing = "".join(f"; {count} {reason}" for reason, count in reasons.items())
         click.echo(f"  {name} ({dim}): {present} of {summary.utterances} present{missing}")
+    for note in summary.notes:
+        click.echo(f"  note: {note}")
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary.stages.items())
     click.echo(
         f"{summary.utterances} utterances, {summary.dialogues} dialogues in {summary.seconds:.1f} s ({stages}); "

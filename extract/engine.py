@@ -48,6 +48,7 @@ class Summary:
         media_seconds: of sound that was heard.
         features: "modality/name" to (dim, present, reason to count).
         store: the store, or None where a shard wrote parts alone.
+        notes: what was cut from texts, a line for each way in which they were read.
     """
 
     utterances: int
@@ -57,6 +58,7 @@ class Summary:
     media_seconds: float
     features: dict[str, tuple[int, int, dict[str, int]]]
     store: Path | None
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -195,6 +197,8 @@ def _unpacked(value: object) -> object:
 
 
 def _read_texts(job: Job, manifest: Manifest, stop: threading.Event, progress: Stages, stages: dict[str, float]) -> None:
+    from extract.text import turns
+
     began = time.perf_counter()
     bar = progress.stage("text", sum(len(part) for part in job.parts))
     bar.advance(sum(len(part) for i, part in enumerate(job.parts) if i not in job.todo))
@@ -203,7 +207,8 @@ def _read_texts(job: Job, manifest: Manifest, stop: threading.Event, progress: S
             break
         rows = job.begin(index)
         part = [manifest.utterances[row] for row in job.parts[index]]
-        values, reasons, rows.details = job.encoder(["" if "text" in u.mask else u.text for u in part], bar.advance)
+        said = turns(manifest, job.parts[index], job.encoder.context)
+        values, reasons, rows.details = job.encoder(said, bar.advance)
         for row, u, vector, reason in zip(job.parts[index], part, values, reasons):
             reason = u.mask.get("text", reason)
             rows.put(row, None if reason else vector, reason)
@@ -367,11 +372,24 @@ def _dialogues(manifest: Manifest) -> int:
 
 def _summary(out: Path, began: float, stages: dict[str, float]) -> Summary:
     """Counts what the finished store holds."""
-    features, heard = {}, 0.0
+    features, heard, notes = {}, 0.0, {}
     with FeatureStore.open(out) as store:
         for name in store.feature_names():
             feature = store.feature(name)
             reasons = Counter(r.split(":")[0] for r in feature.reasons() if r)
             features[name] = (feature.dim, int(feature.present().sum()), dict(reasons.most_common()))
-            heard = max(heard, float(feature.details().get("seconds", np.zeros(1)).sum()))
-        return Summary(len(store), len(store.dialogue_ids), time.perf_counter() - began, stages, heard, features, out)
+            details = feature.details()
+            heard = max(heard, float(details.get("seconds", np.zeros(1)).sum()))
+            notes |= dict.fromkeys(_cut_texts(feature.attrs, details))  # matrices of one run say the same
+        return Summary(len(store), len(store.dialogue_ids), time.perf_counter() - began, stages, heard, features, out, list(notes))
+
+
+def _cut_texts(attrs: dict[str, object], details: dict[str, np.ndarray]) -> Iterator[str]:
+    """Says how many texts were too long for the model, and how many lost context for that."""
+    cut, less = (np.count_nonzero(details.get(name, ())) for name in ("tokens_cut", "context_cut"))
+    if cut or less:
+        most = _unpacked(attrs["parameters"])["max_tokens"]
+        if cut:
+            yield f"{attrs['model']}: {cut} transcripts cut, they exceed {most} tokens"
+        if less:
+            yield f"{attrs['model']}: {less} utterances read with less context than asked for, it exceeds {most} tokens"

@@ -8,7 +8,7 @@ import torch
 
 from extract.encoders import Options
 from extract.engine import extract
-from extract.text import TextEncoder
+from extract.text import TextEncoder, turns
 from toolkit.demo.encoders import make_text_encoder
 from toolkit.errors import UserError
 from toolkit.manifest import Manifest, Utterance
@@ -87,3 +87,55 @@ def test_four_matrices_in_a_store(deep, own, tmp_path):
     assert "nothing to do" in said[-1]
     with pytest.raises(UserError, match="parameters.pooled .*now"):
         extract(manifest, out, texts_only(deep, pooling="mean"), notify=said.append)
+
+
+def dialogues(tmp_path, long: str = "") -> Manifest:
+    said = ["Hello.", "What do you want?", "", "I am so happy to see you!", "worst", "my day", "Hello."]
+    who = ["Ann", "Bob", "Ann", "Bob", "Bob", "Ann", "Cid"]
+    said[1] += long
+    return Manifest("toy", ["joy"], tmp_path, [
+        Utterance(f"u{i}", f"d{i // 5}", i % 5, who[i], said[i], "joy", "train", mask={"text": "noise"} if i == 6 else {})
+        for i in range(7)
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_context_is_the_tokenizers_own_pair(deep, own, tmp_path, pooling):
+    manifest = dialogues(tmp_path)
+    encoder = TextEncoder(str(deep), pooling, context=2)
+    values, reasons, details = encoder(turns(manifest, range(7), 2))
+    pairs = {
+        0: ("Ann: Hello.",), 1: ("Ann: Hello.", "Bob: What do you want?"), 3: ("Bob: What do you want?", "Bob: I am so happy to see you!"),
+        4: ("Bob: I am so happy to see you!", "Bob: worst"), 5: ("Ann: my day",),
+    }  # fmt: skip
+    assert [i for i, reason in enumerate(reasons) if not reason] == list(pairs)
+    for i, pair in pairs.items():
+        states = own(*pair)[-1]
+        alone = len(own(pair[-1])[-1]) - 2  # without <s> and </s>
+        expected = states[0] if pooling == "cls" else states[-1 - alone : -1].mean(0)
+        np.testing.assert_allclose(values[i], expected, atol=1e-5)
+        np.testing.assert_allclose(values[i], encoder(turns(manifest, range(i, i + 1), 2))[0][0], atol=1e-5)
+    assert details["context"].tolist() == [0, 1, 0, 1, 1, 0, 0] and not details["context_cut"].any()
+
+
+def test_too_long_a_context_loses_its_oldest(deep, own, tmp_path):
+    encoder = TextEncoder(str(deep), "cls", context=4)
+    manifest = dialogues(tmp_path, " happy" * 100)
+    values, _, details = encoder(turns(manifest, range(7), 4))
+    assert details["context_cut"].tolist() == [0, 0, 0, 1, 2, 0, 0] and details["context"].tolist() == [0, 1, 0, 1, 1, 0, 0]
+    np.testing.assert_allclose(values[4], own("Bob: I am so happy to see you!", "Bob: worst")[-1][0], atol=1e-5)
+    too_long = encoder(turns(dialogues(tmp_path, " happy" * 200), range(2), 4))[2]
+    assert too_long["tokens_cut"][1] > 50 and too_long["context_cut"][1] == 1 and too_long["tokens"][1] == 128
+
+
+def test_what_was_cut_is_told(deep, tmp_path):
+    """Context reaches over the edge of a part; the closing summary counts what the model could not read."""
+    whole = extract(dialogues(tmp_path, " happy" * 200), tmp_path / "a.h5", texts_only(deep, text_context=4), notify=lambda line: None)
+    assert any("1 transcripts cut, they exceed 128 tokens" in note for note in whole.notes)
+    assert any("3 utterances read with less context" in note for note in whole.notes)
+    plain = extract(dialogues(tmp_path), tmp_path / "b.h5", texts_only(deep, text_context=4, part_size=1), notify=lambda line: None)
+    assert plain.notes == []
+    with FeatureStore.open(plain.store) as store:
+        feature = store.feature("text/tiny")
+        assert '"context": 4' in feature.attrs["parameters"] and "speaker: transcript" in feature.attrs["parameters"]
+        assert feature.details()["context"].tolist() == [0, 1, 0, 2, 3, 0, 0]

@@ -55,15 +55,18 @@ def assemble(out: Path, roots: list[Path], command: str = "") -> None:
             command=command if old is None else f"{old.attrs['command']} && {command}",
             attrs={"notes": json.dumps(manifest.notes, ensure_ascii=False), "corpus_fingerprint": corpus},
         ) as writer:  # fmt: skip
+            new = {f"{reader.made['modality']}/{matrix}" for reader in readers.values() for matrix in reader.made["matrices"]}
             for name in old.feature_names() if old is not None else ():
-                if name.replace("/", "--", 1) not in readers:
+                if name not in new:
                     writer.copy_feature(old.feature(name))
             for name, reader in readers.items():
                 made = reader.made
-                writer.add_feature_parts(
-                    made["modality"], made["name"], made["dim"], reader.parts(),
-                    attrs={**made["provenance"], "fingerprint": fingerprint(made)}, dimension_names=reader.dimension_names(),
-                )  # fmt: skip
+                for at, (matrix, apart) in enumerate(made["matrices"].items()):
+                    writer.add_feature_parts(
+                        made["modality"], matrix, made["dim"], reader.parts(at),
+                        attrs={**made["provenance"], **apart, "fingerprint": fingerprint(made)},
+                        dimension_names=reader.dimension_names(),
+                    )  # fmt: skip
                 if reader.present == 0:
                     most = reader.reasons.most_common(1)[0]
                     reader.discard()
@@ -109,9 +112,12 @@ class _Assembly:
     def dimension_names(self) -> list[str]:
         return json.loads((self._folders[0].folder / "names.json").read_text(encoding="utf-8"))
 
-    def parts(self) -> Iterator[tuple[int, np.ndarray, list[str], dict[str, np.ndarray]]]:
+    def parts(self, matrix: int) -> Iterator[tuple[int, np.ndarray, list[str], dict[str, np.ndarray]]]:
+        """The parts of one of the feature's matrices, counted from 0."""
+        columns = slice(matrix * self.made["dim"], (matrix + 1) * self.made["dim"])
+        self.present, self.reasons = 0, Counter()
         for i in range(len(self.made["parts"])):
             rows = next(f for f in self._folders if f.has(i)).read(i)
             self.present += int(rows.present.sum())
             self.reasons.update(reason for reason in rows.reasons if reason)
-            yield rows.first, rows.values, rows.reasons, rows.details
+            yield rows.first, rows.values[:, columns], rows.reasons, rows.details

@@ -19,8 +19,11 @@ _OPTIONS = [
     click.Option(["--out"], required=True, type=click.Path(path_type=Path, dir_okay=False), help="The store to write (.h5)."),
     click.Option(["--modalities"], default="text,audio,visual", show_default=True, help="Which to extract, with commas."),
     click.Option(["--text-model"], default="roberta-large", show_default=True, help="Hub name, or a folder with the model."),
-    click.Option(["--pooling"], type=click.Choice(["mean", "cls"]), default="mean", show_default=True,
-                 help="How the tokens' vectors become one."),
+    click.Option(["--pooling"], type=click.Choice(["cls", "mean", "last4", "last4-mean"]), default="mean",
+                 show_default=True, help="How the tokens' vectors become one; last4 stores the last four layers' <s>, a "
+                 "matrix each."),
+    click.Option(["--text-context"], type=click.IntRange(0, 100), default=0, show_default=True, metavar="K",
+                 help="Let the text model read the K utterances before, with speakers' names."),
     click.Option(["--audio-set"], type=click.Choice(AUDIO_SETS), default="ComParE_2016", show_default=True,
                  help="openSMILE feature set; functionals."),
     click.Option(["--visual-model"], type=click.Choice(["densenet121", "denseface"]), default="densenet121",
@@ -86,6 +89,8 @@ def _report(summary) -> None:
     for name, (dim, present, reasons) in summary.features.items():
         missing = "".join(f"; {count} {reason}" for reason, count in reasons.items())
         click.echo(f"  {name} ({dim}): {present} of {summary.utterances} present{missing}")
+    for note in summary.notes:
+        click.echo(f"  note: {note}")
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary.stages.items())
     click.echo(
         f"{summary.utterances} utterances, {summary.dialogues} dialogues in {summary.seconds:.1f} s ({stages}); "

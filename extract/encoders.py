@@ -19,6 +19,7 @@ class Options:
     modalities: tuple[str, ...] = MODALITIES
     text_model: str = "roberta-large"
     pooling: str = "mean"
+    text_context: int = 0
     audio_set: str = "ComParE_2016"
     visual_model: str = "densenet121"
     visual_weights: str = "imagenet"
@@ -72,7 +73,7 @@ class Encoders:
             from extract.text import TextEncoder
             from extract.weights import pick_device
 
-            text = TextEncoder(options.text_model, options.pooling, pick_device(options.device))
+            text = TextEncoder(options.text_model, options.pooling, pick_device(options.device), options.text_context)
         return cls(text, audio, visual, detector, options)
 
     def all(self) -> Iterator[object]:

@@ -24,7 +24,9 @@ import numpy as np
 
 from extract.assembly import assemble, parts_root
 from extract.encoders import Encoders, Options
-from extract.parts import PartsFolder, Rows, corpus_fingerprint, difference, divide, empty_rows, fingerprint, shard_of
+from extract.parts import (
+    PartsFolder, Rows, corpus_fingerprint, difference, divide, empty_rows, fingerprint, matrices_of, shard_of,
+)  # fmt: skip
 from extract.pool import Fault, core_count, run_tasks
 from extract.worker import Found, Span, Task, Wanted, process, set_up
 from toolkit.errors import FaultError, UserError
@@ -47,6 +49,7 @@ class Summary:
         media_seconds: of sound that was heard.
         features: "modality/name" to (dim, present, reason to count).
         store: the store, or None where a shard wrote parts alone.
+        notes: what was cut from texts, a line for each way in which they were read.
     """
 
     utterances: int
@@ -56,6 +59,7 @@ class Summary:
     media_seconds: float
     features: dict[str, tuple[int, int, dict[str, int]]]
     store: Path | None
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -74,7 +78,7 @@ class Job:
 
     def begin(self, index: int) -> Rows:
         part = self.parts[index]
-        return empty_rows(part.start, len(part), self.encoder.dim, self.details)
+        return empty_rows(part.start, len(part), self.encoder.dim * len(matrices_of(self.encoder)), self.details)
 
 
 DETAILS = {
@@ -179,21 +183,23 @@ def _job(manifest, out: Path, root: Path, encoder, corpus: str, shard, options: 
     parts = divide(manifest, options.part_size * (TEXT_PARTS if encoder.modality == "text" else 1))
     name = encoder.name.replace("/", "--")
     made = {
-        "modality": encoder.modality, "name": encoder.name, "dim": encoder.dim, "corpus": corpus,
+        "modality": encoder.modality, "name": encoder.name, "dim": encoder.dim, "matrices": matrices_of(encoder), "corpus": corpus,
         "parts": [[part.start, part.stop] for part in parts], "provenance": encoder.provenance(),
     }  # fmt: skip
     if out.exists():
         with FeatureStore.open(out) as store:
             if store.attrs.get("corpus_fingerprint") != corpus:
                 raise UserError(f"{out}: holds other utterances than this manifest; choose another --out or delete it")
-            if f"{encoder.modality}/{name}" in store.feature_names():
-                had = store.feature(f"{encoder.modality}/{name}").attrs
-                if had.get("fingerprint") == fingerprint(json.loads(json.dumps(made))):
-                    notify(f"{encoder.modality}/{name}: is in {out} already")
-                    return None
-                old = {k: _unpacked(v) for k, v in had.items() if k != "fingerprint"}
-                new = json.loads(json.dumps(made["provenance"]))
-                raise UserError(f"{out}: has {encoder.modality}/{name} made with {difference(old, new)}; choose another --out")
+            there = [matrix for matrix in made["matrices"] if f"{encoder.modality}/{matrix}" in store.feature_names()]
+            for matrix in there:
+                had = store.feature(f"{encoder.modality}/{matrix}").attrs
+                if had.get("fingerprint") != fingerprint(json.loads(json.dumps(made))):
+                    old = {k: _unpacked(v) for k, v in had.items() if k != "fingerprint"}
+                    new = json.loads(json.dumps({**made["provenance"], **made["matrices"][matrix]}))
+                    raise UserError(f"{out}: has {encoder.modality}/{matrix} made with {difference(old, new)}; choose another --out")
+            if there:  # a store is written whole: one matrix of an encoder is there with all the others
+                notify(f"{encoder.modality}/{', '.join(there)}: is in {out} already")
+                return None
     folder = PartsFolder(root / f"{encoder.modality}--{name}", made)
     write_atomically(folder.folder / "names.json", json.dumps(list(getattr(encoder, "dimension_names", ()))).encode())
     mine = range(len(parts)) if shard is None else shard_of(parts, shard)
@@ -205,6 +211,8 @@ def _unpacked(value: object) -> object:
 
 
 def _read_texts(job: Job, manifest: Manifest, stop: threading.Event, progress: Stages, stages: dict[str, float]) -> None:
+    from extract.text import turns
+
     began = time.perf_counter()
     bar = progress.stage("text", sum(len(part) for part in job.parts))
     bar.advance(sum(len(part) for i, part in enumerate(job.parts) if i not in job.todo))
@@ -213,7 +221,8 @@ def _read_texts(job: Job, manifest: Manifest, stop: threading.Event, progress: S
             break
         rows = job.begin(index)
         part = [manifest.utterances[row] for row in job.parts[index]]
-        values, reasons, rows.details = job.encoder(["" if "text" in u.mask else u.text for u in part], bar.advance)
+        said = turns(manifest, job.parts[index], job.encoder.context)
+        values, reasons, rows.details = job.encoder(said, bar.advance)
         for row, u, vector, reason in zip(job.parts[index], part, values, reasons):
             reason = u.mask.get("text", reason)
             rows.put(row, None if reason else vector, reason)
@@ -377,11 +386,24 @@ def _dialogues(manifest: Manifest) -> int:
 
 def _summary(out: Path, began: float, stages: dict[str, float]) -> Summary:
     """Counts what the finished store holds."""
-    features, heard = {}, 0.0
+    features, heard, notes = {}, 0.0, {}
     with FeatureStore.open(out) as store:
         for name in store.feature_names():
             feature = store.feature(name)
             reasons = Counter(r.split(":")[0] for r in feature.reasons() if r)
             features[name] = (feature.dim, int(feature.present().sum()), dict(reasons.most_common()))
-            heard = max(heard, float(feature.details().get("seconds", np.zeros(1)).sum()))
-        return Summary(len(store), len(store.dialogue_ids), time.perf_counter() - began, stages, heard, features, out)
+            details = feature.details()
+            heard = max(heard, float(details.get("seconds", np.zeros(1)).sum()))
+            notes |= dict.fromkeys(_cut_texts(feature.attrs, details))  # matrices of one run say the same
+        return Summary(len(store), len(store.dialogue_ids), time.perf_counter() - began, stages, heard, features, out, list(notes))
+
+
+def _cut_texts(attrs: dict[str, object], details: dict[str, np.ndarray]) -> Iterator[str]:
+    """Says how many texts were too long for the model, and how many lost context for that."""
+    cut, less = (np.count_nonzero(details.get(name, ())) for name in ("tokens_cut", "context_cut"))
+    if cut or less:
+        most = _unpacked(attrs["parameters"])["max_tokens"]
+        if cut:
+            yield f"{attrs['model']}: {cut} transcripts cut, they exceed {most} tokens"
+        if less:
+            yield f"{attrs['model']}: {less} utterances read with less context than asked for, it exceeds {most} tokens"

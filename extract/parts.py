@@ -28,7 +28,7 @@ class Rows:
 
     Attributes:
         first: row of the first utterance.
-        values: float32 (n, dim); zeros where a reason says why.
+        values: float32 (n, matrices * dim), an encoder's matrices side by side; zeros where a reason says why.
         reasons: n texts, empty where the row is present.
         details: further columns, each (n,).
         frames: float32 (frames, dim) and counts int64 (n,) of a feature that keeps its sequence, or None.
@@ -57,9 +57,15 @@ class Rows:
 UNDONE = "not processed"
 
 
-def empty_rows(first: int, n: int, dim: int, details: dict[str, type]) -> Rows:
+def matrices_of(encoder) -> dict[str, dict[str, object]]:
+    """Names of the matrices that an encoder gives, each with what sets it apart; most give one, of their own name."""
+    own = getattr(encoder, "matrices", None) or {encoder.name: {}}
+    return {name.replace("/", "--"): apart for name, apart in own.items()}
+
+
+def empty_rows(first: int, n: int, width: int, details: dict[str, type]) -> Rows:
     """Rows in which nothing is done yet."""
-    return Rows(first, np.zeros((n, dim), np.float32), [UNDONE] * n, {k: np.zeros(n, t) for k, t in details.items()})
+    return Rows(first, np.zeros((n, width), np.float32), [UNDONE] * n, {k: np.zeros(n, t) for k, t in details.items()})
 
 
 def corpus_fingerprint(manifest: Manifest) -> str:

@@ -1,8 +1,9 @@
-"""Text features: a transformers encoder, one pooled vector for each utterance."""
+"""Text features: a transformers encoder, one pooled vector for each utterance, or four."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,10 +13,38 @@ import torch
 from extract.hub import hub_unreachable
 from extract.weights import checksum
 from toolkit.errors import UserError
+from toolkit.manifest import Manifest
 
-POOLINGS = ("mean", "cls")
+POOLINGS = ("mean", "cls", "last4", "last4-mean")
+_LAYERS = ("last", "second-last", "third-last", "fourth-last")
 # Padded tokens in a batch: enough to keep the matrix products busy, little enough for small memories.
 _BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What the encoder is to read for one utterance: its transcript, who speaks, and the turns before it, oldest first."""
+
+    text: str
+    speaker: str = ""
+    before: tuple[str, ...] = ()
+
+
+def turns(manifest: Manifest, rows: range, context: int) -> list[Turn]:
+    """The turns at `rows`, each with those of the `context` utterances before it in its dialogue that have a text.
+
+    A turn of the context is written "speaker: transcript". A text that the manifest masks is empty and in no context.
+    """
+    said = manifest.utterances
+    made = []
+    for row in rows:
+        earlier = said[max(0, row - context) : row]
+        before = tuple(
+            f"{u.speaker}: {u.text.strip()}" for u in earlier
+            if u.dialogue == said[row].dialogue and u.text.strip() and "text" not in u.mask
+        )  # fmt: skip
+        made.append(Turn("" if "text" in said[row].mask else said[row].text, said[row].speaker, before))
+    return made
 
 
 class TextEncoder:
@@ -23,20 +52,30 @@ class TextEncoder:
 
     Args:
         name_or_dir: hub name (e.g. "roberta-large") or a folder that holds model and tokenizer.
-        pooling: "mean" over the utterance's tokens, or "cls", the first token's vector, of the last layer.
+        pooling: "mean" over the utterance's tokens, or "cls", the first token's vector, of the last layer; "last4", the
+            first token's vectors of the last four layers, four matrices NAME-1 (last layer) to NAME-4 (fourth-last),
+            which is what the field's RoBERTa pickles hold (COSMIC, feature-extraction); "last4-mean", their mean.
         device: where it runs, in float32.
+        context: how many utterances before it in its dialogue the model reads with an utterance. With K > 0 the model's
+            input is the tokenizer's pair of the context and the utterance, speakers' names before both:
+            "<s>Ann: How was it? Bob: Fine.</s></s>Ann: Really?</s>" for RoBERTa, and "<s>Ann: How was it?</s>" where there
+            is no context. What exceeds the model's length is left out of the context, oldest utterance first and each
+            as a whole; the utterance itself is cut only where it is too long alone. "mean" is then over the tokens of the
+            second half, the utterance with its speaker's name, without special tokens.
 
     Raises:
-        UserError: the model is neither on this machine nor to be had from the hub.
+        UserError: the model is neither on this machine nor to be had from the hub, or has too few layers.
     """
 
     modality = "text"
 
-    def __init__(self, name_or_dir: str, pooling: str = "mean", device: torch.device | str = "cpu"):
+    def __init__(
+        self, name_or_dir: str, pooling: str = "mean", device: torch.device | str = "cpu", context: int = 0
+    ):  # fmt: skip
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils import logging
 
-        self.source, self.pooling, self.device = name_or_dir, pooling, torch.device(device)
+        self.pooling, self.device, self.context = pooling, torch.device(device), context
         self.name = Path(name_or_dir).name if Path(name_or_dir).is_dir() else name_or_dir
         logging.set_verbosity_error()
         logging.disable_progress_bar()
@@ -65,6 +104,12 @@ class TextEncoder:
                 f"text model {name_or_dir!r}: the tokenizer knows {len(self._tokenizer)} tokens, the model "
                 f"{self._model.config.vocab_size}; they do not belong together"
             )
+        if context and not self._tokenizer.is_fast:
+            raise UserError(f"text model {name_or_dir!r}: its tokenizer has no fast form, which --text-context needs")
+        self._tokenizer.padding_side = "right"
+        layers = getattr(self._model.config, "num_hidden_layers", 0)
+        if pooling.startswith("last4") and layers < 4:
+            raise UserError(f"text model {name_or_dir!r}: has {layers} layers; --pooling {pooling} needs 4, take cls or mean")
         self._sha256 = checksum(self._model.state_dict())
         self._model.eval().to(self.device)
         limits = [self._tokenizer.model_max_length]
@@ -75,45 +120,83 @@ class TextEncoder:
         self.max_tokens = int(min(limits))
 
     @property
+    def matrices(self) -> dict[str, dict[str, object]]:
+        """Name of each matrix that the encoder gives, and what sets it apart from the others."""
+        if self.pooling != "last4":
+            return {self.name: {}}
+        return {f"{self.name}-{i}": {"layer": layer} for i, layer in enumerate(_LAYERS, 1)}
+
+    @property
     def dim(self) -> int:
+        """Columns of one matrix."""
         return int(self._model.config.hidden_size)
 
     @torch.inference_mode()
     def __call__(
-        self, texts: Sequence[str], done: Callable[[int], None] = lambda count: None
+        self, texts: Sequence[str | Turn], done: Callable[[int], None] = lambda count: None
     ) -> tuple[np.ndarray, list[str], dict[str, np.ndarray]]:
         """Encodes utterances in batches of like length.
 
         Args:
-            texts: N transcripts.
+            texts: N transcripts; as `Turn`s where the encoder reads context.
             done: told how many more utterances are finished.
 
         Returns:
-            float32 (N, dim); N reasons, empty where there is a vector; details "tokens" and "tokens_cut" int32 (N,).
+            float32 (N, matrices * dim), the matrices side by side; N reasons, empty where there is a vector; details
+            int32 (N,): "tokens" read, "tokens_cut" off the utterance, and with context "context" and "context_cut", the
+            earlier utterances that were read and left out.
         """
-        values = np.zeros((len(texts), self.dim), np.float32)
-        reasons = ["" if text.strip() else "empty transcript" for text in texts]
+        values = np.zeros((len(texts), self.dim * len(self.matrices)), np.float32)
+        said = [text if isinstance(text, Turn) else Turn(text) for text in texts]
+        reasons = ["" if turn.text.strip() else "empty transcript" for turn in said]
         rows = [i for i, reason in enumerate(reasons) if not reason]
         done(len(texts) - len(rows))
-        tokens = np.zeros(len(texts), np.int32)
-        cut = np.zeros(len(texts), np.int32)
-        encoded: dict[int, list[int]] = {}
+        counts = ("tokens", "tokens_cut", "context", "context_cut")[: 4 if self.context else 2]
+        details = {name: np.zeros(len(said), np.int32) for name in counts}
+        encoded: dict[int, _Encoded] = {}
         for i in rows:
-            ids = self._tokenizer(texts[i], truncation=True, max_length=self.max_tokens)["input_ids"]
-            whole = len(self._tokenizer(texts[i], verbose=False)["input_ids"]) if len(ids) >= self.max_tokens else len(ids)
-            encoded[i], tokens[i], cut[i] = ids, len(ids), whole - len(ids)
-        for batch in _batches(sorted(rows, key=lambda i: (len(encoded[i]), i)), encoded):
-            padded = self._tokenizer.pad({"input_ids": [encoded[i] for i in batch]}, return_tensors="pt").to(self.device)
-            hidden = self._model(**padded).last_hidden_state
-            values[batch] = self._pool(hidden, padded["attention_mask"]).float().cpu().numpy()
+            encoded[i] = self._encode(said[i])
+            for name in counts:
+                details[name][i] = getattr(encoded[i], name)
+        for batch in _batches(sorted(rows, key=lambda i: (encoded[i].tokens, i)), encoded):
+            padded = self._tokenizer.pad([encoded[i].inputs for i in batch], return_tensors="pt").to(self.device)
+            given = self._model(**padded, output_hidden_states=self.pooling.startswith("last4"))
+            mask = padded["attention_mask"]
+            if self.context:
+                mask = torch.zeros_like(mask)
+                for line, i in zip(mask, batch):
+                    line[encoded[i].own] = 1
+            values[batch] = self._pool(given, mask).float().cpu().numpy()
             done(len(batch))
         for i in rows:
             if not np.isfinite(values[i]).all():
                 reasons[i] = "the text encoder gave NaN or infinity"
-        return values, reasons, {"tokens": tokens, "tokens_cut": cut}
+        return values, reasons, details
 
-    def _pool(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """(batch, tokens, dim) and mask (batch, tokens) to (batch, dim)."""
+    def _encode(self, turn: Turn) -> _Encoded:
+        """A turn as token ids, no longer than the model reads."""
+        text = f"{turn.speaker}: {turn.text.strip()}" if self.context else turn.text
+        alone = self._tokenizer(text, truncation=True, max_length=self.max_tokens)
+        length = len(alone["input_ids"])
+        cut = len(self._tokenizer(text, verbose=False)["input_ids"]) - length if length >= self.max_tokens else 0
+        chosen, used = alone, 0
+        for first in range(len(turn.before) if not cut else 0):  # first those that leave out least
+            pair = self._tokenizer(" ".join(turn.before[first:]), text, verbose=False)
+            if len(pair["input_ids"]) <= self.max_tokens:
+                chosen, used = pair, len(turn.before) - first
+                break
+        own = []
+        if self.context:
+            own = [k for k, part in enumerate(chosen.sequence_ids(0)) if part == (1 if used else 0)]
+        inputs = {key: chosen[key] for key in ("input_ids", "token_type_ids") if key in chosen}
+        return _Encoded(inputs, own, len(inputs["input_ids"]), cut, used, len(turn.before) - used)
+
+    def _pool(self, given, mask: torch.Tensor) -> torch.Tensor:
+        """The model's output and mask (batch, tokens) to (batch, matrices * dim)."""
+        if self.pooling.startswith("last4"):
+            first = [hidden[:, 0] for hidden in given.hidden_states[:-5:-1]]
+            return torch.cat(first, 1) if self.pooling == "last4" else torch.stack(first).mean(0)
+        hidden = given.last_hidden_state
         if self.pooling == "cls":
             return hidden[:, 0]
         weight = mask.unsqueeze(-1).to(hidden.dtype)
@@ -126,19 +209,42 @@ class TextEncoder:
             "model": f"{self.name} ({self._model.config.model_type})",
             "weights_sha256": self._sha256,
             "versions": {"transformers": version("transformers"), "torch": torch.__version__},
-            "parameters": {"pooling": self.pooling, "layer": "last", "max_tokens": self.max_tokens, "dtype": "float32"},
+            "parameters": {
+                "pooling": self.pooling, "pooled": _POOLED[self.pooling], "max_tokens": self.max_tokens, "dtype": "float32",
+                "context": self.context, **({"input": _INPUT} if self.context else {}),
+            },
             "device": self.device.type,
         }
 
 
+_INPUT = "pair of context and utterance, each turn as 'speaker: transcript', turns of the context joined by a space"
+# As the store records them.
+_POOLED = {
+    "mean": "mean over the utterance's tokens, last layer",
+    "cls": "first token, last layer",
+    "last4": "first token, each of the last four layers a matrix",
+    "last4-mean": "first token, mean of the last four layers",
+}
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "longformer", "mpnet", "data2vec-text"}
 
 
-def _batches(order: list[int], encoded: dict[int, list[int]]) -> list[list[int]]:
+@dataclass(frozen=True)
+class _Encoded:
+    """A turn for the model: its inputs, which tokens are the utterance's own, and what was counted."""
+
+    inputs: dict[str, list[int]]
+    own: list[int]
+    tokens: int
+    tokens_cut: int
+    context: int
+    context_cut: int
+
+
+def _batches(order: list[int], encoded: dict[int, _Encoded]) -> list[list[int]]:
     """Cuts rows, sorted by length, into batches of at most _BATCH_TOKENS padded tokens."""
     batches: list[list[int]] = []
     for i in order:
-        if not batches or (len(batches[-1]) + 1) * len(encoded[i]) > _BATCH_TOKENS:
+        if not batches or (len(batches[-1]) + 1) * encoded[i].tokens > _BATCH_TOKENS:
             batches.append([])
         batches[-1].append(i)
     return batches

@@ -12,13 +12,14 @@ from pathlib import Path
 HIDDEN, VOCABULARY, MAX_TOKENS = 128, 1000, 128
 
 
-def make_text_encoder(folder: Path, texts: Iterable[str], seed: int = 0) -> Path:
+def make_text_encoder(folder: Path, texts: Iterable[str], seed: int = 0, layers: int = 2) -> Path:
     """Writes an untrained RoBERTa with a tokenizer fitted on `texts` to `folder`, as transformers loads them.
 
     Args:
         folder: where to write; made if need be.
         texts: transcripts of the training split.
         seed: of the random weights.
+        layers: of the encoder.
     """
     import torch
     from tokenizers import ByteLevelBPETokenizer
@@ -35,7 +36,7 @@ def make_text_encoder(folder: Path, texts: Iterable[str], seed: int = 0) -> Path
         tokenizer_object=tokenizer._tokenizer, cls_token="<s>", sep_token="</s>", model_max_length=MAX_TOKENS, **special
     )
     config = RobertaConfig(
-        vocab_size=len(fast), hidden_size=HIDDEN, num_hidden_layers=2, num_attention_heads=4, intermediate_size=2 * HIDDEN,
+        vocab_size=len(fast), hidden_size=HIDDEN, num_hidden_layers=layers, num_attention_heads=4, intermediate_size=2 * HIDDEN,
         max_position_embeddings=MAX_TOKENS + 2, pad_token_id=fast.pad_token_id, bos_token_id=fast.bos_token_id,
         eos_token_id=fast.eos_token_id,
     )  # fmt: skip

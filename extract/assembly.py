@@ -6,15 +6,14 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from extract.parts import PartsFolder, corpus_fingerprint, difference, fingerprint
 from toolkit.errors import UserError
 from toolkit.files import require_space
 from toolkit.manifest import read_manifest
-from toolkit.store import FeatureStore, StoreWriter
+from toolkit.store import FeaturePart, FeatureStore, StoreWriter
 
 
 def parts_root(out: Path) -> Path:
@@ -46,10 +45,10 @@ def assemble(out: Path, roots: list[Path], command: str = "") -> None:
     for reader in readers.values():
         reader.check(len(manifest.utterances), corpus)
     old = FeatureStore.open(out) if out.exists() else None
-    matrices = sum(4 * reader.made["dim"] * len(manifest.utterances) for reader in readers.values())
+    rows = sum(part.stat().st_size for root in roots for part in root.glob("*/*.npz"))
     try:
         # HDF5 does not survive a failing write, so the disk is asked first.
-        require_space(out, int(1.1 * matrices) + (out.stat().st_size if old else 0) + (roots[0] / "manifest.jsonl").stat().st_size)
+        require_space(out, int(1.1 * rows) + (out.stat().st_size if old else 0) + (roots[0] / "manifest.jsonl").stat().st_size)
         with StoreWriter(
             out, corpus=manifest.corpus, labels=manifest.labels, utterances=manifest.utterances,
             command=command if old is None else f"{old.attrs['command']} && {command}",
@@ -65,7 +64,7 @@ def assemble(out: Path, roots: list[Path], command: str = "") -> None:
                     writer.add_feature_parts(
                         made["modality"], matrix, made["dim"], reader.parts(at),
                         attrs={**made["provenance"], **apart, "fingerprint": fingerprint(made)},
-                        dimension_names=reader.dimension_names(),
+                        **reader.names(),
                     )  # fmt: skip
                 if reader.present == 0:
                     most = reader.reasons.most_common(1)[0]
@@ -109,15 +108,16 @@ class _Assembly:
             if not any(path.is_dir() for path in folder.folder.parent.iterdir()):
                 shutil.rmtree(folder.folder.parent)
 
-    def dimension_names(self) -> list[str]:
+    def names(self) -> dict[str, object]:
+        """Names of the matrix's columns, and width and names of its frames' columns."""
         return json.loads((self._folders[0].folder / "names.json").read_text(encoding="utf-8"))
 
-    def parts(self, matrix: int) -> Iterator[tuple[int, np.ndarray, list[str], dict[str, np.ndarray]]]:
+    def parts(self, matrix: int) -> Iterator[FeaturePart]:
         """The parts of one of the feature's matrices, counted from 0."""
         columns = slice(matrix * self.made["dim"], (matrix + 1) * self.made["dim"])
         self.present, self.reasons = 0, Counter()
         for i in range(len(self.made["parts"])):
             rows = next(f for f in self._folders if f.has(i)).read(i)
-            self.present += int(rows.present.sum())
+            self.present += sum(not reason for reason in rows.reasons)
             self.reasons.update(reason for reason in rows.reasons if reason)
-            yield rows.first, rows.values[:, columns], rows.reasons, rows.details
+            yield replace(rows, values=rows.values[:, columns])

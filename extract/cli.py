@@ -26,10 +26,20 @@ _OPTIONS = [
                  help="Let the text model read the K utterances before, with speakers' names."),
     click.Option(["--audio-set"], type=click.Choice(AUDIO_SETS), default="ComParE_2016", show_default=True,
                  help="openSMILE feature set; functionals."),
-    click.Option(["--visual-model"], type=click.Choice(["densenet121", "denseface"]), default="densenet121",
-                 show_default=True, help="Network over the face crops: 1024 or the field's 342 dimensions."),
+    click.Option(["--audio-model"], metavar="NAME|DIR", help="A speech encoder of transformers (wav2vec2, hubert, wavlm, …) "
+                 "in place of openSMILE: hub name, or a folder."),
+    click.Option(["--visual-model"], default="densenet121", show_default=True, metavar="NAME|DIR", help="Network over the "
+                 "face crops: densenet121 (1024), denseface (the field's 342), vit, or any image encoder of transformers: "
+                 "hub name, or a folder."),
     click.Option(["--visual-weights"], default="imagenet", show_default=True, metavar="imagenet|random|FILE",
-                 help="Its weights: torchvision's, untrained from a fixed seed, or a .safetensors or .pt file."),
+                 help="A DenseNet's weights: torchvision's, untrained from a fixed seed, or a .safetensors or .pt file."),
+    click.Option(["--normalisation"], metavar="MEAN,STD", help="Of the crops' grey levels, 0 to 255, in place of the "
+                 "network's own; for denseface also ferplus, iemocap, meld."),
+    click.Option(["--sequences"], is_flag=True, help="Keep the frames behind each vector as well: low-level descriptors, a "
+                 "speech model's frames, a vector for each face crop."),
+    click.Option(["--precision"], type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True,
+                 help="What the networks run in; features are float32. float32 is exact, the others are fast where the "
+                 "hardware has them."),
     click.Option(["--face-detector"], type=click.Choice(["yunet", "haar"]), default="yunet", show_default=True,
                  help="YuNet gives landmarks, and so upright crops."),
     click.Option(["--face-model"], type=click.Path(path_type=Path), help="The detector's file. Default: YuNet's from the "

@@ -21,8 +21,12 @@ class Options:
     pooling: str = "mean"
     text_context: int = 0
     audio_set: str = "ComParE_2016"
+    audio_model: str | None = None
     visual_model: str = "densenet121"
     visual_weights: str = "imagenet"
+    normalisation: str | None = None
+    sequences: bool = False
+    precision: str = "float32"
     face_detector: str = "yunet"
     face_model: Path | None = None
     fps: float = 5.0
@@ -60,20 +64,21 @@ class Encoders:
             detector = face_model(options.face_detector, options.face_model)
             make_detector(options.face_detector, detector[0])
         if "audio" in options.modalities:
-            from extract.audio import functionals
+            if options.audio_model is None:
+                from extract.audio import Functionals
 
-            audio = functionals(options.audio_set)
+                audio = Functionals(options.audio_set, options.sequences)
+            else:
+                from extract.audio_model import AudioModel
+
+                audio = AudioModel(options.audio_model, _device(options), options.precision, options.sequences)
         if "visual" in options.modalities:
-            from extract.visual import FaceEncoder
-            from extract.weights import pick_device
-
-            visual = FaceEncoder(options.visual_model, options.visual_weights, pick_device(options.device))
+            visual = _visual(options)
             visual.faces = _face_record(options, detector[1], visual)
         if "text" in options.modalities:
             from extract.text import TextEncoder
-            from extract.weights import pick_device
 
-            text = TextEncoder(options.text_model, options.pooling, pick_device(options.device), options.text_context)
+            text = TextEncoder(options.text_model, options.pooling, _device(options), options.text_context)
         return cls(text, audio, visual, detector, options)
 
     def all(self) -> Iterator[object]:
@@ -95,17 +100,39 @@ class Encoders:
     def wanted(self, options: Options, audio: bool, visual: bool) -> Wanted:
         """What workers are to compute of the modalities that are still open."""
         return Wanted(
-            audio_set=self.audio.name if audio else None,
+            audio=getattr(self.audio, "wants", self.audio.name) if audio else None, sequences=options.sequences,
             detector=options.face_detector if visual else None, detector_model=self.detector[0] if visual else None,
-            fps=options.fps, crop_size=self.visual.architecture.size if visual else 0,
-            grey=self.visual.architecture.grey if visual else False, margin=options.face_margin,
+            fps=options.fps, crop_size=self.visual.pictures.side if visual else 0,
+            grey=self.visual.pictures.grey if visual else False, margin=options.face_margin,
             most_frames=options.most_frames, time_limit=options.time_limit,
         )  # fmt: skip
+
+
+def _device(options: Options):
+    from extract.weights import pick_device
+
+    return pick_device(options.device)
+
+
+def _visual(options: Options):
+    from extract.visual import ARCHITECTURES, FaceEncoder, Normalisation
+
+    own = ARCHITECTURES.get(options.visual_model)
+    normalisation = None
+    if options.normalisation is not None:
+        normalisation = Normalisation.parse(options.normalisation, grey=own is not None and own.pictures.grey)
+    rest = (_device(options), options.precision, options.sequences, normalisation)
+    if own is not None:
+        return FaceEncoder(options.visual_model, options.visual_weights, *rest)
+    from extract.image_model import ImageModel
+
+    return ImageModel(options.visual_model, *rest)
 
 
 def _face_record(options: Options, model_sha256: str, encoder) -> dict[str, object]:
     """How faces are found and cut out, for the store."""
     from extract.faces import YUNET_SCORE
+    from extract.speaking import RULE
 
     return {
         "versions": {"opencv": version("opencv-python-headless"), "ffmpeg": ffmpeg_version()},
@@ -113,9 +140,8 @@ def _face_record(options: Options, model_sha256: str, encoder) -> dict[str, obje
             "frames_per_second": options.fps, "most_frames": options.most_frames,
             "face_detector": options.face_detector, "face_model_sha256": model_sha256,
             "least_score": YUNET_SCORE if options.face_detector == "yunet" else "the cascade's own",
-            "choice": "the face that overlaps the last one, else the largest",
-            "crop_pixels": encoder.architecture.size, "crop_margin": options.face_margin,
+            "speaker": f"the track with the highest score: {RULE}; within the manifest's region where it gives one",
+            "crop_pixels": encoder.pictures.side, "crop_margin": options.face_margin,
             "aligned": "five landmarks" if options.face_detector == "yunet" else "no, box alone",
-            "mean": encoder.architecture.mean, "std": encoder.architecture.std, "pooling": "mean over frames",
         },
     }  # fmt: skip

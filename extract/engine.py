@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import errno
 import json
-import signal
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,11 +23,9 @@ import numpy as np
 
 from extract.assembly import assemble, parts_root
 from extract.encoders import Encoders, Options
-from extract.parts import (
-    PartsFolder, Rows, corpus_fingerprint, difference, divide, empty_rows, fingerprint, matrices_of, shard_of,
-)  # fmt: skip
-from extract.pool import Fault, core_count, run_tasks
-from extract.worker import Found, Span, Task, Wanted, process, set_up
+from extract.interrupt import interruptible
+from extract.media_stage import watch
+from extract.parts import Job, PartsFolder, corpus_fingerprint, difference, divide, fingerprint, matrices_of, shard_of
 from toolkit.errors import FaultError, UserError
 from toolkit.files import write_atomically
 from toolkit.manifest import Manifest, write_manifest
@@ -60,32 +57,6 @@ class Summary:
     features: dict[str, tuple[int, int, dict[str, int]]]
     store: Path | None
     notes: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Job:
-    """One feature of a run: its encoder, its parts on disk, and which of them are to be done."""
-
-    encoder: object
-    folder: PartsFolder
-    parts: list[range]
-    todo: list[int]
-    details: dict[str, type]
-
-    @property
-    def modality(self) -> str:
-        return self.encoder.modality
-
-    def begin(self, index: int) -> Rows:
-        part = self.parts[index]
-        return empty_rows(part.start, len(part), self.encoder.dim * len(matrices_of(self.encoder)), self.details)
-
-
-DETAILS = {
-    "audio": {"seconds": np.float64},
-    "visual": {"frames": np.int32, "faces": np.int32},
-    "text": {"tokens": np.int32, "tokens_cut": np.int32},
-}
 
 
 def extract(
@@ -133,13 +104,13 @@ def _extract(manifest: Manifest, out: Path, options: Options, command: str, shar
     if done and shard is None:
         notify(f"resuming: {done} of {sum(len(job.parts) for job in jobs)} parts are done")
     faults: list[str] = []
-    with _interruptible() as stop, Stages(options.log_json) as progress, ThreadPoolExecutor(1) as side:
+    with interruptible() as stop, Stages(options.log_json) as progress, ThreadPoolExecutor(1) as side:
         text = next((job for job in jobs if job.modality == "text"), None)
         media = [job for job in jobs if job.modality != "text"]
         reading = side.submit(_read_texts, text, manifest, stop, progress, stages) if text else None
         try:
             if media:
-                faults = _watch(media, manifest, encoders, options, stop, progress, stages)
+                faults = watch(media, manifest, encoders, options, stop, progress, stages)
         except BaseException:
             stop.set()  # the text thread would otherwise read on to its end
             raise
@@ -201,9 +172,14 @@ def _job(manifest, out: Path, root: Path, encoder, corpus: str, shard, options: 
                 notify(f"{encoder.modality}/{', '.join(there)}: is in {out} already")
                 return None
     folder = PartsFolder(root / f"{encoder.modality}--{name}", made)
-    write_atomically(folder.folder / "names.json", json.dumps(list(getattr(encoder, "dimension_names", ()))).encode())
+    names = {name: getattr(encoder, name, empty) for name, empty in _NAMES.items()}
+    write_atomically(folder.folder / "names.json", json.dumps(names).encode())
     mine = range(len(parts)) if shard is None else shard_of(parts, shard)
-    return Job(encoder, folder, parts, [i for i in mine if not folder.has(i)], DETAILS[encoder.modality])
+    return Job(encoder, folder, parts, [i for i in mine if not folder.has(i)])
+
+
+# Of the columns of a matrix and of the frames behind it; the store keeps them apart from the feature's attributes.
+_NAMES = {"dimension_names": [], "frame_width": 0, "frame_names": []}
 
 
 def _unpacked(value: object) -> object:
@@ -226,158 +202,8 @@ def _read_texts(job: Job, manifest: Manifest, stop: threading.Event, progress: S
         for row, u, vector, reason in zip(job.parts[index], part, values, reasons):
             reason = u.mask.get("text", reason)
             rows.put(row, None if reason else vector, reason)
-        job.folder.write(index, rows)
+        job.folder.write(index, rows.finished())
     stages["text"] = time.perf_counter() - began
-
-
-def _watch(jobs: list[Job], manifest, encoders, options: Options, stop, progress: Stages, stages) -> list[str]:
-    """Runs the jobs that need media; returns the faults."""
-    began = time.perf_counter()
-    audio = next((job for job in jobs if job.modality == "audio"), None)
-    visual = next((job for job in jobs if job.modality == "visual"), None)
-    parts = jobs[0].parts
-    todo = sorted({index for job in jobs for index in job.todo})
-    bar = progress.stage("media", sum(len(part) for part in parts))
-    bar.advance(sum(len(part) for i, part in enumerate(parts) if i not in set(todo)))
-    open_parts: dict[int, _Part] = {}
-    faults: list[str] = []
-    encoding = 0.0
-
-    def tasks() -> Iterator[tuple[int, Task, Wanted]]:
-        for index in todo:
-            if stop.is_set():
-                return
-            here = [job for job in (audio, visual) if job is not None and index in job.todo]
-            part = _Part({job.modality: job.begin(index) for job in here})
-            planned = list(_plan(manifest, parts[index], part.rows))
-            part.waiting = len(planned)
-            open_parts[index] = part
-            wanted = encoders.wanted(options, audio in here, visual in here)
-            yield from ((index, task, wanted) for task in planned)
-            if not planned:
-                yield index, None, wanted
-
-    workers = options.workers or core_count()
-    limit = options.time_limit + 60  # ffmpeg is stopped first, which is an input's defect; this stops a hanging library
-    for (index, task, _), found in run_tasks(
-        tasks(), process, workers, preload="extract.worker", set_up=set_up, time_limit=limit, weight=_utterances,
-        most_weight=2 * options.part_size,
-    ):  # fmt: skip
-        part = open_parts[index]
-        if isinstance(found, Fault):
-            ids = [manifest.utterances[span.row].id for span in task.spans]
-            part.faulty = True
-            faults += [f"{i}: {found.what}" for i in ids]
-        else:
-            part.found += found
-        part.waiting -= 1
-        if part.waiting <= 0:
-            before = time.perf_counter()
-            _finish(part, visual, manifest, options)
-            encoding += time.perf_counter() - before
-            if not part.faulty:
-                for job in (audio, visual):
-                    if job is not None and job.modality in part.rows:
-                        job.folder.write(index, part.rows[job.modality])
-            del open_parts[index]
-            bar.advance(len(parts[index]))
-    stages["media"] = time.perf_counter() - began
-    if visual is not None:
-        stages["face encoder"] = encoding
-    return faults
-
-
-def _utterances(job: tuple[int, Task | None, Wanted]) -> int:
-    return 1 if job[1] is None else len(job[1].spans)
-
-
-@dataclass
-class _Part:
-    """A part under way: rows of each modality, and what its files gave so far."""
-
-    rows: dict[str, Rows]
-    waiting: int = 0
-    found: list[Found] = field(default_factory=list)
-    faulty: bool = False
-
-
-def _plan(manifest: Manifest, part: range, rows: dict[str, Rows]) -> Iterator[Task]:
-    """Groups a part's utterances by the files that hold them; gives those that cannot be done their reason."""
-    spans: dict[str, dict[tuple, Span]] = defaultdict(dict)
-    for row in part:
-        u = manifest.utterances[row]
-        sources = {
-            "audio": (u.audio, u.audio_start, u.audio_end) if u.audio else (u.media, u.start, u.end),
-            "visual": (u.media, u.start, u.end),
-        }
-        for modality in ("audio", "visual"):
-            if modality not in rows:
-                continue
-            path, start, end = sources[modality]
-            reason = u.mask.get(modality) or ("no media file in the manifest" if path is None else "")
-            if not reason and ((start or 0) < 0 or (end is not None and end <= (start or 0))):
-                reason = f"time stamps that make no span: {start} to {end} s"
-            if reason:
-                rows[modality].put(row, None, reason)
-                continue
-            old = spans[path].get((row, start, end))
-            spans[path][row, start, end] = Span(
-                row, start, end, u.region, modality == "audio" or (old is not None and old.audio), modality == "visual"
-            )
-    for path, group in spans.items():
-        yield Task(manifest.path(path), list(group.values()))
-
-
-def _finish(part: _Part, visual: Job | None, manifest: Manifest, options: Options) -> None:
-    """Puts a part's findings into rows. Faces of all its utterances go through the encoder together, in row order."""
-    for one in part.found:
-        if one.audio is not None or one.audio_reason:
-            rows = part.rows["audio"]
-            rows.put(one.row, one.audio, one.audio_reason)
-            rows.details["seconds"][one.row - rows.first] = one.audio_seconds
-    seen = sorted((one for one in part.found if one.crops is not None or one.visual_reason), key=lambda one: one.row)
-    for one in seen:
-        rows = part.rows["visual"]
-        rows.details["frames"][one.row - rows.first] = one.frames
-        rows.details["faces"][one.row - rows.first] = one.faces
-        if one.crops is None:
-            rows.put(one.row, None, one.visual_reason)
-    shown = [one for one in seen if one.crops is not None]
-    if shown:
-        for one, vector in zip(shown, visual.encoder.utterances([one.crops for one in shown])):
-            part.rows["visual"].put(one.row, vector, "")
-            if options.save_crops is not None:
-                _save_crops(options.save_crops, manifest.utterances[one.row].id, one.crops)
-
-
-def _save_crops(folder: Path, utterance: str, crops: np.ndarray) -> None:
-    """Writes an utterance's crops side by side into one PNG named after it."""
-    import cv2
-
-    folder.mkdir(parents=True, exist_ok=True)
-    sheet = np.concatenate(list(crops[:: max(1, len(crops) // 12)][:12]), axis=1)
-    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in utterance).lstrip(".")
-    cv2.imwrite(str(folder / f"{name}.png"), sheet if sheet.ndim == 2 else cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Turns the first Ctrl-C into a request to stop after the parts under way; a second one stops at once."""
-    stop = threading.Event()
-
-    def ask(*_: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _dialogues(manifest: Manifest) -> int:

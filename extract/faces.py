@@ -107,20 +107,14 @@ class Haar:
         boxes, _, weights = self._cascade.detectMultiScale3(
             grey, scaleFactor=1.1, minNeighbors=5, minSize=(least, least), outputRejectLevels=True
         )
-        return [
+        found = [
             Face(tuple((np.asarray(box) / scale).tolist()), float(weight), None) for box, weight in zip(boxes, weights)
         ]
-
-
-def choose(faces: list[Face], last: Face | None) -> Face | None:
-    """The face to follow: the one that overlaps the last one most, else the largest."""
-    if not faces:
-        return None
-    if last is not None:
-        best = max(faces, key=lambda face: overlap(face.box, last.box))
-        if overlap(best.box, last.box) > 0.2:
-            return best
-    return max(faces, key=lambda face: face.area)
+        kept: list[Face] = []
+        for face in sorted(found, key=lambda face: -face.score):  # the cascade finds smaller faces within a face
+            if all(overlap(face.box, other.box) < 0.1 for other in kept):
+                kept.append(face)
+        return kept
 
 
 def overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
@@ -150,8 +144,20 @@ def crop(picture: np.ndarray, face: Face, size: int, margin: float) -> np.ndarra
         matrix = np.array([[scale, 0, size / 2 - scale * (left + width / 2)], [0, scale, size / 2 - scale * (top + height / 2)]])
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     if scale < 0.5:  # bilinear sampling skips pixels when it shrinks by more than half
+        picture, matrix = _around(picture, matrix, size, margin=2 / scale)
         picture = cv2.GaussianBlur(picture, (0, 0), 0.25 / scale)
     return cv2.warpAffine(picture, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _around(picture: np.ndarray, matrix: np.ndarray, size: int, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """The part of the picture that a crop is made from, `margin` pixels around included, and the matrix from there."""
+    corners = cv2.transform(np.array([[[0, 0], [size, 0], [0, size], [size, size]]], np.float64), cv2.invertAffineTransform(matrix))[0]
+    height, width = picture.shape[:2]
+    left, top = np.clip(np.floor(corners.min(0) - margin).astype(int), 0, [width - 1, height - 1])
+    right, bottom = np.clip(np.ceil(corners.max(0) + margin).astype(int), [left + 1, top + 1], [width, height])
+    moved = matrix.astype(np.float64).copy()
+    moved[:, 2] += moved[:, :2] @ np.array([left, top])
+    return picture[top:bottom, left:right], moved
 
 
 def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:

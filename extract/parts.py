@@ -20,38 +20,56 @@ import numpy as np
 from toolkit.errors import UserError
 from toolkit.files import write_atomically
 from toolkit.manifest import Manifest
+from toolkit.store import FeaturePart
 
 
 @dataclass
 class Rows:
-    """One part of one feature: what rows `first` to `first + n` hold.
+    """One part of one feature while it is made: what rows `first` to `first + n` hold.
 
     Attributes:
         first: row of the first utterance.
         values: float32 (n, matrices * dim), an encoder's matrices side by side; zeros where a reason says why.
         reasons: n texts, empty where the row is present.
         details: further columns, each (n,).
-        frames: float32 (frames, dim) and counts int64 (n,) of a feature that keeps its sequence, or None.
+        frame_width: columns of a frame where the feature keeps its sequences, else 0.
+        frames: by row, its frames float32 (T, frame_width) and their times in seconds (T,).
     """
 
     first: int
     values: np.ndarray
     reasons: list[str]
     details: dict[str, np.ndarray] = field(default_factory=dict)
-    frames: np.ndarray | None = None
-    counts: np.ndarray | None = None
+    frame_width: int = 0
+    frames: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
-    @property
-    def present(self) -> np.ndarray:
-        return np.array([not reason for reason in self.reasons], bool)
-
-    def put(self, row: int, values: np.ndarray | None, reason: str) -> None:
-        """Fills a row (counted in the whole corpus) with values or with the reason why there are none."""
-        if values is not None and not np.isfinite(values).all():
+    def put(
+        self, row: int, values: np.ndarray | None, reason: str, frames: np.ndarray | None = None, times: np.ndarray | None = None
+    ) -> None:  # fmt: skip
+        """Fills a row (counted in the whole corpus) with values, and frames, or with the reason why there are none."""
+        if values is not None and not (np.isfinite(values).all() and (frames is None or np.isfinite(frames).all())):
             values, reason = None, "the encoder gave NaN or infinity"
         self.reasons[row - self.first] = "" if values is not None else reason
         if values is not None:
             self.values[row - self.first] = values
+            if frames is not None:
+                self.frames[row] = frames, times
+
+    def count(self, row: int, **counted: float) -> None:
+        """Fills a row of the details."""
+        for name, value in counted.items():
+            self.details[name][row - self.first] = value
+
+    def finished(self) -> FeaturePart:
+        """As it goes to disk."""
+        if not self.frame_width:
+            return FeaturePart(self.first, self.values, self.reasons, self.details)
+        none = np.zeros((0, self.frame_width), np.float32), np.zeros(0)
+        kept = [self.frames.get(self.first + i, none) for i in range(len(self.reasons))]
+        return FeaturePart(
+            self.first, self.values, self.reasons, self.details, np.concatenate([frames for frames, _ in kept]),
+            np.array([len(frames) for frames, _ in kept], np.int64), np.concatenate([times for _, times in kept]),
+        )  # fmt: skip
 
 
 UNDONE = "not processed"
@@ -63,9 +81,11 @@ def matrices_of(encoder) -> dict[str, dict[str, object]]:
     return {name.replace("/", "--"): apart for name, apart in own.items()}
 
 
-def empty_rows(first: int, n: int, width: int, details: dict[str, type]) -> Rows:
-    """Rows in which nothing is done yet."""
-    return Rows(first, np.zeros((n, width), np.float32), [UNDONE] * n, {k: np.zeros(n, t) for k, t in details.items()})
+def empty_rows(first: int, n: int, encoder) -> Rows:
+    """Rows of an encoder in which nothing is done yet."""
+    values = np.zeros((n, encoder.dim * len(matrices_of(encoder))), np.float32)
+    details = {name: np.zeros(n, kind) for name, kind in getattr(encoder, "details", {}).items()}
+    return Rows(first, values, [UNDONE] * n, details, getattr(encoder, "frame_width", 0))
 
 
 def corpus_fingerprint(manifest: Manifest) -> str:
@@ -113,11 +133,11 @@ class PartsFolder:
         """Whether that part is done."""
         return self.path(index).exists()
 
-    def write(self, index: int, rows: Rows) -> None:
+    def write(self, index: int, rows: FeaturePart) -> None:
         """Makes a part last: it is whole on disk when this returns."""
         data = {f"detail_{name}": column for name, column in rows.details.items()}
         if rows.frames is not None:
-            data |= {"frames": rows.frames, "counts": rows.counts}
+            data |= {"frames": rows.frames, "counts": rows.counts, "times": rows.times}
         buffer = io.BytesIO()
         np.savez(
             buffer, first=rows.first, values=rows.values, reasons=_bytes("\0".join(rows.reasons)),
@@ -125,7 +145,7 @@ class PartsFolder:
         )  # fmt: skip
         write_atomically(self.path(index), buffer.getvalue())
 
-    def read(self, index: int) -> Rows:
+    def read(self, index: int) -> FeaturePart:
         """Raises UserError when the file is damaged or belongs to other options."""
         path = self.path(index)
         try:
@@ -133,10 +153,10 @@ class PartsFolder:
                 if data["fingerprint"].tobytes().decode() != self.fingerprint:
                     raise UserError(f"{path}: was made with other options than the parts beside it; delete it and run again")
                 n = len(data["values"])
-                return Rows(
+                return FeaturePart(
                     int(data["first"]), data["values"], data["reasons"].tobytes().decode().split("\0") if n else [],
                     {name[7:]: data[name] for name in data.files if name.startswith("detail_")},
-                    data["frames"] if "frames" in data else None, data["counts"] if "counts" in data else None,
+                    *(data[name] if name in data else None for name in ("frames", "counts", "times")),
                 )  # fmt: skip
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
             raise UserError(f"{path}: damaged ({error}); delete it and run the same command again") from None
@@ -166,6 +186,25 @@ def difference(old: dict, new: dict, prefix: str = "") -> str:
 def _short(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:28] + "…" + text[-28:]
+
+
+@dataclass
+class Job:
+    """One feature of a run: its encoder, its parts on disk, and which of them are to be done."""
+
+    encoder: object
+    folder: PartsFolder
+    parts: list[range]
+    todo: list[int]
+
+    @property
+    def modality(self) -> str:
+        return self.encoder.modality
+
+    def begin(self, index: int) -> Rows:
+        """A part's rows, in which nothing is done yet."""
+        part = self.parts[index]
+        return empty_rows(part.start, len(part), self.encoder)
 
 
 def divide(manifest: Manifest, size: int) -> list[range]:

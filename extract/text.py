@@ -210,7 +210,7 @@ class TextEncoder:
             "weights_sha256": self._sha256,
             "versions": {"transformers": version("transformers"), "torch": torch.__version__},
             "parameters": {
-                "pooling": self.pooling, "pooled": _POOLED[self.pooling], "max_tokens": self.max_tokens, "dtype": "float32",
+                "pooling": self.pooling, "pooling_rule": _POOLED[self.pooling], "max_tokens": self.max_tokens, "dtype": "float32",
                 "context": self.context, **({"input": _INPUT} if self.context else {}),
             },
             "device": self.device.type,

@@ -11,6 +11,10 @@ import torch
 from toolkit.errors import UserError
 
 
+# What an encoder may run in; features are float32 in any case, and float32 is the exact mode.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
 def load_state(path: Path) -> dict[str, torch.Tensor]:
     """A state dict from a .safetensors file or from a torch file that holds tensors alone.
 

@@ -1,4 +1,4 @@
-"""What a worker process does with one media file: decode it once, compute functionals, find and crop faces."""
+"""What a worker process does with one media file: decode it once, compute functionals, follow and crop faces."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from extract.audio import functionals
-from extract.faces import choose, crop, make_detector
+from extract.audio import descriptors, functionals, no_sound
+from extract.faces import make_detector
+from extract.speaking import FaceTracks
 from toolkit.media import SAMPLE_RATE, MediaError, MediaReader
 
 # Rounding in time stamps must not cost the last frame or sample of an utterance.
@@ -19,11 +20,22 @@ _SLACK_S = 0.05
 _BLACK = 8.0
 
 
+# An encoder's name for the sound itself.
+SAMPLES = "samples"
+
+
 @dataclass(frozen=True)
 class Wanted:
-    """What to compute, the same for every file. None leaves a modality out."""
+    """What to compute, the same for every file. None leaves a modality out.
 
-    audio_set: str | None
+    Attributes:
+        audio: an openSMILE set, whose functionals are computed here, or `SAMPLES`: an encoder elsewhere wants the sound
+            itself, at the track's own rate.
+        sequences: low-level descriptors as well.
+    """
+
+    audio: str | None
+    sequences: bool
     detector: str | None
     detector_model: Path | None
     fps: float
@@ -57,18 +69,31 @@ class Task:
     spans: list[Span]
 
 
+@dataclass(frozen=True)
+class Sound:
+    """An utterance's samples, float32 (n,), mono, within [-1, 1 - 2**-15], and how many make a second."""
+
+    samples: np.ndarray
+    rate: int
+
+
 @dataclass
 class Found:
     """What one file gave for one utterance. A modality is there, or its reason says why not."""
 
     row: int
     audio: np.ndarray | None = None
+    audio_frames: tuple[np.ndarray, np.ndarray] | None = None
+    sound: Sound | None = None
     audio_reason: str = ""
     audio_seconds: float = 0.0
     crops: np.ndarray | None = None
+    crop_times: np.ndarray | None = None
     visual_reason: str = ""
     frames: int = 0
     faces: int = 0
+    tracks: int = 0
+    speaker_confidence: float = 0.0
 
 
 def set_up() -> None:
@@ -86,16 +111,20 @@ def process(job: tuple[int, Task | None, Wanted]) -> list[Found]:
     if task is None:
         return []
     found = [Found(span.row) for span in task.spans]
-    audio = any(span.audio for span in task.spans) and wanted.audio_set is not None
+    audio = any(span.audio for span in task.spans) and wanted.audio is not None
     visual = any(span.visual for span in task.spans) and wanted.detector is not None
     try:
-        with MediaReader(task.path, audio=audio, fps=wanted.fps if visual else None, time_limit=wanted.time_limit) as media:
+        # The sound helps to choose who speaks, also where no audio features are asked for.
+        with MediaReader(
+            task.path, audio=audio or visual, fps=wanted.fps if visual else None, own_rate=audio and wanted.audio == SAMPLES,
+            time_limit=wanted.time_limit,
+        ) as media:  # fmt: skip
             if visual:
-                trackers = {i: _Tracker(wanted, span.region) for i, span in enumerate(task.spans) if span.visual}
+                faces = {i: _tracks(wanted) for i, span in enumerate(task.spans) if span.visual}
                 for time, picture in media.frames():
-                    for i, tracker in trackers.items():
+                    for i, tracks in faces.items():
                         if task.spans[i].covers(time):
-                            tracker.look(picture)
+                            tracks.look(time, _part(picture, task.spans[i].region))
             media.finish()
     except MediaError as error:
         for span, one in zip(task.spans, found):
@@ -107,12 +136,12 @@ def process(job: tuple[int, Task | None, Wanted]) -> list[Found]:
             length = 0.0 if media.samples is None else len(media.samples) / SAMPLE_RATE
             one.audio_reason = _unfit(span, length, media, "no audio track" if media.samples is None else "")
             if not one.audio_reason:
-                _hear(one, span, media.samples, wanted.audio_set)
+                _hear(one, span, media, wanted)
         if span.visual and visual:
             length = (media.frame_count + 1) / wanted.fps  # the picture may go on until just before the next sample
             one.visual_reason = _unfit(span, length, media, "" if media.has_video else "no video track")
             if not one.visual_reason:
-                trackers[i].give(one)
+                _see(one, span, faces[i], media)
     return found
 
 
@@ -127,12 +156,40 @@ def _unfit(span: Span, length: float, media: MediaReader, lack: str) -> str:
     return ""
 
 
-def _hear(one: Found, span: Span, samples: np.ndarray, audio_set: str) -> None:
-    start = 0 if span.start is None else max(0, round(span.start * SAMPLE_RATE))
-    end = len(samples) if span.end is None else round(span.end * SAMPLE_RATE)
-    part = samples[start:end]
-    one.audio_seconds = len(part) / SAMPLE_RATE
-    one.audio, one.audio_reason = functionals(audio_set)(part)
+def _cut(span: Span, samples: np.ndarray, rate: int) -> np.ndarray:
+    start = 0 if span.start is None else max(0, round(span.start * rate))
+    end = len(samples) if span.end is None else round(span.end * rate)
+    return samples[start:end]
+
+
+def _hear(one: Found, span: Span, media: MediaReader, wanted: Wanted) -> None:
+    samples = _cut(span, media.samples, SAMPLE_RATE)
+    one.audio_seconds = len(samples) / SAMPLE_RATE
+    if wanted.audio == SAMPLES:
+        one.audio_reason = no_sound(samples)
+        if not one.audio_reason:
+            one.sound = Sound(_cut(span, media.own_samples, media.rate), media.rate)
+        return
+    one.audio, one.audio_reason = functionals(wanted.audio)(samples)
+    if wanted.sequences and one.audio is not None:
+        one.audio_frames = descriptors(wanted.audio)(samples)
+
+
+def _see(one: Found, span: Span, tracks: FaceTracks, media: MediaReader) -> None:
+    one.frames, one.tracks = tracks.looked_at, len(tracks.tracks)
+    start = span.start or 0.0
+    # Frames' times count from the file's start, and so must the sound by which the speaker is chosen.
+    chosen, confidence = tracks.speaker(media.samples, SAMPLE_RATE)
+    if chosen is not None:
+        one.faces, one.speaker_confidence = len(chosen.widths), confidence
+        one.crops = np.stack([picture for _, _, picture in chosen.crops])
+        one.crop_times = np.array([time - start for _, time, _ in chosen.crops])
+    elif tracks.looked_at == 0:
+        one.visual_reason = "no frame in this span"
+    elif tracks.brightest < _BLACK:
+        one.visual_reason = "black picture"
+    else:
+        one.visual_reason = f"no face found: {tracks.looked_at} frames"
 
 
 @functools.cache
@@ -140,45 +197,15 @@ def _detector(kind: str, model: Path):
     return make_detector(kind, model)
 
 
-class _Tracker:
-    """Follows one face through the frames of one utterance and keeps evenly spaced crops of it."""
+def _tracks(wanted: Wanted) -> FaceTracks:
+    detect = _detector(wanted.detector, wanted.detector_model)
+    return FaceTracks(detect, wanted.crop_size, wanted.margin, wanted.grey, wanted.most_frames)
 
-    def __init__(self, wanted: Wanted, region: tuple[float, float, float, float] | None):
-        self._wanted, self._region = wanted, region
-        self._last = None
-        self._crops: list[np.ndarray] = []
-        self._stride = 1
-        self._seen = self._frames = self._faces = 0
-        self._brightest = 0.0
 
-    def look(self, picture: np.ndarray) -> None:
-        self._seen += 1
-        if (self._seen - 1) % self._stride:
-            return
-        self._frames += 1
-        if self._region is not None:
-            height, width = picture.shape[:2]
-            left, top, right, bottom = self._region
-            picture = picture[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
-        self._brightest = max(self._brightest, float(picture.mean()))
-        face = choose(_detector(self._wanted.detector, self._wanted.detector_model)(picture), self._last)
-        if face is None:
-            return
-        self._last = face
-        self._faces += 1
-        cut = crop(picture, face, self._wanted.crop_size, self._wanted.margin)
-        self._crops.append(cv2.cvtColor(cut, cv2.COLOR_RGB2GRAY) if self._wanted.grey else cut)
-        if len(self._crops) >= 2 * self._wanted.most_frames:  # halve the rate, so that long clips stay bounded
-            self._crops = self._crops[::2]
-            self._stride *= 2
-
-    def give(self, one: Found) -> None:
-        one.frames, one.faces = self._frames, self._faces
-        if self._crops:
-            one.crops = np.stack(self._crops)
-        elif self._frames == 0:
-            one.visual_reason = "no frame in this span"
-        elif self._brightest < _BLACK:
-            one.visual_reason = "black picture"
-        else:
-            one.visual_reason = f"no face found: {self._frames} frames"
+def _part(picture: np.ndarray, region: tuple[float, float, float, float] | None) -> np.ndarray:
+    """The region of the picture, given as fractions of its sides (left, top, right, bottom)."""
+    if region is None:
+        return picture
+    height, width = picture.shape[:2]
+    left, top, right, bottom = region
+    return picture[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]

@@ -207,4 +207,8 @@ def test_meld_mini(shared, tmp_path, text_encoder):
     with FeatureStore.open(tmp_path / "m.h5") as store:
         details = store.feature("visual/denseface").details()
         present = store.feature("visual/denseface").present()
-        assert details["faces"][present].sum() > 0.8 * details["frames"][present].sum()
+        # Of the chosen face; the film also shows others.
+        assert details["faces"][present].sum() > 0.75 * details["frames"][present].sum()
+        alone = details["tracks"] == 1
+        assert (details["speaker_confidence"][alone] == 1).all() and 5 < alone.sum() < present.sum()
+        assert (details["speaker_confidence"][present & ~alone] < 1).all()

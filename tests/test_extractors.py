@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from extract.audio import functionals
-from extract.faces import Face, choose, crop, face_model, make_detector, overlap
+from extract.faces import Face, crop, face_model, make_detector, overlap
 from extract.text import TextEncoder
 from extract.visual import ARCHITECTURES, FaceEncoder
 from extract.weights import checksum, load_state
@@ -112,7 +112,7 @@ def test_a_folder_without_a_tokenizer_is_refused(text_encoder, tmp_path):
 def test_denseface_is_the_published_network():
     """Channels 24, 216, 108, 300, 150, 342 and an 8x8 last map, from a 64x64 grey picture."""
     encoder = FaceEncoder("denseface", "random")
-    net = encoder._net.features
+    net = encoder.net.features
     channels = {}
     for name, module in net.named_children():
         module.register_forward_hook(lambda m, i, o, name=name: channels.__setitem__(name, tuple(o.shape[1:])))
@@ -126,18 +126,19 @@ def test_denseface_is_the_published_network():
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_faces_in_batches_equal_faces_alone(name):
     encoder = FaceEncoder(name, "random")
-    size, grey = encoder.architecture.size, encoder.architecture.grey
+    size, grey = encoder.pictures.side, encoder.pictures.grey
     crops = np.random.default_rng(0).integers(0, 256, (3, size, size) if grey else (3, size, size, 3), dtype=np.uint8)
     together = encoder(crops)
     np.testing.assert_allclose(together, np.concatenate([encoder(c[None]) for c in crops]), rtol=1e-4, atol=1e-5)
     pictures = torch.from_numpy(crops).float() / 255
     pictures = pictures[:, None] if grey else pictures.permute(0, 3, 1, 2)
-    mean, std = (torch.tensor(x).view(1, -1, 1, 1) for x in (encoder.architecture.mean, encoder.architecture.std))
+    mean, std = (torch.tensor(x).view(1, -1, 1, 1) for x in (encoder.pictures.normalisation.mean, encoder.pictures.normalisation.std))
     with torch.no_grad():
-        maps = torch.relu(encoder._net.eval().features((pictures - mean) / std))
+        maps = torch.relu(encoder.net.features((pictures - mean) / std))
     np.testing.assert_allclose(together, torch.nn.functional.adaptive_avg_pool2d(maps, 1).flatten(1), rtol=1e-4, atol=1e-5)
     several = [crops[:1], crops, np.concatenate([crops] * 40)[:101], crops[1:]]  # fills one batch and part of another
-    for vector, own in zip(encoder.utterances(several), several, strict=True):
+    for (vector, frames), own in zip(encoder.utterances(several), several, strict=True):
+        np.testing.assert_allclose(frames, encoder(own), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(vector, encoder(own).mean(0), rtol=1e-4, atol=1e-5)
 
 
@@ -232,9 +233,5 @@ def test_box_crop_is_the_box():
     assert (crop(picture, Face((40, 50, 64, 64), 1, None), 64, 0.0) == picture[50:114, 40:104]).all()
 
 
-def test_the_same_face_is_followed():
-    small, large = Face((0, 0, 20, 20), 0.9, None), Face((100, 0, 40, 40), 0.9, None)
-    assert choose([small, large], None) is large and choose([], large) is None
-    assert choose([large, Face((3, 0, 20, 20), 0.9, None)], small).box[0] == 3
-    assert choose([large], small) is large
+def test_overlap():
     assert overlap((0, 0, 10, 10), (5, 0, 10, 10)) == pytest.approx(1 / 3) and overlap((0, 0, 1, 1), (5, 5, 1, 1)) == 0

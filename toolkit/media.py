@@ -57,18 +57,22 @@ class MediaReader:
     Args:
         path: the file.
         audio: decode the first audio track to mono at 16 kHz.
+        own_rate: decode the track at its own rate as well, for those who resample by other means.
         fps: sample the picture at this rate (frames a second of playing time); None for no picture.
         time_limit: seconds after which decoding is given up.
 
-    Use it in a `with` statement: iterate `frames()`, call `finish()`, then read `samples` and `duration`. `has_audio` and
-    `has_video` then say what the file has.
+    Use it in a `with` statement: iterate `frames()`, call `finish()`, then read `samples`, with `own_rate` `own_samples`
+    and `rate`, and `duration`. `has_audio` and `has_video` then say what the file has.
 
     Raises:
         MediaError: missing, empty or unreadable file, or the time limit; from `__enter__`, `frames` or `finish`.
     """
 
-    def __init__(self, path: Path, *, audio: bool = True, fps: float | None = None, time_limit: float = 1800):
+    def __init__(
+        self, path: Path, *, audio: bool = True, fps: float | None = None, own_rate: bool = False, time_limit: float = 1800
+    ):  # fmt: skip
         self.path = Path(path)
+        self._want_own, self.own_samples, self.rate = own_rate, None, SAMPLE_RATE
         self._want_audio, self._fps, self._time_limit = audio, fps, time_limit
         self.has_audio = self.has_video = False
         self.frame_count = 0
@@ -108,10 +112,12 @@ class MediaReader:
             self.has_audio, self.has_video = self._tracks()
         if self._timed_out:
             raise MediaError(f"decoding took longer than {self._time_limit:g} s")
-        audio = b"".join(self._audio_parts)
         if self._decodes_audio:
-            samples = np.frombuffer(audio[: len(audio) // 4 * 4], "<f4")
-            self.samples = np.clip(np.nan_to_num(samples), -1.0, np.float32(FULL_SCALE)).astype(np.float32)
+            self.samples = _samples(self._audio_parts)
+        if self._decodes_audio and self._want_own:
+            self.own_samples = _samples(self._own_parts)
+            rates = re.findall(r"Audio: pcm_f32le\b.*?, (\d+) Hz", self._text().rpartition("Output #1")[2])
+            self.rate = int(rates[0]) if rates else SAMPLE_RATE
         errors = self._lines("error", "fatal")
         if self.duration == 0:
             if not (self.has_audio or self.has_video):
@@ -160,17 +166,21 @@ class MediaReader:
         self._process = self._video = None
         self._log: list[bytes] = []
         self._audio_parts: list[bytes] = []
+        self._own_parts: list[bytes] = []
         self._threads: list[threading.Thread] = []
         if not audio and fps is None:
             return
         source = ffmpeg.input(
             f"file:{self.path}", protocol_whitelist="file,pipe", format_whitelist=",".join(_CONTAINERS), threads=1
         )
-        outputs, video_write = [], None
+        outputs, video_write, own_write = [], None, None
         if audio:
             # In floating point ffmpeg mixes stereo to mono as (left + right) / sqrt 2, 3 dB above what it writes to a
             # WAV file, and loud clips pass full scale. rematrix_maxval=1 gives the WAV file's mix, an average.
             outputs.append(ffmpeg.output(source["a:0"], "pipe:1", format="f32le", ac=1, ar=SAMPLE_RATE, rematrix_maxval=1))
+        if audio and self._want_own:
+            own_read, own_write = os.pipe()
+            outputs.append(ffmpeg.output(source["a:0"], f"pipe:{own_write}", format="f32le", ac=1, rematrix_maxval=1))
         if fps is not None:
             video_read, video_write = os.pipe()
             # V, not v: a cover picture is no video. Frame k is the one on screen at k / fps seconds.
@@ -182,12 +192,16 @@ class MediaReader:
         )
         self._process = subprocess.Popen(
             merged.compile(cmd=ffmpeg_binary()), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, pass_fds=() if video_write is None else (video_write,),
+            stderr=subprocess.PIPE, pass_fds=[end for end in (video_write, own_write) if end is not None],
         )  # fmt: skip
+        streams = [(self._process.stdout, self._audio_parts), (self._process.stderr, self._log)]
+        if own_write is not None:
+            os.close(own_write)
+            streams.append((open(own_read, "rb", buffering=1 << 20), self._own_parts))  # noqa: SIM115 (closed in _drain)
         if video_write is not None:
             os.close(video_write)
             self._video = open(video_read, "rb", buffering=1 << 20)  # noqa: SIM115 (closed in _stop)
-        for stream, parts in ((self._process.stdout, self._audio_parts), (self._process.stderr, self._log)):
+        for stream, parts in streams:
             self._threads.append(threading.Thread(target=_drain, args=(stream, parts), daemon=True))
             self._threads[-1].start()
         self._timer = threading.Timer(self._time_limit, self._give_up)
@@ -227,9 +241,6 @@ class MediaReader:
         if self._video is not None:
             self._video.close()
         self._join()
-        if self._process is not None:
-            self._process.stdout.close()
-            self._process.stderr.close()
 
     def _text(self) -> str:
         return b"".join(self._log).decode("utf-8", "replace")
@@ -241,8 +252,15 @@ class MediaReader:
 
 
 def _drain(stream: BinaryIO, parts: list[bytes]) -> None:
-    while part := stream.read1(1 << 20):
-        parts.append(part)
+    with stream:
+        while part := stream.read1(1 << 20):
+            parts.append(part)
+
+
+def _samples(parts: list[bytes]) -> np.ndarray:
+    sound = b"".join(parts)
+    samples = np.frombuffer(sound[: len(sound) // 4 * 4], "<f4")
+    return np.clip(np.nan_to_num(samples), -1.0, np.float32(FULL_SCALE)).astype(np.float32)
 
 
 def _read_ppm(stream: BinaryIO) -> np.ndarray | None:

@@ -1,0 +1,114 @@
+"""Faces are followed through frames, and the one that speaks is chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from extract.faces import Face, face_model, make_detector
+from extract.speaking import FaceTracks
+
+RATE = 16_000
+
+
+def tracks_of(pictures, detect, *, fps: float = 5.0, most: int = 100) -> FaceTracks:
+    tracks = FaceTracks(detect, size=32, margin=0.1, grey=True, most=most)
+    for i, picture in enumerate(pictures):
+        tracks.look(i / fps, picture)
+    return tracks
+
+
+def textured(seed: int, shape=(240, 320)) -> np.ndarray:
+    """A smooth picture that correlates with itself alone."""
+    import cv2
+
+    coarse = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    return cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC)
+
+
+def at(x: float, y: float, side: float = 60) -> Face:
+    return Face((x, y, side, side), 0.9, None)
+
+
+def test_a_moving_face_is_one_track():
+    background, face = textured(0), textured(1, (60, 60))
+    pictures, places = [], [(40 + 8 * i, 60) for i in range(8)]
+    for x, y in places:
+        pictures.append(background.copy())
+        pictures[-1][y : y + 60, x : x + 60] = face
+    found = iter([[at(x, y)] for x, y in places])
+    tracks = tracks_of(pictures, lambda picture: next(found))
+    assert [len(track.widths) for track in tracks.tracks] == [8]
+    chosen, confidence = tracks.speaker(None, RATE)
+    assert chosen is tracks.tracks[0] and confidence == 1.0
+    assert [number for number, _, _ in chosen.crops] == list(range(8))
+
+
+def test_a_cut_begins_a_new_track():
+    """Another scene with a face in the very same place is another person."""
+    found = iter([[at(100, 60)]] * 6)
+    tracks = tracks_of([textured(0)] * 3 + [textured(5)] * 3, lambda picture: next(found))
+    assert [len(track.widths) for track in tracks.tracks] == [3, 3]
+
+
+def test_another_face_in_the_same_place_is_another_track():
+    background = textured(0)
+    pictures = []
+    for seed in (1, 1, 2, 2):
+        pictures.append(background.copy())
+        pictures[-1][60:120, 100:160] = textured(seed, (60, 60))
+    found = iter([[at(100, 60)]] * 4)
+    tracks = tracks_of(pictures, lambda picture: next(found))
+    assert [len(track.widths) for track in tracks.tracks] == [2, 2]
+
+
+def test_a_face_that_comes_back_after_long_is_another_track():
+    found = iter([[at(100, 60)]] * 2 + [[]] * 7 + [[at(100, 60)]] * 2 + [[]] * 3 + [[at(100, 60)]])
+    tracks = tracks_of([textured(0)] * 15, lambda picture: next(found))
+    assert [len(track.widths) for track in tracks.tracks] == [2, 3]
+
+
+def test_without_sound_the_large_and_lasting_face_is_chosen():
+    found = iter([[at(10, 10, 40), at(150, 60, 80)]] * 5 + [[at(10, 10, 40)]])
+    chosen, confidence = tracks_of([textured(0)] * 6, lambda picture: next(found)).speaker(None, RATE)
+    assert chosen.widths == [80] * 5 and confidence == pytest.approx((5 / 6 + 1 - (1 + 0.5)) / (5 / 6 + 1))
+
+
+def test_no_face():
+    assert tracks_of([textured(0)] * 3, lambda picture: []).speaker(None, RATE) == (None, 0.0)
+
+
+def test_memory_is_bounded():
+    """A long clip keeps at most twice as many crops as asked for, evenly spread over its whole length."""
+    tracks = tracks_of([textured(0)] * 500, lambda picture: [at(100, 60)], most=10)
+    chosen, _ = tracks.speaker(None, RATE)
+    numbers = [number for number, _, _ in chosen.crops]
+    assert 10 <= len(numbers) < 20 and numbers[0] == 0 and numbers[-1] > 450 and len(set(np.diff(numbers))) == 1
+
+
+@pytest.mark.parametrize("speaks", ["left", "right"])
+def test_the_face_whose_mouth_moves_with_the_sound_is_chosen(speaks):
+    """Two people in one picture; one talks, the other looks on, a little nearer to the camera."""
+    import cv2
+
+    from toolkit.demo.faces import render, speaker_look
+    from toolkit.demo.script import FPS, SPEAKERS
+
+    seconds = 3
+    rng = np.random.default_rng(4)
+    loudness = np.clip(np.repeat(rng.uniform(0, 1, seconds * FPS // 3 + 1), 3)[: seconds * FPS], 0, 1)
+    talker, _ = render(speaker_look(0, SPEAKERS[0]), "neutral", loudness, np.random.default_rng(1))
+    listener, _ = render(speaker_look(0, SPEAKERS[1]), "neutral", np.zeros_like(loudness), np.random.default_rng(2))
+    pictures = []
+    for one, other in zip(talker, listener):
+        near = cv2.resize(other, None, fx=1.15, fy=1.15)[-240:]
+        pair = [one, near] if speaks == "left" else [near, one]
+        pictures.append(cv2.cvtColor(np.ascontiguousarray(np.concatenate(pair, 1)), cv2.COLOR_BGR2RGB))
+    sound = np.repeat(loudness, RATE // FPS + 1) * rng.normal(0, 0.3, len(loudness) * (RATE // FPS + 1))
+    detect = make_detector("haar", face_model("haar", None)[0])
+    tracks = tracks_of(pictures[:: FPS // 5], detect)
+    chosen, confidence = tracks.speaker(sound.astype(np.float32), RATE)
+    middle = chosen.last.box[0] + chosen.last.box[2] / 2
+    assert (middle < pictures[0].shape[1] / 2) == (speaks == "left") and confidence > 0.1
+    unheard, _ = tracks.speaker(None, RATE)
+    assert unheard.widths != chosen.widths  # by size alone it would be the listener

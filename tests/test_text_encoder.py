@@ -85,7 +85,7 @@ def test_four_matrices_in_a_store(deep, own, tmp_path):
     said = []
     extract(manifest, out, texts_only(deep, pooling="last4"), notify=said.append)
     assert "nothing to do" in said[-1]
-    with pytest.raises(UserError, match="parameters.pooled .*now"):
+    with pytest.raises(UserError, match=r'made with parameters.pooling "cls", now "mean"; choose another --out'):
         extract(manifest, out, texts_only(deep, pooling="mean"), notify=said.append)
 
 

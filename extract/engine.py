@@ -9,13 +9,11 @@ follows one utterance through.
 from __future__ import annotations
 
 import json
-import signal
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +21,7 @@ import numpy as np
 
 from extract.assembly import assemble, parts_root
 from extract.encoders import Encoders, Options
+from extract.interrupt import interruptible
 from extract.parts import (
     PartsFolder, Rows, corpus_fingerprint, difference, divide, empty_rows, fingerprint, matrices_of, shard_of,
 )  # fmt: skip
@@ -127,7 +126,7 @@ def extract(
     if done and shard is None:
         notify(f"resuming: {done} of {sum(len(job.parts) for job in jobs)} parts are done")
     faults: list[str] = []
-    with _interruptible() as stop, Stages(options.log_json) as progress, ThreadPoolExecutor(1) as side:
+    with interruptible() as stop, Stages(options.log_json) as progress, ThreadPoolExecutor(1) as side:
         text = next((job for job in jobs if job.modality == "text"), None)
         media = [job for job in jobs if job.modality != "text"]
         reading = side.submit(_read_texts, text, manifest, stop, progress, stages) if text else None
@@ -344,26 +343,6 @@ def _save_crops(folder: Path, utterance: str, crops: np.ndarray) -> None:
     sheet = np.concatenate(list(crops[:: max(1, len(crops) // 12)][:12]), axis=1)
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in utterance).lstrip(".")
     cv2.imwrite(str(folder / f"{name}.png"), sheet if sheet.ndim == 2 else cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Turns the first Ctrl-C into a request to stop after the parts under way; a second one stops at once."""
-    stop = threading.Event()
-
-    def ask(*_: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _dialogues(manifest: Manifest) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 
 from extract.hub import hub_unreachable
 from extract.weights import checksum
@@ -47,6 +48,67 @@ def turns(manifest: Manifest, rows: range, context: int) -> list[Turn]:
     return made
 
 
+def load_pretrained(
+    name_or_dir: str, auto_class: type, either: Mapping[tuple[str, ...], object] | None = None, **config: object
+) -> tuple:  # fmt: skip
+    """The tokenizer and the model, in float32, of a hub name or a folder.
+
+    Args:
+        auto_class: transformers' AutoModel, or a class that puts a head on it; a head may be new, the encoder may not.
+        either: further entries that kinds of models name differently: of each the first name that the model has is set.
+        config: entries of the model's configuration to change.
+
+    Raises:
+        UserError: they cannot be had, lack weights, or do not belong together.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    offline = Path(name_or_dir).is_dir() or hub_unreachable()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name_or_dir, local_files_only=offline)
+        settings = AutoConfig.from_pretrained(name_or_dir, local_files_only=offline, **config)
+        for names, value in (either or {}).items():
+            if name := next((name for name in names if hasattr(settings, name)), None):
+                setattr(settings, name, value)
+        model, loading = auto_class.from_pretrained(
+            name_or_dir, config=settings, dtype=torch.float32, local_files_only=offline, output_loading_info=True
+        )
+    except (OSError, ValueError) as error:
+        reason = "the hub cannot be reached" if offline else " ".join(str(error).split())[:160]
+        if Path(name_or_dir).is_dir():
+            reason = f"the folder lacks a model or a tokenizer: {' '.join(str(error).split())[:100]}"
+        raise UserError(
+            f"text model {name_or_dir!r} is not on this machine: connect to the Hugging Face hub, or give a folder "
+            f"that holds model and tokenizer with --text-model DIR ({reason})"
+        ) from None
+    encoder = "" if model.base_model is model else f"{model.base_model_prefix}."
+    lacking = [k for k in loading["missing_keys"] if k.startswith(encoder) and not k[len(encoder) :].startswith("pooler.")]
+    if lacking:
+        raise UserError(f"text model {name_or_dir!r}: its weights lack {sorted(lacking)[0]!r}, which would be random numbers")
+    # Without its files transformers builds a tokenizer that knows its special tokens and not one word.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise UserError(f"text model {name_or_dir!r}: no tokenizer files beside the model; add tokenizer.json")
+    if len(tokenizer) > model.config.vocab_size:
+        raise UserError(
+            f"text model {name_or_dir!r}: the tokenizer knows {len(tokenizer)} tokens, the model "
+            f"{model.config.vocab_size}; they do not belong together"
+        )
+    return tokenizer, model
+
+
+def longest_input(tokenizer, config) -> int:
+    """How many tokens, special ones included, the model reads."""
+    limits = [tokenizer.model_max_length]
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions:  # RoBERTa's positions begin after its padding index
+        padding = config.pad_token_id or 0
+        limits.append(positions - padding - 1 if config.model_type in _OFFSET_POSITIONS else positions)
+    return int(min(limits))
+
+
 class TextEncoder:
     """Any encoder that transformers' `AutoModel` loads.
 
@@ -69,55 +131,24 @@ class TextEncoder:
 
     modality = "text"
 
-    def __init__(
-        self, name_or_dir: str, pooling: str = "mean", device: torch.device | str = "cpu", context: int = 0
-    ):  # fmt: skip
-        from transformers import AutoModel, AutoTokenizer
-        from transformers.utils import logging
+    def __init__(self, name_or_dir: str, pooling: str = "mean", device: torch.device | str = "cpu", context: int = 0):
+        from transformers import AutoModel
 
         self.pooling, self.device, self.context = pooling, torch.device(device), context
         self.name = Path(name_or_dir).name if Path(name_or_dir).is_dir() else name_or_dir
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        offline = Path(name_or_dir).is_dir() or hub_unreachable()
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(name_or_dir, local_files_only=offline)
-            self._model, loading = AutoModel.from_pretrained(
-                name_or_dir, dtype=torch.float32, local_files_only=offline, output_loading_info=True
-            )
-        except (OSError, ValueError) as error:
-            reason = "the hub cannot be reached" if offline else " ".join(str(error).split())[:160]
-            if Path(name_or_dir).is_dir():
-                reason = f"the folder lacks a model or a tokenizer: {' '.join(str(error).split())[:100]}"
-            raise UserError(
-                f"text model {name_or_dir!r} is not on this machine: connect to the Hugging Face hub, or give a folder "
-                f"that holds model and tokenizer with --text-model DIR ({reason})"
-            ) from None
+        self._tokenizer, self._model = load_pretrained(name_or_dir, AutoModel)
         self._model.pooler = None  # unused here, and drawn at random where the checkpoint has none
-        if lacking := [key for key in loading["missing_keys"] if not key.startswith("pooler.")]:
-            raise UserError(f"text model {name_or_dir!r}: its weights lack {sorted(lacking)[0]!r}, which would be random numbers")
-        # Without its files transformers builds a tokenizer that knows its special tokens and not one word.
-        if len(self._tokenizer) <= len(self._tokenizer.all_special_tokens):
-            raise UserError(f"text model {name_or_dir!r}: no tokenizer files beside the model; add tokenizer.json")
-        if len(self._tokenizer) > self._model.config.vocab_size:
-            raise UserError(
-                f"text model {name_or_dir!r}: the tokenizer knows {len(self._tokenizer)} tokens, the model "
-                f"{self._model.config.vocab_size}; they do not belong together"
-            )
+        self.max_tokens = longest_input(self._tokenizer, self._model.config)
         if context and not self._tokenizer.is_fast:
             raise UserError(f"text model {name_or_dir!r}: its tokenizer has no fast form, which --text-context needs")
         self._tokenizer.padding_side = "right"
         layers = getattr(self._model.config, "num_hidden_layers", 0)
         if pooling.startswith("last4") and layers < 4:
             raise UserError(f"text model {name_or_dir!r}: has {layers} layers; --pooling {pooling} needs 4, take cls or mean")
+        finetuned = Path(name_or_dir) / "finetune.yaml"  # `erc-toolkit finetune-text` leaves it beside the weights
+        self._finetuned = yaml.safe_load(finetuned.read_text(encoding="utf-8")) if finetuned.is_file() else None
         self._sha256 = checksum(self._model.state_dict())
         self._model.eval().to(self.device)
-        limits = [self._tokenizer.model_max_length]
-        positions = getattr(self._model.config, "max_position_embeddings", None)
-        if positions:  # RoBERTa's positions begin after its padding index
-            padding = self._model.config.pad_token_id or 0
-            limits.append(positions - padding - 1 if self._model.config.model_type in _OFFSET_POSITIONS else positions)
-        self.max_tokens = int(min(limits))
 
     @property
     def matrices(self) -> dict[str, dict[str, object]]:
@@ -214,6 +245,7 @@ class TextEncoder:
                 "context": self.context, **({"input": _INPUT} if self.context else {}),
             },
             "device": self.device.type,
+            **({"fine_tuning": self._finetuned} if self._finetuned else {}),
         }
 
 

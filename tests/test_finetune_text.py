@@ -1,0 +1,156 @@
+"""Fine-tuning a tiny encoder on a task that can be learned: which kind of word a sentence holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from extract.finetune_text import Recipe, finetune, rate, read_texts
+from extract.text import TextEncoder
+from toolkit.cli import main
+from toolkit.demo.encoders import make_text_encoder
+from toolkit.errors import UserError
+from toolkit.manifest import Manifest, Utterance, write_manifest
+from toolkit.store import StoreWriter
+
+WORDS = {"joy": ["happy", "glad", "great"], "anger": ["furious", "hate", "mad"], "sadness": ["sad", "lonely", "cry"]}
+FILL = "the a we you they it was so very today here then with my your and".split()
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    """(manifest file, start encoder): three labels of equal size, so that chance is a third."""
+    folder, rng = tmp_path_factory.mktemp("task"), random.Random(0)
+    said = []
+    for i in range(240):
+        label = list(WORDS)[i % 3]
+        words = [rng.choice(FILL) for _ in range(4)]
+        words.insert(rng.randrange(5), rng.choice(WORDS[label]))
+        dialogue = i // 6
+        split = "val" if dialogue % 4 == 3 else "test" if dialogue % 8 == 6 else "train"
+        said.append(Utterance(f"u{i}", f"d{dialogue}", i % 6, "Ann", " ".join(words), label, split))
+    said[0] = Utterance("u0", "d0", 0, "Ann", "", "joy", "train")
+    said[1] = Utterance("u1", "d0", 1, "Ann", "no label", None, "train")
+    manifest = Manifest("toy", list(WORDS), folder, said)
+    write_manifest(manifest, folder / "manifest.jsonl")
+    start = make_text_encoder(folder / "start", [u.text for u in said if u.split == "train"], layers=4)
+    return folder / "manifest.jsonl", start
+
+
+QUICK = Recipe(epochs=6, lr=1e-3, batch=16, micro_batch=16)
+
+
+@pytest.fixture(scope="module")
+def tuned(task, tmp_path_factory):
+    out = tmp_path_factory.mktemp("tuned") / "roberta-toy"
+    manifest, start = task
+    return out, finetune(manifest, str(start), out, QUICK, "cpu", notify=lambda line: None)
+
+
+def test_it_learns_and_keeps_its_best_epoch(task, tuned):
+    out, best = tuned
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert best == max(lines, key=lambda line: (line["val_accuracy"], -line["epoch"]))
+    assert best["val_accuracy"] > 0.8 and best["val_weighted_f1"] > 0.8  # chance is 1/3
+    record = yaml.safe_load((out / "finetune.yaml").read_text())
+    assert record["selected"] == best and record["recipe"]["lr"] == 1e-3 and record["recipe"]["dropout"] == 0.1
+    assert record["utterances"] == {"train": 148, "val": 60} and record["dropout_set"]["attention_probs_dropout_prob"] == 0.1
+    assert record["weights_sha256"] == TextEncoder(str(task[1])).provenance()["weights_sha256"]
+
+
+def test_the_kept_weights_give_the_kept_score(task, tuned):
+    """An independent pass of the written folder over the validation split."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    out, best = tuned
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(out).eval(), AutoTokenizer.from_pretrained(out)
+    texts, labels = read_texts(task[0]).splits["val"]
+    with torch.no_grad():
+        right = [int(model(**tokenizer(t, return_tensors="pt")).logits.argmax()) == int(y) for t, y in zip(texts, labels)]
+    assert np.mean(right) == pytest.approx(best["val_accuracy"])
+    assert model.config.id2label == {0: "joy", 1: "anger", 2: "sadness"}
+
+
+def test_the_result_is_a_text_model(task, tuned):
+    out, _ = tuned
+    texts = ["we hate it", "so glad today"]
+    after = TextEncoder(str(out), "last4-mean")
+    assert after.name == "roberta-toy" and after.provenance()["fine_tuning"]["corpus"] == "toy"
+    assert np.abs(after(texts)[0] - TextEncoder(str(task[1]), "last4-mean")(texts)[0]).max() > 0.05
+
+
+def test_the_same_seed_gives_the_same_bytes(task, tuned, tmp_path):
+    short = Recipe(epochs=1, lr=1e-3)
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        finetune(task[0], str(task[1]), tmp_path / name, Recipe(epochs=1, lr=1e-3, seed=seed), "cpu", lambda line: None)
+    a, b, c = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in "abc")
+    assert a == b and a["model.safetensors"] != c["model.safetensors"]
+    assert short.for_corpus("IEMOCAP").dropout == 0.2 and Recipe().for_corpus("iemocap-mini").lr == 1e-6
+
+
+def test_a_store_gives_the_same_texts(task, tmp_path):
+    from toolkit.manifest import read_manifest
+
+    manifest = read_manifest(task[0])
+    with StoreWriter(tmp_path / "s.h5", corpus="toy", labels=manifest.labels, utterances=manifest.utterances):
+        pass
+    one, other = read_texts(task[0]), read_texts(tmp_path / "s.h5")
+    assert one.labels == other.labels and one.corpus == other.corpus
+    for split in ("train", "val", "test"):
+        assert one.splits[split][0] == other.splits[split][0] and one.splits[split][1].equal(other.splits[split][1])
+
+
+def test_the_rate_rises_and_falls():
+    factors = [rate(100, 0.06)(update) for update in range(100)]
+    assert factors[:6] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1]) and factors[6] == 1
+    assert factors[53] == pytest.approx(47 / 94) and factors[99] == pytest.approx(1 / 94) and rate(1, 0.06)(0) == 1
+
+
+def test_mistakes_are_told_in_one_line(task, tuned, tmp_path):
+    manifest, start = task
+
+    def said(*arguments) -> str:
+        result = CliRunner().invoke(main, ["finetune-text", *map(str, arguments), "--device", "cpu"])
+        assert result.exit_code == 1 and result.output.strip().count("\n") == 0, result.output
+        return result.output
+
+    assert "exists and is not empty" in said(manifest, "--text-model", start, "--out", tuned[0])
+    assert "does not exist" in said(manifest, "--text-model", start, "--out", tmp_path / "no" / "such")
+    assert "--text-model DIR" in said(manifest, "--text-model", tmp_path, "--out", tmp_path / "out")
+    lines = [line for line in manifest.read_text().splitlines() if '"val"' not in line]
+    (tmp_path / "noval.jsonl").write_text("\n".join(lines))
+    assert "split 'val' has no utterance" in said(tmp_path / "noval.jsonl", "--text-model", start, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
+
+
+def test_a_loss_that_runs_away(task, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(task[1], tmp_path / "broken")
+    state = load_file(task[1] / "model.safetensors")
+    state["embeddings.word_embeddings.weight"][:] = float("nan")
+    save_file(state, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="loss is not finite in epoch 1"):
+        finetune(task[0], str(tmp_path / "broken"), tmp_path / "out", QUICK, "cpu", lambda line: None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_keeps_the_best_epoch(task, tmp_path):
+    def after(epoch: int):
+        return lambda line: os.kill(os.getpid(), signal.SIGINT) if line.startswith(f"  epoch {epoch}") else None
+
+    with pytest.raises(UserError, match=r"interrupted in epoch 3 of 6; .* holds epoch [12], the best"):
+        finetune(task[0], str(task[1]), tmp_path / "out", QUICK, "cpu", after(2))
+    assert TextEncoder(str(tmp_path / "out")).provenance()["fine_tuning"]["stopped"] == "interrupted in epoch 3 of 6"
+    with pytest.raises(UserError, match="nothing was written"):
+        finetune(task[0], str(task[1]), tmp_path / "none", QUICK, "cpu", lambda line: os.kill(os.getpid(), signal.SIGINT))

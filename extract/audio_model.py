@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torchaudio
 
+from extract.batching import Batches
 from extract.hub import load_transformer, short_name
 from extract.weights import DTYPES
 from extract.worker import SAMPLES, Sound
@@ -56,6 +57,7 @@ class AudioModel:
                 "wav2vec2, hubert, wavlm or data2vec-audio"
             )
         self._model = model.to(self.device, DTYPES[precision])
+        self._fitting = Batches(f"audio model {self.name}")
         self.rate = int(self._prepare.sampling_rate)
         self.frame_width = self.dim if sequences else 0
         # Models that normalise over a whole utterance's time must not see padding, and say so in their preprocessor.
@@ -77,7 +79,7 @@ class AudioModel:
         waves = [self._resampled(sound) for sound in sounds]
         done: dict[int, np.ndarray | None] = {}
         for batch in self._batches([len(wave) for wave in waves]):
-            done.update(zip(batch, self._encode([waves[i] for i in batch])))
+            done.update(zip(batch, self._fitting.run(self._encode, [waves[i] for i in batch])))
         for i, wave in enumerate(waves):
             frames = done.get(i)
             if frames is None:

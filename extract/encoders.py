@@ -78,7 +78,7 @@ class Encoders:
         if "text" in options.modalities:
             from extract.text import TextEncoder
 
-            text = TextEncoder(options.text_model, options.pooling, _device(options), options.text_context)
+            text = TextEncoder(options.text_model, options.pooling, _device(options), options.text_context, options.precision)
         return cls(text, audio, visual, detector, options)
 
     def all(self) -> Iterator[object]:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 import yaml
 
+from extract.batching import Batches
 from extract.hub import hub_unreachable
-from extract.weights import checksum
+from extract.weights import DTYPES, checksum
 from toolkit.errors import UserError
 from toolkit.manifest import Manifest
 
@@ -117,13 +118,14 @@ class TextEncoder:
         pooling: "mean" over the utterance's tokens, or "cls", the first token's vector, of the last layer; "last4", the
             first token's vectors of the last four layers, four matrices NAME-1 (last layer) to NAME-4 (fourth-last),
             which is what the field's RoBERTa pickles hold (COSMIC, feature-extraction); "last4-mean", their mean.
-        device: where it runs, in float32.
+        device: where it runs.
         context: how many utterances before it in its dialogue the model reads with an utterance. With K > 0 the model's
             input is the tokenizer's pair of the context and the utterance, speakers' names before both:
             "<s>Ann: How was it? Bob: Fine.</s></s>Ann: Really?</s>" for RoBERTa, and "<s>Ann: How was it?</s>" where there
             is no context. What exceeds the model's length is left out of the context, oldest utterance first and each
             as a whole; the utterance itself is cut only where it is too long alone. "mean" is then over the tokens of the
             second half, the utterance with its speaker's name, without special tokens.
+        precision: "float32", "bfloat16" or "float16"; features are float32.
 
     Raises:
         UserError: the model is neither on this machine nor to be had from the hub, or has too few layers.
@@ -131,7 +133,10 @@ class TextEncoder:
 
     modality = "text"
 
-    def __init__(self, name_or_dir: str, pooling: str = "mean", device: torch.device | str = "cpu", context: int = 0):
+    def __init__(
+        self, name_or_dir: str, pooling: str = "mean", device: torch.device | str = "cpu", context: int = 0,
+        precision: str = "float32",
+    ):  # fmt: skip
         from transformers import AutoModel
 
         self.pooling, self.device, self.context = pooling, torch.device(device), context
@@ -148,7 +153,8 @@ class TextEncoder:
         finetuned = Path(name_or_dir) / "finetune.yaml"  # `erc-toolkit finetune-text` leaves it beside the weights
         self._finetuned = yaml.safe_load(finetuned.read_text(encoding="utf-8")) if finetuned.is_file() else None
         self._sha256 = checksum(self._model.state_dict())
-        self._model.eval().to(self.device)
+        self.precision, self._fitting = precision, Batches(f"text model {self.name}")
+        self._model.eval().to(self.device, DTYPES[precision])
 
     @property
     def matrices(self) -> dict[str, dict[str, object]]:
@@ -190,19 +196,23 @@ class TextEncoder:
             for name in counts:
                 details[name][i] = getattr(encoded[i], name)
         for batch in _batches(sorted(rows, key=lambda i: (encoded[i].tokens, i)), encoded):
-            padded = self._tokenizer.pad([encoded[i].inputs for i in batch], return_tensors="pt").to(self.device)
-            given = self._model(**padded, output_hidden_states=self.pooling.startswith("last4"))
-            mask = padded["attention_mask"]
-            if self.context:
-                mask = torch.zeros_like(mask)
-                for line, i in zip(mask, batch):
-                    line[encoded[i].own] = 1
-            values[batch] = self._pool(given, mask).float().cpu().numpy()
+            values[batch] = self._fitting.array(lambda some: self._vectors([encoded[i] for i in some]), batch)
             done(len(batch))
         for i in rows:
             if not np.isfinite(values[i]).all():
                 reasons[i] = "the text encoder gave NaN or infinity"
         return values, reasons, details
+
+    def _vectors(self, batch: list[_Encoded]) -> np.ndarray:
+        """float32 (batch, matrices * dim)."""
+        padded = self._tokenizer.pad([one.inputs for one in batch], return_tensors="pt").to(self.device)
+        given = self._model(**padded, output_hidden_states=self.pooling.startswith("last4"))
+        mask = padded["attention_mask"]
+        if self.context:
+            mask = torch.zeros_like(mask)
+            for line, one in zip(mask, batch):
+                line[one.own] = 1
+        return self._pool(given, mask).float().cpu().numpy()
 
     def _encode(self, turn: Turn) -> _Encoded:
         """A turn as token ids, no longer than the model reads."""
@@ -225,9 +235,9 @@ class TextEncoder:
     def _pool(self, given, mask: torch.Tensor) -> torch.Tensor:
         """The model's output and mask (batch, tokens) to (batch, matrices * dim)."""
         if self.pooling.startswith("last4"):
-            first = [hidden[:, 0] for hidden in given.hidden_states[:-5:-1]]
+            first = [hidden[:, 0].float() for hidden in given.hidden_states[:-5:-1]]
             return torch.cat(first, 1) if self.pooling == "last4" else torch.stack(first).mean(0)
-        hidden = given.last_hidden_state
+        hidden = given.last_hidden_state.float()
         if self.pooling == "cls":
             return hidden[:, 0]
         weight = mask.unsqueeze(-1).to(hidden.dtype)
@@ -241,7 +251,7 @@ class TextEncoder:
             "weights_sha256": self._sha256,
             "versions": {"transformers": version("transformers"), "torch": torch.__version__},
             "parameters": {
-                "pooling": self.pooling, "pooling_rule": _POOLED[self.pooling], "max_tokens": self.max_tokens, "dtype": "float32",
+                "pooling": self.pooling, "pooling_rule": _POOLED[self.pooling], "max_tokens": self.max_tokens, "dtype": self.precision,
                 "context": self.context, **({"input": _INPUT} if self.context else {}),
             },
             "device": self.device.type,

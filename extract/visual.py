@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torchvision.models import DenseNet, DenseNet121_Weights, densenet121
 
+from extract.batching import Batches
 from extract.weights import DTYPES, checksum, load_state
 from toolkit.errors import UserError
 
@@ -123,6 +124,7 @@ class CropEncoder(ABC):
         self, name: str, net: nn.Module, pictures: Pictures, device: torch.device | str, precision: str, sequences: bool
     ):  # fmt: skip
         self.name, self.pictures, self.device, self.precision = name, pictures, torch.device(device), precision
+        self._batches = Batches(f"visual model {name}")
         self.net = net.eval().to(self.device, DTYPES[precision], memory_format=torch.channels_last)
         self.faces: dict[str, object] = {}  # how the crops were made, which is for the caller to say
         self._mean, self._std = (
@@ -154,7 +156,7 @@ class CropEncoder(ABC):
             # Which utterances this batch touches: only those are put together, not the whole part.
             first, last = np.searchsorted(counts, [start, start + _BATCH], "right") - 1
             batch = np.concatenate(crops[first : last + 1])[start - counts[first] :][:_BATCH]
-            features[start : start + len(batch)] = self(batch)
+            features[start : start + len(batch)] = self._batches.array(self, batch)
         for start, end in itertools.pairwise(counts):
             yield features[start:end].mean(0, dtype=np.float64).astype(np.float32), features[start:end]
 

@@ -7,6 +7,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -145,12 +147,39 @@ def test_a_loss_that_runs_away(task, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_ctrl_c_keeps_the_best_epoch(task, tmp_path):
-    def after(epoch: int):
-        return lambda line: os.kill(os.getpid(), signal.SIGINT) if line.startswith(f"  epoch {epoch}") else None
+def test_ctrl_c_and_the_same_command_again(task, tuned, tmp_path):
+    """What was interrupted, twice, ends with the same bytes as what was not."""
 
-    with pytest.raises(UserError, match=r"interrupted in epoch 3 of 6; .* holds epoch [12], the best"):
-        finetune(task[0], str(task[1]), tmp_path / "out", QUICK, "cpu", after(2))
-    assert TextEncoder(str(tmp_path / "out")).provenance()["fine_tuning"]["stopped"] == "interrupted in epoch 3 of 6"
-    with pytest.raises(UserError, match="nothing was written"):
-        finetune(task[0], str(task[1]), tmp_path / "none", QUICK, "cpu", lambda line: os.kill(os.getpid(), signal.SIGINT))
+    def after(epoch: int):
+        told = f"  epoch {epoch}:" if epoch else "toy:"
+        return lambda line: os.kill(os.getpid(), signal.SIGINT) if line.startswith(told) else None
+
+    out = tmp_path / "roberta-toy"
+    for epoch in (2, 3):
+        with pytest.raises(UserError, match=rf"interrupted after epoch {epoch} of 6; run the same command again"):
+            finetune(task[0], str(task[1]), out, QUICK, "cpu", after(epoch))
+        assert not out.exists()
+    with pytest.raises(UserError, match="holds work of other options"):
+        finetune(task[0], str(task[1]), out, Recipe(epochs=6, lr=1e-4), "cpu", lambda line: None)
+    said = []
+    finetune(task[0], str(task[1]), out, QUICK, "cpu", said.append)
+    assert "resuming after epoch 3" in said and not list(tmp_path.glob("*.partial"))
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in tuned[0].iterdir()}
+    with pytest.raises(UserError, match="interrupted after epoch 0"):
+        finetune(task[0], str(task[1]), tmp_path / "none", QUICK, "cpu", after(0))
+    assert not list(tmp_path.glob("none*"))
+
+
+def test_a_killed_run_goes_on(task, tuned, tmp_path):
+    """SIGKILL after an epoch: the rest is done by the next call, to the same bytes."""
+    manifest, start = task
+    out = tmp_path / "roberta-toy"
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom extract.finetune_text import Recipe, finetune\n"
+        "def kill(line):\n    if 'epoch 3' in line: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "finetune(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Recipe(epochs=6, lr=1e-3, batch=16, micro_batch=16), 'cpu', kill)"
+    )
+    died = subprocess.run([sys.executable, "-c", code, manifest, start, out], check=False)
+    assert died.returncode == -signal.SIGKILL and not out.exists()
+    finetune(manifest, str(start), out, QUICK, "cpu", lambda line: None)
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in tuned[0].iterdir()}

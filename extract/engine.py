@@ -26,6 +26,7 @@ from extract.encoders import Encoders, Options
 from extract.interrupt import interruptible
 from extract.media_stage import watch
 from extract.parts import Job, PartsFolder, corpus_fingerprint, difference, divide, fingerprint, matrices_of, shard_of
+from extract.pool import warm_up
 from toolkit.errors import FaultError, UserError
 from toolkit.files import write_atomically
 from toolkit.manifest import Manifest, write_manifest
@@ -88,6 +89,8 @@ def _extract(manifest: Manifest, out: Path, options: Options, command: str, shar
     began = time.perf_counter()
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: the folder {out.parent} does not exist; make it first")
+    if set(options.modalities) & {"audio", "visual"}:
+        warm_up("extract.worker", *(["opensmile"] if "audio" in options.modalities and options.audio_model is None else []))
     encoders = Encoders.make(options)
     for line in encoders.lines():
         notify(line)

@@ -61,7 +61,7 @@ def watch(
     workers = options.workers or core_count()
     limit = options.time_limit + 60  # ffmpeg is stopped first, which is an input's defect; this stops a hanging library
     for (index, task, _), found in run_tasks(
-        tasks(), process, workers, preload="extract.worker", set_up=set_up, time_limit=limit, weight=_utterances,
+        tasks(), process, workers, set_up=set_up, time_limit=limit, weight=_utterances,
         most_weight=2 * options.part_size,
     ):  # fmt: skip
         part = open_parts[index]

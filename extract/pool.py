@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from typing import Any
 
 
@@ -20,7 +21,7 @@ class Fault:
 
 
 def run_tasks(
-    tasks: Iterable[Any], work: Callable[[Any], Any], workers: int, *, preload: str, set_up: Callable[[], None],
+    tasks: Iterable[Any], work: Callable[[Any], Any], workers: int, *, set_up: Callable[[], None],
     time_limit: float, weight: Callable[[Any], int] = lambda task: 1, most_weight: int = 64,
 ) -> Iterator[tuple[Any, Any]]:  # fmt: skip
     """Runs `work(task)` for each task in worker processes and yields (task, result) as they come.
@@ -32,14 +33,13 @@ def run_tasks(
         tasks: taken one by one as workers are free, so that they may be made as they are needed.
         work: a function at the top of a module.
         workers: number of processes.
-        preload: module that is imported once, for all workers.
         set_up: called once in each worker.
         time_limit: seconds for one task.
         weight, most_weight: tasks are handed out while the sum of the weights of those not yet done is below the most,
             so that workers go on while the caller is busy, and memory stays bounded.
     """
     waiting = iter(tasks)
-    with _Pools(workers, preload, set_up) as pools:
+    with _Pools(workers, set_up) as pools:
         pending: dict[Future, Any] = {}
         more = True
         while more or pending:
@@ -101,13 +101,11 @@ def _begin(set_up: Callable[[], None]) -> None:
 class _Pools:
     """A pool that all tasks share and one of a single process for suspects; both can be made anew."""
 
-    def __init__(self, workers: int, preload: str, set_up: Callable[[], None]):
+    def __init__(self, workers: int, set_up: Callable[[], None]):
         self._workers, self._set_up = workers, set_up
-        # One server imports the libraries once and forks the workers from itself, free of this process's threads.
+        # One server imports the libraries once (`warm_up`) and forks the workers from itself, free of this process's threads.
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         self._context = multiprocessing.get_context(method)
-        if method == "forkserver":
-            self._context.set_forkserver_preload([preload])
         self._made: dict[str, ProcessPoolExecutor] = {}
 
     @property
@@ -138,6 +136,13 @@ class _Pools:
                 workers, mp_context=self._context, initializer=_begin, initargs=(self._set_up,)
             )
         return self._made[name]
+
+
+def warm_up(*modules: str) -> None:
+    """Begins to import modules for the workers of a later `run_tasks`, beside what this process does meanwhile."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        multiprocessing.get_context("forkserver").set_forkserver_preload(list(modules))
+        forkserver.ensure_running()
 
 
 def core_count() -> int:

@@ -21,7 +21,9 @@ from extract.weights import DTYPES, checksum, load_state
 from toolkit.errors import UserError
 
 RANDOM_SEED = 0
-_BATCH = 64
+# Pixels and pictures in a batch. On a CPU a batch must not outgrow the caches: densenet121 takes 21 ms for a picture in
+# batches of 8 and 53 ms in batches of 64 (benchmarks/README.md). A GPU wants large ones.
+_CPU_BATCH, _GPU_BATCH = (8 * 224 * 224, 32), (256 * 224 * 224, 1024)
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ class CropEncoder(ABC):
     ):  # fmt: skip
         self.name, self.pictures, self.device, self.precision = name, pictures, torch.device(device), precision
         self._batches = Batches(f"visual model {name}")
+        pixels, most = _CPU_BATCH if self.device.type == "cpu" else _GPU_BATCH
+        self._batch_size = max(1, min(most, pixels // pictures.side**2))
         self.net = net.eval().to(self.device, DTYPES[precision], memory_format=torch.channels_last)
         self.faces: dict[str, object] = {}  # how the crops were made, which is for the caller to say
         self._mean, self._std = (
@@ -152,10 +156,11 @@ class CropEncoder(ABC):
         """For each utterance's crops (n, …), n > 0: the mean float32 (dim,) and the frames (n, dim)."""
         counts = np.cumsum([0, *map(len, crops)])
         features = np.empty((counts[-1], self.dim), np.float32)
-        for start in range(0, counts[-1], _BATCH):
+        size = self._batch_size
+        for start in range(0, counts[-1], size):
             # Which utterances this batch touches: only those are put together, not the whole part.
-            first, last = np.searchsorted(counts, [start, start + _BATCH], "right") - 1
-            batch = np.concatenate(crops[first : last + 1])[start - counts[first] :][:_BATCH]
+            first, last = np.searchsorted(counts, [start, start + size], "right") - 1
+            batch = np.concatenate(crops[first : last + 1])[start - counts[first] :][:size]
             features[start : start + len(batch)] = self._batches.array(self, batch)
         for start, end in itertools.pairwise(counts):
             yield features[start:end].mean(0, dtype=np.float64).astype(np.float32), features[start:end]

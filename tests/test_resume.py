@@ -185,7 +185,7 @@ def behave(task: str) -> str:
 def test_bad_workers_take_nobody_with_them():
     tasks = ["a", "die", "b", "raise", "c", "hang", "d", "die", "e"]
     began = time.perf_counter()
-    results = list(run_tasks(tasks, behave, 2, preload="extract.pool", set_up=nothing, time_limit=2))
+    results = list(run_tasks(tasks, behave, 2, set_up=nothing, time_limit=2))
     assert sorted(task for task, _ in results) == sorted(tasks)
     for task, result in results:
         if len(task) == 1:
@@ -198,7 +198,7 @@ def test_bad_workers_take_nobody_with_them():
 def test_many_dying_workers_are_all_found():
     """Workers die at any moment, also while tasks are handed out."""
     tasks = [("die" if k % 7 == 3 else f"{k}") for k in range(40)]
-    results = list(run_tasks(tasks, behave, 2, preload="extract.pool", set_up=nothing, time_limit=20, most_weight=5))
+    results = list(run_tasks(tasks, behave, 2, set_up=nothing, time_limit=20, most_weight=5))
     assert sorted(task for task, _ in results) == sorted(tasks)
     assert all(isinstance(result, Fault) == (task == "die") for task, result in results)
 

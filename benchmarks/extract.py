@@ -1,0 +1,280 @@
+"""Extraction against its own stages and against the field's usual recipe, on the same clips in one run.
+
+    python benchmarks/extract.py [--corpus MELD_FOLDER] [--clips 60] [--text-shape large] [--precision float32 bfloat16]
+
+Prints three tables: each stage alone at its best on the same cores; `extract` for each modality and for all; the usual
+recipe (one clip after another: ffmpeg to a WAV file, opensmile on the file, ffmpeg to JPG files, one picture and one
+sentence at a time through the network in float32). Networks have random weights of the real shapes. Times leave out the
+loading of models, which is told apart.
+"""
+
+from __future__ import annotations
+
+# ruff: noqa: E402
+import sys
+from pathlib import Path
+
+if Path(sys.path[0]) == Path(__file__).parent:
+    del sys.path[0]  # this file has the name of a package
+
+import argparse
+import multiprocessing
+import os
+import platform
+import re
+import resource
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import torch
+
+from extract.audio import functionals
+from extract.corpora import read_corpus
+from extract.faces import crop, face_model, make_detector
+from extract.pool import core_count
+from extract.text import TextEncoder
+from extract.visual import FaceEncoder
+from extract.worker import set_up
+from toolkit.manifest import Manifest, write_manifest
+from toolkit.media import SAMPLE_RATE, MediaReader, ffmpeg_binary
+
+SET, FPS = "ComParE_2016", 5.0
+
+
+def clips_of(folder: Path | None, count: int, scratch: Path) -> Manifest:
+    """A manifest of `count` clips that can be decoded: of a MELD folder, repeated where it has fewer, or of the demo."""
+    if folder is None:
+        from toolkit.demo.corpus import make_corpus
+
+        folder = scratch / "raw"
+        make_corpus(folder, seed=1, train=max(2, count // 9), dev=1, test=1)
+    manifest = read_corpus("meld", folder)
+    good = []
+    for u in manifest.utterances:
+        try:
+            with MediaReader(manifest.path(u.media), fps=FPS) as media:
+                media.finish()
+            if media.samples is not None and media.has_video:
+                good.append(u)
+        except Exception:  # noqa: BLE001, S112 (any defect leaves the clip out)
+            continue
+    from dataclasses import replace
+
+    said = [replace(good[i % len(good)], id=f"u{i}", dialogue=f"d{i // 10}", position=i % 10, split="train") for i in range(count)]
+    return Manifest("benchmark", manifest.labels, manifest.root, said)
+
+
+def text_model(folder: Path, shape: str, texts: list[str]) -> Path:
+    """A RoBERTa of that size with random weights and a tokenizer trained on the texts."""
+    from transformers import RobertaConfig, RobertaModel
+
+    from toolkit.demo.encoders import make_text_encoder
+
+    make_text_encoder(folder, texts)
+    width, layers, heads = {"base": (768, 12, 12), "large": (1024, 24, 16)}[shape]
+    torch.manual_seed(0)
+    config = RobertaConfig(
+        vocab_size=50265, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * width,
+        max_position_embeddings=514, pad_token_id=1, bos_token_id=0, eos_token_id=2, type_vocab_size=1,
+    )  # fmt: skip
+    RobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
+def timed(work) -> tuple[float, object]:
+    began = time.perf_counter()
+    given = work()
+    return time.perf_counter() - began, given
+
+
+def _decode(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
+    with MediaReader(path, fps=FPS) as media:
+        pictures = [picture for _, picture in media.frames()]
+        media.finish()
+    return media.samples, pictures
+
+
+def _decode_only(path: Path) -> int:
+    return len(_decode(path)[1])
+
+
+def _listen_only(path: Path) -> int:
+    with MediaReader(path) as media:
+        media.finish()
+    return len(media.samples)
+
+
+def _functionals(samples: np.ndarray) -> np.ndarray:
+    return functionals(SET)(samples)[0]
+
+
+_DETECTOR = None
+
+
+def _faces(job: tuple[str, Path, list[np.ndarray]]) -> list[np.ndarray]:
+    global _DETECTOR
+    kind, model, pictures = job
+    if _DETECTOR is None:
+        _DETECTOR = make_detector(kind, model)
+    found = [(picture, max(faces, key=lambda f: f.area)) for picture in pictures if (faces := _DETECTOR(picture))]
+    return [crop(picture, face, 224, 0.1) for picture, face in found]
+
+
+def stages_alone(manifest: Manifest, detector: tuple[str, Path], text: TextEncoder, face: FaceEncoder) -> dict[str, float]:
+    """Seconds of each stage at its best, with all cores and nothing else going on."""
+    paths = [manifest.path(u.media) for u in manifest.utterances]
+    # Not forked from this process: torch's threads do not survive that.
+    with ProcessPoolExecutor(core_count(), multiprocessing.get_context("forkserver"), initializer=set_up) as pool:
+        list(pool.map(_decode_only, paths[: core_count()]))
+        decode, _ = timed(lambda: list(pool.map(_decode_only, paths)))
+        listen, _ = timed(lambda: list(pool.map(_listen_only, paths)))
+        media = list(pool.map(_decode, paths))
+        list(pool.map(_functionals, [samples for samples, _ in media[: core_count()]]))
+        smile, _ = timed(lambda: list(pool.map(_functionals, [samples for samples, _ in media])))
+        list(pool.map(_faces, [(*detector, media[0][1])] * core_count()))
+        detect, crops = timed(lambda: list(pool.map(_faces, [(*detector, pictures) for _, pictures in media])))
+    crops = [np.stack(c) for c in crops if c]
+    texts = [u.text for u in manifest.utterances]
+    text(texts[:4])
+    list(face.utterances(crops[:2]))
+    return {
+        "decoding sound": listen, "decoding both": decode, "openSMILE": smile, "face detection and crops": detect,
+        "face network": timed(lambda: list(face.utterances(crops)))[0], "text network": timed(lambda: text(texts))[0],
+    }  # fmt: skip
+
+
+@torch.inference_mode()
+def usual_recipe(manifest: Manifest, detector: tuple[str, Path], model: Path, device: torch.device, scratch: Path) -> dict[str, float]:
+    """Seconds of each modality by the usual scripts; clip by clip, file by file, one input at a time, in float32."""
+    import cv2
+    import opensmile
+    from torchvision.models import densenet121
+    from transformers import AutoModel, AutoTokenizer
+
+    smile = opensmile.Smile(opensmile.FeatureSet[SET], opensmile.FeatureLevel.Functionals)
+    detect = make_detector(*detector)
+    tokenizer, text = AutoTokenizer.from_pretrained(model), AutoModel.from_pretrained(model).eval().to(device)
+    face = densenet121(weights=None).eval().to(device)
+    mean, std = (torch.tensor(numbers, device=device).view(1, 3, 1, 1) for numbers in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    spent = {"text": 0.0, "audio": 0.0, "visual": 0.0}
+    quiet = ["-nostdin", "-loglevel", "error", "-y"]
+    for i, u in enumerate(manifest.utterances):
+        source = str(manifest.path(u.media))
+
+        def audio() -> None:
+            wav = scratch / f"{i}.wav"
+            subprocess.run([ffmpeg_binary(), *quiet, "-i", source, "-ac", "1", "-ar", str(SAMPLE_RATE), str(wav)], check=True)
+            smile.process_file(str(wav))
+
+        def visual() -> None:
+            folder = scratch / f"frames{i}"
+            folder.mkdir()
+            subprocess.run([ffmpeg_binary(), *quiet, "-i", source, "-r", str(FPS), "-q:v", "2", f"{folder}/%05d.jpg"], check=True)
+            vectors = []
+            for path in sorted(folder.iterdir()):
+                picture = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+                if faces := detect(picture):
+                    cut = torch.from_numpy(crop(picture, max(faces, key=lambda f: f.area), 224, 0.1)).to(device)
+                    x = (cut.permute(2, 0, 1)[None].float() / 255 - mean) / std
+                    vectors.append(torch.relu(face.features(x)).mean((2, 3))[0].cpu().numpy())
+            if vectors:
+                np.mean(vectors, 0)
+
+        def read() -> None:
+            text(**tokenizer(u.text, return_tensors="pt").to(device)).last_hidden_state.mean(1).cpu().numpy()
+
+        spent["audio"] += timed(audio)[0]
+        spent["visual"] += timed(visual)[0]
+        spent["text"] += timed(read)[0]
+    return spent
+
+
+def command_of(manifest: Manifest, given: argparse.Namespace, precision: str, model: Path, scratch: Path, *more: str) -> list[str]:
+    """The command line of an extraction, as a user gives it."""
+    write_manifest(manifest, scratch / "m.jsonl")
+    return [
+        sys.executable, "-m", "toolkit.cli", "extract", "manifest", str(scratch / "m.jsonl"), "--text-model", str(model), "--audio-set",
+        SET, "--visual-weights", "random", "--fps", str(FPS), "--device", given.device, "--precision", precision,
+        *(["--face-model", str(given.face_model)] if given.face_model else ["--face-detector", "haar"]), *more,
+    ]  # fmt: skip
+
+
+def pipeline(command: list[str]) -> tuple[float, float]:
+    """Seconds of an extraction without the loading of models, and of the loading, as the command itself tells them."""
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found = re.search(r" in ([\d.]+) s \(load ([\d.]+) s", told)
+    return float(found[1]) - float(found[2]), float(found[2])
+
+
+def first_feature(command: list[str], out: Path) -> float:
+    """Seconds from the start of the command to the first part on disk."""
+    began = time.perf_counter()
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while not list(out.parent.glob(f"{out.name}.parts/*/*.npz")) and run.poll() is None:
+        time.sleep(0.02)
+    seconds = time.perf_counter() - began
+    run.kill()
+    run.wait()
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path, help="a MELD folder; default: clips of the demo")
+    parser.add_argument("--clips", type=int, default=60)
+    parser.add_argument("--text-shape", choices=["base", "large"], default="large")
+    parser.add_argument("--precision", choices=["float32", "bfloat16", "float16"], default=["float32"], nargs="+")
+    parser.add_argument("--face-model", type=Path, help="YuNet's file; default: the Haar cascade")
+    parser.add_argument("--device", default="auto")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        run(given, Path(folder))
+
+
+def run(given: argparse.Namespace, scratch: Path) -> None:
+    from extract.weights import pick_device
+
+    manifest = clips_of(given.corpus, given.clips, scratch)
+    kind = "yunet" if given.face_model else "haar"
+    detector = kind, face_model(kind, given.face_model)[0]
+    model = text_model(scratch / "text", given.text_shape, [u.text for u in manifest.utterances])
+    device = pick_device(given.device)
+    print(f"{given.clips} clips, {core_count()} cores, {platform.processor() or platform.machine()}, device {device}, torch "
+          f"{torch.__version__} with {torch.get_num_threads()} threads; text of roberta-{given.text_shape}'s shape, "
+          f"densenet121, {SET}, {kind}, {FPS:g} pictures a second")  # fmt: skip
+    usual = usual_recipe(manifest, detector, model, device, scratch)
+    for precision in given.precision:
+        text = TextEncoder(str(model), device=device, precision=precision)
+        face = FaceEncoder("densenet121", "random", device, precision)
+        alone = stages_alone(manifest, detector, text, face)
+        del text, face
+        print(f"\n{precision}: a stage alone, seconds a clip")
+        for name, seconds in alone.items():
+            print(f"  {name:26} {seconds / given.clips:7.3f}")
+        of = {"text": ["text network"], "audio": ["decoding sound", "openSMILE"],
+              "visual": ["decoding both", "face detection and crops", "face network"]}  # fmt: skip
+        print(f"{precision}: extract                seconds a clip   of its slowest stage   of its stages' sum   usual recipe")
+        for modalities in ("text", "audio", "visual", "text,audio,visual"):
+            names = modalities.split(",")
+            out = scratch / f"{precision}-{modalities}.h5"
+            seconds, load = pipeline(command_of(manifest, given, precision, model, scratch, "--modalities", modalities, "--out", str(out)))
+            stages = {stage for name in names for stage in of[name]}
+            if "decoding both" in stages:
+                stages.discard("decoding sound")
+            each, baseline = [alone[stage] for stage in stages], sum(usual[name] for name in names)
+            print(f"  {modalities:26} {seconds / given.clips:9.3f} {seconds / max(each):18.2f} x {seconds / sum(each):17.2f} x "
+                  f"{baseline / seconds:14.2f} x as long   (loaded in {load:.1f} s)")  # fmt: skip
+        out = scratch / f"{precision}-first.h5"
+        waited = first_feature(command_of(manifest, given, precision, model, scratch, "--out", str(out), "--part-size", "8"), out)
+        print(f"  first features of all kinds after {waited:.1f} s")
+    print("\nusual recipe, seconds a clip: " + ", ".join(f"{name} {s / given.clips:.3f}" for name, s in usual.items()))
+    print(f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB, of the largest worker "
+          f"{resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20:.2f} GiB")  # fmt: skip
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    main()

@@ -53,7 +53,7 @@ _OPTIONS = [
     click.Option(["--device"], default="auto", show_default=True, help="auto, cpu or cuda, for the encoders."),
     click.Option(["--shard"], callback=lambda ctx, option, value: _shard(value), metavar="I/N",
                  help="Do share I of N and keep its parts; erc-toolkit merge joins them."),
-    click.Option(["--part-size"], type=click.IntRange(1), default=64, show_default=True,
+    click.Option(["--part-size"], type=click.IntRange(1), default=32, show_default=True,
                  help="Utterances that are finished, and written, together."),
     click.Option(["--strict"], is_flag=True, help="Exit with an error when any row is masked."),
     click.Option(["--time-limit"], type=click.FloatRange(1), default=1800.0, show_default=True,

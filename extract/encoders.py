@@ -37,7 +37,7 @@ class Options:
     workers: int = 0
     time_limit: float = 1800.0
     log_json: bool = False
-    part_size: int = 64
+    part_size: int = 32
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _visual(options: Options):
 
 def _face_record(options: Options, model_sha256: str, encoder) -> dict[str, object]:
     """How faces are found and cut out, for the store."""
-    from extract.faces import YUNET_SCORE
+    from extract.faces import DETECTION_WIDTH, YUNET_SCORE
     from extract.speaking import RULE
 
     return {
@@ -139,7 +139,7 @@ def _face_record(options: Options, model_sha256: str, encoder) -> dict[str, obje
         "parameters": {
             "frames_per_second": options.fps, "most_frames": options.most_frames,
             "face_detector": options.face_detector, "face_model_sha256": model_sha256,
-            "least_score": YUNET_SCORE if options.face_detector == "yunet" else "the cascade's own",
+            "detection_width": DETECTION_WIDTH, "least_score": YUNET_SCORE if options.face_detector == "yunet" else "the cascade's own",
             "speaker": f"the track with the highest score: {RULE}; within the manifest's region where it gives one",
             "crop_pixels": encoder.pictures.side, "crop_margin": options.face_margin,
             "aligned": "five landmarks" if options.face_detector == "yunet" else "no, box alone",

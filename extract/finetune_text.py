@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import pickle
-import shutil
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,16 +19,16 @@ import numpy as np
 import torch
 import yaml
 
+from extract.epochs import Epochs, become, becoming, check_out
 from extract.interrupt import interruptible
 from extract.text import load_pretrained, longest_input
 from extract.weights import checksum, pick_device
 from toolkit.errors import UserError
-from toolkit.files import atomic_path, sync_folder
 from toolkit.manifest import SPLITS, read_manifest
 from toolkit.progress import Stages
 from toolkit.store import FeatureStore
 
-SETTINGS, METRICS, STATE = "finetune.yaml", "metrics.jsonl", "state.pt"
+SETTINGS = "finetune.yaml"
 # Where the corpora's recipes differ; any other corpus takes MELD's.
 _RECIPES = {"iemocap": {"lr": 1e-6, "dropout": 0.2}, "meld": {"lr": 1e-5, "dropout": 0.1}}
 # What kinds of encoders call their dropout, on hidden states and on attention.
@@ -125,40 +122,24 @@ def finetune(
             other options in the way, or an interruption. What is done is kept in OUT.partial after each epoch, and the
             same call goes on from there to the same result.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out}: exists and is not empty; choose another folder or delete it")
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"--out {out}: the folder {out.parent} does not exist; make it first")
+    check_out(out)
     texts = read_texts(source)
     recipe = recipe.for_corpus(texts.corpus)
     where = pick_device(device)
-    work = out.with_name(out.name + ".partial")
-    try:
-        with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
-            torch.manual_seed(recipe.seed)
-            run = _Run(texts, text_model, recipe, where, work, notify)
-            try:
-                with interruptible() as stop:
-                    for line in run.about():
-                        notify(line)
-                    run.train(log_json, stop)
-            except torch.OutOfMemoryError:
-                raise UserError(f"out of memory on {where}; try --micro-batch {max(1, recipe.micro_batch // 2)}") from None
-        if stop.is_set() and run.epoch < recipe.epochs:
-            raise UserError(f"interrupted after epoch {run.epoch} of {recipe.epochs}; run the same command again to go on")
+    with becoming(out) as work, torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        torch.manual_seed(recipe.seed)
+        run = _Run(texts, text_model, recipe, where, work, notify)
+        try:
+            with interruptible() as stop:
+                for line in run.about():
+                    notify(line)
+                run.train(log_json, stop)
+        except torch.OutOfMemoryError:
+            raise UserError(f"out of memory on {where}; try --micro-batch {max(1, recipe.micro_batch // 2)}") from None
+        if run.epochs.epoch < recipe.epochs:
+            raise UserError(f"interrupted after epoch {run.epochs.epoch} of {recipe.epochs}; run the same command again to go on")
         (work / SETTINGS).write_text(yaml.safe_dump(run.record(), sort_keys=False, allow_unicode=True), encoding="utf-8")
-        (work / METRICS).write_text("".join(json.dumps(line) + "\n" for line in run.lines), encoding="utf-8")
-        (work / STATE).unlink()
-        for path in work.iterdir():
-            with open(path, "rb+") as file:
-                os.fsync(file.fileno())
-        os.replace(work, out)
-        sync_folder(out.absolute().parent)
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error.strerror or error})") from None
-    finally:
-        if work.is_dir() and not (work / STATE).exists():
-            shutil.rmtree(work)  # not one epoch is in it
+        become(work, out, run.epochs)
     return run.best
 
 
@@ -169,8 +150,6 @@ class _Run:
         from transformers import AutoModelForSequenceClassification
 
         self.texts, self.recipe, self.device, self.folder, self.notify = texts, recipe, device, folder, notify
-        self.lines: list[dict[str, object]] = []
-        self.epoch = 0
         self.source = Path(text_model).name if Path(text_model).is_dir() else text_model
         dropout = {_DROPOUT: recipe.dropout, _ATTENTION_DROPOUT: recipe.attention_dropout}
         self.tokenizer, self.model = load_pretrained(
@@ -187,56 +166,15 @@ class _Run:
         self._optimizer = torch.optim.AdamW(self.model.parameters(), r.lr, r.betas, r.eps, r.weight_decay)
         self._decay = torch.optim.lr_scheduler.LambdaLR(self._optimizer, rate(r.epochs * a_epoch, r.warm_up))
         self._shuffle = torch.Generator().manual_seed(r.seed)
-        self._resume()
+        ids = hashlib.sha256(json.dumps([self.ids, [texts.splits[split][1].tolist() for split in self.ids]]).encode())
+        made = {"recipe": asdict(r), "weights": self.before, "utterances": ids.hexdigest(), "device": device.type}
+        parts = {"model": self.model, "optimizer": self._optimizer, "decay": self._decay}
+        self.epochs = Epochs(folder, made, parts, self._shuffle, device, notify)
 
     @property
     def best(self) -> dict[str, object]:
-        """The line of the epoch that is kept: the first of the best."""
-        return max(self.lines, key=lambda line: line[f"val_{self.recipe.select}"])
-
-    def _made(self) -> str:
-        """Everything that decides the result, as JSON."""
-        ids = hashlib.sha256(json.dumps([self.ids, [self.texts.splits[s][1].tolist() for s in self.ids]]).encode())
-        return json.dumps(
-            {"recipe": asdict(self.recipe), "weights": self.before, "utterances": ids.hexdigest(), "device": self.device.type}
-        )  # fmt: skip
-
-    def _resume(self) -> None:
-        """Takes up the state that an earlier run left in the folder.
-
-        Raises:
-            UserError: that run had other options, or its state is damaged.
-        """
-        self.folder.mkdir(exist_ok=True)
-        path = self.folder / STATE
-        if not path.exists():
-            return
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            if state["made"] != self._made():
-                raise UserError(f"{self.folder}: holds work of other options or data; repeat those to resume it, or delete it")
-            self.model.load_state_dict(state["model"])
-            self._optimizer.load_state_dict(state["optimizer"])
-            self._decay.load_state_dict(state["decay"])
-            self._shuffle.set_state(state["shuffle"])
-            torch.set_rng_state(state["rng"])
-            if self.device.type == "cuda":
-                torch.cuda.set_rng_state(state["cuda_rng"], self.device)
-            self.lines, self.epoch = json.loads(state["lines"]), state["epoch"]
-        except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            raise UserError(f"{path}: damaged ({str(error).splitlines()[0][:80]}); delete {self.folder}") from None
-        self.notify(f"resuming after epoch {self.epoch}")
-
-    def _keep(self) -> None:
-        """Writes all that the next epoch needs; it is whole under its name, or the last one is."""
-        state = {
-            "made": self._made(), "model": self.model.state_dict(), "optimizer": self._optimizer.state_dict(),
-            "decay": self._decay.state_dict(),
-            "shuffle": self._shuffle.get_state(), "rng": torch.get_rng_state(), "lines": json.dumps(self.lines), "epoch": self.epoch,
-            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
-        }  # fmt: skip
-        with atomic_path(self.folder / STATE) as temporary:
-            torch.save(state, temporary)
+        """The line of the epoch that is kept."""
+        return self.epochs.best(f"val_{self.recipe.select}")
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, truncation=True, max_length=self.max_tokens)["input_ids"]
@@ -256,8 +194,8 @@ class _Run:
         a_epoch = -(-len(ids) // r.batch)
         with Stages(log_json) as stages:
             bar = stages.stage("fine-tune", r.epochs * a_epoch)
-            bar.advance(self.epoch * a_epoch)
-            while self.epoch < r.epochs:
+            bar.advance(self.epochs.epoch * a_epoch)
+            for epoch in range(self.epochs.epoch + 1, r.epochs + 1):
                 self.model.train()
                 total = 0.0
                 for batch in torch.randperm(len(ids), generator=self._shuffle).split(r.batch):
@@ -267,28 +205,26 @@ class _Run:
                         (loss / len(batch)).backward()
                         total += loss.item()
                     if not np.isfinite(total):
-                        raise UserError(f"the loss is not finite in epoch {self.epoch + 1}; choose a lower --lr than {r.lr:g}")
+                        raise UserError(f"the loss is not finite in epoch {epoch}; choose a lower --lr than {r.lr:g}")
                     self._optimizer.step()
                     self._decay.step()
-                    bar.advance(1, f"epoch {self.epoch + 1}, loss {total / len(ids):.3f} so far")
+                    bar.advance(1, f"epoch {epoch}, loss {total / len(ids):.3f} so far")
                     if stop.is_set():
                         return
-                self.epoch += 1
-                self._judge(total / len(ids))
+                self._judge(epoch, total / len(ids))
 
-    def _judge(self, train_loss: float) -> None:
+    def _judge(self, epoch: int, train_loss: float) -> None:
         """Scores the validation split, notes the line, and keeps the model where it is the best so far."""
-        line = {"epoch": self.epoch, "train_loss": train_loss, **self.validate()}
-        self.lines.append(line)
-        better = self.best is line
+        line, key = {"epoch": epoch, "train_loss": train_loss, **self.validate()}, f"val_{self.recipe.select}"
+        better = epoch == 1 or line[key] > self.best[key]
         self.notify(
-            f"  epoch {self.epoch}: loss {train_loss:.4f}, validation loss {line['val_loss']:.4f}, accuracy "
+            f"  epoch {epoch}: loss {train_loss:.4f}, validation loss {line['val_loss']:.4f}, accuracy "
             f"{line['val_accuracy']:.4f}, weighted F1 {line['val_weighted_f1']:.4f}{' (best)' if better else ''}"
         )
         if better:
             self.model.save_pretrained(self.folder)
             self.tokenizer.save_pretrained(self.folder)
-        self._keep()
+        self.epochs.done(line)
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+import yaml
 from torch import nn
 from torchvision.models import DenseNet, DenseNet121_Weights, densenet121
 
@@ -21,6 +22,8 @@ from extract.weights import DTYPES, checksum, load_state
 from toolkit.errors import UserError
 
 RANDOM_SEED = 0
+# What `erc-toolkit train-face` leaves in its folder.
+FACE_WEIGHTS, FACE_SETTINGS = "model.safetensors", "face.yaml"
 # Pixels and pictures in a batch. On a CPU a batch must not outgrow the caches: densenet121 takes 21 ms for a picture in
 # batches of 8 and 53 ms in batches of 64 (benchmarks/README.md). A GPU wants large ones.
 _CPU_BATCH, _GPU_BATCH = (8 * 224 * 224, 32), (256 * 224 * 224, 1024)
@@ -185,7 +188,8 @@ class FaceEncoder(CropEncoder):
 
     Args:
         name: "densenet121" (1024) or "denseface" (342).
-        weights: "imagenet", "random" (initialised from a fixed seed) or a file with a state dict.
+        weights: "imagenet", "random" (initialised from a fixed seed), a file with a state dict, or a folder that
+            `erc-toolkit train-face` wrote, which brings its normalisation.
         device, precision, sequences: as for `CropEncoder`.
         normalisation: in place of the network's own.
 
@@ -208,6 +212,10 @@ class FaceEncoder(CropEncoder):
             _fill(name, net, _imagenet())
         elif weights == "random":
             self.weights = f"random, seed {RANDOM_SEED}"
+        elif Path(weights).is_dir():
+            _fill(name, net, load_state(Path(weights) / FACE_WEIGHTS))
+            self.weights = f"folder {Path(weights).resolve().name}"
+            normalisation = normalisation or _trained_normalisation(Path(weights), name)
         else:
             _fill(name, net, load_state(Path(weights)))
             self.weights = f"file {Path(weights).name}"
@@ -228,6 +236,16 @@ class FaceEncoder(CropEncoder):
             {"torchvision": version("torchvision")},
         )  # fmt: skip
         return {**made, "weights": self.weights}
+
+
+def _trained_normalisation(folder: Path, name: str) -> Normalisation:
+    try:
+        made = yaml.safe_load((folder / FACE_SETTINGS).read_text(encoding="utf-8"))
+        if made["network"] != name:
+            raise UserError(f"--visual-weights {folder}: holds weights of {made['network']}, not of {name}")
+        return Normalisation((float(made["mean"]) / 255,), (float(made["std"]) / 255,), "the pictures it was trained on")
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"--visual-weights {folder}: {FACE_SETTINGS} cannot be read ({type(error).__name__})") from None
 
 
 def _fill(name: str, net: nn.Module, state: dict[str, torch.Tensor]) -> None:

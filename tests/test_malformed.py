@@ -153,7 +153,7 @@ FILES: dict[str, tuple[str, str]] = {
     "stereo.wav": ("", "no video track"), "opposite.wav": ("silent audio", "no video track"), "five_one.m4a": ("", "no video track"),
     "rate8000.wav": ("", "no video track"), "rate11025.wav": ("", "no video track"), "rate44100.wav": ("", "no video track"),
     "rate96000.wav": ("", "no video track"), "eight_bit.wav": ("", "no video track"), "fifty_ms.wav": ("audio too short", "no video track"),
-    "one_ms.wav": ("nothing could be decoded", "no video track"), "silence.wav": ("silent audio", "no video track"),
+    "one_ms.wav": ("nothing could be decoded", "nothing could be decoded"), "silence.wav": ("silent audio", "no video track"),
     "clipping.wav": ("", "no video track"), "some_nan.wav": ("", "no video track"), "all_nan.wav": ("silent audio", "no video track"),
     "header_alone.wav": ("nothing could be decoded", "nothing could be decoded"),
     "folder.mp4": ("not a regular file", "not a regular file"), "loop_a.mp4": ("unreadable file", "unreadable file"),

@@ -1,0 +1,163 @@
+"""Training the face network on pictures that can be learned: which way their stripes run."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from extract.face_images import FERPLUS, read_face_images
+from extract.train_face import FaceRecipe, train_face
+from extract.visual import FaceEncoder, Normalisation
+from toolkit.cli import main
+from toolkit.errors import UserError
+
+LABELS = ("across", "down", "plain")
+
+
+def picture(label: str, rng: np.random.Generator, side: int = 64) -> np.ndarray:
+    y, x = np.mgrid[:side, :side] + rng.integers(0, 16)
+    wave = {"across": np.sin(y / 2), "down": np.sin(x / 2), "plain": np.zeros((side, side))}[label]
+    return np.clip(110 + 60 * wave + rng.normal(0, 12, (side, side)), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    root, rng = tmp_path_factory.mktemp("faces"), np.random.default_rng(0)
+    for split, count in (("train", 32), ("val", 8), ("test", 8)):
+        for label in LABELS:
+            (root / split / label).mkdir(parents=True)
+            for i in range(count):
+                cv2.imwrite(str(root / split / label / f"{i}.png"), picture(label, rng))
+    (root / "train" / "plain" / "broken.png").write_bytes(b"\x89PNG nothing")
+    (root / "train" / "plain" / "empty.jpg").write_bytes(b"")
+    (root / "train" / "plain" / "notes.txt").write_text("no picture")
+    return root
+
+
+QUICK = FaceRecipe(epochs=3, batch=16, patience=0)
+
+
+@pytest.fixture(scope="module")
+def trained(faces, tmp_path_factory):
+    out, said = tmp_path_factory.mktemp("trained") / "stripes", []
+    return out, train_face(faces, out, QUICK, "cpu", said.append), said
+
+
+def test_it_learns(trained):
+    out, best, said = trained
+    assert best["test_accuracy"] > 0.6 and best["val_accuracy"] > 0.6  # chance is a third
+    made = yaml.safe_load((out / "face.yaml").read_text())
+    assert made["pictures"] == {"train": 96, "val": 24, "test": 24} and made["skipped"] == {"unreadable picture": 2}
+    assert made["selected"] == best and made["labels"] == list(LABELS) and 100 < made["mean"] < 120 and made["std"] > 20
+    assert "2 left out: unreadable picture" in said[0] and len((out / "metrics.jsonl").read_text().splitlines()) == 3
+    assert sorted(p.name for p in out.iterdir()) == ["face.yaml", "metrics.jsonl", "model.safetensors"]
+
+
+def test_its_weights_and_normalisation_are_those_of_the_encoder(trained, faces):
+    out, _, _ = trained
+    encoder = FaceEncoder("denseface", str(out))
+    made = yaml.safe_load((out / "face.yaml").read_text())
+    assert encoder.pictures.normalisation.mean == (made["mean"] / 255,)
+    assert encoder.provenance()["parameters"]["normalised_by"] == "the pictures it was trained on"
+    assert encoder.provenance()["weights"] == "folder stripes"
+    given = FaceEncoder("denseface", str(out), normalisation=Normalisation.parse("iemocap", True))
+    pictures, labels = read_face_images(faces, 64).splits["test"]
+    vectors = encoder(pictures)
+    assert vectors.shape == (24, 342) and not np.allclose(vectors, given(pictures))
+    centres = np.stack([vectors[labels == i].mean(0) for i in range(3)])
+    nearest = ((vectors[:, None] - centres) ** 2).sum(-1).argmin(1)
+    assert (nearest == labels).mean() > 0.6
+    with pytest.raises(UserError, match="holds weights of denseface, not of densenet121|do not fit densenet121"):
+        FaceEncoder("densenet121", str(out))
+
+
+def test_a_killed_run_goes_on(trained, faces, tmp_path):
+    out = tmp_path / "stripes"
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom extract.train_face import FaceRecipe, train_face\n"
+        "def kill(line):\n    if 'epoch 2' in line: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "train_face(Path(sys.argv[1]), Path(sys.argv[2]), FaceRecipe(epochs=3, batch=16, patience=0), 'cpu', kill)"
+    )
+    died = subprocess.run([sys.executable, "-c", code, faces, out], check=False)
+    assert died.returncode == -signal.SIGKILL and not out.exists()
+    with pytest.raises(UserError, match="holds work of other options"):
+        train_face(faces, out, FaceRecipe(epochs=3, batch=16, lr=1e-4, patience=0), "cpu", lambda line: None)
+
+    def ask(line: str) -> None:
+        if line.startswith("  epoch 2"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(UserError, match="interrupted after epoch 2 of 3; run the same command again"):
+        train_face(faces, out, QUICK, "cpu", ask)
+    said = []
+    train_face(faces, out, QUICK, "cpu", said.append)
+    assert "resuming after epoch 2" in said
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in trained[0].iterdir()}
+
+
+def test_a_folder_without_splits_is_divided(tmp_path):
+    rng = np.random.default_rng(0)
+    for label in LABELS:
+        (tmp_path / label).mkdir()
+        for i in range(20):
+            cv2.imwrite(str(tmp_path / label / f"{i}.jpg"), picture(label, rng, 80 if i % 2 else 40))
+    found, again, other = (read_face_images(tmp_path, 64, seed) for seed in (0, 0, 1))
+    assert {split: pictures.shape for split, (pictures, _) in found.splits.items()} == {
+        "train": (48, 64, 64), "val": (6, 64, 64), "test": (6, 64, 64)}  # fmt: skip
+    assert (found.splits["val"][0] == again.splits["val"][0]).all() and not (found.splits["val"][0] == other.splits["val"][0]).all()
+
+
+def ferplus(folder, rows) -> None:
+    with open(folder / "fer2013.csv", "w", newline="") as pixels, open(folder / "fer2013new.csv", "w", newline="") as votes:
+        p, v = csv.writer(pixels), csv.writer(votes)
+        p.writerow(["emotion", "pixels", "Usage"])
+        v.writerow(["Usage", "Image name", *FERPLUS, "unknown", "NF"])
+        for usage, grey, name, counts in rows:
+            p.writerow([0, " ".join(map(str, grey)), usage])
+            v.writerow([usage, name, *counts])
+
+
+def test_ferplus(tmp_path):
+    def votes(**given: int) -> list[int]:
+        return [given.get(name, 0) for name in (*FERPLUS, "unknown", "NF")]
+
+    grey = [7] * 48**2
+    rows = [
+        ("Training", grey, "a", votes(happiness=9, neutral=1)), ("Training", grey, "b", votes(anger=5, fear=5)),
+        ("Training", grey, "c", votes(unknown=6, neutral=4)), ("Training", grey, "", votes(NF=10)),
+        ("Training", grey[:5], "d", votes(neutral=10)), ("PublicTest", grey, "e", votes(contempt=8)),
+        ("PrivateTest", grey, "f", votes(neutral=10)),
+    ]  # fmt: skip
+    ferplus(tmp_path, rows)
+    found = read_face_images(tmp_path, 64)
+    assert [found.splits[s][1].tolist() for s in ("train", "val", "test")] == [[1, 4], [7], [0]]
+    assert found.skipped == {"most votes for no emotion": 1, "removed by FER+": 1, "damaged pixels": 1}
+    assert found.splits["train"][0].shape == (2, 64, 64) and (found.splits["train"][0] == 7).all()
+    ferplus(tmp_path, [*rows, ("Training", ["x"], "g", votes(neutral=1))])
+    with pytest.raises(UserError, match="do not fit together"):
+        read_face_images(tmp_path, 64)
+
+
+def test_mistakes_are_told_in_one_line(trained, faces, tmp_path):
+    def said(*arguments) -> str:
+        result = CliRunner().invoke(main, ["train-face", *map(str, arguments), "--device", "cpu"])
+        assert result.exit_code == 1 and result.output.strip().count("\n") == 0, result.output
+        return result.output
+
+    assert "no such folder" in said(tmp_path / "none", "--out", tmp_path / "o")
+    assert "exists and is not empty" in said(faces, "--out", trained[0])
+    (tmp_path / "empty").mkdir()
+    assert "no picture for 'train'" in said(tmp_path / "empty", "--out", tmp_path / "o")
+    (tmp_path / "fer").mkdir()
+    (tmp_path / "fer" / "fer2013.csv").write_text("emotion,pixels,Usage\n")
+    assert "not FER+'s fer2013new.csv" in said(tmp_path / "fer", "--out", tmp_path / "o")
+    assert not (tmp_path / "o").exists() and not list(tmp_path.glob("*.partial"))

@@ -95,12 +95,20 @@ def _run(manifest, **options) -> None:
 
 
 def _report(summary) -> None:
-    """The closing summary: what is present, what is missing and why, and where the time went."""
+    """The closing summary: what is present, what is masked and why, and where the time went."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column, justify in (("feature", "left"), ("dim", "right"), ("present", "right"), ("masked", "right"), ("reasons", "left")):
+        table.add_column(column, justify=justify, overflow="fold")
     for name, (dim, present, reasons) in summary.features.items():
-        missing = "".join(f"; {count} {reason}" for reason, count in reasons.items())
-        click.echo(f"  {name} ({dim}): {present} of {summary.utterances} present{missing}")
+        why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        table.add_row(escape(name), str(dim), str(present), str(summary.utterances - present), escape(why))
+    Console(highlight=False).print(table)
     for note in summary.notes:
-        click.echo(f"  note: {note}")
+        click.echo(f"note: {note}")
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary.stages.items())
     click.echo(
         f"{summary.utterances} utterances, {summary.dialogues} dialogues in {summary.seconds:.1f} s ({stages}); "

@@ -212,3 +212,18 @@ def test_meld_mini(shared, tmp_path, text_encoder):
         alone = details["tracks"] == 1
         assert (details["speaker_confidence"][alone] == 1).all() and 5 < alone.sum() < present.sum()
         assert (details["speaker_confidence"][present & ~alone] < 1).all()
+
+
+def test_iemocap_mini_shows_who_speaks(shared, tmp_path):
+    """The two actors sit side by side in one picture: each turn's crops are of the one whose turn it is."""
+    run("extract", "iemocap", shared / "corpora" / "iemocap-mini", "--out", tmp_path / "i.h5", "--modalities", "visual",
+        "--visual-model", "denseface", "--visual-weights", "random",
+        "--face-model", shared / "models" / "yunet_n_640_640.onnx")  # fmt: skip
+    with FeatureStore.open(tmp_path / "i.h5") as store:
+        who = np.array([id.split("_")[-1][0] for id in store.column("id")])
+        dialogue, values = store.column("dialogue"), store.feature("visual/denseface").values()
+        assert store.feature("visual/denseface").present().all() and set(who) == {"F", "M"}
+    for row in range(len(who)):
+        elsewhere = np.flatnonzero(dialogue != dialogue[row])
+        nearest = elsewhere[np.linalg.norm(values[elsewhere] - values[row], axis=1).argmin()]
+        assert who[nearest] == who[row]

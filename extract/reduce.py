@@ -25,7 +25,7 @@ METHODS = {
 }
 _SPLIT = "train"
 _PLS_ITERATIONS = 500
-_LEAST_VARIANCE = 1e-12  # of a principal component beside the first; below it is rounding
+_LEAST_VARIANCE = 1e-12  # of a component beside the greatest; below it is rounding
 # What `StoreWriter` sets anew in every file.
 _ROOT = {"format", "schema", "corpus", "toolkit_version", "created", "command", "content_sha256"}
 
@@ -135,10 +135,14 @@ def _pls(z: np.ndarray, labels: np.ndarray, to: int) -> tuple[np.ndarray, int, d
         warnings.simplefilter("ignore", UserWarning)  # of labels that are explained before all directions are found
         model = PLSRegression(to, scale=False, max_iter=_PLS_ITERATIONS).fit(z, one_hot)
     unconverged = sum(i >= _PLS_ITERATIONS for i in model.n_iter_)
-    return model.x_rotations_, len(model.n_iter_), {"unconverged_components": unconverged}
+    variance = (model.x_scores_**2).sum(axis=0)  # zero where it stopped early, rounding where the rows span no more
+    directions = int((variance > _LEAST_VARIANCE * variance.max()).sum())
+    return model.x_rotations_, directions, {"unconverged_components": unconverged}
 
 
-def reduce_store(path: Path, source: str, to: int, method: str = "anova", name: str | None = None, command: str = "") -> tuple[str, Reduction]:
+def reduce_store(
+    path: Path, source: str, to: int, method: str = "anova", name: str | None = None, command: str = ""
+) -> tuple[str, Reduction]:
     """Adds a reduced feature to a store, beside its source; the other features are copied as they are.
 
     Args:
@@ -162,7 +166,7 @@ def reduce_store(path: Path, source: str, to: int, method: str = "anova", name: 
         modality, stem = source.split("/")
         name = f"{stem}-{method}{to}" if name is None else name.removeprefix(f"{modality}/")
         if not re.fullmatch(r"\w[\w.+-]*", name):
-            raise UserError(f"--name {name!r}: letters, digits, '_', '-', '.' and '+' make a name; the modality is {modality}")
+            raise UserError(f"{path}: --name {name!r}: letters, digits, '_', '-', '.' and '+' make a name")
         new = f"{modality}/{name}"
         if new in store.feature_names():
             raise UserError(f"{path}: has {new} already; give the new feature another name by --name")

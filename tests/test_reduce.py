@@ -165,7 +165,10 @@ def test_first_pls_direction_is_that_of_greatest_covariance(tmp_path):
 def test_the_store_stays_whole_and_the_result_is_the_same_each_time(tmp_path, method):
     path, other = make(tmp_path / "s.h5"), make(tmp_path / "t.h5")
     with FeatureStore.open(path) as store:
-        before = {name: store.column(name) for name in ("id", "label", "split", "media", "start_s", "end_s", "speaker", "position", "text")}
+        before = {
+            name: store.column(name)
+            for name in ("id", "label", "split", "media", "start_s", "end_s", "speaker", "position", "text")
+        }
         full, notes, speakers = store.feature("audio/x").values(), store.attrs["notes"], store.speaker_names
         rows = utterances_of(store)
     reduced(path, method), reduced(other, method)
@@ -217,7 +220,11 @@ def test_mistakes_are_one_line_and_leave_the_store_alone(tmp_path):
     for store, arguments, message in cases:
         before = store.read_bytes() if store.exists() else b""
         result = reduce(store, *arguments)
-        assert result.exit_code == 1 and message in result.stderr and str(store) in result.stderr, (arguments, result.output, result.exception)
+        assert result.exit_code == 1 and message in result.stderr and str(store) in result.stderr, (
+            arguments,
+            result.output,
+            result.exception,
+        )
         assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
         assert not before or store.read_bytes() == before
 
@@ -232,6 +239,27 @@ def test_more_dimensions_than_rows_are_refused():
             fit(x, labels, 7, method)
     with pytest.raises(UserError, match="directions that pca finds"):
         fit(x, labels, 6, "pca")  # six centred rows span five
+
+
+@pytest.mark.parametrize("method", ["pca", "pls"])
+def test_directions_that_are_only_rounding_are_refused(method):
+    from toolkit.errors import UserError
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3)).astype(np.float32)[:, [0, 0, 1, 1, 2]]
+    labels = rng.integers(3, size=60)
+    assert fit(x, labels, 3, method).apply(x).shape == (60, 3)
+    with pytest.raises(UserError, match=f"4 is more than the 3 directions that {method} finds"):
+        fit(x, labels, 4, method)
+
+
+def test_pls_says_where_the_labels_are_explained():
+    from toolkit.errors import UserError
+
+    labels = np.arange(40) % 2
+    x = np.stack([labels, np.arange(40) // 2 % 2, np.arange(40) // 4 % 2], 1).astype(np.float32)  # only the first tells
+    with pytest.raises(UserError, match="2 is more than the 1 directions that pls finds"):
+        fit(x, labels, 2, "pls")
 
 
 def test_a_projection_beyond_float32_is_refused(tmp_path):

@@ -158,7 +158,7 @@ def reduce_store(
 
     Raises:
         OSError: the disk cannot hold the store.
-        UserError: no such store or feature, a name that is taken or cannot be one, or as for `fit`.
+        UserError: no such store or feature, a name that is taken or cannot be one, a damaged store, or as for `fit`.
     """
     path = Path(path)
     with FeatureStore.open(path) as store:
@@ -170,6 +170,7 @@ def reduce_store(
         new = f"{modality}/{name}"
         if new in store.feature_names():
             raise UserError(f"{path}: has {new} already; give the new feature another name by --name")
+        store.verify()  # the new store gets a new content hash, which must not make damage pass for content
         present, labels = feature.present(), store.column("label")
         rows = present & (labels >= 0) & (store.column("split") == _SPLIT)
         values = feature.values()

@@ -229,6 +229,16 @@ def test_mistakes_are_one_line_and_leave_the_store_alone(tmp_path):
         assert not before or store.read_bytes() == before
 
 
+def test_damage_is_not_given_a_new_hash(tmp_path):
+    path = make(tmp_path / "s.h5")
+    with h5py.File(path, "r+") as file:
+        file["features/text/y/values"][3, 1] += 1  # HDF5 renews its own checksum
+    before = path.read_bytes()
+    result = reduce(path, "--to", 3)
+    assert result.exit_code == 1 and f"{path}: content hash" in result.stderr and result.stderr.count("\n") == 1
+    assert path.read_bytes() == before
+
+
 def test_more_dimensions_than_rows_are_refused():
     from toolkit.errors import UserError
 

@@ -64,6 +64,14 @@ class Feature:
         """Further columns of the extractor, each (N,): frames looked at, seconds heard, tokens cut off."""
         return {name: read(item) for name, item in self._group.get("details", {}).items()}
 
+    def reduction(self) -> dict[str, np.ndarray]:
+        """The fitted numbers of a feature that was reduced from another (`erc-toolkit reduce`); else an empty dict.
+
+        Either `columns` int64 (dim,) of the source and their `f_values` float64 (dim,), or `mean` and `scale` float64
+        (S,) and `components` float64 (S, dim): the feature is (source - mean) / scale @ components.
+        """
+        return {name: read(item) for name, item in self._group.get("reduction", {}).items()}
+
     @property
     def has_sequences(self) -> bool:
         """Whether the frames behind each utterance's vector are kept as well (`erc-toolkit extract --sequences`)."""
@@ -301,7 +309,7 @@ class StoreWriter:
     def add_feature(
         self, modality: str, name: str, values: np.ndarray, present: np.ndarray, reasons: Sequence[str],
         attrs: Mapping[str, object] | None = None, details: Mapping[str, np.ndarray] | None = None,
-        dimension_names: Sequence[str] = (),
+        dimension_names: Sequence[str] = (), reduction: Mapping[str, np.ndarray] | None = None,
     ) -> None:  # fmt: skip
         """Writes one feature matrix.
 
@@ -314,6 +322,7 @@ class StoreWriter:
             attrs: provenance; values other than text and numbers are written as JSON.
             details: further columns, each (N,).
             dimension_names: dim names, or none.
+            reduction: the fitted numbers of a feature that was reduced from another (`Feature.reduction`).
 
         Raises:
             ValueError: shapes disagree, a present row holds NaN or infinity, or a reason is missing or too many.
@@ -334,6 +343,8 @@ class StoreWriter:
             write(group, "dimension_names", texts(dimension_names))
         for key, column in (details or {}).items():
             write(group.require_group("details"), key, np.asarray(column))
+        for key, numbers in (reduction or {}).items():
+            write(group.require_group("reduction"), key, np.asarray(numbers))
 
     def add_feature_parts(
         self, modality: str, name: str, dim: int, parts: Iterable[FeaturePart],

@@ -117,6 +117,8 @@ def check_store(path: Path, file: h5py.File) -> None:
                 _check_dataset(path, group["dimension_names"], "O", group["values"].shape[1])
             for detail in group.get("details", {}):
                 _check_dataset(path, group["details"][detail], "fiubO", n)
+            if "reduction" in group:
+                _check_reduction(path, group["reduction"], group["values"].shape[1])
             if "frames" in group:
                 _check_frames(path, group["frames"], n)
     offsets = read(file["dialogues/offsets"])
@@ -147,6 +149,23 @@ def _check_frames(path: Path, frames: h5py.Group, n: int) -> None:
     offsets = read(frames["offsets"])
     if offsets[0] != 0 or offsets[-1] != count or (np.diff(offsets) < 0).any():
         raise UserError(f"{path}: {frames.name}/offsets does not divide the {count} frames")
+
+
+def _check_reduction(path: Path, reduction: h5py.Group, dim: int) -> None:
+    if not isinstance(reduction, h5py.Group) or not all(isinstance(reduction[name], h5py.Dataset) for name in reduction):
+        raise UserError(f"{path}: {reduction.name} is not a group of datasets; refused")
+    if set(reduction) == {"columns", "f_values"}:
+        _check_dataset(path, reduction["columns"], "i", dim)
+        _check_dataset(path, reduction["f_values"], "f", dim)
+    elif set(reduction) == {"components", "mean", "scale"}:
+        columns = len(reduction["mean"])
+        _check_dataset(path, reduction["components"], "f", columns, ndim=2)
+        if (width := reduction["components"].shape[1]) != dim:
+            raise UserError(f"{path}: {reduction.name}/components makes {width} dimensions, not the feature's {dim}")
+        _check_dataset(path, reduction["mean"], "f", columns)
+        _check_dataset(path, reduction["scale"], "f", columns)
+    else:
+        raise UserError(f"{path}: {reduction.name} holds {', '.join(reduction)}, which schema {SCHEMA} does not know")
 
 
 def _check_links(path: Path, group: h5py.Group, seen: set[object], depth: int) -> None:

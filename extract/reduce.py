@@ -1,0 +1,249 @@
+"""Fewer dimensions for a feature of a store: supervised selection or projection, fitted on the training split alone."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from extract.parts import fingerprint
+from toolkit.errors import UserError
+from toolkit.files import require_space
+from toolkit.manifest import Utterance
+from toolkit.store import Feature, FeatureStore, StoreWriter
+
+METHODS = {
+    "anova": "standardisation, then scikit-learn SelectKBest by f_classif; the selected columns are kept as they are",
+    "pca": "standardisation, then scikit-learn PCA by the covariance's eigenvectors",
+    "pls": "standardisation, then scikit-learn PLSRegression on one-hot labels",
+}
+_SPLIT = "train"
+_PLS_ITERATIONS = 500
+_LEAST_VARIANCE = 1e-12  # of a component beside the greatest; below it is rounding
+# What `StoreWriter` sets anew in every file.
+_ROOT = {"format", "schema", "corpus", "toolkit_version", "created", "command", "content_sha256"}
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """What was fitted, and all that is needed to apply it to other rows of the same source feature.
+
+    Attributes:
+        method: "anova", "pca" or "pls".
+        rows: how many rows it was fitted on.
+        numbers: for anova `columns` int64 (k,), ascending, and their `f_values` float64 (k,), infinite where a class is
+            told without error; else `mean` and `scale` float64 (columns,) and `components` float64 (columns, k).
+        notes: what the fit counted, for the record.
+    """
+
+    method: str
+    rows: int
+    numbers: dict[str, np.ndarray]
+    notes: dict[str, object]
+
+    def apply(self, x: np.ndarray) -> np.ndarray:
+        """Rows of the source feature, float32 (n, columns), to float32 (n, k)."""
+        if self.method == "anova":
+            return np.asarray(x, np.float32)[:, self.numbers["columns"]]
+        z = (np.asarray(x, np.float64) - self.numbers["mean"]) / self.numbers["scale"]
+        with np.errstate(over="ignore"):  # infinity is looked for by who stores the rows
+            return (z @ self.numbers["components"]).astype(np.float32)
+
+    def sha256(self) -> str:
+        """Over the fitted numbers by name: name, dtype and shape, each followed by a zero byte, then the bytes."""
+        digest = hashlib.sha256()
+        for name, array in sorted(self.numbers.items()):
+            digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+def fit(x: np.ndarray, labels: np.ndarray, to: int, method: str = "anova") -> Reduction:
+    """Fits a reduction on the rows it is given, and on nothing else.
+
+    Args:
+        x: float32 (n, columns).
+        labels: int (n,), the class of each row.
+        to: dimensions to keep.
+        method: "anova", "pca" or "pls" (`METHODS`).
+
+    Raises:
+        UserError: fewer than two classes, no more rows than classes, or more dimensions than columns, rows, or than the
+            rows have directions.
+    """
+    n, columns = x.shape
+    classes = np.unique(labels)
+    if n == 0:
+        raise UserError("no training row is both present and labelled: there is nothing to fit on")
+    if len(classes) < 2:
+        raise UserError(f"the {n} labelled training rows hold one class only: there is nothing to tell apart")
+    if n <= len(classes):
+        raise UserError(f"{n} labelled training rows of {len(classes)} classes are too few: each class needs some to vary")
+    if to > min(n, columns):
+        what = f"{columns} columns" if to > columns else f"{n} labelled training rows"
+        raise UserError(f"--to {to} is more than the {what}; give at most {min(n, columns)}")
+    x = np.asarray(x, np.float64)
+    constant = x.max(axis=0) == x.min(axis=0)
+    mean = np.where(constant, x[0], x.mean(axis=0))  # the mean of equal numbers may round to another one
+    scale = np.where(constant, 1.0, x.std(axis=0))
+    scale[scale == 0] = 1.0
+    z = (x - mean) / scale
+    if method == "anova":
+        numbers, directions = _select(z, labels, to, int((~constant).sum()))
+        notes: dict[str, object] = {}
+    else:
+        components, directions, notes = (_pca if method == "pca" else _pls)(z, labels, to)
+        numbers = {"mean": mean, "scale": scale, "components": components}
+    if directions < to:
+        found = "columns that vary" if method == "anova" else f"directions that {method} finds"
+        raise UserError(f"--to {to} is more than the {directions} {found} in the {n} labelled training rows")
+    return Reduction(method, n, {k: np.ascontiguousarray(v) for k, v in numbers.items()}, notes)
+
+
+def _select(z: np.ndarray, labels: np.ndarray, to: int, varying: int) -> tuple[dict[str, np.ndarray], int]:
+    from sklearn.feature_selection import SelectKBest, f_classif
+
+    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+        warnings.simplefilter("ignore", UserWarning)  # of constant columns: they rank last
+        chosen = SelectKBest(f_classif, k=to).fit(z, labels)
+    columns = chosen.get_support(indices=True).astype(np.int64)
+    return {"columns": columns, "f_values": chosen.scores_[columns]}, varying
+
+
+def _pca(z: np.ndarray, _labels: np.ndarray, to: int) -> tuple[np.ndarray, int, dict[str, object]]:
+    from sklearn.decomposition import PCA
+
+    model = PCA(to, svd_solver="covariance_eigh").fit(z)
+    variance = model.explained_variance_
+    directions = int((variance > _LEAST_VARIANCE * variance[0]).sum())
+    return model.components_.T, directions, {"explained_variance_ratio": float(model.explained_variance_ratio_.sum())}
+
+
+def _pls(z: np.ndarray, labels: np.ndarray, to: int) -> tuple[np.ndarray, int, dict[str, object]]:
+    from sklearn.cross_decomposition import PLSRegression
+    from sklearn.exceptions import ConvergenceWarning
+
+    one_hot = (labels[:, None] == np.unique(labels)).astype(np.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # counted below
+        warnings.simplefilter("ignore", UserWarning)  # of labels that are explained before all directions are found
+        model = PLSRegression(to, scale=False, max_iter=_PLS_ITERATIONS).fit(z, one_hot)
+    unconverged = sum(i >= _PLS_ITERATIONS for i in model.n_iter_)
+    variance = (model.x_scores_**2).sum(axis=0)  # zero where it stopped early, rounding where the rows span no more
+    directions = int((variance > _LEAST_VARIANCE * variance.max()).sum())
+    return model.x_rotations_, directions, {"unconverged_components": unconverged}
+
+
+def reduce_store(
+    path: Path, source: str, to: int, method: str = "anova", name: str | None = None, command: str = ""
+) -> tuple[str, Reduction]:
+    """Adds a reduced feature to a store, beside its source; the other features are copied as they are.
+
+    Args:
+        path: the store; it is replaced at once when all is written, or stays as it was.
+        source: "modality/name" of the feature to reduce.
+        to: dimensions to keep.
+        method: "anova", "pca" or "pls".
+        name: of the new feature, without the modality; SOURCE-METHODn where None.
+        command: the command line, for the record.
+
+    Returns:
+        "modality/name" of the new feature, and what was fitted.
+
+    Raises:
+        OSError: the disk cannot hold the store.
+        UserError: no such store or feature, a name that is taken or cannot be one, a damaged store, or as for `fit`.
+    """
+    path = Path(path)
+    with FeatureStore.open(path) as store:
+        feature = store.feature(source)
+        modality, stem = source.split("/")
+        name = f"{stem}-{method}{to}" if name is None else name.removeprefix(f"{modality}/")
+        if not re.fullmatch(r"\w[\w.+-]*", name):
+            raise UserError(f"{path}: --name {name!r}: letters, digits, '_', '-', '.' and '+' make a name")
+        new = f"{modality}/{name}"
+        if new in store.feature_names():
+            raise UserError(f"{path}: has {new} already; give the new feature another name by --name")
+        store.verify()  # the new store gets a new content hash, which must not make damage pass for content
+        present, labels = feature.present(), store.column("label")
+        rows = present & (labels >= 0) & (store.column("split") == _SPLIT)
+        values = feature.values()
+        try:
+            reduction = fit(values[rows], labels[rows], to, method)
+        except UserError as error:
+            raise UserError(f"{path}: {source}: {error.message}") from None
+        reduced = np.zeros((len(store), to), np.float32)
+        reduced[present] = reduction.apply(values[present])
+        if len(wild := np.flatnonzero(~np.isfinite(reduced).all(axis=1))):
+            worst = store.column("id")[wild[0]]
+            raise UserError(f"{path}: {source}: {worst} leaves the range of float32 when projected; use --method anova")
+        fitted_bytes = sum(array.nbytes for array in reduction.numbers.values())
+        # HDF5 does not survive a failing write, so the disk is asked first.
+        require_space(path, path.stat().st_size + int(1.1 * (reduced.nbytes + fitted_bytes)) + (1 << 20))
+        old = str(store.attrs.get("command", ""))
+        with StoreWriter(
+            path, corpus=store.corpus, labels=store.labels, utterances=utterances_of(store),
+            command=f"{old} && {command}" if old and command else old or command,
+            attrs={key: value for key, value in store.attrs.items() if key not in _ROOT},
+        ) as writer:  # fmt: skip
+            for other in store.feature_names():
+                writer.copy_feature(store.feature(other))
+            writer.add_feature(
+                modality, name, reduced, present, feature.reasons(), attrs=_recipe(feature, values, reduction, labels[rows], to),
+                dimension_names=_names(feature, reduction, to), reduction=reduction.numbers,
+            )  # fmt: skip
+    return new, reduction
+
+
+def _recipe(feature: Feature, values: np.ndarray, reduction: Reduction, labels: np.ndarray, to: int) -> dict[str, object]:
+    """How the feature was made, for its attributes."""
+    recipe = {
+        "extractor": "erc-toolkit reduce",
+        "model": METHODS[reduction.method],
+        "source": feature.name,
+        "source_fingerprint": str(feature.attrs.get("fingerprint", "")),
+        "source_values_sha256": hashlib.sha256(np.ascontiguousarray(values).data).hexdigest(),
+        "versions": {"scikit-learn": version("scikit-learn"), "numpy": version("numpy")},
+        "parameters": {"method": reduction.method, "to": to, "split": _SPLIT, **reduction.notes},
+        "method": reduction.method,
+        "fitted_split": _SPLIT,
+        "fitted_rows": reduction.rows,
+        "fitted_classes": len(np.unique(labels)),
+        "fitted_sha256": reduction.sha256(),
+    }
+    if "licence" in feature.attrs:
+        recipe["licence"] = str(feature.attrs["licence"])
+    return {**recipe, "fingerprint": fingerprint(recipe)}
+
+
+def _names(feature: Feature, reduction: Reduction, to: int) -> list[str]:
+    if reduction.method != "anova":
+        return [f"{reduction.method}-{i}" for i in range(1, to + 1)]
+    names = feature.dimension_names()
+    return [names[i] for i in reduction.numbers["columns"]] if names else []
+
+
+def utterances_of(store: FeatureStore) -> list[Utterance]:
+    """The rows of a store as utterances, from which `StoreWriter` writes the same columns again."""
+
+    def maybe(value: float) -> float | None:
+        return None if np.isnan(value) else float(value)
+
+    def columns(*names: str) -> Sequence[tuple]:
+        return zip(*(store.column(name) for name in names))
+
+    return [
+        Utterance(
+            id=uid, dialogue=store.dialogue_ids[dialogue], position=int(position), speaker=store.speaker_names[speaker], text=text,
+            label=None if label < 0 else store.labels[label], split=split, media=media or None, start=maybe(start), end=maybe(end),
+        )
+        for uid, dialogue, position, speaker, text, label, split, media, start, end in columns(
+            "id", "dialogue", "position", "speaker", "text", "label", "split", "media", "start_s", "end_s"
+        )
+    ]  # fmt: skip

@@ -106,14 +106,17 @@ def _report(summary) -> None:
     for name, (dim, present, reasons) in summary.features.items():
         why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
         table.add_row(escape(name), str(dim), str(present), str(summary.utterances - present), escape(why))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 200  # a log's lines may be longer than 80
+    console.print(table)
     for note in summary.notes:
         click.echo(f"note: {note}")
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary.stages.items())
     click.echo(
         f"{summary.utterances} utterances, {summary.dialogues} dialogues in {summary.seconds:.1f} s ({stages}); "
         f"{summary.utterances / summary.seconds:.1f} utterances and {summary.media_seconds / summary.seconds:.1f} s of "
-        "sound a second"
+        "media a second"
     )
     click.echo(f"wrote {summary.store}")
 

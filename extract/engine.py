@@ -44,7 +44,7 @@ class Summary:
     Attributes:
         utterances, dialogues: of the manifest.
         seconds: in all; `stages` where they went.
-        media_seconds: of sound that was heard.
+        media_seconds: of sound that was heard, or of picture that was seen where that is more.
         features: "modality/name" to (dim, present, reason to count).
         store: the store, or None where a shard wrote parts alone.
         notes: what was cut from texts, a line for each way in which they were read.
@@ -223,6 +223,8 @@ def _summary(out: Path, began: float, stages: dict[str, float]) -> Summary:
             features[name] = (feature.dim, int(feature.present().sum()), dict(reasons.most_common()))
             details = feature.details()
             heard = max(heard, float(details.get("seconds", np.zeros(1)).sum()))
+            if "frames" in details:
+                heard = max(heard, float(details["frames"].sum()) / _unpacked(feature.attrs["parameters"])["frames_per_second"])
             notes |= dict.fromkeys(_cut_texts(feature.attrs, details))  # matrices of one run say the same
         return Summary(len(store), len(store.dialogue_ids), time.perf_counter() - began, stages, heard, features, out, list(notes))
 

@@ -28,6 +28,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 
+import cv2
 import numpy as np
 import torch
 
@@ -36,7 +37,7 @@ from extract.corpora import read_corpus
 from extract.faces import crop, face_model, make_detector
 from extract.pool import core_count
 from extract.text import TextEncoder
-from extract.visual import FaceEncoder
+from extract.visual import ARCHITECTURES, FaceEncoder, Pictures
 from extract.worker import set_up
 from toolkit.manifest import Manifest, write_manifest
 from toolkit.media import SAMPLE_RATE, MediaReader, ffmpeg_binary
@@ -114,13 +115,14 @@ def _functionals(samples: np.ndarray) -> np.ndarray:
 _DETECTOR = None
 
 
-def _faces(job: tuple[str, Path, list[np.ndarray]]) -> list[np.ndarray]:
+def _faces(job: tuple[str, Path, Pictures, list[np.ndarray]]) -> list[np.ndarray]:
     global _DETECTOR
-    kind, model, pictures = job
+    kind, model, expected, pictures = job
     if _DETECTOR is None:
         _DETECTOR = make_detector(kind, model)
     found = [(picture, max(faces, key=lambda f: f.area)) for picture in pictures if (faces := _DETECTOR(picture))]
-    return [crop(picture, face, 224, 0.1) for picture, face in found]
+    crops = [crop(picture, face, expected.side, 0.1) for picture, face in found]
+    return [cv2.cvtColor(cut, cv2.COLOR_RGB2GRAY) for cut in crops] if expected.grey else crops
 
 
 def stages_alone(manifest: Manifest, detector: tuple[str, Path], text: TextEncoder, face: FaceEncoder) -> dict[str, float]:
@@ -134,8 +136,8 @@ def stages_alone(manifest: Manifest, detector: tuple[str, Path], text: TextEncod
         media = list(pool.map(_decode, paths))
         list(pool.map(_functionals, [samples for samples, _ in media[: core_count()]]))
         smile, _ = timed(lambda: list(pool.map(_functionals, [samples for samples, _ in media])))
-        list(pool.map(_faces, [(*detector, media[0][1])] * core_count()))
-        detect, crops = timed(lambda: list(pool.map(_faces, [(*detector, pictures) for _, pictures in media])))
+        list(pool.map(_faces, [(*detector, face.pictures, media[0][1])] * core_count()))
+        detect, crops = timed(lambda: list(pool.map(_faces, [(*detector, face.pictures, pictures) for _, pictures in media])))
     crops = [np.stack(c) for c in crops if c]
     texts = [u.text for u in manifest.utterances]
     text(texts[:4])
@@ -147,18 +149,17 @@ def stages_alone(manifest: Manifest, detector: tuple[str, Path], text: TextEncod
 
 
 @torch.inference_mode()
-def usual_recipe(manifest: Manifest, detector: tuple[str, Path], model: Path, device: torch.device, scratch: Path) -> dict[str, float]:
+def usual_recipe(manifest: Manifest, detector: tuple[str, Path], model: Path, visual: str, device: torch.device, scratch: Path) -> dict[str, float]:
     """Seconds of each modality by the usual scripts; clip by clip, file by file, one input at a time, in float32."""
-    import cv2
     import opensmile
-    from torchvision.models import densenet121
     from transformers import AutoModel, AutoTokenizer
 
     smile = opensmile.Smile(opensmile.FeatureSet[SET], opensmile.FeatureLevel.Functionals)
     detect = make_detector(*detector)
     tokenizer, text = AutoTokenizer.from_pretrained(model), AutoModel.from_pretrained(model).eval().to(device)
-    face = densenet121(weights=None).eval().to(device)
-    mean, std = (torch.tensor(numbers, device=device).view(1, 3, 1, 1) for numbers in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    face, expected = ARCHITECTURES[visual].build().eval().to(device), ARCHITECTURES[visual].pictures
+    normalisation = expected.normalisation
+    mean, std = (torch.tensor(numbers, device=device).view(1, -1, 1, 1) for numbers in (normalisation.mean, normalisation.std))
     spent = {"text": 0.0, "audio": 0.0, "visual": 0.0}
     quiet = ["-nostdin", "-loglevel", "error", "-y"]
     for i, u in enumerate(manifest.utterances):
@@ -177,8 +178,9 @@ def usual_recipe(manifest: Manifest, detector: tuple[str, Path], model: Path, de
             for path in sorted(folder.iterdir()):
                 picture = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
                 if faces := detect(picture):
-                    cut = torch.from_numpy(crop(picture, max(faces, key=lambda f: f.area), 224, 0.1)).to(device)
-                    x = (cut.permute(2, 0, 1)[None].float() / 255 - mean) / std
+                    cut = crop(picture, max(faces, key=lambda f: f.area), expected.side, 0.1)
+                    cut = cv2.cvtColor(cut, cv2.COLOR_RGB2GRAY)[..., None] if expected.grey else cut
+                    x = (torch.from_numpy(cut).to(device).permute(2, 0, 1)[None].float() / 255 - mean) / std
                     vectors.append(torch.relu(face.features(x)).mean((2, 3))[0].cpu().numpy())
             if vectors:
                 np.mean(vectors, 0)
@@ -197,7 +199,7 @@ def command_of(manifest: Manifest, given: argparse.Namespace, precision: str, mo
     write_manifest(manifest, scratch / "m.jsonl")
     return [
         sys.executable, "-m", "toolkit.cli", "extract", "manifest", str(scratch / "m.jsonl"), "--text-model", str(model), "--audio-set",
-        SET, "--visual-weights", "random", "--fps", str(FPS), "--device", given.device, "--precision", precision,
+        SET, "--visual-model", given.visual_model, "--visual-weights", "random", "--fps", str(FPS), "--device", given.device, "--precision", precision,
         *(["--face-model", str(given.face_model)] if given.face_model else ["--face-detector", "haar"]), *more,
     ]  # fmt: skip
 
@@ -226,6 +228,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, help="a MELD folder; default: clips of the demo")
     parser.add_argument("--clips", type=int, default=60)
     parser.add_argument("--text-shape", choices=["base", "large"], default="large")
+    parser.add_argument("--visual-model", choices=sorted(ARCHITECTURES), default="densenet121")
     parser.add_argument("--precision", choices=["float32", "bfloat16", "float16"], default=["float32"], nargs="+")
     parser.add_argument("--face-model", type=Path, help="YuNet's file; default: the Haar cascade")
     parser.add_argument("--device", default="auto")
@@ -244,11 +247,11 @@ def run(given: argparse.Namespace, scratch: Path) -> None:
     device = pick_device(given.device)
     print(f"{given.clips} clips, {core_count()} cores, {platform.processor() or platform.machine()}, device {device}, torch "
           f"{torch.__version__} with {torch.get_num_threads()} threads; text of roberta-{given.text_shape}'s shape, "
-          f"densenet121, {SET}, {kind}, {FPS:g} pictures a second")  # fmt: skip
-    usual = usual_recipe(manifest, detector, model, device, scratch)
+          f"{given.visual_model}, {SET}, {kind}, {FPS:g} pictures a second")  # fmt: skip
+    usual = usual_recipe(manifest, detector, model, given.visual_model, device, scratch)
     for precision in given.precision:
         text = TextEncoder(str(model), device=device, precision=precision)
-        face = FaceEncoder("densenet121", "random", device, precision)
+        face = FaceEncoder(given.visual_model, "random", device, precision)
         alone = stages_alone(manifest, detector, text, face)
         del text, face
         print(f"\n{precision}: a stage alone, seconds a clip")

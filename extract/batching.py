@@ -33,12 +33,14 @@ class Batches:
             piece = items[len(done) : len(done) + (self.most or len(items))]
             try:
                 done += list(work(piece))
+                continue
             except torch.OutOfMemoryError:
                 if len(piece) == 1:
                     raise UserError(f"{self.what}: the device's memory does not hold one utterance; try --device cpu") from None
-                self.most = len(piece) // 2
-                torch.cuda.empty_cache()
-                click.echo(f"{self.what}: out of memory; batches of {self.most} from here on", err=True)
+            # Not in the handler, whose traceback holds the tensors of the batch that failed.
+            self.most = len(piece) // 2
+            torch.cuda.empty_cache()
+            click.echo(f"{self.what}: out of memory; batches of {self.most} from here on", err=True)
         return done
 
     def array(self, work: Callable[[Sequence], np.ndarray], items: Sequence) -> np.ndarray:

@@ -8,12 +8,13 @@ place, begins a new track, so that a track is one person. The track that speaks 
 where `seen` is the number of frames that show the track, `size` the median width of its box, and `speech` the motion of
 its mouth, averaged over time with the loudness of the sound as weight (motion measured n times counts n / (n + 3)); each
 is divided by the greatest of the utterance's tracks. The confidence is (best score - second score) / best score, 1 where
-there is one track alone. Where the manifest gives the speaker's region of the picture (IEMOCAP's half of the split
+there is one track alone. The six largest faces of a frame are followed. Where the manifest gives the speaker's region of the picture (IEMOCAP's half of the split
 screen), faces outside it are not looked at.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import cv2
@@ -25,6 +26,8 @@ RULE = "0.25 frames seen + 0.25 median width + 0.5 mouth motion weighted by loud
 # A face that is not seen for longer than this is a new track when it comes back.
 _GAP_S = 1.0
 _LEAST_OVERLAP = 0.2
+# The largest faces of a frame that are followed, so that a crowd does not fill the memory.
+_MOST_FACES = 6
 # Correlation of a small grey picture with the last one: below the first the film was cut for certain, below the second
 # perhaps. Correlation of aligned faces: what one person's reach from frame to frame, and what they reach for certain.
 _CUT, _MAYBE_CUT = 0.25, 0.5
@@ -81,6 +84,7 @@ class FaceTracks:
         self._seen = 0
         self._stride = 1
         self._last_view: np.ndarray | None = None
+        self._last_time = math.inf
 
     def look(self, time: float, picture: np.ndarray) -> None:
         """Looks at the next frame, uint8 (height, width, 3), at `time` seconds."""
@@ -92,9 +96,11 @@ class FaceTracks:
         view = _normed(cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (32, 18), interpolation=cv2.INTER_AREA))
         likeness = 1.0 if self._last_view is None else float((view * self._last_view).mean())
         self._last_view = view
-        gap = max(_GAP_S, 2 * self._stride * (time / number if number else 0.0))
+        # Where frames are looked at more seldom, the last two looks count instead.
+        gap, self._last_time = max(_GAP_S, 2 * (time - self._last_time)), time
         before = [track for track in self.tracks if time - track.last_time <= gap] if likeness >= _CUT else []
-        faces = [(face, _look(picture, face)) for face in self._detect(picture)]
+        largest = sorted(self._detect(picture), key=lambda face: -face.area)[:_MOST_FACES]
+        faces = [(face, _look(picture, face)) for face in largest]
         followed = _follow(faces, before, _LIKE if likeness >= _MAYBE_CUT else _ALIKE)
         for i, (face, look) in enumerate(faces):
             track = followed.get(i)

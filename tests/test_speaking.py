@@ -11,10 +11,10 @@ from extract.speaking import FaceTracks
 RATE = 16_000
 
 
-def tracks_of(pictures, detect, *, fps: float = 5.0, most: int = 100) -> FaceTracks:
+def tracks_of(pictures, detect, *, fps: float = 5.0, most: int = 100, begin: float = 0.0) -> FaceTracks:
     tracks = FaceTracks(detect, size=32, margin=0.1, grey=True, most=most)
     for i, picture in enumerate(pictures):
-        tracks.look(i / fps, picture)
+        tracks.look(begin + i / fps, picture)
     return tracks
 
 
@@ -62,9 +62,10 @@ def test_another_face_in_the_same_place_is_another_track():
     assert [len(track.widths) for track in tracks.tracks] == [2, 2]
 
 
-def test_a_face_that_comes_back_after_long_is_another_track():
+@pytest.mark.parametrize("begin", [0.0, 500.0])
+def test_a_face_that_comes_back_after_long_is_another_track(begin):
     found = iter([[at(100, 60)]] * 2 + [[]] * 7 + [[at(100, 60)]] * 2 + [[]] * 3 + [[at(100, 60)]])
-    tracks = tracks_of([textured(0)] * 15, lambda picture: next(found))
+    tracks = tracks_of([textured(0)] * 15, lambda picture: next(found), begin=begin)
     assert [len(track.widths) for track in tracks.tracks] == [2, 3]
 
 
@@ -72,6 +73,12 @@ def test_without_sound_the_large_and_lasting_face_is_chosen():
     found = iter([[at(10, 10, 40), at(150, 60, 80)]] * 5 + [[at(10, 10, 40)]])
     chosen, confidence = tracks_of([textured(0)] * 6, lambda picture: next(found)).speaker(None, RATE)
     assert chosen.widths == [80] * 5 and confidence == pytest.approx((5 / 6 + 1 - (1 + 0.5)) / (5 / 6 + 1))
+
+
+def test_a_crowd_does_not_fill_the_memory():
+    crowd = [at(10 + 25 * i, 10, 10 + i) for i in range(12)]
+    tracks = tracks_of([textured(0)] * 4, lambda picture: crowd)
+    assert sorted(track.last.box[2] for track in tracks.tracks) == [16, 17, 18, 19, 20, 21]
 
 
 def test_no_face():

@@ -34,6 +34,8 @@ class DataConfig:
         speaker_slots: size of the speaker table; None means as many as the store needs.
         normalise: "zscore" centres and scales every dimension by mean and standard deviation of the training split;
             without it openSMILE functionals, of sizes from 1e-6 to 1e6, drown all else. "none" takes features as stored.
+        clip: greatest size of a value normalised by "zscore"; larger ones are set to it. A dimension that hardly varies
+            in training can be thousands of its standard deviations away in another split. None sets no bound.
         val_fraction: share of the training dialogues held out for validation where the store has no "val" split.
     """
 
@@ -44,6 +46,7 @@ class DataConfig:
     speakers: str = _setting("dialogue", choices=("dialogue", "corpus"))
     speaker_slots: int | None = _setting(None, least=1)
     normalise: str = _setting("zscore", choices=("none", "zscore"))
+    clip: float | None = _setting(10.0, above=0)
     val_fraction: float = _setting(0.1, above=0, below=1)
 
 
@@ -86,8 +89,13 @@ class TrainConfig:
 
     Attributes:
         epochs, batch_size: a batch is counted in dialogues.
-        lr, weight_decay: of Adam.
+        lr, weight_decay: of Adam; the latter is added to the gradient.
+        schedule: the learning rate after its warm-up: "constant", or falling to 0 at the end of the last epoch along a
+            line ("linear") or half a cosine ("cosine").
+        lr_warm_up: epochs (fractions too) in which the learning rate rises from 0 to lr, step by step.
+        max_grad_norm: a longer gradient (Euclidean norm over all parameters) is shortened to it; None never does.
         class_weights: "balanced" weights the loss by the inverse frequency of the class in the training split.
+        patience: training stops after so many epochs without a better one; None trains for all epochs.
         protocol: "validation" selects the epoch by weighted F1 on held-out dialogues; "best-on-test" trains on
             training and validation dialogues and selects on the test split, as published scripts do, which flatters.
         seed: of every random number generator.
@@ -96,8 +104,12 @@ class TrainConfig:
     epochs: int = _setting(61, least=1)
     batch_size: int = _setting(16, least=1)
     lr: float = _setting(6.8e-5, above=0)
+    schedule: str = _setting("constant", choices=("constant", "linear", "cosine"))
+    lr_warm_up: float = _setting(0.0, least=0)
     weight_decay: float = _setting(5e-5, least=0)
+    max_grad_norm: float | None = _setting(None, above=0)
     class_weights: str = _setting("none", choices=("none", "balanced"))
+    patience: int | None = _setting(None, least=1)
     protocol: str = _setting("validation", choices=("validation", "best-on-test"))
     seed: int = _setting(0, least=0, most=2**32 - 1)
 
@@ -189,6 +201,10 @@ def check(config: Config, where: str) -> None:
     model, data = config.model, config.data
     if model.hidden % model.heads or model.hidden % 2:
         raise UserError(f"{where}: model.hidden={model.hidden} must be even and a multiple of model.heads={model.heads}")
+    if config.train.lr_warm_up > config.train.epochs:
+        raise UserError(
+            f"{where}: train.lr_warm_up={config.train.lr_warm_up:g} is longer than train.epochs={config.train.epochs}"
+        )
     known = ("text", "audio", "visual")
     if data.modalities is not None:
         if not data.modalities or len(set(data.modalities)) != len(data.modalities):

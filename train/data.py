@@ -249,13 +249,14 @@ def divide_for_training(store: FeatureStore, config: DataConfig, best_on_test: b
 
 @dataclass(frozen=True, slots=True)
 class Normaliser:
-    """Maps x to (x - mean) * scale, each (D,) float64."""
+    """Maps x to (x - mean) * scale, each (D,) float64, and that to the nearest value within ±clip where there is one."""
 
     mean: np.ndarray
     scale: np.ndarray
+    clip: float | None = None
 
     @classmethod
-    def fit(cls, values: np.ndarray, rows: np.ndarray) -> "Normaliser":
+    def fit(cls, values: np.ndarray, rows: np.ndarray, clip: float | None = None) -> "Normaliser":
         """Mean and one over the standard deviation of some rows of (N, D) values.
 
         A dimension that is constant there, up to rounding, has scale 0: it carries nothing that could be learned, and
@@ -270,7 +271,7 @@ class Normaliser:
             square += ((values[rows[start : start + _ROWS]] - mean) ** 2).sum(0)
         deviation = np.sqrt(square / max(len(rows), 1))
         varies = deviation > np.maximum(1e-6 * np.abs(mean), 1e-20)
-        return cls(mean, np.where(varies, 1 / np.where(varies, deviation, 1), 0))
+        return cls(mean, np.where(varies, 1 / np.where(varies, deviation, 1), 0), clip)
 
     @classmethod
     def identity(cls, dim: int) -> "Normaliser":
@@ -280,7 +281,8 @@ class Normaliser:
     def apply(self, values: np.ndarray) -> None:
         """Normalises (N, D) float32 in place."""
         for start in range(0, len(values), _ROWS):
-            values[start : start + _ROWS] = (values[start : start + _ROWS] - self.mean) * self.scale
+            normal = (values[start : start + _ROWS] - self.mean) * self.scale
+            values[start : start + _ROWS] = normal if self.clip is None else normal.clip(-self.clip, self.clip)
 
 
 def read_feature(store: FeatureStore, feature: Feature) -> tuple[np.ndarray, np.ndarray]:
@@ -301,7 +303,7 @@ def read_feature(store: FeatureStore, feature: Feature) -> tuple[np.ndarray, np.
 
 
 def fit_normalisers(
-    matrices: Mapping[str, tuple[np.ndarray, np.ndarray]], rows: np.ndarray, how: str
+    matrices: Mapping[str, tuple[np.ndarray, np.ndarray]], rows: np.ndarray, how: str, clip: float | None = None
 ) -> dict[str, Normaliser]:
     """A normaliser for each modality's (values, presence), fitted on those of the given rows that are present.
 
@@ -309,10 +311,11 @@ def fit_normalisers(
         matrices: modality to what `read_feature` returns.
         rows: indices of the training split's utterances.
         how: "zscore" or "none".
+        clip: greatest size of a value normalised by "zscore"; None for no bound.
     """
     if how == "none":
         return {m: Normaliser.identity(values.shape[1]) for m, (values, _) in matrices.items()}
-    return {m: Normaliser.fit(values, rows[present[rows]]) for m, (values, present) in matrices.items()}
+    return {m: Normaliser.fit(values, rows[present[rows]], clip) for m, (values, present) in matrices.items()}
 
 
 def conversations(

@@ -70,10 +70,10 @@ def predict(model: nn.Module, data: Conversations, dialogues: np.ndarray, batch_
         for part in chosen.split(batch_size):
             batch = data.batch(part)
             output = model(batch)
-            place = data.rows(part)
-            real = place < data.offsets[-1]
+            place = data.rows(part).flatten()
+            real = place < data.offsets[-1]  # a batch may hold padding; it points past the last row
             rows.append(place[real])
-            logits.append(output.logits[batch.mask])
+            logits.append(output.logits.flatten(0, -2)[real.to(output.logits.device)])
             losses.append(model.loss(output, batch))
             weights.append((batch.labels >= 0).sum())
         probabilities = torch.cat(logits).double().softmax(-1).cpu().numpy()

@@ -82,7 +82,8 @@ def test_predictions_file_gives_the_scores(run):
 
 def test_run_records_what_was_used(run, store):
     out, trained = run
-    assert sorted(p.name for p in out.iterdir()) == ["config.yaml", "metrics.jsonl", "model.safetensors", "predictions.csv"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "config.yaml", "curves.png", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json"]
     config = yaml.safe_load((out / "config.yaml").read_text())
     facts = config["run"]
     assert config["model"]["hidden"] == 16 and facts["store"]["path"] == str(store.resolve())

@@ -28,19 +28,26 @@ _DEVICE = click.option(
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), show_default="the recipe's", help="Seed of all random numbers."
 )
+@click.option(
+    "--seeds", type=click.IntRange(1, 1000), metavar="N", help="Train N times, with this seed and those after it; mean and spread."
+)
+@click.option("--resume", is_flag=True, help="Go on with what a killed training has left in RUN_DIR.")
+@click.option("--tensorboard", is_flag=True, help="Write TensorBoard events to RUN_DIR as well.")
 @_DEVICE
 @click.option("--dry-run", is_flag=True, help="Build the model for the store and show it; train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; all else goes to standard error.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in RUN_DIR.")
 def train_command(
     store: Path, out: Path | None, recipe: str | None, changes: tuple[str, ...], seed: int | None, device: str,
-    dry_run: bool, as_json: bool, overwrite: bool,
+    dry_run: bool, as_json: bool, overwrite: bool, seeds: int | None, resume: bool, tensorboard: bool,
 ) -> None:  # fmt: skip
     """Train a model on the feature store STORE.h5.
 
-    RUN_DIR gets config.yaml (every setting and what was used), model.safetensors, metrics.jsonl (a line per epoch) and
-    predictions.csv (the test split).
+    RUN_DIR gets config.yaml (every setting and what was used), model.safetensors, metrics.jsonl (a line per epoch),
+    curves.png, predictions.csv (the test split) and result.json; with --seeds, a folder for each and summary.json.
     """
+    if overwrite and resume:
+        raise click.UsageError("--overwrite and --resume contradict each other")
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out' (not needed with --dry-run).")
 
@@ -73,13 +80,26 @@ def train_command(
             described = describe(plan, plan.model())
             click.echo(json.dumps(described, ensure_ascii=False, indent=2) if as_json else _plain(described))
             return
+        options = {"overwrite": overwrite, "resume": resume, "tensorboard": tensorboard}
         try:
-            result = train(opened, config, out, device, say, overwrite=overwrite)
+            if seeds is not None:
+                from train.seeds import spread_lines, train_seeds
+
+                first = config.train.seed
+                summary = train_seeds(opened, config, out, range(first, first + seeds), device, say, **options)
+                for line in spread_lines(summary):
+                    say(line)
+                if as_json:
+                    click.echo(json.dumps(summary, ensure_ascii=False, indent=2))
+                return
+            result = train(opened, config, out, device, say, **options)
         except OSError as error:
             raise UserError(f"{error.filename or out}: cannot be written ({error.strerror or error})") from None
+        except KeyboardInterrupt:
+            raise UserError(f"interrupted; the epochs that are done are kept in {out}: go on with the same command and --resume") from None
         selected = result["selected"]
         say(
-            f"selected epoch {selected['epoch']} of {config.train.epochs}: {selected['split']} weighted F1 "
+            f"selected epoch {selected['epoch']} of {result['epochs']}: {selected['split']} weighted F1 "
             f"{100 * selected['weighted_f1']:.2f} ({result['protocol']}); {result['seconds']:.1f} s; run in {out}"
         )
         if as_json:

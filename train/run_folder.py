@@ -1,4 +1,4 @@
-"""The folder of a run: config.yaml, model.safetensors, metrics.jsonl, predictions.csv."""
+"""The folder of a run: config.yaml, model.safetensors, metrics.jsonl, predictions.csv, curves.png, result.json."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from safetensors.torch import load_file, save
 
 from toolkit.errors import UserError
 from toolkit.files import write_atomically
+from train.checkpoint import CHECKPOINT
 from train.config import RUN_SECTION, Config, check, parse_config
+from train.curves import CURVES
 from train.data import Normaliser
 
 CONFIG, WEIGHTS, METRICS, PREDICTIONS = "config.yaml", "model.safetensors", "metrics.jsonl", "predictions.csv"
+RESULT = "result.json"
 _NORMALISE = "normalise"  # prefix of the normalisers' tensors beside the model's
 
 
@@ -44,8 +47,10 @@ class Run:
         return {m: f["dim"] for m, f in self.facts["features"].items()}
 
 
-def prepare_folder(path: Path, overwrite: bool) -> None:
+def prepare_folder(path: Path, overwrite: bool, resume: bool = False) -> None:
     """Makes the folder of a new run; with `overwrite` the files of an earlier run in it go, and nothing else.
+
+    With `resume` all stays that a killed run has left.
 
     Raises:
         UserError: the folder is not empty and `overwrite` is not given, or cannot be made.
@@ -53,10 +58,12 @@ def prepare_folder(path: Path, overwrite: bool) -> None:
     try:
         if path.exists() and not path.is_dir():
             raise UserError(f"{path}: is a file; --out names a folder")
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and any(path.iterdir()) and not resume:
             if not overwrite:
-                raise UserError(f"{path}: is not empty; choose another --out, or replace the run in it with --overwrite")
-            for name in (WEIGHTS, METRICS, PREDICTIONS, CONFIG):
+                raise UserError(
+                    f"{path}: is not empty; choose another --out, go on with --resume, or replace the run in it with --overwrite"
+                )
+            for name in (WEIGHTS, METRICS, PREDICTIONS, CONFIG, RESULT, CURVES, CHECKPOINT):
                 (path / name).unlink(missing_ok=True)
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -73,6 +80,38 @@ def append_metrics(path: Path, line: Mapping[str, object]) -> None:
     """Adds one line to metrics.jsonl."""
     with open(path / METRICS, "a", encoding="utf-8") as file:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def keep_metrics(path: Path, epochs: int) -> list[dict[str, object]]:
+    """Cuts metrics.jsonl after so many epochs and returns their lines. A kill may have left more, or half a line.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    file = path / METRICS
+    lines = []
+    if epochs:
+        try:
+            lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()[:epochs]]
+        except (OSError, ValueError):
+            lines = []
+        if len(lines) != epochs:
+            raise UserError(f"{file}: does not hold the {epochs} epochs of the checkpoint beside it; start anew with --overwrite")
+    write_atomically(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
+    return lines
+
+
+def write_result(path: Path, result: Mapping[str, object]) -> None:
+    """Writes result.json, the last file of a run: where it is, the run is finished."""
+    write_atomically(path / RESULT, json.dumps(result, ensure_ascii=False, indent=1).encode())
+
+
+def read_result(path: Path) -> dict[str, object] | None:
+    """What `write_result` wrote, or None where the run is not finished."""
+    try:
+        return json.loads((path / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def write_weights(path: Path, model: torch.nn.Module, normalisers: Mapping[str, Normaliser]) -> None:
@@ -154,7 +193,7 @@ def load_weights(run: Run, model: torch.nn.Module) -> dict[str, Normaliser]:
             raise UserError(
                 f"{path}: does not fit {CONFIG} ({modality} normalisation is not of {dim} dimensions); train again"
             )
-        normalisers[modality] = Normaliser(*pair)
+        normalisers[modality] = Normaliser(*pair, clip=run.config.data.clip if run.config.data.normalise == "zscore" else None)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected != found:

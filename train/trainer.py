@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable
@@ -10,20 +12,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import toolkit
 from toolkit.errors import UserError
-from toolkit.progress import progress_bar
 from toolkit.store import Feature, FeatureStore
+from train.checkpoint import CHECKPOINT, Best, State, load_checkpoint, save_checkpoint
 from train.config import Config, protocol_label
+from train.curves import write_curves
 from train.data import (
     VALIDATION_SEED, Conversations, Division, Speakers, choose_features, conversations, divide_for_training,
     fit_normalisers, label_counts, read_feature, rows_of, speaker_indices,
 )  # fmt: skip
 from train.evaluation import Prediction, build_model, predict, score
-from train.run_folder import append_metrics, prepare_folder, write_config, write_predictions, write_weights
+from train.events import Events, check_installed
+from train.progress import EpochProgress, epoch_progress
+from train.run_folder import (
+    append_metrics, keep_metrics, prepare_folder, read_result, write_config, write_predictions, write_result, write_weights,
+)  # fmt: skip
 from train.runtime import choose_device, device_name, seed_everything
+from train.schedule import lr_factor
 
 
 @dataclass(slots=True)
@@ -77,7 +85,7 @@ def describe(plan: Plan, model: nn.Module) -> dict[str, object]:
     parameters = list(model.parameters())
     splits = {name: getattr(plan.division, name) for name in ("train", "val", "test")}
     return {
-        "model": plan.config.model.name,
+        "model": plan.config.model.name, "variant": plan.config.model.variant,
         "parameters": sum(p.numel() for p in parameters),
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "store": str(plan.store.path), "corpus": plan.store.corpus, "labels": plan.store.labels,
@@ -92,10 +100,12 @@ def describe(plan: Plan, model: nn.Module) -> dict[str, object]:
 
 def train(
     store: FeatureStore, config: Config, out: Path, device: str, say: Callable[[str], None], *, overwrite: bool = False,
+    resume: bool = False, tensorboard: bool = False, name: str = "",
 ) -> dict[str, object]:  # fmt: skip
     """Trains a model and writes its run.
 
-    On a CPU the same store, settings and number of threads give the same bits.
+    On a CPU the same store, settings and number of threads give the same bits, also when the training was killed and
+    taken up again.
 
     Args:
         store: an open store.
@@ -104,6 +114,9 @@ def train(
         device: "auto", "cpu" or "cuda".
         say: takes lines for the user.
         overwrite: whether an earlier run in `out` may be replaced.
+        resume: go on after the last epoch that a killed training in `out` has done; a finished one is left as it is.
+        tensorboard: write TensorBoard events as well.
+        name: put before lines of progress.
 
     Returns:
         run, protocol, seed, device, parameters, seconds, selected (epoch, split and its measures) and test: measures
@@ -113,20 +126,33 @@ def train(
         UserError: settings, store and folder do not go together, or the loss is not finite any more.
     """
     target = choose_device(device)
+    if tensorboard:
+        check_installed()
     plan = make_plan(store, config)
-    prepare_folder(out, overwrite)
+    fingerprint = _fingerprint(plan, target)
+    if resume and (finished := read_result(out)) is not None:
+        if finished["fingerprint"] != fingerprint:
+            raise UserError(f"{out}: holds a finished run of other settings or another store; replace it with --overwrite")
+        say(f"{out}: is finished already")
+        return finished["result"]
+    prepare_folder(out, overwrite, resume)
     began = time.perf_counter()
     seed_everything(config.train.seed)
     model = plan.model()
     matrices = {m: read_feature(store, feature) for m, feature in plan.features.items()}
     _announce(plan, matrices, model, target, say)
-    normalisers = fit_normalisers(matrices, rows_of(store.offsets, plan.division.train), config.data.normalise)
+    normalisers = fit_normalisers(matrices, rows_of(store.offsets, plan.division.train), config.data.normalise, config.data.clip)
     data = conversations(store, matrices, normalisers, plan.speakers).to(target)
     facts = _facts(plan, model, target)
     write_config(out, config, facts)
 
-    best = _fit(plan, model.to(target), data, out)
-    model.load_state_dict(best.state)
+    state, lines = _begin(plan, model.to(target), out, fingerprint, resume)
+    if state.epoch:
+        say(f"resuming after epoch {state.epoch}")
+    with Events.open(out, tensorboard, lines) as events, epoch_progress(name, config.train.epochs, state.epoch) as progress:
+        _fit(plan, state, data, out, fingerprint, lines, events, progress)
+    best = state.best
+    model.load_state_dict(best.weights)
     facts["selected"] = {
         "epoch": best.epoch, "split": plan.selection[0], "weighted_f1": best.measures["weighted_f1"],
         "protocol": protocol_label(config),
@@ -138,87 +164,108 @@ def train(
         _write_predictions(out, store, prediction)
     else:
         say("the store has no test split: no predictions.csv")
+    write_curves(out, lines, plan.selection[0], best.epoch, protocol_label(config))
     write_weights(out, model, normalisers)
     write_config(out, config, facts)
-    return {
+    result = {
         "run": str(out), "protocol": protocol_label(config), "seed": config.train.seed, "device": device_name(target),
-        "parameters": facts["parameters"], "seconds": round(time.perf_counter() - began, 2),
+        "parameters": facts["parameters"], "seconds": round(time.perf_counter() - began, 2), "epochs": state.epoch,
         "selected": {"epoch": best.epoch, "split": plan.selection[0], **best.measures}, "test": test,
     }  # fmt: skip
+    write_result(out, {"fingerprint": fingerprint, "result": result})
+    (out / CHECKPOINT).unlink()
+    return result
 
 
-@dataclass(slots=True)
-class _Best:
-    """The epoch selected so far: highest weighted F1, among equals lowest loss, among equals the earliest."""
-
-    epoch: int
-    measures: dict[str, object]
-    loss: float
-    state: dict[str, Tensor]
-
-    def beaten_by(self, measures: dict[str, object], loss: float) -> bool:
-        return (measures["weighted_f1"], -loss) > (self.measures["weighted_f1"], -self.loss)
+def _fingerprint(plan: Plan, device: torch.device) -> dict[str, str]:
+    """What a checkpoint belongs to."""
+    made = {"config": plan.config.as_dict(), "dims": {m: f.dim for m, f in plan.features.items()}, "device": device.type}
+    settings = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
+    return {"settings": settings, "store": plan.store.content_hash}
 
 
-def _fit(plan: Plan, model: nn.Module, data: Conversations, out: Path) -> _Best:
-    """Trains for all epochs, writes a line of metrics after each, returns the selected one."""
-    settings, (split, selection) = plan.config.train, plan.selection
+def _begin(
+    plan: Plan, model: nn.Module, out: Path, fingerprint: dict[str, str], resume: bool
+) -> tuple[State, list[dict[str, object]]]:  # fmt: skip
+    """The state that training begins with, and the lines of metrics.jsonl up to there."""
+    settings = plan.config.train
     optimiser = torch.optim.Adam(
         [p for p in model.parameters() if p.requires_grad], lr=settings.lr, weight_decay=settings.weight_decay
     )
-    shuffle = torch.Generator().manual_seed(settings.seed)
+    state = State(model, optimiser, torch.Generator().manual_seed(settings.seed))
+    if not (resume and load_checkpoint(out, state, fingerprint)):
+        return state, keep_metrics(out, 0)
+    return state, keep_metrics(out, state.epoch)
+
+
+def _fit(
+    plan: Plan, state: State, data: Conversations, out: Path, fingerprint: dict[str, str], lines: list[dict[str, object]],
+    events: Events, progress: EpochProgress,
+) -> None:  # fmt: skip
+    """Trains for the epochs that are left or until patience ends; after each it writes a line of metrics and the state."""
+    settings, (split, selection) = plan.config.train, plan.selection
     labels = plan.store.column("label")
-    best: _Best | None = None
-    with progress_bar("train", total=settings.epochs) as bar:
-        for epoch in range(settings.epochs):
-            began = time.perf_counter()
-            loss, ratios = _train_epoch(plan, model, data, optimiser, shuffle, epoch)
-            prediction = predict(model, data, selection, settings.batch_size)
-            if not np.isfinite(prediction.probabilities).all():
-                raise UserError(
-                    f"{plan.store.path}: the model's output on the {split} split is not finite after epoch {epoch + 1}; "
-                    "a lower train.lr may help"
-                )
-            measures = score(prediction, labels, plan.store.labels, plan.counts)
-            append_metrics(out, {
-                "epoch": epoch + 1, "loss": loss, "lr": settings.lr,
-                split: {"loss": _or_none(prediction.loss)}
-                | {name: measures[name] for name in ("accuracy", "weighted_f1", "weighted_precision", "macro_f1")},
-                "modality_dropout": ratios, "protocol": protocol_label(plan.config),
-                "seconds": round(time.perf_counter() - began, 3),
-            })  # fmt: skip
-            if best is None or best.beaten_by(measures, prediction.loss):
-                state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-                best = _Best(epoch + 1, measures, prediction.loss, state)
-            bar.advance(1, note=f"loss {loss:.4f}  {split} weighted F1 {100 * measures['weighted_f1']:.2f}")
-    return best
+    while state.epoch < settings.epochs and not _out_of_patience(state, settings.patience):
+        began = time.perf_counter()
+        trained = _train_epoch(plan, state, data, progress)
+        prediction = predict(state.model, data, selection, settings.batch_size)
+        if not np.isfinite(prediction.probabilities).all():
+            raise UserError(
+                f"{plan.store.path}: the model's output on the {split} split is not finite after epoch {state.epoch + 1}; "
+                "a lower train.lr may help"
+            )
+        measures = score(prediction, labels, plan.store.labels, plan.counts)
+        state.epoch += 1
+        if state.best is None or state.best.beaten_by(measures, prediction.loss):
+            weights = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+            state.best = Best(state.epoch, measures, prediction.loss, weights)
+        lines.append({
+            "epoch": state.epoch, **trained,
+            split: {"loss": _or_none(prediction.loss)}
+            | {name: measures[name] for name in ("accuracy", "weighted_f1", "weighted_precision", "macro_f1")},
+            "protocol": protocol_label(plan.config), "seconds": round(time.perf_counter() - began, 3),
+        })  # fmt: skip
+        append_metrics(out, lines[-1])
+        save_checkpoint(out, state, fingerprint)
+        events.add(lines[-1])
+        progress.epoch(f"loss {trained['loss']:.4f}  {split} weighted F1 {100 * measures['weighted_f1']:.2f}")
 
 
-def _train_epoch(
-    plan: Plan, model: nn.Module, data: Conversations, optimiser: torch.optim.Optimizer, shuffle: torch.Generator,
-    epoch: int,
-) -> tuple[float, dict[str, float] | None]:  # fmt: skip
+def _out_of_patience(state: State, patience: int | None) -> bool:
+    return patience is not None and state.best is not None and state.epoch - state.best.epoch >= patience
+
+
+def _train_epoch(plan: Plan, state: State, data: Conversations, progress: EpochProgress) -> dict[str, object]:
     """One pass over the training split.
 
     Returns:
-        Mean of the steps' losses, and the mean dropout probability of each modality over the steps that used modality
-        dropout, or None where no step did.
+        `loss`, the mean over steps; `lr` of the last step; `grad_norm`, the mean norm of the gradients before they were
+        shortened, None where train.max_grad_norm is; `modality_dropout`, the mean dropout probability of each modality
+        over the steps that used it, None where no step did.
     """
+    settings, model = plan.config.train, state.model
     model.train()
     dialogues = torch.from_numpy(plan.division.train)
-    order = dialogues[torch.randperm(len(dialogues), generator=shuffle)]
-    parts = order.split(plan.config.train.batch_size)
-    losses, ratios = [], []
-    for part in parts:
+    parts = dialogues[torch.randperm(len(dialogues), generator=state.shuffle)].split(settings.batch_size)
+    losses, ratios, norms = [], [], []
+    for step, part in enumerate(parts):
+        factor = lr_factor(
+            settings.schedule, state.epoch * len(parts) + step, settings.epochs * len(parts), settings.lr_warm_up * len(parts)
+        )
+        for group in state.optimiser.param_groups:
+            group["lr"] = settings.lr * factor
         batch = data.batch(part)
-        output = model(batch, epoch)
+        output = model(batch, state.epoch)
         loss = model.loss(output, batch)
-        optimiser.zero_grad(set_to_none=True)
+        state.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        optimiser.step()
+        if settings.max_grad_norm is not None:
+            norms.append(nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm).detach())
+        state.optimiser.step()
         losses.append(loss.detach())
         if output.ratios is not None:
             ratios.append(output.ratios)
+        progress.step(step + 1, len(parts))
     # One look at all of them, so that the device is not waited for in every step.
     losses = torch.stack(losses).cpu()
     if not losses.isfinite().all():
@@ -226,11 +273,15 @@ def _train_epoch(
         names = [plan.store.dialogue_ids[d] for d in parts[first].tolist()]
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         raise UserError(
-            f"{plan.store.path}: the loss became {float(losses[first])} in epoch {epoch + 1} on the batch of dialogues "
+            f"{plan.store.path}: the loss became {float(losses[first])} in epoch {state.epoch + 1} on the batch of dialogues "
             f"{shown}; a lower train.lr may help"
         )
     mean = torch.stack(ratios).mean(0).tolist() if ratios else None
-    return float(losses.mean()), mean and dict(zip(plan.features, mean))
+    return {
+        "loss": float(losses.mean()), "lr": settings.lr * factor,
+        "grad_norm": float(torch.stack(norms).mean()) if norms else None,
+        "modality_dropout": mean and dict(zip(plan.features, mean)),
+    }  # fmt: skip
 
 
 def _facts(plan: Plan, model: nn.Module, device: torch.device) -> dict[str, object]:
@@ -276,7 +327,7 @@ def _announce(
     for name, sizes in described["splits"].items():
         say(f"{name}: {sizes['dialogues']} dialogues, {sizes['utterances']} utterances")
     say(f"validation: {_validation_source(plan)}")
-    say(f"model: {described['model']}, {described['parameters']:,} parameters")
+    say(f"model: {described['model']}, variant {described['variant']}, {described['parameters']:,} parameters")
     say(f"device: {device_name(device)}; seed {plan.config.train.seed}; protocol {described['protocol']}")
 
 

@@ -1,0 +1,169 @@
+"""Trainings that are killed and taken up again, several seeds, early stopping, schedules, clipping, curves, events."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_train_cli import SMALL, call, one_line, train_on
+from test_train_support import write_store
+
+from train.cli import eval_command
+from train.data import Normaliser
+from train.schedule import lr_factor
+
+# Schedule, warm-up and clipping in it, so that a resumed run must get them right too.
+SETTINGS = (*SMALL, "train.schedule=cosine", "train.lr_warm_up=1.5", "train.max_grad_norm=1.0")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return write_store(tmp_path_factory.mktemp("store") / "s.h5")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(store, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    assert train_on(store, out, settings=SETTINGS).exit_code == 0
+    return out
+
+
+def content(out) -> dict[str, object]:
+    """All that a run must give again to the bit; the time that epochs took is no part of it."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["seconds"]
+    result = json.loads((out / "result.json").read_text())["result"]
+    return {
+        "metrics": lines, "weights": (out / "model.safetensors").read_bytes(), "predictions": (out / "predictions.csv").read_bytes(),
+        "files": sorted(p.name for p in out.iterdir()), "selected": result["selected"], "test": result["test"],
+    }  # fmt: skip
+
+
+def killed_after(store, out, seconds: float | None = None, epochs: int | None = None) -> int:
+    """Trains in a process that is killed after some time, or once so many epochs are in metrics.jsonl."""
+    changes = [part for setting in SETTINGS for part in ("--set", setting)]
+    command = [sys.executable, "-m", "toolkit.cli", "train", store, "--out", out, "--device", "cpu", "--resume", *changes]
+    process = subprocess.Popen([str(c) for c in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    began = time.monotonic()
+    while process.poll() is None:
+        metrics = out / "metrics.jsonl"
+        done = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+        if (epochs is not None and done >= epochs) or (seconds is not None and time.monotonic() - began >= seconds):
+            process.send_signal(signal.SIGKILL)
+        time.sleep(0.002)
+    return process.returncode
+
+
+def test_killed_runs_end_with_the_same_bits(store, undisturbed, tmp_path):
+    """Killed again and again, at any moment, also while it loads or writes."""
+    out = tmp_path / "run"
+    assert killed_after(store, out, epochs=1) == -signal.SIGKILL
+    rng = np.random.default_rng(0)
+    for epochs in (3, 7):
+        assert killed_after(store, out, epochs=epochs) in (-signal.SIGKILL, 0)
+        killed_after(store, out, seconds=float(rng.uniform(0.5, 4)))
+    result = train_on(store, out, "--resume", settings=SETTINGS)
+    assert result.exit_code == 0, result.output
+    assert content(out) == content(undisturbed)
+    again = train_on(store, out, "--resume", settings=SETTINGS)
+    assert again.exit_code == 0 and "is finished already" in again.output
+
+
+def test_a_torn_line_of_metrics_is_written_again(store, undisturbed, tmp_path):
+    out = tmp_path / "run"
+    killed_after(store, out, epochs=4)
+    with open(out / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 99, "lo')
+    assert train_on(store, out, "--resume", settings=SETTINGS).exit_code == 0
+    assert content(out) == content(undisturbed)
+
+
+def test_what_cannot_be_resumed_is_told(store, undisturbed, tmp_path):
+    out = tmp_path / "run"
+    killed_after(store, out, epochs=2)
+    assert "is not empty" in one_line(train_on(store, out, settings=SETTINGS))
+    assert "belongs to settings" in one_line(train_on(store, out, "--resume", settings=(*SETTINGS, "train.lr=1e-3")))
+    checkpoint = out / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    assert "damaged" in one_line(train_on(store, out, "--resume", settings=SETTINGS))
+    assert train_on(store, out, "--overwrite", settings=SETTINGS).exit_code == 0
+    assert content(out) == content(undisturbed)
+    assert "of other settings" in one_line(train_on(store, out, "--resume", settings=(*SETTINGS, "train.lr=1e-3")))
+    assert train_on(store, out, "--resume", "--overwrite", settings=SETTINGS).exit_code == 2
+
+
+def test_seeds_give_mean_and_spread(store, tmp_path):
+    out = tmp_path / "seeds"
+    quick = (*SMALL, "train.epochs=3")
+    result = train_on(store, out, "--seeds", 3, "--seed", 5, "--json", settings=quick)
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert summary == json.loads((out / "summary.json").read_text()) and summary["seeds"] == [5, 6, 7]
+    alone = [json.loads((out / f"seed-{seed}" / "result.json").read_text())["result"] for seed in (5, 6, 7)]
+    values = [run["test"]["weighted_f1"] for run in alone]
+    assert summary["test"]["weighted_f1"]["values"] == values and len(set(values)) > 1
+    assert summary["test"]["weighted_f1"]["mean"] == pytest.approx(sum(values) / 3)
+    assert summary["test"]["weighted_f1"]["std"] == pytest.approx(statistics.stdev(values))
+    assert "3 seeds (5, 6, 7), protocol validation" in result.stderr
+    again = train_on(store, out, "--seeds", 4, "--seed", 5, "--resume", settings=quick)
+    assert again.exit_code == 0 and again.output.count("is finished already") == 3
+    evaluated = call(eval_command, out / "seed-6", "--json", "--device", "cpu")
+    assert json.loads(evaluated.stdout)["weighted_f1"] == values[1]
+
+
+def test_patience_stops_early(store, tmp_path):
+    out = tmp_path / "run"
+    result = train_on(store, out, settings=(*SMALL, "train.epochs=60", "train.patience=2"))
+    assert result.exit_code == 0
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    best = max(lines, key=lambda line: (line["val"]["weighted_f1"], -line["val"]["loss"]))["epoch"]
+    assert len(lines) == best + 2 < 60
+
+
+def test_curves_and_events(store, tmp_path):
+    import cv2
+
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = tmp_path / "run"
+    assert train_on(store, out, "--tensorboard", settings=(*SMALL, "train.epochs=3")).exit_code == 0
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    events = EventAccumulator(str(out / "tensorboard"))
+    events.Reload()
+    assert [e.value for e in events.Scalars("val/weighted_f1")] == pytest.approx([line["val"]["weighted_f1"] for line in lines])
+    picture = cv2.imread(str(out / "curves.png"))
+    assert picture.shape[0] > 300 and picture.shape[1] > 800 and picture.std() > 10
+
+
+def test_tensorboard_that_is_not_installed(store, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    message = one_line(train_on(store, tmp_path / "run", "--tensorboard"))
+    assert "pip install 'erc-toolkit[tensorboard]'" in message and not (tmp_path / "run").exists()
+
+
+@given(st.sampled_from(["constant", "linear", "cosine"]), st.integers(1, 500), st.floats(0, 1))
+def test_learning_rates(schedule, steps, share):
+    warm_up = share * steps
+    factors = [lr_factor(schedule, step, steps, warm_up) for step in range(steps)]
+    assert all(0 < f <= 1 + 1e-12 for f in factors)
+    top = max(range(steps), key=factors.__getitem__)
+    assert factors[: top + 1] == sorted(factors[: top + 1]) and factors[top:] == sorted(factors[top:], reverse=True)
+    assert schedule != "constant" or all(f == 1 for f in factors[math.ceil(warm_up) :])
+
+
+def test_clipping_bounds_what_training_never_saw():
+    values = np.array([[0.0], [1.0], [2.0], [1000.0]], np.float32)
+    normaliser = Normaliser.fit(values, np.arange(3), clip=10.0)
+    normaliser.apply(values)
+    assert values[3, 0] == 10.0 and abs(values[:3].mean()) < 1e-6

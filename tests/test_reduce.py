@@ -184,7 +184,7 @@ def test_the_store_stays_whole_and_the_result_is_the_same_each_time(tmp_path, me
         new, source = store.feature(f"audio/x-{method}3"), store.feature("audio/x")
         assert np.array_equal(new.present(), source.present()) and np.array_equal(new.reasons(), source.reasons())
         assert (store.attrs["notes"], store.attrs["corpus_fingerprint"]) == (notes, "abc") and notes == ROOT_NOTES
-        assert store.attrs["command"].startswith("made by a test && erc-toolkit ")
+        assert store.attrs["command"].startswith("made by a test && erc-toolkit")
         wanted = {"method": method, "source": "audio/x", "source_fingerprint": "f00", "fitted_split": "train", "licence": "free"}
         assert {k: new.attrs[k] for k in wanted} == wanted and "scikit-learn" in new.attrs["versions"]
     assert [p.name for p in tmp_path.iterdir() if "tmp" in p.name or "space" in p.name] == []

@@ -1,8 +1,8 @@
 """No finished work is lost: kills, interruptions, dead and hanging workers, full disks, shards, added features."""
 
-from __future__ import contextlib
-import annotations
+from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random

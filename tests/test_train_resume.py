@@ -121,9 +121,10 @@ def test_seeds_give_mean_and_spread(store, tmp_path):
     assert json.loads(evaluated.stdout)["weighted_f1"] == values[1]
 
 
-def test_patience_stops_early(store, tmp_path):
+def test_patience_stops_early(tmp_path):
     out = tmp_path / "run"
-    result = train_on(store, out, settings=(*SMALL, "train.epochs=60", "train.patience=2"))
+    hard = write_store(tmp_path / "hard.h5", noise=4.0)
+    result = train_on(hard, out, settings=(*SMALL, "train.epochs=60", "train.patience=2"))
     assert result.exit_code == 0
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     best = max(lines, key=lambda line: (line["val"]["weighted_f1"], -line["val"]["loss"]))["epoch"]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from extract.corpora import CorpusGroup
 
@@ -15,6 +16,8 @@ AUDIO_SETS = (
     "ComParE_2016", "IS09", "IS10", "IS11", "IS12", "IS13", "GeMAPS", "GeMAPSv01b", "eGeMAPS", "eGeMAPSv01b",
     "eGeMAPSv02", "emobase",
 )  # fmt: skip
+# Of `extract.visual.ARCHITECTURES`, for the same reason; a test compares them.
+DENSENETS = ("densenet121", "denseface")
 _OPTIONS = [
     click.Option(["--out"], required=True, type=click.Path(path_type=Path, dir_okay=False), help="The store to write (.h5)."),
     click.Option(["--modalities"], default="text,audio,visual", show_default=True, help="Which to extract, with commas."),
@@ -82,6 +85,11 @@ def _run(manifest, **options) -> None:
     modalities = tuple(dict.fromkeys(m.strip() for m in options.pop("modalities").split(",") if m.strip()))
     if not modalities or set(modalities) - set(MODALITIES):
         raise click.UsageError(f"--modalities: choose from {', '.join(MODALITIES)}, with commas between")
+    given = {name for name in options if click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if options["audio_model"] is not None and "audio_set" in given:
+        raise click.UsageError("--audio-model stands in place of --audio-set; give one of them, and run again for the other")
+    if options["visual_model"] not in DENSENETS and "visual_weights" in given:
+        raise click.UsageError(f"--visual-weights are a DenseNet's ({', '.join(DENSENETS)}); {options['visual_model']} brings its own")
     click.echo(f"{manifest.corpus}: {len(manifest.utterances)} utterances under {manifest.root}")
     for note in manifest.notes:
         click.echo(f"  note: {note}")

@@ -202,3 +202,17 @@ def test_low_level_descriptors_are_opensmiles_own(raw, tmp_path):
         assert times == pytest.approx(0.01 * np.arange(len(frames)))
     found = json.loads(CliRunner().invoke(main, ["info", str(tmp_path / "s.h5"), "--json"]).output)
     assert found["features"]["audio/eGeMAPSv02"]["made"]["parameters"]["sequences"] == "low-level descriptors"
+
+
+def test_options_that_would_be_ignored_are_refused(raw, tmp_path):
+    from extract.cli import DENSENETS
+    from extract.visual import ARCHITECTURES
+
+    assert set(DENSENETS) == set(ARCHITECTURES)
+    refused = (
+        (["--audio-model", "x", "--audio-set", "IS10"], "in place of --audio-set"),
+        (["--visual-model", "vit", "--visual-weights", "random"], "brings its own"),
+    )
+    for options, said in refused:
+        result = CliRunner().invoke(main, ["extract", "meld", str(raw), "--out", str(tmp_path / "s.h5"), *options])
+        assert result.exit_code == 2 and said in result.output

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_train_support import random_batch, tiny_model
+from test_train_support import random_batch, rows, tiny_model
 
 from train.config import ModelConfig
 from train.models.variants import VARIANTS
@@ -42,7 +42,7 @@ def edges(speakers, window, intra, present):
 
 
 def attention(p, name, x, graph, released):
-    """Equations 9 to 17 of one dialogue."""
+    """Equations 9 to 17 of one dialogue and one head; `p` holds the parameters of that head alone."""
     wh = x @ p[name + "weight"]  # 9
     half = wh.shape[1] // 2
     branches = [wh[:, :half], wh[:, half:]]
@@ -52,7 +52,7 @@ def attention(p, name, x, graph, released):
     lambdas = [torch.exp((p[name + "lambda_left"][s] * p[name + "lambda_right"][s]).sum()) for s in (0, 1)]  # 13
     lambda_full = lambdas[0] - lambdas[1] + 0.8 - 0.6 * math.exp(-0.3)  # 14
     values = torch.cat(branches, 1)  # 11 and 16
-    rows = []
+    outputs = []
     for i, row in enumerate(graph):
         neighbours, relations = [j for j, _ in row], [r for _, r in row]
         alpha = []
@@ -60,18 +60,24 @@ def attention(p, name, x, graph, released):
             e = q[s][i] + k[s][neighbours] + rel[s][relations]  # 12
             e = torch.where(e > 0, e, 0.2 * e)
             alpha.append(torch.exp(e - e.max()) / torch.exp(e - e.max()).sum())
-        rows.append((alpha[0] - lambda_full * alpha[1]) @ values[neighbours])  # 15 and 17
-    out = torch.stack(rows)
+        outputs.append((alpha[0] - lambda_full * alpha[1]) @ values[neighbours])  # 15 and 17
+    out = torch.stack(outputs)
     if released:
-        scaled = layer_norm(out, p[name + "norm.weight"], p[name + "norm.bias"], 1e-5) * (0.2 + 0.6 * math.exp(-0.3))
+        scaled = layer_norm(out, p[name + "norm_weight"], p[name + "norm_bias"], 1e-5) * (0.2 + 0.6 * math.exp(-0.3))
         out = gelu(scaled)
     return out
 
 
+def head(p, name, number):
+    """Parameters of one head of an attention layer."""
+    own = {n.removeprefix(name): x for n, x in p.items() if n.startswith(name)}
+    return {n: x[:, number] if n == "weight" else x[number] for n, x in own.items()}
+
+
 def block(p, name, x, graph, released):
     """Equation 18 and the sentence below it."""
-    heads = [attention(p, f"{name}heads.{h}.", x, graph, released) for h in (0, 1)]
-    y = attention(p, name + "output.", torch.cat(heads, 1), graph, released)
+    heads = [attention(head(p, f"{name}heads.", h), "", x, graph, released) for h in (0, 1)]
+    y = attention(head(p, f"{name}output.", 0), "", torch.cat(heads, 1), graph, released)
     y = (gelu(y) if released else y) @ p[name + "linear.weight"].T + p[name + "linear.bias"]
     return layer_norm(x + y, p[name + "norm.weight"], p[name + "norm.bias"], 1e-5)
 
@@ -123,13 +129,14 @@ def nodes_of_dialogue(model, features, speakers, present):
 def reference(model, batch):
     """Logits of every dialogue, fused and of each modality (equations 28 and 29)."""
     dialogues = []
-    for row, length in enumerate(batch.mask.sum(1).tolist()):
-        features = {m: x[row, :length] for m, x in batch.features.items()}
-        present = {m: flags[row, :length] for m, flags in batch.present.items()}
-        nodes = nodes_of_dialogue(model, features, batch.speakers[row, :length], present)
+    for number in range(len(batch)):
+        part = rows(batch, number)
+        features = {m: x[part] for m, x in batch.features.items()}
+        present = {m: flags[part] for m, flags in batch.present.items()}
+        nodes = nodes_of_dialogue(model, features, batch.speakers[part], present)
         z = {m: torch.relu(x) @ model.heads[m].weight.T + model.heads[m].bias for m, x in nodes.items()}
         fused = []
-        for i in range(length):
+        for i in range(part.stop - part.start):
             seen = [z[m][i] for m in z if present[m][i]]
             fused.append(sum(seen) if seen else model.log_prior)
         dialogues.append((torch.stack(fused), z))
@@ -141,10 +148,9 @@ def reference_loss(dialogues, batch, released):
 
     def mean(logits, present):
         losses = []
-        for row, z in enumerate(logits):
-            for i in range(len(z)):
-                if present[row, i] and batch.labels[row, i] >= 0:
-                    losses.append(torch.logsumexp(z[i], 0) - z[i, batch.labels[row, i]])
+        for i, z in enumerate(torch.cat(logits)):
+            if present[i] and batch.labels[i] >= 0:
+                losses.append(torch.logsumexp(z, 0) - z[batch.labels[i]])
         return sum(losses) / len(losses) if losses else 0 * logits[0].sum()
 
     total = mean([fused for fused, _ in dialogues], torch.stack(list(batch.present.values())).any(0))
@@ -166,11 +172,12 @@ def test_logits_loss_and_gradients_equal_the_reference(variant, lengths, speaker
     model = tiny_model(config=config, speakers=speakers, seed=seed).train()
     batch = random_batch(tuple(lengths), speakers=speakers, seed=seed, absent=absent, unlabelled=unlabelled)
     output, slow = model(batch), reference(model, batch)
-    for row, (fused, unimodal) in enumerate(slow):
-        assert torch.allclose(output.logits[row, : len(fused)], fused, atol=1e-8)
+    for number, (fused, unimodal) in enumerate(slow):
+        part = rows(batch, number)
+        assert torch.allclose(output.logits[part], fused, atol=1e-8)
         for m, z in unimodal.items():
-            heard = batch.present[m][row, : len(z)]  # the rest has no meaning
-            assert torch.allclose(output.unimodal[m][row, : len(z)][heard], z[heard], atol=1e-8)
+            heard = batch.present[m][part]  # the rest has no meaning
+            assert torch.allclose(output.unimodal[m][part][heard], z[heard], atol=1e-8)
     loss, slow_loss = model.loss(output, batch), reference_loss(slow, batch, variant == "released")
     assert torch.allclose(loss, slow_loss, atol=1e-9)
     parameters = [p for p in model.parameters() if p.requires_grad]

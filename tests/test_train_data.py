@@ -4,14 +4,15 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from test_train_support import DIMS, TINY, write_store
+from test_train_support import DIMS, TINY, rows, write_store
 
 from toolkit.errors import UserError
 from toolkit.manifest import Utterance
 from toolkit.store import FeatureStore, StoreWriter
+from train.batch import Conversations
 from train.config import Config, DataConfig
 from train.data import (
-    Conversations, Normaliser, choose_features, conversations, divide, divide_for_training, fit_normalisers,
+    Normaliser, choose_features, conversations, divide, divide_for_training, fit_normalisers,
     read_feature, speaker_indices,
 )  # fmt: skip
 from train.evaluation import predict
@@ -43,19 +44,19 @@ def test_batches_are_the_rows_of_their_dialogues(store):
     labels = store.column("label")
     data = Conversations(
         {m: v for m, (v, _) in matrices.items()}, {m: p for m, (_, p) in matrices.items()},
-        speakers.index, speakers.slots, labels, store.offsets,
+        speakers.index, labels, store.offsets,
     )  # fmt: skip
-    batch = data.batch(torch.tensor([5, 0, 30]))
-    for row, dialogue in enumerate((5, 0, 30)):
-        start, end = store.offsets[dialogue : dialogue + 2]
-        n = end - start
-        assert batch.mask[row].tolist() == [True] * n + [False] * (batch.mask.shape[1] - n)
-        assert (batch.labels[row, :n].numpy() == labels[start:end]).all() and (batch.labels[row, n:] == -1).all()
-        assert (batch.speakers[row, :n].numpy() == speakers.index[start:end]).all()
-        assert (batch.speakers[row, n:] == speakers.slots).all()
+    chosen = (5, 0, 30)
+    batch = data.batch(torch.tensor(chosen))
+    assert len(batch) == 3 and batch.offsets[0] == 0 and batch.offsets[-1] == len(batch.labels)
+    for number, dialogue in enumerate(chosen):
+        part, kept = rows(batch, number), slice(*store.offsets[dialogue : dialogue + 2])
+        assert (batch.dialogue[part] == number).all()
+        assert (batch.labels[part].numpy() == labels[kept]).all()
+        assert (batch.speakers[part].numpy() == speakers.index[kept]).all()
         for m, (values, present) in matrices.items():
-            assert (batch.features[m][row, :n].numpy() == values[start:end]).all() and (batch.features[m][row, n:] == 0).all()
-            assert (batch.present[m][row, :n].numpy() == present[start:end]).all() and not batch.present[m][row, n:].any()
+            assert (batch.features[m][part].numpy() == values[kept]).all()
+            assert (batch.present[m][part].numpy() == present[kept]).all()
 
 
 def test_features_are_chosen_by_name_or_by_being_alone(tmp_path):

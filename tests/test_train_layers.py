@@ -7,10 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.linalg import block_diag
 from sklearn.metrics import f1_score
+from test_train_support import dense, packing
 
 from train.layers.diff_graph_attention import DiffGraphAttention, DiffRGCN, lambda_init
-from train.layers.encoder import TransformerEncoder, sinusoidal_positions
+from train.layers import encoder as encoders
+from train.layers.blocks import Blocks
+from train.layers.encoder import LocalDialogues, TransformerEncoder, WholeDialogues, sinusoidal_positions
 from train.layers.graph import speaker_graphs
 from train.layers.modality_dropout import drop_modalities, dropout_ratios, weighted_f1
 
@@ -32,43 +36,56 @@ def adjacency_by_loops(speakers, window):
 
 
 @given(
-    st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=9), min_size=1, max_size=3), st.integers(0, 10), st.data()
-)
+    st.lists(
+        st.one_of(st.lists(st.integers(0, 3), min_size=1, max_size=9), st.lists(st.integers(0, 11), min_size=30, max_size=90)),
+        min_size=1, max_size=4,
+    ),
+    st.one_of(st.integers(0, 10), st.integers(11, 120)), st.integers(0, 2),
+)  # fmt: skip
 @settings(deadline=None, max_examples=80)
-def test_graphs_equal_the_double_loop(dialogues, window, data):
-    length = max(map(len, dialogues)) + data.draw(st.integers(0, 2))
-    speakers = torch.full((len(dialogues), length), 4)
-    mask = torch.zeros(speakers.shape, dtype=torch.bool)
-    for row, dialogue in enumerate(dialogues):
-        speakers[row, : len(dialogue)] = torch.tensor(dialogue)
-        mask[row, : len(dialogue)] = True
-    inter, intra = speaker_graphs(speakers, mask, window)
-    for row, dialogue in enumerate(dialogues):
-        n = len(dialogue)
-        expected_intra, expected_inter = adjacency_by_loops(dialogue, window)
-        assert (intra.adjacency()[row, :n, :n].numpy() == expected_intra).all()
-        assert (inter.adjacency()[row, :n, :n].numpy() == expected_inter).all()
-        assert not intra.mask[row, :n, n:].any() and not inter.mask[row, :n, n:].any()  # nobody hears padding
-        assert intra.mask[row].diagonal().all() and inter.mask[row].diagonal().all()
+def test_graphs_equal_the_double_loop(dialogues, window, beyond):
+    speakers = torch.tensor([speaker for dialogue in dialogues for speaker in dialogue])
+    lengths = [len(dialogue) for dialogue in dialogues]
+    inter, intra = speaker_graphs(speakers, packing(lengths)[0], window, max(lengths) + beyond)
+    expected = [adjacency_by_loops(dialogue, window) for dialogue in dialogues]
+    assert (dense(intra).numpy() == block_diag(*(a for a, _ in expected))).all()
+    assert (dense(inter).numpy() == block_diag(*(b for _, b in expected))).all()
 
 
 def test_graphs_of_the_dialogue_a_b_a():
-    speakers, mask = torch.tensor([[0, 1, 0]]), torch.ones(1, 3, dtype=torch.bool)
-    inter, intra = speaker_graphs(speakers, mask, 1)
-    assert intra.adjacency().tolist() == [[[1, 0, 0], [0, 1, 0], [0, 0, 1]]]
-    assert inter.adjacency().tolist() == [[[1, 4, 0], [5, 1, 4], [0, 5, 1]]]
-    _, intra = speaker_graphs(speakers, mask, 2)
-    assert intra.adjacency()[0, 0, 2] == 3 and intra.adjacency()[0, 2, 0] == 2
+    speakers, (dialogue, _) = torch.tensor([0, 1, 0]), packing([3])
+    inter, intra = speaker_graphs(speakers, dialogue, 1, 3)
+    assert dense(intra).tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert dense(inter).tolist() == [[1, 4, 0], [5, 1, 4], [0, 5, 1]]
+    _, intra = speaker_graphs(speakers, dialogue, 2, 3)
+    assert dense(intra)[0, 2] == 3 and dense(intra)[2, 0] == 2
 
 
 def test_absent_utterances_are_no_neighbours():
-    inter, _ = speaker_graphs(torch.tensor([[0, 1, 0]]), torch.ones(1, 3, dtype=torch.bool), 2)
-    assert inter.without(torch.tensor([[False, True, False]])).adjacency().tolist() == [[[1, 0, 0], [5, 1, 4], [0, 0, 1]]]
+    inter, _ = speaker_graphs(torch.tensor([0, 1, 0]), packing([3])[0], 2, 3)
+    assert dense(inter.without(torch.tensor([False, True, False]))).tolist() == [[1, 0, 0], [5, 1, 4], [0, 0, 1]]
 
 
-def attention_by_loops(layer, x, adjacency):
-    """Equations 9 to 17 for one dialogue, number by number, then LayerNorm, 1 - lambda_init and GELU."""
-    p = dict(layer.named_parameters())
+@pytest.mark.parametrize("reach", [0, 3, 20, 200])
+def test_blocks_hold_every_row_within_reach_once(reach):
+    blocks = Blocks(100, reach, torch.device("cpu"))
+    numbers = torch.arange(100.0)[None, :, None]
+    own, seen = blocks.own(numbers, -1)[0, ..., 0], blocks.seen(numbers, -1)[0, ..., 0]
+    assert torch.equal(blocks.flat(blocks.own(numbers)), numbers)
+    for i in range(100):
+        (b,), (r,) = (own == i).nonzero(as_tuple=True)
+        within = seen[b][(blocks.distance[r].abs() <= reach) & (seen[b] >= 0)]
+        assert within.tolist() == list(range(max(0, i - reach), min(100, i + reach + 1)))
+    local = torch.zeros(100, 100, dtype=torch.bool)
+    b, r, c = blocks.local(torch.tensor([0] * 40 + [1] * 60)).nonzero(as_tuple=True)
+    local[own[b, r].long(), seen[b, c].long()] = True
+    place = torch.arange(100)
+    assert torch.equal(local, ((place[:, None] - place).abs() <= reach) & ((place[:, None] < 40) == (place < 40)))
+
+
+def attention_by_loops(layer, head, x, adjacency):
+    """Equations 9 to 17 of one head for one dialogue, number by number, then LayerNorm, 1 - lambda_init and GELU."""
+    p = {n: x[:, head] if n == "weight" else x[head] for n, x in layer.named_parameters()}
     wh = x @ p["weight"]
     n, width = wh.shape
     half = width // 2
@@ -92,7 +109,7 @@ def attention_by_loops(layer, x, adjacency):
             alpha.append([s / sum(scores) for s in scores])
         row = sum((a - coefficient * b) * wh[j] for a, b, j in zip(alpha[0], alpha[1], neighbours))
         mean = row.mean()
-        row = (row - mean) / torch.sqrt(((row - mean) ** 2).mean() + 1e-5) * p["norm.weight"] + p["norm.bias"]
+        row = (row - mean) / torch.sqrt(((row - mean) ** 2).mean() + 1e-5) * p["norm_weight"] + p["norm_bias"]
         row = (0.6 * math.exp(-0.3) + 0.2) * row
         rows.append(row * 0.5 * (1 + torch.erf(row / math.sqrt(2))))
     return torch.stack(rows)
@@ -101,31 +118,32 @@ def attention_by_loops(layer, x, adjacency):
 @pytest.mark.parametrize("which", [0, 1], ids=["inter", "intra"])
 def test_attention_and_its_gradients_equal_the_loops(which):
     torch.manual_seed(3)
-    layer = DiffGraphAttention(6, 8, dropout=0.2).double().eval()
-    x = torch.randn(1, 7, 6, dtype=torch.float64, requires_grad=True)
-    graph = speaker_graphs(torch.tensor([[0, 1, 1, 0, 2, 0, 1]]), torch.ones(1, 7, dtype=torch.bool), 3)[which]
-    weight = torch.randn(7, 8, dtype=torch.float64)
+    layer = DiffGraphAttention(6, 8, 2, dropout=0.2).double().eval()
+    torch.nn.init.normal_(layer.norm_weight), torch.nn.init.normal_(layer.norm_bias)
+    x = torch.randn(7, 6, dtype=torch.float64, requires_grad=True)
+    graph = speaker_graphs(torch.tensor([0, 1, 1, 0, 2, 0, 1]), packing([7])[0], 3, 7)[which]
+    weight = torch.randn(7, 16, dtype=torch.float64)
     inputs = [x, *layer.parameters()]
     fast = layer(x, graph)
-    slow = attention_by_loops(layer, x[0], graph.adjacency()[0].tolist())
-    assert torch.allclose(fast[0], slow, atol=1e-9)
-    for a, b in zip(torch.autograd.grad((fast[0] * weight).sum(), inputs), torch.autograd.grad((slow * weight).sum(), inputs)):
+    slow = torch.cat([attention_by_loops(layer, head, x, dense(graph).tolist()) for head in (0, 1)], 1)
+    assert torch.allclose(fast, slow, atol=1e-9)
+    for a, b in zip(torch.autograd.grad((fast * weight).sum(), inputs), torch.autograd.grad((slow * weight).sum(), inputs)):
         assert torch.allclose(a, b, atol=1e-6)
 
 
 def test_attention_weights_of_a_row_sum_to_one_minus_lambda():
     torch.manual_seed(0)
-    layer = DiffGraphAttention(4, 4, dropout=0.0).double()
-    graph = speaker_graphs(torch.tensor([[0, 1, 0, 2]]), torch.tensor([[True, True, True, False]]), 2)[0]
-    weights = layer.attention(torch.randn(1, 4, 4, dtype=torch.float64), graph)
-    assert torch.allclose(weights.sum(-1), 1 - layer.coefficient().expand(1, 4))
-    assert (weights[~graph.mask] == 0).all()
+    layer = DiffGraphAttention(4, 4, 3, dropout=0.0).double()
+    graph = speaker_graphs(torch.tensor([0, 1, 0, 2]), packing([3, 1])[0], 2, 3)[0]
+    weights = layer.attention(torch.randn(3, 4, 4, dtype=torch.float64), graph)
+    assert torch.allclose(weights.sum(-1), 1 - layer.coefficient()[:, None, None].expand(weights.shape[:-1]))
+    assert layer.coefficient().unique().numel() == 3 and (weights[:, ~graph.mask] == 0).all()
 
 
 def test_lambda_init_and_scale_of_the_vectors():
     assert lambda_init() == pytest.approx(0.355509, abs=5e-7)
     torch.manual_seed(0)
-    layer = DiffGraphAttention(8, 4000, dropout=0.0)
+    layer = DiffGraphAttention(8, 4000, 1, dropout=0.0)
     assert layer.lambda_left.std().item() == pytest.approx(0.1, rel=0.05)  # a deviation, not a variance, of 0.1
 
 
@@ -133,8 +151,8 @@ def test_attention_has_the_published_number_of_parameters():
     def count(module):
         return sum(p.numel() for p in module.parameters())
 
-    assert count(DiffGraphAttention(512, 512, 0.2)) == 265_296
-    assert count(DiffGraphAttention(1024, 512, 0.2)) == 527_440
+    assert count(DiffGraphAttention(512, 512, 1, 0.2)) == 265_296
+    assert count(DiffGraphAttention(1024, 512, 1, 0.2)) == 527_440
     assert count(DiffRGCN(512)) == 1_321_712
     assert count(TransformerEncoder(512, 8, 0.5)) == 1_577_984
 
@@ -142,45 +160,86 @@ def test_attention_has_the_published_number_of_parameters():
 def test_block_is_heads_output_layer_linear_map_and_residual():
     torch.manual_seed(1)
     block = DiffRGCN(4, heads=2, dropout=0.5).double().eval()
-    x = torch.randn(2, 5, 4, dtype=torch.float64)
-    graph = speaker_graphs(torch.randint(2, (2, 5)), torch.ones(2, 5, dtype=torch.bool), 2)[0]
-    heads = torch.cat([block.heads[0](x, graph), block.heads[1](x, graph)], -1)
-    y = torch.nn.functional.gelu(block.output(heads, graph))
+    x = torch.randn(10, 4, dtype=torch.float64)
+    graph = speaker_graphs(torch.randint(2, (10,)), packing([5, 5])[0], 2, 5)[0]
+    y = torch.nn.functional.gelu(block.output(block.heads(x, graph), graph))
     expected = torch.nn.functional.layer_norm(x + block.linear(y), (4,), block.norm.weight, block.norm.bias)
     assert torch.allclose(block(x, graph), expected)
+
+
+def attention_of_the_encoder(q, k, v, keys, heads):
+    """Equation 4 of one dialogue, [n, size] each; `keys[i]` lists whom utterance i may attend to."""
+    heard, width = np.zeros_like(q), q.shape[1] // heads
+    for i in range(len(q)):
+        for head in (slice(h * width, (h + 1) * width) for h in range(heads)):
+            weight = np.array([math.exp(q[i, head] @ k[j, head] / math.sqrt(width)) for j in keys[i]])
+            heard[i, head] = weight / weight.sum() @ v[keys[i]][:, head]
+    return heard
 
 
 def test_encoder_equals_its_equations():
     torch.manual_seed(2)
     encoder = TransformerEncoder(8, 2, dropout=0.5).double().eval()
-    x, speaker = torch.randn(2, 6, 8, dtype=torch.float64), torch.randn(2, 6, 8, dtype=torch.float64)
-    keys = torch.tensor([[True, True, False, True, True, False], [True] * 6])
+    x, added = torch.randn(12, 8, dtype=torch.float64), torch.randn(12, 8, dtype=torch.float64)
+    present = torch.tensor([True, True, False, True, True, False] + [True] * 6)
+    attend = WholeDialogues(packing([6, 6])[1], x.device).attend
     p = {name: value.detach().numpy() for name, value in encoder.named_parameters()}
-    got = encoder(x, speaker, keys).detach().numpy()
-    for b in range(2):
-        h = (x + speaker)[b].numpy().copy()
-        for place in range(6):
-            for j in range(4):
-                angle = place / 10000 ** (2 * j / 8)
-                h[place, 2 * j] += math.sin(angle)
-                h[place, 2 * j + 1] += math.cos(angle)
+    got = encoder(x, added, attend, present).detach().numpy()
+    for part in (slice(0, 6), slice(6, 12)):
+        h = (x + added)[part].numpy()
         q, k, v = (h @ p[f"{n}.weight"].T + p[f"{n}.bias"] for n in ("query", "key", "value"))
-        heard = np.zeros((6, 8))
-        for i in range(6):
-            for head in (slice(0, 4), slice(4, 8)):
-                weight = np.array([math.exp(q[i, head] @ k[j, head] / 2) if keys[b, j] else 0 for j in range(6)])
-                heard[i, head] = weight / weight.sum() @ v[:, head]
-        r = h + heard @ p["output.weight"].T + p["output.bias"]
+        keys = [present[part].nonzero()[:, 0].tolist()] * 6
+        r = h + attention_of_the_encoder(q, k, v, keys, 2) @ p["output.weight"].T + p["output.bias"]
         norm = (r - r.mean(1, keepdims=True)) / np.sqrt(r.var(1, keepdims=True) + 1e-6) * p["norm.weight"] + p["norm.bias"]
         inner = norm @ p["inner.weight"].T + p["inner.bias"]
         inner = 0.5 * inner * (1 + np.tanh(math.sqrt(2 / math.pi) * (inner + 0.044715 * inner**3)))
-        assert np.allclose(got[b], r + inner @ p["outer.weight"].T + p["outer.bias"], atol=1e-9)
+        assert np.allclose(got[part], r + inner @ p["outer.weight"].T + p["outer.bias"], atol=1e-9)
+
+
+@given(
+    lengths=st.lists(st.one_of(st.integers(1, 9), st.sampled_from([40, 130, 300])), min_size=1, max_size=5),
+    window=st.one_of(st.none(), st.integers(0, 12), st.just(500)), absent=st.sampled_from([0.0, 0.5, 1.0]),
+    seed=st.integers(0, 2**31),
+)  # fmt: skip
+@settings(deadline=None, max_examples=30)
+def test_attention_within_dialogues_equals_the_loops(lengths, window, absent, seed):
+    generator = torch.Generator().manual_seed(seed)
+    n = sum(lengths)
+    q, k, v = torch.randn(3, n, 4, generator=generator, dtype=torch.float64)
+    present = torch.rand(n, generator=generator) >= absent
+    dialogue, offsets = packing(lengths)
+    attention = WholeDialogues(offsets, q.device) if window is None else LocalDialogues(dialogue, window, max(lengths))
+    got = attention.attend(q, k, v, present, 2, 0.0).numpy()
+    for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist()):
+        heard = present[start:end].tolist()
+        keys = [
+            [j for j in range(end - start) if heard[j] and (window is None or abs(i - j) <= window)]
+            or (list(range(end - start)) if window is None else [i])
+            for i in range(end - start)
+        ]
+        part = slice(start, end)
+        expected = attention_of_the_encoder(q[part].numpy(), k[part].numpy(), v[part].numpy(), keys, 2)
+        assert np.allclose(got[part], expected, atol=1e-10)
+
+
+def test_attention_of_long_dialogues_in_training_is_that_of_short_pieces(monkeypatch):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 2, 50, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    mask = torch.rand(2, 1, 1, 50) < 0.8
+    results = []
+    for queries in (100, 7):
+        monkeypatch.setattr(encoders, "QUERIES", queries)
+        # A dropout too small to drop anything takes the path that dropout takes.
+        y = encoders._attention(q, k, v, mask, 1e-12)
+        results.append((y, *torch.autograd.grad(y.square().sum(), (q, k, v))))
+    assert all(torch.allclose(a, b) for a, b in zip(*results))
 
 
 def test_encoder_is_finite_where_nothing_may_be_attended_to():
     encoder = TransformerEncoder(8, 2, dropout=0.0)
-    x = torch.randn(1, 3, 8)
-    assert encoder(x, x, torch.zeros(1, 3, dtype=torch.bool)).isfinite().all()
+    x, (dialogue, offsets) = torch.randn(3, 8), packing([3])
+    for attention in (WholeDialogues(offsets, x.device), LocalDialogues(dialogue, 1, 3)):
+        assert encoder(x, x, attention.attend, torch.zeros(3, dtype=torch.bool)).isfinite().all()
 
 
 def test_positions_go_beyond_the_released_table():

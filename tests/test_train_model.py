@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_train_support import DIMS, TINY, cut, random_batch, tiny_model
+from test_train_support import DIMS, TINY, cut, random_batch, rows, tiny_model
 
 from train.config import load_config
 from train.evaluation import build_model
@@ -43,29 +43,31 @@ def test_a_dialogue_alone_has_the_logits_it_has_in_a_batch(absent):
     model, lengths = tiny_model(), (5, 9, 1, 3)
     batch = random_batch(lengths, absent=absent, seed=4)
     together = model(batch).logits
-    for row, length in enumerate(lengths):
-        alone = model(cut(batch, row, length)).logits
-        assert torch.allclose(alone[0], together[row, :length], atol=1e-10)
+    for number in range(len(lengths)):
+        alone = model(cut(batch, number)).logits
+        assert torch.allclose(alone, together[rows(batch, number)], atol=1e-10)
 
 
 def test_logits_are_the_sum_of_the_modalities_when_all_are_present():
     batch = random_batch()
     output = tiny_model()(batch)
-    total = sum(output.unimodal.values())
-    assert torch.allclose(output.logits[batch.mask], total[batch.mask])
-    assert output.learnable.equal(batch.mask) and output.ratios is None
+    assert torch.allclose(output.logits, sum(output.unimodal.values()))
+    assert output.learnable.all() and output.ratios is None
 
 
 def test_streams_run_encoder_inter_intra_gate_in_this_order():
     model, batch = tiny_model(), random_batch((4,), seed=1)
+    from train.layers.encoder import WholeDialogues, sinusoidal_positions
     from train.layers.graph import speaker_graphs
 
-    inter, intra = speaker_graphs(batch.speakers, batch.mask, TINY.window)
+    inter, intra = speaker_graphs(batch.speakers, batch.dialogue, TINY.window, 4)
     nodes = model.represent(batch)
     text = model.streams["text"]
     assert torch.allclose(nodes["text"], text.intra(text.inter(text.projection(batch.features["text"]), inter), intra))
     audio = model.streams["audio"]
-    x = audio.encoder(audio.projection(batch.features["audio"]), model.speaker(batch.speakers), batch.mask)
+    added = sinusoidal_positions(4, TINY.hidden, model.speaker.weight) + model.speaker(batch.speakers)
+    attend = WholeDialogues(batch.offsets, added.device).attend
+    x = audio.encoder(audio.projection(batch.features["audio"]), added, attend, batch.present["audio"])
     x = audio.intra(audio.inter(x, inter), intra)
     assert torch.allclose(nodes["audio"], torch.sigmoid(audio.gate(x)) * x)
 
@@ -78,10 +80,10 @@ def test_loss_equals_a_sum_over_utterances(weights):
 
     def mean(logits, present):
         total = norm = 0.0
-        for b, i in zip(*np.nonzero((present & (batch.labels >= 0)).numpy())):
-            y = int(batch.labels[b, i])
+        for i in np.flatnonzero((present & (batch.labels >= 0)).numpy()):
+            y = int(batch.labels[i])
             w = 1.0 if weights is None else float(weights[y])
-            z = logits[b, i].tolist()
+            z = logits[i].tolist()
             total += w * (math.log(sum(map(math.exp, z))) - z[y])
             norm += w
         return total / norm
@@ -103,29 +105,29 @@ def test_loss_of_a_batch_without_labels_is_zero_and_harmless():
 def test_an_absent_feature_is_not_seen():
     model = tiny_model()
     batch = random_batch((6, 4), seed=2)
-    batch.present["audio"][0, 2] = False
+    batch.present["audio"][2] = False
     other = copy.deepcopy(batch)
-    other.features["audio"][0, 2] = 100.0  # what stands in an absent row must not matter anywhere
+    other.features["audio"][2] = 100.0  # what stands in an absent row must not matter anywhere
     a, b = model(batch), model(other)
     assert torch.equal(a.logits, b.logits)
     assert torch.equal(model.loss(a, batch), model.loss(b, other))
     rest = a.unimodal["text"] + a.unimodal["visual"]
-    assert torch.allclose(a.logits[0, 2], rest[0, 2])  # its logits are not in the sum
+    assert torch.allclose(a.logits[2], rest[2])  # its logits are not in the sum
     everything = model(random_batch((6, 4), seed=2))
     neighbour = (everything.logits - a.logits).abs().sum(-1)
-    assert (neighbour[0, [1, 3]] > 1e-9).all() and (neighbour[1] == 0).all()  # it was a neighbour before
+    assert (neighbour[[1, 3]] > 1e-9).all() and (neighbour[6:] == 0).all()  # it was a neighbour before
 
 
 def test_an_utterance_without_any_modality_gets_the_training_prior_and_no_loss():
     model = tiny_model(counts=(6, 3, 0))
     batch = random_batch((4, 3), seed=3)
     for present in batch.present.values():
-        present[0, 1] = False
+        present[1] = False
     output = model(batch)
-    probabilities = output.logits[0, 1].softmax(-1)
+    probabilities = output.logits[1].softmax(-1)
     assert probabilities.tolist() == pytest.approx([2 / 3, 1 / 3, 0], abs=1e-6)
     before = model.loss(output, batch)
-    batch.labels[0, 1] = (batch.labels[0, 1] + 1) % 3
+    batch.labels[1] = (batch.labels[1] + 1) % 3
     assert torch.equal(model.loss(output, batch), before)
 
 
@@ -135,7 +137,7 @@ def test_one_modality_alone_works_and_is_never_dropped(modality):
     model = tiny_model({modality: DIMS[modality]}, config).train()
     batch = random_batch(dims={modality: DIMS[modality]})
     output = model(batch)
-    assert output.ratios is None and torch.equal(output.logits[batch.mask], output.unimodal[modality][batch.mask])
+    assert output.ratios is None and torch.equal(output.logits, output.unimodal[modality])
     assert (model.speaker is None) == (modality == "text")
     model.loss(output, batch).backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
@@ -144,14 +146,14 @@ def test_one_modality_alone_works_and_is_never_dropped(modality):
 def test_unlabelled_utterances_are_context_but_teach_nothing():
     model = tiny_model()
     batch = random_batch((5, 5), seed=5)
-    batch.labels[0, 2] = -1
+    batch.labels[2] = -1
     logits = model(batch).logits
     full = random_batch((5, 5), seed=5)
     assert torch.equal(logits, model(full).logits)  # still heard
     labels = batch.labels.clone()
     output = model(batch)
     (gradient,) = torch.autograd.grad(model.loss(output, batch), output.logits, retain_graph=True)
-    assert (gradient[0, 2] == 0).all() and (gradient[batch.mask & (labels >= 0)] != 0).any(-1).all()
+    assert (gradient[2] == 0).all() and (gradient[labels >= 0] != 0).any(-1).all()
 
 
 def test_modality_dropout_waits_for_its_epoch_and_for_training():
@@ -176,22 +178,23 @@ def test_modality_dropout_zeroes_whole_dialogues_and_those_that_lose_all_do_not_
     for index, modality in enumerate(DIMS):
         bias, head = model.heads[modality].bias, model.heads[modality]
         for dialogue in range(3):
-            expected = head((nodes[modality][dialogue] / 0.8).relu()) if kept[index, dialogue] else bias.expand(4, 3)
-            assert torch.allclose(output.unimodal[modality][dialogue], expected)
-    assert output.learnable.tolist() == [[True] * 4, [True] * 4, [False] * 4]
+            part = rows(batch, dialogue)
+            expected = head((nodes[modality][part] / 0.8).relu()) if kept[index, dialogue] else bias.expand(4, 3)
+            assert torch.allclose(output.unimodal[modality][part], expected)
+    assert output.learnable.tolist() == [True] * 8 + [False] * 4
     loss = model.loss(output, batch)
-    batch.labels[2] = (batch.labels[2] + 1) % 3
+    batch.labels[8:] = (batch.labels[8:] + 1) % 3
     assert torch.equal(model.loss(output, batch), loss)
-    batch.labels[1] = (batch.labels[1] + 1) % 3
+    batch.labels[4:8] = (batch.labels[4:8] + 1) % 3
     assert not torch.equal(model.loss(output, batch), loss)
 
 
 def test_an_utterance_whose_only_modality_is_dropped_does_not_teach(monkeypatch):
     model, batch = tiny_model(config=dataclasses.replace(TINY, p_exe=1.0)).train(), random_batch((4,))
-    batch.present["audio"][0, 1] = batch.present["visual"][0, 1] = False
+    batch.present["audio"][1] = batch.present["visual"][1] = False
     kept = torch.tensor([[False], [True], [True]])
     monkeypatch.setattr("train.models.amb_dsgdn.drop_modalities", lambda ratios, n: Dropped(kept.double(), kept, ratios))
-    assert model(batch).learnable.tolist() == [[True, False, True, True]]
+    assert model(batch).learnable.tolist() == [True, False, True, True]
 
 
 def test_balance_metric_leaves_out_absent_and_unlabelled_utterances(monkeypatch):
@@ -209,7 +212,7 @@ def test_balance_metric_leaves_out_absent_and_unlabelled_utterances(monkeypatch)
     assert len(seen) == 3
 
 
-def test_speaker_table_has_a_zero_row_for_padding_that_stays_zero():
+def test_speaker_table_has_a_zero_row_that_stays_zero():
     model, batch = tiny_model().train(), random_batch()
     optimiser = torch.optim.Adam(model.parameters(), lr=0.1, weight_decay=0.1)
     model.loss(model(batch), batch).backward()

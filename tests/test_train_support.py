@@ -5,8 +5,8 @@ import torch
 
 from toolkit.manifest import Utterance
 from toolkit.store import FeatureStore, StoreWriter
+from train.batch import Batch
 from train.config import ModelConfig
-from train.data import Batch
 from train.models.amb_dsgdn import AMBDSGDN
 
 DIMS = {"text": 12, "audio": 10, "visual": 8}
@@ -50,29 +50,47 @@ def write_store(
 
 
 def random_batch(lengths=(5, 3, 1), dims=DIMS, classes=3, speakers=2, seed=0, dtype=torch.float64, absent=0.0, unlabelled=0.0):
-    """A padded batch of random dialogues in which every feature is present unless `absent` says otherwise."""
+    """A batch of random dialogues in which every feature is present unless `absent` says otherwise."""
     generator = torch.Generator().manual_seed(seed)
-    size = (len(lengths), max(lengths))
-    mask = torch.arange(size[1]) < torch.tensor(lengths)[:, None]
+    n = sum(lengths)
 
     def random(*shape):
         return torch.rand(*shape, generator=generator, dtype=dtype)
 
-    present = {m: mask & (random(*size) >= absent) for m in dims}
-    features = {m: (random(*size, dim) * 2 - 1) * present[m][..., None] for m, dim in dims.items()}
-    labels = torch.randint(classes, size, generator=generator)
-    labels[~mask | (random(*size) < unlabelled)] = -1
-    who = torch.where(mask, torch.randint(speakers, size, generator=generator), speakers)
-    return Batch(features, present, who, labels, mask)
+    present = {m: random(n) >= absent for m in dims}
+    features = {m: (random(n, dim) * 2 - 1) * present[m][:, None] for m, dim in dims.items()}
+    labels = torch.randint(classes, (n,), generator=generator)
+    labels[random(n) < unlabelled] = -1
+    return Batch(features, present, torch.randint(speakers, (n,), generator=generator), labels, *packing(lengths))
 
 
-def cut(batch, row, length):
-    """One dialogue of a batch, alone and without padding."""
+def packing(lengths):
+    """`dialogue` and `offsets` of a batch whose dialogues are so long."""
+    lengths = torch.tensor(lengths)
+    offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    return torch.arange(len(lengths)).repeat_interleave(lengths), offsets
+
+
+def rows(batch, dialogue):
+    """The rows of one dialogue of a batch."""
+    return slice(*batch.offsets[dialogue : dialogue + 2].tolist())
+
+
+def cut(batch, dialogue):
+    """One dialogue of a batch, alone."""
+    part = rows(batch, dialogue)
     return Batch(
-        {m: x[row : row + 1, :length] for m, x in batch.features.items()},
-        {m: x[row : row + 1, :length] for m, x in batch.present.items()},
-        batch.speakers[row : row + 1, :length], batch.labels[row : row + 1, :length], batch.mask[row : row + 1, :length],
-    )
+        {m: x[part] for m, x in batch.features.items()}, {m: x[part] for m, x in batch.present.items()},
+        batch.speakers[part], batch.labels[part], *packing([part.stop - part.start]),
+    )  # fmt: skip
+
+
+def dense(graph):
+    """Relation ids of a graph with 0 for "no edge", [N, N]: Adj of equations 7 and 8."""
+    matrix = torch.zeros(graph.blocks.rows, graph.blocks.rows, dtype=torch.int64)
+    i, j, relation = graph.edges()
+    matrix[i, j] = relation
+    return matrix
 
 
 def tiny_model(dims=DIMS, config=TINY, speakers=2, counts=(3, 5, 2), weights=None, seed=0):

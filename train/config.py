@@ -61,6 +61,8 @@ class ModelConfig:
         hidden: channels of every modality's representation.
         heads: attention heads of the audio and visual encoders.
         window: how many utterances back and ahead the speaker graphs reach.
+        encoder_window: how many utterances back and ahead the audio and visual encoders attend; None means the whole
+            dialogue, as in the paper. With a number, time and memory grow in proportion to the dialogue's length.
         dropout: in encoders and classification heads.
         graph_heads: attention heads of each graph block.
         graph_dropout: in graph blocks.
@@ -74,6 +76,7 @@ class ModelConfig:
     hidden: int = _setting(512, least=2)
     heads: int = _setting(8, least=1)
     window: int = _setting(20, least=0)
+    encoder_window: int | None = _setting(None, least=0)
     dropout: float = _setting(0.5, least=0, below=1)
     graph_heads: int = _setting(2, least=1)
     graph_dropout: float = _setting(0.2, least=0, below=1)

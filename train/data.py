@@ -1,4 +1,4 @@
-"""From a feature store to batches of padded dialogues."""
+"""From a feature store to what `train.batch` cuts batches from: features, speakers, splits, normalisation."""
 
 from __future__ import annotations
 
@@ -6,91 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from toolkit.errors import UserError
 from toolkit.store import Feature, FeatureStore
+from train.batch import Conversations
 from train.config import DataConfig
 
 MODALITIES = ("text", "audio", "visual")
 VALIDATION_SEED = 0  # of the held-out draw; not the run's seed, so that runs of several seeds share their split
 _ROWS = 2048  # at a time, where float64 copies are made
-
-
-@dataclass(slots=True)
-class Batch:
-    """B dialogues, padded to the L utterances of the longest.
-
-    Attributes:
-        features: modality to [B, L, D] float; zeros where not present.
-        present: modality to [B, L] bool; False at padding.
-        speakers: [B, L] int64; at padding the number of speaker slots.
-        labels: [B, L] int64; -1 where there is no label and at padding.
-        mask: [B, L] bool, False at padding.
-    """
-
-    features: dict[str, Tensor]
-    present: dict[str, Tensor]
-    speakers: Tensor
-    labels: Tensor
-    mask: Tensor
-
-
-class Conversations:
-    """Every utterance of a store in memory, on one device; `batch` cuts dialogues out of it.
-
-    Args:
-        features: modality to (N, D) float32.
-        present: modality to (N,) bool.
-        speakers: (N,) int, below `slots`.
-        slots: number of speaker indices.
-        labels: (N,) int, -1 for none.
-        offsets: (number of dialogues + 1,) int, rows of dialogue d are offsets[d]:offsets[d + 1].
-    """
-
-    def __init__(
-        self, features: Mapping[str, np.ndarray], present: Mapping[str, np.ndarray], speakers: np.ndarray, slots: int,
-        labels: np.ndarray, offsets: np.ndarray,
-    ) -> None:  # fmt: skip
-        self.offsets = torch.from_numpy(np.asarray(offsets, np.int64))
-        # Row N stands for padding, so that a batch is one gather per tensor.
-        self._features = {m: _with_row(x, 0) for m, x in features.items()}
-        self._present = {m: _with_row(x, False) for m, x in present.items()}
-        self._speakers = _with_row(np.asarray(speakers, np.int64), slots)
-        self._labels = _with_row(np.asarray(labels, np.int64), -1)
-
-    def to(self, device: torch.device) -> "Conversations":
-        """Moves everything but the offsets to a device, in place."""
-        self._features = {m: x.to(device) for m, x in self._features.items()}
-        self._present = {m: x.to(device) for m, x in self._present.items()}
-        self._speakers, self._labels = self._speakers.to(device), self._labels.to(device)
-        return self
-
-    def lengths(self, dialogues: Tensor) -> Tensor:
-        """Utterances of each of the given dialogues."""
-        return self.offsets[dialogues + 1] - self.offsets[dialogues]
-
-    def rows(self, dialogues: Tensor) -> Tensor:
-        """Row numbers of the utterances of some dialogues, [B, L] int64; N (the number of rows) at padding."""
-        lengths = self.lengths(dialogues)
-        place = torch.arange(int(lengths.max()))
-        rows = self.offsets[dialogues][:, None] + place
-        return torch.where(place < lengths[:, None], rows, self.offsets[-1])
-
-    def batch(self, dialogues: Tensor) -> Batch:
-        """The dialogues of the given indices (int64 on the CPU, [B])."""
-        rows = self.rows(dialogues).to(self._labels.device)
-        return Batch(
-            {m: x[rows] for m, x in self._features.items()}, {m: x[rows] for m, x in self._present.items()},
-            self._speakers[rows], self._labels[rows], rows < self.offsets[-1].item(),
-        )  # fmt: skip
-
-
-def _with_row(array: np.ndarray, value: object) -> Tensor:
-    whole = np.empty((len(array) + 1, *array.shape[1:]), array.dtype)
-    whole[:-1], whole[-1] = array, value
-    return torch.from_numpy(whole)
 
 
 def choose_features(store: FeatureStore, config: DataConfig) -> dict[str, Feature]:
@@ -328,7 +252,7 @@ def conversations(
         values[~present] = 0
     return Conversations(
         {m: values for m, (values, _) in matrices.items()}, {m: present for m, (_, present) in matrices.items()},
-        speakers.index, speakers.slots, store.column("label"), store.offsets,
+        speakers.index, store.column("label"), store.offsets,
     )  # fmt: skip
 
 

@@ -13,8 +13,9 @@ from torch import nn
 from toolkit.errors import UserError
 from toolkit.store import FeatureStore
 from train.config import OPTIMISTIC, Config
+from train.batch import Conversations
 from train.data import (
-    Conversations, choose_features, conversations, divide, read_feature, speaker_indices,
+    choose_features, conversations, divide, read_feature, speaker_indices,
 )  # fmt: skip
 from train.metrics import evaluate
 from train.models import model_class
@@ -63,17 +64,15 @@ def predict(model: nn.Module, data: Conversations, dialogues: np.ndarray, batch_
     """Runs a model over dialogues (indices) without training it."""
     model.eval()
     chosen = torch.from_numpy(np.asarray(dialogues, np.int64))
-    # Dialogues of like length together: results do not depend on it, padding does.
+    # Dialogues of like length together: results do not depend on it, the encoders' padding does.
     chosen = chosen[data.lengths(chosen).argsort(stable=True)]
     rows, logits, losses, weights = [], [], [], []
     with torch.inference_mode():
         for part in chosen.split(batch_size):
             batch = data.batch(part)
             output = model(batch)
-            place = data.rows(part).flatten()
-            real = place < data.offsets[-1]  # a batch may hold padding; it points past the last row
-            rows.append(place[real])
-            logits.append(output.logits.flatten(0, -2)[real.to(output.logits.device)])
+            rows.append(data.rows(part))
+            logits.append(output.logits)
             losses.append(model.loss(output, batch))
             weights.append((batch.labels >= 0).sum())
         probabilities = torch.cat(logits).double().softmax(-1).cpu().numpy()

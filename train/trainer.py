@@ -17,11 +17,12 @@ from torch import nn
 import toolkit
 from toolkit.errors import UserError
 from toolkit.store import Feature, FeatureStore
+from train.batch import Conversations
 from train.checkpoint import CHECKPOINT, Best, State, load_checkpoint, save_checkpoint
 from train.config import Config, protocol_label
 from train.curves import write_curves
 from train.data import (
-    VALIDATION_SEED, Conversations, Division, Speakers, choose_features, conversations, divide_for_training,
+    VALIDATION_SEED, Division, Speakers, choose_features, conversations, divide_for_training,
     fit_normalisers, label_counts, read_feature, rows_of, speaker_indices,
 )  # fmt: skip
 from train.evaluation import Prediction, build_model, predict, score

@@ -22,72 +22,84 @@ def lambda_init(depth: int = 1) -> float:
 
 
 class DiffGraphAttention(nn.Module):
-    """One differential graph attention head, equations 9 to 17.
+    """Heads of differential graph attention, equations 9 to 17, side by side.
 
-    Projected features are split into a positive and a negative half of k = d_out / 2 channels. Each half scores the
-    edges on its own; the weights are the difference of the two softmaxes.
+    Projected features of a head are split into a positive and a negative half of k = d_out / 2 channels. Each half
+    scores the edges on its own; the weights are the difference of the two softmaxes.
 
     Args:
-        d_in, d_out: channels; `d_out` is even.
+        d_in, d_out: channels, the latter of each head; `d_out` is even.
+        heads: how many heads, each with parameters of its own.
         dropout: probability on the attention weights.
         normalised: whether LayerNorm, the factor 1 - lambda_init and GELU follow the aggregation, as in the released
             code; the paper does not mention them.
     """
 
-    def __init__(self, d_in: int, d_out: int, dropout: float, normalised: bool = True) -> None:
+    def __init__(self, d_in: int, d_out: int, heads: int, dropout: float, normalised: bool = True) -> None:
         super().__init__()
         half = d_out // 2
         self.lambda_init = lambda_init()
         self.dropout = dropout
-        self.weight = nn.Parameter(torch.empty(d_in, d_out))
-        # Row 0 of every pair below is the positive branch, row 1 the negative one.
-        self.left = nn.Parameter(torch.empty(2, half))
-        self.right = nn.Parameter(torch.empty(2, half))
-        self.relation = nn.Parameter(torch.empty(RELATIONS, RELATION_SIZE))
-        self.relation_score = nn.Parameter(torch.empty(2, RELATION_SIZE))
-        # Here the rows are the two exponentials of equation 13.
-        self.lambda_left = nn.Parameter(torch.empty(2, half))
-        self.lambda_right = nn.Parameter(torch.empty(2, half))
-        self.norm = nn.LayerNorm(d_out) if normalised else None
+        self.weight = nn.Parameter(torch.empty(d_in, heads, d_out))
+        # Of two rows, the first belongs to the positive branch, the second to the negative one.
+        self.left = nn.Parameter(torch.empty(heads, 2, half))
+        self.right = nn.Parameter(torch.empty(heads, 2, half))
+        self.relation = nn.Parameter(torch.empty(heads, RELATIONS, RELATION_SIZE))
+        self.relation_score = nn.Parameter(torch.empty(heads, 2, RELATION_SIZE))
+        # Here the two rows are the exponentials of equation 13.
+        self.lambda_left = nn.Parameter(torch.empty(heads, 2, half))
+        self.lambda_right = nn.Parameter(torch.empty(heads, 2, half))
+        self.norm_weight = nn.Parameter(torch.empty(heads, d_out)) if normalised else None
+        self.norm_bias = nn.Parameter(torch.empty(heads, d_out)) if normalised else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draws every parameter anew; score vectors as if each were a matrix of one column."""
-        nn.init.xavier_uniform_(self.weight, gain=GAIN)
+        for head in range(self.weight.shape[1]):
+            nn.init.xavier_uniform_(self.weight[:, head], gain=GAIN)
         for score in (self.left, self.right, self.relation_score):
-            bound = GAIN * math.sqrt(6 / (score.shape[1] + 1))
+            bound = GAIN * math.sqrt(6 / (score.shape[-1] + 1))
             nn.init.uniform_(score, -bound, bound)
         nn.init.normal_(self.relation)
         for vector in (self.lambda_left, self.lambda_right):
             nn.init.normal_(vector, std=LAMBDA_STD)
-        if self.norm is not None:
-            self.norm.reset_parameters()
+        if self.norm_weight is not None:
+            nn.init.ones_(self.norm_weight)
+            nn.init.zeros_(self.norm_bias)
 
     def coefficient(self) -> Tensor:
-        """lambda, a scalar (equations 13 and 14)."""
-        first, second = (self.lambda_left * self.lambda_right).sum(1).exp()
+        """lambda of every head, [heads] (equations 13 and 14)."""
+        first, second = (self.lambda_left * self.lambda_right).sum(-1).exp().unbind(-1)
         return first - second + self.lambda_init
 
     def attention(self, projected: Tensor, graph: Graph) -> Tensor:
-        """Differential weights (equations 10 to 15) of projected features [B, L, d_out], as [B, L, L]."""
-        halves = projected.unflatten(-1, (2, -1))  # [B, L, 2, k]
-        query = torch.einsum("blsk,sk->bsl", halves, self.left)
-        key = torch.einsum("blsk,sk->bsl", halves, self.right)
-        # A relation's score is one of six numbers per branch; nothing of size [B, L, L, 10] is needed.
-        by_relation = F.embedding(graph.relation, self.relation @ self.relation_score.T).permute(2, 0, 1)  # [2, L, L]
-        scores = F.leaky_relu(query[..., :, None] + key[..., None, :] + by_relation, SLOPE)  # [B, 2, L, L]
-        weights = scores.masked_fill(~graph.mask[:, None], -torch.inf).softmax(-1)
-        return weights[:, 0] - self.coefficient() * weights[:, 1]
+        """Differential weights (equations 10 to 15) of projected features [heads, N, d_out].
+
+        Returns:
+            [heads, count, size, span], block by block as the graph's mask; 0 where there is no edge.
+        """
+        heads, blocks = len(projected), graph.blocks
+        halves = projected.unflatten(-1, (2, -1))  # [heads, N, 2, k]
+        query = torch.einsum("hnsk,hsk->hsn", halves, self.left).flatten(0, 1)[..., None]
+        key = torch.einsum("hnsk,hsk->hsn", halves, self.right).flatten(0, 1)[..., None]
+        # A relation's score is one of six numbers per branch; nothing of ten channels per edge is needed.
+        table = torch.einsum("hrc,hsc->rhs", self.relation, self.relation_score).flatten(1)
+        by_relation = F.embedding(graph.relation, table).permute(2, 0, 1)[:, None]  # [2 heads, 1, size, span]
+        scores = F.leaky_relu(blocks.own(query) + blocks.seen(key).transpose(2, 3) + by_relation, SLOPE)
+        weights = scores.masked_fill(~graph.mask, -torch.inf).softmax(-1).unflatten(0, (heads, 2))
+        return weights[:, 0] - self.coefficient()[:, None, None, None] * weights[:, 1]
 
     def forward(self, x: Tensor, graph: Graph) -> Tensor:
-        """Node features [B, L, d_in] to [B, L, d_out]."""
-        projected = x @ self.weight  # equation 9
+        """Node features [N, d_in] to [N, heads * d_out]."""
+        projected = (x @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:]).transpose(0, 1)  # equation 9
         weights = F.dropout(self.attention(projected, graph), self.dropout, self.training)
         # Values of both halves side by side (equations 11 and 16) are the projected features again.
-        aggregated = weights @ projected  # equation 17
-        if self.norm is None:
-            return aggregated
-        return F.gelu((1 - self.lambda_init) * self.norm(aggregated))
+        y = graph.blocks.gather(weights, projected)  # equation 17
+        if self.norm_weight is not None:
+            scale = 1 - self.lambda_init
+            y = F.layer_norm(y, y.shape[-1:])
+            y = F.gelu(torch.addcmul(scale * self.norm_bias[:, None], y, scale * self.norm_weight[:, None]))
+        return y.transpose(0, 1).flatten(1)
 
 
 class DiffRGCN(nn.Module):
@@ -109,17 +121,17 @@ class DiffRGCN(nn.Module):
         super().__init__()
         self.normalised = normalised
         inner = dropout if dropout_everywhere else 0.0
-        self.heads = nn.ModuleList(DiffGraphAttention(size, size, inner, normalised) for _ in range(heads))
-        self.output = DiffGraphAttention(heads * size, size, inner, normalised)
+        self.heads = DiffGraphAttention(size, size, heads, inner, normalised)
+        self.output = DiffGraphAttention(heads * size, size, 1, inner, normalised)
         self.input_dropout = nn.Dropout(inner)
         self.linear = nn.Linear(size, size)
         self.norm = nn.LayerNorm(size)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, graph: Graph) -> Tensor:
-        """Node features [B, L, size] to the same shape."""
+        """Node features [N, size] to the same shape."""
         y = self.input_dropout(x)
-        y = self.dropout(torch.cat([head(y, graph) for head in self.heads], dim=-1))  # equation 18
+        y = self.dropout(self.heads(y, graph))  # equation 18
         y = self.output(y, graph)
         if self.normalised:
             y = F.gelu(y)

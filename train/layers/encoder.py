@@ -3,18 +3,120 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from train.layers.blocks import Blocks
+
+QUERIES = 512  # at a time, where a kernel would otherwise build a matrix of a whole dialogue by itself
+SHORT = 128  # dialogues up to this length share one padded block
+_PLACES = 4096  # at a time, where float64 is needed
 
 
 def sinusoidal_positions(length: int, size: int, like: Tensor) -> Tensor:
     """Position codes of equation 2, [length, size], with the dtype and device of `like`. `size` is even."""
-    place = torch.arange(length, dtype=torch.float64, device=like.device)
     rate = torch.exp(torch.arange(0, size, 2, dtype=torch.float64, device=like.device) * (-math.log(10000) / size))
-    angle = place[:, None] * rate
-    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1).to(like.dtype)
+    codes = torch.empty(length, size, dtype=like.dtype, device=like.device)
+    for start in range(0, length, _PLACES):
+        end = min(start + _PLACES, length)
+        angle = torch.arange(start, end, device=like.device)[:, None] * rate  # float32 would blur the sines of far places
+        codes[start:end, 0::2], codes[start:end, 1::2] = angle.sin(), angle.cos()
+    return codes
+
+
+class WholeDialogues:
+    """Every utterance attends to every utterance of its dialogue.
+
+    Dialogues of like length are padded to a common one for this step alone: those of at most SHORT utterances together,
+    longer ones together with those at most twice as long.
+
+    Args:
+        offsets: [B + 1] int64 on the CPU, where each dialogue begins and the last one ends.
+        device: of the queries, keys and values.
+    """
+
+    def __init__(self, offsets: Tensor, device: torch.device) -> None:
+        lengths = offsets.diff()
+        group = (lengths.clamp_min(SHORT) - 1).double().log2().floor().long()
+        self._shapes: list[tuple[int, int]] = []
+        place = torch.empty(int(offsets[-1]), dtype=torch.int64)
+        total = 0
+        for number in group.unique().tolist():
+            members = (group == number).nonzero()[:, 0]
+            longest = int(lengths[members].max())
+            within = torch.arange(longest) < lengths[members][:, None]
+            rows = (offsets[members][:, None] + torch.arange(longest))[within]
+            place[rows] = total + within.flatten().nonzero()[:, 0]
+            self._shapes.append((len(members), longest))
+            total += len(members) * longest
+        self._place, self._total = place.to(device, non_blocking=True), total
+        self._real = self._pad(torch.ones(len(place), dtype=torch.bool, device=device))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, present: Tensor, heads: int, dropout: float) -> Tensor:
+        """Softmax attention (equation 4) of queries, keys and values [N, size] to [N, size].
+
+        Args:
+            q, k, v: of all heads.
+            present: [N] bool, which utterances may be attended to. Where a dialogue has none, all may: a softmax over
+                nothing would be NaN.
+            heads: number of heads.
+            dropout: probability on the attention weights.
+        """
+        q, k, v, keys = self._pad(q), self._pad(k), self._pad(v), self._pad(present)
+        heard, begin = [], 0
+        for count, longest in self._shapes:
+            part = slice(begin, begin := begin + count * longest)
+            a, b, c = (
+                x[part].unflatten(0, (count, longest)).unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v)
+            )
+            mask, real = keys[part].view(count, longest), self._real[part].view(count, longest)
+            mask = (mask | (real & ~mask.any(1, keepdim=True)))[:, None, None, :]
+            heard.append(_attention(a, b, c, mask, dropout).transpose(1, 2).flatten(2).flatten(0, 1))
+        return torch.cat(heard).index_select(0, self._place)
+
+    def _pad(self, x: Tensor) -> Tensor:
+        return x.new_zeros(self._total, *x.shape[1:]).index_copy(0, self._place, x)
+
+
+class LocalDialogues:
+    """Every utterance attends to those of its dialogue that are at most `window` places away.
+
+    Args:
+        dialogue: [N] int64, number of each utterance's dialogue.
+        window: reach in utterances.
+        longest: utterances of the longest dialogue.
+    """
+
+    def __init__(self, dialogue: Tensor, window: int, longest: int) -> None:
+        self._blocks = Blocks(len(dialogue), min(window, longest - 1), dialogue.device)
+        self._near = self._blocks.local(dialogue)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, present: Tensor, heads: int, dropout: float) -> Tensor:
+        """As `WholeDialogues.attend`; who has nobody present around hears itself alone."""
+        blocks = self._blocks
+        mask = self._near & blocks.seen(present[None, :, None], False)[0].transpose(1, 2)
+        mask = mask | (~mask.any(-1, keepdim=True) & (blocks.distance == 0))
+        q = blocks.own(q[None])[0]
+        k, v = blocks.seen(k[None])[0], blocks.seen(v[None])[0]
+        q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+        heard = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None], dropout_p=dropout)
+        return blocks.flat(heard.transpose(1, 2).flatten(2)[None])[0]
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Tensor:
+    """Attention of [B, heads, L, width], with a mask of [B, 1, 1, L], that never holds an L x L matrix."""
+
+    def attend(q: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+
+    # On a CPU the fused kernel has no dropout, and what stands in for it keeps every weight for the backward pass.
+    if dropout == 0 or q.device.type != "cpu" or q.shape[2] <= QUERIES:
+        return attend(q)
+    return torch.cat([checkpoint(attend, part, use_reentrant=False) for part in q.split(QUERIES, 2)], 2)
 
 
 class TransformerEncoder(nn.Module):
@@ -36,27 +138,21 @@ class TransformerEncoder(nn.Module):
         self.inner, self.outer = nn.Linear(size, size), nn.Linear(size, size)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, speaker: Tensor, keys: Tensor) -> Tensor:
-        """Encodes a padded batch.
+    def forward(self, x: Tensor, added: Tensor, attend: Callable[..., Tensor], present: Tensor) -> Tensor:
+        """Encodes packed dialogues.
 
         Args:
-            x: [B, L, size] features.
-            speaker: [B, L, size] speaker embeddings, added to the features together with the positions.
-            keys: [B, L] bool, which utterances may be attended to.
+            x: [N, size] features.
+            added: [N, size] what equation 3 adds to them: codes of the positions, and speaker embeddings.
+            attend: `WholeDialogues.attend` or `LocalDialogues.attend`.
+            present: [N] bool, which utterances may be attended to.
 
         Returns:
-            [B, L, size]; rows of a dialogue in which nothing may be attended to are finite and without meaning.
+            [N, size]; rows of utterances that are not present are finite and without meaning.
         """
-        x = self.dropout(x + sinusoidal_positions(x.shape[1], x.shape[2], x) + speaker)
-        x = x + self.dropout(self._attend(x, keys))
+        x = self.dropout(x + added)
+        dropout = self.rate if self.training else 0.0
+        heard = attend(self.query(x), self.key(x), self.value(x), present, self.heads, dropout)
+        x = x + self.dropout(self.output(heard))
         y = self.dropout(F.gelu(self.inner(self.norm(x)), approximate="tanh"))
         return x + self.dropout(self.outer(y))
-
-    def _attend(self, x: Tensor, keys: Tensor) -> Tensor:
-        keys = keys | ~keys.any(1, keepdim=True)  # a softmax over nothing would be NaN
-        q, k, v = (
-            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
-        )
-        dropout = self.rate if self.training else 0.0
-        heard = F.scaled_dot_product_attention(q, k, v, attn_mask=keys[:, None, None, :], dropout_p=dropout)
-        return self.output(heard.transpose(1, 2).flatten(2))

@@ -1,7 +1,7 @@
-"""Speaker graphs of a batch of dialogues, by index arithmetic.
+"""Speaker graphs of packed dialogues, by index arithmetic.
 
 An edge's relation follows from the order of its two utterances alone, because a graph holds either only edges within
-a speaker or only edges between speakers. So a graph is a mask per dialogue and one table of relations for all.
+a speaker or only edges between speakers. So a graph is a mask and one small table of relations. The window bounds both.
 """
 
 from __future__ import annotations
@@ -11,53 +11,59 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from train.layers.blocks import Blocks
+
 RELATIONS = 6  # rows of a relation table: no edge, self, intra past, intra future, inter future, inter past
 SELF, INTRA_PAST, INTRA_FUTURE, INTER_FUTURE, INTER_PAST = 1, 2, 3, 4, 5
 
 
 class Graph(NamedTuple):
-    """Edges from every utterance i (row) to the utterances j (column) that it listens to.
+    """Edges from every utterance i to the utterances j that it listens to, block by block.
 
     Attributes:
-        mask: [B, L, L] bool, True where there is an edge. The diagonal is True everywhere, padding included, so that
-            a softmax over a row is always defined.
-        relation: [L, L] int64, relation id that an edge (i, j) has where there is one.
+        mask: [count, size, span] bool, True where there is an edge. Every row has its self-loop, also those that only
+            fill the last block, so that a softmax over a row is always defined.
+        relation: [size, span] int64, relation id that an edge has where there is one.
+        blocks: which utterances a row and a column stand for.
     """
 
     mask: Tensor
     relation: Tensor
-
-    def adjacency(self) -> Tensor:
-        """Relation ids with 0 for "no edge", [B, L, L] int64: Adj of equations 7 and 8."""
-        return self.relation * self.mask
+    blocks: Blocks
 
     def without(self, absent: Tensor) -> "Graph":
-        """The same graph in which utterances flagged in `absent` [B, L] are no neighbours of any other."""
-        diagonal = torch.eye(self.mask.shape[-1], dtype=torch.bool, device=self.mask.device)
-        return Graph(self.mask & (~absent[:, None, :] | diagonal), self.relation)
+        """The same graph in which utterances flagged in `absent` [N] are no neighbours of any other."""
+        heard = self.blocks.seen(~absent[None, :, None], False)[0].transpose(1, 2)
+        return self._replace(mask=self.mask & (heard | (self.blocks.distance == 0)))
+
+    def edges(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Every edge, as three [E] int64: i, j and the relation id (Adj of equations 7 and 8 where it is not 0)."""
+        block, row, column = self.mask.nonzero(as_tuple=True)
+        i = block * self.blocks.size + row
+        real = i < self.blocks.rows
+        return i[real], (i - self.blocks.distance[row, column])[real], self.relation[row, column][real]
 
 
-def speaker_graphs(speakers: Tensor, mask: Tensor, window: int) -> tuple[Graph, Graph]:
-    """Inter-speaker and intra-speaker graph (AMB-DSGDN, equations 8 and 7) of a padded batch.
+def speaker_graphs(speakers: Tensor, dialogue: Tensor, window: int, longest: int) -> tuple[Graph, Graph]:
+    """Inter-speaker and intra-speaker graph (AMB-DSGDN, equations 8 and 7) of packed dialogues.
 
     Args:
-        speakers: [B, L] int, who speaks each utterance.
-        mask: [B, L] bool, False at padding.
+        speakers: [N] int, who speaks each utterance, from 0.
+        dialogue: [N] int, number of each utterance's dialogue.
         window: an utterance hears those at most this many places away.
+        longest: utterances of the longest dialogue (a bound will do), beyond which no window reaches.
 
     Returns:
         (inter, intra): edges to other speakers' utterances and to the speaker's own; both hold the self-loops.
     """
-    length = speakers.shape[1]
-    place = torch.arange(length, device=speakers.device)
-    distance = place[:, None] - place[None, :]  # i - j: positive where j is past
-    diagonal = distance == 0
-    near = (distance.abs() <= window) & mask[:, None, :]
-    same = speakers[:, :, None] == speakers[:, None, :]
+    blocks = Blocks(len(speakers), min(window, longest - 1), speakers.device)
+    near, diagonal = blocks.local(dialogue), blocks.distance == 0
+    who = speakers[None, :, None]
+    same = blocks.own(who, -1)[0] == blocks.seen(who, -1)[0].transpose(1, 2)
 
     def relation(past: int, future: int) -> Tensor:
-        return torch.where(diagonal, SELF, torch.where(distance > 0, past, future))
+        return torch.where(diagonal, SELF, torch.where(blocks.distance > 0, past, future))
 
-    inter = Graph((near & ~same) | diagonal, relation(INTER_PAST, INTER_FUTURE))
-    intra = Graph((near & same) | diagonal, relation(INTRA_PAST, INTRA_FUTURE))
+    inter = Graph((near & ~same) | diagonal, relation(INTER_PAST, INTER_FUTURE), blocks)
+    intra = Graph((near & same) | diagonal, relation(INTRA_PAST, INTRA_FUTURE), blocks)
     return inter, intra

@@ -1,7 +1,7 @@
 """The models by name. A model's module is imported when it is asked for.
 
 A model is a `torch.nn.Module` that is built by `Model(config, dims, speakers, class_counts, class_weights)`, maps a
-`train.data.Batch` (and the epoch, for what changes during training) to an object with `logits` [B, L, C], and whose
+`train.batch.Batch` (and the epoch, for what changes during training) to an object with `logits` [N, C], and whose
 `loss(output, batch)` gives the scalar to minimise.
 """
 

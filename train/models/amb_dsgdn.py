@@ -10,17 +10,18 @@ logits, loss and balance metric leave it out; with every feature present all of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from train.batch import Batch
 from train.config import ModelConfig
-from train.data import Batch
 from train.layers.diff_graph_attention import DiffRGCN
-from train.layers.encoder import TransformerEncoder
+from train.layers.encoder import LocalDialogues, TransformerEncoder, WholeDialogues, sinusoidal_positions
 from train.layers.graph import Graph, speaker_graphs
 from train.layers.modality_dropout import (
     Dropped,
@@ -36,12 +37,12 @@ TINY = 1e-12  # the prior of a class that training never saw; a sum of weights b
 
 @dataclass(slots=True)
 class Output:
-    """What the model says about a batch of B dialogues, padded to L utterances.
+    """What the model says about a batch of N utterances.
 
     Attributes:
-        logits: [B, L, C], fused (equation 29). Where an utterance has no modality: the log prior of the training split.
-        unimodal: modality to [B, L, C], logits of its head alone.
-        learnable: [B, L] bool, utterances that the loss may look at: they have a modality, and modality dropout left
+        logits: [N, C], fused (equation 29). Where an utterance has no modality: the log prior of the training split.
+        unimodal: modality to [N, C], logits of its head alone.
+        learnable: [N] bool, utterances that the loss may look at: they have a modality, and modality dropout left
             them one.
         ratios: [M] probabilities q_m that modality dropout used in this step, or None where it was not applied.
     """
@@ -50,6 +51,21 @@ class Output:
     unimodal: dict[str, Tensor]
     learnable: Tensor
     ratios: Tensor | None = None
+
+
+class Context(NamedTuple):
+    """What all modalities of a batch share.
+
+    Attributes:
+        inter, intra: the speaker graphs.
+        added: [N, hidden], codes of positions and speakers (equation 3); None where no modality has an encoder.
+        attend: the encoders' attention (equation 4); None where there is no encoder.
+    """
+
+    inter: Graph
+    intra: Graph
+    added: Tensor | None
+    attend: Callable[..., Tensor] | None
 
 
 class ModalityStream(nn.Module):
@@ -74,19 +90,17 @@ class ModalityStream(nn.Module):
         )  # fmt: skip
         self.gate = nn.Linear(size, size) if sequential and switches.gates else None
 
-    def forward(
-        self, features: Tensor, present: Tensor, speaker: Tensor | None, inter: Graph, intra: Graph
-    ) -> Tensor:
-        """Features [B, L, D], present [B, L], speaker embeddings [B, L, hidden] to [B, L, hidden].
+    def forward(self, features: Tensor, present: Tensor, context: Context) -> Tensor:
+        """Features [N, D], present [N], to [N, hidden].
 
         Rows where the feature is not present are finite and without meaning.
         """
         x = self.projection(features)  # equation 1
         if self.encoder is not None:
-            x = self.encoder(x, speaker, present)
+            x = self.encoder(x, context.added, context.attend, present)
         # First what others said, then what the speaker said (section 4.4).
-        x = self.inter(x, inter.without(~present))
-        x = self.intra(x, intra.without(~present))
+        x = self.inter(x, context.inter.without(~present))
+        x = self.intra(x, context.intra.without(~present))
         if self.gate is not None:
             x = torch.sigmoid(self.gate(x)) * x
         return x
@@ -133,24 +147,22 @@ class AMBDSGDN(nn.Module):
         """Logits of a batch; in training, from epoch `warm_up` (counted from 0) on, with modality dropout."""
         features = self.represent(batch)
         dropped = self._drop(features, batch) if self.training and epoch >= self.config.warm_up else None
-        learnable = torch.zeros_like(batch.mask)
+        learnable = torch.zeros_like(batch.dialogue, dtype=torch.bool)
         for index, modality in enumerate(self.modalities):
             present = batch.present[modality]
             if dropped is None:
                 learnable = learnable | present
             else:
-                features[modality] = features[modality] * dropped.factor[index, :, None, None]
-                learnable = learnable | (present & dropped.kept[index, :, None])
+                factor = dropped.factor[index].to(features[modality].dtype)
+                features[modality] = features[modality] * factor[batch.dialogue, None]
+                learnable = learnable | (present & dropped.kept[index][batch.dialogue])
         unimodal = {modality: self._head(modality, x) for modality, x in features.items()}
         return Output(self._fuse(unimodal, batch), unimodal, learnable, None if dropped is None else dropped.ratios)
 
     def represent(self, batch: Batch) -> dict[str, Tensor]:
-        """Node representations of every modality, [B, L, hidden], before modality dropout and heads."""
-        inter, intra = speaker_graphs(batch.speakers, batch.mask, self.config.window)
-        speaker = None if self.speaker is None else self.speaker(batch.speakers)
-        return {
-            m: stream(batch.features[m], batch.present[m], speaker, inter, intra) for m, stream in self.streams.items()
-        }
+        """Node representations of every modality, [N, hidden], before modality dropout and heads."""
+        context = self._context(batch)
+        return {m: stream(batch.features[m], batch.present[m], context) for m, stream in self.streams.items()}
 
     def loss(self, output: Output, batch: Batch) -> Tensor:
         """Fused loss plus a tenth of each modality's squared loss (equation 33), a scalar.
@@ -167,10 +179,25 @@ class AMBDSGDN(nn.Module):
             total = total + weight * loss
         return total
 
+    def _context(self, batch: Batch) -> Context:
+        lengths = batch.offsets.diff()
+        longest = int(lengths.max())
+        graphs = speaker_graphs(batch.speakers, batch.dialogue, self.config.window, longest)
+        if self.speaker is None:
+            return Context(*graphs, None, None)
+        place = torch.arange(len(batch.dialogue)) - batch.offsets[:-1].repeat_interleave(lengths)
+        codes = sinusoidal_positions(longest, self.config.hidden, self.speaker.weight)
+        added = codes[place.to(codes.device, non_blocking=True)] + self.speaker(batch.speakers)
+        if self.config.encoder_window is None:
+            attend = WholeDialogues(batch.offsets, added.device).attend
+        else:
+            attend = LocalDialogues(batch.dialogue, self.config.encoder_window, longest).attend
+        return Context(*graphs, added, attend)
+
     def _mean_loss(self, logits: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
         labels = labels.clamp_min(0)
         weight = self.class_weights[labels] * counted
-        negative_log = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+        negative_log = F.cross_entropy(logits, labels, reduction="none")
         return (weight * negative_log).sum() / weight.sum().clamp_min(TINY)
 
     def _head(self, modality: str, x: Tensor) -> Tensor:
@@ -198,4 +225,4 @@ class AMBDSGDN(nn.Module):
                 torch.stack(performance), self.config.q_base, self.config.lam,
                 clipped=self.switches.clipped_ratios, guarded=self.switches.guarded_ratios,
             )  # fmt: skip
-            return drop_modalities(ratios, len(batch.mask))
+            return drop_modalities(ratios, len(batch))

@@ -166,7 +166,7 @@ def test_dry_run_builds_the_published_model_and_trains_nothing(tmp_path):
 @pytest.mark.parametrize("kept", [("text",), ("audio",), ("text", "visual")], ids="+".join)
 def test_a_store_that_lacks_modalities(kept, tmp_path):
     store = write_store(tmp_path / "s.h5", dims={m: DIMS[m] for m in kept})
-    result = train_on(store, tmp_path / "run", "--set", "train.epochs=6")
+    result = train_on(store, tmp_path / "run")
     assert result.exit_code == 0, (result.output, result.exception)
     lacking = next(m for m in DIMS if m not in kept)
     assert f"{lacking}: the store holds no such feature; not used" in result.stdout
@@ -180,6 +180,14 @@ def test_modalities_left_out_by_choice(store, tmp_path):
     result = train_on(store, tmp_path / "run", "--set", "data.modalities=text", "--set", "train.epochs=1")
     assert result.exit_code == 0 and "audio: left out by data.modalities; not used" in result.stdout
     assert call(eval_command, tmp_path / "run").exit_code == 0
+
+
+def test_bfloat16_learns_too_and_is_recorded(store, tmp_path):
+    result = train_on(store, tmp_path / "run", settings=(*SMALL, "train.precision=bfloat16"))
+    assert result.exit_code == 0 and "matrix products in bfloat16" in result.stdout, (result.output, result.exception)
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["train"]["precision"] == "bfloat16"
+    got = json.loads(call(eval_command, tmp_path / "run", "--json").stdout)
+    assert got["weighted_f1"] > got["majority_weighted_f1"] + 0.15
 
 
 def test_a_single_class(tmp_path):

@@ -147,6 +147,8 @@ def test_predictions_do_not_depend_on_the_batch_size(store):
     one, many = predict(model, data, dialogues, 1), predict(model, data, dialogues[::-1].copy(), 100)
     assert (one.rows == np.arange(len(store))).all() and (many.rows == one.rows).all()
     assert np.allclose(one.probabilities, many.probabilities, atol=1e-6)
+    rough = predict(model, data, dialogues, 100, "bfloat16")
+    assert 0 < np.abs(rough.probabilities - many.probabilities).max() < 0.02
 
 
 def test_a_dialogue_in_two_splits_is_refused(tmp_path):

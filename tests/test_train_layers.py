@@ -14,6 +14,7 @@ from test_train_support import dense, packing
 from train.layers.diff_graph_attention import DiffGraphAttention, DiffRGCN, lambda_init
 from train.layers import encoder as encoders
 from train.layers.blocks import Blocks
+from train.layers.dropout import Dropout, dropout
 from train.layers.encoder import LocalDialogues, TransformerEncoder, WholeDialogues, sinusoidal_positions
 from train.layers.graph import speaker_graphs
 from train.layers.modality_dropout import drop_modalities, dropout_ratios, weighted_f1
@@ -135,7 +136,7 @@ def test_attention_weights_of_a_row_sum_to_one_minus_lambda():
     torch.manual_seed(0)
     layer = DiffGraphAttention(4, 4, 3, dropout=0.0).double()
     graph = speaker_graphs(torch.tensor([0, 1, 0, 2]), packing([3, 1])[0], 2, 3)[0]
-    weights = layer.attention(torch.randn(3, 4, 4, dtype=torch.float64), graph)
+    weights = layer.attention(torch.randn(4, 12, dtype=torch.float64), graph)
     assert torch.allclose(weights.sum(-1), 1 - layer.coefficient()[:, None, None].expand(weights.shape[:-1]))
     assert layer.coefficient().unique().numel() == 3 and (weights[:, ~graph.mask] == 0).all()
 
@@ -293,3 +294,28 @@ def test_dropping_is_per_dialogue_and_rescaled():
     assert sorted(dropped.factor.unique().tolist()) == pytest.approx([0, 1 / 0.7])
     assert ((dropped.factor > 0) == dropped.kept).all()
     assert drop_modalities(torch.ones(2), 5).factor.isfinite().all()
+
+
+@pytest.mark.parametrize("p", [0.0, 0.2, 0.5, 0.9, 0.999])
+def test_dropout_keeps_the_mean_and_drops_its_share(p):
+    torch.manual_seed(0)
+    x = torch.full((1000, 1001), 3.0)  # not a multiple of the four draws of one number
+    y = dropout(x, p, True)
+    kept = y != 0
+    # Five standard deviations of a Bernoulli mean over a million draws.
+    assert abs(kept.double().mean() - (1 - p)) < 5 * math.sqrt(p * (1 - p) / x.numel()) + 2**-16
+    assert torch.allclose(y[kept], torch.tensor(3.0 / (1 - p)), rtol=2**-16 / (1 - p))
+    neighbours = (kept[:, 1:] & kept[:, :-1]).double().mean()
+    assert abs(neighbours - (1 - p) ** 2) < 0.005
+    assert dropout(x, p, False) is x
+
+
+def test_dropout_passes_gradients_where_it_passes_values_and_follows_the_seed():
+    x = torch.randn(7, 33, dtype=torch.float64, requires_grad=True)
+    torch.manual_seed(3)
+    first = Dropout(0.3)(x)
+    first.sum().backward()
+    assert first.dtype == torch.float64 and torch.allclose(x.grad * x, first)
+    torch.manual_seed(3)
+    assert torch.equal(Dropout(0.3)(x), first) and not torch.equal(Dropout(0.3)(x), first)
+    assert torch.equal(Dropout(0.3).eval()(x), x)

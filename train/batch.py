@@ -67,14 +67,13 @@ class Conversations:
 
         Args:
             device: of every tensor of a batch but its offsets.
-            spare: share of a CUDA device's free memory that the features may take. If they need more they stay in
-                page-locked memory of the host, and each batch is copied by itself.
+            spare: share of a CUDA device's free memory that the features may take. If they need more they stay in the
+                host's memory, and each batch is copied by itself, through page-locked memory.
         """
         self._device = device
         if device.type == "cuda":
             size = sum(x.nbytes for x in self._features.values())
             if size > spare * torch.cuda.mem_get_info(device)[0]:
-                self._change(lambda x: x.pin_memory())
                 return self
         self._change(lambda x: x.to(device))
         return self
@@ -101,7 +100,10 @@ class Conversations:
         number = torch.arange(len(dialogues)).repeat_interleave(lengths)
 
         def cut(x: Tensor) -> Tensor:
-            return x.index_select(0, rows).to(self._device, non_blocking=True)
+            x = x.index_select(0, rows)
+            if x.device.type != self._device.type:
+                x = x.pin_memory()  # or the copy would wait for the device
+            return x.to(self._device, non_blocking=True)
 
         return Batch(
             {m: cut(x) for m, x in self._features.items()}, {m: cut(x) for m, x in self._present.items()},

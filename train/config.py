@@ -97,6 +97,8 @@ class TrainConfig:
             line ("linear") or half a cosine ("cosine").
         lr_warm_up: epochs (fractions too) in which the learning rate rises from 0 to lr, step by step.
         max_grad_norm: a longer gradient (Euclidean norm over all parameters) is shortened to it; None never does.
+        precision: arithmetic of matrix products in training and evaluation: "float32", or "bfloat16", which is faster where
+            the hardware has it and gives other numbers.
         class_weights: "balanced" weights the loss by the inverse frequency of the class in the training split.
         patience: training stops after so many epochs without a better one; None trains for all epochs.
         protocol: "validation" selects the epoch by weighted F1 on held-out dialogues; "best-on-test" trains on
@@ -111,6 +113,7 @@ class TrainConfig:
     lr_warm_up: float = _setting(0.0, least=0)
     weight_decay: float = _setting(5e-5, least=0)
     max_grad_norm: float | None = _setting(None, above=0)
+    precision: str = _setting("float32", choices=("float32", "bfloat16"))
     class_weights: str = _setting("none", choices=("none", "balanced"))
     patience: int | None = _setting(None, least=1)
     protocol: str = _setting("validation", choices=("validation", "best-on-test"))

@@ -20,7 +20,7 @@ from train.data import (
 from train.metrics import evaluate
 from train.models import model_class
 from train.run_folder import Run, load_weights, read_run
-from train.runtime import choose_device, device_name
+from train.runtime import choose_device, device_name, precision
 
 
 @dataclass(slots=True)
@@ -60,8 +60,10 @@ def build_model(config: Config, dims: dict[str, int], speakers: int, class_count
     return model_class(config.model.name)(config.model, dims, speakers, counts, weights)
 
 
-def predict(model: nn.Module, data: Conversations, dialogues: np.ndarray, batch_size: int) -> Prediction:
-    """Runs a model over dialogues (indices) without training it."""
+def predict(
+    model: nn.Module, data: Conversations, dialogues: np.ndarray, batch_size: int, arithmetic: str = "float32"
+) -> Prediction:  # fmt: skip
+    """Runs a model over dialogues (indices) without training it; `arithmetic` is `train.precision`."""
     model.eval()
     chosen = torch.from_numpy(np.asarray(dialogues, np.int64))
     # Dialogues of like length together: results do not depend on it, the encoders' padding does.
@@ -70,10 +72,11 @@ def predict(model: nn.Module, data: Conversations, dialogues: np.ndarray, batch_
     with torch.inference_mode():
         for part in chosen.split(batch_size):
             batch = data.batch(part)
-            output = model(batch)
+            with precision(arithmetic, batch.labels.device):
+                output = model(batch)
+                losses.append(model.loss(output, batch))
             rows.append(data.rows(part))
             logits.append(output.logits)
-            losses.append(model.loss(output, batch))
             weights.append((batch.labels >= 0).sum())
         probabilities = torch.cat(logits).double().softmax(-1).cpu().numpy()
         losses, weights = torch.stack(losses).double().cpu(), torch.stack(weights).double().cpu()
@@ -141,8 +144,9 @@ def evaluate_run(
         model = build_model(run.config, run.dims, speakers.slots, counts)
         normalisers = load_weights(run, model)
         data = conversations(store, {m: read_feature(store, f) for m, f in features.items()}, normalisers, speakers)
-        say(f"device: {device_name(target)}")
-        prediction = predict(model.to(target), data.to(target), dialogues, run.config.train.batch_size)
+        settings = run.config.train
+        say(f"device: {device_name(target)}, matrix products in {settings.precision}")
+        prediction = predict(model.to(target), data.to(target), dialogues, settings.batch_size, settings.precision)
         measures = score(prediction, store.column("label"), store.labels, counts)
         if measures is None:
             raise UserError(f"{path}: the {split} split has no labelled utterance; choose another with --split")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -27,6 +28,15 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
     return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def precision(name: str, device: torch.device) -> AbstractContextManager:
+    """The arithmetic of `train.precision`, as a context.
+
+    "float32" is exact. "bfloat16" does matrix products in it (torch.autocast) and keeps weights, softmax, norms and loss
+    in float32.
+    """
+    return nullcontext() if name == "float32" else torch.autocast(device.type, torch.bfloat16)
 
 
 def seed_everything(seed: int) -> None:

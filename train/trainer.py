@@ -31,7 +31,7 @@ from train.progress import EpochProgress, epoch_progress
 from train.run_folder import (
     append_metrics, keep_metrics, prepare_folder, read_result, write_config, write_predictions, write_result, write_weights,
 )  # fmt: skip
-from train.runtime import choose_device, device_name, seed_everything
+from train.runtime import choose_device, device_name, precision, seed_everything
 from train.schedule import lr_factor
 
 
@@ -160,7 +160,7 @@ def train(
     }  # fmt: skip
     test = None
     if len(plan.division.test):
-        prediction = predict(model, data, plan.division.test, config.train.batch_size)
+        prediction = predict(model, data, plan.division.test, config.train.batch_size, config.train.precision)
         test = score(prediction, store.column("label"), store.labels, plan.counts)
         _write_predictions(out, store, prediction)
     else:
@@ -191,7 +191,7 @@ def _begin(
     """The state that training begins with, and the lines of metrics.jsonl up to there."""
     settings = plan.config.train
     optimiser = torch.optim.Adam(
-        [p for p in model.parameters() if p.requires_grad], lr=settings.lr, weight_decay=settings.weight_decay
+        [p for p in model.parameters() if p.requires_grad], lr=settings.lr, weight_decay=settings.weight_decay, fused=True
     )
     state = State(model, optimiser, torch.Generator().manual_seed(settings.seed))
     if not (resume and load_checkpoint(out, state, fingerprint)):
@@ -209,7 +209,7 @@ def _fit(
     while state.epoch < settings.epochs and not _out_of_patience(state, settings.patience):
         began = time.perf_counter()
         trained = _train_epoch(plan, state, data, progress)
-        prediction = predict(state.model, data, selection, settings.batch_size)
+        prediction = predict(state.model, data, selection, settings.batch_size, settings.precision)
         if not np.isfinite(prediction.probabilities).all():
             raise UserError(
                 f"{plan.store.path}: the model's output on the {split} split is not finite after epoch {state.epoch + 1}; "
@@ -256,8 +256,9 @@ def _train_epoch(plan: Plan, state: State, data: Conversations, progress: EpochP
         for group in state.optimiser.param_groups:
             group["lr"] = settings.lr * factor
         batch = data.batch(part)
-        output = model(batch, state.epoch)
-        loss = model.loss(output, batch)
+        with precision(settings.precision, batch.labels.device):
+            output = model(batch, state.epoch)
+            loss = model.loss(output, batch)
         state.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if settings.max_grad_norm is not None:
@@ -329,7 +330,7 @@ def _announce(
         say(f"{name}: {sizes['dialogues']} dialogues, {sizes['utterances']} utterances")
     say(f"validation: {_validation_source(plan)}")
     say(f"model: {described['model']}, variant {described['variant']}, {described['parameters']:,} parameters")
-    say(f"device: {device_name(device)}; seed {plan.config.train.seed}; protocol {described['protocol']}")
+    say(f"device: {device_name(device)}, matrix products in {plan.config.train.precision}; seed {plan.config.train.seed}; protocol {described['protocol']}")
 
 
 def _write_predictions(out: Path, store: FeatureStore, prediction: Prediction) -> None:

@@ -17,8 +17,8 @@ class Blocks:
     Attributes:
         rows: N.
         reach: how many rows back and ahead a row may look.
-        size: rows of a block: about as many as it sees beside its own, so that at least half of what is computed may be
-            wanted, and enough for a matrix product to be quick.
+        size: rows of a block: about as many as its reach, so that a third of what it sees is its own, and enough for a
+            matrix product to be quick.
         count: number of blocks; the last one may be longer than what is left.
         span: size + 2 reach.
         distance: [size, span] int64, place of a block's row minus that of a row that it sees.
@@ -26,7 +26,7 @@ class Blocks:
 
     def __init__(self, rows: int, reach: int, device: torch.device) -> None:
         self.rows, self.reach = rows, reach
-        self.size = min(max(1 << (2 * reach - 1).bit_length() if reach else 1, SMALLEST), LARGEST)
+        self.size = min(max(1 << (reach - 1).bit_length() if reach else 1, SMALLEST), LARGEST)
         self.count = -(-rows // self.size)
         self.span = self.size + 2 * reach
         place = torch.arange(self.span, device=device)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from train.layers.dropout import Dropout, dropout
 from train.layers.graph import RELATIONS, Graph
 
 RELATION_SIZE = 10
@@ -73,15 +74,16 @@ class DiffGraphAttention(nn.Module):
         return first - second + self.lambda_init
 
     def attention(self, projected: Tensor, graph: Graph) -> Tensor:
-        """Differential weights (equations 10 to 15) of projected features [heads, N, d_out].
+        """Differential weights (equations 10 to 15) of projected features [N, heads * d_out].
 
         Returns:
             [heads, count, size, span], block by block as the graph's mask; 0 where there is no edge.
         """
-        heads, blocks = len(projected), graph.blocks
-        halves = projected.unflatten(-1, (2, -1))  # [heads, N, 2, k]
-        query = torch.einsum("hnsk,hsk->hsn", halves, self.left).flatten(0, 1)[..., None]
-        key = torch.einsum("hnsk,hsk->hsn", halves, self.right).flatten(0, 1)[..., None]
+        heads, blocks = self.weight.shape[1], graph.blocks
+        # A column for the query and one for the key of every branch, 0 outside its own channels: one narrow product.
+        own = torch.eye(2 * heads, dtype=projected.dtype, device=projected.device)[:, None]
+        columns = [(score.flatten(0, 1)[..., None] * own).flatten(0, 1) for score in (self.left, self.right)]
+        query, key = (projected @ torch.cat(columns, 1)).T[..., None].chunk(2)  # [2 heads, N, 1] each
         # A relation's score is one of six numbers per branch; nothing of ten channels per edge is needed.
         table = torch.einsum("hrc,hsc->rhs", self.relation, self.relation_score).flatten(1)
         by_relation = F.embedding(graph.relation, table).permute(2, 0, 1)[:, None]  # [2 heads, 1, size, span]
@@ -91,10 +93,10 @@ class DiffGraphAttention(nn.Module):
 
     def forward(self, x: Tensor, graph: Graph) -> Tensor:
         """Node features [N, d_in] to [N, heads * d_out]."""
-        projected = (x @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:]).transpose(0, 1)  # equation 9
-        weights = F.dropout(self.attention(projected, graph), self.dropout, self.training)
+        projected = x @ self.weight.flatten(1)  # equation 9
+        weights = dropout(self.attention(projected, graph), self.dropout, self.training)
         # Values of both halves side by side (equations 11 and 16) are the projected features again.
-        y = graph.blocks.gather(weights, projected)  # equation 17
+        y = graph.blocks.gather(weights, projected.unflatten(1, self.weight.shape[1:]).transpose(0, 1))  # equation 17
         if self.norm_weight is not None:
             scale = 1 - self.lambda_init
             y = F.layer_norm(y, y.shape[-1:])
@@ -123,10 +125,10 @@ class DiffRGCN(nn.Module):
         inner = dropout if dropout_everywhere else 0.0
         self.heads = DiffGraphAttention(size, size, heads, inner, normalised)
         self.output = DiffGraphAttention(heads * size, size, 1, inner, normalised)
-        self.input_dropout = nn.Dropout(inner)
+        self.input_dropout = Dropout(inner)
         self.linear = nn.Linear(size, size)
         self.norm = nn.LayerNorm(size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, graph: Graph) -> Tensor:
         """Node features [N, size] to the same shape."""

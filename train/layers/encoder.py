@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from train.layers.blocks import Blocks
+from train.layers.dropout import Dropout, dropout
 
 QUERIES = 512  # at a time, where a kernel would otherwise build a matrix of a whole dialogue by itself
 SHORT = 128  # dialogues up to this length share one padded block
@@ -56,7 +57,7 @@ class WholeDialogues:
         self._place, self._total = place.to(device, non_blocking=True), total
         self._real = self._pad(torch.ones(len(place), dtype=torch.bool, device=device))
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, present: Tensor, heads: int, dropout: float) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, present: Tensor, heads: int, rate: float) -> Tensor:
         """Softmax attention (equation 4) of queries, keys and values [N, size] to [N, size].
 
         Args:
@@ -64,7 +65,7 @@ class WholeDialogues:
             present: [N] bool, which utterances may be attended to. Where a dialogue has none, all may: a softmax over
                 nothing would be NaN.
             heads: number of heads.
-            dropout: probability on the attention weights.
+            rate: dropout probability on the attention weights.
         """
         q, k, v, keys = self._pad(q), self._pad(k), self._pad(v), self._pad(present)
         heard, begin = [], 0
@@ -75,7 +76,7 @@ class WholeDialogues:
             )
             mask, real = keys[part].view(count, longest), self._real[part].view(count, longest)
             mask = (mask | (real & ~mask.any(1, keepdim=True)))[:, None, None, :]
-            heard.append(_attention(a, b, c, mask, dropout).transpose(1, 2).flatten(2).flatten(0, 1))
+            heard.append(_attention(a, b, c, mask, rate).transpose(1, 2).flatten(2).flatten(0, 1))
         return torch.cat(heard).index_select(0, self._place)
 
     def _pad(self, x: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ class LocalDialogues:
         self._blocks = Blocks(len(dialogue), min(window, longest - 1), dialogue.device)
         self._near = self._blocks.local(dialogue)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, present: Tensor, heads: int, dropout: float) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, present: Tensor, heads: int, rate: float) -> Tensor:
         """As `WholeDialogues.attend`; who has nobody present around hears itself alone."""
         blocks = self._blocks
         mask = self._near & blocks.seen(present[None, :, None], False)[0].transpose(1, 2)
@@ -103,18 +104,22 @@ class LocalDialogues:
         q = blocks.own(q[None])[0]
         k, v = blocks.seen(k[None])[0], blocks.seen(v[None])[0]
         q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
-        heard = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None], dropout_p=dropout)
+        heard = _attention(q, k, v, mask[:, None], rate)
         return blocks.flat(heard.transpose(1, 2).flatten(2)[None])[0]
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float) -> Tensor:
-    """Attention of [B, heads, L, width], with a mask of [B, 1, 1, L], that never holds an L x L matrix."""
+def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, rate: float) -> Tensor:
+    """Attention of [B, heads, L, width] that never holds an L x L matrix; the mask can be broadcast to [B, 1, L, L]."""
 
+    if rate == 0 or q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate)
+
+    # On a CPU the fused kernels have no dropout.
     def attend(q: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(2, 3)
+        return dropout(scores.masked_fill(~mask, -torch.inf).softmax(-1), rate, True) @ v
 
-    # On a CPU the fused kernel has no dropout, and what stands in for it keeps every weight for the backward pass.
-    if dropout == 0 or q.device.type != "cpu" or q.shape[2] <= QUERIES:
+    if q.shape[2] <= QUERIES:
         return attend(q)
     return torch.cat([checkpoint(attend, part, use_reentrant=False) for part in q.split(QUERIES, 2)], 2)
 
@@ -136,7 +141,7 @@ class TransformerEncoder(nn.Module):
         self.unused_input_norm = nn.LayerNorm(size, eps=1e-6).requires_grad_(False)
         self.norm = nn.LayerNorm(size, eps=1e-6)
         self.inner, self.outer = nn.Linear(size, size), nn.Linear(size, size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, added: Tensor, attend: Callable[..., Tensor], present: Tensor) -> Tensor:
         """Encodes packed dialogues.
@@ -151,8 +156,8 @@ class TransformerEncoder(nn.Module):
             [N, size]; rows of utterances that are not present are finite and without meaning.
         """
         x = self.dropout(x + added)
-        dropout = self.rate if self.training else 0.0
-        heard = attend(self.query(x), self.key(x), self.value(x), present, self.heads, dropout)
+        rate = self.rate if self.training else 0.0
+        heard = attend(self.query(x), self.key(x), self.value(x), present, self.heads, rate)
         x = x + self.dropout(self.output(heard))
         y = self.dropout(F.gelu(self.inner(self.norm(x)), approximate="tanh"))
         return x + self.dropout(self.outer(y))

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from train.batch import Batch
 from train.config import ModelConfig
 from train.layers.diff_graph_attention import DiffRGCN
+from train.layers.dropout import Dropout
 from train.layers.encoder import LocalDialogues, TransformerEncoder, WholeDialogues, sinusoidal_positions
 from train.layers.graph import Graph, speaker_graphs
 from train.layers.modality_dropout import (
@@ -129,7 +130,7 @@ class AMBDSGDN(nn.Module):
         sequential = {m: m != "text" for m in dims}
         self.streams = nn.ModuleDict({m: ModalityStream(config, dim, sequential[m]) for m, dim in dims.items()})
         self.heads = nn.ModuleDict({m: nn.Linear(config.hidden, self.classes) for m in dims})
-        self.head_dropout = nn.Dropout(config.dropout)
+        self.head_dropout = Dropout(config.dropout)
         self.speaker = None
         if any(sequential.values()):
             self.speaker = nn.Embedding(speakers + 1, config.hidden, padding_idx=speakers)

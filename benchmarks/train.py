@@ -337,7 +337,7 @@ def report(corpus: str, plan: Plan, data: Conversations, device: torch.device, r
     """Times our epoch and prints its line."""
     config = plan.config
     seed_everything(0)
-    state, _ = _begin(plan, plan.model().to(device), Path(), {}, False)
+    state, _ = _begin(plan, plan.model().to(device), plan.store.path.parent, {}, False)
 
     def epoch() -> None:
         _train_epoch(plan, state, data, Silent())

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import block_diag
@@ -17,6 +18,8 @@ from train.layers.blocks import Blocks
 from train.layers.dropout import Dropout, dropout
 from train.layers.encoder import LocalDialogues, TransformerEncoder, WholeDialogues, sinusoidal_positions
 from train.layers.graph import speaker_graphs
+from train.layers.graph_attention import GraphAttention
+from train.layers.graph_convolution import GraphConvolution
 from train.layers.modality_dropout import drop_modalities, dropout_ratios, weighted_f1
 
 
@@ -319,3 +322,38 @@ def test_dropout_passes_gradients_where_it_passes_values_and_follows_the_seed():
     torch.manual_seed(3)
     assert torch.equal(Dropout(0.3)(x), first) and not torch.equal(Dropout(0.3)(x), first)
     assert torch.equal(Dropout(0.3).eval()(x), x)
+
+
+def test_plain_attention_is_one_softmax():
+    torch.manual_seed(0)
+    layer = GraphAttention(6, 4, 2, dropout=0.0, normalised=False).double()
+    speakers, (dialogue, _) = torch.tensor([0, 1, 0, 2, 1]), packing([3, 2])
+    graph = speaker_graphs(speakers, dialogue, 2, 3)[0]
+    x = torch.randn(5, 6, dtype=torch.float64)
+    relation, got = dense(graph), layer(x, graph).view(5, 2, 4)
+    for head in range(2):
+        h = x @ layer.weight[:, head]
+        for i in range(5):
+            around = [j for j in range(5) if relation[i, j]]
+            scores = torch.stack([
+                F.leaky_relu(
+                    layer.left[head, 0] @ h[i] + layer.right[head, 0] @ h[j]
+                    + layer.relation_score[head, 0] @ layer.relation[head, relation[i, j]], 0.2,
+                )
+                for j in around
+            ])  # fmt: skip
+            assert torch.allclose(got[i, head], scores.softmax(0) @ h[around])
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["inter", "intra"])
+def test_graph_convolution_is_the_normalised_adjacency_times_the_features(which):
+    torch.manual_seed(0)
+    layer = GraphConvolution(6, 4, 2, dropout=0.0).double()
+    speakers, (dialogue, _) = torch.tensor([0, 1, 0, 2, 1, 1]), packing([4, 2])
+    graph = speaker_graphs(speakers, dialogue, 2, 4)[which]
+    x = torch.randn(6, 6, dtype=torch.float64)
+    adjacency = (dense(graph) > 0).double()
+    assert torch.equal(adjacency, adjacency.T)
+    scale = torch.diag(adjacency.sum(1) ** -0.5)
+    expected = F.gelu(scale @ adjacency @ scale @ (x @ layer.linear.weight.T) + (scale @ adjacency @ scale).sum(1)[:, None] * layer.linear.bias)
+    assert torch.allclose(layer(x, graph), expected)

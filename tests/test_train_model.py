@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_train_support import DIMS, TINY, cut, random_batch, rows, tiny_model
 
+from toolkit.errors import UserError
 from train.config import load_config
 from train.evaluation import build_model
 from train.layers.modality_dropout import Dropped
@@ -53,6 +54,34 @@ def test_logits_are_the_sum_of_the_modalities_when_all_are_present():
     output = tiny_model()(batch)
     assert torch.allclose(output.logits, sum(output.unimodal.values()))
     assert output.learnable.all() and output.ratios is None
+
+
+def test_fusion_weighs_the_modalities():
+    weights = {"text": 0.8, "visual": 0.1, "audio": 0.3}
+    model, batch = tiny_model(config=dataclasses.replace(TINY, fusion=weights)), random_batch(absent=0.3)
+    output = model(batch)
+    for row in range(len(batch.labels)):
+        there = [m for m in DIMS if batch.present[m][row]]
+        expected = sum(weights[m] * output.unimodal[m][row] for m in there) if there else model.log_prior
+        assert torch.allclose(output.logits[row], expected)
+    assert {*model.state_dict()} == {*tiny_model().state_dict()}
+    with pytest.raises(UserError, match="model.fusion names no weight for audio"):
+        tiny_model(config=dataclasses.replace(TINY, fusion={"text": 1.0, "visual": 1.0}))
+
+
+@pytest.mark.parametrize("graph", ["attention", "convolution", "none"])
+def test_graph_blocks_can_be_replaced_and_left_out(graph):
+    model, batch = tiny_model(config=dataclasses.replace(TINY, graph=graph)), random_batch((6, 3), absent=0.2)
+    output = model.train()(batch)
+    model.loss(output, batch).backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    model.eval()
+    before = model.represent(batch)
+    batch.features["text"][5] += 1  # the last of the first dialogue; the first two hear it where there is a graph
+    after = model.represent(batch)
+    changed = (before["text"] != after["text"]).any(1)
+    assert changed[5] and not changed[6:].any() and changed[:5].any() == (graph != "none")
+    assert count(model.streams["text"]) < count(tiny_model().streams["text"])
 
 
 def test_streams_run_encoder_inter_intra_gate_in_this_order():
@@ -210,6 +239,37 @@ def test_balance_metric_leaves_out_absent_and_unlabelled_utterances(monkeypatch)
     for counted, present in zip(seen, batch.present.values()):
         assert torch.equal(counted, present & (batch.labels >= 0))
     assert len(seen) == 3
+
+
+@pytest.mark.parametrize(("window", "encoder_window"), [(3, 4), (0, 0), (40, 7)])
+def test_pieces_of_long_dialogues_are_as_the_whole(monkeypatch, window, encoder_window):
+    model = tiny_model(config=dataclasses.replace(TINY, window=window, encoder_window=encoder_window))
+    batch = random_batch((150, 3, 90, 1, 1, 60), absent=0.2)
+    with torch.no_grad():
+        whole = model.represent(batch)
+        seen = []
+        monkeypatch.setattr("train.models.amb_dsgdn.PIECE", 32)
+        original = model._represent
+        monkeypatch.setattr(model, "_represent", lambda part, place: seen.append(len(part.labels)) or original(part, place))
+        pieces = model.represent(batch)
+    assert len(seen) == math.ceil(305 / 32) and max(seen) <= 32 + 2 * model._reach()
+    for modality, x in whole.items():
+        rows = batch.present[modality]
+        assert torch.allclose(pieces[modality][rows], x[rows], atol=1e-9)
+    assert len(model.represent(batch)) == 3 and len(seen) == 11  # with gradients it is one piece
+
+
+def test_rows_of_a_batch_are_a_batch():
+    batch = random_batch((4, 1, 6, 2))
+    for start in range(13):
+        for end in range(start + 1, 14):
+            part = batch.rows(start, end)
+            lengths = part.offsets.diff()
+            assert (lengths > 0).all() and part.offsets[0] == 0 and part.offsets[-1] == end - start
+            assert torch.equal(part.dialogue, torch.arange(len(part)).repeat_interleave(lengths))
+            assert torch.equal(part.features["text"], batch.features["text"][start:end])
+            same = batch.dialogue[start:end]
+            assert torch.equal(part.dialogue[:, None] == part.dialogue, same[:, None] == same)
 
 
 def test_speaker_table_has_a_zero_row_that_stays_zero():

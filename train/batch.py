@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,15 @@ class Batch:
         """The number of dialogues."""
         return len(self.offsets) - 1
 
+    def rows(self, start: int, end: int) -> Batch:
+        """Utterances start to end, wherever that cuts dialogues."""
+        first, last = (int(torch.searchsorted(self.offsets, at, right=True)) - 1 for at in (start, end - 1))
+        offsets = self.offsets[first : last + 2].clamp(start, end) - start
+        return Batch(
+            {m: x[start:end] for m, x in self.features.items()}, {m: x[start:end] for m, x in self.present.items()},
+            self.speakers[start:end], self.labels[start:end], self.dialogue[start:end] - first, offsets,
+        )  # fmt: skip
+
 
 class Conversations:
     """Every utterance of a store in memory; `batch` cuts dialogues out of it.
@@ -62,7 +72,7 @@ class Conversations:
         """Whether everything lies on the device that batches are for."""
         return self._labels.device.type == self._device.type
 
-    def to(self, device: torch.device, spare: float = 0.5) -> "Conversations":
+    def to(self, device: torch.device, spare: float = 0.5) -> Conversations:
         """Says where batches shall be, and moves everything there if it fits.
 
         Args:
@@ -82,6 +92,12 @@ class Conversations:
         self._features = {m: how(x) for m, x in self._features.items()}
         self._present = {m: how(x) for m, x in self._present.items()}
         self._speakers, self._labels = how(self._speakers), how(self._labels)
+
+    def changed(self, how: Callable[[str, Tensor, Tensor], Tensor]) -> Conversations:
+        """The same conversations with other features: `how` takes modality, [N, D] features and [N] presence."""
+        other = copy.copy(self)
+        other._features = {m: how(m, x, self._present[m]) for m, x in self._features.items()}
+        return other
 
     def lengths(self, dialogues: Tensor) -> Tensor:
         """Utterances of each of the given dialogues."""

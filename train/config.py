@@ -14,6 +14,7 @@ from typing import get_args, get_type_hints
 import yaml
 
 from toolkit.errors import UserError
+from toolkit.store import FeatureStore
 from train.models import model_class
 
 
@@ -65,7 +66,10 @@ class ModelConfig:
             dialogue, as in the paper. With a number, time and memory grow in proportion to the dialogue's length.
         dropout: in encoders and classification heads.
         graph_heads: attention heads of each graph block.
+        graph: what the graph blocks hold: differential attention, the model's own; for ablations, "attention" with one
+            softmax, "convolution" that knows no relations, or "none", no blocks at all.
         graph_dropout: in graph blocks.
+        fusion: modality to the weight of its logits in the sum (equation 29); null weighs each 1, as the model does.
         q_base, lam: base probability and scale of adaptive modality dropout (equation 24).
         p_exe: probability that a training step uses modality dropout at all.
         warm_up: epochs before modality dropout begins.
@@ -79,7 +83,9 @@ class ModelConfig:
     encoder_window: int | None = _setting(None, least=0)
     dropout: float = _setting(0.5, least=0, below=1)
     graph_heads: int = _setting(2, least=1)
+    graph: str = _setting("differential", choices=("differential", "attention", "convolution", "none"))
     graph_dropout: float = _setting(0.2, least=0, below=1)
+    fusion: dict[str, float] | None = None
     q_base: float = _setting(0.3, least=0, most=1)
     lam: float = _setting(0.9, least=0)
     p_exe: float = _setting(0.5, least=0, most=1)
@@ -148,6 +154,21 @@ def recipe_names() -> list[str]:
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
 
 
+def recipe_of(store: FeatureStore) -> str:
+    """The recipe named like the store's corpus.
+
+    Raises:
+        UserError: there is none.
+    """
+    recipe = store.corpus.lower()
+    if recipe not in recipe_names():
+        raise UserError(
+            f"{store.path}: no recipe is named like its corpus {store.corpus!r}; "
+            f"choose one with --recipe {'|'.join(recipe_names())}|FILE.yaml"
+        )
+    return recipe
+
+
 def load_config(recipe: str, changes: Sequence[str] = ()) -> Config:
     """Settings of a recipe with changes applied.
 
@@ -171,12 +192,12 @@ def load_config(recipe: str, changes: Sequence[str] = ()) -> Config:
             raise UserError(f"{recipe}: neither a recipe of the toolkit ({names}) nor a YAML file") from None
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{recipe}: cannot be read as UTF-8 text ({error})") from None
-    config = parse_config(_yaml(text, where), where)
+    config = parse_config(parse_yaml(text, where), where)
     for change in changes:
         key, equals, value = change.partition("=")
         if not equals:
             raise UserError(f"--set {change}: must have the form section.key=value, e.g. model.window=5")
-        _assign(config, key.strip(), _yaml(value, f"--set {change}"), f"--set {change}")
+        _assign(config, key.strip(), parse_yaml(value, f"--set {change}"), f"--set {change}")
     check(config, " ".join([where, *(f"--set {change}" for change in changes)]))
     return config
 
@@ -218,6 +239,9 @@ def check(config: Config, where: str) -> None:
         for name in data.modalities:
             if name not in known:
                 raise UserError(f"{where}: data.modalities: unknown modality {name!r}{_nearest(name, known)}")
+    for name in model.fusion or ():
+        if name not in known:
+            raise UserError(f"{where}: model.fusion: unknown modality {name!r}{_nearest(name, known)}")
     model_class(model.name)
 
 
@@ -255,6 +279,10 @@ def _value(value: object, hint: object, limits: dict, where: str) -> object:
             raise UserError(f"{where} is {value!r}; must be a whole number{or_null}")
     elif kind is float:
         value = _number(value, where)
+    elif kind == dict[str, float]:
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            raise UserError(f"{where} is {value!r}; must map names to numbers{or_null}")
+        value = {key: _number(number, f"{where}.{key}") for key, number in value.items()}
     else:  # list[str]
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",")]
@@ -288,7 +316,8 @@ def _number(value: object, where: str) -> float:
     raise UserError(f"{where} is {value!r}; must be a finite number")
 
 
-def _yaml(text: str, where: str) -> object:
+def parse_yaml(text: str, where: str) -> object:
+    """YAML that holds plain values; `where` names it in the UserError where it is not valid."""
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

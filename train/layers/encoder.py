@@ -18,13 +18,13 @@ SHORT = 128  # dialogues up to this length share one padded block
 _PLACES = 4096  # at a time, where float64 is needed
 
 
-def sinusoidal_positions(length: int, size: int, like: Tensor) -> Tensor:
-    """Position codes of equation 2, [length, size], with the dtype and device of `like`. `size` is even."""
+def sinusoidal_positions(length: int, size: int, like: Tensor, first: int = 0) -> Tensor:
+    """Position codes of equation 2 of places from `first`, [length, size], with dtype and device of `like`; `size` is even."""
     rate = torch.exp(torch.arange(0, size, 2, dtype=torch.float64, device=like.device) * (-math.log(10000) / size))
     codes = torch.empty(length, size, dtype=like.dtype, device=like.device)
     for start in range(0, length, _PLACES):
         end = min(start + _PLACES, length)
-        angle = torch.arange(start, end, device=like.device)[:, None] * rate  # float32 would blur the sines of far places
+        angle = torch.arange(first + start, first + end, device=like.device)[:, None] * rate  # float32 would blur the sines of far places
         codes[start:end, 0::2], codes[start:end, 1::2] = angle.sin(), angle.cos()
     return codes
 

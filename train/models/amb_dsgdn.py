@@ -18,12 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from toolkit.errors import UserError
 from train.batch import Batch
 from train.config import ModelConfig
-from train.layers.diff_graph_attention import DiffRGCN
+from train.layers.diff_graph_attention import DiffGraphAttention, DiffRGCN
 from train.layers.dropout import Dropout
 from train.layers.encoder import LocalDialogues, TransformerEncoder, WholeDialogues, sinusoidal_positions
 from train.layers.graph import Graph, speaker_graphs
+from train.layers.graph_attention import GraphAttention
+from train.layers.graph_convolution import GraphConvolution
 from train.layers.modality_dropout import (
     Dropped,
     drop_modalities,
@@ -33,7 +36,11 @@ from train.layers.modality_dropout import (
 )
 from train.models.variants import VARIANTS
 
+PIECE = 16_384  # utterances at a time in evaluation
 TINY = 1e-12  # the prior of a class that training never saw; a sum of weights below it is an empty sum
+
+# What can stand in the graph blocks; the first is the model's own, the others are for ablations.
+GRAPH_LAYERS = {"differential": DiffGraphAttention, "attention": GraphAttention, "convolution": GraphConvolution}
 
 
 @dataclass(slots=True)
@@ -85,8 +92,9 @@ class ModalityStream(nn.Module):
         self.inter, self.intra = (
             DiffRGCN(
                 size, config.graph_heads, config.graph_dropout, switches.normalised_attention,
-                switches.dropout_everywhere,
+                switches.dropout_everywhere, GRAPH_LAYERS[config.graph],
             )
+            if config.graph != "none" else None
             for _ in range(2)
         )  # fmt: skip
         self.gate = nn.Linear(size, size) if sequential and switches.gates else None
@@ -99,9 +107,10 @@ class ModalityStream(nn.Module):
         x = self.projection(features)  # equation 1
         if self.encoder is not None:
             x = self.encoder(x, context.added, context.attend, present)
-        # First what others said, then what the speaker said (section 4.4).
-        x = self.inter(x, context.inter.without(~present))
-        x = self.intra(x, context.intra.without(~present))
+        if self.inter is not None:
+            # First what others said, then what the speaker said (section 4.4).
+            x = self.inter(x, context.inter.without(~present))
+            x = self.intra(x, context.intra.without(~present))
         if self.gate is not None:
             x = torch.sigmoid(self.gate(x)) * x
         return x
@@ -134,6 +143,12 @@ class AMBDSGDN(nn.Module):
         self.speaker = None
         if any(sequential.values()):
             self.speaker = nn.Embedding(speakers + 1, config.hidden, padding_idx=speakers)
+        fusion = None
+        if config.fusion is not None:
+            if missing := [m for m in dims if m not in config.fusion]:
+                raise UserError(f"model.fusion names no weight for {missing[0]}, which the model uses")
+            fusion = torch.tensor([config.fusion[m] for m in dims])
+        self.register_buffer("fusion", fusion, persistent=False)
         prior = (class_counts / class_counts.sum().clamp_min(1)).clamp_min(TINY)
         self.register_buffer("log_prior", prior.log().to(torch.get_default_dtype()))
         weights = torch.ones(self.classes) if class_weights is None else class_weights
@@ -161,8 +176,30 @@ class AMBDSGDN(nn.Module):
         return Output(self._fuse(unimodal, batch), unimodal, learnable, None if dropped is None else dropped.ratios)
 
     def represent(self, batch: Batch) -> dict[str, Tensor]:
-        """Node representations of every modality, [N, hidden], before modality dropout and heads."""
-        context = self._context(batch)
+        """Node representations of every modality, [N, hidden], before modality dropout and heads.
+
+        Without gradients and with an encoder window, more than PIECE utterances are done piece by piece, each with all
+        the utterances around it that reach into it. That changes memory and nothing else.
+        """
+        rows, lengths = len(batch.labels), batch.offsets.diff()
+        place = torch.arange(rows) - batch.offsets[:-1].repeat_interleave(lengths)
+        if torch.is_grad_enabled() or rows <= PIECE or self.config.encoder_window is None:
+            return self._represent(batch, place)
+        found: dict[str, list[Tensor]] = {m: [] for m in self.streams}
+        for start in range(0, rows, PIECE):
+            end = min(start + PIECE, rows)
+            first, last = max(0, start - self._reach()), min(rows, end + self._reach())
+            for modality, x in self._represent(batch.rows(first, last), place[first:last]).items():
+                found[modality].append(x[start - first : end - first])
+        return {m: torch.cat(parts) for m, parts in found.items()}
+
+    def _reach(self) -> int:
+        """How far from an utterance another one can have a part in its representation."""
+        graphs = 0 if self.config.graph == "none" else 4 * self.config.window  # two blocks of two layers each
+        return self.config.encoder_window + graphs
+
+    def _represent(self, batch: Batch, place: Tensor) -> dict[str, Tensor]:
+        context = self._context(batch, place)
         return {m: stream(batch.features[m], batch.present[m], context) for m, stream in self.streams.items()}
 
     def loss(self, output: Output, batch: Batch) -> Tensor:
@@ -180,15 +217,14 @@ class AMBDSGDN(nn.Module):
             total = total + weight * loss
         return total
 
-    def _context(self, batch: Batch) -> Context:
-        lengths = batch.offsets.diff()
-        longest = int(lengths.max())
+    def _context(self, batch: Batch, place: Tensor) -> Context:
+        longest = int(batch.offsets.diff().max())
         graphs = speaker_graphs(batch.speakers, batch.dialogue, self.config.window, longest)
         if self.speaker is None:
             return Context(*graphs, None, None)
-        place = torch.arange(len(batch.dialogue)) - batch.offsets[:-1].repeat_interleave(lengths)
-        codes = sinusoidal_positions(longest, self.config.hidden, self.speaker.weight)
-        added = codes[place.to(codes.device, non_blocking=True)] + self.speaker(batch.speakers)
+        first, last = int(place.min()), int(place.max())
+        codes = sinusoidal_positions(last + 1 - first, self.config.hidden, self.speaker.weight, first)
+        added = codes[(place - first).to(codes.device, non_blocking=True)] + self.speaker(batch.speakers)
         if self.config.encoder_window is None:
             attend = WholeDialogues(batch.offsets, added.device).attend
         else:
@@ -208,7 +244,10 @@ class AMBDSGDN(nn.Module):
     def _fuse(self, unimodal: dict[str, Tensor], batch: Batch) -> Tensor:
         present = torch.stack([batch.present[m] for m in unimodal])
         logits = torch.stack(list(unimodal.values()))
-        fused = torch.where(present[..., None], logits, 0).sum(0)  # equation 29
+        fused = torch.where(present[..., None], logits, 0)
+        if self.fusion is not None:
+            fused = fused * self.fusion[:, None, None]
+        fused = fused.sum(0)  # equation 29
         return torch.where(present.any(0)[..., None], fused, self.log_prior)
 
     def _drop(self, features: dict[str, Tensor], batch: Batch) -> Dropped | None:

@@ -20,6 +20,7 @@ from sklearn.metrics import f1_score
 from test_train_support import DIMS, LABELS, SIZES, write_store
 
 from train.cli import eval_command, train_command
+from train.compare_cli import compare_command
 
 SMALL = ("model.hidden=16", "model.heads=2", "train.epochs=12", "train.lr=3e-3", "model.warm_up=3", "train.batch_size=6")
 
@@ -69,7 +70,10 @@ def test_training_learns_and_eval_agrees_with_it(run):
 def test_predictions_file_gives_the_scores(run):
     out, trained = run
     rows = list(csv.DictReader((out / "predictions.csv").open()))
-    assert list(rows[0]) == ["id", "dialogue", "speaker", "true", "predicted", *(f"p_{label}" for label in LABELS)]
+    assert list(rows[0]) == [
+        "id", "dialogue", "position", "speaker", "true", "predicted", *(f"predicted_{m}" for m in DIMS),
+        *(f"p_{label}" for label in LABELS),
+    ]  # fmt: skip
     labelled = [row for row in rows if row["true"]]
     assert len(labelled) == trained["test"]["utterances"] < len(rows)
     f1 = f1_score([r["true"] for r in labelled], [r["predicted"] for r in labelled], average="weighted", zero_division=0)
@@ -308,6 +312,13 @@ def test_mistakes_on_the_command_line(store, tmp_path):
     assert not out.exists()
 
 
+def test_labels_out_of_range_are_refused(tmp_path):
+    store = write_store(tmp_path / "s.h5", sizes={"train": 4, "val": 2, "test": 2})
+    with h5py.File(store, "r+") as file:
+        file["utterances/label"][2] = 3
+    assert "labels out of range of the 3 label names" in one_line(train_on(store, tmp_path / "run"))
+
+
 def test_infinite_features_stop_training_by_name(tmp_path):
     store = write_store(tmp_path / "s.h5", absent=0.0)
     with h5py.File(store, "r+") as file:
@@ -324,3 +335,49 @@ def test_help_shows_defaults_and_loads_nothing_heavy():
     code = "import sys, train.cli; print(sorted({'torch', 'numpy', 'h5py', 'sklearn', 'rich'} & set(sys.modules)))"
     root = Path(__file__).parent.parent
     assert subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_eval_tells_intervals_calibration_and_groups(run):
+    out, _ = run
+    got = json.loads(call(eval_command, out, "--json", "--by", "shift", "--by", "modalities").stdout)
+    low, high = got["intervals"]["weighted_f1"]
+    assert low <= got["weighted_f1"] <= high and 0 <= got["ece"] < 1
+    assert np.trace(got["confusion"]) == pytest.approx(got["accuracy"] * got["utterances"])
+    for groups in got["by"].values():
+        assert sum(row["utterances"] for row in groups.values()) == got["utterances"]
+    shown = call(eval_command, out, "--by", "shift").stdout
+    assert "by shift" in shown and "first of the speaker" in shown
+    line = next(line for line in shown.splitlines() if line.startswith("weighted F1"))
+    assert line.split() == ["weighted", "F1", f"{100 * got['weighted_f1']:.2f}", f"[{100 * low:.2f},", f"{100 * high:.2f}]"]
+
+
+def test_compare_tells_settings_and_differences(run, store, tmp_path):
+    out, _ = run
+    assert train_on(store, tmp_path / "seeds", "--seeds", "2", "--set", "model.window=0").exit_code == 0
+    assert train_on(store, tmp_path / "one", "--seed", "5", "--set", "train.epochs=1").exit_code == 0
+    got = json.loads(call(compare_command, out, tmp_path / "one", tmp_path / "seeds", "--json").stdout)
+    assert got["settings"] == {"train.epochs": [12, 1, 12], "model.window": [5, 5, 0]}
+    assert [r["seeds"] for r in got["runs"]] == [[0], [5], [0, 1]]
+    summary = json.loads((tmp_path / "seeds/summary.json").read_text())["test"]["weighted_f1"]["mean"]
+    assert got["runs"][2]["measures"]["weighted_f1"] == pytest.approx(summary)
+    worse = got["differences"][0]["weighted_f1"]
+    assert worse["value"] < 0 and worse["high"] < 0 and worse["p"] < 0.05  # one epoch against twelve
+    value = got["runs"][2]["measures"]["accuracy"] - got["runs"][0]["measures"]["accuracy"]
+    assert got["differences"][1]["accuracy"]["value"] == pytest.approx(value)
+    assert got["mcnemar"][0]["only_first"] > got["mcnemar"][0]["only_second"] and got["mcnemar"][1] is None
+    shown = call(compare_command, out, tmp_path / "one").stdout
+    for text in ("[1] ", "[2] ", "train.epochs", "[2] minus [1]", "weighted F1", "McNemar"):
+        assert text in shown, shown
+    alone = call(compare_command, out, out).stdout
+    assert "settings: all the same" in alone and "+0.00" in alone
+
+
+def test_compare_refuses_what_cannot_be_compared(run, tmp_path):
+    out, _ = run
+    assert call(compare_command, out).exit_code == 2
+    assert "holds no finished run" in one_line(call(compare_command, out, tmp_path))
+    other = write_store(tmp_path / "o.h5", seed=9)
+    assert train_on(other, tmp_path / "o", "--set", "train.epochs=1").exit_code == 0
+    assert "cannot be compared: they are not of the same utterances" in one_line(call(compare_command, out, tmp_path / "o"))
+    (tmp_path / "o/predictions.csv").unlink()
+    assert "predictions.csv: is not there" in one_line(call(compare_command, tmp_path / "o", out))

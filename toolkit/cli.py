@@ -24,6 +24,8 @@ COMMANDS = {
     "train-face": ("extract.train_face_cli:train_face_command", "Train the 342-dimensional face network on labelled faces."),
     "train": ("train.cli:train_command", "Train a model on a feature store."),
     "eval": ("train.cli:eval_command", "Evaluate a trained model: the field's table, or JSON."),
+    "study": ("train.study_cli:study_command", "Train variants of a recipe side by side: the paper's tables and figures."),
+    "compare": ("train.compare_cli:compare_command", "Show what differs between runs, and whether it holds."),
 }
 
 

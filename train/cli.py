@@ -29,8 +29,9 @@ _DEVICE = click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), show_default="the recipe's", help="Seed of all random numbers."
 )
 @click.option(
-    "--seeds", type=click.IntRange(1, 1000), metavar="N", help="Train N times, with this seed and those after it; mean and spread."
-)
+    "--seeds", type=click.IntRange(1, 1000), metavar="N",
+    help="Train N times, with this seed and those after it; mean and spread.",
+)  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with what a killed training has left in RUN_DIR.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard events to RUN_DIR as well.")
 @_DEVICE
@@ -53,19 +54,14 @@ def train_command(
 
     from toolkit.errors import UserError
     from toolkit.store import FeatureStore
-    from train.config import load_config, recipe_names
+    from train.config import load_config, recipe_of
 
     def say(line: str) -> None:
         click.echo(line, err=as_json)
 
     with FeatureStore.open(store) as opened:
         if recipe is None:
-            recipe = opened.corpus.lower()
-            if recipe not in recipe_names():
-                raise UserError(
-                    f"{store}: no recipe is named like its corpus {opened.corpus!r}; "
-                    f"choose one with --recipe {'|'.join(recipe_names())}|FILE.yaml"
-                )
+            recipe = recipe_of(opened)
             say(f"recipe: {recipe} (by the name of the store's corpus)")
         else:
             say(f"recipe: {recipe}")
@@ -96,7 +92,8 @@ def train_command(
         except OSError as error:
             raise UserError(f"{error.filename or out}: cannot be written ({error.strerror or error})") from None
         except KeyboardInterrupt:
-            raise UserError(f"interrupted; the epochs that are done are kept in {out}: go on with the same command and --resume") from None
+            kept = f"interrupted; the epochs that are done are kept in {out}: go on with the same command and --resume"
+            raise UserError(kept) from None
         selected = result["selected"]
         say(
             f"selected epoch {selected['epoch']} of {result['epochs']}: {selected['split']} weighted F1 "
@@ -119,12 +116,17 @@ def train_command(
     help="Dialogues to evaluate on.",
 )  # fmt: skip
 @_DEVICE
+@click.option(
+    "--by", type=click.Choice(["length", "position", "speaker", "modalities", "shift"]), multiple=True,
+    help="Results by dialogue length, place in the dialogue, speaker, modalities that were there, or whether the speaker's "
+    "emotion changed. Repeatable.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; all else goes to standard error.")
-def eval_command(run_dir: Path, store: Path | None, split: str, device: str, as_json: bool) -> None:
+def eval_command(run_dir: Path, store: Path | None, split: str, device: str, by: tuple[str, ...], as_json: bool) -> None:
     """Evaluate the trained model in RUN_DIR: precision, recall and F1 per class, and overall."""
     from train.evaluation import evaluate_run
 
-    result = evaluate_run(run_dir, store, split, device, lambda line: click.echo(line, err=as_json))
+    result = evaluate_run(run_dir, store, split, device, lambda line: click.echo(line, err=as_json), by)
     if as_json:
         click.echo(json.dumps(result, ensure_ascii=False, indent=2))
     else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +13,15 @@ from torch import nn
 
 from toolkit.errors import UserError
 from toolkit.store import FeatureStore
-from train.config import OPTIMISTIC, Config
 from train.batch import Conversations
-from train.data import (
-    choose_features, conversations, divide, read_feature, speaker_indices,
-)  # fmt: skip
+from train.breakdown import breakdown, confusion_matrix
+from train.calibration import calibrate
+from train.config import OPTIMISTIC, Config
+from train.data import choose_features, conversations, divide, read_feature, speaker_indices
 from train.metrics import evaluate
 from train.models import model_class
+from train.predictions import Predictions
+from train.resampling import intervals
 from train.run_folder import Run, load_weights, read_run
 from train.runtime import choose_device, device_name, precision
 
@@ -30,11 +33,13 @@ class Prediction:
     Attributes:
         rows: (n,) int64, their rows in the store.
         probabilities: (n, C) float64.
+        own: modality to (n,) int64, the class that it alone says, -1 where it is absent; empty for models without.
         loss: mean of the batches' losses, weighted by their labelled utterances; NaN where none is labelled.
     """
 
     rows: np.ndarray
     probabilities: np.ndarray
+    own: dict[str, np.ndarray]
     loss: float
 
     @property
@@ -68,7 +73,7 @@ def predict(
     chosen = torch.from_numpy(np.asarray(dialogues, np.int64))
     # Dialogues of like length together: results do not depend on it, the encoders' padding does.
     chosen = chosen[data.lengths(chosen).argsort(stable=True)]
-    rows, logits, losses, weights = [], [], [], []
+    rows, logits, losses, weights, own = [], [], [], [], {}
     with torch.inference_mode():
         for part in chosen.split(batch_size):
             batch = data.batch(part)
@@ -77,12 +82,27 @@ def predict(
                 losses.append(model.loss(output, batch))
             rows.append(data.rows(part))
             logits.append(output.logits)
+            for modality, alone in getattr(output, "unimodal", {}).items():
+                own.setdefault(modality, []).append(torch.where(batch.present[modality], alone.argmax(-1), -1))
             weights.append((batch.labels >= 0).sum())
         probabilities = torch.cat(logits).double().softmax(-1).cpu().numpy()
         losses, weights = torch.stack(losses).double().cpu(), torch.stack(weights).double().cpu()
     rows = torch.cat(rows).numpy()
     order = rows.argsort()
-    return Prediction(rows[order], probabilities[order], float((losses * weights).sum() / weights.sum()))
+    own = {modality: torch.cat(classes).cpu().numpy()[order] for modality, classes in own.items()}
+    return Prediction(rows[order], probabilities[order], own, float((losses * weights).sum() / weights.sum()))
+
+
+def tabulate(store: FeatureStore, prediction: Prediction) -> Predictions:
+    """A prediction with what the store knows of its utterances."""
+    rows = prediction.rows
+    dialogue = store.column("dialogue")[rows]
+    return Predictions(
+        store.labels, list(prediction.own), store.column("id")[rows], np.array(store.dialogue_ids, object)[dialogue],
+        np.array(store.speaker_names, object)[store.column("speaker")[rows]], rows - store.offsets[dialogue],
+        store.column("label")[rows].astype(np.int64), prediction.classes, prediction.probabilities,
+        np.stack([*prediction.own.values()], 1) if prediction.own else np.empty((len(rows), 0), np.int64),
+    )  # fmt: skip
 
 
 def score(prediction: Prediction, labels: np.ndarray, names: list[str], class_counts: np.ndarray) -> dict | None:
@@ -102,7 +122,7 @@ def score(prediction: Prediction, labels: np.ndarray, names: list[str], class_co
 
 
 def evaluate_run(
-    folder: Path, store_path: Path | None, split: str, device: str, say: Callable[[str], None]
+    folder: Path, store_path: Path | None, split: str, device: str, say: Callable[[str], None], by: Sequence[str] = ()
 ) -> dict[str, object]:
     """Evaluates a finished run on a split of a store.
 
@@ -112,12 +132,66 @@ def evaluate_run(
         split: "train", "val" or "test". Dialogues that training held out for validation count as "val".
         device: "auto", "cpu" or "cuda".
         say: takes lines for the user.
+        by: names in `train.breakdown.GROUPS`.
 
     Returns:
-        `train.metrics.evaluate`'s measures, and run, store, corpus, split, protocol, seed, labels, model, device.
+        `train.metrics.evaluate`'s measures; intervals (`train.resampling`), as [low, high]; ece (`train.calibration`);
+        confusion, C rows of C counts, true class by predicted class;
+        by: each asked name to its `breakdown`; and run, store, corpus, split, protocol, seed, labels, model, device.
 
     Raises:
         UserError: run or store cannot be read or do not belong together, or the split has no labelled utterance.
+    """
+    with opened_run(folder, store_path, device, say) as opened:
+        run, store = opened.run, opened.store
+        dialogues = getattr(divide(store, run.facts["validation"]["held_out"]), split)
+        if len(dialogues) == 0:
+            raise UserError(f"{store.path}: has no {split} split; choose another with --split")
+        if split == "val" and run.facts["protocol"] == OPTIMISTIC:
+            say("note: this run was trained on the val split too")
+        settings = run.config.train
+        prediction = predict(opened.model, opened.data, dialogues, settings.batch_size, settings.precision)
+        measures = score(prediction, store.column("label"), store.labels, opened.counts)
+        if measures is None:
+            raise UserError(f"{store.path}: the {split} split has no labelled utterance; choose another with --split")
+        table = tabulate(store, prediction)
+        return {
+            "run": str(folder), "store": str(store.path), "corpus": store.corpus, "split": split,
+            "protocol": run.facts["protocol"], "seed": run.facts["seed"], "model": run.config.model.name,
+            "device": device_name(opened.device), "labels": store.labels, **measures,
+            "intervals": {name: list(bounds) for name, bounds in intervals([table]).items()},
+            "ece": calibrate(table).ece, "confusion": confusion_matrix(table).tolist(),
+            "by": {name: breakdown(table, name) for name in by},
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A finished run, ready to predict.
+
+    Attributes:
+        run: its settings and facts.
+        store: open.
+        model: with its weights, on the device.
+        data: the whole store, normalised as in training.
+        counts: (C,) int64, labelled utterances of each class in the training split.
+        device: where model and batches are.
+    """
+
+    run: Run
+    store: FeatureStore
+    model: nn.Module
+    data: Conversations
+    counts: np.ndarray
+    device: torch.device
+
+
+@contextmanager
+def opened_run(folder: Path, store_path: Path | None, device: str, say: Callable[[str], None]) -> Iterator[Opened]:
+    """Opens a run with the store that it was trained on, or another one.
+
+    Raises:
+        UserError: run or store cannot be read or do not belong together.
     """
     run = read_run(folder)
     path = store_path or Path(run.facts["store"]["path"])
@@ -128,11 +202,6 @@ def evaluate_run(
         _check_fit(run, store)
         if store.content_hash != run.facts["store"]["content_sha256"]:
             say(f"note: {path} is not the store that the run was trained on (another content hash)")
-        dialogues = getattr(divide(store, run.facts["validation"]["held_out"]), split)
-        if len(dialogues) == 0:
-            raise UserError(f"{path}: has no {split} split; choose another with --split")
-        if split == "val" and run.facts["protocol"] == OPTIMISTIC:
-            say("note: this run was trained on the val split too")
         # The names that training chose; a store may have gained further features since.
         for modality, feature in run.facts["features"].items():
             setattr(run.config.data, modality, feature["name"])
@@ -144,17 +213,8 @@ def evaluate_run(
         model = build_model(run.config, run.dims, speakers.slots, counts)
         normalisers = load_weights(run, model)
         data = conversations(store, {m: read_feature(store, f) for m, f in features.items()}, normalisers, speakers)
-        settings = run.config.train
-        say(f"device: {device_name(target)}, matrix products in {settings.precision}")
-        prediction = predict(model.to(target), data.to(target), dialogues, settings.batch_size, settings.precision)
-        measures = score(prediction, store.column("label"), store.labels, counts)
-        if measures is None:
-            raise UserError(f"{path}: the {split} split has no labelled utterance; choose another with --split")
-        return {
-            "run": str(folder), "store": str(path), "corpus": store.corpus, "split": split,
-            "protocol": run.facts["protocol"], "seed": run.facts["seed"], "model": run.config.model.name,
-            "device": device_name(target), "labels": store.labels, **measures,
-        }  # fmt: skip
+        say(f"device: {device_name(target)}, matrix products in {run.config.train.precision}")
+        yield Opened(run, store, model.to(target), data.to(target), counts, target)
 
 
 def _check_fit(run: Run, store: FeatureStore) -> None:

@@ -21,6 +21,7 @@ def evaluate(y_true: np.ndarray, y_pred: np.ndarray, labels: Sequence[str], *, m
         weighted_f1, weighted_precision: mean over classes, weighted by support (some papers print the latter as
             "weighted accuracy"; weighted recall is the accuracy).
         macro_f1: plain mean of F1 over the classes that have support.
+        uar: unweighted average recall, the plain mean of recall over the same classes.
         majority_class, majority_weighted_f1: name of that class, weighted F1 of always predicting it.
         per_class: name to precision, recall, f1, support (utterances that truly are of the class), in index order.
 
@@ -41,6 +42,7 @@ def evaluate(y_true: np.ndarray, y_pred: np.ndarray, labels: Sequence[str], *, m
         "weighted_f1": float((f1 * support).sum() / support.sum()),
         "weighted_precision": float((precision * support).sum() / support.sum()),
         "macro_f1": float(f1[support > 0].mean()),
+        "uar": float(recall[support > 0].mean()),
         "majority_class": labels[majority],
         "majority_weighted_f1": float(baseline),
         "per_class": {

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import yaml
 from safetensors import SafetensorError
@@ -21,8 +18,9 @@ from train.checkpoint import CHECKPOINT
 from train.config import RUN_SECTION, Config, check, parse_config
 from train.curves import CURVES
 from train.data import Normaliser
+from train.predictions import PREDICTIONS
 
-CONFIG, WEIGHTS, METRICS, PREDICTIONS = "config.yaml", "model.safetensors", "metrics.jsonl", "predictions.csv"
+CONFIG, WEIGHTS, METRICS = "config.yaml", "model.safetensors", "metrics.jsonl"
 RESULT = "result.json"
 _NORMALISE = "normalise"  # prefix of the normalisers' tensors beside the model's
 
@@ -121,25 +119,6 @@ def write_weights(path: Path, model: torch.nn.Module, normalisers: Mapping[str, 
         tensors[f"{_NORMALISE}.{modality}.mean"] = torch.from_numpy(normaliser.mean)
         tensors[f"{_NORMALISE}.{modality}.scale"] = torch.from_numpy(normaliser.scale)
     write_atomically(path / WEIGHTS, save(tensors))
-
-
-def write_predictions(
-    path: Path, columns: Mapping[str, Sequence[str]], labels: Sequence[str], probabilities: np.ndarray
-) -> None:
-    """Writes predictions.csv.
-
-    Args:
-        path: the run's folder.
-        columns: id, dialogue, speaker, true (empty where there is no label) and predicted, each of n texts.
-        labels: names of the C classes.
-        probabilities: (n, C); columns "p_<label>".
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*columns, *(f"p_{label}" for label in labels)])
-    for *cells, row in zip(*columns.values(), probabilities):
-        writer.writerow([*cells, *(f"{p:.6f}" for p in row)])
-    write_atomically(path / PREDICTIONS, text.getvalue().encode("utf-8"))
 
 
 def read_run(path: Path) -> Run:

@@ -15,7 +15,7 @@ from train.config import Config
 from train.trainer import train
 
 SUMMARY = "summary.json"
-MEASURES = ("weighted_f1", "accuracy", "weighted_precision", "macro_f1")
+MEASURES = ("weighted_f1", "accuracy", "weighted_precision", "macro_f1", "uar")
 
 
 def train_seeds(
@@ -45,14 +45,15 @@ def train_seeds(
         runs.append(train(store, own, out / f"seed-{seed}", device, say, name=f"seed {seed}: ", **options))
     summary = {
         "protocol": runs[0]["protocol"], "seeds": list(seeds), "runs": [run["run"] for run in runs],
-        "selected": _spread([run["selected"] for run in runs]),
-        "test": _spread([run["test"] for run in runs]) if runs[0]["test"] is not None else None,
+        "selected": spread([run["selected"] for run in runs]),
+        "test": spread([run["test"] for run in runs]) if runs[0]["test"] is not None else None,
     }  # fmt: skip
     write_atomically(out / SUMMARY, json.dumps(summary, indent=1).encode())
     return summary
 
 
-def _spread(measures: list[dict[str, float]]) -> dict[str, dict[str, object]]:
+def spread(measures: list[dict[str, float]]) -> dict[str, dict[str, object]]:
+    """Each of MEASURES over several runs: mean, std (of a sample; None for one run) and every value."""
     found = {}
     for name in MEASURES:
         values = [float(one[name]) for one in measures]

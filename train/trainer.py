@@ -25,11 +25,11 @@ from train.data import (
     VALIDATION_SEED, Division, Speakers, choose_features, conversations, divide_for_training,
     fit_normalisers, label_counts, read_feature, rows_of, speaker_indices,
 )  # fmt: skip
-from train.evaluation import Prediction, build_model, predict, score
+from train.evaluation import build_model, predict, score, tabulate
 from train.events import Events, check_installed
 from train.progress import EpochProgress, epoch_progress
 from train.run_folder import (
-    append_metrics, keep_metrics, prepare_folder, read_result, write_config, write_predictions, write_result, write_weights,
+    append_metrics, keep_metrics, prepare_folder, read_result, write_config, write_result, write_weights,
 )  # fmt: skip
 from train.runtime import choose_device, device_name, precision, seed_everything
 from train.schedule import lr_factor
@@ -130,12 +130,10 @@ def train(
     if tensorboard:
         check_installed()
     plan = make_plan(store, config)
-    fingerprint = _fingerprint(plan, target)
-    if resume and (finished := read_result(out)) is not None:
-        if finished["fingerprint"] != fingerprint:
-            raise UserError(f"{out}: holds a finished run of other settings or another store; replace it with --overwrite")
+    fingerprint = fingerprint_of(plan, target)
+    if resume and (finished := finished_result(out, fingerprint)) is not None:
         say(f"{out}: is finished already")
-        return finished["result"]
+        return finished
     prepare_folder(out, overwrite, resume)
     began = time.perf_counter()
     seed_everything(config.train.seed)
@@ -162,7 +160,7 @@ def train(
     if len(plan.division.test):
         prediction = predict(model, data, plan.division.test, config.train.batch_size, config.train.precision)
         test = score(prediction, store.column("label"), store.labels, plan.counts)
-        _write_predictions(out, store, prediction)
+        tabulate(store, prediction).write(out)
     else:
         say("the store has no test split: no predictions.csv")
     write_curves(out, lines, plan.selection[0], best.epoch, protocol_label(config))
@@ -178,8 +176,21 @@ def train(
     return result
 
 
-def _fingerprint(plan: Plan, device: torch.device) -> dict[str, str]:
-    """What a checkpoint belongs to."""
+def finished_result(out: Path, fingerprint: dict[str, str]) -> dict[str, object] | None:
+    """What `train` returned when it wrote the folder `out`; None where no training has finished there.
+
+    Raises:
+        UserError: what has finished there was of other settings or another store.
+    """
+    if (finished := read_result(out)) is None:
+        return None
+    if finished["fingerprint"] != fingerprint:
+        raise UserError(f"{out}: holds a finished run of other settings or another store; replace it with --overwrite")
+    return finished["result"]
+
+
+def fingerprint_of(plan: Plan, device: torch.device) -> dict[str, str]:
+    """What a checkpoint and a result belong to: a hash of settings, dimensions and kind of device, and the store's."""
     made = {"config": plan.config.as_dict(), "dims": {m: f.dim for m, f in plan.features.items()}, "device": device.type}
     settings = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
     return {"settings": settings, "store": plan.store.content_hash}
@@ -330,20 +341,9 @@ def _announce(
         say(f"{name}: {sizes['dialogues']} dialogues, {sizes['utterances']} utterances")
     say(f"validation: {_validation_source(plan)}")
     say(f"model: {described['model']}, variant {described['variant']}, {described['parameters']:,} parameters")
-    say(f"device: {device_name(device)}, matrix products in {plan.config.train.precision}; seed {plan.config.train.seed}; protocol {described['protocol']}")
-
-
-def _write_predictions(out: Path, store: FeatureStore, prediction: Prediction) -> None:
-    names = np.array([*store.labels, ""], object)  # the last one is what label -1 points at
-    rows = prediction.rows
-    columns = {
-        "id": store.column("id")[rows],
-        "dialogue": np.array(store.dialogue_ids, object)[store.column("dialogue")[rows]],
-        "speaker": np.array(store.speaker_names, object)[store.column("speaker")[rows]],
-        "true": names[store.column("label")[rows]],
-        "predicted": names[prediction.classes],
-    }
-    write_predictions(out, columns, store.labels, prediction.probabilities)
+    settings = plan.config.train
+    say(f"device: {device_name(device)}, matrix products in {settings.precision}")
+    say(f"seed {settings.seed}; protocol {described['protocol']}")
 
 
 def _or_none(number: float) -> float | None:

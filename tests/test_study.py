@@ -1,0 +1,246 @@
+"""Studies: what their files may say, running them side by side, failures, kills, and what they measure besides."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from test_train_support import DIMS, LABELS, write_store
+
+from toolkit.errors import UserError
+from toolkit.store import FeatureStore
+from train.cli import eval_command
+from train.config import load_config, recipe_names
+from train.study import Variant, grid, load_study, parse_study, study_names
+from train.study_cli import study_command
+from train.study_measures import cost
+from train.trainer import make_plan, train
+from train.workers import Failure, work_off
+
+SMALL = [
+    "--set", "model.hidden=16", "--set", "model.heads=2", "--set", "train.epochs=6", "--set", "train.lr=5e-3",
+    "--set", "model.warm_up=2", "--device", "cpu",
+]  # fmt: skip
+
+
+def study(*arguments):
+    return CliRunner().invoke(study_command, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return write_store(tmp_path_factory.mktemp("store") / "s.h5")
+
+
+def test_every_study_fits_every_recipe():
+    assert study_names() == sorted([
+        "modalities", "window", "graph", "heads", "balancing", "warmup", "dropout-grid", "long-dialogues", "cost", "noise",
+        "parameters", "imbalance",
+    ])  # fmt: skip
+    for name in study_names():
+        one = load_study(name)
+        assert one.shows.startswith(("Table", "Fig."))
+        for recipe in recipe_names():
+            configs = [variant.config(recipe, []).as_dict() for variant in one.variants]
+            assert len({json.dumps(c) for c in configs}) == len(configs) > 0 or (name == "warmup" and recipe == "demo")
+
+
+def test_list_names_them_and_needs_no_store():
+    shown = study("--list").stdout
+    assert len(shown.splitlines()) == len(study_names()) and "Table 4" in shown
+
+
+@given(st.dictionaries(
+    st.sampled_from(["model.x", "train.y"]),
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),
+              st.lists(st.sampled_from(["text", "a,b", "null", "1e3", "x: y"])), st.dictionaries(st.sampled_from("ab"), st.integers())),
+))  # fmt: skip
+def test_changes_survive_their_way_through_options(changes):
+    told = dict(setting.split("=", 1) for setting in Variant("v", changes).settings())
+    assert {key: yaml.safe_load(value) for key, value in told.items()} == changes
+    assert all("\n" not in value for value in told.values())
+
+
+def test_a_grid_is_every_combination():
+    got = grid({"model.window": [1, None], "train.lr": [0.1]}, "here")
+    assert [(v.name, v.changes) for v in got] == [
+        ("window 1, lr 0.1", {"model.window": 1, "train.lr": 0.1}),
+        ("window null, lr 0.1", {"model.window": None, "train.lr": 0.1}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- 1", "must hold a title"), ("title: x", "either runs or a grid"), ("runs: {a: {}}\ngrid: {b: [1]}", "either runs or a grid"),
+        ("runs: {}", "must map names to settings"), ("runs: {a: 5}", "'a' must map keys to values"), ("grid: {a: 1}", "lists of values"),
+        ("runs: {a: {}}\nmeasure: joy", "measure is 'joy'"), ("runs: {a: {}}\nrun: 1", "unknown key 'run'"),
+        ("runs: {a b: {}, a/b: {}}", "would share a folder"), ("runs: {a: {}}\nlengths: [5, 1]", "lengths must be"),
+        ("runs: {a: {}}\nlevels: [-1]", "levels must be"), ("runs: {a: {}}\nlevels: [.nan]", "levels must be"),
+        ("runs: [", "not valid YAML"), ("title: [1]\nruns: {a: {}}", "must be texts"), ("runs: {a: {1: 2}}", "'a' must map keys"),
+    ],
+)  # fmt: skip
+def test_files_that_are_no_study(text, message):
+    with pytest.raises(UserError, match=message):
+        parse_study(text, "x", "x.yaml")
+
+
+@given(st.text(max_size=40))
+def test_folders_of_variants_stay_where_they_belong(name):
+    folder = Variant(name, {}).folder
+    assert folder and "/" not in folder and not folder.startswith(".") and len(folder) <= 60
+
+
+def test_mistakes_are_told_before_anything_runs(store, tmp_path):
+    out = tmp_path / "out"
+    for arguments, message in (
+        (["--study", "wimdow"], "neither a study of the toolkit"),
+        (["--grid", "model.wimdow=1,2"], "unknown key 'model.wimdow'; nearest is 'model.window'"),
+        (["--grid", "model.window=1,x"], "must be a whole number"), (["--grid", "model.window"], "must have the form"),
+    ):  # fmt: skip
+        result = study(store, "--out", out, *arguments)
+        assert result.exit_code == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
+        assert not out.exists()
+    for arguments in (["--study", "window"], ["--out", out], ["--out", out, "--study", "window", "--grid", "a.b=1"]):
+        assert study(store, *arguments).exit_code == 2
+
+
+def test_a_grid_runs_side_by_side_and_once(store, tmp_path):
+    arguments = [store, "--grid", "model.window=0,4", "--seeds", "2", "--jobs", "2", "--out", tmp_path / "g", *SMALL]
+    result = study(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found == json.loads((tmp_path / "g/study.json").read_text())
+    assert [row["name"] for row in found["variants"]] == ["window 0", "window 4"] and found["seeds"] == [0, 1]
+    for row in found["variants"]:
+        values = [run["result"]["test"]["weighted_f1"] for run in row["runs"]]
+        assert row["test"]["weighted_f1"]["mean"] == pytest.approx(np.mean(values)) and values[0] != values[1]
+        assert row["test"]["weighted_f1"]["std"] == pytest.approx(np.std(values, ddof=1))
+    rows = list(csv.DictReader((tmp_path / "g/results.csv").open()))
+    assert len(rows) == 4 and all(row["status"] == "done" for row in rows)
+    # The same run alone, in this process, with as many threads.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, os.cpu_count() // 2))
+    with FeatureStore.open(store) as opened:
+        config = load_config("demo", [*SMALL[1:-2:2], "model.window=4", "train.seed=1"])
+        alone = train(opened, config, tmp_path / "alone", "cpu", lambda line: None)
+    torch.set_num_threads(threads)
+    assert alone["test"] == found["variants"][1]["runs"][1]["result"]["test"]
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "g").glob("*/*/*")}
+    again = study(*arguments, "--json")
+    assert again.exit_code == 0 and json.loads(again.stdout) == found and "4 done, 0 skipped, 0 to do" in again.stderr
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "g").glob("*/*/*")}
+    other = study(*arguments, "--set", "train.epochs=5")
+    assert other.exit_code == 1 and "holds a finished run of other settings" in other.stderr
+
+
+def test_one_failed_run_does_not_end_the_others_nor_a_store_that_lacks_a_modality(tmp_path):
+    store = write_store(tmp_path / "s.h5", dims={m: DIMS[m] for m in ("text", "audio")})
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "title: Mine\nruns:\n  broken: {train.lr: 1.0e+30}\n  seen: {data.modalities: [visual]}\n  good: {}\n"
+    )
+    result = study(store, "--study", file, "--out", tmp_path / "out", *SMALL)
+    assert result.exit_code == 1 and "1 runs failed" in result.stderr
+    found = {row["name"]: row for row in json.loads((tmp_path / "out/study.json").read_text())["variants"]}
+    assert [found[name]["runs"][0]["status"] for name in ("broken", "seen", "good")] == ["failed", "skipped", "done"]
+    assert "not finite" in found["broken"]["runs"][0]["reason"] or "became" in found["broken"]["runs"][0]["reason"]
+    assert "holds no visual feature" in found["seen"]["runs"][0]["reason"]
+    assert found["good"]["test"]["weighted_f1"]["mean"] > 0.3 and found["broken"]["test"] is None
+    assert "seen: skipped" in result.stdout and "broken (1 failed)" in result.stdout
+
+
+def test_a_killed_study_goes_on(store, tmp_path):
+    arguments = [str(a) for a in (store, "--grid", "model.window=0,1,2,3", "--out", tmp_path / "k", *SMALL)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "toolkit.cli", "study", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "k").glob("*/*/result.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    done = {p: p.stat().st_mtime_ns for p in (tmp_path / "k").glob("*/*/result.json")}
+    assert children and 1 <= len(done) < 4, "the kill came too late to test anything"
+    result = study(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    assert all(p.stat().st_mtime_ns == made for p, made in done.items())
+    undisturbed = json.loads(study(*(str(tmp_path / "u") if a == str(tmp_path / "k") else a for a in arguments), "--json").stdout)
+    assert [row["test"] for row in json.loads(result.stdout)["variants"]] == [row["test"] for row in undisturbed["variants"]]
+
+
+def misbehave(what):
+    """A task that does as it is told."""
+    if what == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "raise":
+        raise ValueError("on\npurpose")
+    if what == "refuse":
+        raise UserError("cannot")
+    return what, torch.get_num_threads()
+
+
+def test_a_task_takes_nobody_else_down():
+    told = ["a", "die", "raise", "b", "refuse", "die", "c"]
+    found = dict(work_off(misbehave, [(what,) for what in told], 2, 1))
+    assert [found[i] for i in (0, 3, 6)] == [("a", 1), ("b", 1), ("c", 1)]
+    assert found[1] == found[5] == Failure("its process died (signal SIGKILL)") and found[4] == Failure("cannot")
+    assert found[2].reason.startswith("ValueError: on purpose (misbehave in ")
+
+
+def test_noise_positions_and_confusion_are_measured_on_the_trained_model(store, tmp_path):
+    for name, more in (("noise", "levels: [0, 0.5, 50]"), ("positions", "lengths: [3, 5]"), ("confusion", "")):
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(f"measure: {name}\n{more}\nruns: {{whole: {{}}}}\n")
+        result = study(store, "--study", file, "--out", tmp_path / "out", *SMALL, "--json")  # one training serves all three
+        assert result.exit_code == 0, result.output
+        run = json.loads(result.stdout)["variants"][0]["runs"][0]
+        folder, measured, test = tmp_path / "out" / run["folder"], run["measured"], run["result"]["test"]
+        if name == "noise":
+            assert set(measured) == {"all", *DIMS}
+            for row in measured.values():
+                assert set(row) == {"0", "0.5", "50"}
+                assert row["0"]["weighted_f1"] == pytest.approx(test["weighted_f1"])
+            assert measured["all"]["50"]["weighted_f1"] < measured["all"]["0"]["weighted_f1"] - 0.2
+        elif name == "confusion":
+            got = json.loads(CliRunner().invoke(eval_command, [str(folder), "--json"]).stdout)
+            assert measured == {"labels": LABELS, "confusion": got["confusion"]}
+        else:
+            rows = list(csv.DictReader((folder / "predictions.csv").open()))
+            lengths = {row["dialogue"]: sum(r["dialogue"] == row["dialogue"] for r in rows) for row in rows}
+            kept = [row for row in rows if 3 <= lengths[row["dialogue"]] <= 5 and row["true"]]
+            assert measured["dialogues"] == sum(3 <= n <= 5 for n in lengths.values()) > 0
+            assert measured["overall"]["utterances"] == len(kept)
+            assert measured["overall"]["accuracy"] == pytest.approx(np.mean([r["true"] == r["predicted"] for r in kept]))
+    shown = study(store, "--study", tmp_path / "noise.yaml", "--out", tmp_path / "out", *SMALL).stdout
+    assert "whole: audio" in shown and "0.5" in shown
+
+
+def test_cost_counts_parameters_and_operations(store):
+    with FeatureStore.open(store) as opened:
+        found = {}
+        for graph in ("differential", "none"):
+            config = load_config("demo", ["model.hidden=16", "model.heads=2", f"model.graph={graph}"])
+            plan = make_plan(opened, config)
+            found[graph] = cost(plan, "cpu")
+            assert found[graph]["parameters"] == sum(p.numel() for p in plan.model().parameters())
+    # Without graphs little but the linear maps is left: two operations for each weight and utterance.
+    size = 16
+    linear = sum(DIMS.values()) * size + 2 * (6 * size**2 + size**2) + 3 * 3 * size
+    assert 2 * linear <= found["none"]["flops"] < 3 * linear < found["differential"]["flops"]
+    for row in found.values():
+        assert row["throughput"] == pytest.approx(1000 / row["inference_ms"]) and row["batch_ms"] > 0 < row["epoch_s"]

@@ -1,0 +1,105 @@
+"""A study's results, for a terminal or a pipe."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from train.study_runs import DONE, FAILED
+
+
+def print_study(study: dict[str, object], console: Console) -> None:
+    """Prints what `train.study_runs.run_study` returns, in percent: mean and standard deviation over the seeds."""
+    seeds = study["seeds"]
+    head = f"{study['title']} ({study['corpus']}, {len(seeds)} seed{'s' * (len(seeds) != 1)}, {study['protocol']})"
+    console.print()
+    console.print(head, markup=False, highlight=False)
+    console.print(_costs(study) if study["measure"] == "cost" else _results(study))
+    if study["measure"] == "noise":
+        console.print()
+        console.print(_noise(study))
+    if study["measure"] == "positions":
+        console.print()
+        console.print(_positions(study))
+
+
+def _results(study: dict[str, object]) -> Table:
+    table = _table("", ["selected wF1", "test wF1", "accuracy", "w. precision", "macro F1"])
+    for row in study["variants"]:
+        cells = [_spread(row["selected"], "weighted_f1")]
+        cells += [_spread(row["test"], name) for name in ("weighted_f1", "accuracy", "weighted_precision", "macro_f1")]
+        note = _note(row)
+        table.add_row(escape(row["name"]) + (f" ({escape(note)})" if note else ""), *cells)
+    return table
+
+
+def _costs(study: dict[str, object]) -> Table:
+    table = _table("", ["parameters", "ms an utterance", "utterances/s", "ms a batch", "s an epoch", "MFLOPs"])
+    for row in study["variants"]:
+        run = row["runs"][0]
+        if run["status"] != DONE:
+            table.add_row(f"{escape(row['name'])} ({escape(_note(row))})", *["-"] * 6)
+            continue
+        m = run["measured"]
+        cells = [f"{m['parameters']:,}", f"{m['inference_ms']:.3f}", f"{m['throughput']:.0f}", f"{m['batch_ms']:.1f}"]
+        table.add_row(escape(row["name"]), *cells, f"{m['epoch_s']:.2f}", f"{m['flops'] / 1e6:.1f}")
+    return table
+
+
+def _noise(study: dict[str, object]) -> Table:
+    levels = list(dict.fromkeys(level for _, m in _measured(study) for row in m.values() for level in row))
+    table = _table("weighted F1 with noise on", levels)
+    for name, runs in _by_variant(study):
+        for which in dict.fromkeys(which for m in runs for which in m):
+            cells = [_mean([m[which][level]["weighted_f1"] for m in runs if m.get(which, {}).get(level)]) for level in levels]
+            table.add_row(f"{escape(name)}: {which}", *cells)
+    return table
+
+
+def _positions(study: dict[str, object]) -> Table:
+    groups = list(dict.fromkeys(group for _, m in _measured(study) for group in m["by_position"]))
+    groups.sort(key=lambda group: int(group.split()[0]))
+    dialogues = next((m["dialogues"] for _, m in _measured(study)), 0)
+    table = _table(f"weighted F1 by place, {dialogues} dialogues", ["all", *groups])
+    for name, runs in _by_variant(study):
+        cells = [_mean([m["overall"]["weighted_f1"] for m in runs if m["overall"]])]
+        cells += [_mean([m["by_position"][g]["weighted_f1"] for m in runs if g in m["by_position"]]) for g in groups]
+        table.add_row(escape(name), *cells)
+    return table
+
+
+def _measured(study: dict[str, object]) -> list[tuple[str, dict]]:
+    return [(name, m) for name, runs in _by_variant(study) for m in runs]
+
+
+def _by_variant(study: dict[str, object]) -> list[tuple[str, list[dict]]]:
+    return [(row["name"], [r["measured"] for r in row["runs"] if r["status"] == DONE and r["measured"]]) for row in study["variants"]]
+
+
+def _mean(values: list[float]) -> str:
+    return f"{100 * sum(values) / len(values):.2f}" if values else "-"
+
+
+def _spread(part: dict | None, name: str) -> str:
+    if part is None:
+        return "-"
+    deviation = part[name]["std"]
+    return f"{100 * part[name]['mean']:.2f}" + (f" ± {100 * deviation:.2f}" if deviation is not None else "")
+
+
+def _note(row: dict[str, object]) -> str:
+    other = [run for run in row["runs"] if run["status"] != DONE]
+    if not other:
+        return ""
+    failed = sum(run["status"] == FAILED for run in other)
+    return f"{failed} failed" if failed else "skipped" if other[0]["status"] else "not run"
+
+
+def _table(head: str, columns: list[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column(head, overflow="fold")
+    for column in columns:
+        table.add_column(escape(column), justify="right", overflow="fold")
+    return table

@@ -36,7 +36,7 @@ from train.layers.modality_dropout import (
 )
 from train.models.variants import VARIANTS
 
-PIECE = 16_384  # utterances at a time in evaluation
+PIECE = 4096  # utterances at a time in evaluation: their matrices fit what the allocator keeps
 TINY = 1e-12  # the prior of a class that training never saw; a sum of weights below it is an empty sum
 
 # What can stand in the graph blocks; the first is the model's own, the others are for ablations.

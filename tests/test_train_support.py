@@ -17,7 +17,7 @@ TINY = ModelConfig(hidden=16, heads=2, window=3, dropout=0.1, warm_up=0)
 
 def write_store(
     path, *, corpus="demo", sizes=SIZES, dims=DIMS, labels=LABELS, seed=0, noise=0.5, absent=0.1, unlabelled=0.1,
-    change=lambda features: None, used_labels=None, speakers=("ann", "bob", "cy"),
+    change=lambda features: None, used_labels=None, speakers=("ann", "bob", "cy"), text="hi",
 ):
     """A store whose features tell the class, with some absent features and some utterances without a label.
 
@@ -33,7 +33,7 @@ def write_store(
                 utterances.append(
                     Utterance(
                         id=f"{split}{d}_u{position}", dialogue=f"{split}{d}", position=position,
-                        speaker=speakers[int(rng.integers(len(speakers)))], text="hi",
+                        speaker=speakers[int(rng.integers(len(speakers)))], text=text,
                         label=None if rng.random() < unlabelled else labels[label], split=split,
                     )
                 )

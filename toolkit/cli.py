@@ -25,6 +25,7 @@ COMMANDS = {
     "train": ("train.cli:train_command", "Train a model on a feature store."),
     "eval": ("train.cli:eval_command", "Evaluate a trained model: the field's table, or JSON."),
     "study": ("train.study_cli:study_command", "Train variants of a recipe side by side: the paper's tables and figures."),
+    "report": ("train.report_cli:report_command", "Write a page about a run or a study: tables, figures, every dialogue."),
     "compare": ("train.compare_cli:compare_command", "Show what differs between runs, and whether it holds."),
 }
 

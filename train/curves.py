@@ -5,8 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from toolkit.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CURVES = "curves.png"
 
@@ -14,16 +18,23 @@ CURVES = "curves.png"
 def write_curves(
     folder: Path, lines: Sequence[Mapping[str, object]], split: str, selected: int, protocol: str
 ) -> None:
-    """Draws loss and weighted F1 over the epochs, with the selected epoch, to curves.png.
+    """Draws `curves_figure` to curves.png in the run's folder."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # pyplot would look for a display
+
+    picture = io.BytesIO()
+    FigureCanvasAgg(curves_figure(lines, split, selected, protocol)).print_png(picture)
+    write_atomically(folder / CURVES, picture.getvalue())
+
+
+def curves_figure(lines: Sequence[Mapping[str, object]], split: str, selected: int, protocol: str) -> Figure:
+    """Loss and weighted F1 over the epochs, with the selected epoch.
 
     Args:
-        folder: of the run.
         lines: of metrics.jsonl.
         split: that the epoch is selected on.
         selected: that epoch.
         protocol: the label of the selection protocol, for the title.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # pyplot would look for a display
     from matplotlib.figure import Figure
 
     epochs = [line["epoch"] for line in lines]
@@ -41,9 +52,7 @@ def write_curves(
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
         axes.grid(alpha=0.3)
-    picture = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(picture)
-    write_atomically(folder / CURVES, picture.getvalue())
+    return figure
 
 
 def _number(value: float | None) -> float:

@@ -68,6 +68,10 @@ class GraphAttention(nn.Module):
         Returns:
             [heads, count, size, span], block by block as the graph's mask; 0 where there is no edge.
         """
+        return self.combine(self.softmaxes(projected, graph))
+
+    def softmaxes(self, projected: Tensor, graph: Graph) -> Tensor:
+        """As `attention`, of each branch: [heads, branches, count, size, span]."""
         heads, blocks, rows = self.weight.shape[1], graph.blocks, self.weight.shape[1] * self.branches
         # A column for the query and one for the key of every branch, 0 outside its own channels: one narrow product.
         own = torch.eye(rows, dtype=projected.dtype, device=projected.device)[:, None]
@@ -77,7 +81,7 @@ class GraphAttention(nn.Module):
         table = torch.einsum("hrc,hsc->rhs", self.relation, self.relation_score).flatten(1)
         by_relation = F.embedding(graph.relation, table).permute(2, 0, 1)[:, None]  # [rows, 1, size, span]
         scores = F.leaky_relu(blocks.own(query) + blocks.seen(key).transpose(2, 3) + by_relation, SLOPE)
-        return self.combine(scores.masked_fill(~graph.mask, -torch.inf).softmax(-1).unflatten(0, (heads, self.branches)))
+        return scores.masked_fill(~graph.mask, -torch.inf).softmax(-1).unflatten(0, (heads, self.branches))
 
     def forward(self, x: Tensor, graph: Graph) -> Tensor:
         """Node features [N, d_in] to [N, heads * d_out]."""

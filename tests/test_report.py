@@ -1,0 +1,231 @@
+"""The HTML report: what it says is what the files say, nothing comes from outside, and hostile texts stay texts."""
+
+import csv
+import json
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from test_train_cli import SMALL, train_on
+from test_train_support import DIMS, TINY, packing, random_batch, tiny_model, write_store
+
+from train.cli import eval_command
+from train.explain import attention_edges
+from train.page import published
+from train.report_cli import report_command
+from train.study_cli import study_command
+from train.tables import ReportTable
+
+HOSTILE = '</script><script>document.title="owned"</script><img src=x onerror=alert(1)> & "quoted" {{ 7*7 }} $x$'
+LABELS = ["anger", "<b>joy</b>", "neutral"]
+
+
+class Read(HTMLParser):
+    """Elements, links, scripts and text of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.links, self.scripts, self.rows, self.text = [], [], [], [], ""
+        self._script = self._cell = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [v for k, v in attrs if k in ("src", "href", "xlink:href", "action") and not (v or "").startswith("#")]
+        self.links += [k for k, _ in attrs if k.startswith("on")]
+        if tag == "script":
+            self._script = True
+            self.scripts.append("")
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th") and self.rows:
+            self.rows[-1].append("")
+            self._cell = True
+
+    def handle_endtag(self, tag):
+        if tag == "script":
+            self._script = False
+        if tag in ("td", "th"):
+            self._cell = False
+
+    def handle_data(self, data):
+        if self._script:
+            self.scripts[-1] += data
+            return
+        self.text += data
+        if self._cell:
+            self.rows[-1][-1] += data
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    store = write_store(folder / "s.h5", corpus="MELD", labels=LABELS, speakers=("ann", HOSTILE, "cy"), text=HOSTILE, noise=2)
+    assert train_on(store, folder / "run", "--recipe", "demo").exit_code == 0
+    result = CliRunner().invoke(report_command, [str(folder / "run"), "--out", str(folder / "report.html")])
+    assert result.exit_code == 0, (result.output, result.exception)
+    return folder
+
+
+def test_numbers_are_those_of_the_run(made):
+    got = json.loads(CliRunner().invoke(eval_command, [str(made / "run"), "--json", "--by", "position"]).stdout)
+    page = Read((made / "report.html").read_text())
+    for name in ("accuracy", "weighted_f1", "macro_f1"):
+        assert f"{100 * got[name]:.2f}" in page.text
+    low, high = got["intervals"]["weighted_f1"]
+    assert f"{100 * low:.2f} to {100 * high:.2f}" in page.text
+    for name, row in got["per_class"].items():
+        cells = [name, *(f"{100 * row[k]:.2f}" for k in ("precision", "recall", "f1")), str(row["support"])]
+        assert cells in page.rows
+    files = made / "report_files"
+    table = list(csv.reader((files / "by_emotion.csv").open()))
+    assert all(row in page.rows for row in table) and len(table) == 4
+    assert {p.suffix for p in files.iterdir()} == {".csv", ".tex", ".png", ".svg"}
+    for stem in ("confusion", "curves", "reliability"):
+        assert (files / f"{stem}.png").read_bytes().startswith(b"\x89PNG") and "<svg" in (files / f"{stem}.svg").read_text()
+
+
+def test_the_page_needs_nothing_else_and_executes_no_transcript(made):
+    text = (made / "report.html").read_text()
+    page = Read(text)
+    assert page.links == [] and "@import" not in text and "url(http" not in text
+    assert page.tags.count("script") == 2 and "img" not in page.tags and "b" in page.tags
+    assert "<b>joy" not in text and "{{ 7*7 }}" in text
+    data = json.loads(page.scripts[0])
+    assert data["labels"] == LABELS
+    said = [u for d in data["dialogues"] for u in d["utterances"]]
+    assert all(u["text"] == HOSTILE for u in said) and HOSTILE in {u["speaker"] for u in said}
+
+
+def test_dialogues_are_the_predictions(made):
+    data = json.loads(Read((made / "report.html").read_text()).scripts[0])
+    rows = list(csv.DictReader((made / "run/predictions.csv").open()))
+    name = [*LABELS, ""]
+    told = [(d["name"], name[u["true"]], name[u["predicted"]]) for d in data["dialogues"] for u in d["utterances"]]
+    assert told == [(r["dialogue"], r["true"], r["predicted"]) for r in rows]
+    own = [tuple(name[c] for c in u["own"]) for d in data["dialogues"] for u in d["utterances"]]
+    assert own == [tuple(r[f"predicted_{m}"] for m in data["modalities"]) for r in rows]
+    for dialogue in data["dialogues"]:
+        size = len(dialogue["utterances"])
+        for graphs in dialogue["edges"].values():
+            for graph in graphs.values():
+                assert {(i, j) for i, j, *_ in graph} >= {(i, i) for i in range(size)}
+                for i in range(size):
+                    sums = np.sum([edge[2:4] for edge in graph if edge[0] == i], 0)
+                    assert np.allclose(sums, 1000, atol=8)  # each branch is a softmax, rounded to thousandths
+
+
+def test_other_features_and_other_protocols_are_warned_of(made):
+    text = Read((made / "report.html").read_text()).text
+    assert "Not the same features" in text and "this run's is validation" in text and "of other emotions" in text
+    assert "AMB-DSGDN (paper, Table 3)" in text and "w. precision" in text
+
+
+def test_published_rows_follow_from_their_own_classes():
+    support = {"iemocap": [144, 245, 384, 170, 299, 381], "meld": [1256, 281, 50, 208, 402, 68, 345]}
+    told, checked = published(), 0
+    for corpus, counts in support.items():
+        for row in told[corpus]["rows"]:
+            assert row["selection"] in ("best on test", "not said")
+            if "per_class" in row:
+                mean = np.average([f or 0 for f in row["per_class"]], weights=counts)
+                assert mean == pytest.approx(row["weighted_f1"], abs=0.02), row
+                checked += 1
+    assert checked == 8
+
+
+def test_attention_edges_are_what_the_layers_use():
+    model, batch = tiny_model(), random_batch((4, 7, 1), absent=0.2)
+    edges = attention_edges(model, batch)
+    assert {m: set(g) for m, g in edges.items()} == {m: {"inter", "intra"} for m in DIMS}
+    text = model.streams["text"]
+    for modality, graphs in edges.items():
+        for graph in graphs.values():
+            assert (graph.j[graph.relation == 1] == graph.i[graph.relation == 1]).all()
+            assert (np.abs(graph.i - graph.j) <= TINY.window).all()
+            dialogue = packing((4, 7, 1))[0].numpy()
+            assert (dialogue[graph.i] == dialogue[graph.j]).all()
+            there = batch.present[modality].numpy()
+            assert (there[graph.j] | (graph.i == graph.j)).all()
+    layer = text.inter.heads
+    lam = layer.coefficient().detach().numpy()
+    inter = edges["text"]["inter"]
+    if np.ptp(lam) < 1e-12:
+        assert np.allclose(inter.weight, inter.branches[:, 0] - lam[0] * inter.branches[:, 1], atol=1e-6)
+    sums = np.bincount(inter.i, inter.weight, 12)
+    assert np.allclose(sums, 1 - lam.mean(), atol=1e-6)
+    with torch.no_grad():
+        assert torch.equal(model.represent(batch)["text"], tiny_model().represent(batch)["text"])  # the hooks are gone
+
+
+def test_latex_is_escaped():
+    table = ReportTable("t", "T", ["a_b", "50 %"], [["x & y", "1.00 ± 0.10"], ["{~^\\}", "–"]])
+    text = table.latex()
+    assert r"a\_b & 50 \% \\" in text and r"x \& y & 1.00 $\pm$ 0.10 \\" in text
+    assert r"\{\textasciitilde{}\textasciicircum{}\textbackslash{}\} & -- \\" in text
+
+
+@pytest.mark.parametrize(
+    ("measure", "more", "shown"),
+    [
+        ("results", "", "weighted_f1"), ("noise", "levels: [0, 1]", "noise_"), ("positions", "lengths: [2, 6]", "positions"),
+        ("confusion", "", "confusion_"), ("cost", "", None),
+    ],
+)  # fmt: skip
+def test_studies_are_reported(made, tmp_path, measure, more, shown):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        f"title: Mine <i>\nmeasure: {measure}\n{more}\n"
+        "runs: {'one & <two>': {}, broken: {train.lr: 1.0e+30}, three: {model.window: 1}}\n"
+    )
+    options = [part for setting in SMALL for part in ("--set", setting)]
+    arguments = [made / "s.h5", "--study", file, "--out", tmp_path / "out", "--recipe", "demo", *options, "--set", "train.epochs=2"]
+    CliRunner().invoke(study_command, [str(a) for a in arguments])
+    result = CliRunner().invoke(report_command, [str(tmp_path / "out"), "--out", str(tmp_path / "page.html")])
+    assert result.exit_code == 0, (result.output, result.exception)
+    page = Read((tmp_path / "page.html").read_text())
+    assert page.links == [] and "i" not in page.tags and "script" not in page.tags and "Mine <i>" in page.text
+    rows = {row[0]: row for row in page.rows if row}
+    assert "one & <two>" in rows and "three" in rows
+    if measure == "cost":
+        assert any("%" in cell for cell in rows["three"]) and "parameters" in page.text
+    else:
+        found = {r["name"]: r for r in json.loads((tmp_path / "out/study.json").read_text())["variants"]}
+        results = list(csv.reader((tmp_path / "page_files/results.csv").open()))
+        assert results[1][2] == f"{100 * found['one & <two>']['test']['weighted_f1']['mean']:.2f}"
+        assert results[2][2] == "–" and "Runs without a result" in page.text and "1 seed: differences" in page.text
+        assert any(p.name.startswith(shown) and p.suffix == ".svg" for p in (tmp_path / "page_files").iterdir())
+
+
+def test_what_is_no_run_is_told(made, tmp_path):
+    result = CliRunner().invoke(report_command, [str(tmp_path)])
+    assert result.exit_code == 1 and "holds no finished run" in result.stderr and result.stderr.count("\n") == 1
+    (tmp_path / "study.json").write_text("{}")
+    result = CliRunner().invoke(report_command, [str(tmp_path)])
+    assert result.exit_code == 1 and "study.json: damaged" in result.stderr
+    moved = tmp_path / "moved"
+    shutil.copytree(made / "run", moved)
+    config = (moved / "config.yaml").read_text()
+    (moved / "config.yaml").write_text(config.replace(str((made / "s.h5").resolve()), str(tmp_path / "gone.h5")))
+    result = CliRunner().invoke(report_command, [str(moved), "--out", str(tmp_path / "p.html")])
+    assert result.exit_code == 0 and "no dialogues in the report" in result.stderr
+    assert "The dialogues are not shown" in (tmp_path / "p.html").read_text()
+
+
+@pytest.mark.skipif(not (shutil.which("chromium") or shutil.which("google-chrome")), reason="no Chromium on this machine")
+def test_a_browser_shows_every_turn_and_runs_nothing_of_the_transcript(made, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    dom = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", f"--user-data-dir={tmp_path}",
+         "--dump-dom", (made / "report.html").as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    ).stdout  # fmt: skip
+    page = Read(dom)
+    data = json.loads(page.scripts[0])
+    assert dom.count('class="who"') == len(data["dialogues"][0]["utterances"])
+    assert "img" not in page.tags and page.tags.count("script") == 2 and "<title>owned" not in dom
+    assert "&lt;/script&gt;" in dom

@@ -1,0 +1,66 @@
+"use strict";
+const data = JSON.parse(document.getElementById("data").textContent);
+const names = { 0: "positive", 1: "negative", used: "used" };
+const colours = { positive: "var(--positive)", negative: "var(--negative)", used: "var(--used)" };
+const turns = document.getElementById("turns"), which = document.getElementById("dialogue");
+const modality = document.getElementById("modality"), graph = document.getElementById("graph");
+const make = (tag, className, text) => {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  if (text !== undefined) element.textContent = text;  // never as HTML: transcripts say what they like
+  return element;
+};
+const emotion = (index) => index < 0 ? "–" : data.labels[index];
+
+function show() {
+  const dialogue = data.dialogues[which.value];
+  turns.replaceChildren(...dialogue.utterances.map((u, i) => {
+    const row = make("li", u.true < 0 ? "" : u.true === u.predicted ? "right" : "wrong");
+    row.tabIndex = 0;
+    row.append(make("span", "who", u.speaker), make("span", "said", u.text));
+    const opinion = make("span", "opinion");
+    opinion.append(make("span", u.true < 0 ? "" : u.true === u.predicted ? "yes" : "no", emotion(u.predicted)));
+    opinion.append(` ${Math.round(100 * u.sure)} %`, u.true < 0 ? ", no label" : u.true === u.predicted ? "" : `, is ${emotion(u.true)}`);
+    row.append(opinion);
+    const own = make("span", "own small");
+    data.modalities.forEach((name, m) => own.append(make("span", "", `${name}: ${emotion(u.own[m])}`)));
+    row.append(own);
+    row.addEventListener("mouseenter", () => listen(i));
+    row.addEventListener("focus", () => listen(i));
+    row.addEventListener("click", () => listen(i));
+    return row;
+  }));
+}
+
+function listen(i) {
+  const dialogue = data.dialogues[which.value], rows = [...turns.children];
+  for (const row of rows) { row.classList.remove("listens", "listening"); row.querySelector(".edges")?.remove(); }
+  rows[i].classList.add("listening");
+  if (!modality) return;
+  const edges = (dialogue.edges[modality.value]?.[graph.value] ?? []).filter((edge) => edge[0] === i);
+  const most = Math.max(1, ...edges.flatMap((edge) => edge.slice(2).map(Math.abs)));
+  for (const [, j, ...weights] of edges) {
+    const told = make("span", "edges"), numbers = make("span", "numbers"), bars = make("span", "bars");
+    weights.forEach((weight, k) => {
+      const name = k === weights.length - 1 ? names.used : names[k];
+      const number = make("span", "", (weight / 1000).toFixed(3)), bar = make("i");
+      number.title = name;
+      number.style.color = bar.style.background = colours[name];
+      bar.style.width = `${100 * Math.abs(weight) / most}%`;
+      numbers.append(number);
+      bars.append(bar);
+    });
+    told.append(numbers, bars);
+    rows[j].classList.add("listens");
+    rows[j].append(told);
+  }
+}
+
+if (which) {
+  which.addEventListener("change", show);
+  for (const control of [modality, graph]) control?.addEventListener("change", show);
+  document.getElementById("previous").addEventListener("click", () => { which.selectedIndex = Math.max(0, which.selectedIndex - 1); show(); });
+  document.getElementById("next").addEventListener("click", () => {
+    which.selectedIndex = Math.min(which.options.length - 1, which.selectedIndex + 1); show(); });
+  show();
+}

@@ -11,7 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from test_train_cli import SMALL, train_on
-from test_train_support import DIMS, TINY, packing, random_batch, tiny_model, write_store
+from test_train_support import DIMS, TINY, one_after_the_other, packing, random_batch, tiny_model, write_store
 
 from train.cli import eval_command
 from train.explain import attention_edges
@@ -176,7 +176,8 @@ def test_latex_is_escaped():
         ("confusion", "", "confusion_"), ("cost", "", None),
     ],
 )  # fmt: skip
-def test_studies_are_reported(made, tmp_path, measure, more, shown):
+def test_studies_are_reported(made, tmp_path, monkeypatch, measure, more, shown):
+    monkeypatch.setattr("train.study_runs.work_off", one_after_the_other)
     file = tmp_path / "mine.yaml"
     file.write_text(
         f"title: Mine <i>\nmeasure: {measure}\n{more}\n"

@@ -16,7 +16,7 @@ import yaml
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from test_train_support import DIMS, LABELS, write_store
+from test_train_support import DIMS, LABELS, one_after_the_other, write_store
 
 from toolkit.errors import UserError
 from toolkit.store import FeatureStore
@@ -161,7 +161,7 @@ def test_one_failed_run_does_not_end_the_others_nor_a_store_that_lacks_a_modalit
     assert "seen: skipped" in result.stdout and "broken (1 failed)" in result.stdout
 
 
-def test_a_killed_study_goes_on(store, tmp_path):
+def test_a_killed_study_goes_on(store, tmp_path, monkeypatch):
     arguments = [str(a) for a in (store, "--grid", "model.window=0,1,2,3", "--out", tmp_path / "k", *SMALL)]
     process = subprocess.Popen(
         [sys.executable, "-m", "toolkit.cli", "study", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -179,6 +179,8 @@ def test_a_killed_study_goes_on(store, tmp_path):
     result = study(*arguments, "--json")
     assert result.exit_code == 0, result.output
     assert all(p.stat().st_mtime_ns == made for p, made in done.items())
+    # One that was not disturbed, in this process: as many jobs, so as many threads.
+    monkeypatch.setattr("train.study_runs.work_off", one_after_the_other)
     undisturbed = json.loads(study(*(str(tmp_path / "u") if a == str(tmp_path / "k") else a for a in arguments), "--json").stdout)
     assert [row["test"] for row in json.loads(result.stdout)["variants"]] == [row["test"] for row in undisturbed["variants"]]
 
@@ -202,7 +204,8 @@ def test_a_task_takes_nobody_else_down():
     assert found[2].reason.startswith("ValueError: on purpose (misbehave in ")
 
 
-def test_noise_positions_and_confusion_are_measured_on_the_trained_model(store, tmp_path):
+def test_noise_positions_and_confusion_are_measured_on_the_trained_model(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.study_runs.work_off", one_after_the_other)
     for name, more in (("noise", "levels: [0, 0.5, 50]"), ("positions", "lengths: [3, 5]"), ("confusion", "")):
         file = tmp_path / f"{name}.yaml"
         file.write_text(f"measure: {name}\n{more}\nruns: {{whole: {{}}}}\n")
@@ -244,3 +247,35 @@ def test_cost_counts_parameters_and_operations(store):
     assert 2 * linear <= found["none"]["flops"] < 3 * linear < found["differential"]["flops"]
     for row in found.values():
         assert row["throughput"] == pytest.approx(1000 / row["inference_ms"]) and row["batch_ms"] > 0 < row["epoch_s"]
+
+
+def test_search_chooses_on_validation_and_goes_on(store, tmp_path, monkeypatch):
+    pytest.importorskip("optuna")
+    monkeypatch.setattr("train.study_runs.work_off", one_after_the_other)
+    arguments = [store, "--search", "train.lr=log:1e-9..1e-2", "--search", "model.window=1,4", "--out", tmp_path / "s", *SMALL]
+    assert study(*arguments, "--trials", "2").exit_code == 0
+    made = {p: p.stat().st_mtime_ns for p in (tmp_path / "s").glob("*/*/result.json")}
+    result = study(*arguments, "--trials", "4", "--jobs", "2", "--json")
+    assert result.exit_code == 0, (result.output, result.exception)
+    found = json.loads(result.stdout)
+    assert len(found["variants"]) == 4 and all(p.stat().st_mtime_ns == at for p, at in made.items()) and len(made) == 2
+    values = [row["selected"]["weighted_f1"]["mean"] for row in found["variants"]]
+    assert found["best"]["value"] == max(values) and values[found["best"]["number"]] == max(values)
+    for row in found["variants"]:
+        assert 1e-9 <= row["changes"]["train.lr"] <= 1e-2 and row["changes"]["model.window"] in (1, 4)
+        assert row["runs"][0]["result"]["selected"]["split"] == "val"
+    assert "best of 4 trials on validation" in result.stderr
+    other = study(store, "--search", "model.window=1,2", "--out", tmp_path / "s", *SMALL)
+    assert other.exit_code == 1 and "holds a search of other settings" in other.stderr
+
+
+def test_searches_that_cannot_be(store, tmp_path):
+    pytest.importorskip("optuna")
+    for arguments, message in (
+        (["--search", "model.window"], "must have the form"), (["--search", "train.lr=1..0"], "must be below"),
+        (["--search", "train.lr=log:0..1"], "both above 0"), (["--search", "train.lr=a..b"], "'a' is no number"),
+        (["--search", "model.wimdow=1,2"], "nearest is 'model.window'"), (["--search", "model.dropout=0..2"], "must be below 1"),
+        (["--search", "model.window=1,2", "--set", "train.protocol=best-on-test"], "chooses on the validation split"),
+    ):  # fmt: skip
+        result = study(store, "--out", tmp_path / "x", *arguments)
+        assert result.exit_code == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr

@@ -3,11 +3,13 @@
 import numpy as np
 import torch
 
+from toolkit.errors import UserError
 from toolkit.manifest import Utterance
 from toolkit.store import FeatureStore, StoreWriter
 from train.batch import Batch
 from train.config import ModelConfig
 from train.models.amb_dsgdn import AMBDSGDN
+from train.workers import Failure
 
 DIMS = {"text": 12, "audio": 10, "visual": 8}
 LABELS = ["anger", "joy", "neutral"]
@@ -97,6 +99,15 @@ def tiny_model(dims=DIMS, config=TINY, speakers=2, counts=(3, 5, 2), weights=Non
     """A small float64 model in evaluation mode."""
     torch.manual_seed(seed)
     return AMBDSGDN(config, dims, speakers, torch.tensor(counts, dtype=torch.float64), weights).double().eval()
+
+
+def one_after_the_other(function, tasks, jobs, threads, gpus=0):
+    """`train.workers.work_off` in this process, for tests of what the tasks do; `test_study.py` has those of processes."""
+    for number, task in enumerate(tasks):
+        try:
+            yield number, function(*task)
+        except UserError as error:
+            yield number, Failure(str(error))
 
 
 def test_synthetic_store_holds_what_its_options_say(tmp_path):

@@ -15,6 +15,11 @@ import click
     "--grid", "grids", multiple=True, metavar="KEY=A,B,...",
     help="Every value of a setting instead, e.g. model.window=2,5,10; repeated, every combination.",
 )  # fmt: skip
+@click.option(
+    "--search", "spaces", multiple=True, metavar="KEY=A,B|LOW..HIGH|log:LOW..HIGH",
+    help="Look for the best settings on the validation split, by Optuna; repeated, of all of them together.",
+)  # fmt: skip
+@click.option("--trials", type=click.IntRange(1, 100_000), default=20, show_default=True, metavar="N", help="Of --search, in all.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the study.")
 @click.option(
     "--recipe", metavar="NAME|FILE.yaml", show_default="the recipe named like the store's corpus",
@@ -32,7 +37,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; all else goes to standard error.")
 def study_command(
     store: Path | None, name: str | None, grids: tuple[str, ...], out: Path | None, recipe: str | None, changes: tuple[str, ...],
-    seeds: int, seed: int, jobs: int, device: str, listing: bool, as_json: bool,
+    seeds: int, seed: int, jobs: int, device: str, listing: bool, as_json: bool, spaces: tuple[str, ...], trials: int,
 ) -> None:  # fmt: skip
     """Train variants of a recipe on STORE.h5 and set their results side by side.
 
@@ -48,8 +53,8 @@ def study_command(
         return
     if store is None:
         raise click.UsageError("Missing argument 'STORE.h5'.")
-    if (name is None) == (not grids):
-        raise click.UsageError("name either a --study or a --grid")
+    if (name is not None) + bool(grids) + bool(spaces) != 1:
+        raise click.UsageError("name either a --study, a --grid or a --search")
     if out is None:
         raise click.UsageError("Missing option '--out'.")
 
@@ -62,11 +67,17 @@ def study_command(
     def say(line: str) -> None:
         click.echo(line, err=as_json)
 
-    study = load_study(name) if name else _grid(grids)
+    study = load_study(name) if name else _grid(grids) if grids else None
     with FeatureStore.open(store) as opened:
         recipe = recipe or recipe_of(opened)
     try:
-        found = run_study(store, study, out, recipe, changes, range(seed, seed + seeds), jobs, device, say)
+        if study is not None:
+            found = run_study(store, study, out, recipe, changes, range(seed, seed + seeds), jobs, device, say)
+        else:
+            from train.search import parse_space, run_search
+
+            space = parse_space(spaces)
+            found = run_search(store, space, out, recipe, changes, range(seed, seed + seeds), trials, jobs, device, say)
     except KeyboardInterrupt:
         raise UserError(f"interrupted; what is done is kept in {out}: go on with the same command") from None
     except OSError as error:

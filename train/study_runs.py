@@ -147,7 +147,8 @@ def _take_up(
     config = run.variant.config(recipe, [*changes, f"train.seed={run.seed}"])  # a wrong key ends the study before it begins
     try:
         plan = make_plan(store, config)
-        plan.model()
+        if read_result(run.folder) is None:
+            plan.model()
     except UserError as error:
         run.status, run.reason = SKIPPED, str(error)
         return

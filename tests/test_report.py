@@ -119,6 +119,24 @@ def test_dialogues_are_the_predictions(made):
                     assert np.allclose(sums, 1000, atol=8)  # each branch is a softmax, rounded to thousandths
 
 
+def test_several_seeds_are_one_report_and_a_grid_of_numbers_is_a_curve(made, tmp_path, monkeypatch):
+    options = ["--recipe", "demo", "--set", "train.epochs=1"]
+    assert train_on(made / "s.h5", tmp_path / "seeds", "--seeds", "3", *options).exit_code == 0
+    result = CliRunner().invoke(report_command, [str(tmp_path / "seeds"), "--out", str(tmp_path / "new/r.html")])
+    assert result.exit_code == 0, (result.output, result.exception)
+    text = Read((tmp_path / "new/r.html").read_text()).text
+    mean = json.loads((tmp_path / "seeds/summary.json").read_text())["test"]["weighted_f1"]["mean"]
+    assert "mean over seeds 0, 1, 2" in text and f"{100 * mean:.2f}" in text
+    monkeypatch.setattr("train.study_runs.work_off", one_after_the_other)
+    small = [part for setting in SMALL for part in ("--set", setting)]
+    arguments = [str(made / "s.h5"), "--grid", "model.window=0,2,5", "--seeds", "3", "--out", str(tmp_path / "g"), *options, *small]
+    assert CliRunner().invoke(study_command, arguments).exit_code == 0
+    assert CliRunner().invoke(report_command, [str(tmp_path / "g"), "--out", str(tmp_path / "g.html")]).exit_code == 0
+    text = (tmp_path / "g_files/weighted_f1.svg").read_text()
+    assert ">window<" in text and "±" in (tmp_path / "g_files/results.csv").read_text()
+    assert "may be chance" not in (tmp_path / "g.html").read_text()
+
+
 def test_other_features_and_other_protocols_are_warned_of(made):
     text = Read((made / "report.html").read_text()).text
     assert "Not the same features" in text and "this run's is validation" in text and "of other emotions" in text

@@ -21,6 +21,7 @@ from test_train_support import DIMS, LABELS, one_after_the_other, write_store
 from toolkit.errors import UserError
 from toolkit.store import FeatureStore
 from train.cli import eval_command
+from train.compare_cli import compare_command
 from train.config import load_config, recipe_names
 from train.study import Variant, grid, load_study, parse_study, study_names
 from train.study_cli import study_command
@@ -141,6 +142,12 @@ def test_a_grid_runs_side_by_side_and_once(store, tmp_path):
     again = study(*arguments, "--json")
     assert again.exit_code == 0 and json.loads(again.stdout) == found and "4 done, 0 skipped, 0 to do" in again.stderr
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "g").glob("*/*/*")}
+    pair = [str(tmp_path / "g" / folder) for folder in ("window-0", "window-4")]
+    compared = CliRunner().invoke(compare_command, [*pair, "--json"])
+    assert compared.exit_code == 0 and json.loads(compared.stdout)["settings"] == {"model.window": [0, 4]}
+    (tmp_path / "g/window-0/seed-7").mkdir()
+    compared = CliRunner().invoke(compare_command, pair)
+    assert compared.exit_code == 1 and "seed-7: is not finished" in compared.stderr
     other = study(*arguments, "--set", "train.epochs=5")
     assert other.exit_code == 1 and "holds a finished run of other settings" in other.stderr
 

@@ -14,7 +14,6 @@ from train.metrics import evaluate
 from train.predictions import Predictions, read_predictions
 from train.resampling import Difference, check_paired, differences, intervals, mcnemar
 from train.run_folder import CONFIG, RESULT, read_run
-from train.seeds import SUMMARY
 
 MEASURES = ("weighted_f1", "accuracy", "weighted_precision", "macro_f1", "uar")
 _ABSENT = "(none)"
@@ -104,16 +103,19 @@ def load(folder: Path) -> Compared:
 
 
 def seed_folders(folder: Path) -> list[Path]:
-    """The run's own folder, or those of its seeds where `train --seeds` made it.
+    """The run's own folder, or those of its seeds where `train --seeds` or a study made it.
 
     Raises:
-        UserError: there is no finished run.
+        UserError: there is no finished run, or one of the seeds is not finished.
     """
     if (folder / RESULT).is_file():
         return [folder]
-    parts = [part for part in folder.glob("seed-*") if (part / RESULT).is_file()]
-    if not (folder / SUMMARY).is_file() or not parts:
+    parts = [part for part in folder.glob("seed-*") if part.name.removeprefix("seed-").isdecimal()]
+    if not parts:
         raise UserError(f"{folder}: holds no finished run of `erc-toolkit train`")
+    for part in parts:
+        if not (part / RESULT).is_file():
+            raise UserError(f"{part}: is not finished; the same `train` or `study` command goes on with it")
     return sorted(parts, key=lambda part: int(part.name.removeprefix("seed-")))
 
 

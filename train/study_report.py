@@ -26,10 +26,10 @@ def print_study(study: dict[str, object], console: Console) -> None:
 
 
 def _results(study: dict[str, object]) -> Table:
-    table = _table("", ["selected wF1", "test wF1", "accuracy", "w. precision", "macro F1"])
+    table = _table("", ["selected wF1", "test wF1", "accuracy", "macro F1"])
     for row in study["variants"]:
         cells = [_spread(row["selected"], "weighted_f1")]
-        cells += [_spread(row["test"], name) for name in ("weighted_f1", "accuracy", "weighted_precision", "macro_f1")]
+        cells += [_spread(row["test"], name) for name in ("weighted_f1", "accuracy", "macro_f1")]
         note = _note(row)
         table.add_row(escape(row["name"]) + (f" ({escape(note)})" if note else ""), *cells)
     return table
@@ -101,5 +101,5 @@ def _table(head: str, columns: list[str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column(head, overflow="fold")
     for column in columns:
-        table.add_column(escape(column), justify="right", overflow="fold")
+        table.add_column(escape(column), justify="right", no_wrap=True)
     return table

@@ -90,21 +90,20 @@ def reliability_figure(calibration: Calibration) -> Figure:
     return figure
 
 
-def bars_figure(
+def dots_figure(
     names: Sequence[str], means: Sequence[float], deviations: Sequence[float], points: Sequence[Sequence[float]], label: str
 ) -> Figure:  # fmt: skip
-    """A bar for each variant of a study with its standard deviation, and a dot for each seed; all in percent."""
+    """A mean with its standard deviation for each variant of a study, and a dot for each seed; all in percent."""
     with styled():
         figure = Figure(figsize=(7, 1 + 0.42 * len(names)), layout="constrained")
         axes = figure.subplots()
         places = np.arange(len(names))
-        axes.barh(places, means, 0.65, color=ACCENT, xerr=deviations, error_kw={"ecolor": _INK, "capsize": 3})
         for place, values in zip(places, points):
-            axes.plot(values, [place] * len(values), "o", color=SECOND, markersize=4)
+            axes.plot(values, [place] * len(values), "o", color=SECOND, markersize=4, alpha=0.7)
+        axes.errorbar(means, places, xerr=deviations, fmt="D", color=ACCENT, capsize=4)
         axes.set_yticks(places, [_short(name, 44) for name in names])
-        axes.invert_yaxis()
-        least = min([min(p) for p in points if len(p)] or [0])
-        axes.set(xlabel=label, xlim=(max(0, least - 10), None))
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set(xlabel=label)
         axes.grid(axis="x", alpha=0.3)
     return figure
 

@@ -8,7 +8,7 @@ import re
 import numpy as np
 
 from train.config import OPTIMISTIC
-from train.figures import bars_figure, confusion_figure, lines_figure
+from train.figures import dots_figure, confusion_figure, lines_figure
 from train.page import Page, Section
 from train.page_run import _optimistic
 from train.study_runs import DONE
@@ -61,7 +61,7 @@ def _results(study: dict[str, object]) -> Section:
             [n for _, n in numbers], {"test": means}, numbers[0][0].replace("_", " "), "test weighted F1, percent", {"test": deviations}
         )
     else:
-        figure = bars_figure([row["name"] for row in done], means, deviations, values, "test weighted F1, percent")
+        figure = dots_figure([row["name"] for row in done], means, deviations, values, "test weighted F1, percent")
     section.figures.append(("weighted_f1", f"Test weighted F1: mean{several or ' of one seed'}.", figure))
     return section
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -135,6 +136,12 @@ def test_several_seeds_are_one_report_and_a_grid_of_numbers_is_a_curve(made, tmp
     text = (tmp_path / "g_files/weighted_f1.svg").read_text()
     assert ">window<" in text and "±" in (tmp_path / "g_files/results.csv").read_text()
     assert "may be chance" not in (tmp_path / "g.html").read_text()
+    two = ["--grid", "model.window=0,2", "--grid", "model.q_base=0.1,0.3,0.5", "--out", str(tmp_path / "two")]
+    assert CliRunner().invoke(study_command, [str(made / "s.h5"), *two, *options, *small]).exit_code == 0
+    assert CliRunner().invoke(report_command, [str(tmp_path / "two"), "--out", str(tmp_path / "two.html")]).exit_code == 0
+    shown = re.findall(r">(\d+\.\d\d)</text>", (tmp_path / "two_files/grid.svg").read_text())
+    found = json.loads((tmp_path / "two/study.json").read_text())["variants"]
+    assert shown == [f"{100 * row['test']['weighted_f1']['mean']:.2f}" for row in found] and len(shown) == 6
 
 
 def test_other_features_and_other_protocols_are_warned_of(made):
@@ -178,6 +185,13 @@ def test_attention_edges_are_what_the_layers_use():
     assert np.allclose(sums, 1 - lam.mean(), atol=1e-6)
     with torch.no_grad():
         assert torch.equal(model.represent(batch)["text"], tiny_model().represent(batch)["text"])  # the hooks are gone
+
+
+def test_optimism_is_said_on_the_page(made, tmp_path):
+    options = ["--recipe", "demo", "--set", "train.epochs=1", "--set", "train.protocol=best-on-test"]
+    assert train_on(made / "s.h5", tmp_path / "run", *options).exit_code == 0
+    assert CliRunner().invoke(report_command, [str(tmp_path / "run"), "--out", str(tmp_path / "r.html")]).exit_code == 0
+    assert "Optimistic: the epoch was selected on the test split itself" in Read((tmp_path / "r.html").read_text()).text
 
 
 def test_latex_is_escaped():

@@ -129,6 +129,28 @@ def lines_figure(
     return figure
 
 
+def grid_figure(
+    down: Sequence[object], across: Sequence[object], values: np.ndarray, names: tuple[str, str], label: str
+) -> Figure:  # fmt: skip
+    """Percentages (down, across) of every combination of two settings; NaN leaves a field empty."""
+    with styled():
+        figure = Figure(figsize=(1.8 + 0.85 * len(across), 1.3 + 0.55 * len(down)), layout="constrained")
+        axes = figure.subplots()
+        edges = [np.arange(len(places) + 1) - 0.5 for places in (across, down)]
+        shown = axes.pcolormesh(*edges, np.ma.masked_invalid(values), cmap="Blues")
+        axes.set(xlabel=names[1], ylabel=names[0], title=label)
+        axes.title.set_fontsize("medium")
+        axes.set_xticks(range(len(across)), [_short(str(x)) for x in across])
+        axes.set_yticks(range(len(down)), [_short(str(x)) for x in down])
+        axes.invert_yaxis()
+        axes.spines[:].set_visible(False)
+        for (i, j), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                dark = shown.norm(value) > 0.5
+                axes.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if dark else "#102030")
+    return figure
+
+
 def _short(text: str, most: int = 16) -> str:
     text = text.replace("$", r"\$")  # which would begin a formula
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -19,6 +19,11 @@ from train.figures import inline, save
 from train.study_runs import STUDY
 from train.tables import ReportTable
 
+OPTIMISTIC_WARNING = (
+    "Optimistic: the epoch was selected on the test split itself, as in published scripts. "
+    "Compare with results of that protocol alone."
+)
+
 
 @dataclass(slots=True)
 class Section:

@@ -19,7 +19,7 @@ from train.evaluation import Opened, opened_run
 from train.explain import GRAPHS, Edges, attention_edges
 from train.figures import confusion_figure, reliability_figure, styled
 from train.metrics import evaluate
-from train.page import Page, Section, published
+from train.page import OPTIMISTIC_WARNING, Page, Section, published
 from train.predictions import Predictions
 from train.report import MEASURES
 from train.run_folder import METRICS, read_run
@@ -52,7 +52,7 @@ def run_page(folder: Path, store: Path | None, device: str, say: Callable[[str],
         _training(first, facts), _calibration(predictions), _groups(predictions),
     ]  # fmt: skip
     dialogues: list[dict[str, object]] = []
-    warnings = [_optimistic()] if protocol == OPTIMISTIC else []
+    warnings = [OPTIMISTIC_WARNING] if protocol == OPTIMISTIC else []
     try:
         with opened_run(first, store, device, say) as opened:
             dialogues = _dialogues(opened, predictions)
@@ -79,13 +79,6 @@ def run_page(folder: Path, store: Path | None, device: str, say: Callable[[str],
     )  # fmt: skip
 
 
-def _optimistic() -> str:
-    return (
-        "Optimistic: the epoch was selected on the test split itself, as in published scripts. "
-        "Compare with results of that protocol alone."
-    )
-
-
 def _by_class(predictions: Predictions) -> ReportTable:
     kept = predictions.true >= 0
     measures = evaluate(predictions.true[kept], predictions.predicted[kept], predictions.labels, majority=0)
@@ -93,7 +86,8 @@ def _by_class(predictions: Predictions) -> ReportTable:
         [name, percent(row["precision"]), percent(row["recall"]), percent(row["f1"]), str(row["support"])]
         for name, row in measures["per_class"].items()
     ]
-    return ReportTable("by_emotion", "Precision, recall and F1 of each emotion", ["emotion", "precision", "recall", "F1", "support"], rows)
+    head = ["emotion", "precision", "recall", "F1", "support"]
+    return ReportTable("by_emotion", "Precision, recall and F1 of each emotion", head, rows)
 
 
 def _beside_papers(compared: Compared, corpus: str, protocol: str) -> Section:

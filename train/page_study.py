@@ -6,11 +6,11 @@ import math
 import re
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from train.config import OPTIMISTIC
-from train.figures import dots_figure, confusion_figure, lines_figure
-from train.page import Page, Section
-from train.page_run import _optimistic
+from train.figures import confusion_figure, dots_figure, grid_figure, lines_figure
+from train.page import OPTIMISTIC_WARNING, Page, Section
 from train.study_runs import DONE
 from train.tables import ReportTable, mean_and_spread, percent
 
@@ -34,7 +34,7 @@ def study_page(study: dict[str, object]) -> Page:
     ]  # fmt: skip
     if study["shows"]:
         facts.append(("in the paper", study["shows"]))
-    warnings = [_optimistic()] if study["protocol"] == OPTIMISTIC else []
+    warnings = [OPTIMISTIC_WARNING] if study["protocol"] == OPTIMISTIC else []
     if study["measure"] != "cost" and len(seeds) < 3:
         warnings.append(f"{len(seeds)} seed{'s' * (len(seeds) > 1)}: differences between variants may be chance; use --seeds 5.")
     return Page(f"{study['title']} on {study['corpus']}", facts, [], warnings, sections)
@@ -63,7 +63,19 @@ def _results(study: dict[str, object]) -> Section:
     else:
         figure = dots_figure([row["name"] for row in done], means, deviations, values, "test weighted F1, percent")
     section.figures.append(("weighted_f1", f"Test weighted F1: mean{several or ' of one seed'}.", figure))
+    keys = {tuple(row["changes"]) for row in study["variants"]}
+    if len(keys) == 1 and len(pair := keys.pop()) == 2:
+        section.figures.append(("grid", "Test weighted F1 of every combination.", _combinations(done, pair)))
     return section
+
+
+def _combinations(done: list[dict[str, object]], keys: tuple[str, str]) -> Figure:
+    down, across = (list({str(row["changes"][key]): None for row in done}) for key in keys)
+    values = np.full((len(down), len(across)), math.nan)
+    for row in done:
+        place = (down.index(str(row["changes"][keys[0]])), across.index(str(row["changes"][keys[1]])))
+        values[place] = 100 * row["test"]["weighted_f1"]["mean"]
+    return grid_figure(down, across, values, keys, "test weighted F1, percent")
 
 
 def _number(name: str) -> tuple[str, float] | None:

@@ -147,6 +147,7 @@ def test_several_seeds_are_one_report_and_a_grid_of_numbers_is_a_curve(made, tmp
 def test_other_features_and_other_protocols_are_warned_of(made):
     text = Read((made / "report.html").read_text()).text
     assert "Not the same features" in text and "this run's is validation" in text and "of other emotions" in text
+    assert "Another test split: 29 labelled utterances here, 2,610 in the papers, so that nothing below can be compared." in text
     assert "AMB-DSGDN (paper, Table 3)" in text and "w. precision" in text
 
 
@@ -154,6 +155,7 @@ def test_published_rows_follow_from_their_own_classes():
     support = {"iemocap": [144, 245, 384, 170, 299, 381], "meld": [1256, 281, 50, 208, 402, 68, 345]}
     told, checked = published(), 0
     for corpus, counts in support.items():
+        assert told[corpus]["test_utterances"] == sum(counts)
         for row in told[corpus]["rows"]:
             assert row["selection"] in ("best on test", "not said")
             if "per_class" in row:

@@ -104,8 +104,15 @@ def _beside_papers(compared: Compared, corpus: str, protocol: str) -> Section:
         rows.append([f"{row['name']} ({row['source']})", row["selection"], *cells])
     labels = compared.predictions[0].labels
     classes = "" if sorted(labels) == sorted(told["classes"]) else f" They are of other emotions: {', '.join(told['classes'])}."
+    count = int((compared.predictions[0].true >= 0).sum())
+    other = ""
+    if count != told["test_utterances"]:
+        other = (
+            f"Another test split: {count:,} labelled utterances here, {told['test_utterances']:,} in the papers, so that nothing "
+            "below can be compared. "
+        )
     section.warning = (
-        f"Not the same features: the printed rows used {published()['features'].strip()}. "
+        f"{other}Not the same features: the printed rows used {published()['features'].strip()}. "
         f"Only rows of the same protocol may be compared; this run's is {protocol}.{classes}"
     )
     section.tables.append(

@@ -47,8 +47,7 @@ def _by_nothing(predictions: Predictions) -> tuple[np.ndarray, list[str]]:
 
 
 def _by_length(predictions: Predictions) -> tuple[np.ndarray, list[str]]:
-    _, dialogue, counts = np.unique(predictions.dialogue.astype(str), return_inverse=True, return_counts=True)
-    return _binned(counts[dialogue])
+    return _binned(predictions.lengths)
 
 
 def _by_position(predictions: Predictions) -> tuple[np.ndarray, list[str]]:
@@ -78,7 +77,7 @@ def _by_shift(predictions: Predictions) -> tuple[np.ndarray, list[str]]:
 
 
 def _binned(numbers: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    names = [f"{a}" if a + 1 == b else f"{a} to {b - 1}" for a, b in zip(EDGES, EDGES[1:])] + [f"{EDGES[-1]} and more"]
+    names = [f"{a} to {b - 1}" for a, b in zip(EDGES, EDGES[1:])] + [f"{EDGES[-1]} and more"]
     return np.array(names, object)[np.searchsorted(EDGES, numbers, "right") - 1], names
 
 

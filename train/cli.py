@@ -7,10 +7,9 @@ from pathlib import Path
 
 import click
 
-_DEVICE = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
-    help="Where to compute; auto takes CUDA where there is any.",
-)  # fmt: skip
+from train.options import device_option
+
+_DEVICE = device_option("Where to compute; auto takes CUDA where there is any.")
 
 
 @click.command("train")

@@ -7,8 +7,6 @@ import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 from typing import get_args, get_type_hints
 
 import yaml
@@ -16,6 +14,7 @@ import yaml
 from toolkit.errors import UserError
 from toolkit.store import FeatureStore
 from train.models import model_class
+from train.shipped import read_shipped, shipped_names
 
 
 def _setting(default: object, *, least=None, most=None, below=None, above=None, choices: tuple[str, ...] = ()):
@@ -150,8 +149,7 @@ def protocol_label(config: Config) -> str:
 
 def recipe_names() -> list[str]:
     """Names of the recipes that come with the toolkit."""
-    folder = resources.files("manifests") / "recipes"
-    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+    return shipped_names("recipes")
 
 
 def recipe_of(store: FeatureStore) -> str:
@@ -180,18 +178,7 @@ def load_config(recipe: str, changes: Sequence[str] = ()) -> Config:
     Raises:
         UserError: there is no such recipe, or a key or value is wrong; names file (or option) and key.
     """
-    if recipe in recipe_names():
-        where = f"recipe {recipe}"
-        text = (resources.files("manifests") / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8")
-    else:
-        where = recipe
-        try:
-            text = Path(recipe).read_text(encoding="utf-8-sig")
-        except (FileNotFoundError, IsADirectoryError):
-            names = ", ".join(recipe_names())
-            raise UserError(f"{recipe}: neither a recipe of the toolkit ({names}) nor a YAML file") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{recipe}: cannot be read as UTF-8 text ({error})") from None
+    text, where = read_shipped("recipes", "recipe", recipe)
     config = parse_config(parse_yaml(text, where), where)
     for change in changes:
         key, equals, value = change.partition("=")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -64,15 +65,13 @@ def confusion_figure(labels: Sequence[str], confusion: np.ndarray) -> Figure:
         figure = Figure(figsize=(size + 0.6, size), layout="constrained")
         axes = figure.subplots()
         share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-        axes.pcolormesh(np.arange(len(labels) + 1) - 0.5, np.arange(len(labels) + 1) - 0.5, share, cmap="Blues", vmin=0, vmax=1)
-        axes.invert_yaxis()
+        names = [_short(label) for label in labels]
+        _fields(axes, names, names, share, [[str(count) for count in row] for row in confusion], vmin=0, vmax=1)
         axes.set_aspect("equal")
         axes.set(xlabel="predicted", ylabel="true")
-        axes.set_xticks(range(len(labels)), [_short(label) for label in labels], rotation=45, ha="right")
-        axes.set_yticks(range(len(labels)), [_short(label) for label in labels])
-        axes.spines[:].set_visible(False)
-        for (i, j), count in np.ndenumerate(confusion):
-            axes.text(j, i, str(count), ha="center", va="center", color="white" if share[i, j] > 0.5 else "#102030")
+        axes.tick_params(axis="x", rotation=45)
+        for label in axes.get_xticklabels():
+            label.set_ha("right")
     return figure
 
 
@@ -136,19 +135,27 @@ def grid_figure(
     with styled():
         figure = Figure(figsize=(1.8 + 0.85 * len(across), 1.3 + 0.55 * len(down)), layout="constrained")
         axes = figure.subplots()
-        edges = [np.arange(len(places) + 1) - 0.5 for places in (across, down)]
-        shown = axes.pcolormesh(*edges, np.ma.masked_invalid(values), cmap="Blues")
+        texts = [[f"{value:.2f}" if np.isfinite(value) else "" for value in row] for row in values]
+        _fields(axes, [_short(str(x)) for x in down], [_short(str(x)) for x in across], np.ma.masked_invalid(values), texts)
         axes.set(xlabel=names[1], ylabel=names[0], title=label)
         axes.title.set_fontsize("medium")
-        axes.set_xticks(range(len(across)), [_short(str(x)) for x in across])
-        axes.set_yticks(range(len(down)), [_short(str(x)) for x in down])
-        axes.invert_yaxis()
-        axes.spines[:].set_visible(False)
-        for (i, j), value in np.ndenumerate(values):
-            if np.isfinite(value):
-                dark = shown.norm(value) > 0.5
-                axes.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if dark else "#102030")
     return figure
+
+
+def _fields(
+    axes: Axes, down: Sequence[str], across: Sequence[str], shade: np.ndarray, texts: Sequence[Sequence[str]], **bounds: float
+) -> None:  # fmt: skip
+    """Fields (down, across), shaded, each with its text; vector graphics, which an image would not be."""
+    edges = [np.arange(len(names) + 1) - 0.5 for names in (across, down)]
+    drawn = axes.pcolormesh(*edges, shade, cmap="Blues", **bounds)
+    axes.invert_yaxis()
+    axes.set_xticks(range(len(across)), across)
+    axes.set_yticks(range(len(down)), down)
+    axes.spines[:].set_visible(False)
+    for i, row in enumerate(texts):
+        for j, text in enumerate(row):
+            if text:
+                axes.text(j, i, text, ha="center", va="center", color="white" if drawn.norm(shade[i, j]) > 0.5 else "#102030")
 
 
 def _short(text: str, most: int = 16) -> str:

@@ -12,6 +12,7 @@ from train.config import OPTIMISTIC
 from train.figures import confusion_figure, dots_figure, grid_figure, lines_figure
 from train.page import OPTIMISTIC_WARNING, Page, Section
 from train.study_runs import DONE
+from train.study_summary import measured_runs, noise_means, place_groups, place_means
 from train.tables import ReportTable, mean_and_spread, percent
 
 _NAMES = {"weighted_f1": "weighted F1", "accuracy": "accuracy", "weighted_precision": "w. precision", "macro_f1": "macro F1",
@@ -22,7 +23,7 @@ def study_page(study: dict[str, object]) -> Page:
     """The report of what `train.study_runs.run_study` returns."""
     sections = [_costs(study)] if study["measure"] == "cost" else [_results(study)]
     extra = {"noise": _noise, "positions": _positions, "confusion": _confusion}.get(study["measure"])
-    if extra is not None and any(m for _, runs in _measured(study) for m in runs):
+    if extra is not None and any(m for _, runs in measured_runs(study) for m in runs):
         sections.append(extra(study))
     if left := _left_out(study):
         sections.append(left)
@@ -104,13 +105,11 @@ def _costs(study: dict[str, object]) -> Section:
 
 def _noise(study: dict[str, object]) -> Section:
     section = Section("Noise at test time")
-    for name, runs in _measured(study):
+    for name, runs in measured_runs(study):
         if not runs:
             continue
         levels = list(runs[0]["all"])
-        lines = {
-            which: [_mean([m[which][level]["weighted_f1"] for m in runs if m[which][level]]) for level in levels] for which in runs[0]
-        }
+        lines = {which: noise_means(runs, which, levels) for which in runs[0]}
         slug = _slug(name)
         rows = [[which, *(f"{v:.2f}" for v in values)] for which, values in lines.items()]
         table = ReportTable(f"noise_{slug}", f"{name}: weighted F1, percent, by standard deviations of noise", ["noise on", *levels], rows)
@@ -121,14 +120,11 @@ def _noise(study: dict[str, object]) -> Section:
 
 
 def _positions(study: dict[str, object]) -> Section:
-    measured = [(name, runs) for name, runs in _measured(study) if runs]
-    groups = sorted({g for _, runs in measured for m in runs for g in m["by_position"]}, key=lambda g: int(g.split()[0]))
-    lines = {
-        name: [_mean([m["by_position"][g]["weighted_f1"] for m in runs if g in m["by_position"]]) for g in groups]
-        for name, runs in measured
-    }
-    overall = {name: _mean([m["overall"]["weighted_f1"] for m in runs if m["overall"]]) for name, runs in measured}
-    rows = [[name, _shown(overall[name]), *(_shown(v) for v in values)] for name, values in lines.items()]
+    measured = [(name, runs) for name, runs in measured_runs(study) if runs]
+    groups = place_groups(study)
+    means = {name: place_means(runs, groups) for name, runs in measured}
+    lines = {name: values[1:] for name, values in means.items()}
+    rows = [[name, *map(_shown, values)] for name, values in means.items()]
     dialogues = measured[0][1][0]["dialogues"]
     table = ReportTable("positions", f"Weighted F1, percent, in {dialogues} dialogues", ["", "all places", *groups], rows)
     section = Section("By place in the dialogue", [table])
@@ -142,7 +138,7 @@ def _positions(study: dict[str, object]) -> Section:
 
 def _confusion(study: dict[str, object]) -> Section:
     section = Section("Confusion")
-    for name, runs in _measured(study):
+    for name, runs in measured_runs(study):
         if runs:
             matrix = np.sum([m["confusion"] for m in runs], 0)
             seeds = f", summed over {len(runs)} seeds" if len(runs) > 1 else ""
@@ -157,14 +153,6 @@ def _left_out(study: dict[str, object]) -> Section | None:
         for row in study["variants"] for run in row["runs"] if run["status"] != DONE
     ]  # fmt: skip
     return Section("Left out", [ReportTable("left_out", "Runs without a result", ["", "seed", "", "why"], rows)]) if rows else None
-
-
-def _measured(study: dict[str, object]) -> list[tuple[str, list[dict]]]:
-    return [(row["name"], [r["measured"] for r in row["runs"] if r["status"] == DONE and r["measured"]]) for row in study["variants"]]
-
-
-def _mean(fractions: list[float]) -> float:
-    return 100 * sum(fractions) / len(fractions) if fractions else math.nan
 
 
 def _shown(value: float) -> str:

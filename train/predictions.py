@@ -47,6 +47,12 @@ class Predictions:
         """The number of utterances."""
         return len(self.id)
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) int64, utterances of each utterance's dialogue."""
+        _, dialogue, counts = np.unique(self.dialogue.astype(str), return_inverse=True, return_counts=True)
+        return counts[dialogue]
+
     def select(self, chosen: np.ndarray) -> Predictions:
         """Those of a mask (n,); `position` stays what it was in the whole dialogue."""
         names = ("id", "dialogue", "speaker", "position", "true", "predicted", "probabilities", "own")

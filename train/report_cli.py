@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from train.options import device_option
+
 
 @click.command("report")
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN_OR_STUDY_DIR")
@@ -14,10 +16,7 @@ import click
     "--store", type=click.Path(path_type=Path), metavar="STORE.h5", show_default="the store of the training",
     help="Where a run's texts and features are.",
 )  # fmt: skip
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
-    help="Where attention is looked at again.",
-)  # fmt: skip
+@device_option("Where attention is looked at again.")
 def report_command(folder: Path, out: Path, store: Path | None, device: str) -> None:
     """Write a page about a run or a study: numbers, tables, figures, and every dialogue with what was heard in it.
 

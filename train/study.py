@@ -15,13 +15,13 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 
 import yaml
 
 from toolkit.errors import UserError
-from train.config import Config, load_config
+from train.config import Config, load_config, parse_yaml
+from train.shipped import read_shipped, shipped_names
 
 MEASURES = ("results", "positions", "noise", "confusion", "cost")
 _KEYS = ("title", "shows", "measure", "runs", "grid", "lengths", "levels")
@@ -87,8 +87,7 @@ class Study:
 
 def study_names() -> list[str]:
     """Names of the studies that come with the toolkit."""
-    folder = resources.files("manifests") / "studies"
-    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+    return shipped_names("studies")
 
 
 def load_study(name: str) -> Study:
@@ -97,17 +96,8 @@ def load_study(name: str) -> Study:
     Raises:
         UserError: there is none, or the file says something that no study can.
     """
-    if name in study_names():
-        text = (resources.files("manifests") / "studies" / f"{name}.yaml").read_text(encoding="utf-8")
-        return parse_study(text, name, f"study {name}")
-    try:
-        text = Path(name).read_text(encoding="utf-8-sig")
-    except (FileNotFoundError, IsADirectoryError):
-        known = ", ".join(study_names())
-        raise UserError(f"{name}: neither a study of the toolkit ({known}) nor a YAML file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{name}: cannot be read as UTF-8 text ({error})") from None
-    return parse_study(text, Path(name).stem, name)
+    text, where = read_shipped("studies", "study", name)
+    return parse_study(text, Path(name).stem if where == name else name, where)
 
 
 def parse_study(text: str, name: str, where: str) -> Study:
@@ -116,10 +106,7 @@ def parse_study(text: str, name: str, where: str) -> Study:
     Raises:
         UserError: it is not one.
     """
-    try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from None
+    content = parse_yaml(text, where)
     if not isinstance(content, dict):
         raise UserError(f"{where}: must hold a title, and runs or a grid")
     for key in content:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from train.options import device_option
+
 
 @click.command("study")
 @click.argument("store", type=click.Path(path_type=Path), metavar="STORE.h5", required=False)
@@ -29,10 +31,7 @@ import click
 @click.option("--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, metavar="N", help="Runs of each variant.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="The first seed.")
 @click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, metavar="N", help="Runs at a time.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
-    help="Where to compute; with several GPUs, the runs at a time are spread over them.",
-)  # fmt: skip
+@device_option("Where to compute; with several GPUs, the runs at a time are spread over them.")
 @click.option("--list", "listing", is_flag=True, help="List the studies of the toolkit and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; all else goes to standard error.")
 def study_command(

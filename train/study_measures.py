@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -46,11 +45,10 @@ def positions(predictions: Predictions, least: int, most: int) -> dict[str, obje
         dialogues: how many there are; by_position: `train.breakdown.breakdown` by position; overall: by the one group of
         all, or None where there is no labelled utterance.
     """
-    _, dialogue, counts = np.unique(predictions.dialogue.astype(str), return_inverse=True, return_counts=True)
-    chosen = predictions.select((counts[dialogue] >= least) & (counts[dialogue] <= most))
+    chosen = predictions.select((predictions.lengths >= least) & (predictions.lengths <= most))
     overall = breakdown(chosen, "all")
     return {
-        "dialogues": int(((counts >= least) & (counts <= most)).sum()), "by_position": breakdown(chosen, "position"),
+        "dialogues": len(set(chosen.dialogue)), "by_position": breakdown(chosen, "position"),
         "overall": next(iter(overall.values()), None),
     }  # fmt: skip
 

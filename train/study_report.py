@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from train.study_runs import DONE, FAILED
+from train.study_summary import measured_runs, noise_means, place_groups, place_means
 
 
 def print_study(study: dict[str, object], console: Console) -> None:
@@ -49,37 +52,25 @@ def _costs(study: dict[str, object]) -> Table:
 
 
 def _noise(study: dict[str, object]) -> Table:
-    levels = list(dict.fromkeys(level for _, m in _measured(study) for row in m.values() for level in row))
+    levels = list(dict.fromkeys(level for _, runs in measured_runs(study) for m in runs for row in m.values() for level in row))
     table = _table("weighted F1 with noise on", levels)
-    for name, runs in _by_variant(study):
+    for name, runs in measured_runs(study):
         for which in dict.fromkeys(which for m in runs for which in m):
-            cells = [_mean([m[which][level]["weighted_f1"] for m in runs if m.get(which, {}).get(level)]) for level in levels]
-            table.add_row(f"{escape(name)}: {which}", *cells)
+            table.add_row(f"{escape(name)}: {which}", *map(_shown, noise_means(runs, which, levels)))
     return table
 
 
 def _positions(study: dict[str, object]) -> Table:
-    groups = list(dict.fromkeys(group for _, m in _measured(study) for group in m["by_position"]))
-    groups.sort(key=lambda group: int(group.split()[0]))
-    dialogues = next((m["dialogues"] for _, m in _measured(study)), 0)
+    groups = place_groups(study)
+    dialogues = next((m["dialogues"] for _, runs in measured_runs(study) for m in runs), 0)
     table = _table(f"weighted F1 by place, {dialogues} dialogues", ["all", *groups])
-    for name, runs in _by_variant(study):
-        cells = [_mean([m["overall"]["weighted_f1"] for m in runs if m["overall"]])]
-        cells += [_mean([m["by_position"][g]["weighted_f1"] for m in runs if g in m["by_position"]]) for g in groups]
-        table.add_row(escape(name), *cells)
+    for name, runs in measured_runs(study):
+        table.add_row(escape(name), *map(_shown, place_means(runs, groups)))
     return table
 
 
-def _measured(study: dict[str, object]) -> list[tuple[str, dict]]:
-    return [(name, m) for name, runs in _by_variant(study) for m in runs]
-
-
-def _by_variant(study: dict[str, object]) -> list[tuple[str, list[dict]]]:
-    return [(row["name"], [r["measured"] for r in row["runs"] if r["status"] == DONE and r["measured"]]) for row in study["variants"]]
-
-
-def _mean(values: list[float]) -> str:
-    return f"{100 * sum(values) / len(values):.2f}" if values else "-"
+def _shown(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
 
 
 def _spread(part: dict | None, name: str) -> str:

@@ -1,0 +1,123 @@
+"""The tuples of dictionaries in which the field pickles features, and telling which one a file is.
+
+Every one of them is a tuple or list whose parts are dictionaries from dialogue to a list with an entry an utterance, and
+lists of dialogues. Nothing in the file says which part is what; the number of parts and what is in them does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from toolkit.exchange.pack import entry_length, numeric_vector
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One order of parts.
+
+    Attributes:
+        name: what `convert` prints and the store records.
+        parts: what each part holds: "ids", "speakers", "labels", "sentences", "train", "val", "test", a feature's
+            "modality/name", or "-" for what the store has no place for.
+        users: whose loaders read it.
+        corpus: which corpus, where only one is shared like this.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+    users: str
+    corpus: str | None = None
+
+
+_ROBERTA = tuple(f"text/roberta-{i}" for i in (1, 2, 3, 4))
+_HEAD = ("ids", "speakers", "labels")
+_COMET = ("xIntent", "xAttr", "xNeed", "xWant", "xEffect", "xReact", "oWant", "oEffect", "oReact")
+
+# Where two fit, the first counts.
+LAYOUTS = (
+    Layout("sdt", (*_HEAD, *_ROBERTA, "audio/sdt", "visual/sdt", "sentences", "train", "test"), "SDT, AMB-DSGDN, DF-GCN", "iemocap"),
+    Layout("sdt-meld", (*_HEAD, *_ROBERTA, "audio/sdt", "visual/sdt", "sentences", "train", "test", "-"), "SDT, AMB-DSGDN, DF-GCN", "meld"),
+    Layout("mmgcn", (*_HEAD, "text/mmgcn", "audio/mmgcn", "visual/mmgcn", "sentences", "train", "test"),
+           "MMGCN, MM-DFN, M3NET, DialogueRNN", "iemocap"),
+    Layout("mmgcn-meld", (*_HEAD, "text/mmgcn", "audio/mmgcn", "visual/mmgcn", "sentences", "train", "test", "-"),
+           "MMGCN, MM-DFN, M3NET", "meld"),
+    Layout("dialoguernn-meld", (*_HEAD, "text/mmgcn", "audio/mmgcn", "sentences", "train", "test", "-"), "DialogueRNN", "meld"),
+    Layout("cosmic-features-meld", ("speakers", "labels", "-", *_ROBERTA, "sentences", "train", "test", "val"), "COSMIC, M3NET", "meld"),
+    Layout("cosmic-features", ("speakers", "labels", *_ROBERTA, "sentences", "train", "test", "val"), "COSMIC, M3NET"),
+    Layout("cosmic-sentences-meld", ("speakers", "labels", "-", "sentences", "train", "test", "val"), "COSMIC", "meld"),
+    Layout("cosmic-sentences", ("speakers", "labels", "sentences", "train", "test", "val"), "COSMIC"),
+    Layout("cosmic-comet", tuple(f"text/comet-{name}" for name in _COMET), "COSMIC"),
+    Layout("amb-dsgdn-text", ("speakers", "labels", "text/amb-dsgdn", "sentences", "train", "test"), "AMB-DSGDN, for DailyDialog", "dailydialog"),
+    Layout("dailydialogue", ("speakers", "text/dialoguernn", "-", "labels", "train", "test", "val"), "MMGCN, DialogueRNN", "dailydialog"),
+)  # fmt: skip
+
+
+def recognise(content: object) -> Layout | None:
+    """The layout of an unpickled file, or None."""
+    if isinstance(content, Mapping) and kinds(content) & {"texts"}:
+        return Layout("sentences", ("sentences",), "COSMIC")
+    if not isinstance(content, (list, tuple)):
+        return None
+    found = [kinds(part) for part in content]
+    return next((layout for layout in LAYOUTS if len(layout.parts) == len(found) and all(map(_fits, layout.parts, found))), None)
+
+
+def _fits(part: str, found: set[str]) -> bool:
+    if part == "-":
+        return True
+    if part in ("train", "val", "test"):
+        return "keys" in found
+    if "/" in part:
+        return bool(found & {"vectors", "nothing"})
+    wanted = {"ids": {"texts", "numbers"}, "speakers": {"texts", "one-hot"}, "labels": {"numbers"}, "sentences": {"texts"}}
+    return bool(found & wanted[part])
+
+
+def kinds(part: object) -> set[str]:
+    """What a part may be: "texts", "numbers", "vectors", "one-hot" of a dialogue's utterances; "keys"; "nothing"."""
+    if isinstance(part, Mapping):
+        if not part:
+            return {"nothing"}
+        # A dialogue may be empty or damaged; the first few that are neither tell what the part is.
+        for entry in islice((e for e in part.values() if _sized(e)), 5):
+            if found := _entry_kinds(entry):
+                return found
+        return set()
+    if isinstance(part, (list, tuple, set, frozenset)) or (isinstance(part, np.ndarray) and part.ndim == 1):
+        return {"keys"} if all(isinstance(key, (str, int, np.integer)) for key in islice(part, 10)) else set()
+    return set()
+
+
+def _sized(entry: object) -> bool:
+    return bool(entry_length(entry))
+
+
+def _entry_kinds(entry: list | tuple | np.ndarray) -> set[str]:
+    first = entry[0]
+    if isinstance(first, str):
+        return {"texts"}
+    if is_whole(first):
+        return {"numbers"}
+    vector = numeric_vector(first)
+    if vector is None:
+        return set()
+    one_hot = len(vector) <= 64 and set(vector.tolist()) <= {0.0, 1.0} and vector.sum() == 1
+    return {"vectors", "one-hot"} if one_hot else {"vectors"}
+
+
+def is_whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def describe(content: object) -> str:
+    """What an unrecognised file holds, in a few words."""
+    if isinstance(content, Mapping):
+        return f"a dictionary of {len(content)} entries ({', '.join(str(k)[:20] for k in islice(content, 4))}, …)"
+    if isinstance(content, (list, tuple)):
+        parts = ("/".join(sorted(kinds(part))) or type(part).__name__ for part in content[:14])
+        return f"a {type(content).__name__} of {len(content)}: {', '.join(parts)}"
+    return f"a {type(content).__name__}"

@@ -1,0 +1,249 @@
+"""What every foreign file is turned into before it becomes a store: utterances, features, and what was wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+import manifests
+from toolkit.errors import UserError
+from toolkit.manifest import Utterance
+from toolkit.store import FeaturePart, StoreWriter
+
+LICENCE = "that of the converted file, which it does not state"
+NO_FEATURE = "no features in the file"
+ZEROS = "all zeros in the file"
+
+
+@dataclass(slots=True)
+class Matrix:
+    """One feature of N utterances.
+
+    Attributes:
+        values: float32 (N, D), zeros where there is a reason.
+        reasons: N texts, why an utterance has none; empty where it has one.
+        frames: the utterances' frames, each float32 (T, width), where the file has sequences; else None.
+        source: which field of which file it comes from, its dtype, and the file's SHA-256, for the record.
+    """
+
+    values: np.ndarray
+    reasons: list[str]
+    frames: list[np.ndarray] | None = None
+    source: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Pack:
+    """A foreign file's content.
+
+    Attributes:
+        layout: name of the layout that was recognised.
+        corpus: name of the corpus.
+        labels: names in index order.
+        utterances: dialogues together, in the file's order.
+        features: "modality/name" to its matrix.
+        problems: a line each, beginning with the dialogue it concerns.
+        attrs: what an export needs to write the same file again: `dialogue_keys` "int" or "str", `split_order`.
+    """
+
+    layout: str
+    corpus: str
+    labels: list[str]
+    utterances: list[Utterance]
+    features: dict[str, Matrix] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    attrs: dict[str, object] = field(default_factory=dict)
+
+
+def known_labels(corpus: str, classes: int) -> list[str]:
+    """Names of a corpus's labels in the index order of its published pickles; "label-0", … where they are not known."""
+    names = manifests.load("pickles.yaml")["labels"].get(corpus, [])
+    return list(names) if classes <= len(names) else [f"label-{i}" for i in range(classes)]
+
+
+def matrix_of(
+    rows: Sequence[object], names: Sequence[str], dialogues: Sequence[str], missing: Mapping[int, str], keep_zeros: bool,
+    what: str, problems: list[str],
+) -> Matrix:  # fmt: skip
+    """Puts utterances' vectors together, each checked; what cannot be used is masked with its reason.
+
+    Args:
+        rows: N vectors as the file has them (arrays, or lists of numbers); None where it has none.
+        names: N utterance ids.
+        dialogues: N dialogue ids, for the report.
+        missing: row to the reason why the file has no vector there.
+        keep_zeros: take a vector of zeros as it is, not as the field's mark of a missing modality.
+        what: which field of the file, for messages.
+        problems: gets a line for each dialogue and kind of defect.
+    """
+    vectors: list[np.ndarray | None] = []
+    reasons = [missing.get(i, "") for i in range(len(rows))]
+    kinds: Counter[str] = Counter()
+    for i, row in enumerate(rows):
+        vector = None
+        if not reasons[i]:
+            vector = numeric_vector(row)
+            if vector is None:
+                reasons[i] = "not a vector of numbers"
+            else:
+                kinds[vector.dtype.name] += 1
+        vectors.append(vector)
+    widths = Counter(len(v) for v in vectors if v is not None)
+    width = widths.most_common(1)[0][0] if widths else 0
+    if width == 0:
+        return Matrix(np.zeros((len(rows), 0), np.float32), reasons)
+    values = np.zeros((len(rows), width), np.float32)
+    rounded = 0
+    for i, vector in enumerate(vectors):
+        if vector is None:
+            continue
+        if len(vector) != width:
+            reasons[i] = f"wrong width: {len(vector)} numbers where the others have {width}"
+            continue
+        with np.errstate(over="ignore", invalid="ignore"):
+            values[i] = vector
+        if not np.isfinite(values[i]).all():
+            reasons[i] = "NaN or infinity" if not np.isfinite(np.asarray(vector, np.float64)).all() else "numbers beyond float32"
+        elif not keep_zeros and not values[i].any():
+            reasons[i] = ZEROS
+        elif vector.dtype != np.float32 and (values[i] != vector).any():
+            rounded += 1
+    values[[bool(r) for r in reasons]] = 0
+    report(problems, what, dialogues, [r if r != ZEROS else "" for r in reasons])
+    if zeros := sum(r == ZEROS for r in reasons):
+        problems.append(f"{what}: {zeros} utterances hold zeros only, the field's mark of a missing modality; masked")
+    if rounded:
+        problems.append(f"{what}: {rounded} utterances of {kinds.most_common(1)[0][0]} were rounded to float32")
+    return Matrix(values, reasons, source={"dtypes": dict(kinds)})
+
+
+def numeric_vector(value: object) -> np.ndarray | None:
+    """A vector (D,) of floats or whole numbers, or None where `value` is nothing of that kind."""
+    if isinstance(value, np.ndarray):
+        if value.dtype == object:
+            value = value.tolist()
+        elif value.dtype.kind not in "fiu":
+            return None
+        else:
+            value = value.view(np.ndarray)
+            return value.reshape(-1) if value.ndim == 1 or (value.ndim == 2 and value.shape[0] == 1) else None
+    if not isinstance(value, (list, tuple)) or not value or not all(type(x) in (int, float) or isinstance(x, np.number) for x in value):
+        return None
+    try:
+        return np.array([float(x) for x in value])
+    except OverflowError:
+        return None
+
+
+def pooled(value: object, length: int | None = None) -> tuple[object, np.ndarray]:
+    """An utterance's vector and its frames float32 (T, D).
+
+    Args:
+        value: a vector, or an array (T, D) of frames, whose mean is the vector (one frame: the frame itself).
+        length: how many of the frames are no padding; None means all.
+
+    Returns:
+        the vector as `matrix_of` takes it, None for no frames at all; and the frames, (0, 0) of a plain vector.
+    """
+    if not (isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind in "fiu"):
+        return value, np.zeros((0, 0), np.float32)
+    value = value[:length].view(np.ndarray)
+    with np.errstate(over="ignore", invalid="ignore"):
+        frames = value.astype(np.float32)
+    if len(value) < 2:
+        return (value[0] if len(value) else None), frames
+    return value.mean(0, dtype=np.float64).astype(np.float32), frames
+
+
+def keep_frames(matrix: Matrix, frames: Sequence[np.ndarray]) -> None:
+    """Keeps `pooled`'s frames in a matrix where any utterance has more than one."""
+    if all(len(f) < 2 for f in frames):
+        return
+    width = matrix.values.shape[1]
+    for i, f in enumerate(frames):
+        if len(f) and not matrix.reasons[i] and not np.isfinite(f).all():
+            matrix.reasons[i], matrix.values[i] = "NaN or infinity", 0
+    matrix.frames = [
+        f if len(f) and not r else np.zeros((0, width), np.float32) if r else v[None]
+        for f, r, v in zip(frames, matrix.reasons, matrix.values)
+    ]
+    matrix.source["pooling"] = "mean over the frames"
+
+
+def entry_length(entry: object) -> int | None:
+    """How many entries a dialogue's list or array has; None where it is neither. Never looks into nested lists."""
+    if isinstance(entry, np.ndarray):
+        return len(entry) if entry.ndim else None
+    return len(entry) if isinstance(entry, (list, tuple)) else None
+
+
+def report(problems: list[str], what: str, dialogues: Sequence[str], reasons: Sequence[str]) -> None:
+    """Adds to `problems` a line for each dialogue and kind of reason."""
+    counts = Counter((d, r.split(":")[0]) for d, r in zip(dialogues, reasons) if r)
+    problems += [f"{dialogue}: {what}: {count} utterances: {reason}; masked" for (dialogue, reason), count in counts.items()]
+
+
+def unique(names: Iterable[Hashable]) -> tuple[list, list]:
+    """The names each once, in order, and those that stood there more than once."""
+    counts = Counter(names)
+    return list(counts), [name for name, n in counts.items() if n > 1]
+
+
+def write_pack(pack: Pack, out: Path, command: str, files: Sequence[Path]) -> None:
+    """Writes a store of a foreign file's content.
+
+    Raises:
+        UserError: the folder of `out` does not exist, or the disk is full.
+    """
+    sources = [{"file": path.name, "bytes": path.stat().st_size, "sha256": file_hash(path)} for path in files]
+    rows = json.dumps([[u.id, u.dialogue, u.speaker, u.text, u.label, u.split] for u in pack.utterances], ensure_ascii=False)
+    attrs = {
+        "converted_from": json.dumps(sources), "layout": pack.layout, "notes": json.dumps(pack.problems, ensure_ascii=False),
+        "corpus_fingerprint": hashlib.sha256(rows.encode()).hexdigest(),
+        **{name: value if isinstance(value, str) else json.dumps(value) for name, value in pack.attrs.items()},
+    }  # fmt: skip
+    with StoreWriter(
+        out, corpus=pack.corpus, labels=pack.labels, utterances=pack.utterances, command=command, attrs=attrs
+    ) as writer:
+        for name, matrix in pack.features.items():
+            modality, _, feature = name.partition("/")
+            made = {
+                "extractor": "converted", "parameters": {"layout": pack.layout, **matrix.source}, "licence": LICENCE,
+                "fingerprint": hashlib.sha256(json.dumps([pack.layout, matrix.source, sources]).encode()).hexdigest(),
+            }  # fmt: skip
+            if matrix.frames is None:
+                writer.add_feature(modality, feature, matrix.values, [not r for r in matrix.reasons], matrix.reasons, attrs=made)
+            else:
+                _write_sequences(writer, modality, feature, matrix, made)
+
+
+def _write_sequences(writer: StoreWriter, modality: str, feature: str, matrix: Matrix, made: Mapping[str, object]) -> None:
+    width = next((f.shape[1] for f in matrix.frames if len(f)), matrix.values.shape[1])
+
+    def parts() -> Iterable[FeaturePart]:
+        for i, frames in enumerate(matrix.frames):
+            yield FeaturePart(
+                i, matrix.values[i : i + 1], matrix.reasons[i : i + 1], {}, frames.reshape(-1, width),
+                np.array([len(frames)], np.int64), np.full(len(frames), np.nan),
+            )  # fmt: skip
+
+    writer.add_feature_parts(modality, feature, matrix.values.shape[1], parts(), made, frame_width=width)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None

@@ -21,11 +21,12 @@ import argparse
 import multiprocessing
 import os
 import pickle
-import statistics
+import platform
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import h5py
 import numpy as np
@@ -35,6 +36,7 @@ from toolkit.store import Feature, FeatureStore, StoreWriter
 
 DIMS = {"text/roberta-large": 1024, "audio/IS10": 1582, "visual/denseface": 342}
 SPLITS = {"train": (1038, 9989), "val": (114, 1109), "test": (280, 2610)}  # MELD's dialogues and utterances
+DIALOGUE = 700  # the one that is read right after opening
 EMOTIONS = ["neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"]
 
 
@@ -60,27 +62,28 @@ def write_files(folder: Path) -> Files:
     for split, (dialogues, total) in SPLITS.items():
         lengths = 1 + rng.multinomial(total - dialogues, np.full(dialogues, 1 / dialogues))
         for d, length in enumerate(lengths.tolist()):
-            speakers, emotions, words = rng.integers(3, size=length), rng.integers(7, size=length), rng.integers(2, 15, length)
+            drawn = zip(rng.integers(3, size=length), rng.integers(2, 15, length), rng.integers(7, size=length))
             utterances += [
-                Utterance(f"{split}{d}_{i}", f"{split}{d}", i, f"s{speakers[i]}", "words " * words[i], EMOTIONS[emotions[i]], split)
-                for i in range(length)
+                Utterance(f"{split}{d}_{i}", f"{split}{d}", i, f"s{speaker}", "words " * words, EMOTIONS[emotion], split)
+                for i, (speaker, words, emotion) in enumerate(drawn)
             ]
     n = len(utterances)
-    files = Files(folder / "store.h5", folder / "plain.f32", folder / "features.pkl", None)
-    with StoreWriter(files.store, corpus="meld", labels=EMOTIONS, utterances=utterances) as writer, open(files.plain, "wb") as plain:
+    paths = folder / "store.h5", folder / "plain.f32", folder / "features.pkl"
+    writer = StoreWriter(paths[0], corpus="meld", labels=EMOTIONS, utterances=utterances)
+    with writer, open(paths[1], "wb") as plain:
         for name, dim in DIMS.items():
             values = rng.standard_normal((n, dim), np.float32)
             values.tofile(plain)
             writer.add_feature(*name.split("/"), values, np.ones(n, bool), [""] * n)
-    with FeatureStore.open(files.store) as store:
+    with FeatureStore.open(paths[0]) as store:
         offsets, labels, speakers = store.offsets, store.column("label"), store.column("speaker")
         columns = [store.column("id"), speakers, labels] + [store.feature(name).values() for name in DIMS]
         rows = list(store.dialogues())
     # Each vector is an array of its own, as it is where vectors were collected one by one.
     whole = tuple({d: [np.array(x) if np.ndim(x) else x for x in column[r]] for d, r in rows} for column in columns)
-    with open(files.pickle, "wb") as file:
+    with open(paths[2], "wb") as file:
         pickle.dump(whole, file, protocol=4)
-    return Files(files.store, files.plain, files.pickle, offsets)
+    return Files(*paths, offsets)
 
 
 def features_of(store: FeatureStore) -> list[Feature]:
@@ -119,6 +122,9 @@ def dialogue_unpickled(path: Path, d: int) -> list[list[np.ndarray]]:
     return [vectors[name] for vectors in whole[3:]]
 
 
+DIALOGUE_FROM_FILE = {"store": dialogue_opened, "pickle": dialogue_unpickled}
+
+
 def check(files: Files) -> None:
     """That all ways give the same numbers."""
     n = int(files.offsets[-1])
@@ -127,16 +133,16 @@ def check(files: Files) -> None:
     with FeatureStore.open(files.store) as store:
         whole = np.concatenate([feature.values().ravel() for feature in features_of(store)])
     assert (whole == read_plain(files.plain)).all() and (whole == buffer).all()
-    for d in (0, 700, len(files.offsets) - 2):
-        first, last = files.offsets[d : d + 2]
-        for a, b, c in zip(dialogue_opened(files.store, d), dialogue_plain(files.plain, first, last, n), dialogue_unpickled(files.pickle, d)):
+    for d in (0, DIALOGUE, len(files.offsets) - 2):
+        ours, plain = dialogue_opened(files.store, d), dialogue_plain(files.plain, *files.offsets[d : d + 2].tolist(), n)
+        for a, b, c in zip(ours, plain, dialogue_unpickled(files.pickle, d)):
             assert (a == b).all() and (a == np.stack(c)).all()
 
 
-def once(work: Callable[[], object]) -> float:
+def once(work: Callable[..., object], *given_to: object) -> float:
     """Seconds of one round."""
     began = time.perf_counter()
-    given = work()
+    given = work(*given_to)
     seconds = time.perf_counter() - began
     del given  # outside the time, and before the next asks for memory
     return seconds
@@ -162,66 +168,102 @@ def reader(files: Files, kind: str, rounds: int, barrier, pipe) -> None:
     pipe.send(times)
 
 
-def together(files: Files, kind: str, count: int, rounds: int) -> list[float]:
-    """Seconds from the first start to the last end of each round of `count` processes."""
+def newcomer(files: Files, kind: str, _barrier, pipe) -> None:
+    """A process that reads a dialogue as the first thing after its imports; sends the seconds."""
+    pipe.send(once(DIALOGUE_FROM_FILE[kind], getattr(files, kind), DIALOGUE))
+
+
+def in_processes(work: Callable[..., None], count: int, *given: object) -> list:
+    """What `count` new processes send that run a work at once."""
     context = multiprocessing.get_context("spawn")
     barrier, pipes, processes = context.Barrier(count), [], []
     for _ in range(count):
         here, there = context.Pipe(duplex=False)
-        processes.append(context.Process(target=reader, args=(files, kind, rounds, barrier, there)))
+        # A daemon, so that those who wait at the barrier end with this process if one of them fails.
+        processes.append(context.Process(target=work, args=(*given, barrier, there), daemon=True))
         processes[-1].start()
         there.close()
         pipes.append(here)
-    times = np.array([pipe.recv() for pipe in pipes])
+    sent = [pipe.recv() for pipe in pipes]
     for process in processes:
         process.join()
+    return sent
+
+
+def together(files: Files, kind: str, count: int, rounds: int) -> list[float]:
+    """Seconds from the first start to the last end of each round of `count` processes that read everything."""
+    times = np.array(in_processes(reader, count, files, kind, rounds))
     return (times[:, 1:, 1].max(0) - times[:, 1:, 0].min(0)).tolist()
 
 
 def line(what: str, seconds: Sequence[float], size: float | None = None, compared: str = "") -> None:
     """A row: median and range, in GB/s where a size in bytes is given, in ms elsewhere."""
     told = [size / s / 1e9 for s in seconds] if size else [1000 * s for s in seconds]
-    low, middle, high = np.percentile(told, 10), statistics.median(told), np.percentile(told, 90)
+    low, middle, high = np.percentile(told, 10), median(told), np.percentile(told, 90)
     print(f"| {what} | {middle:.3g} {'GB/s' if size else 'ms'} | {low:.3g} to {high:.3g} | {compared} |", flush=True)
+
+
+def everything(files: Files, rounds: int) -> None:
+    """Rows: reading all features in one process."""
+    size = files.nbytes
+    with FeatureStore.open(files.store) as store:
+        features, buffer = features_of(store), np.empty(size // 4, np.float32)
+        t = in_turn(rounds, {
+            "plain": lambda: read_plain(files.plain), "into": lambda: read_into(files.plain, buffer),
+            "store": lambda: [feature.values() for feature in features],
+        })  # fmt: skip
+    plain = median(t["plain"])
+    line("all features, plain", t["plain"], size)
+    line("all features, plain, into memory that is there", t["into"], size, f"{plain / median(t['into']):.0%} of plain")
+    line("all features, store", t["store"], size, f"{plain / median(t['store']):.0%} of plain (goal 80 %)")
+
+
+def dialogues(files: Files, count: int) -> None:
+    """Rows: reading random dialogues of an open store."""
+    with FeatureStore.open(files.store) as store:
+        features, n = features_of(store), len(store)
+        plain, ours = [], []
+        # Each once, without a round to warm up: a dialogue that is read again comes from HDF5's cache of chunks.
+        for d in np.random.default_rng(1).permutation(len(store.dialogue_ids))[:count].tolist():
+            plain.append(once(dialogue_plain, files.plain, *files.offsets[d : d + 2].tolist(), n))
+            ours.append(once(lambda rows: [feature.values(rows) for feature in features], store.rows(d)))
+    line("a random dialogue, plain", plain)
+    line("a random dialogue, store open", ours, None, f"{median(ours) / median(plain):.1f} times plain")
+
+
+def from_file(files: Files, rounds: int) -> None:
+    """Rows: one dialogue from a file that is not open, against the pickle."""
+    again = in_turn(rounds, {
+        "open": lambda: FeatureStore.open(files.store).close(), "store": lambda: dialogue_opened(files.store, DIALOGUE),
+    })  # fmt: skip
+    # Apart, since it empties the processor's caches for whoever is next.
+    again |= in_turn(rounds, {"pickle": lambda: dialogue_unpickled(files.pickle, DIALOGUE)})
+    first = {kind: [in_processes(newcomer, 1, files, kind)[0] for _ in range(rounds)] for kind in DIALOGUE_FROM_FILE}
+    line("opening the store", again["open"])
+    for t, where in ((again, ""), (first, ", in a new process")):
+        ratio = median(t["pickle"]) / median(t["store"])
+        line(f"opening the store and a dialogue{where}", t["store"])
+        line(f"unpickling, and a dialogue{where}", t["pickle"], None, f"{ratio:.1f} times the store (goal 100)")
 
 
 def run(options: argparse.Namespace, folder: Path) -> None:
     files = write_files(folder)
     check(files)
-    n, size = int(files.offsets[-1]), files.nbytes
-    print(f"{n:,} utterances in {len(files.offsets) - 1:,} dialogues, {size / 1e6:.0f} MB of features; store {files.store.stat().st_size / 1e6:.0f} MB, "
-          f"pickle {files.pickle.stat().st_size / 1e6:.0f} MB; {os.cpu_count()} cores, h5py {h5py.__version__}, HDF5 {h5py.version.hdf5_version}")  # fmt: skip
+    stored, pickled = (path.stat().st_size / 1e6 for path in (files.store, files.pickle))
+    print(
+        f"{files.offsets[-1]:,} utterances in {len(files.offsets) - 1:,} dialogues, {files.nbytes / 1e6:.0f} MB of features; "
+        f"store {stored:.0f} MB, pickle {pickled:.0f} MB; {os.cpu_count()} cores, {platform.processor() or platform.machine()}, "
+        f"h5py {h5py.__version__}, HDF5 {h5py.version.hdf5_version}"
+    )
     print("\n| reading | median | 10th to 90th percentile | compared |\n|---|---|---|---|")
-    median = statistics.median
-    with FeatureStore.open(files.store) as store:
-        features, buffer = features_of(store), np.empty(size // 4, np.float32)
-        t = in_turn(options.rounds, {
-            "plain": lambda: read_plain(files.plain), "into": lambda: read_into(files.plain, buffer),
-            "store": lambda: [feature.values() for feature in features],
-        })  # fmt: skip
-        line("all features, plain", t["plain"], size)
-        line("all features, plain, into memory that is there", t["into"], size, f"{median(t['plain']) / median(t['into']):.0%} of plain")
-        line("all features, store", t["store"], size, f"{median(t['plain']) / median(t['store']):.0%} of plain (goal 80 %)")
-        t = {"plain": [], "store": []}
-        # Each once, without a round to warm up: a dialogue that is read again comes from HDF5's cache of chunks.
-        for d in np.random.default_rng(1).permutation(len(files.offsets) - 1)[: options.dialogues].tolist():
-            first, last = int(files.offsets[d]), int(files.offsets[d + 1])
-            t["plain"].append(once(lambda: dialogue_plain(files.plain, first, last, n)))
-            t["store"].append(once(lambda: [feature.values(store.rows(d)) for feature in features]))
-        line("a random dialogue, plain", t["plain"])
-        line("a random dialogue, store open", t["store"], None, f"{median(t['store']) / median(t['plain']):.1f} times plain")
-    t = in_turn(options.rounds, {
-        "open": lambda: FeatureStore.open(files.store).close(), "store": lambda: dialogue_opened(files.store, 700),
-        "pickle": lambda: dialogue_unpickled(files.pickle, 700),
-    })  # fmt: skip
-    line("opening the store", t["open"])
-    line("opening the store and a dialogue", t["store"])
-    line("unpickling, and a dialogue", t["pickle"], None, f"{median(t['pickle']) / median(t['store']):.1f} times the store (goal 100)")
+    everything(files, options.rounds)
+    dialogues(files, options.dialogues)
+    from_file(files, options.rounds)
     for count in options.processes:
         plain, ours = (together(files, kind, count, options.rounds) for kind in ("plain", "store"))
         name = f"all features by {count} process{'es' if count > 1 else ''} at once"
-        line(f"{name}, plain", plain, count * size)
-        line(f"{name}, store", ours, count * size, f"{median(plain) / median(ours):.0%} of plain")
+        line(f"{name}, plain", plain, count * files.nbytes)
+        line(f"{name}, store", ours, count * files.nbytes, f"{median(plain) / median(ours):.0%} of plain")
 
 
 def main() -> None:

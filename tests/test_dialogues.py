@@ -25,9 +25,10 @@ def write(path, utterances, seed=0):
     rng = np.random.default_rng(seed)
     n = len(utterances)
     with StoreWriter(path, corpus="small", labels=["joy", "sadness"], utterances=utterances) as writer:
-        for modality, name, dim, masked in (("text", "roberta-base", 8, 0), ("audio", "IS10", 5, 4), ("visual", "denseface", 3, 3), ("visual", "x", 2, 0)):
+        shapes = ("text/roberta-base", 8, 0), ("audio/IS10", 5, 4), ("visual/denseface", 3, 3), ("visual/x", 2, 0)
+        for name, dim, masked in shapes:
             present = np.array([not masked or row % masked != 1 for row in range(n)])
-            writer.add_feature(modality, name, rng.normal(size=(n, dim)), present, ["" if p else "no face" for p in present])
+            writer.add_feature(*name.split("/"), rng.normal(size=(n, dim)), present, ["" if p else "no face" for p in present])
     return path
 
 
@@ -83,7 +84,8 @@ def test_speakers_are_numbered_as_they_first_speak(tmp_path, utterances):
 
 def test_splits(path):
     with FeatureStore.open(path) as store:
-        of = {name: [i for i, rows in store.dialogues() if store.column("split")[rows.start] == name] for name in ("train", "val", "test")}
+        split = store.column("split")
+        of = {name: [i for i, rows in store.dialogues() if split[rows.start] == name] for name in ("train", "val", "test")}
     assert {name: [item.id for item in DialogueDataset(path, name, NAMES)] for name in of} == of
     assert of["val"] == ["d1", "d4", "d7"]
     with pytest.raises(UserError, match="no split 'dev'; there are train, val, test"):
@@ -137,8 +139,9 @@ def test_padded(path):
         x = getattr(padded, name)
         assert same(x[padded.mask], getattr(packed, name)) and (x[~padded.mask] == filling).all()
     elsewhere = padded.to("meta")
-    tensors = [*elsewhere.features.values(), *elsewhere.present.values(), elsewhere.speakers, elsewhere.labels, elsewhere.mask, elsewhere.lengths]
-    assert {x.device.type for x in tensors} == {"meta"} and [x.shape for x in tensors[:3]] == [x.shape for x in padded.features.values()]
+    tensors = [*elsewhere.features.values(), *elsewhere.present.values(), elsewhere.speakers, elsewhere.labels, elsewhere.mask]
+    assert {x.device.type for x in (*tensors, elsewhere.lengths)} == {"meta"}
+    assert [x.shape for x in tensors[:3]] == [x.shape for x in padded.features.values()] and tensors[-1].shape == (3, 9)
 
 
 @pytest.mark.parametrize("collate", [collate_packed, collate_padded])
@@ -204,6 +207,6 @@ def test_a_replaced_or_damaged_store_is_told(path, tmp_path, utterances):
     data = bytearray(path.read_bytes())
     data[place] ^= 1
     path.write_bytes(data)
-    for workers in (0, 1):
+    for how in ({}, {"num_workers": 1, "multiprocessing_context": "fork"}):
         with pytest.raises(UserError, match="audio/IS10/values is damaged"):
-            list(DataLoader(dataset, 2, collate_fn=collate_packed, num_workers=workers, multiprocessing_context="fork" if workers else None))
+            list(DataLoader(dataset, 2, collate_fn=collate_packed, **how))

@@ -46,13 +46,14 @@ class Made:
         self.face = np.arange(50) % 9 != 4
         self.values["visual/denseface"][~self.face] = 0
         utterances = [
-            Utterance(self.id[r], f"d{d}", i, "ABC"[(d + i) % 3], f"line {r}", EMOTIONS[self.label[r]] if self.label[r] >= 0 else None, self.split[r])
+            Utterance(self.id[r], f"d{d}", i, "ABC"[(d + i) % 3], f"line {r}", [*EMOTIONS, None][self.label[r]], self.split[r])
             for r, (d, i) in enumerate(rows)
         ]  # fmt: skip
         with StoreWriter(path, corpus="small", labels=EMOTIONS, utterances=utterances) as writer:
             for name, values in self.values.items():
                 present = self.face if name.startswith("visual") else np.ones(50, bool)
-                writer.add_feature(*name.split("/"), values, present, ["" if p else "no face" for p in present], {"extractor": name})
+                reasons = ["" if p else "no face" for p in present]
+                writer.add_feature(*name.split("/"), values, present, reasons, {"extractor": name})
 
     def h5py(self, printed: list[str]) -> None:
         trained = int(((self.split == "train") & (self.label >= 0)).sum())
@@ -108,9 +109,10 @@ def test_every_section_has_one_example_and_a_check():
 
 
 def run_apart(title: str, folder: Path) -> str:
-    """What the example prints in a process of its own, without a network: its library would keep our settings for later tests."""
+    """What the example prints in a process of its own, without a network: its library would keep that setting for later tests."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", EXAMPLES[title][0]], cwd=folder, env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-c", EXAMPLES[title][0]]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -125,7 +127,7 @@ def test_an_example_prints_what_the_store_holds(title, tmp_path, monkeypatch, ca
     else:
         monkeypatch.chdir(tmp_path)
         torch.manual_seed(0)
-        exec(compile(EXAMPLES[title][0], f"docs/features.md, {title}", "exec"), {"__name__": "__main__"})
+        exec(compile(EXAMPLES[title][0], f"docs/features.md, {title}", "exec"), {"__name__": "__main__"})  # noqa: S102
         printed = capsys.readouterr().out
     CHECKS[title](made, printed.splitlines())
 

@@ -20,6 +20,8 @@ COMMANDS = {
     "manifest": ("extract.manifest_cli:manifest_group", "Build, check and count manifests, the door to every corpus."),
     "info": ("toolkit.info:info_command", "Show what a feature store holds, how it was made and what is missing."),
     "convert": ("toolkit.exchange.convert_cli:convert_command", "Make a feature store of other projects' feature files."),
+    "export": ("toolkit.exchange.export_cli:export_command", "Write a store as files that other projects' loaders read."),
+    "card": ("toolkit.exchange.card:card_command", "Write a store's dataset card: contents, provenance, licences."),
     "reduce": ("extract.reduce_cli:reduce_command", "Add a feature of fewer dimensions, fitted on the training split."),
     "finetune-text": ("extract.finetune_cli:finetune_text_command", "Train a text encoder on a corpus's utterances."),
     "train-face": ("extract.train_face_cli:train_face_command", "Train the 342-dimensional face network on labelled faces."),

@@ -184,8 +184,8 @@ def entry_length(entry: object) -> int | None:
 
 
 def report(problems: list[str], what: str, dialogues: Sequence[str], reasons: Sequence[str]) -> None:
-    """Adds to `problems` a line for each dialogue and kind of reason."""
-    counts = Counter((d, r.split(":")[0]) for d, r in zip(dialogues, reasons) if r)
+    """Adds to `problems` a line for each dialogue and reason."""
+    counts = Counter((d, r) for d, r in zip(dialogues, reasons) if r)
     problems += [f"{dialogue}: {what}: {count} utterances: {reason}; masked" for (dialogue, reason), count in counts.items()]
 
 

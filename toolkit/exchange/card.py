@@ -1,0 +1,130 @@
+"""`erc-toolkit card`: a dataset card in the Hugging Face hub's format, with provenance, counts and licences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+import manifests
+
+_KINDS = {"text": "text-classification", "audio": "audio-classification", "visual": "video-classification"}
+
+
+@click.command("card")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write it there, e.g. README.md. [default: print it]")
+def card_command(store: Path, out: Path | None) -> None:
+    """Write a dataset card for STORE: what it holds, how it was made, and whose licences hold."""
+    from toolkit.errors import UserError
+    from toolkit.files import write_atomically
+    from toolkit.store import FeatureStore
+
+    with FeatureStore.open(store) as opened:
+        text = card_of(opened, opened.feature_names())
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        write_atomically(out, text.encode("utf-8"))
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another place") from None
+    click.echo(f"wrote {out}")
+
+
+def card_of(store, features: Sequence[str], hub_folder: bool = False) -> str:
+    """A dataset card, Markdown with YAML front matter.
+
+    Args:
+        store: an open `FeatureStore`.
+        features: names of those to describe.
+        hub_folder: whether the card lies beside Parquet files, `data/SPLIT-*.parquet`.
+    """
+    import yaml
+
+    from toolkit.exchange.tables import HUB_SPLITS
+    from toolkit.info import summarise
+
+    summary = summarise(store)
+    modalities = sorted({name.split("/")[0] for name in features})
+    front: dict[str, object] = {
+        "license": "other", "license_name": "see-below", "pretty_name": f"{' '.join(store.corpus.split())}: features for emotion recognition in conversation",
+        "task_categories": [_KINDS[m] for m in modalities] or ["text-classification"],
+        "tags": ["emotion-recognition-in-conversation", "multimodal", "erc-toolkit", store.corpus.lower()],
+        "size_categories": [_size(summary["utterances"])],
+    }  # fmt: skip
+    if hub_folder:
+        front["configs"] = [{"config_name": "default", "data_files": [
+            {"split": HUB_SPLITS[s], "path": f"data/{HUB_SPLITS[s]}-*.parquet"} for s in summary["splits"]
+        ]}]  # fmt: skip
+    made = summary["made"]
+    lines = [
+        "---", yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(), "---", "",
+        f"# {_line(store.corpus)}: features for emotion recognition in conversation", "",
+        f"{summary['utterances']} utterances in {summary['dialogues']} dialogues by {summary['speakers']} speakers, extracted by "
+        f"erc-toolkit {made['toolkit_version']} on {str(made['created'])[:10]}.", "",
+        "## Licences", "", *_licences(store, features), "", "## Labels", "", *_counts(summary), "", "## Features", "",
+        "| feature | dimensions | present | missing, and why |", "|---|---:|---:|---|",
+    ]  # fmt: skip
+    for name in features:
+        feature = summary["features"][name]
+        why = ", ".join(f"{n} {_line(reason)}" for reason, n in feature["reasons"].items()) or "none"
+        lines.append(f"| `{name}` | {feature['dim']} | {feature['present']} | {why} |")
+    for name in features:
+        lines += ["", f"### {name}", ""]
+        for key, value in summary["features"][name]["made"].items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            lines.append(f"- {key}: `{_line(text)}`")
+    lines += ["", "## How it was made", "", f"- content SHA-256: `{made['content_sha256']}`"]
+    lines += [f"- {key}: `{_line(made[key])}`" for key in ("command", "corpus_fingerprint", "converted_from") if made.get(key)]
+    if notes := _notes(made):
+        lines += ["", "What was odd about the source, and what was done:", "", *(f"- {_line(note)}" for note in notes[:50])]
+        lines += [f"- and {len(notes) - 50} more, in the store"] if len(notes) > 50 else []
+    return "\n".join(lines) + "\n"
+
+
+def _licences(store, features: Sequence[str]) -> list[str]:
+    facts = manifests.load("licences.yaml")
+    corpus = facts["corpora"].get(store.corpus.lower(), f"The terms of the corpus {_line(store.corpus)} hold for its texts and for what was computed from it; they are not known here.")
+    lines = [f"- Corpus: {corpus.strip()}"]
+    for name in features:
+        attrs = store.feature(name).attrs
+        what = f"{attrs.get('extractor', '')} {attrs.get('model', '')}".lower()
+        known = [text.strip() for key, text in facts["extractors"].items() if key in what]
+        known = known or [str(attrs["licence"])] if "licence" in attrs or known else []
+        lines.append(f"- `{name}`: {_line(known[0]) if known else 'the licence of the model named below holds.'}")
+    return [*lines, "", "Choose a `license` above that all of these allow before you publish anything."]
+
+
+def _counts(summary: dict) -> list[str]:
+    splits = list(summary["splits"])
+    lines = [f"| label | {' | '.join(splits)} |", f"|---|{'---:|' * len(splits)}"]
+    for label in [*summary["labels"], ""]:
+        counts = [summary["label_counts"][s][label] for s in splits]
+        if label or any(counts):
+            lines.append(f"| {_line(label) or '(none)'} | {' | '.join(map(str, counts))} |")
+    lines.append(f"| all | {' | '.join(str(summary['splits'][s]['utterances']) for s in splits)} |")
+    lines.append(f"| dialogues | {' | '.join(str(summary['splits'][s]['dialogues']) for s in splits)} |")
+    return lines
+
+
+def _notes(made: dict) -> list[str]:
+    try:
+        notes = json.loads(str(made.get("notes", "[]")))
+    except ValueError:
+        return []
+    return [str(note) for note in notes] if isinstance(notes, list) else []
+
+
+def _size(n: int) -> str:
+    for most, name in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")):
+        if n < most:
+            return name
+    return "n>1M"
+
+
+def _line(text: object) -> str:
+    """One line that neither ends a table's cell or a code span nor opens a tag."""
+    return " ".join(str(text).split()).replace("|", "\\|").replace("`", "'").replace("<", "&lt;")

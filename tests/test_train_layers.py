@@ -203,22 +203,26 @@ def test_encoder_equals_its_equations():
 @given(
     lengths=st.lists(st.one_of(st.integers(1, 9), st.sampled_from([40, 130, 300])), min_size=1, max_size=5),
     window=st.one_of(st.none(), st.integers(0, 12), st.just(500)), absent=st.sampled_from([0.0, 0.5, 1.0]),
-    seed=st.integers(0, 2**31),
+    causal=st.booleans(), seed=st.integers(0, 2**31),
 )  # fmt: skip
-@settings(deadline=None, max_examples=30)
-def test_attention_within_dialogues_equals_the_loops(lengths, window, absent, seed):
+@settings(deadline=None, max_examples=60)
+def test_attention_within_dialogues_equals_the_loops(lengths, window, absent, causal, seed):
     generator = torch.Generator().manual_seed(seed)
     n = sum(lengths)
     q, k, v = torch.randn(3, n, 4, generator=generator, dtype=torch.float64)
     present = torch.rand(n, generator=generator) >= absent
     dialogue, offsets = packing(lengths)
-    attention = WholeDialogues(offsets, q.device) if window is None else LocalDialogues(dialogue, window, max(lengths))
+    whole = WholeDialogues(offsets, q.device, causal)
+    attention = whole if window is None else LocalDialogues(dialogue, window, max(lengths), causal)
     got = attention.attend(q, k, v, present, 2, 0.0).numpy()
     for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist()):
         heard = present[start:end].tolist()
         keys = [
-            [j for j in range(end - start) if heard[j] and (window is None or abs(i - j) <= window)]
-            or (list(range(end - start)) if window is None else [i])
+            [
+                j for j in range(end - start)
+                if heard[j] and (window is None or abs(i - j) <= window) and (j <= i or not causal)
+            ]
+            or (list(range(end - start)) if window is None and not causal else [i])
             for i in range(end - start)
         ]
         part = slice(start, end)

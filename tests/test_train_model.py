@@ -283,3 +283,20 @@ def test_speaker_table_has_a_zero_row_that_stays_zero():
 def test_graph_window_zero_and_long_dialogues():
     model = tiny_model(config=dataclasses.replace(TINY, window=0))
     assert model(random_batch((700,), dims=DIMS)).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("encoder_window", [None, 3])
+@pytest.mark.parametrize("absent", [0.0, 0.4])
+def test_a_causal_model_does_not_hear_the_future(encoder_window, absent):
+    """The emotion of a turn is that which the dialogue up to it gives; without `causal` it is not."""
+    model = tiny_model(config=dataclasses.replace(TINY, causal=True, encoder_window=encoder_window))
+    both_ways = tiny_model(config=dataclasses.replace(TINY, encoder_window=encoder_window))
+    batch = random_batch((7,), absent=absent, seed=3)
+    whole, differs = model(batch).logits, 0
+    for end in range(1, 8):
+        assert torch.allclose(model(batch.rows(0, end)).logits, whole[:end], atol=1e-10)
+        differs += not torch.allclose(both_ways(batch.rows(0, end)).logits, both_ways(batch).logits[:end], atol=1e-10)
+    assert differs >= 3
+    features = {m: x.requires_grad_() for m, x in batch.features.items()}
+    gradients = torch.autograd.grad(model(batch).logits[3].sum(), list(features.values()), allow_unused=True)
+    assert all((g[4:] == 0).all() for g in gradients) and any(g[:4].abs().sum() > 0 for g in gradients)

@@ -24,6 +24,7 @@ _DEVICE = device_option("Where to compute; auto takes CUDA where there is any.")
 @click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting, e.g. model.window=5. Repeatable."
 )
+@click.option("--causal", is_flag=True, help="An utterance hears nothing that comes after it; the same as --set model.causal=true.")
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), show_default="the recipe's", help="Seed of all random numbers."
 )
@@ -39,7 +40,7 @@ _DEVICE = device_option("Where to compute; auto takes CUDA where there is any.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in RUN_DIR.")
 def train_command(
     store: Path, out: Path | None, recipe: str | None, changes: tuple[str, ...], seed: int | None, device: str,
-    dry_run: bool, as_json: bool, overwrite: bool, seeds: int | None, resume: bool, tensorboard: bool,
+    dry_run: bool, as_json: bool, overwrite: bool, seeds: int | None, resume: bool, tensorboard: bool, causal: bool,
 ) -> None:  # fmt: skip
     """Train a model on the feature store STORE.h5.
 
@@ -64,7 +65,7 @@ def train_command(
             say(f"recipe: {recipe} (by the name of the store's corpus)")
         else:
             say(f"recipe: {recipe}")
-        config = load_config(recipe, changes)
+        config = load_config(recipe, (*changes, *(["model.causal=true"] if causal else [])))
         if seed is not None:
             config.train.seed = seed
 

@@ -63,6 +63,8 @@ class ModelConfig:
         window: how many utterances back and ahead the speaker graphs reach.
         encoder_window: how many utterances back and ahead the audio and visual encoders attend; None means the whole
             dialogue, as in the paper. With a number, time and memory grow in proportion to the dialogue's length.
+        causal: an utterance hears nothing that comes after it, neither in the encoders nor in the graphs; for models that
+            follow a conversation while it goes on. The paper's hears both ways.
         dropout: in encoders and classification heads.
         graph_heads: attention heads of each graph block.
         graph: what the graph blocks hold: differential attention, the model's own; for ablations, "attention" with one
@@ -80,6 +82,7 @@ class ModelConfig:
     heads: int = _setting(8, least=1)
     window: int = _setting(20, least=0)
     encoder_window: int | None = _setting(None, least=0)
+    causal: bool = False
     dropout: float = _setting(0.5, least=0, below=1)
     graph_heads: int = _setting(2, least=1)
     graph: str = _setting("differential", choices=("differential", "attention", "convolution", "none"))
@@ -261,6 +264,9 @@ def _value(value: object, hint: object, limits: dict, where: str) -> object:
     if kind is str:
         if not isinstance(value, str) or not value:
             raise UserError(f"{where} is {value!r}; must be a text{or_null}")
+    elif kind is bool:
+        if not isinstance(value, bool):
+            raise UserError(f"{where} is {value!r}; must be true or false")
     elif kind is int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise UserError(f"{where} is {value!r}; must be a whole number{or_null}")

@@ -57,7 +57,7 @@ def attention_edges(model: nn.Module, batch: Batch) -> dict[str, dict[str, Edges
             real = edges.mask.flatten().nonzero()[:, 0]  # the same order; what fills the last block is cut off
             branches = softmaxes.mean(0).flatten(1)[:, real][:, : len(i)].T
             weight = layer.combine(softmaxes).mean(0).flatten()[real][: len(i)]
-            told = [t.cpu().numpy() for t in (i, j, relation, branches.float(), weight.float())]
+            told = [t.detach().cpu().numpy() for t in (i, j, relation, branches.float(), weight.float())]
             found.setdefault(modality, {})[graph] = Edges(*told)
 
         handles.append(layers[modality, graph].register_forward_hook(hook))
@@ -65,7 +65,7 @@ def attention_edges(model: nn.Module, batch: Batch) -> dict[str, dict[str, Edges
     try:
         for name in layers:
             listen(*name)
-        with torch.no_grad():
+        with torch.enable_grad():  # or a model may do long dialogues piece by piece, and the edges count from the piece
             if layers:
                 model.represent(batch)
     finally:

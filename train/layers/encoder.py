@@ -30,7 +30,7 @@ def sinusoidal_positions(length: int, size: int, like: Tensor, first: int = 0) -
 
 
 class WholeDialogues:
-    """Every utterance attends to every utterance of its dialogue.
+    """Every utterance attends to every utterance of its dialogue, or to itself and those before it.
 
     Dialogues of like length are padded to a common one for this step alone: those of at most SHORT utterances together,
     longer ones together with those at most twice as long.
@@ -38,9 +38,11 @@ class WholeDialogues:
     Args:
         offsets: [B + 1] int64 on the CPU, where each dialogue begins and the last one ends.
         device: of the queries, keys and values.
+        causal: attend to nothing that comes later.
     """
 
-    def __init__(self, offsets: Tensor, device: torch.device) -> None:
+    def __init__(self, offsets: Tensor, device: torch.device, causal: bool = False) -> None:
+        self._causal = causal
         lengths = offsets.diff()
         group = (lengths.clamp_min(SHORT) - 1).double().log2().floor().long()
         self._shapes: list[tuple[int, int]] = []
@@ -62,8 +64,8 @@ class WholeDialogues:
 
         Args:
             q, k, v: of all heads.
-            present: [N] bool, which utterances may be attended to. Where a dialogue has none, all may: a softmax over
-                nothing would be NaN.
+            present: [N] bool, which utterances may be attended to. Where a dialogue has none, all may (causal: where
+                there is none up to an utterance, it hears itself): a softmax over nothing would be NaN.
             heads: number of heads.
             rate: dropout probability on the attention weights.
         """
@@ -75,8 +77,10 @@ class WholeDialogues:
                 x[part].unflatten(0, (count, longest)).unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v)
             )
             mask, real = keys[part].view(count, longest), self._real[part].view(count, longest)
-            mask = (mask | (real & ~mask.any(1, keepdim=True)))[:, None, None, :]
-            heard.append(_attention(a, b, c, mask, rate).transpose(1, 2).flatten(2).flatten(0, 1))
+            if not self._causal:
+                mask = mask | (real & ~mask.any(1, keepdim=True))
+            mask = mask[:, None, None, :]
+            heard.append(_attention(a, b, c, mask, rate, self._causal).transpose(1, 2).flatten(2).flatten(0, 1))
         return torch.cat(heard).index_select(0, self._place)
 
     def _pad(self, x: Tensor) -> Tensor:
@@ -90,11 +94,14 @@ class LocalDialogues:
         dialogue: [N] int64, number of each utterance's dialogue.
         window: reach in utterances.
         longest: utterances of the longest dialogue.
+        causal: attend to nothing that comes later.
     """
 
-    def __init__(self, dialogue: Tensor, window: int, longest: int) -> None:
+    def __init__(self, dialogue: Tensor, window: int, longest: int, causal: bool = False) -> None:
         self._blocks = Blocks(len(dialogue), min(window, longest - 1), dialogue.device)
         self._near = self._blocks.local(dialogue)
+        if causal:
+            self._near = self._near & (self._blocks.distance >= 0)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, present: Tensor, heads: int, rate: float) -> Tensor:
         """As `WholeDialogues.attend`; who has nobody present around hears itself alone."""
@@ -108,20 +115,32 @@ class LocalDialogues:
         return blocks.flat(heard.transpose(1, 2).flatten(2)[None])[0]
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, rate: float) -> Tensor:
-    """Attention of [B, heads, L, width] that never holds an L x L matrix; the mask can be broadcast to [B, 1, L, L]."""
+def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, rate: float, causal: bool = False) -> Tensor:
+    """Attention of [B, heads, L, width] that never holds an L x L matrix of a long dialogue.
 
-    if rate == 0 or q.device.type != "cpu":
+    `mask` can be broadcast to [B, 1, L, L]. With `causal` it is [B, 1, 1, L], and a query hears no key after it; where that
+    leaves it nothing, it hears itself.
+    """
+    if not causal and (rate == 0 or q.device.type != "cpu"):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate)
 
-    # On a CPU the fused kernels have no dropout.
-    def attend(q: Tensor) -> Tensor:
+    def attend(q: Tensor, first: int) -> Tensor:
+        heard = mask
+        if causal:
+            place = torch.arange(first, first + q.shape[2], device=q.device)[:, None]
+            key = torch.arange(k.shape[2], device=q.device)
+            heard = mask & (key <= place)
+            heard = heard | (~heard.any(-1, keepdim=True) & (key == place))
+        if rate == 0 or q.device.type != "cpu":
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=heard, dropout_p=rate)
+        # On a CPU the fused kernels have no dropout.
         scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(2, 3)
-        return dropout(scores.masked_fill(~mask, -torch.inf).softmax(-1), rate, True) @ v
+        return dropout(scores.masked_fill(~heard, -torch.inf).softmax(-1), rate, True) @ v
 
     if q.shape[2] <= QUERIES:
-        return attend(q)
-    return torch.cat([checkpoint(attend, part, use_reentrant=False) for part in q.split(QUERIES, 2)], 2)
+        return attend(q, 0)
+    parts = (checkpoint(attend, part, QUERIES * i, use_reentrant=False) for i, part in enumerate(q.split(QUERIES, 2)))
+    return torch.cat(list(parts), 2)
 
 
 class TransformerEncoder(nn.Module):

@@ -44,7 +44,9 @@ class Graph(NamedTuple):
         return i[real], (i - self.blocks.distance[row, column])[real], self.relation[row, column][real]
 
 
-def speaker_graphs(speakers: Tensor, dialogue: Tensor, window: int, longest: int) -> tuple[Graph, Graph]:
+def speaker_graphs(
+    speakers: Tensor, dialogue: Tensor, window: int, longest: int, causal: bool = False
+) -> tuple[Graph, Graph]:  # fmt: skip
     """Inter-speaker and intra-speaker graph (AMB-DSGDN, equations 8 and 7) of packed dialogues.
 
     Args:
@@ -52,12 +54,15 @@ def speaker_graphs(speakers: Tensor, dialogue: Tensor, window: int, longest: int
         dialogue: [N] int, number of each utterance's dialogue.
         window: an utterance hears those at most this many places away.
         longest: utterances of the longest dialogue (a bound will do), beyond which no window reaches.
+        causal: no edges to what comes later; the equations have them.
 
     Returns:
         (inter, intra): edges to other speakers' utterances and to the speaker's own; both hold the self-loops.
     """
     blocks = Blocks(len(speakers), min(window, longest - 1), speakers.device)
     near, diagonal = blocks.local(dialogue), blocks.distance == 0
+    if causal:
+        near = near & (blocks.distance >= 0)
     who = speakers[None, :, None]
     same = blocks.own(who, -1)[0] == blocks.seen(who, -1)[0].transpose(1, 2)
 

@@ -219,16 +219,16 @@ class AMBDSGDN(nn.Module):
 
     def _context(self, batch: Batch, place: Tensor) -> Context:
         longest = int(batch.offsets.diff().max())
-        graphs = speaker_graphs(batch.speakers, batch.dialogue, self.config.window, longest)
+        graphs = speaker_graphs(batch.speakers, batch.dialogue, self.config.window, longest, self.config.causal)
         if self.speaker is None:
             return Context(*graphs, None, None)
         first, last = int(place.min()), int(place.max())
         codes = sinusoidal_positions(last + 1 - first, self.config.hidden, self.speaker.weight, first)
         added = codes[(place - first).to(codes.device, non_blocking=True)] + self.speaker(batch.speakers)
         if self.config.encoder_window is None:
-            attend = WholeDialogues(batch.offsets, added.device).attend
+            attend = WholeDialogues(batch.offsets, added.device, self.config.causal).attend
         else:
-            attend = LocalDialogues(batch.dialogue, self.config.encoder_window, longest).attend
+            attend = LocalDialogues(batch.dialogue, self.config.encoder_window, longest, self.config.causal).attend
         return Context(*graphs, added, attend)
 
     def _mean_loss(self, logits: Tensor, labels: Tensor, counted: Tensor) -> Tensor:

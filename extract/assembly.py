@@ -16,6 +16,10 @@ from toolkit.manifest import read_manifest
 from toolkit.store import FeaturePart, FeatureStore, StoreWriter
 
 
+class NothingFound(UserError):
+    """Not one utterance has a modality that was asked for."""
+
+
 def parts_root(out: Path) -> Path:
     """Where a run keeps its finished parts: beside the store."""
     return out.with_name(out.name + ".parts")
@@ -63,13 +67,13 @@ def assemble(out: Path, roots: list[Path], command: str = "") -> None:
                 for at, (matrix, apart) in enumerate(made["matrices"].items()):
                     writer.add_feature_parts(
                         made["modality"], matrix, made["dim"], reader.parts(at),
-                        attrs={**made["provenance"], **apart, "fingerprint": fingerprint(made)},
+                        attrs={**made["provenance"], **apart, "options": reader.options(), "fingerprint": fingerprint(made)},
                         **reader.names(),
                     )  # fmt: skip
                 if reader.present == 0:
                     most = reader.reasons.most_common(1)[0]
                     reader.discard()
-                    raise UserError(
+                    raise NothingFound(
                         f"no utterance has {name.replace('--', '/', 1)}: {most[1]} times {most[0]!r}; nothing was written to {out}"
                     )
     finally:
@@ -107,6 +111,10 @@ class _Assembly:
             shutil.rmtree(folder.folder)
             if not any(path.is_dir() for path in folder.folder.parent.iterdir()):
                 shutil.rmtree(folder.folder.parent)
+
+    def options(self) -> dict[str, object]:
+        """The options of the command line that make the feature."""
+        return json.loads((self._folders[0].folder / "options.json").read_text(encoding="utf-8"))
 
     def names(self) -> dict[str, object]:
         """Names of the matrix's columns, and width and names of its frames' columns."""

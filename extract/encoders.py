@@ -40,6 +40,23 @@ class Options:
     part_size: int = 32
 
 
+# The options that make a modality's features what they are. The store keeps them, so that the same can be done to other files.
+_MAKING = {
+    "text": ("text_model", "pooling", "text_context", "precision"),
+    "audio": ("audio_set", "audio_model", "precision"),
+    "visual": (
+        "visual_model", "visual_weights", "normalisation", "precision", "face_detector", "face_model", "fps", "face_margin",
+        "most_frames",
+    ),
+}  # fmt: skip
+
+
+def making(options: Options, modality: str) -> dict[str, object]:
+    """The options that a modality's features depend on, as JSON holds them; a file or folder by its absolute path."""
+    made = {name: getattr(options, name) for name in _MAKING[modality]}
+    return {name: str(Path(v).resolve()) if isinstance(v, (str, Path)) and Path(v).exists() else v for name, v in made.items()}
+
+
 @dataclass(frozen=True)
 class Encoders:
     """The encoders of a run, each None where its modality is not asked for; and the face detector's (file, SHA-256)."""

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from extract.assembly import assemble, parts_root
-from extract.encoders import Encoders, Options
+from extract.encoders import Encoders, Options, making
 from extract.interrupt import interruptible
 from extract.media_stage import watch
 from extract.parts import Job, PartsFolder, corpus_fingerprint, difference, divide, fingerprint, matrices_of, shard_of
@@ -168,7 +168,7 @@ def _job(manifest, out: Path, root: Path, encoder, corpus: str, shard, options: 
             for matrix in there:
                 had = store.feature(f"{encoder.modality}/{matrix}").attrs
                 if had.get("fingerprint") != fingerprint(json.loads(json.dumps(made))):
-                    old = {k: _unpacked(v) for k, v in had.items() if k != "fingerprint"}
+                    old = {k: _unpacked(v) for k, v in had.items() if k not in ("fingerprint", "options")}
                     new = json.loads(json.dumps({**made["provenance"], **made["matrices"][matrix]}))
                     raise UserError(f"{out}: has {encoder.modality}/{matrix} made with {difference(old, new)}; choose another --out")
             if there:  # a store is written whole: one matrix of an encoder is there with all the others
@@ -177,6 +177,8 @@ def _job(manifest, out: Path, root: Path, encoder, corpus: str, shard, options: 
     folder = PartsFolder(root / f"{encoder.modality}--{name}", made)
     names = {name: getattr(encoder, name, empty) for name, empty in _NAMES.items()}
     write_atomically(folder.folder / "names.json", json.dumps(names).encode())
+    # Apart from what makes the fingerprint: a model that was moved to another folder is the same model.
+    write_atomically(folder.folder / "options.json", json.dumps(making(options, encoder.modality)).encode())
     mine = range(len(parts)) if shard is None else shard_of(parts, shard)
     return Job(encoder, folder, parts, [i for i in mine if not folder.has(i)])
 

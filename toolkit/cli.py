@@ -27,6 +27,8 @@ COMMANDS = {
     "train-face": ("extract.train_face_cli:train_face_command", "Train the 342-dimensional face network on labelled faces."),
     "train": ("train.cli:train_command", "Train a model on a feature store."),
     "eval": ("train.cli:eval_command", "Evaluate a trained model: the field's table, or JSON."),
+    "predict": ("toolkit.predict_cli:predict_command", "Say the emotion of every turn of a new recording."),
+    "package": ("train.package_cli:package_command", "Make a folder of a trained run that works on another machine."),
     "study": ("train.study_cli:study_command", "Train variants of a recipe side by side: the paper's tables and figures."),
     "report": ("train.report_cli:report_command", "Write a page about a run or a study: tables, figures, every dialogue."),
     "compare": ("train.compare_cli:compare_command", "Show what differs between runs, and whether it holds."),

@@ -182,7 +182,7 @@ def _dialogues(opened: Opened, predictions: Predictions) -> list[dict[str, objec
         edges: dict[str, dict[str, list[list[int]]]] = {}
         if name in number:
             told = attention_edges(opened.model, opened.data.batch(torch.tensor([number[name]])))
-            edges = {m: {g: _edges(graphs[g]) for g in GRAPHS if g in graphs} for m, graphs in told.items()}
+            edges = {m: {g: edge_list(graphs[g]) for g in GRAPHS if g in graphs} for m, graphs in told.items()}
         part = slice(start, end)
         labelled = predictions.true[part] >= 0
         right = (predictions.true[part] == predictions.predicted[part]) & labelled
@@ -192,7 +192,8 @@ def _dialogues(opened: Opened, predictions: Predictions) -> list[dict[str, objec
     return found
 
 
-def _edges(edges: Edges) -> list[list[int]]:
+def edge_list(edges: Edges) -> list[list[int]]:
+    """Edges as the page wants them: [i, j, weight of each branch…, weight used], weights in thousandths."""
     numbers = np.concatenate([edges.branches, edges.weight[:, None]], 1)
     thousandths = np.rint(1000 * numbers).astype(int)
     return np.concatenate([edges.i[:, None], edges.j[:, None], thousandths], 1).tolist()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 from safetensors import SafetensorError
@@ -23,6 +24,7 @@ from train.predictions import PREDICTIONS
 CONFIG, WEIGHTS, METRICS = "config.yaml", "model.safetensors", "metrics.jsonl"
 RESULT = "result.json"
 _NORMALISE = "normalise"  # prefix of the normalisers' tensors beside the model's
+_REDUCE = "reduce"  # prefix of fitted reductions' tensors
 
 
 @dataclass(slots=True)
@@ -112,12 +114,17 @@ def read_result(path: Path) -> dict[str, object] | None:
         return None
 
 
-def write_weights(path: Path, model: torch.nn.Module, normalisers: Mapping[str, Normaliser]) -> None:
-    """Writes model.safetensors: the model's state and the normalisers."""
+def write_weights(
+    path: Path, model: torch.nn.Module, normalisers: Mapping[str, Normaliser], reductions: Mapping[str, Mapping[str, np.ndarray]]
+) -> None:  # fmt: skip
+    """Writes model.safetensors: the model's state, the normalisers, and by modality what `Feature.reduction` gives."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     for modality, normaliser in normalisers.items():
         tensors[f"{_NORMALISE}.{modality}.mean"] = torch.from_numpy(normaliser.mean)
         tensors[f"{_NORMALISE}.{modality}.scale"] = torch.from_numpy(normaliser.scale)
+    for modality, numbers in reductions.items():
+        for name, array in numbers.items():
+            tensors[f"{_REDUCE}.{modality}.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
     write_atomically(path / WEIGHTS, save(tensors))
 
 
@@ -160,11 +167,8 @@ def load_weights(run: Run, model: torch.nn.Module) -> dict[str, Normaliser]:
     Raises:
         UserError: the file is damaged or belongs to another model.
     """
-    path = run.path / WEIGHTS
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({' '.join(str(error).split())}); train again") from None
+    path, tensors = run.path / WEIGHTS, _tensors(run)
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{_REDUCE}.")}
     normalisers = {}
     for modality, dim in run.dims.items():
         pair = [tensors.pop(f"{_NORMALISE}.{modality}.{name}", torch.empty(0)).numpy() for name in ("mean", "scale")]
@@ -183,3 +187,26 @@ def load_weights(run: Run, model: torch.nn.Module) -> dict[str, Normaliser]:
         )
     model.load_state_dict(tensors)
     return normalisers
+
+
+def load_reductions(run: Run) -> dict[str, dict[str, np.ndarray]]:
+    """By modality, the fitted numbers of the features that were reduced from others (`Feature.reduction`).
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name, tensor in _tensors(run).items():
+        kind, _, rest = name.partition(".")
+        if kind == _REDUCE:
+            modality, _, what = rest.partition(".")
+            found.setdefault(modality, {})[what] = tensor.numpy()
+    return found
+
+
+def _tensors(run: Run) -> dict[str, torch.Tensor]:
+    path = run.path / WEIGHTS
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({' '.join(str(error).split())}); train again") from None

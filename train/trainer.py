@@ -27,6 +27,7 @@ from train.data import (
 )  # fmt: skip
 from train.evaluation import build_model, predict, score, tabulate
 from train.events import Events, check_installed
+from train.provenance import made_by
 from train.progress import EpochProgress, epoch_progress
 from train.run_folder import (
     append_metrics, keep_metrics, prepare_folder, read_result, write_config, write_result, write_weights,
@@ -164,7 +165,7 @@ def train(
     else:
         say("the store has no test split: no predictions.csv")
     write_curves(out, lines, plan.selection[0], best.epoch, protocol_label(config))
-    write_weights(out, model, normalisers)
+    write_weights(out, model, normalisers, {m: numbers for m, f in plan.features.items() if (numbers := f.reduction())})
     write_config(out, config, facts)
     result = {
         "run": str(out), "protocol": protocol_label(config), "seed": config.train.seed, "device": device_name(target),
@@ -304,7 +305,10 @@ def _facts(plan: Plan, model: nn.Module, device: torch.device) -> dict[str, obje
     return {
         "toolkit_version": toolkit.__version__, "torch_version": str(torch.__version__), "device": device_name(device),
         "store": {"path": str(store.path.resolve()), "corpus": store.corpus, "content_sha256": store.content_hash},
-        "features": described["features"], "labels": list(store.labels),
+        "features": {
+            m: {**described["features"][m], "made": made_by(store, feature)} for m, feature in plan.features.items()
+        },
+        "labels": list(store.labels),
         "train_label_counts": dict(zip(store.labels, plan.counts.tolist())),
         "speakers": {"slots": plan.speakers.slots, "names": list(plan.speakers.names)},
         "splits": described["splits"],

@@ -20,7 +20,7 @@ function show() {
     row.append(make("span", "who", u.speaker), make("span", "said", u.text));
     const opinion = make("span", "opinion");
     opinion.append(make("span", u.true < 0 ? "" : u.true === u.predicted ? "yes" : "no", emotion(u.predicted)));
-    opinion.append(` ${Math.round(100 * u.sure)} %`, u.true < 0 ? ", no label" : u.true === u.predicted ? "" : `, is ${emotion(u.true)}`);
+    opinion.append(` ${Math.round(100 * u.sure)} %`, u.true < 0 ? (dialogue.labelled ? ", no label" : "") : u.true === u.predicted ? "" : `, is ${emotion(u.true)}`);
     row.append(opinion);
     const own = make("span", "own small");
     data.modalities.forEach((name, m) => own.append(make("span", "", `${name}: ${emotion(u.own[m])}`)));

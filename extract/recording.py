@@ -1,0 +1,163 @@
+"""One new recording with its transcript: the turns of a dialogue, and their features by the options of a trained run."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from extract.assembly import NothingFound
+from extract.corpora.subtitles import UNKNOWN, parse_subtitles
+from extract.encoders import Options
+from extract.engine import extract
+from toolkit.errors import UserError
+from toolkit.manifest import MODALITIES, Manifest, manifest_from_rows
+
+# What the columns of a table, or the keys of an object, are called; the first one that is there counts.
+_KEYS = {
+    "start": ("start", "start_s", "begin", "starttime", "start_time"),
+    "end": ("end", "end_s", "stop", "endtime", "end_time"),
+    "speaker": ("speaker", "name", "who"),
+    "text": ("text", "utterance", "transcript", "sentence"),
+}
+_CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)", re.ASCII)
+
+
+def read_recording(media: Path, transcript: Path, labels: Sequence[str], speakers: Sequence[str] = ()) -> Manifest:
+    """A manifest of one dialogue: the turns of the transcript, shown and heard in the recording.
+
+    Args:
+        media: a video or sound file.
+        transcript: SubRip (.srt), WebVTT (.vtt), a table (.csv) or JSON (.json; a list of turns, or an object with them
+            under "segments", "turns" or "utterances") with start and end in seconds or as H:M:S, speaker and text.
+        labels: names in index order, for the header.
+        speakers: of subtitles, the only names that are taken for speakers; empty takes any.
+
+    Raises:
+        UserError: a file that is not there, or a transcript that cannot be read; names file and line.
+    """
+    if not media.is_file():
+        raise UserError(f"{media}: no such file")
+    turns = _turns(transcript, set(speakers) or None)
+    if not turns:
+        raise UserError(f"{transcript}: holds no turn with a text")
+    turns.sort(key=lambda turn: turn["start"])
+    name = media.stem or "recording"
+    rows = [
+        (i, {"id": f"{name}_{i}", "dialogue": name, "split": "test", "media": media.name, **turn}) for i, turn in enumerate(turns)
+    ]
+    return manifest_from_rows(transcript, rows, name, list(labels), media.resolve().parent, unit="turn")
+
+
+def _turns(transcript: Path, speakers: set[str] | None) -> list[dict[str, object]]:
+    try:
+        text = transcript.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{transcript}: no such transcript") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{transcript}: not UTF-8; save it in that encoding") from None
+    except OSError as error:
+        raise UserError(f"{transcript}: cannot be read ({error.strerror})") from None
+    ending = transcript.suffix.lower()
+    if ending in (".srt", ".vtt"):
+        cues = parse_subtitles(text, transcript, speakers)
+        return [{"start": c.start, "end": c.end, "speaker": c.speaker or UNKNOWN, "text": c.text} for c in cues]
+    if ending == ".csv":
+        return _of_table(text, transcript)
+    if ending == ".json":
+        return _of_json(text, transcript)
+    raise UserError(f"{transcript}: a transcript is .srt, .vtt, .csv or .json")
+
+
+def _of_table(text: str, source: Path) -> list[dict[str, object]]:
+    try:
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        raise UserError(f"{source}: not a table ({error})") from None
+    return [_turn(row, f"{source}, row {i}") for i, row in enumerate(rows, 1)]
+
+
+def _of_json(text: str, source: Path) -> list[dict[str, object]]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{source}: not JSON ({error})") from None
+    if isinstance(content, dict):
+        content = next((content[key] for key in ("segments", "turns", "utterances") if key in content), None)
+    if not isinstance(content, list):
+        raise UserError(f"{source}: must be a list of turns, or an object with one under segments, turns or utterances")
+    for i, row in enumerate(content, 1):
+        if not isinstance(row, dict):
+            raise UserError(f"{source}, turn {i}: not an object with start, end, speaker and text")
+    return [_turn(row, f"{source}, turn {i}") for i, row in enumerate(content, 1)]
+
+
+def _turn(row: Mapping[str, object], where: str) -> dict[str, object]:
+    fields = {str(k).strip().lower(): v for k, v in row.items() if k is not None}
+
+    def given(what: str) -> object:
+        return next((fields[key] for key in _KEYS[what] if fields.get(key) not in (None, "")), None)
+
+    turn: dict[str, object] = {what: _seconds(given(what), f"{where}, {what}") for what in ("start", "end")}
+    speaker, text = given("speaker"), given("text")
+    return {**turn, "speaker": str(speaker).strip() or UNKNOWN if speaker is not None else UNKNOWN,
+            "text": "" if text is None else str(text).strip()}  # fmt: skip
+
+
+def _seconds(value: object, where: str) -> float:
+    number = math.nan
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        number = float(value)
+    elif isinstance(value, str):
+        if match := _CLOCK.fullmatch(value.strip()):
+            number = int(match[1] or 0) * 3600 + int(match[2]) * 60 + float(match[3].replace(",", "."))
+        else:
+            try:
+                number = float(value)
+            except ValueError:
+                pass
+    if not (math.isfinite(number) and number >= 0):
+        raise UserError(f"{where}: {value!r} is no time; write seconds, or H:M:S")
+    return number
+
+
+def extract_recording(
+    manifest: Manifest, out: Path, made: Mapping[str, Mapping[str, object]], *, device: str = "auto", command: str = "",
+    notify: Callable[[str], None] = print,
+) -> dict[str, str]:  # fmt: skip
+    """Extracts a recording's features as a run's were: every modality by the options that made the run's.
+
+    Args:
+        manifest: of `read_recording`.
+        out: the store to make, or to go on with.
+        made: modality to the options of `extract.encoders.Options` that its features depend on.
+        device: for the encoders.
+        command: the command line, for the record.
+        notify: told a line about each encoder.
+
+    Returns:
+        Modality to the reason why the recording has nothing of it; empty where it has all.
+
+    Raises:
+        UserError: a model that cannot be had, or a recording without any of the modalities.
+    """
+    lacking: dict[str, str] = {}
+    fields = {f.name for f in dataclasses.fields(Options)}
+    for modality in (m for m in MODALITIES if m in made):
+        chosen = {k: v for k, v in made[modality].items() if k in fields}
+        if chosen.get("face_model") is not None:
+            chosen["face_model"] = Path(chosen["face_model"])
+        options = Options(modalities=(modality,), device=device, **chosen)
+        try:
+            extract(manifest, out, options, command=command, notify=notify)
+        except NothingFound as nothing:
+            lacking[modality] = nothing.message.partition(": ")[2].partition(";")[0]
+            notify(f"{modality}: absent in this recording ({lacking[modality]})")
+    if set(lacking) == set(made):
+        raise UserError(f"{manifest.root / manifest.utterances[0].media}: has none of {', '.join(made)}; nothing to go by")
+    return lacking

@@ -5,9 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
+import types
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from typing import Any
@@ -98,14 +101,42 @@ def _begin(set_up: Callable[[], None]) -> None:
     set_up()
 
 
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Hides the script that is running from multiprocessing, whose new processes would import it.
+
+    Workers need nothing of it, and a script that calls us outside of `if __name__ == "__main__"` would begin anew in each.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
+_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+_BASE = multiprocessing.get_context(_METHOD)
+
+
+class _Process(_BASE.Process):
+    @staticmethod
+    def _Popen(process: multiprocessing.process.BaseProcess) -> object:
+        with _without_main():
+            return _BASE.Process._Popen(process)
+
+
+class _Context(type(_BASE)):
+    # One server imports the libraries once (`warm_up`) and forks the workers from itself, free of this process's threads.
+    Process = _Process
+
+
 class _Pools:
     """A pool that all tasks share and one of a single process for suspects; both can be made anew."""
 
     def __init__(self, workers: int, set_up: Callable[[], None]):
         self._workers, self._set_up = workers, set_up
-        # One server imports the libraries once (`warm_up`) and forks the workers from itself, free of this process's threads.
-        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        self._context = multiprocessing.get_context(method)
+        self._context = _Context()
         self._made: dict[str, ProcessPoolExecutor] = {}
 
     @property
@@ -140,9 +171,10 @@ class _Pools:
 
 def warm_up(*modules: str) -> None:
     """Begins to import modules for the workers of a later `run_tasks`, beside what this process does meanwhile."""
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        multiprocessing.get_context("forkserver").set_forkserver_preload(list(modules))
-        forkserver.ensure_running()
+    if _METHOD == "forkserver":
+        _BASE.set_forkserver_preload(list(modules))
+        with _without_main():
+            forkserver.ensure_running()
 
 
 def core_count() -> int:

@@ -40,7 +40,8 @@ def test_packages_keep_apart(package, forbidden):
 
 
 @pytest.mark.parametrize("command", [["--help"], ["extract", "--help"], ["extract", "meld", "--help"], ["train", "--help"],
-                                     ["eval", "--help"], ["info", "--help"], ["demo", "--help"], ["finetune-text", "--help"], ["train-face", "--help"], ["reduce", "--help"]])  # fmt: skip
+                                     ["eval", "--help"], ["info", "--help"], ["demo", "--help"], ["finetune-text", "--help"], ["train-face", "--help"], ["reduce", "--help"],
+                                     ["convert", "--help"], ["export", "--help"], ["card", "--help"], ["predict", "--help"], ["package", "--help"]])  # fmt: skip
 def test_help_imports_nothing_heavy(command):
     code = (
         "import sys\nfrom toolkit.cli import main\n"

@@ -6,6 +6,7 @@ import csv
 import html
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def webvtt(turns: Sequence[Turn]) -> str:
     """WebVTT: the same, with the speaker as its voice and the emotion as a class that a page may style."""
     cues = ["WEBVTT\n"]
     for t in turns:
-        kind = "".join(c if c.isalnum() else "-" for c in t.emotion)
+        kind = re.sub(r"[\W_]+", "-", t.emotion).strip("-") or "emotion"  # "-->" would begin a cue
         speaker = html.escape(_line(t.speaker), quote=False)
         said = html.escape(_line(f"[{t.emotion} {round(100 * t.probability)} %] {t.text}"), quote=False)
         cues.append(f"{_stamp(t.start, '.')} --> {_stamp(t.end, '.')}\n<v {speaker}><c.{kind}>{said}</c>\n")

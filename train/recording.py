@@ -181,7 +181,7 @@ class Judge:
         utterances = [
             {
                 "speaker": t.speaker, "text": t.text, "true": -1, "predicted": index[t.emotion], "sure": round(t.probability, 3),
-                "own": [index[t.opinions[m][0]] if t.opinions[m] else -1 for m in modalities],
+                "own": [index[t.opinions[m][0]] if t.opinions[m] else -1 for m in modalities], "at": _clock(t.start),
             }
             for t in turns
         ]  # fmt: skip
@@ -195,8 +195,15 @@ class Judge:
             *facts, ("trained on", f"{run['store']['corpus']}, epoch selected by {run['protocol']}, seed {run['seed']}"),
             ("model", f"{self.run.config.model.name}, variant {self.run.config.model.variant}"), ("device", device_name(self.target)),
         ]  # fmt: skip
-        absent = [f"{m}: absent in {sum(m in t.missing for t in turns)} of {total} turns" for m in self.run.dims if any(m in t.missing for t in turns)]
+        absent = []
+        for modality in self.run.dims:
+            reasons = Counter(t.missing[modality].split(":")[0] for t in turns if modality in t.missing)
+            absent += [f"{modality} of {n} of {total} turns ({reason})" for reason, n in reasons.items()]
         warnings = ["Nobody has labelled this recording: these are a model's guesses, right as often as its own report says."]
         page = Page(title, told + [("absent", "; ".join(absent) or "nothing")], [], warnings, [Section("What was heard", tables)],
                     [dialogue], labels, modalities)  # fmt: skip
         return render(page, "")
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

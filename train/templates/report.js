@@ -23,6 +23,7 @@ function show() {
     opinion.append(` ${Math.round(100 * u.sure)} %`, u.true < 0 ? (dialogue.labelled ? ", no label" : "") : u.true === u.predicted ? "" : `, is ${emotion(u.true)}`);
     row.append(opinion);
     const own = make("span", "own small");
+    if (u.at) own.append(make("span", "", u.at));
     data.modalities.forEach((name, m) => own.append(make("span", "", `${name}: ${emotion(u.own[m])}`)));
     row.append(own);
     row.addEventListener("mouseenter", () => listen(i));

@@ -1,0 +1,319 @@
+"""`predict` and `package`: from a new recording to subtitles with emotions, by the same extraction as the run's."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extract.corpora.subtitles import parse_subtitles
+from extract.recording import read_recording
+from toolkit.cli import main
+from toolkit.errors import UserError
+from toolkit.predict import Predictor
+from toolkit.store import FeatureStore
+from toolkit.turns import Turn, subrip, table, webvtt
+from train.recording import Judge, extraction_of
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == code and "Traceback" not in result.output, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run on a small demo corpus: text, reduced openSMILE, faces; and a copy of its text encoder that tests may move."""
+    from toolkit.demo.corpus import make_corpus
+    from toolkit.demo.encoders import make_text_encoder
+
+    root = tmp_path_factory.mktemp("trained")
+    make_corpus(root / "raw", seed=5, train=4, dev=1, test=1)
+    make_text_encoder(root / "little-roberta", ["I am so happy to see you!", "What do you want from me?"] * 3)
+    run("extract", "meld", root / "raw", "--out", root / "store.h5", "--text-model", root / "little-roberta", "--audio-set", "eGeMAPS",
+        "--visual-model", "denseface", "--visual-weights", "random", "--face-detector", "haar", "--fps", "2")  # fmt: skip
+    run("reduce", root / "store.h5", "--feature", "audio/eGeMAPS", "--to", "8", "--method", "pca")
+    run("train", root / "store.h5", "--out", root / "run", "--recipe", "demo", "--set", "train.epochs=2", "--set",
+        "data.audio=eGeMAPS-pca8")  # fmt: skip
+    return root
+
+
+@pytest.fixture(scope="module")
+def scene(trained) -> Path:
+    """The clips of one demo dialogue, in a row in one video, with subtitles that name the speakers."""
+    from toolkit.media import ffmpeg_binary
+
+    folder = trained / "scene"
+    folder.mkdir()
+    table = trained / "raw" / "test_sent_emo.csv"
+    rows = list(csv.DictReader(io.StringIO(table.read_text(encoding="utf-8"))))
+    clips, cues, now = [], [], 0.0
+    with FeatureStore.open(trained / "store.h5") as store:
+        seconds = dict(zip(store.column("id"), store.feature("audio/eGeMAPS").details()["seconds"]))
+    for i, row in enumerate(rows[:4]):
+        name = f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
+        clips.append(next((trained / "raw" / "output_repeated_splits_test").glob(f"{name}.mp4")))
+        length = seconds[f"test_{name}"]
+        cues.append((now, now + length, row["Speaker"], row["Utterance"]))
+        now += length
+    (folder / "list.txt").write_text("".join(f"file '{clip}'\n" for clip in clips))
+    command = [ffmpeg_binary(), "-v", "error", "-f", "concat", "-safe", "0", "-i", str(folder / "list.txt"), "-c", "copy", str(folder / "scene.mp4")]
+    subprocess.run(command, check=True)
+    subprocess.run([ffmpeg_binary(), "-v", "error", "-i", str(folder / "scene.mp4"), "-vn", str(folder / "scene.wav")], check=True)
+    stamp = "{:02d}:{:02d}:{:02d},{:03d}"
+
+    def at(s: float) -> str:
+        ms = round(1000 * s)
+        return stamp.format(ms // 3600000, ms // 60000 % 60, ms // 1000 % 60, ms % 1000)
+
+    srt = "\n".join(f"{i}\n{at(a)} --> {at(b)}\n{who}: {text}\n" for i, (a, b, who, text) in enumerate(cues, 1))
+    (folder / "scene.srt").write_text(srt, encoding="utf-8")
+    turns = [{"start": a, "end": b, "speaker": who, "text": text} for a, b, who, text in cues]
+    (folder / "scene.json").write_text(json.dumps({"segments": turns}), encoding="utf-8")
+    return folder / "scene.mp4"
+
+
+@pytest.fixture(scope="module")
+def predicted(trained, scene) -> Path:
+    said = run("predict", trained / "run", scene, "--transcript", scene.with_suffix(".srt"), "--out", trained / "out")
+    assert "wrote" in said and "turns.srt" in said
+    return trained / "out"
+
+
+def test_a_recording_becomes_turns_with_emotions(trained, scene, predicted):
+    content = json.loads((predicted / "turns.json").read_text(encoding="utf-8"))
+    cues = parse_subtitles(scene.with_suffix(".srt").read_text(encoding="utf-8"))
+    assert [(t["speaker"], t["text"]) for t in content["turns"]] == [(c.speaker, c.text) for c in cues]
+    for turn in content["turns"]:
+        p = turn["probabilities"]
+        assert list(p) == content["labels"] and sum(p.values()) == pytest.approx(1)
+        assert turn["emotion"] == max(p, key=p.get) and turn["probability"] == p[turn["emotion"]]
+        assert set(turn["opinions"]) == {"text", "audio", "visual"}
+    assert content["features"]["audio"] == "audio/eGeMAPS-pca8" and content["absent"] == {}
+    rows = list(csv.DictReader(io.StringIO((predicted / "turns.csv").read_text(encoding="utf-8"))))
+    assert [r["emotion"] for r in rows] == [t["emotion"] for t in content["turns"]]
+    assert "audio_emotion" in rows[0] and f"p_{content['labels'][0]}" in rows[0]
+    # What we write are subtitles that our own parser, and players, read.
+    for name in ("turns.srt", "turns.vtt"):
+        back = parse_subtitles((predicted / name).read_text(encoding="utf-8"))
+        assert [c.start for c in back] == [c.start for c in cues]
+        assert all(t["emotion"] in c.text or t["emotion"] in c.speaker for c, t in zip(back, content["turns"]))
+    page = (predicted / "report.html").read_text(encoding="utf-8")
+    assert "scene.mp4" in page and "Nobody has labelled this recording" in page and "http" not in page.split("</style>")[1]
+
+
+def test_features_are_those_of_the_run(trained, predicted):
+    """The recording's features are made by the same models with the same parameters, and the store says so."""
+    with FeatureStore.open(trained / "store.h5") as old, FeatureStore.open(predicted / "features.h5") as new:
+        for name in ("text/little-roberta", "audio/eGeMAPS", "visual/denseface"):
+            a, b = old.feature(name).attrs, new.feature(name).attrs
+            for key in ("extractor", "model", "parameters", "weights_sha256", "options"):
+                assert a.get(key) == b.get(key), (name, key)
+        assert new.labels == old.labels and (new.column("label") == -1).all()
+
+
+def test_reduction_and_predictions_are_the_runs_own(trained):
+    """On the run's own test dialogues, `Judge` says what `eval` wrote in predictions.csv."""
+    rows = {r["id"]: r for r in csv.DictReader(io.StringIO((trained / "run" / "predictions.csv").read_text(encoding="utf-8")))}
+    judge = Judge(trained / "run", "cpu", lambda line: None)
+    with FeatureStore.open(trained / "store.h5") as store:
+        turns = {t.id: t for t in judge.turns(store)[0]}
+    assert rows
+    for name, row in rows.items():
+        assert turns[name].emotion == row["predicted"]
+        assert turns[name].probability == pytest.approx(float(row[f"p_{row['predicted']}"]), abs=2e-5)
+        assert {m: o and o[0] for m, o in turns[name].opinions.items()} == {m: row[f"predicted_{m}"] or None for m in ("text", "audio", "visual")}
+
+
+def test_causal_judges_from_the_past_alone(trained, scene, predicted):
+    """Each turn as a dialogue that ends with it; and what comes later makes no difference."""
+    judge = Judge(trained / "run", "cpu", lambda line: None)
+    with FeatureStore.open(predicted / "features.h5") as store:
+        turns, batch = judge.turns(store, causal=True)
+        import torch
+
+        for end in range(1, len(turns) + 1):
+            with torch.inference_mode():
+                alone = judge.model(batch.rows(0, end)).logits[-1].double().softmax(-1).cpu()
+            assert list(turns[end - 1].probabilities.values()) == pytest.approx(alone.tolist(), abs=1e-9)
+        both_ways, _ = judge.turns(store)
+    assert turns[-1].probabilities == pytest.approx(both_ways[-1].probabilities, abs=1e-6)
+    assert any(abs(a.probability - b.probability) > 1e-4 for a, b in zip(turns[:-1], both_ways[:-1]))
+    said = run("predict", trained / "run", scene, "--transcript", scene.with_suffix(".srt"), "--out", predicted, "--causal")
+    assert "nothing to do" in said  # the features are there already
+    assert json.loads((predicted / "turns.json").read_text())["causal"] is True
+
+
+def test_sound_alone_and_silence(trained, scene, tmp_path):
+    said = run("predict", trained / "run", scene.with_suffix(".wav"), "--transcript", scene.with_suffix(".json"), "--out", tmp_path / "o")
+    assert "visual: absent in this recording" in said
+    content = json.loads((tmp_path / "o" / "turns.json").read_text(encoding="utf-8"))
+    assert "no video" in content["absent"]["visual"]
+    assert all(t["opinions"]["visual"] is None and t["missing"]["visual"] for t in content["turns"])
+    assert all(t["opinions"]["audio"] for t in content["turns"])
+    assert "visual" in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+    silent = tmp_path / "silent.json"
+    silent.write_text(json.dumps([{"start": 0, "end": 1, "speaker": "A", "text": ""}]))
+    from scipy.io import wavfile
+
+    wavfile.write(tmp_path / "silent.wav", 16000, np.zeros(16000, np.int16))
+    said = run("predict", trained / "run", tmp_path / "silent.wav", "--transcript", silent, "--out", tmp_path / "p", code=1)
+    assert "has none of" in said
+
+
+def test_a_package_works_elsewhere(trained, scene, predicted, tmp_path):
+    run("package", trained / "run", "--out", tmp_path / "pkg")
+    assert "exists already" in run("package", trained / "run", "--out", tmp_path / "pkg", code=1)
+    files = {p.relative_to(tmp_path / "pkg").as_posix() for p in (tmp_path / "pkg").rglob("*") if p.is_file()}
+    assert {"config.yaml", "model.safetensors", "labels.json", "extraction.yaml", "README.md", "result.json"} <= files
+    assert any(name.startswith("encoders/text_model/little-roberta/") for name in files)
+    assert not [name for name in files if name.endswith((".pt", ".bin", ".pkl"))]
+    for name in ("config.yaml", "labels.json", "extraction.yaml", "README.md", "result.json"):
+        assert str(trained) not in (tmp_path / "pkg" / name).read_text(encoding="utf-8"), name
+    card = (tmp_path / "pkg" / "README.md").read_text(encoding="utf-8")
+    front = yaml.safe_load(card.split("---\n")[1])
+    result = json.loads((trained / "run" / "result.json").read_text())["result"]
+    assert front["model-index"][0]["results"][0]["metrics"][0]["value"] == round(100 * result["test"]["weighted_f1"], 2)
+    assert "audEERING" in card and "validation" in card
+
+    # Elsewhere: another folder, none of what it was made from, and a script of three lines outside of any `if __name__`.
+    shutil.move(tmp_path / "pkg", tmp_path / "elsewhere")
+    hidden = trained / "little-roberta-hidden"
+    (trained / "little-roberta").rename(hidden)
+    try:
+        lost = run("predict", trained / "run", scene, "--transcript", scene.with_suffix(".srt"), "--out", tmp_path / "x", code=1)
+        assert "little-roberta" in lost and "--text-model" in lost
+        (tmp_path / "three.py").write_text(
+            "from toolkit.predict import Predictor\n"
+            "predictor = Predictor('elsewhere')\n"
+            f"turns = predictor.predict({str(scene)!r}, {str(scene.with_suffix('.srt'))!r})\n"
+            "print([(t.emotion, t.probability) for t in turns])\n"
+        )
+        done = subprocess.run([sys.executable, "three.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        # The same model may also be named where it lies now.
+        moved = tmp_path / "moved" / "little-roberta"
+        moved.parent.mkdir()
+        shutil.copytree(hidden, moved)
+        run("predict", trained / "run", scene, "--transcript", scene.with_suffix(".srt"), "--out", tmp_path / "y", "--text-model", moved)
+    finally:
+        hidden.rename(trained / "little-roberta")
+    expected = json.loads((tmp_path / "y" / "turns.json").read_text(encoding="utf-8"))["turns"]
+    found = eval(done.stdout, {"__builtins__": {}})
+    assert [e for e, _ in found] == [t["emotion"] for t in expected]
+    assert [p for _, p in found] == pytest.approx([t["probability"] for t in expected], abs=1e-6)
+
+
+def test_another_model_is_refused(trained, scene, tmp_path):
+    from toolkit.demo.encoders import make_text_encoder
+
+    other = make_text_encoder(tmp_path / "little-roberta", ["Other words altogether, to make another vocabulary."] * 3, seed=9)
+    said = run("predict", trained / "run", scene, "--transcript", scene.with_suffix(".srt"), "--out", tmp_path / "o", "--text-model",
+               other, code=1)  # fmt: skip
+    assert "another weights sha256" in said and "must not be mixed" in said
+    said = run("predict", trained / "run", scene, "--transcript", scene.with_suffix(".srt"), "--audio-model", "x", "--out", tmp_path / "p", code=1)
+    assert said.count("\n") <= 6
+
+
+def test_a_hostile_package_stays_in_its_folder(trained, tmp_path):
+    run("package", trained / "run", "--out", tmp_path / "pkg")
+    config = tmp_path / "pkg" / "config.yaml"
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace("encoders/text_model/little-roberta", "encoders/../../outside"), encoding="utf-8")
+    made, _ = extraction_of(tmp_path / "pkg")
+    assert made["text"]["text_model"] == "encoders/../../outside"  # no path of ours: a hub name that does not exist
+    for broken in ("options: 3", "options: [1]"):
+        config.write_text(text.replace("options:\n", f"{broken}\n        other:\n", 1), encoding="utf-8")
+        with pytest.raises(UserError, match="does not record how"):
+            extraction_of(tmp_path / "pkg")
+
+
+def test_a_converted_feature_cannot_be_made_again(trained, scene, tmp_path):
+    run("export", trained / "store.h5", "--format", "npz", "--out", tmp_path / "x.npz", "--feature", "text/little-roberta", "--feature",
+        "audio/eGeMAPS")  # fmt: skip
+    run("convert", tmp_path / "x.npz", "--out", tmp_path / "x.h5")
+    run("train", tmp_path / "x.h5", "--out", tmp_path / "run", "--recipe", "demo", "--set", "train.epochs=1", "--set", "data.modalities=[text]")
+    said = run("predict", tmp_path / "run", scene, "--transcript", scene.with_suffix(".srt"), "--out", tmp_path / "o", code=1)
+    assert "was converted from another project's file" in said
+    assert "was converted" in run("package", tmp_path / "run", "--out", tmp_path / "pkg", code=1)
+
+
+GOOD = [{"start": 0.5, "end": 1.25, "speaker": "Ann", "text": "Hi, you."}, {"start": 61.0, "end": 62.0, "speaker": "Bob", "text": "“No.”"}]
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("a.csv", 'start,end,speaker,text\n0.5,1.25,Ann,"Hi, you."\n61,62,Bob,“No.”\n'),
+        ("b.csv", '\ufeffSpeaker,Utterance,StartTime,EndTime\nAnn,"Hi, you.","00:00:00,500","00:00:01,250"\nBob,“No.”,1:01,00:01:02.0\n'),
+        ("c.json", json.dumps(GOOD)), ("d.json", json.dumps({"segments": GOOD[::-1], "language": "en"})),
+        ("e.srt", "1\n00:00:00,500 --> 00:00:01,250\nAnn: Hi, you.\n\n2\n00:01:01,000 --> 00:01:02,000\nBob: “No.”\n"),
+        ("f.vtt", "WEBVTT\n\n00:00.500 --> 00:01.250\n<v Ann>Hi, you.\n\n01:01.000 --> 01:02.000\n<v Bob>“No.”\n"),
+    ],
+)  # fmt: skip
+def test_transcripts(name, text, tmp_path):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "clip.mp4").write_bytes(b"x")
+    manifest = read_recording(tmp_path / "clip.mp4", tmp_path / name, ["joy"])
+    found = [{"start": u.start, "end": u.end, "speaker": u.speaker, "text": u.text} for u in manifest.utterances]
+    assert found == GOOD and [u.id for u in manifest.utterances] == ["clip_0", "clip_1"] and manifest.labels == ["joy"]
+
+
+@pytest.mark.parametrize(
+    "name, text, wanted",
+    [
+        ("a.csv", "start,end,speaker,text\nx,1,A,hi\n", "row 1, start: 'x' is no time"),
+        ("a.csv", "speaker,text\nA,hi\n", "row 1, start: None is no time"),
+        ("a.csv", "", "holds no turn"),
+        ("a.json", "{", "not JSON"),
+        ("a.json", "3", "must be a list of turns"),
+        ("a.json", "[3]", "turn 1: not an object"),
+        ("a.json", '[{"start": -1, "end": 2}]', "-1 is no time"),
+        ("a.json", '[{"start": NaN, "end": 2}]', "nan is no time"),
+        ("a.txt", "hi", "is .srt, .vtt, .csv or .json"),
+        ("a.srt", "1\nhi\n", "times of a cue are due"),
+    ],
+)
+def test_bad_transcripts_are_named(name, text, wanted, tmp_path):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "clip.mp4").write_bytes(b"x")
+    with pytest.raises(UserError) as error:
+        read_recording(tmp_path / "clip.mp4", tmp_path / name, ["joy"])
+    assert wanted in error.value.message and name in error.value.message and "\n" not in error.value.message
+
+
+def test_missing_files_are_named(trained, scene, tmp_path):
+    for arguments in ((tmp_path / "none.mp4", scene.with_suffix(".srt")), (scene, tmp_path / "none.srt")):
+        said = run("predict", trained / "run", arguments[0], "--transcript", arguments[1], "--out", tmp_path / "o", code=1)
+        assert "none." in said and "no such" in said
+    (tmp_path / "latin.srt").write_bytes(b"\xff\xfe\x00")
+    assert "not UTF-8" in run("predict", trained / "run", scene, "--transcript", tmp_path / "latin.srt", "--out", tmp_path / "o", code=1)
+    assert "holds no config.yaml" in run("predict", tmp_path, scene, "--transcript", scene.with_suffix(".srt"), code=1)
+    with pytest.raises(UserError, match="do not use it"):
+        Predictor(trained / "run", models={"audio_model": "x"} | {"nothing": "y"})
+
+
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1, max_size=12)
+
+
+@given(names, names, st.floats(0, 1e5), st.sampled_from(["joy", "a b", "<c>", "-->"]))
+def test_subtitles_never_break(speaker, text, start, emotion):
+    """Whatever a transcript says: one cue a turn, and a table of as many rows."""
+    turn = Turn("x", speaker, text, start, start + 1, emotion, 0.5, {emotion: 0.5}, {"text": None}, {})
+    for made in (subrip([turn, turn]), webvtt([turn, turn])):
+        assert made.count(" --> ") == 2 and len(parse_subtitles(made)) >= 2
+    assert len(list(csv.DictReader(io.StringIO(table([turn, turn]), newline="")))) == 2
+
+

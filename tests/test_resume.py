@@ -211,19 +211,20 @@ def test_many_dying_workers_are_all_found():
 
 def test_a_fault_names_the_utterance_and_keeps_the_rest(raw, text_encoder, tmp_path, monkeypatch):
     """A worker that dies on one clip: exit status 3, all other parts kept, and the next run completes the store."""
-    script = tmp_path / "faulty.py"
-    script.write_text(
-        "import os, signal, sys\n"
+    (tmp_path / "dying.py").write_text(
+        "import os, signal\n"
         "import extract.worker\n"
-        "import extract.media_stage\n"
         "def process(job):\n"
         "    if job[1] is not None and job[1].path.name == 'dia1_utt2.mp4':\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return extract.worker.process(job)\n"
-        "extract.media_stage.process = process\n"
-        "if __name__ == '__main__':\n"
-        "    from toolkit.cli import main\n"
-        "    main()\n"
+    )
+    script = tmp_path / "faulty.py"
+    script.write_text(
+        "import dying, extract.media_stage\n"
+        "extract.media_stage.process = dying.process\n"
+        "from toolkit.cli import main\n"
+        "main()\n"  # not behind `if __name__`: workers do not import the script
     )
     arguments = command(raw, tmp_path / "s.h5", text_encoder, "--modalities", "audio")
     faulty = run([sys.executable, str(script), *arguments[3:]])

@@ -26,6 +26,7 @@ COMMANDS = {
     "finetune-text": ("extract.finetune_cli:finetune_text_command", "Train a text encoder on a corpus's utterances."),
     "train-face": ("extract.train_face_cli:train_face_command", "Train the 342-dimensional face network on labelled faces."),
     "train": ("train.cli:train_command", "Train a model on a feature store."),
+    "models": ("train.models_cli:models_command", "List the models: papers, parameters, how far they are specified."),
     "eval": ("train.cli:eval_command", "Evaluate a trained model: the field's table, or JSON."),
     "predict": ("toolkit.predict_cli:predict_command", "Say the emotion of every turn of a new recording."),
     "package": ("train.package_cli:package_command", "Make a folder of a trained run that works on another machine."),

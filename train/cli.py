@@ -21,6 +21,7 @@ _DEVICE = device_option("Where to compute; auto takes CUDA where there is any.")
     "--recipe", metavar="NAME|FILE.yaml", show_default="the recipe named like the store's corpus",
     help="iemocap, meld, demo, or a file with settings.",
 )  # fmt: skip
+@click.option("--model", metavar="NAME", show_default="amb-dsgdn", help="Another model, with its own recipe; `erc-toolkit models` lists them.")
 @click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting, e.g. model.window=5. Repeatable."
 )
@@ -41,6 +42,7 @@ _DEVICE = device_option("Where to compute; auto takes CUDA where there is any.")
 def train_command(
     store: Path, out: Path | None, recipe: str | None, changes: tuple[str, ...], seed: int | None, device: str,
     dry_run: bool, as_json: bool, overwrite: bool, seeds: int | None, resume: bool, tensorboard: bool, causal: bool,
+    model: str | None,
 ) -> None:  # fmt: skip
     """Train a model on the feature store STORE.h5.
 
@@ -65,7 +67,8 @@ def train_command(
             say(f"recipe: {recipe} (by the name of the store's corpus)")
         else:
             say(f"recipe: {recipe}")
-        config = load_config(recipe, (*changes, *(["model.causal=true"] if causal else [])))
+        named = [f"model.name={model}"] if model is not None else []
+        config = load_config(recipe, (*named, *changes, *(["model.causal=true"] if causal else [])))
         if seed is not None:
             config.train.seed = seed
 

@@ -7,17 +7,20 @@ import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args, get_type_hints
+from typing import Protocol, get_args, get_type_hints
 
 import yaml
 
 from toolkit.errors import UserError
 from toolkit.store import FeatureStore
-from train.models import model_class
+from train.models import AMB_DSGDN, settings_class
 from train.shipped import read_shipped, shipped_names
 
+_MODALITIES = ("text", "audio", "visual")
+_NAME = "model.name"
 
-def _setting(default: object, *, least=None, most=None, below=None, above=None, choices: tuple[str, ...] = ()):
+
+def setting(default: object, *, least=None, most=None, below=None, above=None, choices: tuple[str, ...] = ()):
     """A dataclass field with its default and the bounds that a value must keep (`least` and `most` are allowed)."""
     limits = {"least": least, "most": most, "below": below, "above": above, "choices": choices}
     return dataclasses.field(default=default, metadata={k: v for k, v in limits.items() if v not in (None, ())})
@@ -43,19 +46,19 @@ class DataConfig:
     text: str | None = None
     audio: str | None = None
     visual: str | None = None
-    speakers: str = _setting("dialogue", choices=("dialogue", "corpus"))
-    speaker_slots: int | None = _setting(None, least=1)
-    normalise: str = _setting("zscore", choices=("none", "zscore"))
-    clip: float | None = _setting(10.0, above=0)
-    val_fraction: float = _setting(0.1, above=0, below=1)
+    speakers: str = setting("dialogue", choices=("dialogue", "corpus"))
+    speaker_slots: int | None = setting(None, least=1)
+    normalise: str = setting("zscore", choices=("none", "zscore"))
+    clip: float | None = setting(10.0, above=0)
+    val_fraction: float = setting(0.1, above=0, below=1)
 
 
 @dataclass
 class ModelConfig:
-    """Section `model`: the network (AMB-DSGDN).
+    """Section `model` of AMB-DSGDN. The settings of other models stand in their own files.
 
     Attributes:
-        name: name in `train.models.MODELS`.
+        name: of the model, see `erc-toolkit models`.
         variant: "released" does what the authors' code does, "paper" what the equations say; `train.models.variants`
             has the difference, switch by switch.
         hidden: channels of every modality's representation.
@@ -76,22 +79,30 @@ class ModelConfig:
         warm_up: epochs before modality dropout begins.
     """
 
-    name: str = "amb-dsgdn"
-    variant: str = _setting("released", choices=("released", "paper"))
-    hidden: int = _setting(512, least=2)
-    heads: int = _setting(8, least=1)
-    window: int = _setting(20, least=0)
-    encoder_window: int | None = _setting(None, least=0)
+    name: str = AMB_DSGDN
+    variant: str = setting("released", choices=("released", "paper"))
+    hidden: int = setting(512, least=2)
+    heads: int = setting(8, least=1)
+    window: int = setting(20, least=0)
+    encoder_window: int | None = setting(None, least=0)
     causal: bool = False
-    dropout: float = _setting(0.5, least=0, below=1)
-    graph_heads: int = _setting(2, least=1)
-    graph: str = _setting("differential", choices=("differential", "attention", "convolution", "none"))
-    graph_dropout: float = _setting(0.2, least=0, below=1)
+    dropout: float = setting(0.5, least=0, below=1)
+    graph_heads: int = setting(2, least=1)
+    graph: str = setting("differential", choices=("differential", "attention", "convolution", "none"))
+    graph_dropout: float = setting(0.2, least=0, below=1)
     fusion: dict[str, float] | None = None
-    q_base: float = _setting(0.3, least=0, most=1)
-    lam: float = _setting(0.9, least=0)
-    p_exe: float = _setting(0.5, least=0, most=1)
-    warm_up: int = _setting(60, least=0)
+    q_base: float = setting(0.3, least=0, most=1)
+    lam: float = setting(0.9, least=0)
+    p_exe: float = setting(0.5, least=0, most=1)
+    warm_up: int = setting(60, least=0)
+
+    def check(self, where: str) -> None:
+        """Raises a UserError where settings do not agree."""
+        if self.hidden % self.heads or self.hidden % 2:
+            raise UserError(f"{where}: model.hidden={self.hidden} must be even and a multiple of model.heads={self.heads}")
+        for name in self.fusion or ():
+            if name not in _MODALITIES:
+                raise UserError(f"{where}: model.fusion: unknown modality {name!r}{_nearest(name, _MODALITIES)}")
 
 
 @dataclass
@@ -100,7 +111,8 @@ class TrainConfig:
 
     Attributes:
         epochs, batch_size: a batch is counted in dialogues.
-        lr, weight_decay: of Adam; the latter is added to the gradient.
+        optimiser: "adam" adds the weight decay to the gradient, "adamw" shrinks the weights by it apart from the gradient.
+        lr, weight_decay: of the optimiser.
         schedule: the learning rate after its warm-up: "constant", or falling to 0 at the end of the last epoch along a
             line ("linear") or half a cosine ("cosine").
         lr_warm_up: epochs (fractions too) in which the learning rate rises from 0 to lr, step by step.
@@ -114,26 +126,33 @@ class TrainConfig:
         seed: of every random number generator.
     """
 
-    epochs: int = _setting(61, least=1)
-    batch_size: int = _setting(16, least=1)
-    lr: float = _setting(6.8e-5, above=0)
-    schedule: str = _setting("constant", choices=("constant", "linear", "cosine"))
-    lr_warm_up: float = _setting(0.0, least=0)
-    weight_decay: float = _setting(5e-5, least=0)
-    max_grad_norm: float | None = _setting(None, above=0)
-    precision: str = _setting("float32", choices=("float32", "bfloat16"))
-    class_weights: str = _setting("none", choices=("none", "balanced"))
-    patience: int | None = _setting(None, least=1)
-    protocol: str = _setting("validation", choices=("validation", "best-on-test"))
-    seed: int = _setting(0, least=0, most=2**32 - 1)
+    epochs: int = setting(61, least=1)
+    batch_size: int = setting(16, least=1)
+    optimiser: str = setting("adam", choices=("adam", "adamw"))
+    lr: float = setting(6.8e-5, above=0)
+    schedule: str = setting("constant", choices=("constant", "linear", "cosine"))
+    lr_warm_up: float = setting(0.0, least=0)
+    weight_decay: float = setting(5e-5, least=0)
+    max_grad_norm: float | None = setting(None, above=0)
+    precision: str = setting("float32", choices=("float32", "bfloat16"))
+    class_weights: str = setting("none", choices=("none", "balanced"))
+    patience: int | None = setting(None, least=1)
+    protocol: str = setting("validation", choices=("validation", "best-on-test"))
+    seed: int = setting(0, least=0, most=2**32 - 1)
+
+
+class ModelSettings(Protocol):
+    """A dataclass with the settings of a model: `name`, and what else it wants. `check(where)` may refuse combinations."""
+
+    name: str
 
 
 @dataclass
 class Config:
-    """All settings of a run."""
+    """All settings of a run. `model` has the settings of the model that its `name` says."""
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    model: ModelSettings = dataclasses.field(default_factory=ModelConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
 
     def as_dict(self) -> dict[str, dict[str, object]]:
@@ -148,6 +167,11 @@ RUN_SECTION = "run"  # of a run's config.yaml: facts about the run, no settings
 def protocol_label(config: Config) -> str:
     """The selection protocol as it is written beside every result."""
     return OPTIMISTIC if config.train.protocol == "best-on-test" else config.train.protocol
+
+
+def model_in_words(model: ModelSettings) -> str:
+    """A model for people: its name and, where it has one, its variant."""
+    return model.name + (f", variant {model.variant}" if hasattr(model, "variant") else "")
 
 
 def recipe_names() -> list[str]:
@@ -176,18 +200,28 @@ def load_config(recipe: str, changes: Sequence[str] = ()) -> Config:
     Args:
         recipe: name of a recipe of the toolkit, or path of a YAML file with the sections data, model, train. What a
             file leaves out has the default of the dataclasses above. A run's config.yaml is such a file.
-        changes: texts "section.key=value", the value in YAML.
+        changes: texts "section.key=value", the value in YAML. With model.name=NAME, the toolkit's recipe "NAME-RECIPE" is
+            taken where there is one, else the recipe's data and train and the model's own defaults.
 
     Raises:
         UserError: there is no such recipe, or a key or value is wrong; names file (or option) and key.
     """
-    text, where = read_shipped("recipes", "recipe", recipe)
-    config = parse_config(parse_yaml(text, where), where)
+    parsed = []
     for change in changes:
         key, equals, value = change.partition("=")
         if not equals:
             raise UserError(f"--set {change}: must have the form section.key=value, e.g. model.window=5")
-        _assign(config, key.strip(), parse_yaml(value, f"--set {change}"), f"--set {change}")
+        parsed.append((key.strip(), parse_yaml(value, f"--set {change}"), f"--set {change}"))
+    names = [(value, where) for key, value, where in parsed if key == _NAME]
+    if names and recipe in recipe_names() and f"{names[-1][0]}-{recipe}" in recipe_names():
+        recipe = f"{names[-1][0]}-{recipe}"
+    text, where = read_shipped("recipes", "recipe", recipe)
+    config = parse_config(parse_yaml(text, where), where)
+    for name, told in names:
+        _choose_model(config, name, told)
+    for key, value, told in parsed:
+        if key != _NAME:
+            _assign(config, key, value, told)
     check(config, " ".join([where, *(f"--set {change}" for change in changes)]))
     return config
 
@@ -197,6 +231,9 @@ def parse_config(content: object, where: str) -> Config:
     if content is not None and not isinstance(content, dict):
         raise UserError(f"{where}: must hold the sections data, model and train")
     config = Config()
+    model = (content or {}).get("model")
+    if isinstance(model, dict) and "name" in model:
+        _choose_model(config, model["name"], where)
     for section, settings in (content or {}).items():
         if section == RUN_SECTION:
             continue
@@ -205,8 +242,17 @@ def parse_config(content: object, where: str) -> Config:
         if settings is not None and not isinstance(settings, dict):
             raise UserError(f"{where}: section {section!r} must hold keys and values")
         for key, value in (settings or {}).items():
-            _assign(config, f"{section}.{key}", value, where)
+            if f"{section}.{key}" != _NAME:
+                _assign(config, f"{section}.{key}", value, where)
     return config
+
+
+def _choose_model(config: Config, name: object, where: str) -> None:
+    """Gives a configuration the settings of a model, all at their defaults, unless it has that model already."""
+    if not isinstance(name, str):
+        raise UserError(f"{where}: {_NAME} is {name!r}; must be a text")
+    if name != config.model.name:
+        config.model = settings_class(name)()
 
 
 def check(config: Config, where: str) -> None:
@@ -216,23 +262,18 @@ def check(config: Config, where: str) -> None:
         UserError: names the settings that do not agree.
     """
     model, data = config.model, config.data
-    if model.hidden % model.heads or model.hidden % 2:
-        raise UserError(f"{where}: model.hidden={model.hidden} must be even and a multiple of model.heads={model.heads}")
+    if hasattr(model, "check"):
+        model.check(where)
     if config.train.lr_warm_up > config.train.epochs:
         raise UserError(
             f"{where}: train.lr_warm_up={config.train.lr_warm_up:g} is longer than train.epochs={config.train.epochs}"
         )
-    known = ("text", "audio", "visual")
     if data.modalities is not None:
         if not data.modalities or len(set(data.modalities)) != len(data.modalities):
-            raise UserError(f"{where}: data.modalities must name one or more of {', '.join(known)}, each once")
+            raise UserError(f"{where}: data.modalities must name one or more of {', '.join(_MODALITIES)}, each once")
         for name in data.modalities:
-            if name not in known:
-                raise UserError(f"{where}: data.modalities: unknown modality {name!r}{_nearest(name, known)}")
-    for name in model.fusion or ():
-        if name not in known:
-            raise UserError(f"{where}: model.fusion: unknown modality {name!r}{_nearest(name, known)}")
-    model_class(model.name)
+            if name not in _MODALITIES:
+                raise UserError(f"{where}: data.modalities: unknown modality {name!r}{_nearest(name, _MODALITIES)}")
 
 
 def _keys(section: object) -> list[str]:

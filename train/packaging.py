@@ -13,7 +13,7 @@ import yaml
 import manifests
 from toolkit.errors import UserError
 from toolkit.files import write_atomically
-from train.config import OPTIMISTIC
+from train.config import OPTIMISTIC, model_in_words
 from train.provenance import options_of
 from train.recording import ENCODERS
 from train.run_folder import RESULT, WEIGHTS, Run, read_result, read_run, write_config
@@ -148,7 +148,7 @@ def _card(run: Run, facts: dict[str, object], result: dict[str, object], moved: 
     lines = [
         "---", yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(), "---", "", f"# {_line(name)}", "",
         f"Says the emotion of each turn of a conversation: {_line(', '.join(facts['labels']))}. Trained by erc-toolkit "
-        f"{facts['toolkit_version']} (variant {run.config.model.variant}, {facts['parameters']:,} parameters, seed {facts['seed']}).", "",
+        f"{facts['toolkit_version']} ({model_in_words(run.config.model)}, {facts['parameters']:,} parameters, seed {facts['seed']}).", "",
         "```console", "erc-toolkit predict THIS_FOLDER clip.mp4 --transcript clip.srt", "```", "", "```python",
         "from toolkit.predict import Predictor", "", 'predictor = Predictor("THIS_FOLDER")',
         'turns = predictor.predict("clip.mp4", "clip.srt")', "```", "", "## Measured", "",

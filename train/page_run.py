@@ -13,7 +13,7 @@ from toolkit.errors import UserError
 from train.breakdown import FIRST, GROUPS, SAME, SHIFT, breakdown, confusion_matrix
 from train.calibration import calibrate
 from train.compare import Compared, load, seed_folders
-from train.config import OPTIMISTIC
+from train.config import OPTIMISTIC, model_in_words
 from train.curves import curves_figure
 from train.evaluation import Opened, opened_run
 from train.explain import GRAPHS, Edges, attention_edges
@@ -63,7 +63,7 @@ def run_page(folder: Path, store: Path | None, device: str, say: Callable[[str],
         warnings.append(f"The dialogues are not shown: {error}")
     seeds = f"seed {compared.seeds[0]}" if len(compared.seeds) == 1 else f"mean over seeds {', '.join(map(str, compared.seeds))}"
     told = [
-        ("corpus", facts["store"]["corpus"]), ("model", f"{run.config.model.name}, variant {run.config.model.variant}"),
+        ("corpus", facts["store"]["corpus"]), ("model", model_in_words(run.config.model)),
         ("parameters", f"{facts['parameters']:,}"), ("epoch selected by", protocol), ("seed", seeds),
         ("store", f"{facts['store']['path']} ({facts['store']['content_sha256'][:12]})"), ("device", facts["device"]),
         ("toolkit", f"{facts['toolkit_version']}, torch {facts['torch_version']}"),

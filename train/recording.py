@@ -13,6 +13,7 @@ from toolkit.errors import UserError
 from toolkit.store import Feature, FeatureStore
 from toolkit.turns import Turn
 from train.batch import Batch
+from train.config import model_in_words
 from train.data import conversations, read_feature, speaker_indices
 from train.evaluation import build_model
 from train.explain import GRAPHS, attention_edges
@@ -76,7 +77,7 @@ class Judge:
         """Model, protocol, seed, labels and what the features were, for a file's head."""
         facts = self.run.facts
         return {
-            "model": self.run.config.model.name, "variant": self.run.config.model.variant, "labels": facts["labels"],
+            "model": self.run.config.model.name, "variant": getattr(self.run.config.model, "variant", None), "labels": facts["labels"],
             "trained_on": facts["store"]["corpus"], "protocol": facts["protocol"], "seed": facts["seed"],
             "features": {m: f["name"] for m, f in facts["features"].items()}, "device": device_name(self.target),
         }  # fmt: skip
@@ -193,7 +194,7 @@ class Judge:
         run = self.run.facts
         told = [
             *facts, ("trained on", f"{run['store']['corpus']}, epoch selected by {run['protocol']}, seed {run['seed']}"),
-            ("model", f"{self.run.config.model.name}, variant {self.run.config.model.variant}"), ("device", device_name(self.target)),
+            ("model", model_in_words(self.run.config.model)), ("device", device_name(self.target)),
         ]  # fmt: skip
         absent = []
         for modality in self.run.dims:

@@ -19,7 +19,7 @@ from toolkit.errors import UserError
 from toolkit.store import Feature, FeatureStore
 from train.batch import Conversations
 from train.checkpoint import CHECKPOINT, Best, State, load_checkpoint, save_checkpoint
-from train.config import Config, protocol_label
+from train.config import Config, model_in_words, protocol_label
 from train.curves import write_curves
 from train.data import (
     VALIDATION_SEED, Division, Speakers, choose_features, conversations, divide_for_training,
@@ -87,7 +87,7 @@ def describe(plan: Plan, model: nn.Module) -> dict[str, object]:
     parameters = list(model.parameters())
     splits = {name: getattr(plan.division, name) for name in ("train", "val", "test")}
     return {
-        "model": plan.config.model.name, "variant": plan.config.model.variant,
+        "model": plan.config.model.name, "variant": getattr(plan.config.model, "variant", None),
         "parameters": sum(p.numel() for p in parameters),
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "store": str(plan.store.path), "corpus": plan.store.corpus, "labels": plan.store.labels,
@@ -202,7 +202,7 @@ def _begin(
 ) -> tuple[State, list[dict[str, object]]]:  # fmt: skip
     """The state that training begins with, and the lines of metrics.jsonl up to there."""
     settings = plan.config.train
-    optimiser = torch.optim.Adam(
+    optimiser = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimiser](
         [p for p in model.parameters() if p.requires_grad], lr=settings.lr, weight_decay=settings.weight_decay, fused=True
     )
     state = State(model, optimiser, torch.Generator().manual_seed(settings.seed))
@@ -277,7 +277,7 @@ def _train_epoch(plan: Plan, state: State, data: Conversations, progress: EpochP
             norms.append(nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm).detach())
         state.optimiser.step()
         losses.append(loss.detach())
-        if output.ratios is not None:
+        if getattr(output, "ratios", None) is not None:
             ratios.append(output.ratios)
         progress.step(step + 1, len(parts))
     # One look at all of them, so that the device is not waited for in every step.
@@ -344,7 +344,7 @@ def _announce(
     for name, sizes in described["splits"].items():
         say(f"{name}: {sizes['dialogues']} dialogues, {sizes['utterances']} utterances")
     say(f"validation: {_validation_source(plan)}")
-    say(f"model: {described['model']}, variant {described['variant']}, {described['parameters']:,} parameters")
+    say(f"model: {model_in_words(plan.config.model)}, {described['parameters']:,} parameters")
     settings = plan.config.train
     say(f"device: {device_name(device)}, matrix products in {settings.precision}")
     say(f"seed {settings.seed}; protocol {described['protocol']}")

@@ -34,6 +34,7 @@ from train.layers.modality_dropout import (
     precision_times_recall,
     weighted_f1,
 )
+from train.models import About
 from train.models.variants import VARIANTS
 
 PIECE = 4096  # utterances at a time in evaluation: their matrices fit what the allocator keeps
@@ -127,6 +128,9 @@ class AMBDSGDN(nn.Module):
             the prediction for an utterance that has no modality at all.
         class_weights: [C] for the loss, or None for equal weights.
     """
+
+    Settings = ModelConfig
+    about = About("AMB-DSGDN", "arXiv 2603.10043", "in full: code and paper")
 
     def __init__(
         self, config: ModelConfig, dims: Mapping[str, int], speakers: int, class_counts: Tensor,

@@ -1,0 +1,158 @@
+"""Every model alike: shapes, gradients, independence from the batch, learning five dialogues, bad and lacking features.
+
+A model of `train.models.MODELS` is tested here as soon as it is registered; SMALL has the settings that make it small.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from test_train_support import DIMS, cut, random_batch, rows
+
+from toolkit.cli import main
+from toolkit.errors import UserError
+from train.config import load_config, recipe_names
+from train.models import AMB_DSGDN, MODELS, model_class, models, settings_class
+
+# Settings that make a model small and drop nothing; a model that is not here has none to make small.
+SMALL: dict[str, dict[str, object]] = {
+    AMB_DSGDN: {"hidden": 16, "heads": 2, "window": 3, "dropout": 0.0, "graph_dropout": 0.0, "warm_up": 1000},
+    "bigru": {"hidden": 16, "dropout": 0.0},
+}
+# Models that give an utterance's logits a dependence on other dialogues of the batch, and why that is right.
+LEAKS: dict[str, str] = {}
+
+
+def small(name: str, dims=DIMS, speakers: int = 3, counts=(3, 5, 2), weights=None, seed: int = 0, **changes: object):
+    """A small model in float64, in evaluation mode."""
+    torch.manual_seed(seed)
+    settings = dataclasses.replace(settings_class(name)(), **{**SMALL.get(name, {}), **changes})
+    return model_class(name)(settings, dims, speakers, torch.tensor(counts, dtype=torch.float64), weights).double().eval()
+
+
+every = pytest.mark.parametrize("name", MODELS)
+
+
+@every
+@pytest.mark.parametrize("dims", [DIMS, {"text": 12}, {"audio": 10, "visual": 8}], ids=lambda d: "+".join(d))
+def test_logits_and_gradients(name, dims):
+    """[N, C] logits and opinions; a finite loss whose gradient reaches every parameter that is to be trained."""
+    model = small(name, dims, weights=torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64))
+    batch = random_batch((5, 3, 1, 7), dims, speakers=3, unlabelled=0.2)
+    output = model.train()(batch)
+    assert output.logits.shape == (16, 3) and output.logits.isfinite().all()
+    assert all(m in dims and x.shape == (16, 3) for m, x in getattr(output, "unimodal", {}).items())
+    loss = model.loss(output, batch)
+    assert loss.shape == () and loss.isfinite()
+    loss.backward()
+    for parameter_name, p in model.named_parameters():
+        if p.requires_grad:
+            assert p.grad is not None and p.grad.isfinite().all(), parameter_name
+    assert sum(float(p.grad.abs().sum() > 0) for p in model.parameters() if p.grad is not None) > 0
+
+
+@every
+@pytest.mark.parametrize("absent", [0.0, 0.4])
+def test_a_dialogue_alone_has_the_logits_it_has_in_a_batch(name, absent):
+    if name in LEAKS:
+        pytest.skip(LEAKS[name])
+    model, lengths = small(name), (5, 9, 1, 3, 130)
+    batch = random_batch(lengths, speakers=3, absent=absent, seed=4)
+    together = model(batch).logits
+    for number in range(len(lengths)):
+        assert torch.allclose(model(cut(batch, number)).logits, together[rows(batch, number)], atol=1e-9)
+
+
+@every
+def test_it_learns_five_dialogues_by_heart(name):
+    torch.manual_seed(1)
+    batch = random_batch((4, 6, 3, 5, 4), speakers=2, seed=2, dtype=torch.float32)
+    model = small(name, speakers=2).float().train()
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=5e-3)
+    for step in range(600):
+        output = model(batch)
+        loss = model.loss(output, batch)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if step % 20 == 19 and (model.eval()(batch).logits.argmax(1) == batch.labels).all():
+            return
+        model.train()
+    raise AssertionError(f"{name} has {(model.eval()(batch).logits.argmax(1) == batch.labels).float().mean():.2f} after 600 steps")
+
+
+@every
+def test_nothing_labelled_and_nothing_there(name):
+    """A batch without labels has loss 0; utterances without any modality have finite logits."""
+    model = small(name).train()
+    batch = random_batch((4, 2), speakers=3, absent=1.0, unlabelled=1.0)
+    batch.labels[:] = -1
+    output = model(batch)
+    assert output.logits.isfinite().all()
+    loss = model.loss(output, batch)
+    assert loss.isfinite() and float(loss) == 0
+    loss.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+@every
+def test_same_seed_same_numbers(name):
+    batch = random_batch((5, 3), speakers=3)
+    a, b, c = (small(name, seed=seed)(batch).logits for seed in (0, 0, 1))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+@every
+def test_recipes_build_it(name):
+    """For both corpora and the demo: the model's own recipe where there is one, else the corpus's with the model's defaults."""
+    for corpus in ("iemocap", "meld", "demo"):
+        config = load_config(corpus, [f"model.name={name}"])
+        assert config.model.name == name and isinstance(config.model, settings_class(name))
+        own = f"{name}-{corpus}" in recipe_names()
+        assert own or name in (AMB_DSGDN, "logistic-regression", "bigru"), f"{name} has no recipe for {corpus}"
+
+
+def test_models_are_listed():
+    result = CliRunner().invoke(main, ["models"])
+    assert result.exit_code == 0 and all(name in result.output for name in MODELS)
+    assert "13,133,234" in result.output and "12,481,973" in result.output
+
+
+def test_other_packages_add_models(monkeypatch, tmp_path):
+    import train.models as registry
+
+    (tmp_path / "theirs.py").write_text(
+        "from train.models.bigru import BiGRU\nclass Mine(BiGRU):\n    pass\n", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    class Entry:
+        def __init__(self, name, value):
+            self.name, self.value = name, value
+
+    monkeypatch.setattr(registry, "entry_points", lambda group: [
+        Entry("mine", "theirs:Mine"), Entry("bigru", "theirs:Mine"), Entry("broken", "theirs:Nothing"),
+    ])  # fmt: skip
+    registry.models.cache_clear()
+    try:
+        assert model_class("mine").__name__ == "Mine" and model_class("bigru").__name__ == "BiGRU"
+        assert "mine" in models()
+        with pytest.raises(UserError, match="of another package cannot be loaded"):
+            model_class("broken")
+    finally:
+        monkeypatch.undo()
+        registry.models.cache_clear()
+
+
+def test_an_unlabelled_class_weighs_nothing():
+    weights = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)
+    model = small("bigru", weights=weights)
+    batch = random_batch((4, 3), speakers=3)
+    output = model(batch)
+    log_p = output.logits.log_softmax(-1).detach().numpy()
+    y, w = batch.labels.numpy(), weights.numpy()[batch.labels.numpy()]
+    assert float(model.loss(output, batch)) == pytest.approx(float((-w * log_p[np.arange(7), y]).sum() / w.sum()))

@@ -1,0 +1,64 @@
+"""What most models share at their end: what they return, and the cross-entropy that the field trains with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+from torch.nn import functional as F
+
+_TINY = 1e-12  # a sum of weights below it is an empty sum
+
+
+@dataclass(slots=True)
+class Logits:
+    """A model's output on N utterances.
+
+    Attributes:
+        logits: [N, C].
+        unimodal: modality to [N, C], what it says alone; empty for models that have no such opinion.
+        parts: whatever else the model's own loss needs.
+    """
+
+    logits: Tensor
+    unimodal: dict[str, Tensor] = field(default_factory=dict)
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+def weighted_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy as a weighted mean over the labelled utterances: sum of w_y (-log p_y) over the sum of w_y.
+
+    Args:
+        logits: [N, C].
+        labels: [N] int64; -1 where there is none.
+        class_weights: [C], or None for equal ones.
+
+    Returns:
+        a scalar; 0 where nothing is labelled.
+    """
+    return _mean(F.cross_entropy(logits, labels.clamp_min(0), reduction="none"), labels, class_weights)
+
+
+def focal_loss(
+    logits: Tensor, labels: Tensor, gamma: float, class_weights: Tensor | None = None, detach: bool = True
+) -> Tensor:  # fmt: skip
+    """Focal loss, -w_y (1 - p_y)^gamma log p_y, a mean over the labelled utterances that is not divided by the weights.
+
+    Args:
+        logits, labels, class_weights: as for `weighted_loss`.
+        gamma: exponent; 0 gives the cross-entropy.
+        detach: whether (1 - p_y)^gamma is a constant for the gradient.
+    """
+    log_p = logits.log_softmax(-1).gather(-1, labels.clamp_min(0)[:, None])[:, 0]
+    p = log_p.detach().exp() if detach else log_p.exp()
+    counted = (labels >= 0).to(logits.dtype)
+    weight = counted if class_weights is None else counted * class_weights.to(logits.dtype)[labels.clamp_min(0)]
+    return -(weight * (1 - p) ** gamma * log_p).sum() / counted.sum().clamp_min(1)
+
+
+def _mean(losses: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
+    counted = (labels >= 0).to(losses.dtype)
+    weight = counted if class_weights is None else counted * class_weights.to(losses.dtype)[labels.clamp_min(0)]
+    return (weight * losses).sum() / weight.sum().clamp_min(_TINY)
+
+

@@ -1,0 +1,68 @@
+"""Packed dialogues for layers that want rows and columns: padding for a step, and recurrent layers that see no padding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+
+class Padded:
+    """Where packed utterances lie in a padded matrix of [dialogues, longest].
+
+    Args:
+        offsets: [B + 1] int64 on the CPU, as in `train.batch.Batch`.
+        device: of the tensors to pad.
+
+    Attributes:
+        mask: [B, L] bool, which places hold an utterance.
+        lengths: [B] int64 on the CPU.
+    """
+
+    def __init__(self, offsets: Tensor, device: torch.device) -> None:
+        self.lengths = offsets.diff()
+        count, longest = len(self.lengths), int(self.lengths.max())
+        mask = torch.arange(longest) < self.lengths[:, None]
+        self.mask = mask.to(device, non_blocking=True)
+        self._shape = (count, longest)
+        self._place = mask.flatten().nonzero()[:, 0].to(device, non_blocking=True)
+
+    def pad(self, x: Tensor, fill: float = 0) -> Tensor:
+        """[N, …] to [B, L, …]."""
+        padded = x.new_full((self._shape[0] * self._shape[1], *x.shape[1:]), fill)
+        return padded.index_copy(0, self._place, x).unflatten(0, self._shape)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """[B, L, …] to [N, …], the places that hold utterances."""
+        return x.flatten(0, 1).index_select(0, self._place)
+
+
+class Recurrent(nn.Module):
+    """A GRU or LSTM over the utterances of each dialogue; padding neither enters nor costs anything.
+
+    Args:
+        kind: nn.GRU or nn.LSTM.
+        dim: width of the input.
+        size: width of the state of each direction.
+        layers: how many.
+        bidirectional: whether there are two directions.
+        dropout: between layers.
+    """
+
+    def __init__(
+        self, kind: type[nn.RNNBase], dim: int, size: int, layers: int = 1, bidirectional: bool = True, dropout: float = 0.0
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.rnn = kind(dim, size, layers, bidirectional=bidirectional, dropout=dropout if layers > 1 else 0.0)
+
+    def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
+        """Packed rows [N, dim] to [N, size], or twice the size with two directions; a state does not pass from dialogue to dialogue."""
+        lengths = offsets.diff()
+        order = lengths.argsort(descending=True, stable=True)
+        # Step t holds the t-th utterance of every dialogue that has one, the longest dialogue first.
+        steps = torch.arange(int(lengths.max()))
+        there = steps[:, None] < lengths[order]
+        rows = (offsets[:-1][order] + steps[:, None])[there].to(x.device, non_blocking=True)
+        packed = PackedSequence(x.index_select(0, rows), there.sum(1))
+        heard = self.rnn(packed)[0].data
+        return torch.empty_like(heard).index_copy(0, rows, heard)

@@ -23,9 +23,12 @@ from toolkit.store import FeatureStore
 from train.cli import eval_command
 from train.compare_cli import compare_command
 from train.config import load_config, recipe_names
+from train.models import AMB_DSGDN
 from train.study import Variant, grid, load_study, parse_study, study_names
 from train.study_cli import study_command
+from train.report_cli import report_command
 from train.study_measures import cost
+from train.study_models import holm, models_tables
 from train.trainer import make_plan, train
 from train.workers import Failure, work_off
 
@@ -47,12 +50,13 @@ def store(tmp_path_factory):
 def test_every_study_fits_every_recipe():
     assert study_names() == sorted([
         "modalities", "window", "graph", "heads", "balancing", "warmup", "dropout-grid", "long-dialogues", "cost", "noise",
-        "parameters", "imbalance",
+        "parameters", "imbalance", "models",
     ])  # fmt: skip
+    recipes = [recipe for recipe in recipe_names() if load_config(recipe).model.name == AMB_DSGDN]
     for name in study_names():
         one = load_study(name)
         assert one.shows.startswith(("Table", "Fig."))
-        for recipe in recipe_names():
+        for recipe in recipes:
             configs = [variant.config(recipe, []).as_dict() for variant in one.variants]
             assert len({json.dumps(c) for c in configs}) == len(configs) > 0 or (name == "warmup" and recipe == "demo")
 
@@ -286,3 +290,33 @@ def test_searches_that_cannot_be(store, tmp_path):
     ):  # fmt: skip
         result = study(store, "--out", tmp_path / "x", *arguments)
         assert result.exit_code == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
+
+
+def test_models_side_by_side(store, tmp_path):
+    """Per class, overall, size and time, and every pair; the numbers are those of the runs."""
+    file = tmp_path / "two.yaml"
+    file.write_text(
+        "title: Two\nmeasure: models\nruns:\n  gru: {model.name: bigru, model.hidden: 8}\n  plain: {model.name: logistic-regression}\n"
+        "  plain again: {model.name: logistic-regression, train.weight_decay: 0.0}\n"
+    )
+    shown = study(store, "--study", file, "--recipe", "demo", "--seeds", 2, "--out", tmp_path / "s", "--set", "train.epochs=4", "--device", "cpu")
+    assert shown.exit_code == 0, shown.output
+    told = json.loads((tmp_path / "s" / "study.json").read_text())
+    assert len(told["significance"]["pairs"]) == 3 and set(told["significance"]["intervals"]) == {"gru", "plain", "plain again"}
+    per_class, overall, cost_, pairs = models_tables(told)
+    gru = told["variants"][0]
+    joy = [run["result"]["test"]["per_class"]["joy"]["f1"] for run in gru["runs"]]
+    assert per_class.head == ["", *LABELS] and per_class.rows[0][1 + LABELS.index("joy")] == f"{100 * np.mean(joy):.2f}"
+    assert overall.rows[0][3].startswith(f"{100 * gru['test']['weighted_f1']['mean']:.2f} ±")
+    assert cost_.rows[1][1] == f"{(sum(DIMS.values()) + 1) * len(LABELS):,}" and cost_.rows[1][3] == "4"
+    first = next(p for p in told["significance"]["pairs"] if (p["first"], p["second"]) == ("gru", "plain"))
+    assert first["difference"] == pytest.approx(told["variants"][1]["test"]["weighted_f1"]["mean"] - gru["test"]["weighted_f1"]["mean"])
+    assert pairs.rows[1][1].rstrip("*") == f"{100 * first['difference']:+.1f}" and pairs.rows[0][1] == ""
+    assert "Which differences hold" in shown.stdout and "s an epoch" in shown.stdout
+    result = CliRunner().invoke(report_command, [str(tmp_path / "s"), "--out", str(tmp_path / "r.html")])
+    assert result.exit_code == 0, result.output
+    assert "Which differences hold" in (tmp_path / "r.html").read_text() and (tmp_path / "r_files" / "pairs.tex").is_file()
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06]) and holm([]) == [] and holm([0.9, 0.8]) == [1.0, 1.0]

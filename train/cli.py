@@ -21,11 +21,13 @@ _DEVICE = device_option("Where to compute; auto takes CUDA where there is any.")
     "--recipe", metavar="NAME|FILE.yaml", show_default="the recipe named like the store's corpus",
     help="iemocap, meld, demo, or a file with settings.",
 )  # fmt: skip
-@click.option("--model", metavar="NAME", show_default="amb-dsgdn", help="Another model, with its own recipe; `erc-toolkit models` lists them.")
+@click.option(
+    "--model", metavar="NAME", show_default="amb-dsgdn", help="Another model, by its own recipe; `erc-toolkit models` lists them."
+)
 @click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting, e.g. model.window=5. Repeatable."
 )
-@click.option("--causal", is_flag=True, help="An utterance hears nothing that comes after it; the same as --set model.causal=true.")
+@click.option("--causal", is_flag=True, help="An utterance hears nothing that comes after it (model.causal).")
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), show_default="the recipe's", help="Seed of all random numbers."
 )

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from train.config import OPTIMISTIC
 from train.figures import confusion_figure, dots_figure, grid_figure, lines_figure
 from train.page import OPTIMISTIC_WARNING, Page, Section
-from train.study_runs import DONE
+from train.study import DONE
+from train.study_models import models_tables
 from train.study_summary import measured_runs, noise_means, place_groups, place_means
 from train.tables import ReportTable, mean_and_spread, percent
 
@@ -22,6 +23,8 @@ _NAMES = {"weighted_f1": "weighted F1", "accuracy": "accuracy", "weighted_precis
 def study_page(study: dict[str, object]) -> Page:
     """The report of what `train.study_runs.run_study` returns."""
     sections = [_costs(study)] if study["measure"] == "cost" else [_results(study)]
+    if study["measure"] == "models":
+        sections.append(Section("Models", models_tables(study)))
     extra = {"noise": _noise, "positions": _positions, "confusion": _confusion}.get(study["measure"])
     if extra is not None and any(m for _, runs in measured_runs(study) for m in runs):
         sections.append(extra(study))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from toolkit.errors import UserError
 from train.config import load_config, parse_yaml
-from train.study import Study, Variant
-from train.study_runs import DONE, run_study
+from train.study import DONE, Study, Variant
+from train.study_runs import run_study
 
 JOURNAL = "search.journal"
 SAMPLER_SEED = 0

@@ -2,7 +2,7 @@
 
     title: Heads of graph attention
     shows: Fig. 4                        # of the paper; may be left out
-    measure: results                     # or positions, noise, confusion, cost; results where left out
+    measure: results                     # or positions, noise, confusion, cost, models; results where left out
     grid: {model.graph_heads: [1, 2]}    # every combination of the values, or by name:
     runs: {two heads: {model.graph_heads: 2}}
 
@@ -23,7 +23,8 @@ from toolkit.errors import UserError
 from train.config import Config, load_config, parse_yaml
 from train.shipped import read_shipped, shipped_names
 
-MEASURES = ("results", "positions", "noise", "confusion", "cost")
+MEASURES = ("results", "positions", "noise", "confusion", "cost", "models")
+DONE, FAILED, SKIPPED = "done", "failed", "skipped"  # what became of a run
 _KEYS = ("title", "shows", "measure", "runs", "grid", "lengths", "levels")
 _END_OF_DOCUMENT = "...\n"  # which YAML puts after a bare number or text
 _SLUG = 60  # characters of a folder's name

@@ -61,7 +61,8 @@ def study_command(
     from toolkit.store import FeatureStore
     from train.config import recipe_of
     from train.study_report import print_study
-    from train.study_runs import FAILED, run_study
+    from train.study import FAILED
+    from train.study_runs import run_study
 
     def say(line: str) -> None:
         click.echo(line, err=as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -16,8 +17,10 @@ from train.config import Config
 from train.data import conversations, divide, fit_normalisers, read_feature, rows_of
 from train.evaluation import Opened, opened_run, predict, score
 from train.predictions import Predictions, read_predictions
+from train.run_folder import METRICS, read_result
 from train.runtime import choose_device, device_name, precision, seed_everything
 from train.study import Study
+from train.study_models import size_and_time
 from train.trainer import Plan
 
 NOISE_SEED = 0
@@ -32,6 +35,9 @@ def measure_run(study: Study, folder: Path, device: str) -> dict[str, object] | 
     if study.measure == "confusion":
         predictions = read_predictions(folder)
         return {"labels": predictions.labels, "confusion": confusion_matrix(predictions).tolist()}
+    if study.measure == "models":
+        lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
+        return size_and_time(read_result(folder)["result"], [json.loads(line) for line in lines])
     if study.measure == "noise":
         with opened_run(folder, None, device, lambda line: None) as opened:
             return noise(opened, study.levels)
@@ -129,7 +135,7 @@ def cost(plan: Plan, device: str) -> dict[str, object]:
 
 
 def _epoch(model: torch.nn.Module, data, parts: tuple[Tensor, ...], config: Config, target: torch.device) -> Callable[[], None]:
-    optimiser = torch.optim.Adam(model.parameters(), lr=config.train.lr, fused=True)
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=config.train.lr, fused=True)
 
     def work() -> None:
         model.train()

@@ -9,8 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from train.study_runs import DONE, FAILED
+from train.study import DONE, FAILED
+from train.study_models import models_tables
 from train.study_summary import measured_runs, noise_means, place_groups, place_means
+from train.tables import ReportTable
 
 
 def print_study(study: dict[str, object], console: Console) -> None:
@@ -19,6 +21,13 @@ def print_study(study: dict[str, object], console: Console) -> None:
     head = f"{study['title']} ({study['corpus']}, {len(seeds)} seed{'s' * (len(seeds) != 1)}, {study['protocol']})"
     console.print()
     console.print(head, markup=False, highlight=False)
+    if study["measure"] == "models":
+        for table in models_tables(study):
+            console.print()
+            console.print(_shown_table(table))
+            if table.note:
+                console.print(table.note, markup=False, highlight=False)
+        return
     console.print(_costs(study) if study["measure"] == "cost" else _results(study))
     if study["measure"] == "noise":
         console.print()
@@ -66,6 +75,13 @@ def _positions(study: dict[str, object]) -> Table:
     table = _table(f"weighted F1 by place, {dialogues} dialogues", ["all", *groups])
     for name, runs in measured_runs(study):
         table.add_row(escape(name), *map(_shown, place_means(runs, groups)))
+    return table
+
+
+def _shown_table(told: ReportTable) -> Table:
+    table = _table(told.title, told.head[1:])
+    for name, *cells in told.rows:
+        table.add_row(escape(name), *map(escape, cells))
     return table
 
 

@@ -21,13 +21,13 @@ from train.config import protocol_label
 from train.run_folder import read_result
 from train.runtime import choose_device
 from train.seeds import MEASURES, spread
-from train.study import Study, Variant
+from train.study import DONE, FAILED, SKIPPED, Study, Variant
 from train.study_measures import cost, measure_run
+from train.study_models import significance
 from train.trainer import finished_result, fingerprint_of, make_plan, train
 from train.workers import Failure, work_off
 
 STUDY, TABLE, LOG, MEASURED = "study.json", "results.csv", "train.log", "measured.json"
-DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 
 
 @dataclass(slots=True)
@@ -111,7 +111,18 @@ def run_study(
         _write(out, facts, runs)
         left = (time.perf_counter() - began) / done * (len(waiting) - done)
         say(f"[{done}/{len(waiting)}] {run.variant.name}, seed {run.seed}: {_said(run)}{_left(left)}")
+    if study.measure == "models":
+        facts["significance"] = _significance(out, study, runs)
     return _write(out, facts, runs)
+
+
+def _significance(out: Path, study: Study, runs: Sequence[StudyRun]) -> dict[str, object] | None:
+    """What holds between the variants whose every seed is done and tested; None where fewer than two are."""
+    whole = {
+        v.name: v.folder for v in study.variants
+        if all(r.status == DONE and r.result and r.result["test"] for r in runs if r.variant.name == v.name)
+    }  # fmt: skip
+    return significance(out, whole) if len(whole) > 1 else None
 
 
 def work(

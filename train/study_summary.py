@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from train.study_runs import DONE
+from train.study import DONE
 
 
 def measured_runs(study: dict[str, object]) -> list[tuple[str, list[dict]]]:

@@ -91,7 +91,7 @@ def test_run_records_what_was_used(run, store):
     config = yaml.safe_load((out / "config.yaml").read_text())
     facts = config["run"]
     assert config["model"]["hidden"] == 16 and facts["store"]["path"] == str(store.resolve())
-    assert facts["features"] == {m: {"name": f"{m}/{m}_x", "dim": d} for m, d in DIMS.items()}
+    assert facts["features"] == {m: {"name": f"{m}/{m}_x", "dim": d, "made": {}} for m, d in DIMS.items()}
     assert facts["labels"] == LABELS and facts["protocol"] == "validation" and facts["device"].startswith("cpu")
     assert facts["selected"]["epoch"] == trained["selected"]["epoch"]
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -69,8 +69,9 @@ def models_tables(study: dict[str, object]) -> list[ReportTable]:
         overall.append([name, *(mean_and_spread((row["test"] or {}).get(key)) for key in OVERALL), *interval])
         took = [run["measured"] for run in row["runs"] if run["status"] == DONE and run["measured"]]
         if took:
-            cost.append([row["name"], f"{took[0]['parameters']:,}", f"{statistics.median(t['epoch_s'] for t in took):.2f}",
-                         f"{statistics.median(t['epochs'] for t in took):g}", f"{statistics.median(t['seconds'] for t in took):.0f}"])  # fmt: skip
+            middle = {key: statistics.median(t[key] for t in took) for key in ("epoch_s", "epochs", "seconds")}
+            cells = (f"{took[0]['parameters']:,}", f"{middle['epoch_s']:.2f}", f"{middle['epochs']:g}", f"{middle['seconds']:.0f}")
+            cost.append([row["name"], *cells])
     device = next((run["measured"]["device"] for row in study["variants"] for run in row["runs"] if run["measured"]), "")
     tables = [
         ReportTable("per_class", "F1 of each emotion, test split, percent", ["", *labels], rows),

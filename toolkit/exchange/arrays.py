@@ -81,7 +81,10 @@ def add_array(pack: Pack, name: str, values: np.ndarray, missing: Mapping[int, s
         UserError: it has not a row for each utterance.
     """
     if values.ndim not in (2, 3) or len(values) != len(pack.utterances):
-        raise UserError(f"{name}: an array of shape {values.shape} for {len(pack.utterances)} utterances; rows must be utterances, in the manifest's order")
+        raise UserError(
+            f"{name}: an array of shape {values.shape} for {len(pack.utterances)} utterances; rows must be utterances, in the "
+            "manifest's order"
+        )
     _add(pack, name, list(values), missing, keep_zeros)
 
 

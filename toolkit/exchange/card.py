@@ -50,7 +50,8 @@ def card_of(store, features: Sequence[str], hub_folder: bool = False) -> str:
     summary = summarise(store)
     modalities = sorted({name.split("/")[0] for name in features})
     front: dict[str, object] = {
-        "license": "other", "license_name": "see-below", "pretty_name": f"{' '.join(store.corpus.split())}: features for emotion recognition in conversation",
+        "license": "other", "license_name": "see-below",
+        "pretty_name": f"{' '.join(store.corpus.split())}: features for emotion recognition in conversation",
         "task_categories": [_KINDS[m] for m in modalities] or ["text-classification"],
         "tags": ["emotion-recognition-in-conversation", "multimodal", "erc-toolkit", store.corpus.lower()],
         "size_categories": [_size(summary["utterances"])],
@@ -87,7 +88,8 @@ def card_of(store, features: Sequence[str], hub_folder: bool = False) -> str:
 
 def _licences(store, features: Sequence[str]) -> list[str]:
     facts = manifests.load("licences.yaml")
-    corpus = facts["corpora"].get(store.corpus.lower(), f"The terms of the corpus {_line(store.corpus)} hold for its texts and for what was computed from it; they are not known here.")
+    unknown = f"The terms of the corpus {_line(store.corpus)} hold for its texts and what was computed from it; they are not known here."
+    corpus = facts["corpora"].get(store.corpus.lower(), unknown)
     lines = [f"- Corpus: {corpus.strip()}"]
     for name in features:
         attrs = store.feature(name).attrs

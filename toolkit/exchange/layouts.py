@@ -40,7 +40,8 @@ _COMET = ("xIntent", "xAttr", "xNeed", "xWant", "xEffect", "xReact", "oWant", "o
 # Where two fit, the first counts.
 LAYOUTS = (
     Layout("sdt", (*_HEAD, *_ROBERTA, "audio/sdt", "visual/sdt", "sentences", "train", "test"), "SDT, AMB-DSGDN, DF-GCN", "iemocap"),
-    Layout("sdt-meld", (*_HEAD, *_ROBERTA, "audio/sdt", "visual/sdt", "sentences", "train", "test", "-"), "SDT, AMB-DSGDN, DF-GCN", "meld"),
+    Layout("sdt-meld", (*_HEAD, *_ROBERTA, "audio/sdt", "visual/sdt", "sentences", "train", "test", "-"),
+           "SDT, AMB-DSGDN, DF-GCN", "meld"),
     Layout("mmgcn", (*_HEAD, "text/mmgcn", "audio/mmgcn", "visual/mmgcn", "sentences", "train", "test"),
            "MMGCN, MM-DFN, M3NET, DialogueRNN", "iemocap"),
     Layout("mmgcn-meld", (*_HEAD, "text/mmgcn", "audio/mmgcn", "visual/mmgcn", "sentences", "train", "test", "-"),
@@ -51,7 +52,8 @@ LAYOUTS = (
     Layout("cosmic-sentences-meld", ("speakers", "labels", "-", "sentences", "train", "test", "val"), "COSMIC", "meld"),
     Layout("cosmic-sentences", ("speakers", "labels", "sentences", "train", "test", "val"), "COSMIC"),
     Layout("cosmic-comet", tuple(f"text/comet-{name}" for name in _COMET), "COSMIC"),
-    Layout("amb-dsgdn-text", ("speakers", "labels", "text/amb-dsgdn", "sentences", "train", "test"), "AMB-DSGDN, for DailyDialog", "dailydialog"),
+    Layout("amb-dsgdn-text", ("speakers", "labels", "text/amb-dsgdn", "sentences", "train", "test"),
+           "AMB-DSGDN, for DailyDialog", "dailydialog"),
     Layout("dailydialogue", ("speakers", "text/dialoguernn", "-", "labels", "train", "test", "val"), "MMGCN, DialogueRNN", "dailydialog"),
 )  # fmt: skip
 

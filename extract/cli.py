@@ -18,7 +18,7 @@ AUDIO_SETS = (
 )  # fmt: skip
 # Of `extract.visual.ARCHITECTURES`, for the same reason; a test compares them.
 DENSENETS = ("densenet121", "denseface")
-_OPTIONS = [
+OPTIONS = [
     click.Option(["--out"], required=True, type=click.Path(path_type=Path, dir_okay=False), help="The store to write (.h5)."),
     click.Option(["--modalities"], default="text,audio,visual", show_default=True, help="Which to extract, with commas."),
     click.Option(["--text-model"], default="roberta-large", show_default=True, help="Hub name, or a folder with the model."),
@@ -130,7 +130,7 @@ def _report(summary) -> None:
 
 
 extract_group = CorpusGroup(
-    "extract", run=_run, shared=_OPTIONS, verb="Extract the features of",
+    "extract", run=_run, shared=OPTIONS, verb="Extract the features of",
     help="Turn a raw corpus into a feature store: one HDF5 file that any program can read.",
 )  # fmt: skip
 
@@ -143,7 +143,7 @@ def _extract_manifest(file: Path, **options) -> None:
 
 extract_group.add_command(
     click.Command(
-        "manifest", callback=_extract_manifest, params=[click.Argument(["file"], type=click.Path(path_type=Path)), *_OPTIONS],
+        "manifest", callback=_extract_manifest, params=[click.Argument(["file"], type=click.Path(path_type=Path)), *OPTIONS],
         help="Extract the features of any corpus that the manifest FILE describes (docs/manifest.md).",
     )
 )  # fmt: skip

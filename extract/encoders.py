@@ -41,7 +41,7 @@ class Options:
 
 
 # The options that make a modality's features what they are. The store keeps them, so that the same can be done to other files.
-_MAKING = {
+MAKING = {
     "text": ("text_model", "pooling", "text_context", "precision"),
     "audio": ("audio_set", "audio_model", "precision"),
     "visual": (
@@ -53,7 +53,7 @@ _MAKING = {
 
 def making(options: Options, modality: str) -> dict[str, object]:
     """The options that a modality's features depend on, as JSON holds them; a file or folder by its absolute path."""
-    made = {name: getattr(options, name) for name in _MAKING[modality]}
+    made = {name: getattr(options, name) for name in MAKING[modality]}
     return {name: str(Path(v).resolve()) if isinstance(v, (str, Path)) and Path(v).exists() else v for name, v in made.items()}
 
 

@@ -11,9 +11,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import click
+
 from extract.assembly import NothingFound
 from extract.corpora.subtitles import UNKNOWN, parse_subtitles
-from extract.encoders import Options
+from extract.encoders import MAKING, Options
 from extract.engine import extract
 from toolkit.errors import UserError
 from toolkit.manifest import MODALITIES, Manifest, manifest_from_rows
@@ -126,6 +128,33 @@ def _seconds(value: object, where: str) -> float:
     return number
 
 
+def recorded_options(modality: str, recorded: Mapping[str, object]) -> Options:
+    """Options of a modality as a run or a package records them, checked as the command line checks its own.
+
+    Raises:
+        UserError: one of them is none that makes features, or its value is none that it can have.
+    """
+    from extract.cli import OPTIONS
+
+    known = {option.name: option for option in OPTIONS}
+    context, chosen = click.Context(click.Command("predict")), {}
+    for name, value in recorded.items():
+        # A package comes from elsewhere: it may say how features are made, and not, say, where to write crops.
+        if name not in MAKING[modality]:
+            raise UserError(f"the run's {modality} features: option {str(name)[:40]!r} is none that makes them")
+        if value is None or (isinstance(value, (str, int, float)) and not isinstance(value, bool)):
+            try:
+                chosen[name] = None if value is None else value if name == "most_frames" else known[name].type_cast_value(context, value)
+                continue
+            except click.BadParameter as error:
+                raise UserError(f"the run's {modality} features: {name}: {error.message}") from None
+        raise UserError(f"the run's {modality} features: {name} is {str(value)[:40]!r}, which is no value for it")
+    frames = chosen.get("most_frames", Options.most_frames)
+    if type(frames) is not int or not 1 <= frames <= 100_000:
+        raise UserError(f"the run's {modality} features: most_frames is {str(frames)[:40]!r}; must be a whole number from 1")
+    return Options(modalities=(modality,), **chosen)
+
+
 def extract_recording(
     manifest: Manifest, out: Path, made: Mapping[str, Mapping[str, object]], *, device: str = "auto", command: str = "",
     notify: Callable[[str], None] = print,
@@ -147,14 +176,10 @@ def extract_recording(
         UserError: a model that cannot be had, or a recording without any of the modalities.
     """
     lacking: dict[str, str] = {}
-    fields = {f.name for f in dataclasses.fields(Options)}
     for modality in (m for m in MODALITIES if m in made):
-        chosen = {k: v for k, v in made[modality].items() if k in fields}
-        if chosen.get("face_model") is not None:
-            chosen["face_model"] = Path(chosen["face_model"])
-        options = Options(modalities=(modality,), device=device, **chosen)
+        options = recorded_options(modality, made[modality])
         try:
-            extract(manifest, out, options, command=command, notify=notify)
+            extract(manifest, out, dataclasses.replace(options, device=device), command=command, notify=notify)
         except NothingFound as nothing:
             lacking[modality] = nothing.message.partition(": ")[2].partition(";")[0]
             notify(f"{modality}: absent in this recording ({lacking[modality]})")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extract.corpora.subtitles import parse_subtitles
-from extract.recording import read_recording
+from extract.recording import read_recording, recorded_options
 from toolkit.cli import main
 from toolkit.errors import UserError
 from toolkit.predict import Predictor
@@ -248,6 +249,26 @@ def test_a_converted_feature_cannot_be_made_again(trained, scene, tmp_path):
     said = run("predict", tmp_path / "run", scene, "--transcript", scene.with_suffix(".srt"), "--out", tmp_path / "o", code=1)
     assert "was converted from another project's file" in said
     assert "was converted" in run("package", tmp_path / "run", "--out", tmp_path / "pkg", code=1)
+
+
+@pytest.mark.parametrize(
+    "change, wanted",
+    [
+        ({"save_crops": "/tmp"}, "'save_crops' is none that makes them"),
+        ({"workers": 10**6}, "'workers' is none"),
+        ({"fps": 1e9}, "fps"),
+        ({"fps": "many"}, "fps"),
+        ({"fps": [1]}, "no value for it"),
+        ({"face_detector": "mine"}, "face_detector"),
+        ({"most_frames": 0}, "most_frames"),
+        ({"most_frames": True}, "no value for it"),
+        ({"text_model": "x"}, "'text_model' is none"),
+    ],
+)
+def test_a_package_cannot_ask_for_more_than_features(change, wanted):
+    assert recorded_options("visual", {"fps": 2.0, "face_model": None, "most_frames": 7}).most_frames == 7
+    with pytest.raises(UserError, match=re.escape(wanted)):
+        recorded_options("visual", {"fps": 2.0, **change})
 
 
 GOOD = [{"start": 0.5, "end": 1.25, "speaker": "Ann", "text": "Hi, you."}, {"start": 61.0, "end": 62.0, "speaker": "Bob", "text": "“No.”"}]

@@ -101,7 +101,7 @@ class Judge:
         logits, alone = [], {m: [] for m in self.run.dims}
         for dialogue in range(len(batch)):
             first, last = (int(i) for i in batch.offsets[dialogue : dialogue + 2])
-            whole = not causal or self.run.config.model.causal
+            whole = not causal or getattr(self.run.config.model, "causal", False)
             for end in [last] if whole else range(first + 1, last + 1):
                 with torch.inference_mode(), precision(self.run.config.train.precision, self.target):
                     output = self.model(batch.rows(first, end))
@@ -187,7 +187,7 @@ class Judge:
             for t in turns
         ]  # fmt: skip
         edges = {}
-        if not causal or self.run.config.model.causal:  # else each turn was judged in a dialogue of its own length
+        if not causal or getattr(self.run.config.model, "causal", False):  # else each turn was judged in a dialogue of its own length
             told = attention_edges(self.model, batch)
             edges = {m: {g: edge_list(graphs[g]) for g in GRAPHS if g in graphs} for m, graphs in told.items()}
         dialogue = {"name": title, "right": 0, "labelled": 0, "utterances": utterances, "edges": edges}

@@ -105,7 +105,7 @@ def test_an_encoder_for_every_ordered_pair():
     for dims in ({"text": 12}, {"audio": 10, "text": 12}, DIMS):
         targets = small(dims).targets
         assert list(targets) == list(dims)
-        assert all(list(target.encoders)[0] == m and set(target.encoders) == set(dims) for m, target in targets.items())
+        assert all(next(iter(target.encoders)) == m and set(target.encoders) == set(dims) for m, target in targets.items())
 
 
 def test_an_absent_modality_has_no_part_in_fusion_and_loss():

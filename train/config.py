@@ -317,6 +317,9 @@ def _value(value: object, hint: object, limits: dict, where: str) -> object:
         if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
             raise UserError(f"{where} is {value!r}; must map names to numbers{or_null}")
         value = {key: _number(number, f"{where}.{key}") for key, number in value.items()}
+    elif kind == list[int]:
+        if not isinstance(value, list) or not all(isinstance(item, int) and not isinstance(item, bool) for item in value):
+            raise UserError(f"{where} is {value!r}; must be a list of whole numbers{or_null}")
     else:  # list[str]
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",")]

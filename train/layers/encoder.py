@@ -29,6 +29,13 @@ def sinusoidal_positions(length: int, size: int, like: Tensor, first: int = 0) -
     return codes
 
 
+def dialogue_positions(offsets: Tensor, size: int, like: Tensor) -> Tensor:
+    """Position codes of packed dialogues, [N, size]: each counts from 0. `offsets` as in `train.batch.Batch`, `size` even."""
+    lengths = offsets.diff()
+    place = torch.arange(int(offsets[-1])) - offsets[:-1].repeat_interleave(lengths)
+    return sinusoidal_positions(int(lengths.max()), size, like)[place.to(like.device, non_blocking=True)]
+
+
 class WholeDialogues:
     """Every utterance attends to every utterance of its dialogue, or to itself and those before it.
 
@@ -143,24 +150,62 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, rate: float, causa
     return torch.cat(list(parts), 2)
 
 
-class TransformerEncoder(nn.Module):
-    """Self-attention and feed-forward network, each with a residual; LayerNorm only before the feed-forward network.
+class EncoderBlock(nn.Module):
+    """Attention and feed-forward network, each with a residual; LayerNorm only before the feed-forward network.
+
+    Queries may be of another stream than keys and values, so it serves self-attention and attention across modalities.
 
     Args:
-        size: channels, also of the feed-forward network's inner layer; a multiple of `heads`, and even.
+        size: channels, also of the feed-forward network's inner layer; a multiple of `heads`.
         heads: attention heads.
-        dropout: probability on input, attention weights and both sublayers.
+        dropout: probability on the attention weights, behind the attention's output map and behind both feed-forward maps.
     """
 
     def __init__(self, size: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.rate = heads, dropout
         self.query, self.key, self.value, self.output = (nn.Linear(size, size) for _ in range(4))
-        # The released model owns this norm and never uses it in its only layer; published totals count it.
-        self.unused_input_norm = nn.LayerNorm(size, eps=1e-6).requires_grad_(False)
         self.norm = nn.LayerNorm(size, eps=1e-6)
         self.inner, self.outer = nn.Linear(size, size), nn.Linear(size, size)
         self.dropout = Dropout(dropout)
+
+    def listen(self, x: Tensor, source: Tensor, attend: Callable[..., Tensor], present: Tensor) -> Tensor:
+        """What x [N, size] hears in source [N, size], behind the output map and its dropout."""
+        rate = self.rate if self.training else 0.0
+        heard = attend(self.query(x), self.key(source), self.value(source), present, self.heads, rate)
+        return self.dropout(self.output(heard))
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The feed-forward network without norm and residual."""
+        return self.dropout(self.outer(self.dropout(F.gelu(self.inner(x), approximate="tanh"))))
+
+    def forward(self, x: Tensor, source: Tensor, attend: Callable[..., Tensor], present: Tensor) -> Tensor:
+        """Informs one stream of packed dialogues by another.
+
+        Args:
+            x: [N, size], where queries come from, and the residual.
+            source: [N, size], where keys and values come from; x itself for self-attention.
+            attend: `WholeDialogues.attend` or `LocalDialogues.attend`.
+            present: [N] bool, which utterances of `source` may be attended to.
+
+        Returns:
+            [N, size].
+        """
+        x = x + self.listen(x, source, attend, present)
+        return x + self.feed(self.norm(x))
+
+
+class TransformerEncoder(EncoderBlock):
+    """AMB-DSGDN's encoder: a block of self-attention with the sum of equation 3 and its dropout before it.
+
+    Args:
+        size, heads, dropout: as of `EncoderBlock`; `size` is even.
+    """
+
+    def __init__(self, size: int, heads: int, dropout: float) -> None:
+        super().__init__(size, heads, dropout)
+        # The released model owns this norm and never uses it in its only layer; published totals count it.
+        self.unused_input_norm = nn.LayerNorm(size, eps=1e-6).requires_grad_(False)
 
     def forward(self, x: Tensor, added: Tensor, attend: Callable[..., Tensor], present: Tensor) -> Tensor:
         """Encodes packed dialogues.
@@ -168,15 +213,10 @@ class TransformerEncoder(nn.Module):
         Args:
             x: [N, size] features.
             added: [N, size] what equation 3 adds to them: codes of the positions, and speaker embeddings.
-            attend: `WholeDialogues.attend` or `LocalDialogues.attend`.
-            present: [N] bool, which utterances may be attended to.
+            attend, present: as of `EncoderBlock.forward`.
 
         Returns:
             [N, size]; rows of utterances that are not present are finite and without meaning.
         """
         x = self.dropout(x + added)
-        rate = self.rate if self.training else 0.0
-        heard = attend(self.query(x), self.key(x), self.value(x), present, self.heads, rate)
-        x = x + self.dropout(self.output(heard))
-        y = self.dropout(F.gelu(self.inner(self.norm(x)), approximate="tanh"))
-        return x + self.dropout(self.outer(y))
+        return super().forward(x, x, attend, present)

@@ -1,0 +1,48 @@
+"""Co-attention: two streams of packed dialogues that inform each other (ViLBERT, Lu et al. 2019, section 2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from train.layers.encoder import EncoderBlock
+
+
+class PostNormBlock(EncoderBlock):
+    """Attention and feed-forward network with LayerNorm behind each residual: LN(x + A), LN(y + FFN(y)).
+
+    Arguments as of `EncoderBlock`.
+    """
+
+    def __init__(self, size: int, heads: int, dropout: float) -> None:
+        super().__init__(size, heads, dropout)
+        self.heard_norm = nn.LayerNorm(size, eps=1e-6)
+
+    def forward(self, x: Tensor, source: Tensor, attend: Callable[..., Tensor], present: Tensor) -> Tensor:
+        """As `EncoderBlock.forward`."""
+        y = self.heard_norm(x + self.listen(x, source, attend, present))
+        return self.norm(y + self.feed(y))
+
+
+class CoAttention(nn.Module):
+    """Blocks in pairs, in each of which one stream asks the other as both were before it.
+
+    Args:
+        size, heads, dropout: as of `EncoderBlock`.
+        layers: pairs of blocks, one after the other.
+    """
+
+    def __init__(self, size: int, heads: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.first, self.second = (
+            nn.ModuleList(PostNormBlock(size, heads, dropout) for _ in range(layers)) for _ in range(2)
+        )
+
+    def forward(
+        self, x: Tensor, y: Tensor, attend: Callable[..., Tensor], x_present: Tensor, y_present: Tensor
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Streams [N, size] to what each has become, [N, size]; utterances that are not present [N] are no keys."""
+        for first, second in zip(self.first, self.second):
+            x, y = first(x, y, attend, y_present), second(y, x, attend, x_present)
+        return x, y

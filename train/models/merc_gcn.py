@@ -1,0 +1,134 @@
+"""A reconstruction of MERC-GCN (Feng and Fan, arXiv 2501.15063).
+
+Neither its code nor its full text is public. What is known: modalities are aligned pair by pair with co-attention
+transformers, their context is fused, a graph convolution follows over a directed graph with edge weights that are learned
+within and between speakers, and emotions are learned together with coarse groups of them. Every equation, size and weight
+below is ours, and so is what it scores; `docs/models/merc-gcn.md` lists the choices.
+
+The paper's modalities are three. With two there is one pair; with one there is none, and the context is fused from its
+features alone. An absent feature is no key, and its part of the fused context is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from toolkit.errors import UserError
+from train.batch import Batch
+from train.config import setting
+from train.layers.adaptive_graph import EdgeWeights, KindConvolution, WeightedConvolution, edge_kinds
+from train.layers.cross_attention import CoAttention
+from train.layers.dropout import Dropout
+from train.layers.encoder import WholeDialogues, dialogue_positions
+from train.layers.heads import Logits, weighted_loss
+from train.layers.sequence import Recurrent
+from train.models import About
+
+
+@dataclass
+class Settings:
+    """Section `model`. The paper's values are not known; all are ours.
+
+    Attributes:
+        hidden: channels of the modalities and of the fused context.
+        graph_hidden: channels of the graph's nodes and of the classifier's inner layer.
+        heads: attention heads of the co-attention blocks.
+        layers: co-attention blocks of each direction of a pair.
+        window: how many utterances back and ahead the graph reaches.
+        dropout: on projected features, in co-attention, on the fused context and before the classifiers.
+        coarse: for each class, in the order of the store's labels, the number of the coarse group that it belongs to, from 0;
+            -1 for a class that belongs to none. null: no coarse classifier.
+        coarse_weight: of the coarse cross-entropy in the loss.
+    """
+
+    name: str = "merc-gcn"
+    hidden: int = setting(200, least=2)
+    graph_hidden: int = setting(100, least=1)
+    heads: int = setting(5, least=1)
+    layers: int = setting(2, least=1)
+    window: int = setting(10, least=0)
+    dropout: float = setting(0.4, least=0, below=1)
+    coarse: list[int] | None = None
+    coarse_weight: float = setting(0.3, least=0)
+
+    def check(self, where: str) -> None:
+        """Raises a UserError where settings do not agree."""
+        if self.hidden % self.heads or self.hidden % 2:
+            raise UserError(f"{where}: model.hidden={self.hidden} must be even and a multiple of model.heads={self.heads}")
+        if self.coarse is not None:
+            groups = sorted(set(self.coarse) - {-1})
+            if len(groups) < 2 or groups != list(range(len(groups))):
+                raise UserError(f"{where}: model.coarse={self.coarse} must number two or more groups from 0, each with a class")
+
+
+class MERCGCN(nn.Module):
+    """Cross-modal context fusion and adaptive graph convolution. Arguments as `train.models` says.
+
+    Raises:
+        UserError: `config.coarse` is not as long as there are classes.
+    """
+
+    Settings = Settings
+    about = About("MERC-GCN", "arXiv 2501.15063", "reconstruction: neither full text nor code is public")
+
+    def __init__(
+        self, config: Settings, dims: Mapping[str, int], speakers: int, class_counts: Tensor, class_weights: Tensor | None = None
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.config = config
+        size, classes = config.hidden, len(class_counts)
+        self.projections = nn.ModuleDict({m: nn.Linear(dim, size) for m, dim in dims.items()})
+        self.pairs = nn.ModuleDict({
+            f"{m}+{n}": CoAttention(size, config.heads, config.layers, config.dropout) for m, n in combinations(dims, 2)
+        })  # fmt: skip
+        self.context = Recurrent(nn.GRU, len(dims) ** 2 * size, size // 2)
+        self.edge_weights = EdgeWeights(size)
+        self.by_kind = KindConvolution(size, config.graph_hidden)
+        self.convolution = WeightedConvolution(config.graph_hidden, config.graph_hidden)
+        self.classifier = nn.Linear(size + config.graph_hidden, config.graph_hidden)
+        self.fine = nn.Linear(config.graph_hidden, classes)
+        self.coarse, groups = None, None
+        if config.coarse is not None:
+            if len(config.coarse) != classes:
+                raise UserError(f"model.coarse names groups of {len(config.coarse)} classes, but there are {classes}")
+            groups = torch.tensor(config.coarse)
+            self.coarse = nn.Linear(config.graph_hidden, max(config.coarse) + 1)
+        self.register_buffer("groups", groups, persistent=False)
+        self.dropout = Dropout(config.dropout)
+        self.register_buffer("class_weights", class_weights)
+
+    def forward(self, batch: Batch, epoch: int = 0) -> Logits:
+        """Logits of a batch; `parts["coarse"]`, where there are coarse groups G, their logits [N, G]."""
+        z = self.dropout(self.context(torch.cat(self._aligned(batch), 1), batch.offsets))
+        kinds, blocks = edge_kinds(batch.speakers, batch.dialogue, self.config.window, int(batch.offsets.diff().max()))
+        weights = self.edge_weights(z, kinds, blocks)
+        g = F.relu(self.by_kind(z, weights, kinds, blocks))
+        g = F.relu(self.convolution(g, weights, blocks))
+        y = self.dropout(F.relu(self.classifier(torch.cat([z, g], 1))))
+        return Logits(self.fine(y), parts={} if self.coarse is None else {"coarse": self.coarse(y)})
+
+    def _aligned(self, batch: Batch) -> list[Tensor]:
+        """Every modality, and every modality as each other one informs it: M x M times [N, hidden], zeros where it is absent."""
+        present = batch.present
+        codes = dialogue_positions(batch.offsets, self.config.hidden, self.fine.weight)
+        x = {m: self.dropout(projection(batch.features[m]) + codes) for m, projection in self.projections.items()}
+        attend = WholeDialogues(batch.offsets, codes.device).attend
+        found = [y * present[m][:, None] for m, y in x.items()]
+        for m, n in combinations(x, 2):
+            a, b = self.pairs[f"{m}+{n}"](x[m], x[n], attend, present[m], present[n])
+            found += [a * present[m][:, None], b * present[n][:, None]]
+        return found
+
+    def loss(self, output: Logits, batch: Batch) -> Tensor:
+        """Cross-entropy of the emotions, weighted by class, plus `coarse_weight` times that of their groups, unweighted."""
+        total = weighted_loss(output.logits, batch.labels, self.class_weights)
+        if self.coarse is not None:
+            groups = self.groups[batch.labels.clamp_min(0)].masked_fill(batch.labels < 0, -1)
+            total = total + self.config.coarse_weight * weighted_loss(output.parts["coarse"], groups)
+        return total

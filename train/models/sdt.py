@@ -1,0 +1,146 @@
+"""SDT (IEEE TMM 26, 2024, doi 10.1109/TMM.2023.3271019): transformers within and across modalities, with self-distillation.
+
+The form is that of the authors' code. Every modality is the target of one encoder for each modality, its own too: queries
+from the target, keys and values from the other. Gates weigh what comes out, a linear map joins it, a softmax over modalities
+weighs the channels of the targets, and each target has a classifier of its own that learns from the labels and from the
+fused classifier. `docs/models/sdt.md` has the equations.
+
+With M modalities there are M x M encoders; the paper has three. Utterances may lack modalities: an absent feature is no key,
+and as a target it has no part in the fusion, in the loss of its classifier and in the distillation. With everything present
+that changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from toolkit.errors import UserError
+from train.batch import Batch
+from train.config import setting
+from train.layers.dropout import Dropout
+from train.layers.encoder import EncoderBlock, WholeDialogues, dialogue_positions
+from train.layers.heads import Logits, weighted_loss
+from train.models import About
+
+
+@dataclass
+class Settings:
+    """Section `model`. Defaults are those of the authors' IEMOCAP script.
+
+    Attributes:
+        hidden: channels of every representation, also inside the feed-forward networks.
+        heads: attention heads of each encoder.
+        dropout: on inputs, attention weights and sublayers of the encoders, and before the classifiers of the modalities.
+        gates: sigmoid(W x) x behind each encoder, with W "learned", or "fixed" to the identity, as their code does on MELD.
+        temperature: divides the logits of student and teacher before their softmax.
+        unimodal_weight, distillation_weight: of the modalities' cross-entropies and divergences in the loss; theirs are 1.
+    """
+
+    name: str = "sdt"
+    hidden: int = setting(1024, least=2)
+    heads: int = setting(8, least=1)
+    dropout: float = setting(0.5, least=0, below=1)
+    gates: str = setting("learned", choices=("learned", "fixed"))
+    temperature: float = setting(1.0, above=0)
+    unimodal_weight: float = setting(1.0, least=0)
+    distillation_weight: float = setting(1.0, least=0)
+
+    def check(self, where: str) -> None:
+        """Raises a UserError where settings do not agree."""
+        if self.hidden % self.heads or self.hidden % 2:
+            raise UserError(f"{where}: model.hidden={self.hidden} must be even and a multiple of model.heads={self.heads}")
+
+
+class Target(nn.Module):
+    """One modality as it hears itself and the others: an encoder and a gate for each, joined by a linear map.
+
+    Args:
+        config: sizes and probabilities.
+        own: its name.
+        others: names of the modalities that it hears beside itself.
+    """
+
+    def __init__(self, config: Settings, own: str, others: list[str]) -> None:
+        super().__init__()
+        self.own, sources, size = own, [own, *others], config.hidden
+        self.encoders = nn.ModuleDict({m: EncoderBlock(size, config.heads, config.dropout) for m in sources})
+        self.gates = None
+        if config.gates == "learned":
+            self.gates = nn.ModuleDict({m: nn.Linear(size, size, bias=False) for m in sources})
+        self.join = nn.Linear(len(sources) * size, size)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, streams: Mapping[str, Tensor], present: Mapping[str, Tensor], attend: Callable[..., Tensor]) -> Tensor:
+        """Projected features with positions and speakers, modality to [N, hidden], to [N, hidden]."""
+        heard = []
+        for source, encoder in self.encoders.items():
+            # Each encoder draws a dropout mask of its own for each stream that it takes.
+            x = self.dropout(streams[self.own])
+            y = encoder(x, x if source == self.own else self.dropout(streams[source]), attend, present[source])
+            heard.append(torch.sigmoid(self.gates[source](y) if self.gates is not None else y) * y)
+        return self.join(torch.cat(heard, 1))
+
+
+class SDT(nn.Module):
+    """Transformer-based model with self-distillation. Arguments as `train.models` says."""
+
+    Settings = Settings
+    about = About("SDT", "IEEE TMM 26, 2024, doi 10.1109/TMM.2023.3271019", "their code")
+
+    def __init__(
+        self, config: Settings, dims: Mapping[str, int], speakers: int, class_counts: Tensor, class_weights: Tensor | None = None
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.config = config
+        size, classes = config.hidden, len(class_counts)
+        self.speaker = nn.Embedding(speakers, size)
+        self.projections = nn.ModuleDict({m: nn.Linear(dim, size, bias=False) for m, dim in dims.items()})
+        self.targets = nn.ModuleDict({m: Target(config, m, [n for n in dims if n != m]) for m in dims})
+        self.fusion = nn.Linear(size, size, bias=False)
+        self.heads = nn.ModuleDict({m: nn.Linear(size, classes) for m in dims})
+        self.output = nn.Linear(size, classes)
+        self.dropout = Dropout(config.dropout)
+        self.register_buffer("class_weights", class_weights)
+
+    def forward(self, batch: Batch, epoch: int = 0) -> Logits:
+        """Fused logits of a batch and those of each modality, which mean nothing where it is absent.
+
+        An utterance without any modality has the bias of the fused classifier as its logits.
+        """
+        added = dialogue_positions(batch.offsets, self.config.hidden, self.speaker.weight) + self.speaker(batch.speakers)
+        streams = {m: projection(batch.features[m]) + added for m, projection in self.projections.items()}
+        attend = WholeDialogues(batch.offsets, added.device).attend
+        x = {m: target(streams, batch.present, attend) for m, target in self.targets.items()}
+        unimodal = {m: self.heads[m](self.dropout(F.relu(y))) for m, y in x.items()}
+        return Logits(self.output(self._fuse(x, batch.present)), unimodal)
+
+    def _fuse(self, x: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
+        """Sum over the modalities that are present, weighted channel by channel by a softmax over them."""
+        y, there = torch.stack(list(x.values())), torch.stack([present[m] for m in x])[..., None]
+        scores = self.fusion(y)
+        scores = scores.masked_fill(~there, torch.finfo(scores.dtype).min)  # not -inf: an utterance may lack them all
+        return (scores.softmax(0) * there * y).sum(0)
+
+    def loss(self, output: Logits, batch: Batch) -> Tensor:
+        """Cross-entropies of the fused classifier and of each modality's, and the divergences of these from the fused one.
+
+        A cross-entropy is a mean over labelled utterances, weighted by class. A divergence is KL(p_fused || p_modality) of the
+        softmax with temperature, a plain mean over the same utterances, neither scaled by the squared temperature nor cut
+        off from the fused classifier, so that the teacher learns from its students.
+        """
+        total = weighted_loss(output.logits, batch.labels, self.class_weights)
+        teacher = (output.logits / self.config.temperature).log_softmax(-1)
+        for modality, logits in output.unimodal.items():
+            labels = batch.labels.masked_fill(~batch.present[modality], -1)
+            counted = (labels >= 0).to(logits.dtype)
+            student = (logits / self.config.temperature).log_softmax(-1)
+            divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
+            distilled = (divergence * counted).sum() / counted.sum().clamp_min(1)
+            total = total + self.config.unimodal_weight * weighted_loss(logits, labels, self.class_weights)
+            total = total + self.config.distillation_weight * distilled
+        return total

@@ -23,6 +23,8 @@ MODELS = {
     AMB_DSGDN: "train.models.amb_dsgdn:AMBDSGDN",
     "logistic-regression": "train.models.logistic_regression:LogisticRegression",
     "bigru": "train.models.bigru:BiGRU",
+    "mmgcn": "train.models.mmgcn:MMGCN",
+    "mm-dfn": "train.models.mm_dfn:MMDFN",
 }
 
 

@@ -123,7 +123,7 @@ def released_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
     A focal loss would have p where this has log p, and the class of the label alone.
     """
-    log_p = logits.log_softmax(-1)
+    log_p = (logits.float() if logits.dtype == torch.bfloat16 else logits).log_softmax(-1)
     own = torch.zeros_like(log_p).scatter(1, labels.clamp_min(0)[:, None], 1)
     losses = (-((1 - own * log_p) ** _GAMMA) * log_p).mean(1)
     counted = (labels >= 0).to(losses.dtype)

@@ -7,13 +7,15 @@ training script, MELD's those of MELD's.
 import numpy as np
 import pytest
 import torch
-from test_mmgcn import RNN, TOLERANCE, batch_of, build, check_loss_and_gradients, load, names, unused_in_their_code
+from test_mmgcn import KINDS, RNN, TOLERANCE, batch_of, build, check_loss_and_gradients, load, names, unused_in_their_code
 from test_train_support import cut, random_batch, rows
 
+from toolkit.errors import UserError
+from train.config import load_config
 from train.models.mm_dfn import MMDFN, Settings
 
 NAMES = names(5) | {f"speaker_encoder.rnn.{part}": f"rnn_parties.{part}" for part in RNN}
-NAMES |= {f"depth.{part}": f"graph_model.graph_net.rnn.{part}_l0" for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+NAMES |= {f"depth.{part}": f"graph_model.graph_net.rnn.{part}_l0" for part in KINDS}
 SETTINGS = {
     "iemocap": {"speaker_text": 1.0, "speaker_audio": 3.0, "speaker_visual": 0.0, "gamma": 0.5},
     "meld": {"speaker_text": 1.5, "speaker_audio": 0.5, "speaker_visual": 0.5, "gamma": 1.0},
@@ -89,3 +91,9 @@ def test_loss_is_focal_with_class_weights_that_are_not_divided_out():
     y = batch.labels.numpy()
     losses = [-weights[y[i]].item() * (1 - p[i, y[i]]) ** 2 * np.log(p[i, y[i]]) for i in rows]
     assert 0 < len(rows) < 7 and float(model.loss(output, batch)) == pytest.approx(np.mean(losses))
+
+
+@pytest.mark.parametrize("name", ["mm-dfn", "mmgcn"])
+def test_an_odd_width_is_refused(name):
+    with pytest.raises(UserError, match="model.size=7 must be even"):
+        load_config("demo", [f"model.name={name}", "model.size=7"])

@@ -18,7 +18,8 @@ from train.models.mmgcn import MMGCN, Settings, released_loss
 
 DATA = Path(__file__).parent / "data"
 THEIR_LETTERS = {"audio": "a", "visual": "v", "text": "l"}  # in the order of their readout
-RNN = [f"{kind}_l{layer}{way}" for layer in (0, 1) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh") for way in ("", "_reverse")]  # fmt: skip
+KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+RNN = [f"{kind}_l{layer}{way}" for layer in (0, 1) for kind in KINDS for way in ("", "_reverse")]
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-7}
 
 
@@ -118,7 +119,10 @@ def test_released_loss_leaves_unlabelled_utterances_out():
 
 @pytest.mark.parametrize(
     "dims, speakers, classes, published",
-    [({"text": 100, "audio": 1582, "visual": 342}, 2, 6, 2_702_015), ({"text": 600, "audio": 300, "visual": 342}, 9, 7, 2_552_217)],
+    [
+        ({"text": 100, "audio": 1582, "visual": 342}, 2, 6, 2_702_015),
+        ({"text": 600, "audio": 300, "visual": 342}, 9, 7, 2_552_217),
+    ],
 )
 def test_parameters(dims, speakers, classes, published):
     """Their code builds more than it uses; ours leaves that out."""

@@ -130,7 +130,7 @@ class MMDFN(nn.Module):
         return padded.pack(self.encoder.through_padding(self.projections["text"](padded.pad(features))))
 
     def _by_speaker(self, x: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Modality to [N, size], each utterance heard after and before its speaker's others; modalities of weight 0 are left out."""
+        """Modality to [N, size], each utterance heard among its speaker's others; modalities of weight 0 are left out."""
         chosen = list(self.speaker_weights)
         if not chosen:
             return {}

@@ -24,6 +24,8 @@ SMALL: dict[str, dict[str, object]] = {
     "bigru": {"hidden": 16, "dropout": 0.0},
     "sdt": {"hidden": 16, "heads": 2, "dropout": 0.0},
     "merc-gcn": {"hidden": 16, "graph_hidden": 8, "heads": 2, "window": 3, "dropout": 0.0, "coarse": [0, 1, 1]},
+    "mmgcn": {"size": 16, "graph_size": 8, "layers": 4, "dropout": 0.0},
+    "mm-dfn": {"size": 16, "graph_size": 8, "layers": 4, "dropout": 0.0},
 }
 # Models that give an utterance's logits a dependence on other dialogues of the batch, and why that is right.
 LEAKS: dict[str, str] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -49,6 +50,8 @@ def focal_loss(
         gamma: exponent; 0 gives the cross-entropy.
         detach: whether (1 - p_y)^gamma is a constant for the gradient.
     """
+    if logits.dtype == torch.bfloat16:
+        logits = logits.float()
     log_p = logits.log_softmax(-1).gather(-1, labels.clamp_min(0)[:, None])[:, 0]
     p = log_p.detach().exp() if detach else log_p.exp()
     counted = (labels >= 0).to(logits.dtype)

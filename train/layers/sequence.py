@@ -66,3 +66,11 @@ class Recurrent(nn.Module):
         packed = PackedSequence(x.index_select(0, rows), there.sum(1))
         heard = self.rnn(packed)[0].data
         return torch.empty_like(heard).index_copy(0, rows, heard)
+
+    def through_padding(self, padded: Tensor) -> Tensor:
+        """Padded rows [B, L, dim] to [B, L, size], or twice the size with two directions; padding is read like utterances.
+
+        The published code of several models does so: the backward direction of all but the longest sequence begins in
+        padding, and what it says depends on how long the longest is.
+        """
+        return self.rnn(padded.transpose(0, 1))[0].transpose(0, 1)

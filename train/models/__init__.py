@@ -25,6 +25,8 @@ MODELS = {
     "bigru": "train.models.bigru:BiGRU",
     "sdt": "train.models.sdt:SDT",
     "merc-gcn": "train.models.merc_gcn:MERCGCN",
+    "mmgcn": "train.models.mmgcn:MMGCN",
+    "mm-dfn": "train.models.mm_dfn:MMDFN",
 }
 
 

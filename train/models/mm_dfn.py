@@ -1,0 +1,151 @@
+"""MM-DFN (arXiv 2203.02385): dynamic fusion on the graph of MMGCN, as its released code does it.
+
+Every modality's features are mapped to one width. Text then goes through a bidirectional GRU over the dialogue; every
+modality is given what a second one, shared by all, hears in the utterances of each speaker alone. The layers over the graph
+(`train.layers.angular_graph`, `train.layers.initial_residual`) are joined by an LSTM whose time is the depth: at each layer
+it takes a node's features and gives those that are propagated. The code calls its recurrent layers LSTM; they are GRUs.
+
+Where the code reads the padding behind shorter dialogues and speakers (`padded`), ours does not by default. Without text
+there is no GRU over the dialogue; with one modality the graph holds that modality's nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from toolkit.errors import UserError
+from train.batch import Batch
+from train.config import setting
+from train.layers.angular_graph import AngularGraph
+from train.layers.dropout import Dropout
+from train.layers.heads import Logits, focal_loss
+from train.layers.initial_residual import InitialResidual
+from train.layers.sequence import Padded, Recurrent
+from train.models import About
+
+
+@dataclass
+class Settings:
+    """Section `model`.
+
+    Attributes:
+        size: width of a node; each direction of the GRUs has half of it.
+        encoder_layers: of the GRUs.
+        speaker_text, speaker_audio, speaker_visual: weight of what the speaker's GRU says, in each modality.
+        graph_size: width within the graph convolution and of the LSTM over its depth.
+        layers: graph convolutions.
+        alpha: share of a convolution's output that comes from the stack's input.
+        lam: how much the weights of the first convolutions do beside the identity.
+        dropout: between layers of the GRUs, before and after every convolution and before the output.
+        gamma: of the focal loss.
+        padded: the GRUs read the padding behind shorter dialogues and behind the utterances of each speaker, as the
+            released code's do, so that a dialogue's logits depend on the longest of its batch.
+    """
+
+    name: str = "mm-dfn"
+    size: int = setting(200, least=2)
+    encoder_layers: int = setting(2, least=1)
+    speaker_text: float = setting(1.0, least=0)
+    speaker_audio: float = setting(3.0, least=0)
+    speaker_visual: float = setting(0.0, least=0)
+    graph_size: int = setting(100, least=1)
+    layers: int = setting(16, least=1)
+    alpha: float = setting(0.2, least=0, most=1)
+    lam: float = setting(0.5, least=0)
+    dropout: float = setting(0.4, least=0, below=1)
+    gamma: float = setting(0.5, least=0)
+    padded: bool = False
+
+    def check(self, where: str) -> None:
+        """Raises a UserError where settings do not agree."""
+        if self.size % 2:
+            raise UserError(f"{where}: model.size={self.size} must be even")
+
+
+class MMDFN(nn.Module):
+    """Multimodal dynamic fusion network. Arguments as `train.models` says; it works for any number of speakers."""
+
+    Settings = Settings
+    about = About("MM-DFN", "arXiv 2203.02385 (ICASSP 2022)", "their code")
+
+    def __init__(
+        self, config: Settings, dims: Mapping[str, int], speakers: int, class_counts: Tensor, class_weights: Tensor | None = None
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.config = config
+
+        def gru() -> Recurrent:
+            return Recurrent(nn.GRU, config.size, config.size // 2, config.encoder_layers, dropout=config.dropout)
+
+        self.projections = nn.ModuleDict({m: nn.Linear(dim, config.size) for m, dim in dims.items()})
+        self.encoder = gru() if "text" in dims else None
+        weights = {m: getattr(config, f"speaker_{m}") for m in dims}
+        self.speaker_weights = {m: weight for m, weight in weights.items() if weight}
+        self.speaker_encoder = gru() if self.speaker_weights else None
+        self.first = nn.Linear(config.size, config.graph_size)
+        self.depth = nn.LSTMCell(config.graph_size, config.graph_size)
+        self.layers = nn.ModuleList(
+            InitialResidual(config.graph_size, depth, config.alpha, config.lam) for depth in range(1, config.layers + 1)
+        )
+        self.output = nn.Linear(len(dims) * (config.size + config.graph_size), len(class_counts))
+        self.dropout = Dropout(config.dropout)
+        self.register_buffer("class_weights", class_weights)
+
+    def forward(self, batch: Batch, epoch: int = 0) -> Logits:
+        """Logits of a batch."""
+        nodes = self._nodes(batch)
+        graph = AngularGraph(nodes, batch.offsets)
+        x = self.dropout(nodes)
+        initial = torch.relu(self.first(x))
+        y, state = self.dropout(initial), None
+        for layer in self.layers:
+            state = self.depth(y.flatten(0, 1), state)
+            spoken = state[0].unflatten(0, y.shape[:2])
+            y = y + self.dropout(torch.relu(layer(graph.propagate(spoken), initial)))
+        readout = torch.cat([x, y], -1).flatten(1)
+        return Logits(self.output(torch.relu(self.dropout(readout))))
+
+    def loss(self, output: Logits, batch: Batch) -> Tensor:
+        """Focal loss weighted by class, a mean over labelled utterances."""
+        return focal_loss(output.logits, batch.labels, self.config.gamma, self.class_weights)
+
+    def _nodes(self, batch: Batch) -> Tensor:
+        """The vectors [N, M, size] with which the modalities enter the graph."""
+        x = {m: projection(batch.features[m]) for m, projection in self.projections.items()}
+        nodes = dict(x)
+        if self.encoder is not None:
+            nodes["text"] = self._context(batch) if self.config.padded else self.encoder(x["text"], batch.offsets)
+        for modality, heard in self._by_speaker(x, batch).items():
+            nodes[modality] = nodes[modality] + self.speaker_weights[modality] * heard
+        return torch.stack(list(nodes.values()), 1)
+
+    def _context(self, batch: Batch) -> Tensor:
+        features = batch.features["text"]
+        padded = Padded(batch.offsets, features.device)
+        return padded.pack(self.encoder.through_padding(self.projections["text"](padded.pad(features))))
+
+    def _by_speaker(self, x: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Modality to [N, size], each utterance heard among its speaker's others; modalities of weight 0 are left out."""
+        chosen = list(self.speaker_weights)
+        if not chosen:
+            return {}
+        # One sequence for each speaker of each dialogue and modality; they all lie end to end.
+        key = batch.dialogue * (batch.speakers.max() + 1) + batch.speakers
+        order = key.argsort(stable=True)
+        lengths = key[order].unique_consecutive(return_counts=True)[1].cpu().repeat(len(chosen))
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        rows = torch.cat([x[modality].index_select(0, order) for modality in chosen])
+        if self.config.padded:
+            padded = Padded(offsets, rows.device)
+            behind = int(batch.offsets.diff().max()) - int(lengths.max())
+            heard = self.speaker_encoder.through_padding(F.pad(padded.pad(rows), (0, 0, 0, behind)))
+            heard = padded.pack(heard[:, : int(lengths.max())])
+        else:
+            heard = self.speaker_encoder(rows, offsets)
+        parts = heard.split(len(order))
+        return {m: torch.empty_like(part).index_copy(0, order, part) for m, part in zip(chosen, parts, strict=True)}

@@ -1,0 +1,130 @@
+"""MMGCN (arXiv 2107.06779): a deep graph convolution over one graph of all modalities, as its released code does it.
+
+Text goes through a linear map, a bidirectional LSTM of two layers and gets its speaker's embedding; audio and visual have
+a linear map alone. `train.layers.angular_graph` is the graph, `train.layers.initial_residual` a layer. Each utterance is
+classified from the vectors that entered the graph and those that left it, of all its modalities.
+
+The code joins dialogues of a batch by reading the padding behind the shorter ones (`padded`), which ours does not by
+default. Without text a model has neither LSTM nor speakers; with one modality the graph holds that modality's nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.errors import UserError
+from train.batch import Batch
+from train.config import setting
+from train.layers.angular_graph import AngularGraph
+from train.layers.dropout import Dropout
+from train.layers.heads import Logits, weighted_loss
+from train.layers.initial_residual import InitialResidual
+from train.layers.sequence import Padded, Recurrent
+from train.models import About
+
+_GAMMA = 2.5  # of the released loss
+
+
+@dataclass
+class Settings:
+    """Section `model`.
+
+    Attributes:
+        size: width of a node; each direction of the LSTM has half of it.
+        encoder_layers: of the LSTM.
+        graph_size: width within the graph convolution.
+        layers: graph convolutions. The released code has 64, whatever its script says.
+        alpha: share of a convolution's output that comes from the stack's input.
+        lam: how much the weights of the first convolutions do beside the identity.
+        dropout: between layers of the LSTM, before every convolution and before the output.
+        padded: the LSTM reads the padding behind shorter dialogues, as the released code's does, so that a dialogue's
+            logits depend on the longest of its batch.
+        loss: "nll", the cross-entropy weighted by class, or "released", what the code minimises on MELD in place of a focal
+            loss: the mean over utterances and all classes c of -(1 - [c = y] log p_c)^2.5 log p_c, without class weights.
+    """
+
+    name: str = "mmgcn"
+    size: int = setting(200, least=2)
+    encoder_layers: int = setting(2, least=1)
+    graph_size: int = setting(100, least=1)
+    layers: int = setting(64, least=1)
+    alpha: float = setting(0.1, least=0, most=1)
+    lam: float = setting(0.5, least=0)
+    dropout: float = setting(0.4, least=0, below=1)
+    padded: bool = False
+    loss: str = setting("nll", choices=("nll", "released"))
+
+    def check(self, where: str) -> None:
+        """Raises a UserError where settings do not agree."""
+        if self.size % 2:
+            raise UserError(f"{where}: model.size={self.size} must be even")
+
+
+class MMGCN(nn.Module):
+    """Multimodal fusion by deep graph convolution. Arguments as `train.models` says."""
+
+    Settings = Settings
+    about = About("MMGCN", "arXiv 2107.06779 (ACL 2021)", "their code")
+
+    def __init__(
+        self, config: Settings, dims: Mapping[str, int], speakers: int, class_counts: Tensor, class_weights: Tensor | None = None
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.config = config
+        self.projections = nn.ModuleDict({m: nn.Linear(dim, config.size) for m, dim in dims.items()})
+        self.encoder = self.speaker = None
+        if "text" in dims:
+            self.encoder = Recurrent(nn.LSTM, config.size, config.size // 2, config.encoder_layers, dropout=config.dropout)
+            self.speaker = nn.Embedding(speakers, config.size)
+        self.first = nn.Linear(config.size, config.graph_size)
+        self.layers = nn.ModuleList(
+            InitialResidual(config.graph_size, depth, config.alpha, config.lam) for depth in range(1, config.layers + 1)
+        )
+        self.output = nn.Linear(len(dims) * (config.size + config.graph_size), len(class_counts))
+        self.dropout = Dropout(config.dropout)
+        self.register_buffer("class_weights", class_weights)
+
+    def forward(self, batch: Batch, epoch: int = 0) -> Logits:
+        """Logits of a batch."""
+        nodes = torch.stack([self._nodes(modality, batch) for modality in self.projections], 1)
+        graph = AngularGraph(nodes, batch.offsets)
+        x = self.dropout(nodes)
+        initial = y = torch.relu(self.first(x))
+        for layer in self.layers:
+            y = torch.relu(layer(graph.propagate(self.dropout(y)), initial))
+        readout = torch.cat([x, self.dropout(y)], -1).flatten(1)
+        return Logits(self.output(torch.relu(self.dropout(readout))))
+
+    def loss(self, output: Logits, batch: Batch) -> Tensor:
+        """The loss that `Settings.loss` names, over labelled utterances."""
+        if self.config.loss == "released":
+            return released_loss(output.logits, batch.labels)
+        return weighted_loss(output.logits, batch.labels, self.class_weights)
+
+    def _nodes(self, modality: str, batch: Batch) -> Tensor:
+        """The vectors [N, size] with which a modality enters the graph."""
+        projection, features = self.projections[modality], batch.features[modality]
+        if modality != "text":
+            return projection(features)
+        if self.config.padded:
+            padded = Padded(batch.offsets, features.device)
+            heard = padded.pack(self.encoder.through_padding(projection(padded.pad(features))))
+        else:
+            heard = self.encoder(projection(features), batch.offsets)
+        return heard + self.speaker(batch.speakers)
+
+
+def released_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """What the released code minimises on MELD (see `Settings.loss`), a scalar; 0 where nothing is labelled.
+
+    A focal loss would have p where this has log p, and the class of the label alone.
+    """
+    log_p = (logits.float() if logits.dtype == torch.bfloat16 else logits).log_softmax(-1)
+    own = torch.zeros_like(log_p).scatter(1, labels.clamp_min(0)[:, None], 1)
+    losses = (-((1 - own * log_p) ** _GAMMA) * log_p).mean(1)
+    counted = (labels >= 0).to(losses.dtype)
+    return (counted * losses).sum() / counted.sum().clamp_min(1)

@@ -22,6 +22,10 @@ from train.models import AMB_DSGDN, MODELS, model_class, models, settings_class
 SMALL: dict[str, dict[str, object]] = {
     AMB_DSGDN: {"hidden": 16, "heads": 2, "window": 3, "dropout": 0.0, "graph_dropout": 0.0, "warm_up": 1000},
     "bigru": {"hidden": 16, "dropout": 0.0},
+    "dialoguernn": {
+        "dialogue": 12, "party": 10, "emotion": 8, "hidden": 16, "recurrent_dropout": 0.0, "emotion_dropout": 0.0, "dropout": 0.0,
+    },
+    "multiemo": {"hidden": 16, "layers": 2, "heads": 2, "inner": 24, "head": 16, "dropout": 0.0, "recurrent_dropout": 0.0},
 }
 # Models that give an utterance's logits a dependence on other dialogues of the batch, and why that is right.
 LEAKS: dict[str, str] = {}

@@ -82,7 +82,10 @@ class _Matched:
 
 
 class _Running:
-    """Past states weighed by a softmax of scores of their own, which no query changes: a running mean, kept exact for large scores."""
+    """Past states under a softmax of scores of their own, which no query changes, as a running mean.
+
+    Scores are taken relative to the largest so far, a constant for the gradient, so large ones do not overflow.
+    """
 
     def __init__(self) -> None:
         self._largest = self._total = self._sum = None
@@ -90,7 +93,9 @@ class _Running:
     def add(self, state: Tensor, score: Tensor) -> None:
         """One more state, [R, k, size], with its score, [R, k, 1]."""
         if self._sum is None:
-            self._largest, self._total, self._sum = score.detach(), torch.exp(score - score.detach()), state
+            self._largest = score.detach()
+            self._total = torch.exp(score - self._largest)
+            self._sum = self._total * state
             return
         largest = torch.maximum(self._largest, score.detach())
         old, new = torch.exp(self._largest - largest), torch.exp(score - largest)

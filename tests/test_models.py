@@ -26,6 +26,10 @@ SMALL: dict[str, dict[str, object]] = {
     "merc-gcn": {"hidden": 16, "graph_hidden": 8, "heads": 2, "window": 3, "dropout": 0.0, "coarse": [0, 1, 1]},
     "mmgcn": {"size": 16, "graph_size": 8, "layers": 4, "dropout": 0.0},
     "mm-dfn": {"size": 16, "graph_size": 8, "layers": 4, "dropout": 0.0},
+    "dialoguernn": {
+        "dialogue": 12, "party": 10, "emotion": 8, "hidden": 16, "recurrent_dropout": 0.0, "emotion_dropout": 0.0, "dropout": 0.0,
+    },
+    "multiemo": {"hidden": 16, "layers": 2, "heads": 2, "inner": 24, "head": 16, "dropout": 0.0, "recurrent_dropout": 0.0},
 }
 # Models that give an utterance's logits a dependence on other dialogues of the batch, and why that is right.
 LEAKS: dict[str, str] = {}

@@ -27,6 +27,8 @@ MODELS = {
     "merc-gcn": "train.models.merc_gcn:MERCGCN",
     "mmgcn": "train.models.mmgcn:MMGCN",
     "mm-dfn": "train.models.mm_dfn:MMDFN",
+    "dialoguernn": "train.models.dialoguernn:DialogueRNN",
+    "multiemo": "train.models.multiemo:MultiEMO",
 }
 
 

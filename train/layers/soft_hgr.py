@@ -1,0 +1,33 @@
+"""The Soft-HGR loss in the form of MultiEMO's code: modalities shall say the same of an utterance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+from torch import Tensor
+
+
+def soft_hgr_loss(streams: Sequence[Tensor], counted: Sequence[Tensor]) -> Tensor:
+    """Minus the correlation of every two streams, summed.
+
+    Of two streams with n utterances in common: -(mean_i <x_i, y_i> - tr(cov(x) cov(y)) / 2n) / n. Their code, which this
+    follows, gives the utterances to the covariance as its variables: cov(x) is n x n, its mean is that over an utterance's
+    channels. (Soft-HGR as it was first published has the covariance of the channels.) The trace of the product of two such
+    matrices is the squared norm of x^T y with those means taken away, so none of n x n is built.
+
+    Args:
+        streams: representations, each [N, D] with D at least 2.
+        counted: for each stream [N] bool, the utterances it counts.
+
+    Returns:
+        a scalar; 0 for a single stream, and where two have no utterance in common they add nothing.
+    """
+    total = streams[0].new_zeros(())
+    for (x, in_x), (y, in_y) in combinations(zip(streams, counted, strict=True), 2):
+        common = (in_x & in_y)[:, None].to(x.dtype)
+        n = common.sum().clamp_min(1)
+        x, y = x * common, y * common
+        product = (x - x.mean(-1, keepdim=True)).T @ (y - y.mean(-1, keepdim=True)) / (x.shape[-1] - 1)
+        total = total - ((x * y).sum() / n - (product**2).sum() / (2 * n)) / n
+    return total

@@ -1,0 +1,94 @@
+"""DialogueRNN (arXiv 1811.00405, AAAI 2019), in the form of its released bidirectional model with attention (BiModel).
+
+The recurrence in both directions over every dialogue (`train.layers.dialogue_rnn`), attention of every emotion state over
+all those of its dialogue, a hidden layer, the classes. The paper's model hears the text alone on IEMOCAP and text and audio
+on MELD; ours takes any modalities and, as their scripts do, puts them side by side, absent ones as zeros.
+
+Their attention gives padding a score of 0, takes the softmax and then divides by what the utterances have of it: a softmax
+over the utterances, which is what ours is (theirs divides 0 by 0 where all scores are very negative).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from train.batch import Batch
+from train.config import setting
+from train.layers.dialogue_rnn import DialogueRecurrence
+from train.layers.dropout import Dropout
+from train.layers.encoder import WholeDialogues
+from train.layers.heads import Logits, weighted_loss
+from train.models import About
+
+
+@dataclass
+class Settings:
+    """Section `model`. The defaults are those of the authors' script for IEMOCAP.
+
+    Attributes:
+        dialogue: width of the dialogue's state, their D_g.
+        party: of each party's state, D_p.
+        emotion: of the emotion's state in each direction, D_e.
+        hidden: of the hidden layer, 2 D_h.
+        context: how past states of the dialogue are weighed: "general" or "simple", see `DialogueRecurrence`.
+        listener: whether parties that do not speak change their state too.
+        attention: whether emotion states attend to each other before the hidden layer.
+        recurrent_dropout: on every state of the recurrence.
+        emotion_dropout: on the emotion states when the recurrence is over; in their code `dropout` + 0.15.
+        dropout: after the hidden layer.
+    """
+
+    name: str = "dialoguernn"
+    dialogue: int = setting(500, least=1)
+    party: int = setting(500, least=1)
+    emotion: int = setting(300, least=1)
+    hidden: int = setting(600, least=1)
+    context: str = setting("general", choices=("general", "simple"))
+    listener: bool = False
+    attention: bool = True
+    recurrent_dropout: float = setting(0.1, least=0, below=1)
+    emotion_dropout: float = setting(0.25, least=0, below=1)
+    dropout: float = setting(0.1, least=0, below=1)
+
+
+class DialogueRNN(nn.Module):
+    """Bidirectional DialogueRNN with emotion attention. Arguments as `train.models` says."""
+
+    Settings = Settings
+    about = About("DialogueRNN", "arXiv 1811.00405, AAAI 2019", "their code")
+
+    def __init__(
+        self, config: Settings, dims: Mapping[str, int], speakers: int, class_counts: Tensor, class_weights: Tensor | None = None
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.dims = dict(dims)
+        self.recurrence = DialogueRecurrence(
+            1, sum(dims.values()), config.dialogue, config.party, config.emotion, speakers, config.context, config.listener,
+            rate=config.recurrent_dropout,
+        )  # fmt: skip
+        width = 2 * config.emotion
+        self.query = nn.Linear(width, width) if config.attention else None
+        self.hidden = nn.Linear(width, config.hidden)
+        self.output = nn.Linear(config.hidden, len(class_counts))
+        self.emotion_dropout, self.dropout = Dropout(config.emotion_dropout), Dropout(config.dropout)
+        self.register_buffer("class_weights", class_weights)
+
+    def forward(self, batch: Batch, epoch: int = 0) -> Logits:
+        """Logits of a batch."""
+        x = torch.cat([batch.features[m] for m in self.dims], 1)
+        emotions = self.emotion_dropout(self.recurrence(x[None], batch.speakers, batch.offsets)[0])
+        if self.query is not None:
+            # Their scores are products that nothing divides; the kernel divides by the root of the width.
+            query = self.query(emotions) * emotions.shape[-1] ** 0.5
+            every = torch.ones_like(batch.dialogue, dtype=torch.bool)
+            dialogues = WholeDialogues(batch.offsets, emotions.device)
+            emotions = dialogues.attend(query, emotions.to(query.dtype), emotions.to(query.dtype), every, 1, 0.0)
+        return Logits(self.output(self.dropout(torch.relu(self.hidden(emotions)))))
+
+    def loss(self, output: Logits, batch: Batch) -> Tensor:
+        """Cross-entropy, a mean over labelled utterances weighted by class."""
+        return weighted_loss(output.logits, batch.labels, self.class_weights)

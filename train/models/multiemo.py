@@ -1,0 +1,177 @@
+"""MultiEMO (Shi and Huang, ACL 2023), in the form of its released code.
+
+Every modality is projected and goes through a DialogueRNN recurrence of its own (on MELD the text does not, and the others
+go one way only). Then each queries the others, one after the other, in a stack of cross-attention layers; the three results
+side by side give the representation that is classified. The loss adds to the cross-entropy a contrastive term on that
+representation and a correlation term on the three results; both look at the batch, so the loss depends on what else is in
+it. The logits do not.
+
+Their cross-attention hears padding as if it were utterances; ours does not. An absent feature is no key to other
+modalities, and its utterance has no part in the correlation with them. With two modalities a layer has one cross-attention,
+with one it has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.errors import UserError
+from train.batch import Batch
+from train.config import setting
+from train.layers.contrastive import focal_contrastive_loss, sample_weights
+from train.layers.dialogue_rnn import DialogueRecurrence
+from train.layers.dropout import Dropout
+from train.layers.encoder import WholeDialogues
+from train.layers.heads import Logits, weighted_loss
+from train.layers.soft_hgr import soft_hgr_loss
+from train.models import About
+
+_FUSED = "fused"  # the part of the output that the contrastive loss is on; other parts are called after modalities
+
+
+@dataclass
+class Settings:
+    """Section `model`. The defaults are those of the authors' script for IEMOCAP.
+
+    Attributes:
+        hidden: width of every representation and every state of the recurrences.
+        layers: of cross-attention.
+        heads: of cross-attention; `hidden` is a multiple of it.
+        inner: width inside the feed-forward networks.
+        head: width of the classifier's hidden layer.
+        recurrent_text: whether the text has a recurrence; theirs has none on MELD.
+        bidirectional: whether the recurrences have two directions, joined by a linear map; theirs have one on MELD.
+        dropout: in the cross-attention layers, after the recurrences and in the classifier.
+        recurrent_dropout: on every state of the recurrences.
+        contrastive, correlation, cross_entropy: weights of the three losses.
+        temperature, gamma, rho: of the contrastive loss: of its softmax, on 1 - p, and on the inverse class frequency.
+    """
+
+    name: str = "multiemo"
+    hidden: int = setting(256, least=2)
+    layers: int = setting(6, least=0)
+    heads: int = setting(4, least=1)
+    inner: int = setting(1024, least=1)
+    head: int = setting(256, least=1)
+    recurrent_text: bool = True
+    bidirectional: bool = True
+    dropout: float = setting(0.0, least=0, below=1)
+    recurrent_dropout: float = setting(0.0, least=0, below=1)
+    contrastive: float = setting(0.4, least=0)
+    correlation: float = setting(0.4, least=0)
+    cross_entropy: float = setting(0.2, least=0)
+    temperature: float = setting(0.8, above=0)
+    gamma: float = setting(2.4, least=0)
+    rho: float = setting(1.1, least=0)
+
+    def check(self, where: str) -> None:
+        """Raises a UserError where settings do not agree."""
+        if self.hidden % self.heads:
+            raise UserError(f"{where}: model.hidden={self.hidden} must be a multiple of model.heads={self.heads}")
+
+
+class CrossAttention(nn.Module):
+    """Attention of one modality's utterances to another's, with residual and LayerNorm after it.
+
+    Args:
+        size: channels of both; a multiple of `heads`.
+        heads: attention heads.
+        rate: dropout probability on what is heard.
+    """
+
+    def __init__(self, size: int, heads: int, rate: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.output = (nn.Linear(size, size) for _ in range(4))
+        self.norm, self.dropout = nn.LayerNorm(size), Dropout(rate)
+
+    def forward(self, x: Tensor, other: Tensor, present: Tensor, dialogues: WholeDialogues) -> Tensor:
+        """Queries [N, size] and the other modality's [N, size], of which `present` [N] are heard, to [N, size]."""
+        heard = dialogues.attend(self.query(x), self.key(other), self.value(other), present, self.heads, 0.0)
+        return self.norm(x + self.dropout(self.output(heard)))
+
+
+class MultiAttnLayer(nn.Module):
+    """Cross-attention to each of the other modalities, then a feed-forward network; arguments as for `CrossAttention`."""
+
+    def __init__(self, others: int, size: int, heads: int, inner: int, rate: float) -> None:
+        super().__init__()
+        self.attentions = nn.ModuleList(CrossAttention(size, heads, rate) for _ in range(others))
+        self.inner, self.outer, self.norm = nn.Linear(size, inner), nn.Linear(inner, size), nn.LayerNorm(size)
+        self.dropout = Dropout(rate)
+
+    def forward(self, x: Tensor, others: list[tuple[Tensor, Tensor]], dialogues: WholeDialogues) -> Tensor:
+        """[N, size] to [N, size]; `others` are representations and presence of the other modalities."""
+        for attention, (other, present) in zip(self.attentions, others, strict=True):
+            x = attention(x, other, present, dialogues)
+        return self.norm(x + self.dropout(self.outer(torch.relu(self.inner(x)))))
+
+
+class MultiEMO(nn.Module):
+    """MultiEMO. Arguments as `train.models` says."""
+
+    Settings = Settings
+    about = About("MultiEMO", "ACL 2023, 2023.acl-long.824", "their code")
+
+    def __init__(
+        self, config: Settings, dims: Mapping[str, int], speakers: int, class_counts: Tensor, class_weights: Tensor | None = None
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.config = config
+        size = config.hidden
+        self.projections = nn.ModuleDict({m: nn.Linear(dim, size) for m, dim in dims.items()})
+        self.recurrent = [m for m in dims if m != "text" or config.recurrent_text]
+        self.recurrence, self.joined = None, nn.ModuleDict()
+        if self.recurrent:
+            self.recurrence = DialogueRecurrence(
+                len(self.recurrent), size, size, size, size, speakers, "simple", bidirectional=config.bidirectional,
+                rate=config.recurrent_dropout,
+            )  # fmt: skip
+            if config.bidirectional:
+                self.joined = nn.ModuleDict({m: nn.Linear(2 * size, size) for m in self.recurrent})
+        others = len(dims) - 1
+        self.stacks = nn.ModuleDict({
+            m: nn.ModuleList(
+                MultiAttnLayer(others, size, config.heads, config.inner, config.dropout) for _ in range(config.layers)
+            )
+            for m in dims
+        })  # fmt: skip
+        self.fusion = nn.Linear(size * len(dims), size)
+        self.hidden, self.output = nn.Linear(size, config.head), nn.Linear(config.head, len(class_counts))
+        self.dropout = Dropout(config.dropout)
+        self.register_buffer("class_weights", class_weights)
+        weights = sample_weights(class_counts, config.rho).to(torch.get_default_dtype())
+        self.register_buffer("sample_weights", weights, persistent=False)
+
+    def forward(self, batch: Batch, epoch: int = 0) -> Logits:
+        """Logits of a batch; `parts` has each modality's representation after cross-attention, and the fused one."""
+        x = {m: projection(batch.features[m]) for m, projection in self.projections.items()}
+        if self.recurrence is not None:
+            states = self.recurrence(torch.stack([x[m] for m in self.recurrent]), batch.speakers, batch.offsets)
+            for modality, state in zip(self.recurrent, states, strict=True):
+                joined = self.joined[modality](state) if self.joined else state
+                x[modality] = torch.relu(self.dropout(joined))
+        dialogues = WholeDialogues(batch.offsets, batch.dialogue.device)
+        found = {}
+        for modality, stack in self.stacks.items():
+            y, others = x[modality], [(x[m], batch.present[m]) for m in x if m != modality]
+            for layer in stack:
+                y = layer(y, others, dialogues)
+            found[modality] = y
+        fused = self.fusion(torch.cat(list(found.values()), -1))
+        logits = self.output(self.dropout(torch.relu(self.hidden(fused))))
+        return Logits(logits, parts={**found, _FUSED: fused})
+
+    def loss(self, output: Logits, batch: Batch) -> Tensor:
+        """The three losses, weighted, a scalar. Only labelled utterances count, in the correlation too (their code)."""
+        config, parts, labels = self.config, output.parts, batch.labels
+        contrastive = focal_contrastive_loss(parts[_FUSED], labels, self.sample_weights, config.temperature, config.gamma)
+        modalities = list(self.stacks)
+        counted = [batch.present[m] & (labels >= 0) for m in modalities]
+        correlation = soft_hgr_loss([parts[m] for m in modalities], counted)
+        cross_entropy = weighted_loss(output.logits, labels, self.class_weights)
+        return config.contrastive * contrastive + config.correlation * correlation + config.cross_entropy * cross_entropy

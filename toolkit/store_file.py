@@ -1,0 +1,263 @@
+"""The one door to a store's HDF5 file: nothing is read through it that was not looked at before.
+
+Admitted are plain, internal, fully written datasets behind hard links and nothing else: HDF5's external, virtual and
+never-written datasets and its soft and external links let a small foreign file return other files' bytes or terabytes of
+zeros. Each object is looked at before its first use, since a look at all of them takes longer than reading a dialogue.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5l, h5o
+
+from toolkit.errors import UserError
+from toolkit.store_format import MOST_LABELS, SCHEMA, damaged, first_line, plain, read_texts, text_hash
+from toolkit.store_values import Matrix
+
+_MOST_INFLATION = 1100  # deflate cannot expand by more than about 1032
+_MOST_ATTRIBUTES, _MOST_ATTRIBUTE_BYTES = 256, 1 << 20
+_ODD = (OSError, KeyError, ValueError, TypeError, RuntimeError)  # what h5py raises on broken structures
+
+
+class StoreFile:
+    """An open HDF5 file whose objects are checked before their first use.
+
+    Every method raises UserError for what is refused, missing or damaged, in one line that begins with the path.
+
+    Attributes:
+        path: of the file.
+        file: what h5py opened.
+    """
+
+    def __init__(self, path: Path, file: h5py.File):
+        self.path, self.file = path, file
+        self._groups: dict[str, h5py.Group] = {"": file}
+        self._datasets: dict[str, h5py.Dataset] = {}
+
+    def broken(self, error: BaseException) -> UserError:
+        """What is told of a structure that h5py cannot make out."""
+        return UserError(f"{self.path}: damaged feature store ({first_line(error)}); extract it again")
+
+    def has(self, name: str) -> bool:
+        """Whether there is a link of that path."""
+        if name in self._groups or name in self._datasets:
+            return True
+        above, _, leaf = name.rpartition("/")
+        if leaf in ("", ".") or not self.has(above):
+            return False
+        try:
+            return self.group(above).id.links.exists(leaf.encode())
+        except _ODD as error:
+            raise self.broken(error) from None
+
+    def names(self, name: str) -> list[str]:
+        """What a group holds."""
+        try:
+            return list(self.group(name))
+        except _ODD as error:
+            raise self.broken(error) from None
+
+    def group(self, name: str) -> h5py.Group:
+        """The group of a path such as "features/audio"."""
+        if name not in self._groups:
+            item = self._item(name)
+            if not isinstance(item, h5py.Group):
+                raise UserError(f"{self.path}: /{name} is not a group; refused")
+            above = name
+            while above:
+                above = above.rpartition("/")[0]
+                if item.id == self._groups[above].id:
+                    raise UserError(f"{self.path}: /{name} is nested in itself; refused")
+            self._groups[name] = item
+        return self._groups[name]
+
+    def dataset(self, name: str, kinds: str, length: int | None, ndim: int = 1) -> h5py.Dataset:
+        """The dataset of a path.
+
+        Args:
+            name: its path.
+            kinds: the dtype kinds it may have, "O" for text.
+            length: its first dimension; None for any.
+            ndim: how many dimensions.
+        """
+        if name not in self._datasets:
+            item = self._item(name)
+            if not isinstance(item, h5py.Dataset):
+                raise UserError(f"{self.path}: /{name} is not a dataset; refused")
+            try:
+                self._check(item, kinds, length, ndim)
+            except _ODD as error:
+                raise self.broken(error) from None
+            self._datasets[name] = item
+        return self._datasets[name]
+
+    def read(self, name: str, kinds: str, length: int | None, rows: slice = slice(None), ndim: int = 1) -> np.ndarray:
+        """A dataset's numbers or str objects, or those of some rows; texts are compared with their `sha256`."""
+        dataset = self.dataset(name, kinds, length, ndim)
+        try:
+            if "O" not in kinds or not h5py.check_string_dtype(dataset.dtype):
+                return dataset[rows]
+            encoded = read_texts(dataset)
+            if self._text_sum(dataset) not in ("", text_hash(encoded)):
+                raise OSError("its text does not match its sha256")
+            return np.array([text.decode() for text in encoded], dtype=object)[rows]
+        except (OSError, UnicodeDecodeError) as error:
+            raise damaged(self.path, dataset.name, error) from None
+
+    def matrix(self, name: str, length: int) -> Matrix:
+        """The `values` of the feature at a path, with its checksums; `length` rows."""
+        values = self.dataset(f"{name}/values", "f", length, ndim=2)
+        try:
+            if self.has(f"{name}/checksums"):
+                checksums = self.dataset(f"{name}/checksums", "u", None)
+                return Matrix(self.path, self.file, values, checksums, self.attribute(checksums, "rows"))
+            return Matrix(self.path, self.file, values, None, None)
+        except _ODD as error:
+            raise self.broken(error) from None
+
+    def attribute(self, item: h5py.HLObject, name: str) -> object:
+        """An attribute of an object of this file: text, number or bool, or a list of them."""
+        try:
+            return self._attribute(item, name)
+        except _ODD as error:
+            raise self.broken(error) from None
+
+    def attributes(self, item: h5py.HLObject, but: str = "") -> dict[str, object]:
+        """All attributes of an object but one."""
+        try:
+            if (count := h5a.get_num_attrs(item.id)) > _MOST_ATTRIBUTES:
+                raise UserError(f"{self.path}: {item.name} has {count:,} attributes; refused")
+            found = {name: self._attribute(item, name) for name in item.attrs if name != but}
+        except _ODD as error:
+            raise self.broken(error) from None
+        self._bound(item, sum(len(value) for value in found.values() if isinstance(value, str)))
+        return found
+
+    def check_links(self) -> None:
+        """Looks at every link and object of the file, whether the schema knows it or not."""
+        try:
+            self._check_links(self.file, set(), 0)
+        except _ODD as error:
+            raise self.broken(error) from None
+
+    def content_hash(self) -> str:
+        """SHA-256 over every dataset in the order of its path: path, shape, dtype and bytes.
+
+        Attributes are left out, and features' checksums, which follow from their values: stores with the same content have
+        the same hash however it is laid out. To be asked for after `check_links`.
+        """
+        digest = hashlib.sha256()
+        for name, dataset in sorted(_datasets(self.file)):
+            feature = name.split("/")[-1] if name.startswith("features/") and name.count("/") == 3 else ""
+            if feature == "checksums":
+                continue
+            text = h5py.check_string_dtype(dataset.dtype) is not None
+            digest.update(f"{name}\0{dataset.shape}\0{'text' if text else dataset.dtype.str}\0".encode())
+            if text:
+                try:
+                    digest.update(text_hash(read_texts(dataset)).encode())
+                except OSError as error:
+                    raise damaged(self.path, dataset.name, error) from None
+                continue
+            read = self.matrix(name.rpartition("/")[0], dataset.shape[0]).read if feature == "values" else dataset.__getitem__
+            step = max(1, (1 << 24) // max(1, dataset.dtype.itemsize * int(np.prod(dataset.shape[1:]))))
+            for start in range(0, dataset.shape[0], step):
+                try:
+                    digest.update(np.ascontiguousarray(read(slice(start, start + step)), dataset.dtype).data)
+                except OSError as error:
+                    raise damaged(self.path, dataset.name, error) from None
+        return digest.hexdigest()
+
+    def _item(self, name: str) -> h5py.HLObject:
+        above, _, leaf = name.rpartition("/")
+        group = self.group(above).id
+        try:
+            if leaf in ("", "."):
+                raise KeyError(f"{name!r} is no path")
+            # Past h5py's conveniences, which take most of the time of opening a store.
+            if group.links.get_info(leaf.encode()).type != h5l.TYPE_HARD:
+                raise UserError(f"{self.path}: /{name} is a soft or external link; refused")
+            found = h5o.open(group, leaf.encode())
+        except KeyError:
+            raise UserError(f"{self.path}: damaged feature store (it has no /{name}); extract it again") from None
+        except _ODD as error:
+            raise self.broken(error) from None
+        kind = {h5py.h5g.GroupID: h5py.Group, h5d.DatasetID: h5py.Dataset}.get(type(found))
+        if kind is None:
+            raise UserError(f"{self.path}: /{name} is neither group nor dataset; refused")
+        return kind(found)
+
+    def _check(self, dataset: h5py.Dataset, kinds: str, length: int | None, ndim: int) -> None:
+        kind, shape = self._check_inside(dataset), dataset.id.shape
+        if kind not in kinds or len(shape) != ndim or (length is not None and shape[0] != length):
+            raise self._not_allowed(dataset)
+
+    def _check_inside(self, dataset: h5py.Dataset) -> str:
+        """What holds for every dataset, whether the schema knows it or not. Returns its kind."""
+        found, made = dataset.id, dataset.id.get_create_plist()
+        if made.get_layout() == h5d.VIRTUAL or made.get_external_count():
+            raise UserError(f"{self.path}: {dataset.name} keeps its data in other files; refused")
+        shape, dtype = found.shape, found.dtype
+        text = h5py.check_string_dtype(dtype) is not None
+        # Objects other than text would be as many as the file claims, like texts, but nothing counts them as they are read.
+        if not shape or (text and len(shape) != 1) or (dtype.hasobject and not text):
+            raise self._not_allowed(dataset)
+        size, stored = math.prod(shape) * dtype.itemsize, found.get_storage_size()
+        if size > _MOST_INFLATION * stored + 4096:
+            raise UserError(f"{self.path}: {dataset.name} claims {size:,} bytes but holds {stored:,}; refused")
+        return "O" if text else dtype.kind
+
+    def _not_allowed(self, dataset: h5py.Dataset) -> UserError:
+        what = f"shape {dataset.shape} and type {dataset.dtype}"
+        return UserError(f"{self.path}: {dataset.name} has {what}, which schema {SCHEMA} does not allow")
+
+    def _check_links(self, group: h5py.Group, seen: set[object], depth: int) -> None:
+        if depth > 8 or group.id in seen:
+            raise UserError(f"{self.path}: {group.name} is nested too deep or in itself; refused")
+        seen.add(group.id)
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise UserError(f"{self.path}: {group.name}/{name} is a soft or external link; refused")
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                self._check_links(item, seen, depth + 1)
+            elif not isinstance(item, h5py.Dataset):
+                raise UserError(f"{self.path}: {item.name} is neither group nor dataset; refused")
+            else:
+                self._check_inside(item)
+
+    def _attribute(self, item: h5py.HLObject, name: str) -> object:
+        attribute = h5a.open(item.id, name.encode())
+        count = math.prod(attribute.shape)
+        if count > MOST_LABELS or attribute.get_storage_size() > _MOST_ATTRIBUTE_BYTES:
+            raise UserError(f"{self.path}: {item.name} has an attribute {name!r} of {count:,} values; refused")
+        dtype = attribute.dtype
+        if dtype.kind == "O" and not h5py.check_string_dtype(dtype):
+            raise UserError(f"{self.path}: {item.name} has an attribute {name!r} of type {dtype}; refused")
+        found = np.empty(attribute.shape, dtype)
+        attribute.read(found)
+        values = [plain(value) for value in found.ravel().tolist()]
+        self._bound(item, sum(len(value) for value in values if isinstance(value, str)))
+        return values if attribute.shape else values[0]
+
+    def _bound(self, item: h5py.HLObject, size: int) -> None:
+        if size > (most := self.file.id.get_filesize()):
+            raise UserError(f"{self.path}: attributes of {item.name} claim {size:,} characters, the file has {most:,} bytes; refused")
+
+    def _text_sum(self, dataset: h5py.Dataset) -> object:
+        return self.attribute(dataset, "sha256") if h5a.exists(dataset.id, b"sha256") else ""
+
+
+def _datasets(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.Dataset]]:
+    for name in group:
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            yield from _datasets(item, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", item

@@ -1,0 +1,186 @@
+"""A feature's matrix in the store: float32 in one piece, and beside it a checksum for each block of rows.
+
+HDF5's own checksum (Fletcher-32) needs chunks, and costs several times what copying the same bytes from the page cache
+does. XXH3 is that much faster, and bytes in one piece can be read past HDF5 and hashed while the processor's cache holds them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import xxhash
+from h5py import h5d, h5fd
+
+from toolkit.errors import UserError
+from toolkit.store_format import damaged
+
+DTYPE = np.dtype("<f4")
+BLOCK_BYTES = 1 << 16  # small enough that one dialogue reads little more than its own rows
+_READ_BYTES = 1 << 20  # at a time; fits into a processor's cache, so that hashing does not fetch the bytes again
+
+
+def block_rows(dim: int) -> int:
+    """How many rows of `dim` float32 share a checksum."""
+    return max(1, BLOCK_BYTES // (DTYPE.itemsize * max(dim, 1)))
+
+
+class MatrixWriter:
+    """Writes `values` and `checksums` of a feature from its rows in order, so that memory holds one part at a time.
+
+    Args:
+        group: of the feature.
+        shape: (N, dim) of the matrix; neither is 0.
+
+    Raises:
+        ValueError: an empty matrix.
+    """
+
+    def __init__(self, group: h5py.Group, shape: tuple[int, int]):
+        if 0 in shape:
+            raise ValueError(f"{group.name}: a matrix of {shape} holds nothing")
+        self._group = group
+        self._dataset = group.create_dataset("values", shape, DTYPE)
+        self._rows = block_rows(shape[1])
+        self._done = 0
+        self._hash = xxhash.xxh3_64()
+        self._sums: list[int] = []
+
+    def append(self, values: np.ndarray) -> None:
+        """Writes the next rows, float32 (n, dim)."""
+        values = np.ascontiguousarray(values, DTYPE)
+        self._dataset[self._done : self._done + len(values)] = values
+        at = 0
+        while at < len(values):
+            take = min(self._rows - self._done % self._rows, len(values) - at)
+            self._hash.update(values[at : at + take])
+            at += take
+            self._done += take
+            if self._done in (self._dataset.shape[0], (len(self._sums) + 1) * self._rows):
+                self._sums.append(self._hash.intdigest())
+                self._hash.reset()
+
+    def end(self) -> None:
+        """Writes the checksums.
+
+        Raises:
+            ValueError: rows are missing.
+        """
+        if self._done != self._dataset.shape[0]:
+            raise ValueError(f"{self._group.name}: {self._done} of {self._dataset.shape[0]} rows were written")
+        checksums = self._group.create_dataset("checksums", data=np.array(self._sums, "<u8"))
+        checksums.attrs["rows"] = self._rows
+
+
+class _Rows:
+    """Reads rows of a dataset: from the file itself where they lie there in one piece, else through HDF5.
+
+    Raises:
+        UserError: the dataset claims bytes that the file does not have.
+    """
+
+    def __init__(self, path: Path, file: h5py.File, dataset: h5py.Dataset):
+        self._file, self._dataset, self._offset = file.id, dataset, None
+        if dataset.id.get_create_plist().get_layout() != h5d.CONTIGUOUS:
+            return
+        offset, size = dataset.id.get_offset(), dataset.id.get_storage_size()
+        if offset is None or size != dataset.nbytes or offset + size > file.id.get_filesize():
+            raise UserError(f"{path}: {dataset.name} claims {dataset.nbytes:,} bytes that the file does not hold; refused")
+        if _has_descriptor(file):
+            self._offset = offset
+
+    def into(self, out: np.ndarray, first: int) -> None:
+        """Fills `out`, of the dataset's dtype and contiguous, with the rows from `first` on.
+
+        Raises:
+            OSError: they cannot be read, or the file ends before.
+        """
+        if self._offset is None:
+            self._dataset.read_direct(out, np.s_[first : first + len(out)])
+            return
+        # Asked for each time: the descriptor of a file that was closed may be another file's by now.
+        descriptor, view = self._file.get_vfd_handle(), memoryview(out).cast("B")
+        place = self._offset + first * (len(view) // len(out))
+        while len(view):
+            count = os.preadv(descriptor, [view], place)
+            if count == 0:
+                raise OSError("the file ends before its data")
+            view, place = view[count:], place + count
+
+
+def _has_descriptor(file: h5py.File) -> bool:
+    """Whether the file is read by a plain descriptor: other drivers hold it in memory, in pieces or elsewhere."""
+    # A file that is open for writing may have bytes in HDF5's buffers that are not in the file yet.
+    read_only = file.id.get_intent() == h5py.h5f.ACC_RDONLY
+    return hasattr(os, "preadv") and read_only and file.id.get_access_plist().get_driver() == h5fd.SEC2
+
+
+class Matrix:
+    """Reads rows of a feature's `values`; every block that is touched is compared with its checksum.
+
+    Args:
+        path: of the store, for messages.
+        file: the store.
+        values: float (N, dim), checked for what a store may hold.
+        checksums: uint64 (blocks,), checked likewise; None in stores of before, whose chunks carry HDF5's checksum.
+        rows: of a block.
+
+    Raises:
+        UserError: there are no checksums, or they do not fit the matrix.
+    """
+
+    def __init__(self, path: Path, file: h5py.File, values: h5py.Dataset, checksums: h5py.Dataset | None, rows: int | None):
+        self._path, self._values = path, values
+        self.shape: tuple[int, int] = values.id.shape
+        self._rows: int | None = None
+        if checksums is None:
+            if values.chunks is None:
+                raise UserError(f"{path}: {values.name} has no checksums: an incomplete store, or not one of ours; extract it again")
+            return
+        n = self.shape[0]
+        if not isinstance(rows, int) or rows < 1 or checksums.id.shape[0] != -(-n // rows):
+            raise UserError(f"{path}: {checksums.name} does not fit {n} rows in blocks of {rows}; refused")
+        if values.id.dtype != DTYPE or checksums.id.dtype != np.dtype("<u8"):
+            raise UserError(f"{path}: {values.name} is of type {values.dtype}, its checksums of {checksums.dtype}; refused")
+        self._rows = min(rows, n)
+        self._data, self._sums = _Rows(path, file, values), _Rows(path, file, checksums)
+
+    def read(self, rows: slice = slice(None)) -> np.ndarray:
+        """The rows of a slice, as numpy takes it: float32 (n, dim), in memory of its own.
+
+        Raises:
+            UserError: a block is damaged.
+        """
+        chosen = range(self.shape[0])[rows]
+        first, last = sorted((chosen[0], chosen[-1])) if len(chosen) else (0, -1)
+        last += 1
+        try:
+            values = self._values[first:last] if self._rows is None else self._blocks(first, last)
+        except OSError as error:
+            raise damaged(self._path, self._values.name, error) from None
+        return values if chosen.step == 1 else np.ascontiguousarray(values[:: chosen.step])
+
+    def _blocks(self, first: int, last: int) -> np.ndarray:
+        if first == last or self.shape[1] == 0:
+            return np.empty((last - first, self.shape[1]), np.float32)
+        begin, end = first // self._rows, -(-last // self._rows)
+        start = begin * self._rows
+        out = np.empty((min(end * self._rows, self.shape[0]) - start, self.shape[1]), DTYPE)
+        sums = np.empty(end - begin, "<u8")
+        self._sums.into(sums, begin)
+        expected = iter(sums.tolist())
+        size = out.itemsize * out.shape[1]
+        step = max(1, _READ_BYTES // (size * self._rows)) * self._rows
+        for at in range(0, len(out), step):
+            piece = out[at : at + step]
+            self._data.into(piece, start + at)
+            view = memoryview(piece).cast("B")
+            for i in range(0, len(view), size * self._rows):
+                if xxhash.xxh3_64_intdigest(view[i : i + size * self._rows]) != next(expected):
+                    raise OSError(f"rows {start + at + i // size} on do not match their checksum")
+        # Non-native only where a machine is big-endian.
+        given = out[first - start : last - start].astype(np.float32, copy=False)
+        # Few rows of a large block would keep the whole of it in memory.
+        return given.copy() if 2 * len(given) < len(out) else given

@@ -1,7 +1,7 @@
 """The feature store: one HDF5 file with utterances, dialogues and feature matrices (docs/store.md has the schema).
 
-`FeatureStore` reads, `StoreWriter` writes. What is not yet read is not yet looked at either: opening a store costs less than
-reading a dialogue, and each dataset is checked before its first use (`toolkit.store_file`); `check` looks at all at once.
+`FeatureStore` reads, `StoreWriter` writes. Opening looks at little, since a look at everything takes longer than reading a
+dialogue: each dataset is checked before its first use (`toolkit.store_file`), and `FeatureStore.check` checks all at once.
 """
 
 from __future__ import annotations
@@ -16,163 +16,18 @@ import numpy as np
 
 from toolkit.errors import UserError
 from toolkit.manifest import SPLITS
+from toolkit.store_feature import Feature
 from toolkit.store_file import StoreFile
 from toolkit.store_format import COLUMNS, FORMAT, SCHEMA, first_line
-from toolkit.store_values import Matrix
 from toolkit.store_writer import FeaturePart, StoreWriter
 
 __all__ = ["Feature", "FeaturePart", "FeatureStore", "StoreWriter"]
 
 
-class Feature:
-    """One feature matrix of an open store; `FeatureStore.feature` gives it. Every method raises UserError for what is damaged.
-
-    Attributes:
-        name: "modality/name".
-        dim: width of the matrix.
-    """
-
-    def __init__(self, name: str, file: StoreFile, length: int):
-        self.name = name
-        self._file, self._path, self._length = file, f"features/{name}", length
-        self._matrix: Matrix = file.matrix(self._path, length)
-        self.dim: int = self._matrix.shape[1]
-
-    @cached_property
-    def attrs(self) -> dict[str, object]:
-        """Extractor, versions, parameters, model, weights_sha256, … as recorded."""
-        return self._file.attributes(self._file.group(self._path))
-
-    def values(self, rows: slice = slice(None)) -> np.ndarray:
-        """The matrix, or the rows of a slice: float32 (n, dim). Rows that are not present hold zeros.
-
-        Raises:
-            UserError: the bytes on disk do not match their checksum.
-        """
-        return self._matrix.read(rows)
-
-    def present(self, rows: slice = slice(None)) -> np.ndarray:
-        """bool (n,): which utterances have this feature."""
-        return self._read("present", "b", self._length, rows).astype(bool)
-
-    def reasons(self, rows: slice = slice(None)) -> np.ndarray:
-        """str objects (n,): why an utterance lacks the feature; empty where it is present."""
-        return self._read("reason", "O", self._length, rows)
-
-    def dimension_names(self) -> list[str]:
-        """The extractor's names of the matrix's columns, where it has any; else an empty list."""
-        return self._read("dimension_names", "O", self.dim).tolist() if self._has("dimension_names") else []
-
-    def details(self) -> dict[str, np.ndarray]:
-        """Further columns of the extractor, each (N,): frames looked at, seconds heard, tokens cut off."""
-        return {name: self._read(f"details/{name}", "fiubO", self._length) for name in self._names("details")}
-
-    def reduction(self) -> dict[str, np.ndarray]:
-        """The fitted numbers of a feature that was reduced from another (`erc-toolkit reduce`); else an empty dict.
-
-        Either `columns` int64 (dim,) of the source and their `f_values` float64 (dim,), or `mean` and `scale` float64
-        (S,) and `components` float64 (S, dim): the feature is (source - mean) / scale @ components.
-        """
-        return {name: self._read(f"reduction/{name}", *form) for name, form in self._reduction_forms().items()}
-
-    @property
-    def has_sequences(self) -> bool:
-        """Whether the frames behind each utterance's vector are kept as well (`erc-toolkit extract --sequences`)."""
-        return self._has("frames")
-
-    def sequence(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """The frames of one utterance.
-
-        Returns:
-            float32 (T, width) and the time of each frame in seconds from the start of the utterance, float64 (T,). T is
-            0 where the feature is not present. `width` is that of a frame, which may differ from `dim`.
-
-        Raises:
-            UserError: the feature was extracted without sequences.
-        """
-        if not self.has_sequences:
-            raise UserError(f"{self.name}: holds no sequences; extract it with --sequences")
-        row = range(self._length)[row]
-        frames = slice(*self._frame_offsets[row : row + 2].tolist())
-        count = int(self._frame_offsets[-1])
-        return self._read("frames/values", "f", count, frames, ndim=2), self._read("frames/time_s", "f", count, frames)
-
-    def frame_names(self) -> list[str]:
-        """The extractor's names of a frame's columns, where it has any; else an empty list."""
-        if not self._has("frames/dimension_names"):
-            return []
-        width = self._dataset("frames/values", "f", int(self._frame_offsets[-1]), 2).shape[1]
-        return self._read("frames/dimension_names", "O", width).tolist()
-
-    def check(self) -> None:
-        """Looks at the form of all that belongs to the feature, without reading its matrix, texts and frames.
-
-        Raises:
-            UserError: something is not as the schema has it.
-        """
-        self._dataset("present", "b", self._length)
-        self._dataset("reason", "O", self._length)
-        if self._has("dimension_names"):
-            self._dataset("dimension_names", "O", self.dim)
-        for name in self._names("details"):
-            self._dataset(f"details/{name}", "fiubO", self._length)
-        for name, form in self._reduction_forms().items():
-            self._dataset(f"reduction/{name}", form[0], form[1], form[3])
-        if self.has_sequences:
-            self._dataset("frames/time_s", "f", int(self._frame_offsets[-1]))
-            if self._has("frames/dimension_names"):
-                self._dataset("frames/dimension_names", "O", self._dataset("frames/values", "f", None, 2).shape[1])
-
-    def copy_into(self, group: h5py.Group) -> None:
-        """Copies the feature as it lies in the file, checksums included, into a group of another.
-
-        Raises:
-            UserError: as for `check`; or a link that a store does not have.
-        """
-        self.check()
-        self._file.check_links(self._path)
-        self._file.file.copy(self._file.group(self._path), group)
-
-    def _has(self, name: str) -> bool:
-        return self._file.has(f"{self._path}/{name}")
-
-    def _names(self, group: str) -> list[str]:
-        return self._file.names(f"{self._path}/{group}") if self._has(group) else []
-
-    def _dataset(self, name: str, kinds: str, length: int | None, ndim: int = 1) -> h5py.Dataset:
-        return self._file.dataset(f"{self._path}/{name}", kinds, length, ndim)
-
-    def _read(self, name: str, kinds: str, length: int, rows: slice = slice(None), ndim: int = 1) -> np.ndarray:
-        return self._file.read(f"{self._path}/{name}", kinds, length, rows, ndim)
-
-    @cached_property
-    def _frame_offsets(self) -> np.ndarray:
-        count = self._dataset("frames/values", "f", None, 2).shape[0]
-        offsets = self._read("frames/offsets", "i", self._length + 1)
-        if offsets[0] != 0 or offsets[-1] != count or (np.diff(offsets) < 0).any():
-            raise UserError(f"{self._file.path}: /{self._path}/frames/offsets does not divide the {count} frames")
-        return offsets
-
-    def _reduction_forms(self) -> dict[str, tuple[str, int, slice, int]]:
-        """Kinds, length, rows to read and dimensions of each dataset of `reduction`."""
-        names, path = set(self._names("reduction")), f"{self._file.path}: /{self._path}/reduction"
-        every = slice(None)
-        if names == {"columns", "f_values"}:
-            return {"columns": ("i", self.dim, every, 1), "f_values": ("f", self.dim, every, 1)}
-        if names == {"components", "mean", "scale"}:
-            columns = self._dataset("reduction/mean", "f", None).shape[0]
-            if (width := self._dataset("reduction/components", "f", columns, 2).shape[1]) != self.dim:
-                raise UserError(f"{path}/components makes {width} dimensions, not the feature's {self.dim}")
-            return {"components": ("f", columns, every, 2), "mean": ("f", columns, every, 1), "scale": ("f", columns, every, 1)}
-        if names or self._has("reduction"):
-            raise UserError(f"{path} holds {', '.join(sorted(names))}, which schema {SCHEMA} does not know")
-        return {}
-
-
 class FeatureStore:
     """A complete feature store, open for reading. Use `FeatureStore.open(path)`, best in a `with` statement.
 
-    What is read or asked for is checked then, and raises UserError where it is refused or damaged.
+    Whatever is read is checked before its first use, and raises UserError where it is refused or damaged.
 
     Attributes:
         path: of the file.
@@ -181,15 +36,160 @@ class FeatureStore:
     """
 
     def __init__(self, path: Path, file: StoreFile):
-        if file.has("format") or (_quietly(file, "format") != FORMAT):
+        if file.root_attribute("format") != FORMAT:
             raise UserError(f"{path}: an HDF5 file, but not a feature store of erc-toolkit")
-        self.path = path
+        if (schema := file.root_attribute("schema")) != SCHEMA:
+            raise UserError(f"{path}: store schema {schema}; this version reads schema {SCHEMA}")
+        if not isinstance(content_hash := file.root_attribute("content_sha256"), str):
+            raise UserError(f"{path}: incomplete store (no content hash); extract it again")
+        self.path, self.content_hash = path, content_hash
         self._file = file
+        self._columns: dict[str, np.ndarray] = {}
+        n = file.dataset("utterances/id", "O", None).shape[0]
+        self.offsets: np.ndarray = file.read("dialogues/offsets", "i", None).astype(np.int64)
+        if n == 0 or len(self.offsets) < 2 or self.offsets[0] != 0 or self.offsets[-1] != n or (np.diff(self.offsets) <= 0).any():
+            raise UserError(f"{path}: /dialogues/offsets does not divide the {n} utterances")
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> FeatureStore:
-        """Opens a store."""
+        """Opens a store. Checks that it is one and complete, and how its dialogues lie; the rest is checked as it is used.
 
+        Raises:
+            UserError: no such file, not HDF5, another format or schema, truncated, or a construction that is refused.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise UserError(f"{path}: no such store; make one with `erc-toolkit extract`")
+        try:
+            file = h5py.File(path, "r")
+        except OSError as error:
+            raise UserError(f"{path}: not a readable HDF5 file, or truncated ({first_line(error)})") from None
+        try:
+            return cls(path, StoreFile(path, file))
+        except BaseException:
+            file.close()
+            raise
 
-def _quietly(file: StoreFile, name: str) -> object:
-    return None
+    def close(self) -> None:
+        self._file.file.close()
+
+    def __enter__(self) -> FeatureStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Number of utterances."""
+        return int(self.offsets[-1])
+
+    @cached_property
+    def attrs(self) -> dict[str, object]:
+        """The root attributes but `labels`: text and numbers."""
+        return self._file.attributes(self._file.file, but="labels")
+
+    @cached_property
+    def corpus(self) -> str:
+        """Name of the corpus."""
+        return str(self._file.root_attribute("corpus"))
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Names of the emotions in index order."""
+        labels = self._file.root_attribute("labels")
+        if not isinstance(labels, list):
+            raise UserError(f"{self.path}: damaged feature store (no list of labels); extract it again")
+        return [str(label) for label in labels]
+
+    @cached_property
+    def dialogue_ids(self) -> list[str]:
+        """D ids, in order."""
+        return self._file.read("dialogues/id", "O", len(self.offsets) - 1).tolist()
+
+    @cached_property
+    def speaker_names(self) -> list[str]:
+        """Names of the speakers in index order."""
+        return self._file.read("speakers/name", "O", None).tolist()
+
+    def column(self, name: str, rows: slice = slice(None)) -> np.ndarray:
+        """One column of /utterances: str objects, int32 or float64, (n,). Kept in memory from its first use on.
+
+        Raises:
+            UserError: there is no such column, or it holds what it must not.
+        """
+        if name not in COLUMNS:
+            raise UserError(f"{self.path}: no utterance column {name!r}; there are {', '.join(COLUMNS)}")
+        if name not in self._columns:
+            column = self._file.read(f"utterances/{name}", COLUMNS[name], len(self))
+            self._check_column(name, column)
+            self._columns[name] = column
+        return self._columns[name][rows].copy()
+
+    def feature_names(self) -> list[str]:
+        """Sorted "modality/name" of every feature matrix."""
+        modalities = self._file.names("features") if self._file.has("features") else []
+        return sorted(f"{modality}/{name}" for modality in modalities for name in self._file.names(f"features/{modality}"))
+
+    def feature(self, name: str) -> Feature:
+        """The feature matrix "modality/name".
+
+        Raises:
+            UserError: the store has none of that name; the message lists those it has.
+        """
+        if name.count("/") != 1 or not self._file.has(f"features/{name}"):
+            raise UserError(f"{self.path}: no feature {name!r}; it has {', '.join(self.feature_names()) or 'none'}")
+        return Feature(name, self._file, len(self))
+
+    def rows(self, dialogue: int | str) -> slice:
+        """The rows of one dialogue, by index or id.
+
+        Raises:
+            UserError: there is no such dialogue.
+        """
+        try:
+            i = self.dialogue_ids.index(dialogue) if isinstance(dialogue, str) else range(len(self.offsets) - 1)[dialogue]
+        except (ValueError, IndexError):
+            raise UserError(f"{self.path}: no dialogue {dialogue!r}") from None
+        return slice(int(self.offsets[i]), int(self.offsets[i + 1]))
+
+    def dialogues(self) -> Iterator[tuple[str, slice]]:
+        """Yields (dialogue id, its rows) in order."""
+        for i, name in enumerate(self.dialogue_ids):
+            yield name, slice(int(self.offsets[i]), int(self.offsets[i + 1]))
+
+    def check(self) -> None:
+        """Looks at the form of everything in the file, and at the columns' content.
+
+        Raises:
+            UserError: a construction that is refused, or something that is not as the schema has it.
+        """
+        self._file.check_links()
+        for name, kinds in COLUMNS.items():
+            self._file.dataset(f"utterances/{name}", kinds, len(self))
+        for name in ("dialogue", "label", "speaker", "split"):
+            self.column(name)
+        self._file.dataset("dialogues/id", "O", len(self.offsets) - 1)
+        for name in self.feature_names():
+            self.feature(name).check()
+
+    def verify(self) -> None:
+        """Checks everything (`check`), reads every dataset with its checksums, and compares the content hash.
+
+        Raises:
+            UserError: as for `check`, or a checksum or the hash does not match.
+        """
+        self.check()
+        if (found := self._file.content_hash()) != self.content_hash:
+            raise UserError(f"{self.path}: content hash {found[:12]}… is not the recorded {self.content_hash[:12]}…")
+
+    def _check_column(self, name: str, column: np.ndarray) -> None:
+        lengths = np.diff(self.offsets)
+        if name == "dialogue" and (column != np.repeat(np.arange(len(lengths)), lengths)).any():
+            raise UserError(f"{self.path}: /utterances/dialogue disagrees with /dialogues/offsets")
+        if name == "label" and (column.min() < -1 or column.max() >= len(self.labels)):
+            raise UserError(f"{self.path}: labels out of range of the {len(self.labels)} label names")
+        if name == "speaker":
+            if column.min() < 0 or column.max() >= self._file.dataset("speakers/name", "O", None).shape[0]:
+                raise UserError(f"{self.path}: a speaker index has no name in /speakers")
+        if name == "split" and (unknown := set(column) - set(SPLITS)):
+            raise UserError(f"{self.path}: unknown split {sorted(unknown)[0]!r}")

@@ -128,6 +128,10 @@ class StoreFile:
         except _ODD as error:
             raise self.broken(error) from None
 
+    def root_attribute(self, name: str) -> object:
+        """An attribute of the file, or None where there is none."""
+        return self.attribute(self.file, name) if h5a.exists(self.file.id, name.encode()) else None
+
     def attributes(self, item: h5py.HLObject, but: str = "") -> dict[str, object]:
         """All attributes of an object but one."""
         try:
@@ -139,10 +143,10 @@ class StoreFile:
         self._bound(item, sum(len(value) for value in found.values() if isinstance(value, str)))
         return found
 
-    def check_links(self) -> None:
-        """Looks at every link and object of the file, whether the schema knows it or not."""
+    def check_links(self, name: str = "") -> None:
+        """Looks at every link and object in a group and below it, whether the schema knows it or not."""
         try:
-            self._check_links(self.file, set(), 0)
+            self._check_links(self.group(name), set(), 0)
         except _ODD as error:
             raise self.broken(error) from None
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from toolkit.errors import UserError
 from toolkit.store_file import StoreFile
-from toolkit.store_format import SCHEMA
+from toolkit.store_format import SCHEMA, Dataset
 from toolkit.store_values import Matrix
 
 
@@ -128,7 +128,7 @@ class Feature:
     def _names(self, group: str) -> list[str]:
         return self._file.names(f"{self._path}/{group}") if self._has(group) else []
 
-    def _dataset(self, name: str, kinds: str, length: int | None, ndim: int = 1) -> h5py.Dataset:
+    def _dataset(self, name: str, kinds: str, length: int | None, ndim: int = 1) -> Dataset:
         return self._file.dataset(f"{self._path}/{name}", kinds, length, ndim)
 
     def _read(self, name: str, kinds: str, length: int, rows: slice = slice(None), ndim: int = 1) -> np.ndarray:

@@ -14,15 +14,16 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5l, h5o
+from h5py import h5a, h5d, h5g, h5i, h5l, h5o
 
 from toolkit.errors import UserError
-from toolkit.store_format import MOST_LABELS, SCHEMA, damaged, first_line, plain, read_texts, text_hash
-from toolkit.store_values import Matrix
+from toolkit.store_format import MOST_LABELS, SCHEMA, Dataset, damaged, first_line, plain, read_texts, text_hash
+from toolkit.store_values import Matrix, has_descriptor
 
 _MOST_INFLATION = 1100  # deflate cannot expand by more than about 1032
 _MOST_ATTRIBUTES, _MOST_ATTRIBUTE_BYTES = 256, 1 << 20
 _ODD = (OSError, KeyError, ValueError, TypeError, RuntimeError)  # what h5py raises on broken structures
+_Id = h5g.GroupID | h5d.DatasetID
 
 
 class StoreFile:
@@ -38,7 +39,8 @@ class StoreFile:
     def __init__(self, path: Path, file: h5py.File):
         self.path, self.file = path, file
         self._groups: dict[str, h5py.Group] = {"": file}
-        self._datasets: dict[str, h5py.Dataset] = {}
+        self._datasets: dict[str, Dataset] = {}
+        self._plain = has_descriptor(file)
 
     def broken(self, error: BaseException) -> UserError:
         """What is told of a structure that h5py cannot make out."""
@@ -67,17 +69,17 @@ class StoreFile:
         """The group of a path such as "features/audio"."""
         if name not in self._groups:
             item = self._item(name)
-            if not isinstance(item, h5py.Group):
+            if not isinstance(item, h5g.GroupID):
                 raise UserError(f"{self.path}: /{name} is not a group; refused")
             above = name
             while above:
                 above = above.rpartition("/")[0]
-                if item.id == self._groups[above].id:
+                if item == self._groups[above].id:
                     raise UserError(f"{self.path}: /{name} is nested in itself; refused")
-            self._groups[name] = item
+            self._groups[name] = h5py.Group(item)
         return self._groups[name]
 
-    def dataset(self, name: str, kinds: str, length: int | None, ndim: int = 1) -> h5py.Dataset:
+    def dataset(self, name: str, kinds: str, length: int | None, ndim: int = 1) -> Dataset:
         """The dataset of a path.
 
         Args:
@@ -88,22 +90,25 @@ class StoreFile:
         """
         if name not in self._datasets:
             item = self._item(name)
-            if not isinstance(item, h5py.Dataset):
+            if not isinstance(item, h5d.DatasetID):
                 raise UserError(f"{self.path}: /{name} is not a dataset; refused")
             try:
-                self._check(item, kinds, length, ndim)
+                checked = self._checked(item)
             except _ODD as error:
                 raise self.broken(error) from None
-            self._datasets[name] = item
+            shape = checked.shape
+            if checked.kind not in kinds or len(shape) != ndim or (length is not None and shape[0] != length):
+                raise self._not_allowed(item)
+            self._datasets[name] = checked
         return self._datasets[name]
 
     def read(self, name: str, kinds: str, length: int | None, rows: slice = slice(None), ndim: int = 1) -> np.ndarray:
         """A dataset's numbers or str objects, or those of some rows; texts are compared with their `sha256`."""
         dataset = self.dataset(name, kinds, length, ndim)
         try:
-            if "O" not in kinds or not h5py.check_string_dtype(dataset.dtype):
-                return dataset[rows]
-            encoded = read_texts(dataset)
+            if dataset.kind != "O":
+                return dataset.opened[rows]
+            encoded = read_texts(dataset.opened)
             if self._text_sum(dataset) not in ("", text_hash(encoded)):
                 raise OSError("its text does not match its sha256")
             return np.array([text.decode() for text in encoded], dtype=object)[rows]
@@ -116,12 +121,12 @@ class StoreFile:
         try:
             if self.has(f"{name}/checksums"):
                 checksums = self.dataset(f"{name}/checksums", "u", None)
-                return Matrix(self.path, self.file, values, checksums, self.attribute(checksums, "rows"))
-            return Matrix(self.path, self.file, values, None, None)
+                return Matrix(self.path, self.file, values, checksums, self.attribute(checksums.id, "rows"), self._plain)
+            return Matrix(self.path, self.file, values, None, None, self._plain)
         except _ODD as error:
             raise self.broken(error) from None
 
-    def attribute(self, item: h5py.HLObject, name: str) -> object:
+    def attribute(self, item: _Id, name: str) -> object:
         """An attribute of an object of this file: text, number or bool, or a list of them."""
         try:
             return self._attribute(item, name)
@@ -130,17 +135,17 @@ class StoreFile:
 
     def root_attribute(self, name: str) -> object:
         """An attribute of the file, or None where there is none."""
-        return self.attribute(self.file, name) if h5a.exists(self.file.id, name.encode()) else None
+        return self.attribute(self.file.id, name) if h5a.exists(self.file.id, name.encode()) else None
 
-    def attributes(self, item: h5py.HLObject, but: str = "") -> dict[str, object]:
+    def attributes(self, item: h5py.Group, but: str = "") -> dict[str, object]:
         """All attributes of an object but one."""
         try:
             if (count := h5a.get_num_attrs(item.id)) > _MOST_ATTRIBUTES:
                 raise UserError(f"{self.path}: {item.name} has {count:,} attributes; refused")
-            found = {name: self._attribute(item, name) for name in item.attrs if name != but}
+            found = {name: self._attribute(item.id, name) for name in item.attrs if name != but}
         except _ODD as error:
             raise self.broken(error) from None
-        self._bound(item, sum(len(value) for value in found.values() if isinstance(value, str)))
+        self._bound(item.id, sum(len(value) for value in found.values() if isinstance(value, str)))
         return found
 
     def check_links(self, name: str = "") -> None:
@@ -178,48 +183,39 @@ class StoreFile:
                     raise damaged(self.path, dataset.name, error) from None
         return digest.hexdigest()
 
-    def _item(self, name: str) -> h5py.HLObject:
+    def _item(self, name: str) -> _Id:
         above, _, leaf = name.rpartition("/")
         group = self.group(above).id
         try:
             if leaf in ("", "."):
                 raise KeyError(f"{name!r} is no path")
-            # Past h5py's conveniences, which take most of the time of opening a store.
+            # Past h5py's conveniences, which would take most of the time of opening a store.
             if group.links.get_info(leaf.encode()).type != h5l.TYPE_HARD:
                 raise UserError(f"{self.path}: /{name} is a soft or external link; refused")
-            found = h5o.open(group, leaf.encode())
+            return h5o.open(group, leaf.encode())
         except KeyError:
             raise UserError(f"{self.path}: damaged feature store (it has no /{name}); extract it again") from None
         except _ODD as error:
             raise self.broken(error) from None
-        kind = {h5py.h5g.GroupID: h5py.Group, h5d.DatasetID: h5py.Dataset}.get(type(found))
-        if kind is None:
-            raise UserError(f"{self.path}: /{name} is neither group nor dataset; refused")
-        return kind(found)
 
-    def _check(self, dataset: h5py.Dataset, kinds: str, length: int | None, ndim: int) -> None:
-        kind, shape = self._check_inside(dataset), dataset.id.shape
-        if kind not in kinds or len(shape) != ndim or (length is not None and shape[0] != length):
-            raise self._not_allowed(dataset)
-
-    def _check_inside(self, dataset: h5py.Dataset) -> str:
-        """What holds for every dataset, whether the schema knows it or not. Returns its kind."""
-        found, made = dataset.id, dataset.id.get_create_plist()
-        if made.get_layout() == h5d.VIRTUAL or made.get_external_count():
-            raise UserError(f"{self.path}: {dataset.name} keeps its data in other files; refused")
-        shape, dtype = found.shape, found.dtype
+    def _checked(self, dataset: h5d.DatasetID) -> Dataset:
+        """Checks what holds for every dataset, whether the schema knows it or not."""
+        made = dataset.get_create_plist()
+        layout = made.get_layout()
+        if layout == h5d.VIRTUAL or made.get_external_count():
+            raise UserError(f"{self.path}: {_name(dataset)} keeps its data in other files; refused")
+        shape, dtype, stored = dataset.shape, dataset.dtype, dataset.get_storage_size()
         text = h5py.check_string_dtype(dtype) is not None
         # Objects other than text would be as many as the file claims, like texts, but nothing counts them as they are read.
         if not shape or (text and len(shape) != 1) or (dtype.hasobject and not text):
             raise self._not_allowed(dataset)
-        size, stored = math.prod(shape) * dtype.itemsize, found.get_storage_size()
-        if size > _MOST_INFLATION * stored + 4096:
-            raise UserError(f"{self.path}: {dataset.name} claims {size:,} bytes but holds {stored:,}; refused")
-        return "O" if text else dtype.kind
+        if (size := math.prod(shape) * dtype.itemsize) > _MOST_INFLATION * stored + 4096:
+            raise UserError(f"{self.path}: {_name(dataset)} claims {size:,} bytes but holds {stored:,}; refused")
+        return Dataset(dataset, "O" if text else dtype.kind, shape, dtype, layout, stored)
 
-    def _not_allowed(self, dataset: h5py.Dataset) -> UserError:
+    def _not_allowed(self, dataset: h5d.DatasetID) -> UserError:
         what = f"shape {dataset.shape} and type {dataset.dtype}"
-        return UserError(f"{self.path}: {dataset.name} has {what}, which schema {SCHEMA} does not allow")
+        return UserError(f"{self.path}: {_name(dataset)} has {what}, which schema {SCHEMA} does not allow")
 
     def _check_links(self, group: h5py.Group, seen: set[object], depth: int) -> None:
         if depth > 8 or group.id in seen:
@@ -234,28 +230,32 @@ class StoreFile:
             elif not isinstance(item, h5py.Dataset):
                 raise UserError(f"{self.path}: {item.name} is neither group nor dataset; refused")
             else:
-                self._check_inside(item)
+                self._checked(item.id)
 
-    def _attribute(self, item: h5py.HLObject, name: str) -> object:
-        attribute = h5a.open(item.id, name.encode())
-        count = math.prod(attribute.shape)
-        if count > MOST_LABELS or attribute.get_storage_size() > _MOST_ATTRIBUTE_BYTES:
-            raise UserError(f"{self.path}: {item.name} has an attribute {name!r} of {count:,} values; refused")
-        dtype = attribute.dtype
-        if dtype.kind == "O" and not h5py.check_string_dtype(dtype):
-            raise UserError(f"{self.path}: {item.name} has an attribute {name!r} of type {dtype}; refused")
-        found = np.empty(attribute.shape, dtype)
+    def _attribute(self, item: _Id, name: str) -> object:
+        attribute = h5a.open(item, name.encode())
+        shape, dtype = attribute.shape, attribute.dtype
+        if math.prod(shape) > MOST_LABELS or attribute.get_storage_size() > _MOST_ATTRIBUTE_BYTES:
+            raise UserError(f"{self.path}: {_name(item)} has an attribute {name!r} of {math.prod(shape):,} values; refused")
+        if dtype.hasobject and not h5py.check_string_dtype(dtype):
+            raise UserError(f"{self.path}: {_name(item)} has an attribute {name!r} of type {dtype}; refused")
+        found = np.empty(shape, dtype)
         attribute.read(found)
         values = [plain(value) for value in found.ravel().tolist()]
         self._bound(item, sum(len(value) for value in values if isinstance(value, str)))
-        return values if attribute.shape else values[0]
+        return values if shape else values[0]
 
-    def _bound(self, item: h5py.HLObject, size: int) -> None:
+    def _bound(self, item: _Id, size: int) -> None:
         if size > (most := self.file.id.get_filesize()):
-            raise UserError(f"{self.path}: attributes of {item.name} claim {size:,} characters, the file has {most:,} bytes; refused")
+            raise UserError(f"{self.path}: attributes of {_name(item)} claim {size:,} characters, the file has {most:,}; refused")
 
-    def _text_sum(self, dataset: h5py.Dataset) -> object:
-        return self.attribute(dataset, "sha256") if h5a.exists(dataset.id, b"sha256") else ""
+    def _text_sum(self, dataset: Dataset) -> object:
+        return self.attribute(dataset.id, "sha256") if h5a.exists(dataset.id, b"sha256") else ""
+
+
+def _name(item: _Id) -> str:
+    name = h5i.get_name(item)
+    return "an object" if name is None else name.decode("utf-8", "replace")
 
 
 def _datasets(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.Dataset]]:

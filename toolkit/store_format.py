@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -21,6 +22,35 @@ COLUMNS = {
 MOST_LABELS = 256  # a reader has to bound what an attribute of texts may claim
 CHUNK_BYTES = 1 << 18  # small enough that a few rows need little more than themselves
 _TEXTS = 128  # read at a time: what a hostile file can make a reader hold is this often its own size
+
+
+class Dataset(NamedTuple):
+    """A dataset that was checked, with what was asked of HDF5 for that: to ask again takes most of the time of opening.
+
+    Attributes:
+        id: h5py's.
+        kind: of its dtype; "O" for text.
+        shape, dtype: as of a numpy array.
+        layout: `h5d.CONTIGUOUS`, `CHUNKED` or `COMPACT`.
+        stored: bytes that the file holds for it.
+    """
+
+    id: h5py.h5d.DatasetID
+    kind: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    layout: int
+    stored: int
+
+    @property
+    def opened(self) -> h5py.Dataset:
+        """As h5py gives it."""
+        return h5py.Dataset(self.id)
+
+    @property
+    def name(self) -> str:
+        """Its path in the file."""
+        return self.opened.name
 
 
 def write(group: h5py.Group, name: str, data: np.ndarray) -> None:

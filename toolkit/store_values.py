@@ -18,9 +18,9 @@ import xxhash
 from h5py import h5d, h5fd
 
 from toolkit.errors import UserError
-from toolkit.store_format import damaged
+from toolkit.store_format import Dataset, damaged
 
-DTYPE = np.dtype("<f4")
+DTYPE, _SUM_DTYPE = np.dtype("<f4"), np.dtype("<u8")
 BLOCK_BYTES = 1 << 16  # small enough that one dialogue reads little more than its own rows
 _READ_BYTES = 1 << 19  # at a time; fits into a processor's cache, so that hashing does not fetch the bytes again
 _LARGE_PAGE = 1 << 21
@@ -74,7 +74,7 @@ class MatrixWriter:
         """
         if self._done != self._dataset.shape[0]:
             raise ValueError(f"{self._group.name}: {self._done} of {self._dataset.shape[0]} rows were written")
-        checksums = self._group.create_dataset("checksums", data=np.array(self._sums, "<u8"))
+        checksums = self._group.create_dataset("checksums", data=np.array(self._sums, _SUM_DTYPE))
         checksums.attrs["rows"] = self._rows
 
 
@@ -85,16 +85,15 @@ class _Rows:
         UserError: the dataset claims bytes that the file does not have.
     """
 
-    def __init__(self, path: Path, file: h5py.File, dataset: h5py.Dataset):
+    def __init__(self, path: Path, file: h5py.File, dataset: Dataset, plain: bool):
         self._file, self._dataset, self._offset = file.id, dataset, None
-        self._shape, self._dtype = dataset.id.shape[1:], dataset.id.dtype
-        self._row = math.prod(self._shape) * self._dtype.itemsize
-        if dataset.id.get_create_plist().get_layout() != h5d.CONTIGUOUS:
+        self._row = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
+        if dataset.layout != h5d.CONTIGUOUS:
             return
-        offset, size = dataset.id.get_offset(), dataset.id.get_storage_size()
-        if offset is None or size != dataset.nbytes or offset + size > file.id.get_filesize():
-            raise UserError(f"{path}: {dataset.name} claims {dataset.nbytes:,} bytes that the file does not hold; refused")
-        if _has_descriptor(file):
+        offset, claimed = dataset.id.get_offset(), dataset.shape[0] * self._row
+        if offset is None or dataset.stored != claimed or offset + claimed > file.id.get_filesize():
+            raise UserError(f"{path}: {dataset.name} claims {claimed:,} bytes that the file does not hold; refused")
+        if plain:
             self._offset = offset
 
     def room(self, count: int, first: int) -> np.ndarray:
@@ -103,12 +102,12 @@ class _Rows:
         A large one begins as far into a page of memory as its rows do into one of the file, which makes the system's copying
         a tenth faster, and at the beginning of a large page, as the small ones before that would each cost a fault.
         """
-        size = count * self._row
-        if self._offset is None or size < _LARGE_PAGE or self._offset % self._dtype.itemsize:
-            return np.empty((count, *self._shape), self._dtype)
+        size, shape, dtype = count * self._row, (count, *self._dataset.shape[1:]), self._dataset.dtype
+        if self._offset is None or size < _LARGE_PAGE or self._offset % dtype.itemsize:
+            return np.empty(shape, dtype)
         room = np.empty(size + 2 * _LARGE_PAGE, np.uint8)
         shift = -room.ctypes.data % _LARGE_PAGE + (self._offset + first * self._row) % mmap.PAGESIZE
-        return room[shift : shift + size].view(self._dtype).reshape(count, *self._shape)
+        return room[shift : shift + size].view(dtype).reshape(shape)
 
     def pieces(self, out: np.ndarray, first: int, step: int) -> Iterator[memoryview]:
         """Fills `out`, of the dataset's dtype and contiguous, with the rows from `first` on, `step` at a time.
@@ -122,7 +121,7 @@ class _Rows:
         view, size = memoryview(out).cast("B"), self._row
         if self._offset is None:
             for at in range(0, len(out), step):
-                self._dataset.read_direct(out[at : at + step], np.s_[first + at : first + min(at + step, len(out))])
+                self._dataset.opened.read_direct(out[at : at + step], np.s_[first + at : first + min(at + step, len(out))])
                 yield view[at * size : (at + step) * size]
             return
         # Asked for each time: the descriptor of a file that was closed may be another file's by now.
@@ -138,8 +137,8 @@ class _Rows:
             yield piece
 
 
-def _has_descriptor(file: h5py.File) -> bool:
-    """Whether the file is read by a plain descriptor: other drivers hold it in memory, in pieces or elsewhere."""
+def has_descriptor(file: h5py.File) -> bool:
+    """Whether the file can be read by its descriptor: other drivers hold it in memory, in pieces or elsewhere."""
     # A file that is open for writing may have bytes in HDF5's buffers that are not in the file yet.
     read_only = file.id.get_intent() == h5py.h5f.ACC_RDONLY
     return hasattr(os, "preadv") and read_only and file.id.get_access_plist().get_driver() == h5fd.SEC2
@@ -154,26 +153,29 @@ class Matrix:
         values: float (N, dim), checked for what a store may hold.
         checksums: uint64 (blocks,), checked likewise; None in stores of before, whose chunks carry HDF5's checksum.
         rows: of a block.
+        plain: whether `has_descriptor` says so of the file.
 
     Raises:
         UserError: there are no checksums, or they do not fit the matrix.
     """
 
-    def __init__(self, path: Path, file: h5py.File, values: h5py.Dataset, checksums: h5py.Dataset | None, rows: int | None):
+    def __init__(
+        self, path: Path, file: h5py.File, values: Dataset, checksums: Dataset | None, rows: object, plain: bool,
+    ):  # fmt: skip
         self._path, self._values = path, values
-        self.shape: tuple[int, int] = values.id.shape
+        self.shape: tuple[int, int] = values.shape
         self._rows: int | None = None
         if checksums is None:
-            if values.chunks is None:
+            if values.layout != h5d.CHUNKED:
                 raise UserError(f"{path}: {values.name} has no checksums: an incomplete store, or not one of ours; extract it again")
             return
         n = self.shape[0]
-        if not isinstance(rows, int) or rows < 1 or checksums.id.shape[0] != -(-n // rows):
-            raise UserError(f"{path}: {checksums.name} does not fit {n} rows in blocks of {rows}; refused")
-        if values.id.dtype != DTYPE or checksums.id.dtype != np.dtype("<u8"):
+        if not isinstance(rows, int) or rows < 1 or checksums.shape[0] != -(-n // rows):
+            raise UserError(f"{path}: {values.name} has {n} rows, which its checksums of {rows!r} rows each do not fit; refused")
+        if values.dtype != DTYPE or checksums.dtype != _SUM_DTYPE:
             raise UserError(f"{path}: {values.name} is of type {values.dtype}, its checksums of {checksums.dtype}; refused")
         self._rows = min(rows, n)
-        self._data, self._sums = _Rows(path, file, values), _Rows(path, file, checksums)
+        self._data, self._sums = _Rows(path, file, values, plain), _Rows(path, file, checksums, plain)
 
     def read(self, rows: slice = slice(None)) -> np.ndarray:
         """The rows of a slice, as numpy takes it: float32 (n, dim), in memory of its own.
@@ -185,7 +187,7 @@ class Matrix:
         first, last = sorted((chosen[0], chosen[-1])) if len(chosen) else (0, -1)
         last += 1
         try:
-            values = self._values[first:last] if self._rows is None else self._blocks(first, last)
+            values = self._values.opened[first:last] if self._rows is None else self._blocks(first, last)
         except OSError as error:
             raise damaged(self._path, self._values.name, error) from None
         return values if chosen.step == 1 else np.ascontiguousarray(values[:: chosen.step])
@@ -196,7 +198,7 @@ class Matrix:
         begin, end = first // self._rows, -(-last // self._rows)
         start = begin * self._rows
         out = self._data.room(min(end * self._rows, self.shape[0]) - start, start)
-        sums = np.empty(end - begin, "<u8")
+        sums = np.empty(end - begin, _SUM_DTYPE)
         for _ in self._sums.pieces(sums, begin, len(sums)):
             pass
         row = out.itemsize * out.shape[1]

@@ -108,9 +108,7 @@ class StoreFile:
         try:
             if dataset.kind != "O":
                 return dataset.opened[rows]
-            encoded = read_texts(dataset.opened)
-            if self._text_sum(dataset) not in ("", text_hash(encoded)):
-                raise OSError("its text does not match its sha256")
+            encoded, _ = self._texts(dataset.opened)
             return np.array([text.decode() for text in encoded], dtype=object)[rows]
         except (OSError, UnicodeDecodeError) as error:
             raise damaged(self.path, dataset.name, error) from None
@@ -168,19 +166,16 @@ class StoreFile:
                 continue
             text = h5py.check_string_dtype(dataset.dtype) is not None
             digest.update(f"{name}\0{dataset.shape}\0{'text' if text else dataset.dtype.str}\0".encode())
-            if text:
-                try:
-                    digest.update(text_hash(read_texts(dataset)).encode())
-                except OSError as error:
-                    raise damaged(self.path, dataset.name, error) from None
-                continue
             read = self.matrix(name.rpartition("/")[0], dataset.shape[0]).read if feature == "values" else dataset.__getitem__
-            step = max(1, (1 << 24) // max(1, dataset.dtype.itemsize * int(np.prod(dataset.shape[1:]))))
-            for start in range(0, dataset.shape[0], step):
-                try:
+            step = max(1, (1 << 24) // max(1, dataset.dtype.itemsize * math.prod(dataset.shape[1:])))
+            try:
+                if text:
+                    digest.update(self._texts(dataset)[1].encode())
+                    continue
+                for start in range(0, dataset.shape[0], step):
                     digest.update(np.ascontiguousarray(read(slice(start, start + step)), dataset.dtype).data)
-                except OSError as error:
-                    raise damaged(self.path, dataset.name, error) from None
+            except OSError as error:
+                raise damaged(self.path, dataset.name, error) from None
         return digest.hexdigest()
 
     def _item(self, name: str) -> _Id:
@@ -235,8 +230,9 @@ class StoreFile:
     def _attribute(self, item: _Id, name: str) -> object:
         attribute = h5a.open(item, name.encode())
         shape, dtype = attribute.shape, attribute.dtype
-        if math.prod(shape) > MOST_LABELS or attribute.get_storage_size() > _MOST_ATTRIBUTE_BYTES:
-            raise UserError(f"{self.path}: {_name(item)} has an attribute {name!r} of {math.prod(shape):,} values; refused")
+        count = math.prod(shape)
+        if count > MOST_LABELS or count * dtype.itemsize > _MOST_ATTRIBUTE_BYTES:
+            raise UserError(f"{self.path}: {_name(item)} has an attribute {name!r} of {count:,} values; refused")
         if dtype.hasobject and not h5py.check_string_dtype(dtype):
             raise UserError(f"{self.path}: {_name(item)} has an attribute {name!r} of type {dtype}; refused")
         found = np.empty(shape, dtype)
@@ -249,8 +245,13 @@ class StoreFile:
         if size > (most := self.file.id.get_filesize()):
             raise UserError(f"{self.path}: attributes of {_name(item)} claim {size:,} characters, the file has {most:,}; refused")
 
-    def _text_sum(self, dataset: Dataset) -> object:
-        return self.attribute(dataset.id, "sha256") if h5a.exists(dataset.id, b"sha256") else ""
+    def _texts(self, dataset: h5py.Dataset) -> tuple[list[bytes], str]:
+        """The encoded texts and the hash of them, which their `sha256` has to be where there is one."""
+        encoded = read_texts(dataset)
+        found = text_hash(encoded)
+        if h5a.exists(dataset.id, b"sha256") and self.attribute(dataset.id, "sha256") not in ("", found):
+            raise OSError("its text does not match its sha256")
+        return encoded, found
 
 
 def _name(item: _Id) -> str:

@@ -40,7 +40,7 @@ class StoreFile:
         self.path, self.file = path, file
         self._groups: dict[str, h5py.Group] = {"": file}
         self._datasets: dict[str, Dataset] = {}
-        self._plain = has_descriptor(file)
+        self._by_descriptor = has_descriptor(file)
 
     def broken(self, error: BaseException) -> UserError:
         """What is told of a structure that h5py cannot make out."""
@@ -119,8 +119,8 @@ class StoreFile:
         try:
             if self.has(f"{name}/checksums"):
                 checksums = self.dataset(f"{name}/checksums", "u", None)
-                return Matrix(self.path, self.file, values, checksums, self.attribute(checksums.id, "rows"), self._plain)
-            return Matrix(self.path, self.file, values, None, None, self._plain)
+                return Matrix(self.path, self.file, values, checksums, self.attribute(checksums.id, "rows"), self._by_descriptor)
+            return Matrix(self.path, self.file, values, None, None, self._by_descriptor)
         except _ODD as error:
             raise self.broken(error) from None
 

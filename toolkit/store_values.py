@@ -85,7 +85,7 @@ class _Rows:
         UserError: the dataset claims bytes that the file does not have.
     """
 
-    def __init__(self, path: Path, file: h5py.File, dataset: Dataset, plain: bool):
+    def __init__(self, path: Path, file: h5py.File, dataset: Dataset, by_descriptor: bool):
         self._file, self._dataset, self._offset = file.id, dataset, None
         self._row = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
         if dataset.layout != h5d.CONTIGUOUS:
@@ -93,7 +93,7 @@ class _Rows:
         offset, claimed = dataset.id.get_offset(), dataset.shape[0] * self._row
         if offset is None or dataset.stored != claimed or offset + claimed > file.id.get_filesize():
             raise UserError(f"{path}: {dataset.name} claims {claimed:,} bytes that the file does not hold; refused")
-        if plain:
+        if by_descriptor:
             self._offset = offset
 
     def room(self, count: int, first: int) -> np.ndarray:
@@ -153,21 +153,21 @@ class Matrix:
         values: float (N, dim), checked for what a store may hold.
         checksums: uint64 (blocks,), checked likewise; None in stores of before, whose chunks carry HDF5's checksum.
         rows: of a block.
-        plain: whether `has_descriptor` says so of the file.
+        by_descriptor: whether `has_descriptor` says so of the file.
 
     Raises:
         UserError: there are no checksums, or they do not fit the matrix.
     """
 
     def __init__(
-        self, path: Path, file: h5py.File, values: Dataset, checksums: Dataset | None, rows: object, plain: bool,
+        self, path: Path, file: h5py.File, values: Dataset, checksums: Dataset | None, rows: object, by_descriptor: bool,
     ):  # fmt: skip
         self._path, self._values = path, values
         self.shape: tuple[int, int] = values.shape
         self._rows: int | None = None
         if checksums is None:
             if values.layout != h5d.CHUNKED:
-                raise UserError(f"{path}: {values.name} has no checksums: an incomplete store, or not one of ours; extract it again")
+                raise UserError(f"{path}: {values.name} has no checksums: incomplete, or not by erc-toolkit; extract it again")
             return
         n = self.shape[0]
         if not isinstance(rows, int) or rows < 1 or checksums.shape[0] != -(-n // rows):
@@ -175,7 +175,7 @@ class Matrix:
         if values.dtype != DTYPE or checksums.dtype != _SUM_DTYPE:
             raise UserError(f"{path}: {values.name} is of type {values.dtype}, its checksums of {checksums.dtype}; refused")
         self._rows = min(rows, n)
-        self._data, self._sums = _Rows(path, file, values, plain), _Rows(path, file, checksums, plain)
+        self._data, self._sums = (_Rows(path, file, dataset, by_descriptor) for dataset in (values, checksums))
 
     def read(self, rows: slice = slice(None)) -> np.ndarray:
         """The rows of a slice, as numpy takes it: float32 (n, dim), in memory of its own.

@@ -101,7 +101,8 @@ class StoreWriter:
         self._utterances = utterances
         self._head = {
             "format": FORMAT, "schema": SCHEMA, "corpus": corpus,
-            "labels": np.array(list(labels), h5py.string_dtype()), "toolkit_version": toolkit.__version__, "command": command, **(attrs or {}),
+            "labels": np.array(list(labels), h5py.string_dtype()), "toolkit_version": toolkit.__version__, "command": command,
+            **(attrs or {}),
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         }  # fmt: skip
         self._labels = {label: i for i, label in enumerate(labels)}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from h5py import h5f, h5p
 
 from toolkit.errors import UserError
 from toolkit.manifest import SPLITS
@@ -47,7 +48,8 @@ class FeatureStore:
         self._columns: dict[str, np.ndarray] = {}
         n = file.dataset("utterances/id", "O", None).shape[0]
         self.offsets: np.ndarray = file.read("dialogues/offsets", "i", None).astype(np.int64)
-        if n == 0 or len(self.offsets) < 2 or self.offsets[0] != 0 or self.offsets[-1] != n or (np.diff(self.offsets) <= 0).any():
+        starts, ends = self.offsets[:-1], self.offsets[1:]
+        if n == 0 or len(starts) == 0 or starts[0] != 0 or ends[-1] != n or (starts >= ends).any():
             raise UserError(f"{path}: /dialogues/offsets does not divide the {n} utterances")
 
     @classmethod
@@ -61,7 +63,9 @@ class FeatureStore:
         if not path.is_file():
             raise UserError(f"{path}: no such store; make one with `erc-toolkit extract`")
         try:
-            file = h5py.File(path, "r")
+            access = h5p.create(h5p.FILE_ACCESS)
+            access.set_fclose_degree(h5f.CLOSE_STRONG)  # as h5py does, whose own way takes longer than all the rest here
+            file = h5py.File(h5f.open(os.fsencode(path), h5f.ACC_RDONLY, access))
         except OSError as error:
             raise UserError(f"{path}: not a readable HDF5 file, or truncated ({first_line(error)})") from None
         try:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from h5py import h5f, h5p
 
 from toolkit.errors import UserError
 from toolkit.manifest import SPLITS
@@ -63,9 +62,7 @@ class FeatureStore:
         if not path.is_file():
             raise UserError(f"{path}: no such store; make one with `erc-toolkit extract`")
         try:
-            access = h5p.create(h5p.FILE_ACCESS)
-            access.set_fclose_degree(h5f.CLOSE_STRONG)  # as h5py does, whose own way takes longer than all the rest here
-            file = h5py.File(h5f.open(os.fsencode(path), h5f.ACC_RDONLY, access))
+            file = h5py.File(path, "r")
         except OSError as error:
             raise UserError(f"{path}: not a readable HDF5 file, or truncated ({first_line(error)})") from None
         try:

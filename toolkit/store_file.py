@@ -39,6 +39,7 @@ class StoreFile:
     def __init__(self, path: Path, file: h5py.File):
         self.path, self.file = path, file
         self._groups: dict[str, h5py.Group] = {"": file}
+        self._lines: dict[str, tuple[int, ...]] = {"": (h5o.get_info(file.id).addr,)}  # where a group and those above it lie
         self._datasets: dict[str, Dataset] = {}
         self._by_descriptor = has_descriptor(file)
 
@@ -68,15 +69,12 @@ class StoreFile:
     def group(self, name: str) -> h5py.Group:
         """The group of a path such as "features/audio"."""
         if name not in self._groups:
-            item = self._item(name)
+            item, address = self._item(name)
             if not isinstance(item, h5g.GroupID):
                 raise UserError(f"{self.path}: /{name} is not a group; refused")
-            above = name
-            while above:
-                above = above.rpartition("/")[0]
-                if item == self._groups[above].id:
-                    raise UserError(f"{self.path}: /{name} is nested in itself; refused")
-            self._groups[name] = h5py.Group(item)
+            if address in (line := self._lines[name.rpartition("/")[0]]):
+                raise UserError(f"{self.path}: /{name} is nested in itself; refused")
+            self._groups[name], self._lines[name] = h5py.Group(item), (*line, address)
         return self._groups[name]
 
     def dataset(self, name: str, kinds: str, length: int | None, ndim: int = 1) -> Dataset:
@@ -89,7 +87,7 @@ class StoreFile:
             ndim: how many dimensions.
         """
         if name not in self._datasets:
-            item = self._item(name)
+            item, _ = self._item(name)
             if not isinstance(item, h5d.DatasetID):
                 raise UserError(f"{self.path}: /{name} is not a dataset; refused")
             try:
@@ -182,16 +180,18 @@ class StoreFile:
                 raise damaged(self.path, dataset.name, error) from None
         return digest.hexdigest()
 
-    def _item(self, name: str) -> _Id:
+    def _item(self, name: str) -> tuple[_Id, int]:
+        """The object of a path, and its address in the file."""
         above, _, leaf = name.rpartition("/")
         group = self.group(above).id
         try:
             if leaf in ("", "."):
                 raise KeyError(f"{name!r} is no path")
             # Past h5py's conveniences, which would take most of the time of opening a store.
-            if group.links.get_info(leaf.encode()).type != h5l.TYPE_HARD:
+            link = group.links.get_info(leaf.encode())
+            if link.type != h5l.TYPE_HARD:
                 raise UserError(f"{self.path}: /{name} is a soft or external link; refused")
-            return h5o.open(group, leaf.encode())
+            return h5o.open(group, leaf.encode()), link.u
         except KeyError:
             raise UserError(f"{self.path}: damaged feature store (it has no /{name}); extract it again") from None
         except _ODD as error:
@@ -241,6 +241,8 @@ class StoreFile:
             raise UserError(f"{self.path}: {_name(item)} has an attribute {name!r} of type {dtype}; refused")
         found = np.empty(shape, dtype)
         attribute.read(found)
+        if not shape and not dtype.hasobject:
+            return plain(found[()])
         values = [plain(value) for value in found.ravel().tolist()]
         self._bound(item, sum(len(value) for value in values if isinstance(value, str)))
         return values if shape else values[0]

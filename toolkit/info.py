@@ -19,7 +19,10 @@ def info_command(store: Path, as_json: bool, missing: bool, verify: bool) -> Non
     from toolkit.store import FeatureStore
 
     with FeatureStore.open(store) as opened:
-        opened.verify() if verify else opened.check()
+        if verify:
+            opened.verify()
+        else:
+            opened.check()
         summary = summarise(opened, missing=missing)
     if as_json:
         click.echo(json.dumps(summary, ensure_ascii=False, indent=2))

@@ -61,7 +61,8 @@ def test_readable_with_h5py_alone(store_path):
 
 
 def test_the_documented_way_to_recompute_checksums(store_path):
-    code = re.search(r"```python\n(x, sums = .*?)```", (Path(__file__).parents[1] / "docs/store.md").read_text("utf-8"), re.DOTALL)[1]
+    page = (Path(__file__).parents[1] / "docs/store.md").read_text("utf-8")
+    code = re.search(r"```python\n(x, sums = .*?)```", page, re.DOTALL)[1]
     found = []
     for _ in range(2):
         with h5py.File(store_path) as f:

@@ -223,7 +223,7 @@ def dialogues(files: Files, count: int) -> None:
     with FeatureStore.open(files.store) as store:
         features, n = features_of(store), len(store)
         plain, ours = [], []
-        # Each once, without a round to warm up: a dialogue that is read again comes from HDF5's cache of chunks.
+        # Each once, without a round to warm up: a dialogue that is read again comes from the processor's caches.
         for d in np.random.default_rng(1).permutation(len(store.dialogue_ids))[:count].tolist():
             plain.append(once(dialogue_plain, files.plain, *files.offsets[d : d + 2].tolist(), n))
             ours.append(once(lambda rows: [feature.values(rows) for feature in features], store.rows(d)))

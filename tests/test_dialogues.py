@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from store_support import flip, place_of
 from torch.utils.data import DataLoader
 
 from toolkit.errors import UserError
@@ -202,11 +203,7 @@ def test_a_replaced_or_damaged_store_is_told(path, tmp_path, utterances):
     shutil.copy(tmp_path / "kept.h5", path)
     assert dataset[0].id == "d0"
     dataset.close()
-    with h5py.File(path) as f:
-        place = f["features/audio/IS10/values"].id.get_chunk_info(0).byte_offset
-    data = bytearray(path.read_bytes())
-    data[place] ^= 1
-    path.write_bytes(data)
+    flip(path, place_of(path, "features/audio/IS10/values"))
     for how in ({}, {"num_workers": 1, "multiprocessing_context": "fork"}):
         with pytest.raises(UserError, match="audio/IS10/values is damaged"):
             list(DataLoader(dataset, 2, collate_fn=collate_packed, **how))

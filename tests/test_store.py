@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import xxhash
+from click.testing import CliRunner
+from store_support import flip, in_chunks, place_of
 
+from toolkit.cli import main
 from toolkit.errors import UserError
+from toolkit.manifest import Utterance
 from toolkit.store import FeatureStore, StoreWriter
 
 
@@ -47,7 +54,23 @@ def test_readable_with_h5py_alone(store_path):
         first, last = f["dialogues/offsets"][3:5]
         assert f["features/audio/IS10/values"][first:last].shape == (4, 700)
         assert f["utterances/text"].asstr()[first] == "naïve text 0"
-        assert {d.fletcher32 for d in (f["features/audio/IS10/values"], f["utterances/label"], f["dialogues/offsets"])} == {True}
+        assert {d.fletcher32 for d in (f["utterances/label"], f["dialogues/offsets"], f["features/audio/IS10/present"])} == {True}
+        values, sums = (f[f"features/audio/IS10/{name}"] for name in ("values", "checksums"))
+        assert values.chunks is None and values.dtype == "<f4" and sums.dtype == "<u8"
+        assert len(sums) == 2 and sums.attrs["rows"] == 23
+
+
+def test_the_documented_way_to_recompute_checksums(store_path):
+    page = (Path(__file__).parents[1] / "docs/store.md").read_text("utf-8")
+    code = re.search(r"```python\n(x, sums = .*?)```", page, re.DOTALL)[1]
+    found = []
+    for _ in range(2):
+        with h5py.File(store_path) as f:
+            names = {"f": f, "xxhash": xxhash}
+            exec(code, names)
+            found.append(names["ok"])
+        flip(store_path, place_of(store_path, "features/audio/IS10/values") + 45 * 2800 - 1)
+    assert found == [True, False]
 
 
 def test_same_content_same_hash(tmp_path, utterances):
@@ -127,17 +150,15 @@ def test_refuses_missing_foreign_and_truncated(tmp_path, store_path):
     assert "schema 2" in refused(store_path)
 
 
-def test_a_flipped_byte_is_noticed(store_path):
-    with h5py.File(store_path) as f:
-        chunk = f["features/audio/IS10/values"].id.get_chunk_info(0)
-        text = f["utterances/text"][0]
-    data = bytearray(store_path.read_bytes())
-    data[chunk.byte_offset + 100] ^= 4
-    store_path.write_bytes(data)
+@pytest.mark.parametrize("layout", [lambda path: path, in_chunks])
+def test_a_flipped_byte_is_noticed(store_path, layout):
+    place = place_of(layout(store_path), "features/audio/IS10/values") + 100
+    flip(store_path, place)
     assert "/features/audio/IS10/values" in refused(store_path)
-    data[chunk.byte_offset + 100] ^= 4
-    data[data.find(text) + 2] ^= 1
-    store_path.write_bytes(data)
+    flip(store_path, place)
+    with h5py.File(store_path) as f:
+        text = f["utterances/text"][0]
+    flip(store_path, store_path.read_bytes().find(text) + 2, 1)
     assert "/utterances/text" in refused(store_path)
 
 
@@ -172,10 +193,140 @@ def test_refuses_sizes_that_are_not_there(store_path):
     assert time.perf_counter() - began < 5
 
 
+def point_all_at_the_first(path, offset: int, count: int) -> None:
+    """Lets `count` texts, whose references lie at an offset of the file, be one and the same bytes in it."""
+    data = bytearray(path.read_bytes())
+    data[offset : offset + 16 * count] = data[offset : offset + 16] * count
+    path.write_bytes(data)
+
+
+def test_refuses_texts_that_are_one_text_many_times(tmp_path):
+    """A small file would fill the memory: here 5 GB of text in a file of 3 MB, read within 2 GB."""
+    us = [Utterance(str(i), "d", i, "A", "x" * (1 if i else 1_000_000), None, "train") for i in range(5000)]
+    with StoreWriter(tmp_path / "s.h5", corpus="x", labels=[], utterances=us):
+        pass
+    with h5py.File(tmp_path / "s.h5") as f:
+        point_all_at_the_first(tmp_path / "s.h5", f["utterances/text"].id.get_offset(), 5000)
+    with h5py.File(tmp_path / "s.h5") as f:
+        assert f["utterances/text"][4999] == b"x" * 1_000_000
+    with FeatureStore.open(tmp_path / "s.h5") as store:
+        assert store.column("id")[4999] == "4999"  # what is not looked at is not in the way
+    for use in ("store.column('text')", "store.verify()"):
+        code = (
+            "import resource, sys\n"
+            "from toolkit.store import FeatureStore\n"
+            "from toolkit.errors import UserError\n"
+            "resource.setrlimit(resource.RLIMIT_AS, (1 << 31, 1 << 31))\n"
+            "with FeatureStore.open(sys.argv[1]) as store:\n"
+            "    try:\n"
+            f"        {use}\n"
+            "    except UserError as error:\n"
+            "        print(error.message)\n"
+        )
+        said = subprocess.run([sys.executable, "-c", code, tmp_path / "s.h5"], capture_output=True, text=True, check=True).stdout
+        assert "/utterances/text is damaged" in said and "128 texts claim 128,001,024 bytes" in said
+
+
+def test_refuses_labels_that_are_one_text_many_times(store_path):
+    with h5py.File(store_path, "r+") as f:
+        f.attrs["labels"] = ["y" * 6000] + [f"label{i:03}" for i in range(199)]
+    references = re.search(rb"\x70\x17\0\0.{12}(\x08\0\0\0.{12}){199}", store_path.read_bytes(), re.DOTALL)
+    point_all_at_the_first(store_path, references.start(), 200)
+    with h5py.File(store_path) as f:
+        assert f.attrs["labels"][199] == "y" * 6000
+    with FeatureStore.open(store_path) as store, pytest.raises(UserError, match="claim 1,200,000 characters"):
+        store.labels  # noqa: B018
+    assert "claim 1,200,000 characters" in refused(store_path)
+
+
+def test_refuses_attributes_of_many_values(tmp_path, store_path, utterances):
+    with h5py.File(store_path, "r+") as f:
+        f.attrs["labels"] = [str(i) for i in range(257)]
+    assert "'labels' of 257 values" in refused(store_path)
+    with h5py.File(store_path, "r+") as f:
+        f["features/audio/IS10"].attrs["extractor"] = np.zeros(8_000)
+    with FeatureStore.open(store_path) as store, pytest.raises(UserError, match="'extractor' of 8,000 values"):
+        store.feature("audio/IS10").attrs  # noqa: B018
+    with pytest.raises(UserError, match="257 labels; a store holds at most 256"):
+        StoreWriter(tmp_path / "x.h5", corpus="x", labels=[str(i) for i in range(257)], utterances=utterances)
+
+
+def test_refuses_a_list_where_a_text_belongs(store_path):
+    ragged = h5py.vlen_dtype(np.int32)
+    replace(store_path, "features/audio/IS10/reason", lambda f: f.create_dataset("features/audio/IS10/reason", (45,), ragged))
+    assert "does not allow" in refused(store_path)
+
+
 def test_refuses_a_loop_of_groups(store_path):
     with h5py.File(store_path, "r+") as f:
         f["features/audio/loop"] = f["features"]
     assert "nested" in refused(store_path)
+    with FeatureStore.open(store_path) as store:
+        for use in (store.check, lambda: store.feature("audio/loop")):
+            with pytest.raises(UserError, match="nested"):
+                use()
+
+
+_ELSEWHERE = {"external": [("secret", 0, h5py.h5f.UNLIMITED)]}
+HOSTILE = [  # a path, what uses it, and what stands there
+    ("utterances/text", "text", lambda f, name: f.__setitem__(name, h5py.SoftLink("/utterances/id"))),
+    ("utterances/position", "position", lambda f, name: f.create_dataset(name, (45,), "i4", **_ELSEWHERE)),
+    ("speakers/name", "speakers", lambda f, name: f.__setitem__(name, h5py.ExternalLink("other.h5", "/x"))),
+    ("dialogues/id", "dialogues", lambda f, name: f.create_dataset(name, (9,), "S8", **_ELSEWHERE)),
+    ("features/audio/IS10/present", "present", lambda f, name: f.create_dataset(name, (45,), bool, **_ELSEWHERE)),
+    ("features/audio/IS10/reason", "reason", lambda f, name: f.create_dataset(name, data=["x"] * 44)),
+    ("features/audio/IS10/dimension_names", "names", lambda f, name: f.create_dataset(name, (10**12,), "S9", chunks=(1000,))),
+    ("features/audio/IS10/details", "details", lambda f, name: f.__setitem__(name, h5py.SoftLink("/utterances"))),
+    ("features/audio/IS10/details/seconds", "details", lambda f, name: f.create_dataset(name, (45,), "f8", **_ELSEWHERE)),
+    ("features/text", "features", lambda f, name: f.__setitem__(name, h5py.SoftLink("/features/audio"))),
+]
+
+
+@pytest.mark.parametrize("name, used_by, make", HOSTILE, ids=[name for name, *_ in HOSTILE])
+def test_nothing_is_used_before_it_was_looked_at(store_path, tmp_path, utterances, name, used_by, make):
+    """The other way round as well: what is not used is not in the way of what is."""
+    replace(store_path, name, lambda f: make(f, name))
+    uses = {
+        "text": lambda s: s.column("text"), "speakers": lambda s: s.speaker_names, "dialogues": lambda s: s.dialogue_ids,
+        "position": lambda s: s.column("position"), "present": lambda s: s.feature("audio/IS10").present(),
+        "reason": lambda s: s.feature("audio/IS10").reasons(), "names": lambda s: s.feature("audio/IS10").dimension_names(),
+        "details": lambda s: s.feature("audio/IS10").details(), "features": lambda s: s.feature_names(),
+    }  # fmt: skip
+    outcomes = {}
+    with FeatureStore.open(store_path) as store:
+        for key, use in uses.items():
+            try:
+                use(store)
+                outcomes[key] = "read"
+            except UserError as error:
+                assert str(store_path) in error.message
+                outcomes[key] = "refused"
+        assert store.feature("audio/IS10").values().any()
+        for use in (store.check, store.verify):
+            with pytest.raises(UserError):
+                use()
+        if "IS10" in name:
+            writer = StoreWriter(tmp_path / "c.h5", corpus="c", labels=store.labels, utterances=utterances)
+            with pytest.raises(UserError), writer:
+                writer.copy_feature(store.feature("audio/IS10"))
+    assert [key for key, outcome in outcomes.items() if outcome == "refused"] == [used_by]
+    result = CliRunner().invoke(main, ["info", str(store_path)])
+    assert result.exit_code == 1 and result.stderr.startswith("Error: ") and str(store_path) in result.stderr
+
+
+def test_columns_are_the_callers_own(store_path):
+    with FeatureStore.open(store_path) as store:
+        for name in ("text", "label"):
+            before = store.column(name)
+            store.column(name, slice(0, 5))[:] = 0
+            assert (store.column(name) == before).all() and store.column(name, slice(40, 50)).tolist() == before[40:].tolist()
+
+
+def test_features_have_two_names(store_path):
+    with FeatureStore.open(store_path) as store:
+        for name in ("audio", "audio/", "/audio/IS10", "audio/IS10/details", "./IS10", "audio/.", "audio/..", ""):
+            with pytest.raises(UserError, match="no feature .*; it has audio/IS10, text/org--name"):
+                store.feature(name)
 
 
 @pytest.mark.parametrize(

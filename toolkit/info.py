@@ -21,6 +21,8 @@ def info_command(store: Path, as_json: bool, missing: bool, verify: bool) -> Non
     with FeatureStore.open(store) as opened:
         if verify:
             opened.verify()
+        else:
+            opened.check()
         summary = summarise(opened, missing=missing)
     if as_json:
         click.echo(json.dumps(summary, ensure_ascii=False, indent=2))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from toolkit.cli import main
 from toolkit.errors import UserError
 from train.config import load_config, recipe_names
 from train.models import AMB_DSGDN, MODELS, model_class, models, settings_class
+from train.study import load_study
 
 # Settings that make a model small and drop nothing; a model that is not here has none to make small.
 SMALL: dict[str, dict[str, object]] = {
@@ -102,7 +105,7 @@ def test_nothing_labelled_and_nothing_there(name):
     output = model(batch)
     assert output.logits.isfinite().all()
     loss = model.loss(output, batch)
-    assert loss.isfinite() and float(loss) == 0
+    assert loss.isfinite() and float(loss.detach()) == 0
     loss.backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
@@ -122,6 +125,16 @@ def test_recipes_build_it(name):
         assert config.model.name == name and isinstance(config.model, settings_class(name))
         own = f"{name}-{corpus}" in recipe_names()
         assert own or name in (AMB_DSGDN, "logistic-regression", "bigru"), f"{name} has no recipe for {corpus}"
+
+
+def test_every_model_has_its_page_and_its_place_in_the_study():
+    docs = Path(__file__).resolve().parents[1] / "docs"
+    overview = (docs / "models.md").read_text(encoding="utf-8")
+    for name in MODELS:
+        assert f"| `{name}` |" in overview
+        if name not in (AMB_DSGDN, "logistic-regression", "bigru"):
+            assert (docs / "models" / f"{name}.md").is_file() and f"models/{name}.md" in overview
+    assert {v.changes["model.name"] for v in load_study("models").variants} == set(MODELS)
 
 
 def test_models_are_listed():

@@ -22,6 +22,10 @@ from train.models import AMB_DSGDN, MODELS, model_class, models, settings_class
 SMALL: dict[str, dict[str, object]] = {
     AMB_DSGDN: {"hidden": 16, "heads": 2, "window": 3, "dropout": 0.0, "graph_dropout": 0.0, "warm_up": 1000},
     "bigru": {"hidden": 16, "dropout": 0.0},
+    "dialoguegcn": {
+        "context_hidden": 8, "graph_hidden": 16, "bases": 4, "past": 2, "future": 3, "places": 6, "dropout": 0.0,
+    },  # fmt: skip
+    "cogmen": {"hidden": 16, "inner": 32, "past": 2, "future": 3, "graph_heads": 2, "dropout": 0.0},
 }
 # Models that give an utterance's logits a dependence on other dialogues of the batch, and why that is right.
 LEAKS: dict[str, str] = {}

@@ -23,6 +23,8 @@ MODELS = {
     AMB_DSGDN: "train.models.amb_dsgdn:AMBDSGDN",
     "logistic-regression": "train.models.logistic_regression:LogisticRegression",
     "bigru": "train.models.bigru:BiGRU",
+    "dialoguegcn": "train.models.dialoguegcn:DialogueGCN",
+    "cogmen": "train.models.cogmen:COGMEN",
 }
 
 

@@ -83,11 +83,11 @@ class RelationalConvolution(nn.Module):
         self.weight = nn.Parameter(torch.empty(bases or relations, d_in, d_out))
         self.coefficients = nn.Parameter(torch.empty(relations, bases)) if bases else None
         self.root, self.bias = nn.Parameter(torch.empty(d_in, d_out)), nn.Parameter(torch.zeros(d_out))
-        bound = math.sqrt(6 / (d_in + d_out))  # of Glorot and Bengio, for every matrix by itself
-        nn.init.uniform_(self.weight, -bound, bound)
-        nn.init.uniform_(self.root, -bound, bound)
-        if self.coefficients is not None:
-            nn.init.xavier_uniform_(self.coefficients)
+        # As in the libraries of the models' time; larger bases drive DialogueGCN's attention into saturation from the start.
+        bound = 1 / math.sqrt(bases * d_in) if bases else math.sqrt(6 / (d_in + d_out))
+        for parameter in (self.weight, self.root, self.coefficients, self.bias if bases else None):
+            if parameter is not None:
+                nn.init.uniform_(parameter, -bound, bound)
 
     def forward(self, x: Tensor, graph: RelationalGraph, weights: Tensor | None = None) -> Tensor:
         """Node features [N, d_in] to [N, d_out]; `weights` [count, size, span] as `graph.hears`."""

@@ -29,6 +29,8 @@ MODELS = {
     "mm-dfn": "train.models.mm_dfn:MMDFN",
     "dialoguernn": "train.models.dialoguernn:DialogueRNN",
     "multiemo": "train.models.multiemo:MultiEMO",
+    "dialoguegcn": "train.models.dialoguegcn:DialogueGCN",
+    "cogmen": "train.models.cogmen:COGMEN",
 }
 
 

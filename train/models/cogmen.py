@@ -1,0 +1,116 @@
+"""COGMEN (arXiv 2205.02455, NAACL 2022), in the form of its released code.
+
+All modalities' features side by side go through a transformer encoder over the dialogue; utterances in a window form a graph
+whose relations are who speaks, who hears and which comes first; a relational graph convolution, attention to the neighbours,
+batch normalisation and two linear maps follow. `docs/models/cogmen.md` has the equations.
+
+The paper's model takes audio, text and video; ours takes any of them, absent features as zeros.
+
+Their encoder attends to padding, so in their code the logits of a dialogue depend on the longest one of its batch; in ours
+they do not. Batch normalisation mixes the utterances of a batch in training, there and here. In their code an utterance's
+window says who hears it; here `past` and `future` say what it hears, the same where both are equal, as they are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from toolkit.errors import UserError
+from train.batch import Batch
+from train.config import setting
+from train.layers.dropout import Dropout
+from train.layers.encoder import WholeDialogues
+from train.layers.heads import Logits, weighted_loss
+from train.layers.post_norm import PostNormEncoder
+from train.layers.relational import NeighbourAttention, RelationalConvolution, RelationalGraph
+from train.models import About
+
+
+@dataclass
+class Settings:
+    """Section `model`. The defaults are those of the authors' script.
+
+    Attributes:
+        encoder_layers: layers of the transformer encoder, as wide as all features side by side.
+        heads: attention heads of the encoder; a divisor of that width. Null takes the smallest from 7 to 14 that divides it,
+            and 1 where none does.
+        inner: width of the inner layer of its feed-forward networks.
+        hidden: width of all that follows.
+        past, future: how many utterances back and ahead an utterance hears in the graph.
+        graph_heads: heads of the attention in the graph, each as wide as `hidden`.
+        dropout: in the encoder, and before the classes.
+    """
+
+    name: str = "cogmen"
+    encoder_layers: int = setting(2, least=1)
+    heads: int | None = setting(None, least=1)
+    inner: int = setting(2048, least=1)
+    hidden: int = setting(100, least=1)
+    past: int = setting(5, least=0)
+    future: int = setting(5, least=0)
+    graph_heads: int = setting(1, least=1)
+    dropout: float = setting(0.5, least=0, below=1)
+
+
+def heads_for(width: int) -> int:
+    """The authors' rule: the smallest number of heads from 7 to 14 that divides the width, and 1 where none does."""
+    return next((heads for heads in range(7, 15) if width % heads == 0), 1)
+
+
+class COGMEN(nn.Module):
+    """Contextualized graph network for multimodal emotion recognition. Arguments as `train.models` says.
+
+    Raises:
+        UserError: the number of heads does not divide the width of the features.
+    """
+
+    Settings = Settings
+    about = About("COGMEN", "arXiv 2205.02455, NAACL 2022", "their code")
+
+    def __init__(
+        self, config: Settings, dims: Mapping[str, int], speakers: int, class_counts: Tensor, class_weights: Tensor | None = None
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.config, self.dims = config, dict(dims)
+        width, size = sum(dims.values()), config.hidden
+        heads = config.heads or heads_for(width)
+        if width % heads:
+            raise UserError(f"model.heads={heads} must divide the width of all features side by side, which is {width}")
+        self.encoder = nn.ModuleList(
+            PostNormEncoder(width, heads, config.inner, config.dropout) for _ in range(config.encoder_layers)
+        )
+        self.projection = nn.Linear(width, size)
+        self.relational = RelationalConvolution(size, size, speakers)
+        self.attention = NeighbourAttention(size, size, config.graph_heads)
+        self.norm = nn.BatchNorm1d(size * config.graph_heads)
+        self.hidden, self.output = nn.Linear(size * config.graph_heads, size), nn.Linear(size, len(class_counts))
+        self.dropout = Dropout(config.dropout)
+        self.register_buffer("class_weights", class_weights)
+
+    def forward(self, batch: Batch, epoch: int = 0) -> Logits:
+        """Logits of a batch."""
+        x = torch.cat([batch.features[m] for m in self.dims], 1)
+        attend, every = WholeDialogues(batch.offsets, x.device).attend, torch.ones_like(batch.dialogue, dtype=torch.bool)
+        for layer in self.encoder:
+            x = layer(x, attend, every)
+        longest = int(batch.offsets.diff().max())
+        graph = RelationalGraph(batch.speakers, batch.dialogue, self.config.past, self.config.future, longest)
+        x = self.attention(self.relational(self.projection(x), graph), graph)
+        x = F.leaky_relu(self._normalised(x))
+        return Logits(self.output(self.dropout(torch.relu(self.hidden(x)))))
+
+    def loss(self, output: Logits, batch: Batch) -> Tensor:
+        """Cross-entropy, a mean over labelled utterances weighted by class."""
+        return weighted_loss(output.logits, batch.labels, self.class_weights)
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        if len(x) > 1 or not self.training:
+            return self.norm(x)
+        # One utterance has no variance; it is normalised as in evaluation.
+        norm = self.norm
+        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)

@@ -22,6 +22,7 @@ from train.models import AMB_DSGDN, MODELS, model_class, models, settings_class
 SMALL: dict[str, dict[str, object]] = {
     AMB_DSGDN: {"hidden": 16, "heads": 2, "window": 3, "dropout": 0.0, "graph_dropout": 0.0, "warm_up": 1000},
     "bigru": {"hidden": 16, "dropout": 0.0},
+    "df-gcn": {"hidden": 16, "heads": 2, "window": 3, "boxes": 3, "dropout": 0.0, "graph_dropout": 0.0},
 }
 # Models that give an utterance's logits a dependence on other dialogues of the batch, and why that is right.
 LEAKS: dict[str, str] = {}

@@ -23,6 +23,7 @@ MODELS = {
     AMB_DSGDN: "train.models.amb_dsgdn:AMBDSGDN",
     "logistic-regression": "train.models.logistic_regression:LogisticRegression",
     "bigru": "train.models.bigru:BiGRU",
+    "df-gcn": "train.models.df_gcn:DFGCN",
 }
 
 

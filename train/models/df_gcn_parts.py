@@ -86,7 +86,10 @@ def context(batch: Batch, speaker: nn.Embedding, window: int, real: Tensor | Non
     codes = sinusoidal_positions(longest, speaker.embedding_dim, speaker.weight)
     added = codes[place.to(codes.device, non_blocking=True)] + speaker(batch.speakers)
     heard = torch.stack(list(batch.present.values())).any(0)
-    graphs = speaker_graphs(batch.speakers if identity is None else identity, batch.dialogue, window, longest)
+    apart = batch.dialogue
+    if real is not None:  # a row of padding is a dialogue of its own, so that it hears itself alone
+        apart = torch.where(real, apart, len(batch) + torch.arange(len(real), device=real.device))
+    graphs = speaker_graphs(batch.speakers if identity is None else identity, apart, window, longest)
     inter, intra = (graph.without(~heard) for graph in graphs)
     attend = WholeDialogues(batch.offsets, added.device).attend
     return Context(added, attend, inter, intra, heard, real, batch.dialogue, Padded(batch.offsets, added.device))

@@ -38,6 +38,7 @@ SMALL: dict[str, dict[str, object]] = {
         "dropout": 0.0,
     },
     "cogmen": {"hidden": 16, "inner": 32, "past": 2, "future": 3, "graph_heads": 2, "dropout": 0.0},
+    "df-gcn": {"hidden": 16, "heads": 2, "window": 3, "boxes": 3, "dropout": 0.0, "graph_dropout": 0.0},
 }
 # Learning rates for learning by heart where the usual one does not do. Longer steps drive DialogueGCN's attention into
 # saturation, where it gives all utterances of a dialogue the same; so do more layers and neighbours on so little data.

@@ -62,6 +62,10 @@ class GraphAttention(nn.Module):
         """The branches' softmaxes [heads, branches, ...] to one weight per head [heads, ...]."""
         return weights[:, 0]
 
+    def relations(self) -> Tensor:
+        """A vector for each relation and head, [heads, RELATIONS, RELATION_SIZE]."""
+        return self.relation
+
     def attention(self, projected: Tensor, graph: Graph) -> Tensor:
         """Weights of projected features [N, heads * d_out].
 
@@ -78,7 +82,7 @@ class GraphAttention(nn.Module):
         columns = [(score.flatten(0, 1)[..., None] * own).flatten(0, 1) for score in (self.left, self.right)]
         query, key = (projected @ torch.cat(columns, 1)).T[..., None].chunk(2)  # [rows, N, 1] each
         # A relation's score is one of six numbers per branch; nothing of ten channels per edge is needed.
-        table = torch.einsum("hrc,hsc->rhs", self.relation, self.relation_score).flatten(1)
+        table = torch.einsum("hrc,hsc->rhs", self.relations(), self.relation_score).flatten(1)
         by_relation = F.embedding(graph.relation, table).permute(2, 0, 1)[:, None]  # [rows, 1, size, span]
         scores = F.leaky_relu(blocks.own(query) + blocks.seen(key).transpose(2, 3) + by_relation, SLOPE)
         return scores.masked_fill(~graph.mask, -torch.inf).softmax(-1).unflatten(0, (heads, self.branches))

@@ -31,6 +31,7 @@ MODELS = {
     "multiemo": "train.models.multiemo:MultiEMO",
     "dialoguegcn": "train.models.dialoguegcn:DialogueGCN",
     "cogmen": "train.models.cogmen:COGMEN",
+    "df-gcn": "train.models.df_gcn:DFGCN",
 }
 
 

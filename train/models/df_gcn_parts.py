@@ -1,0 +1,251 @@
+"""What DF-GCN is made of: a modality's stream, and what joins the modalities in the reconstruction and in the authors' code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
+
+from toolkit.errors import UserError
+from train.batch import Batch
+from train.layers.diff_graph_attention import DiffRGCN
+from train.layers.dropout import Dropout
+from train.layers.dynamic_linear import DynamicLinear
+from train.layers.encoder import TransformerEncoder, WholeDialogues, sinusoidal_positions
+from train.layers.graph import RELATIONS, Graph, speaker_graphs
+from train.layers.graph_attention import GAIN, RELATION_SIZE, GraphAttention
+from train.layers.graph_ode import GraphODE
+from train.layers.sequence import Padded
+
+if TYPE_CHECKING:
+    from train.models.df_gcn import Settings
+    from train.models.df_gcn_variants import Switches
+
+GRAPH_HEADS = 2  # fixed in the authors' code
+
+
+class Context(NamedTuple):
+    """What modalities and fusion share in a batch of N rows.
+
+    Attributes:
+        added: [N, hidden], codes of positions and speakers.
+        attend: attention over the whole dialogue.
+        inter, intra: speaker graphs; rows that nobody hears are no neighbours in them.
+        heard: [N] bool, rows that hold an utterance with any modality.
+        real: [N] bool, rows that hold an utterance; None where all do.
+        dialogue: [N] int64, number of the dialogue.
+        layout: where the rows lie as dialogues side by side.
+    """
+
+    added: Tensor
+    attend: Callable[..., Tensor]
+    inter: Graph
+    intra: Graph
+    heard: Tensor
+    real: Tensor | None
+    dialogue: Tensor
+    layout: Padded
+
+    def level(self, x: Tensor) -> Tensor:
+        """Rows [N, D] in which padding holds the mean of all rows of its dialogue.
+
+        In the authors' code padding has no neighbours, and a softmax over nothing makes it hear all rows alike. In ours it hears
+        itself alone, so what it is to hear is put in its place; nothing else hears it.
+        """
+        if self.real is None:
+            return x
+        mean = self.layout.pad(x).mean(1)
+        return torch.where(self.real[:, None], x, mean[self.dialogue])
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Mean of the rows that are heard, or of all where there is padding: [N, D] to [dialogues, D]; 0 where there is none."""
+        if self.real is not None:
+            return self.layout.pad(x).mean(1)
+        heard = self.heard[:, None].to(x.dtype)
+        return self.layout.pad(x * heard).sum(1) / self.layout.pad(heard).sum(1).clamp_min(1)
+
+
+def context(batch: Batch, speaker: nn.Embedding, window: int, real: Tensor | None, identity: Tensor | None = None) -> Context:
+    """The context of a batch.
+
+    Args:
+        batch: whose dialogues are all of one length where there is padding.
+        speaker: table of speaker embeddings.
+        window: how far the graphs reach.
+        real: as in `Context`.
+        identity: [N] int, whose equality makes two utterances one speaker's in the graphs; None means the speakers.
+    """
+    lengths = batch.offsets.diff()
+    longest = int(lengths.max())
+    place = torch.arange(len(batch.labels)) - batch.offsets[:-1].repeat_interleave(lengths)
+    codes = sinusoidal_positions(longest, speaker.embedding_dim, speaker.weight)
+    added = codes[place.to(codes.device, non_blocking=True)] + speaker(batch.speakers)
+    heard = torch.stack(list(batch.present.values())).any(0)
+    apart = batch.dialogue
+    if real is not None:  # a row of padding is a dialogue of its own, so that it hears itself alone
+        apart = torch.where(real, apart, len(batch) + torch.arange(len(real), device=real.device))
+    graphs = speaker_graphs(batch.speakers if identity is None else identity, apart, window, longest)
+    inter, intra = (graph.without(~heard) for graph in graphs)
+    attend = WholeDialogues(batch.offsets, added.device).attend
+    return Context(added, attend, inter, intra, heard, real, batch.dialogue, Padded(batch.offsets, added.device))
+
+
+class TextNorm(nn.BatchNorm1d):
+    """Batch norm that also takes a single row in training: it has no variance, so the running statistics stand in for its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, D] to [N, D]."""
+        if len(x) > 1:
+            return super().forward(x)
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+
+
+class Stream(nn.Module):
+    """One modality from features to representations: weight-normalised linear map, Transformer encoder, sigmoid gate.
+
+    Args:
+        dim: width of the features.
+        layers: how many vectors stand side by side in them, which are averaged; 1 for anything but text.
+        norm: whether each of these is batch-normalised first.
+        config: of the model.
+    """
+
+    def __init__(self, dim: int, layers: int, norm: bool, config: Settings) -> None:
+        super().__init__()
+        if dim % layers:
+            raise UserError(f"model.text_layers={layers} vectors of one width cannot make a text feature of width {dim}")
+        size = config.hidden
+        self.layers = layers
+        self.norm = TextNorm(dim) if norm else None
+        self.projection = weight_norm(nn.Linear(dim // layers, size))
+        self.encoder = TransformerEncoder(size, config.heads, config.dropout)
+        self.gate = nn.Linear(size, size)
+
+    def forward(self, features: Tensor, present: Tensor, where: Context) -> Tensor:
+        """Features [N, D], present [N], to [N, hidden]; zeros where not present."""
+        if self.norm is not None:
+            features = self.norm(features)
+        if self.layers > 1:
+            features = features.unflatten(1, (self.layers, -1)).mean(1)
+        x = self.encoder(self.projection(features), where.added, where.attend, present)
+        # What padding holds is needed by those who count it, and is zeroed for nobody else.
+        kept = present if where.real is None else present | ~where.real
+        return torch.where(kept[:, None], torch.sigmoid(self.gate(x)) * x, 0)
+
+
+class Reconstruction(nn.Module):
+    """Ours, after the abstract: a graph ODE over the fused utterances, then a linear map that depends on what was said.
+
+    H = LayerNorm(X + X(horizon)) of the ODE that starts at X, the sum of the modalities; g_i, the global information vector, is
+    the mean over the dialogue of an encoder over H, to which an utterance adds its own row where the map depends on the
+    utterance; the result is H_i W(g_i) + H_i.
+    """
+
+    def __init__(self, config: Settings) -> None:
+        super().__init__()
+        size = config.hidden
+        self.by_utterance = config.dynamic == "utterance"
+        self.dropout = Dropout(config.graph_dropout)
+        self.ode = None
+        if config.ode_steps:
+            self.ode = GraphODE(size, config.ode_steps, config.horizon, config.solver, config.restart, config.relations)
+        self.norm = nn.LayerNorm(size)
+        self.summary = self.map = None
+        if config.dynamic != "none":
+            self.map = DynamicLinear(size, config.boxes, config.temperature)
+            if config.boxes > 1:
+                self.summary = TransformerEncoder(size, config.heads, config.dropout)
+
+    def forward(self, x: Tensor, where: Context) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sums of the modalities [N, hidden] to the same shape; and the weights of the matrices, where there are any."""
+        x = self.dropout(x)
+        h = self.norm(x + (x if self.ode is None else self.ode(x, where.inter, where.intra)))
+        if self.map is None:
+            return h, {}
+        g = h
+        if self.summary is not None:
+            encoded = self.summary(h, torch.zeros_like(h), where.attend, where.heard)
+            g = where.mean(encoded)[where.dialogue]
+            if self.by_utterance:
+                g = g + encoded
+        weights = self.map.weights(g)
+        return h + self.map(h, weights), {"boxes": weights}
+
+
+class SharedTable(GraphAttention):
+    """Graph attention whose relation vectors stand in a table that all layers share, as in the authors' code.
+
+    Args:
+        table: [RELATIONS, RELATION_SIZE], a module of the model, which is no part of this one.
+        others: as for `GraphAttention`.
+    """
+
+    def __init__(self, *others: object, table: nn.Embedding) -> None:
+        super().__init__(*others)
+        self.relation = None
+        self._table = (table,)  # a module in a tuple is not registered a second time
+        for score in (self.left, self.right, self.relation_score):  # in their code one column of all three
+            bound = GAIN * (6 / (2 * self.left.shape[-1] + RELATION_SIZE + 1)) ** 0.5
+            nn.init.uniform_(score, -bound, bound)
+
+    def relations(self) -> Tensor:
+        """The table, for every head."""
+        return self._table[0].weight.expand(len(self.left), -1, -1)
+
+
+class RelationalAttention(DiffRGCN):
+    """Two heads of graph attention, an output head, a linear map, residual and LayerNorm ("RGAT" in the authors' code)."""
+
+    def __init__(self, size: int, dropout: float, table: nn.Embedding) -> None:
+        super().__init__(size, GRAPH_HEADS, dropout, layer=partial(SharedTable, table=table))
+
+    def forward(self, x: Tensor, graph: Graph, level: Callable[[Tensor], Tensor] = lambda y: y) -> Tensor:
+        """[N, size] to [N, size]; `level` changes what both attention layers are given, see `Context.level`."""
+        y = self.dropout(self.heads(level(self.input_dropout(x)), graph))
+        y = F.gelu(self.output(level(y), graph))
+        return self.norm(x + self.linear(y))
+
+
+class ReleasedFusion(nn.Module):
+    """What the authors' code does: attention over other speakers and over the own one, an encoder, the prompt's map.
+
+    The prompt of a dialogue is the softmax of an MLP on the mean of its utterances, one number per channel; it scales the rows
+    of one matrix, which maps every utterance of the dialogue.
+    """
+
+    def __init__(self, config: Settings, switches: Switches, text: bool) -> None:
+        super().__init__()
+        size = config.hidden
+        self.frozen = switches.frozen_prompt
+        self.relation = nn.Embedding(RELATIONS, RELATION_SIZE)
+        self.inter, self.intra = (RelationalAttention(size, config.graph_dropout, self.relation) for _ in range(2))
+        again = switches.text_encoder_again and text
+        self.encoder = None if again else TransformerEncoder(size, config.heads, config.dropout)
+        self.mlp = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, size), nn.ReLU())
+        box = nn.init.xavier_uniform_(torch.empty(size, size))
+        if self.frozen:
+            self.mlp.requires_grad_(False)
+            self.register_buffer("box", box)
+        else:
+            self.box = nn.Parameter(box)
+
+    def forward(self, x: Tensor, where: Context, text: TransformerEncoder | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sums of the modalities [N, hidden] to the same shape; and the prompts [N, hidden].
+
+        Args:
+            x: the sums.
+            where: the batch.
+            text: the text's encoder, for use where there is no own one.
+        """
+        x = self.inter(x, where.inter, where.level)
+        x = self.intra(x, where.intra, where.level)
+        x = (self.encoder or text)(x, where.added, where.attend, where.heard)
+        prompt = self.mlp(where.mean(x)).softmax(-1)[where.dialogue]
+        if self.frozen:
+            prompt = prompt.detach()
+        return (x * prompt) @ self.box, {"prompt": prompt}

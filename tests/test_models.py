@@ -6,7 +6,6 @@ A model of `train.models.MODELS` is tested here as soon as it is registered; SMA
 from __future__ import annotations
 
 import dataclasses
-
 from pathlib import Path
 
 import numpy as np

@@ -106,7 +106,6 @@ def test_wrong_recipe_files_are_named_in_one_line(tmp_path, text, message):
 
 def test_missing_recipe_lists_those_there_are():
     with pytest.raises(UserError, match="nosuch: neither a recipe of the toolkit .*demo.*iemocap.*meld"):
-    with pytest.raises(UserError, match="nosuch: neither a recipe of the toolkit .*demo, .*iemocap, .*meld"):
         load_config("nosuch")
 
 

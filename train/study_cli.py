@@ -87,7 +87,10 @@ def study_command(
     else:
         from rich.console import Console
 
-        print_study(found, Console())
+        console = Console()
+        if not console.is_terminal:
+            console.width = 220  # a log's lines may be longer than 80
+        print_study(found, console)
     failed = sum(run["status"] == FAILED for row in found["variants"] for run in row["runs"])
     if failed:
         raise UserError(f"{out}: {failed} runs failed; the same command tries them again")

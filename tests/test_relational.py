@@ -11,7 +11,13 @@ from test_train_support import packing
 from train.layers.encoder import WholeDialogues
 from train.layers.nodal_attention import NodalAttention
 from train.layers.post_norm import PostNormEncoder
-from train.layers.relational import NeighbourAttention, NeighbourSum, PlaceWeights, RelationalConvolution, RelationalGraph
+from train.layers.relational import (
+    NeighbourAttention,
+    NeighbourSum,
+    PlaceWeights,
+    RelationalConvolution,
+    RelationalGraph,
+)
 
 SIZE, WIDTH = 3, 4
 

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -40,7 +41,7 @@ def test_the_error_on_a_linear_system_falls_with_the_order_of_the_method(solver,
         float((integrate(lambda x: x @ system.mT, start, steps, 1.5, solver) - exact).norm()) for steps in (64, 128, 256)
     ]
     assert errors[-1] > 1e-12  # or rounding, not the method, would be seen
-    for coarse, fine in zip(errors, errors[1:]):
+    for coarse, fine in itertools.pairwise(errors):
         assert math.log2(coarse / fine) == pytest.approx(order, abs=0.1)
 
 
@@ -305,3 +306,13 @@ def test_several_text_vectors_are_averaged():
 def test_wrong_settings(change, message):
     with pytest.raises(UserError, match=message):
         load_config("df-gcn-demo", [change])
+
+
+@pytest.mark.parametrize("variant, alive", [("reconstruction", True), ("released", False), ("repaired", False)])
+def test_the_fused_head_counts_in_the_reconstruction_and_hardly_in_the_authors_code(variant, alive):
+    """How much it and the modalities' heads vary over utterances before training."""
+    model = small("df-gcn", variant=variant, hidden=128, boxes=8)
+    output = model(random_batch((9, 14, 6, 11), speakers=3))
+    modalities = sum(output.unimodal.values())
+    ratio = float(((output.logits - modalities).std(0).mean() / modalities.std(0).mean()).detach())
+    assert ratio > 0.2 if alive else ratio < 0.05

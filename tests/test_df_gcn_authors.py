@@ -93,7 +93,7 @@ def test_logits_loss_gradients_and_statistics_in_training_are_the_authors(case):
 
 
 def test_graphs_are_the_authors_where_equal_texts_are_one_speaker(case):
-    model, batch = build(case)
+    _, batch = build(case)
     lengths = batch.offsets.diff().tolist()
     twins = batch.features["text"].unflatten(1, (4, -1))[:, -1].unique(dim=0, return_inverse=True)[1]
     graphs = speaker_graphs(twins, batch.dialogue, int(case["window"]), max(lengths))

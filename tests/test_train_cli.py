@@ -22,6 +22,7 @@ from test_train_support import DIMS, LABELS, SIZES, write_store
 
 from train.cli import eval_command, train_command
 from train.compare_cli import compare_command
+from train.config import recipe_names
 
 SMALL = ("model.hidden=16", "model.heads=2", "train.epochs=12", "train.lr=3e-3", "model.warm_up=3", "train.batch_size=6")
 
@@ -307,7 +308,7 @@ def test_mistakes_on_the_command_line(store, tmp_path):
     (tmp_path / "text.h5").write_text("no HDF5")
     assert "not a readable HDF5 file" in one_line(train_on(tmp_path / "text.h5", out))
     other = write_store(tmp_path / "o.h5", corpus="podcast")
-    assert "choose one with --recipe demo|iemocap|meld|FILE.yaml" in one_line(train_on(other, out))
+    assert f"choose one with --recipe {'|'.join(recipe_names())}|FILE.yaml" in one_line(train_on(other, out))
     assert "nearest is 'model.window'" in one_line(train_on(store, out, "--set", "model.windwo=3"))
     assert call(eval_command, tmp_path / "nowhere").exit_code == 1
     assert not out.exists()

@@ -291,7 +291,7 @@ def test_command_line(tmp_path):
     assert result.exit_code == 0, result.output
     assert "recognised: mmgcn" in result.output and "9 utterances in 3 dialogues of iemocap" in result.output
     with FeatureStore.open(tmp_path / "x.h5") as store:
-        assert store.attrs["command"].startswith("erc-toolkit ") and store.feature("audio/mmgcn").attrs["extractor"] == "converted"
+        assert store.attrs["command"].startswith("erc-toolkit") and store.feature("audio/mmgcn").attrs["extractor"] == "converted"
     for value in ([{"a": ["x"]}], 3):
         path.write_bytes(pickle.dumps(value))
         result = CliRunner().invoke(main, ["convert", str(path), "--out", str(tmp_path / "y.h5")])

@@ -4,9 +4,10 @@
 
 The features are random. Everything is read from the page cache: what is timed is the format, not the disk. "Plain" is
 `np.fromfile` of the same float32 numbers into new memory, as the store's reader gives new memory too; "into memory that is
-there" is `readinto` of the same file, without the cost of new memory; "into aligned memory" is new memory again, but placed
-as the store's reader places its own, at the beginning of a large page: what plain reading could do. The pickle is what papers of the field publish: a tuple of
-dicts from a dialogue to a list of its utterances' vectors. That all give the same numbers is checked before anything is timed.
+there" is `readinto` of the same file, without the cost of new memory; "into aligned memory" is new memory again, but placed as
+the store's reader places its own, at the beginning of a large page: what plain reading could do. The pickle is what papers of
+the field publish: a tuple of dicts from a dialogue to a list of its utterances' vectors. That all give the same numbers is
+checked before anything is timed.
 """
 
 from __future__ import annotations

@@ -49,8 +49,9 @@ def predict_command(
         return
     for t in turns[:20]:
         own = ", ".join(f"{m} {o[0]}" for m, o in t.opinions.items() if o)
+        own = f" ({own})" if own else ""  # not every model has opinions of its modalities
         text = t.text if len(t.text) <= 60 else t.text[:59] + "…"
-        click.echo(f"{t.start:8.2f} s  {t.emotion} {round(100 * t.probability)} % ({own})  {t.speaker}: {text}")
+        click.echo(f"{t.start:8.2f} s  {t.emotion} {round(100 * t.probability)} %{own}  {t.speaker}: {text}")
     if len(turns) > 20:
         click.echo(f"… and {len(turns) - 20} more turns")
     click.echo(f"wrote {out}: turns.json, turns.csv, turns.srt, turns.vtt, {REPORT}")

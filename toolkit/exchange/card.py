@@ -64,8 +64,8 @@ def card_of(store, features: Sequence[str], hub_folder: bool = False) -> str:
     lines = [
         "---", yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(), "---", "",
         f"# {_line(store.corpus)}: features for emotion recognition in conversation", "",
-        f"{summary['utterances']} utterances in {summary['dialogues']} dialogues by {summary['speakers']} speakers, extracted by "
-        f"erc-toolkit {made['toolkit_version']} on {str(made['created'])[:10]}.", "",
+        f"{summary['utterances']} utterances in {summary['dialogues']} dialogues by {summary['speakers']} speakers, "
+        f"{'converted' if made.get('converted_from') else 'extracted'} by erc-toolkit {made['toolkit_version']} on {str(made['created'])[:10]}.", "",
         "## Licences", "", *_licences(store, features), "", "## Labels", "", *_counts(summary), "", "## Features", "",
         "| feature | dimensions | present | missing, and why |", "|---|---:|---:|---|",
     ]  # fmt: skip

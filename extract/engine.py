@@ -29,6 +29,7 @@ from extract.parts import Job, PartsFolder, corpus_fingerprint, difference, divi
 from extract.pool import warm_up
 from toolkit.errors import FaultError, UserError
 from toolkit.files import write_atomically
+from toolkit.info import unpacked
 from toolkit.manifest import Manifest, write_manifest
 from toolkit.progress import Stages
 from toolkit.store import FeatureStore
@@ -168,7 +169,7 @@ def _job(manifest, out: Path, root: Path, encoder, corpus: str, shard, options: 
             for matrix in there:
                 had = store.feature(f"{encoder.modality}/{matrix}").attrs
                 if had.get("fingerprint") != fingerprint(json.loads(json.dumps(made))):
-                    old = {k: _unpacked(v) for k, v in had.items() if k not in ("fingerprint", "options")}
+                    old = {k: unpacked(v) for k, v in had.items() if k not in ("fingerprint", "options")}
                     new = json.loads(json.dumps({**made["provenance"], **made["matrices"][matrix]}))
                     raise UserError(f"{out}: has {encoder.modality}/{matrix} made with {difference(old, new)}; choose another --out")
             if there:  # a store is written whole: one matrix of an encoder is there with all the others
@@ -185,10 +186,6 @@ def _job(manifest, out: Path, root: Path, encoder, corpus: str, shard, options: 
 
 # Of the columns of a matrix and of the frames behind it; the store keeps them apart from the feature's attributes.
 _NAMES = {"dimension_names": [], "frame_width": 0, "frame_names": []}
-
-
-def _unpacked(value: object) -> object:
-    return json.loads(value) if isinstance(value, str) and value[:1] in ("{", "[") else value
 
 
 def _read_texts(job: Job, manifest: Manifest, stop: threading.Event, progress: Stages, stages: dict[str, float]) -> None:
@@ -226,7 +223,7 @@ def _summary(out: Path, began: float, stages: dict[str, float]) -> Summary:
             details = feature.details()
             heard = max(heard, float(details.get("seconds", np.zeros(1)).sum()))
             if "frames" in details:
-                heard = max(heard, float(details["frames"].sum()) / _unpacked(feature.attrs["parameters"])["frames_per_second"])
+                heard = max(heard, float(details["frames"].sum()) / unpacked(feature.attrs["parameters"])["frames_per_second"])
             notes |= dict.fromkeys(_cut_texts(feature.attrs, details))  # matrices of one run say the same
         return Summary(len(store), len(store.dialogue_ids), time.perf_counter() - began, stages, heard, features, out, list(notes))
 
@@ -235,7 +232,7 @@ def _cut_texts(attrs: dict[str, object], details: dict[str, np.ndarray]) -> Iter
     """Says how many texts were too long for the model, and how many lost context for that."""
     cut, less = (np.count_nonzero(details.get(name, ())) for name in ("tokens_cut", "context_cut"))
     if cut or less:
-        most = _unpacked(attrs["parameters"])["max_tokens"]
+        most = unpacked(attrs["parameters"])["max_tokens"]
         if cut:
             yield f"{attrs['model']}: {cut} transcripts cut, they exceed {most} tokens"
         if less:

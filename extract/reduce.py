@@ -16,6 +16,7 @@ from extract.parts import fingerprint
 from toolkit.errors import UserError
 from toolkit.files import require_space
 from toolkit.manifest import Utterance
+from toolkit.reduction import apply_reduction
 from toolkit.store import Feature, FeatureStore, StoreWriter
 
 METHODS = {
@@ -49,11 +50,7 @@ class Reduction:
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """Rows of the source feature, float32 (n, columns), to float32 (n, k)."""
-        if self.method == "anova":
-            return np.asarray(x, np.float32)[:, self.numbers["columns"]]
-        z = (np.asarray(x, np.float64) - self.numbers["mean"]) / self.numbers["scale"]
-        with np.errstate(over="ignore"):  # infinity is looked for by who stores the rows
-            return (z @ self.numbers["components"]).astype(np.float32)
+        return apply_reduction(self.numbers, x)
 
     def sha256(self) -> str:
         """Over the fitted numbers by name: name, dtype and shape, each followed by a zero byte, then the bytes."""

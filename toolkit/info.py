@@ -52,7 +52,7 @@ def summarise(store, missing: bool = False) -> dict:
         features[name] = {
             "dim": feature.dim, "present": int(feature.present().sum()),
             "reasons": dict(Counter(r.split(":")[0] for r in reasons if r).most_common()),
-            "made": {k: _unpacked(v) for k, v in feature.attrs.items()},
+            "made": {k: unpacked(v) for k, v in feature.attrs.items()},
         }  # fmt: skip
         if missing:
             ids = store.column("id")
@@ -71,7 +71,8 @@ def summarise(store, missing: bool = False) -> dict:
     }  # fmt: skip
 
 
-def _unpacked(value: object) -> object:
+def unpacked(value: object) -> object:
+    """A feature's attribute as it was before it became text: what is JSON of an object or a list, parsed."""
     if isinstance(value, str) and value[:1] in "[{":
         try:
             return json.loads(value)

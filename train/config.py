@@ -12,11 +12,11 @@ from typing import Protocol, get_args, get_type_hints
 import yaml
 
 from toolkit.errors import UserError
+from toolkit.manifest import MODALITIES
 from toolkit.store import FeatureStore
 from train.models import AMB_DSGDN, settings_class
 from train.shipped import read_shipped, shipped_names
 
-_MODALITIES = ("text", "audio", "visual")
 _NAME = "model.name"
 
 
@@ -101,8 +101,8 @@ class ModelConfig:
         if self.hidden % self.heads or self.hidden % 2:
             raise UserError(f"{where}: model.hidden={self.hidden} must be even and a multiple of model.heads={self.heads}")
         for name in self.fusion or ():
-            if name not in _MODALITIES:
-                raise UserError(f"{where}: model.fusion: unknown modality {name!r}{_nearest(name, _MODALITIES)}")
+            if name not in MODALITIES:
+                raise UserError(f"{where}: model.fusion: unknown modality {name!r}{_nearest(name, MODALITIES)}")
 
 
 @dataclass
@@ -270,10 +270,10 @@ def check(config: Config, where: str) -> None:
         )
     if data.modalities is not None:
         if not data.modalities or len(set(data.modalities)) != len(data.modalities):
-            raise UserError(f"{where}: data.modalities must name one or more of {', '.join(_MODALITIES)}, each once")
+            raise UserError(f"{where}: data.modalities must name one or more of {', '.join(MODALITIES)}, each once")
         for name in data.modalities:
-            if name not in _MODALITIES:
-                raise UserError(f"{where}: data.modalities: unknown modality {name!r}{_nearest(name, _MODALITIES)}")
+            if name not in MODALITIES:
+                raise UserError(f"{where}: data.modalities: unknown modality {name!r}{_nearest(name, MODALITIES)}")
 
 
 def _keys(section: object) -> list[str]:

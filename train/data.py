@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from toolkit.errors import UserError
+from toolkit.manifest import MODALITIES
 from toolkit.store import Feature, FeatureStore
 from train.batch import Conversations
 from train.config import DataConfig
 
-MODALITIES = ("text", "audio", "visual")
 VALIDATION_SEED = 0  # of the held-out draw; not the run's seed, so that runs of several seeds share their split
 _ROWS = 2048  # at a time, where float64 copies are made
 

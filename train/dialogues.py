@@ -16,11 +16,11 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from toolkit.errors import UserError
-from toolkit.manifest import SPLITS
+from toolkit.manifest import MODALITIES, SPLITS
 from toolkit.store import Feature, FeatureStore
 from train.batch import Batch
 from train.config import DataConfig
-from train.data import MODALITIES, divide, speaker_indices
+from train.data import divide, speaker_indices
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-import manifests
+from toolkit.cards import corpus_terms, extractor_terms, one_line
 from toolkit.errors import UserError
 from toolkit.files import write_atomically
 from train.config import OPTIMISTIC, model_in_words
@@ -143,16 +143,16 @@ def _card(run: Run, facts: dict[str, object], result: dict[str, object], moved: 
     optimistic = (
         ["", "Optimistic: the epoch was selected on the test split itself, as in published scripts."] if protocol == OPTIMISTIC else []
     )
-    features = [f"| {m} | `{f['name']}` | {f['dim']} | {_line(f['made'].get('model', ''))} |" for m, f in facts["features"].items()]
+    features = [f"| {m} | `{f['name']}` | {f['dim']} | {one_line(f['made'].get('model', ''))} |" for m, f in facts["features"].items()]
     own = [f"- {text}" for text in _licences(facts)]
     lines = [
-        "---", yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(), "---", "", f"# {_line(name)}", "",
-        f"Says the emotion of each turn of a conversation: {_line(', '.join(facts['labels']))}. Trained by erc-toolkit "
+        "---", yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(), "---", "", f"# {one_line(name)}", "",
+        f"Says the emotion of each turn of a conversation: {one_line(', '.join(facts['labels']))}. Trained by erc-toolkit "
         f"{facts['toolkit_version']} ({model_in_words(run.config.model)}, {facts['parameters']:,} parameters, seed {facts['seed']}).", "",
         "```console", "erc-toolkit predict THIS_FOLDER clip.mp4 --transcript clip.srt", "```", "", "```python",
         "from toolkit.predict import Predictor", "", 'predictor = Predictor("THIS_FOLDER")',
         'turns = predictor.predict("clip.mp4", "clip.srt")', "```", "", "## Measured", "",
-        f"On the {split} split of {_line(corpus)}, in percent; one seed; the epoch was selected by: {protocol}.", "", "| | |",
+        f"On the {split} split of {one_line(corpus)}, in percent; one seed; the epoch was selected by: {protocol}.", "", "| | |",
         "|---|---:|", *rows, *optimistic, "", "## Features", "", "| modality | name | dimensions | made by |", "|---|---|---:|---|",
         *features, "", f"`{EXTRACTION}` says how they are made of a recording, with the weights' checksums; features of another "
         "model are refused." + (f" `{ENCODERS}/` holds the encoders." if moved else ""), "", "## Limits", "",
@@ -164,15 +164,9 @@ def _card(run: Run, facts: dict[str, object], result: dict[str, object], moved: 
 
 
 def _licences(facts: dict[str, object]) -> list[str]:
-    known = manifests.load("licences.yaml")
     corpus = facts["store"]["corpus"]
-    told = [f"Trained on {_line(corpus)}: {known['corpora'].get(corpus.lower(), 'its terms are not known here.').strip()}"]
+    told = [f"Trained on {one_line(corpus)}: {corpus_terms(corpus) or 'its terms are not known here.'}"]
     for modality, feature in facts["features"].items():
-        what = str(feature["made"].get("extractor", "")).lower()
-        text = next((text.strip() for key, text in known["extractors"].items() if key in what), None)
-        told.append(f"{modality}: {text or 'the licence of ' + _line(feature['made'].get('model', 'its model')) + ' holds.'}")
+        unknown = f"the licence of {one_line(feature['made'].get('model', 'its model'))} holds."
+        told.append(f"{modality}: {extractor_terms(feature['made']) or unknown}")
     return told
-
-
-def _line(text: object) -> str:
-    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;").replace("`", "'")

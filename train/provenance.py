@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 
-import numpy as np
-
 from toolkit.errors import UserError
+from toolkit.info import unpacked
 from toolkit.store import Feature, FeatureStore
 
 _KEPT = ("extractor", "model", "layer", "weights", "weights_sha256", "parameters", "versions", "options", "licence")
@@ -20,7 +19,7 @@ def made_by(store: FeatureStore, feature: Feature) -> dict[str, object]:
         Of the feature: extractor, model, weights_sha256, parameters, versions, options, licence, as far as the store has
         them. Of a reduced one: `reduced_from`, the source's name, and `method`, and the rest is the source's.
     """
-    attrs = {k: _unpacked(feature.attrs[k]) for k in _KEPT if k in feature.attrs}
+    attrs = {k: unpacked(feature.attrs[k]) for k in _KEPT if k in feature.attrs}
     if "source" not in feature.attrs or not feature.reduction():
         return attrs
     source = str(feature.attrs["source"])
@@ -28,31 +27,6 @@ def made_by(store: FeatureStore, feature: Feature) -> dict[str, object]:
     if source in store.feature_names():
         below = {**made_by(store, store.feature(source)), **below}
     return below
-
-
-def _unpacked(value: object) -> object:
-    if isinstance(value, str) and value[:1] in ("{", "["):
-        try:
-            return json.loads(value)
-        except ValueError:
-            pass
-    return value
-
-
-def reduce_as(reduction: Mapping[str, np.ndarray], values: np.ndarray) -> np.ndarray:
-    """Applies a reduction that was fitted in training (`Feature.reduction`) to other rows of its source.
-
-    Args:
-        reduction: `columns`, or `mean`, `scale` and `components`.
-        values: float32 (n, S) of the source.
-
-    Returns:
-        float32 (n, dim).
-    """
-    if "columns" in reduction:
-        return values[:, reduction["columns"]]
-    z = (values.astype(np.float64) - reduction["mean"]) / reduction["scale"]
-    return (z @ reduction["components"]).astype(np.float32)
 
 
 def options_of(run_path: object, features: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, object]]:

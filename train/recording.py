@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from toolkit.errors import UserError
+from toolkit.reduction import apply_reduction
 from toolkit.store import Feature, FeatureStore
 from toolkit.turns import Turn
 from train.batch import Batch
@@ -19,7 +20,7 @@ from train.evaluation import build_model
 from train.explain import GRAPHS, attention_edges
 from train.page import Page, Section, render
 from train.page_run import edge_list
-from train.provenance import check_same, made_by, options_of, reduce_as
+from train.provenance import check_same, made_by, options_of
 from train.run_folder import Run, load_reductions, load_weights, read_run
 from train.runtime import choose_device, device_name, precision
 from train.tables import ReportTable, percent
@@ -123,7 +124,7 @@ class Judge:
             check_same(modality, trained.get("made") or {}, made_by(store, feature), self._say)
             values, present = read_feature(store, feature)
             if modality in self.reductions:
-                values = np.where(present[:, None], reduce_as(self.reductions[modality], values), np.float32(0))
+                values = np.where(present[:, None], apply_reduction(self.reductions[modality], values), np.float32(0))
             if values.shape[1] != dims[modality]:
                 raise UserError(f"{store.path}: {feature.name} has {values.shape[1]} dimensions, the run's {dims[modality]}")
             matrices[modality] = values, present

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-import manifests
+from toolkit.cards import corpus_terms, extractor_terms, one_line
 
 _KINDS = {"text": "text-classification", "audio": "audio-classification", "visual": "video-classification"}
 
@@ -63,7 +63,7 @@ def card_of(store, features: Sequence[str], hub_folder: bool = False) -> str:
     made = summary["made"]
     lines = [
         "---", yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(), "---", "",
-        f"# {_line(store.corpus)}: features for emotion recognition in conversation", "",
+        f"# {one_line(store.corpus)}: features for emotion recognition in conversation", "",
         f"{summary['utterances']} utterances in {summary['dialogues']} dialogues by {summary['speakers']} speakers, "
         f"{'converted' if made.get('converted_from') else 'extracted'} by erc-toolkit {made['toolkit_version']} on {str(made['created'])[:10]}.", "",
         "## Licences", "", *_licences(store, features), "", "## Labels", "", *_counts(summary), "", "## Features", "",
@@ -71,32 +71,29 @@ def card_of(store, features: Sequence[str], hub_folder: bool = False) -> str:
     ]  # fmt: skip
     for name in features:
         feature = summary["features"][name]
-        why = ", ".join(f"{n} {_line(reason)}" for reason, n in feature["reasons"].items()) or "none"
+        why = ", ".join(f"{n} {one_line(reason)}" for reason, n in feature["reasons"].items()) or "none"
         lines.append(f"| `{name}` | {feature['dim']} | {feature['present']} | {why} |")
     for name in features:
         lines += ["", f"### {name}", ""]
         for key, value in summary["features"][name]["made"].items():
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            lines.append(f"- {key}: `{_line(text)}`")
+            lines.append(f"- {key}: `{one_line(text)}`")
     lines += ["", "## How it was made", "", f"- content SHA-256: `{made['content_sha256']}`"]
-    lines += [f"- {key}: `{_line(made[key])}`" for key in ("command", "corpus_fingerprint", "converted_from") if made.get(key)]
+    lines += [f"- {key}: `{one_line(made[key])}`" for key in ("command", "corpus_fingerprint", "converted_from") if made.get(key)]
     if notes := _notes(made):
-        lines += ["", "What was odd about the source, and what was done:", "", *(f"- {_line(note)}" for note in notes[:50])]
+        lines += ["", "What was odd about the source, and what was done:", "", *(f"- {one_line(note)}" for note in notes[:50])]
         lines += [f"- and {len(notes) - 50} more, in the store"] if len(notes) > 50 else []
     return "\n".join(lines) + "\n"
 
 
 def _licences(store, features: Sequence[str]) -> list[str]:
-    facts = manifests.load("licences.yaml")
-    unknown = f"The terms of the corpus {_line(store.corpus)} hold for its texts and what was computed from it; they are not known here."
-    corpus = facts["corpora"].get(store.corpus.lower(), unknown)
-    lines = [f"- Corpus: {corpus.strip()}"]
+    name = one_line(store.corpus)
+    unknown = f"The terms of the corpus {name} hold for its texts and what was computed from it; they are not known here."
+    lines = [f"- Corpus: {corpus_terms(store.corpus) or unknown}"]
     for name in features:
         attrs = store.feature(name).attrs
-        what = f"{attrs.get('extractor', '')} {attrs.get('model', '')}".lower()
-        known = [text.strip() for key, text in facts["extractors"].items() if key in what]
-        known = known or [str(attrs["licence"])] if "licence" in attrs or known else []
-        lines.append(f"- `{name}`: {_line(known[0]) if known else 'the licence of the model named below holds.'}")
+        known = extractor_terms(attrs) or attrs.get("licence") or "the licence of the model named below holds."
+        lines.append(f"- `{name}`: {one_line(known)}")
     return [*lines, "", "Choose a `license` above that all of these allow before you publish anything."]
 
 
@@ -106,7 +103,7 @@ def _counts(summary: dict) -> list[str]:
     for label in [*summary["labels"], ""]:
         counts = [summary["label_counts"][s][label] for s in splits]
         if label or any(counts):
-            lines.append(f"| {_line(label) or '(none)'} | {' | '.join(map(str, counts))} |")
+            lines.append(f"| {one_line(label) or '(none)'} | {' | '.join(map(str, counts))} |")
     lines.append(f"| all | {' | '.join(str(summary['splits'][s]['utterances']) for s in splits)} |")
     lines.append(f"| dialogues | {' | '.join(str(summary['splits'][s]['dialogues']) for s in splits)} |")
     return lines
@@ -125,8 +122,3 @@ def _size(n: int) -> str:
         if n < most:
             return name
     return "n>1M"
-
-
-def _line(text: object) -> str:
-    """One line that neither ends a table's cell or a code span nor opens a tag."""
-    return " ".join(str(text).split()).replace("|", "\\|").replace("`", "'").replace("<", "&lt;")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-_MODALITIES = ("text", "audio", "visual")
+from toolkit.manifest import MODALITIES
+
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def choose(store, wanted: tuple[str, ...], room: str) -> dict[str, list[str]]:
     for name in wanted:
         store.feature(name)
     found: dict[str, list[str]] = {}
-    for modality in _MODALITIES:
+    for modality in MODALITIES:
         there = [n for n in store.feature_names() if n.startswith(f"{modality}/")]
         names = [n for n in wanted if n.startswith(f"{modality}/")] or there
         if modality == "text" and room == "four" and names == there and len(there) > 1 and not _layers(store, there):

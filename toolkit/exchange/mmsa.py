@@ -13,7 +13,7 @@ import numpy as np
 
 from toolkit.errors import UserError
 from toolkit.exchange.layouts import is_whole
-from toolkit.exchange.pack import Matrix, Pack, entry_length, keep_frames, known_labels, matrix_of, pooled
+from toolkit.exchange.pack import Matrix, Pack, entry_length, keep_frames, known_labels, matrix_of, pooled, stored_text
 from toolkit.manifest import Utterance
 from toolkit.store import Feature, FeatureStore
 
@@ -52,7 +52,7 @@ def read_mmsa(content: Mapping, source: str, *, corpus: str | None, labels: Sequ
         ids = _list(part["id"])
         if ids is None:
             raise UserError(f"{source}: {split}: 'id' is not a list")
-        rows += [(_text(name), split, i) for i, name in enumerate(ids)]
+        rows += [(stored_text(str(name)), split, i) for i, name in enumerate(ids)]
     if not rows:
         raise UserError(f"{source}: holds no utterance")
     names, of_label = _labels(content, rows, labels, source, problems)
@@ -119,8 +119,8 @@ def _utterances(
             text = _entry(content, split, "raw_text", row)
             utterances.append(Utterance(
                 name.partition(SEPARATOR)[2] if _entry(content, split, "dialogue", row) else name, dialogue, position,
-                _text(speaker) if isinstance(speaker, str) and speaker else "unknown", _text(text) if isinstance(text, str) else "",
-                labels[i], SPLITS[split],
+                stored_text(speaker) if isinstance(speaker, str) and speaker else "unknown",
+                stored_text(text) if isinstance(text, str) else "", labels[i], SPLITS[split],
             ))  # fmt: skip
             order.append(i)
     return utterances, order
@@ -169,10 +169,6 @@ def _entry(content: Mapping, split: str, field: str, row: int) -> object:
 def _plain(content: Mapping, field: str) -> str | None:
     value = next(iter(content.values())).get(field)
     return value if isinstance(value, str) and value else None
-
-
-def _text(value: object) -> str:
-    return str(value).encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
 
 
 def mmsa_content(store: FeatureStore, features: Mapping[str, Sequence[str]], sequences: bool) -> dict[str, dict[str, object]]:

@@ -189,6 +189,11 @@ def report(problems: list[str], what: str, dialogues: Sequence[str], reasons: Se
     problems += [f"{dialogue}: {what}: {count} utterances: {reason}; masked" for (dialogue, reason), count in counts.items()]
 
 
+def stored_text(text: str) -> str:
+    """A foreign text as a store can hold it: a lone half of a surrogate pair has no UTF-8, and a NUL ends a text in HDF5."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
+
+
 def unique(names: Iterable[Hashable]) -> tuple[list, list]:
     """The names each once, in order, and those that stood there more than once."""
     counts = Counter(names)

@@ -9,7 +9,7 @@ import numpy as np
 import manifests
 from toolkit.errors import UserError
 from toolkit.exchange.layouts import Layout, is_whole
-from toolkit.exchange.pack import NO_FEATURE, Matrix, Pack, entry_length, known_labels, matrix_of, numeric_vector, unique
+from toolkit.exchange.pack import NO_FEATURE, Matrix, Pack, entry_length, known_labels, matrix_of, numeric_vector, stored_text, unique
 from toolkit.manifest import SPLITS, Utterance
 
 _MELD = manifests.load("meld.yaml")
@@ -200,7 +200,7 @@ def _utterances(
             return None
         return None if entry is None else list(entry)
 
-    texts = [_text(t) for t in column("sentences") or [""] * n]
+    texts = [stored_text(t) if isinstance(t, str) else "" for t in column("sentences") or [""] * n]
     speakers = [_speaker(s, dialogue) for s in column("speakers") or [None] * n]
     ids = []
     given = column("ids")
@@ -219,16 +219,10 @@ def _utterances(
     ]  # fmt: skip
 
 
-def _text(value: object) -> str:
-    text = value if isinstance(value, str) else ""
-    # A lone half of a surrogate pair has no UTF-8, and a NUL ends a text in HDF5.
-    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
-
-
 def _speaker(value: object, dialogue: str) -> str:
     """A speaker's name. A one-hot vector only tells a dialogue's speakers apart, so the name holds the dialogue."""
     if isinstance(value, str) and value:
-        return _text(value)
+        return stored_text(value)
     vector = numeric_vector(value)
     places = [] if vector is None else np.flatnonzero(vector)
     return f"{dialogue}/{places[0]}" if len(places) == 1 else f"{dialogue}/unknown"

@@ -7,9 +7,9 @@ import time
 
 COMMANDS = {
     "python -c pass": [sys.executable, "-c", "pass"],
-    "erc-toolkit --help": [sys.executable, "-m", "toolkit.cli", "--help"],
-    "erc-toolkit extract --help": [sys.executable, "-m", "toolkit.cli", "extract", "--help"],
-    "erc-toolkit train --help": [sys.executable, "-m", "toolkit.cli", "train", "--help"],
+    "erc-toolkit --help": [sys.executable, "-m", "erc_toolkit", "--help"],
+    "erc-toolkit extract --help": [sys.executable, "-m", "erc_toolkit", "extract", "--help"],
+    "erc-toolkit train --help": [sys.executable, "-m", "erc_toolkit", "train", "--help"],
 }
 
 

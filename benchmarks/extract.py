@@ -10,7 +10,6 @@ loading of models, which is told apart.
 
 from __future__ import annotations
 
-# ruff: noqa: E402
 import sys
 from pathlib import Path
 
@@ -32,15 +31,15 @@ import cv2
 import numpy as np
 import torch
 
-from extract.audio import functionals
-from extract.corpora import read_corpus
-from extract.faces import crop, face_model, make_detector
-from extract.pool import core_count
-from extract.text import TextEncoder
-from extract.visual import ARCHITECTURES, FaceEncoder, Pictures
-from extract.worker import set_up
-from toolkit.manifest import Manifest, write_manifest
-from toolkit.media import SAMPLE_RATE, MediaReader, ffmpeg_binary
+from erc_toolkit.extract.corpora.registry import read_corpus
+from erc_toolkit.extract.encoders.face_network import ARCHITECTURES, FaceEncoder, Pictures
+from erc_toolkit.extract.encoders.opensmile_sets import functionals
+from erc_toolkit.extract.encoders.text import TextEncoder
+from erc_toolkit.extract.faces.detection import crop, face_model, make_detector
+from erc_toolkit.extract.run.worker import set_up
+from erc_toolkit.toolkit.base.pool import core_count
+from erc_toolkit.toolkit.manifest import Manifest, write_manifest
+from erc_toolkit.toolkit.media import SAMPLE_RATE, MediaReader, ffmpeg_binary
 
 SET, FPS = "ComParE_2016", 5.0
 
@@ -48,7 +47,7 @@ SET, FPS = "ComParE_2016", 5.0
 def clips_of(folder: Path | None, count: int, scratch: Path) -> Manifest:
     """A manifest of `count` clips that can be decoded: of a MELD folder, repeated where it has fewer, or of the demo."""
     if folder is None:
-        from toolkit.demo.corpus import make_corpus
+        from erc_toolkit.toolkit.demo.corpus import make_corpus
 
         folder = scratch / "raw"
         make_corpus(folder, seed=1, train=max(2, count // 9), dev=1, test=1)
@@ -60,11 +59,14 @@ def clips_of(folder: Path | None, count: int, scratch: Path) -> Manifest:
                 media.finish()
             if media.samples is not None and media.has_video:
                 good.append(u)
-        except Exception:  # noqa: BLE001, S112 (any defect leaves the clip out)
+        except Exception:
             continue
     from dataclasses import replace
 
-    said = [replace(good[i % len(good)], id=f"u{i}", dialogue=f"d{i // 10}", position=i % 10, split="train") for i in range(count)]
+    said = [
+        replace(good[i % len(good)], id=f"u{i}", dialogue=f"d{i // 10}", position=i % 10, split="train")
+        for i in range(count)
+    ]
     return Manifest("benchmark", manifest.labels, manifest.root, said)
 
 
@@ -72,15 +74,23 @@ def text_model(folder: Path, shape: str, texts: list[str]) -> Path:
     """A RoBERTa of that size with random weights and a tokenizer trained on the texts."""
     from transformers import RobertaConfig, RobertaModel
 
-    from toolkit.demo.encoders import make_text_encoder
+    from erc_toolkit.toolkit.demo.encoders import make_text_encoder
 
     make_text_encoder(folder, texts)
     width, layers, heads = {"base": (768, 12, 12), "large": (1024, 24, 16)}[shape]
     torch.manual_seed(0)
     config = RobertaConfig(
-        vocab_size=50265, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * width,
-        max_position_embeddings=514, pad_token_id=1, bos_token_id=0, eos_token_id=2, type_vocab_size=1,
-    )  # fmt: skip
+        vocab_size=50265,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        max_position_embeddings=514,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        type_vocab_size=1,
+    )
     RobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
     return folder
 
@@ -125,7 +135,9 @@ def _faces(job: tuple[str, Path, Pictures, list[np.ndarray]]) -> list[np.ndarray
     return [cv2.cvtColor(cut, cv2.COLOR_RGB2GRAY) for cut in crops] if expected.grey else crops
 
 
-def stages_alone(manifest: Manifest, detector: tuple[str, Path], text: TextEncoder, face: FaceEncoder) -> dict[str, float]:
+def stages_alone(
+    manifest: Manifest, detector: tuple[str, Path], text: TextEncoder, face: FaceEncoder
+) -> dict[str, float]:
     """Seconds of each stage at its best, with all cores and nothing else going on."""
     paths = [manifest.path(u.media) for u in manifest.utterances]
     # Not forked from this process: torch's threads do not survive that.
@@ -137,19 +149,27 @@ def stages_alone(manifest: Manifest, detector: tuple[str, Path], text: TextEncod
         list(pool.map(_functionals, [samples for samples, _ in media[: core_count()]]))
         smile, _ = timed(lambda: list(pool.map(_functionals, [samples for samples, _ in media])))
         list(pool.map(_faces, [(*detector, face.pictures, media[0][1])] * core_count()))
-        detect, crops = timed(lambda: list(pool.map(_faces, [(*detector, face.pictures, pictures) for _, pictures in media])))
+        detect, crops = timed(
+            lambda: list(pool.map(_faces, [(*detector, face.pictures, pictures) for _, pictures in media]))
+        )
     crops = [np.stack(c) for c in crops if c]
     texts = [u.text for u in manifest.utterances]
     text(texts[:4])
     list(face.utterances(crops[:2]))
     return {
-        "decoding sound": listen, "decoding both": decode, "openSMILE": smile, "face detection and crops": detect,
-        "face network": timed(lambda: list(face.utterances(crops)))[0], "text network": timed(lambda: text(texts))[0],
-    }  # fmt: skip
+        "decoding sound": listen,
+        "decoding both": decode,
+        "openSMILE": smile,
+        "face detection and crops": detect,
+        "face network": timed(lambda: list(face.utterances(crops)))[0],
+        "text network": timed(lambda: text(texts))[0],
+    }
 
 
 @torch.inference_mode()
-def usual_recipe(manifest: Manifest, detector: tuple[str, Path], model: Path, visual: str, device: torch.device, scratch: Path) -> dict[str, float]:
+def usual_recipe(
+    manifest: Manifest, detector: tuple[str, Path], model: Path, visual: str, device: torch.device, scratch: Path
+) -> dict[str, float]:
     """Seconds of each modality by the usual scripts; clip by clip, file by file, one input at a time, in float32."""
     import opensmile
     from transformers import AutoModel, AutoTokenizer
@@ -159,7 +179,9 @@ def usual_recipe(manifest: Manifest, detector: tuple[str, Path], model: Path, vi
     tokenizer, text = AutoTokenizer.from_pretrained(model), AutoModel.from_pretrained(model).eval().to(device)
     face, expected = ARCHITECTURES[visual].build().eval().to(device), ARCHITECTURES[visual].pictures
     normalisation = expected.normalisation
-    mean, std = (torch.tensor(numbers, device=device).view(1, -1, 1, 1) for numbers in (normalisation.mean, normalisation.std))
+    mean, std = (
+        torch.tensor(numbers, device=device).view(1, -1, 1, 1) for numbers in (normalisation.mean, normalisation.std)
+    )
     spent = {"text": 0.0, "audio": 0.0, "visual": 0.0}
     quiet = ["-nostdin", "-loglevel", "error", "-y"]
     for i, u in enumerate(manifest.utterances):
@@ -167,13 +189,17 @@ def usual_recipe(manifest: Manifest, detector: tuple[str, Path], model: Path, vi
 
         def audio() -> None:
             wav = scratch / f"{i}.wav"
-            subprocess.run([ffmpeg_binary(), *quiet, "-i", source, "-ac", "1", "-ar", str(SAMPLE_RATE), str(wav)], check=True)
+            subprocess.run(
+                [ffmpeg_binary(), *quiet, "-i", source, "-ac", "1", "-ar", str(SAMPLE_RATE), str(wav)], check=True
+            )
             smile.process_file(str(wav))
 
         def visual() -> None:
             folder = scratch / f"frames{i}"
             folder.mkdir()
-            subprocess.run([ffmpeg_binary(), *quiet, "-i", source, "-r", str(FPS), "-q:v", "2", f"{folder}/%05d.jpg"], check=True)
+            subprocess.run(
+                [ffmpeg_binary(), *quiet, "-i", source, "-r", str(FPS), "-q:v", "2", f"{folder}/%05d.jpg"], check=True
+            )
             vectors = []
             for path in sorted(folder.iterdir()):
                 picture = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
@@ -194,14 +220,35 @@ def usual_recipe(manifest: Manifest, detector: tuple[str, Path], model: Path, vi
     return spent
 
 
-def command_of(manifest: Manifest, given: argparse.Namespace, precision: str, model: Path, scratch: Path, *more: str) -> list[str]:
+def command_of(
+    manifest: Manifest, given: argparse.Namespace, precision: str, model: Path, scratch: Path, *more: str
+) -> list[str]:
     """The command line of an extraction, as a user gives it."""
     write_manifest(manifest, scratch / "m.jsonl")
     return [
-        sys.executable, "-m", "toolkit.cli", "extract", "manifest", str(scratch / "m.jsonl"), "--text-model", str(model), "--audio-set",
-        SET, "--visual-model", given.visual_model, "--visual-weights", "random", "--fps", str(FPS), "--device", given.device, "--precision", precision,
-        *(["--face-model", str(given.face_model)] if given.face_model else ["--face-detector", "haar"]), *more,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "erc_toolkit",
+        "extract",
+        "manifest",
+        str(scratch / "m.jsonl"),
+        "--text-model",
+        str(model),
+        "--audio-set",
+        SET,
+        "--visual-model",
+        given.visual_model,
+        "--visual-weights",
+        "random",
+        "--fps",
+        str(FPS),
+        "--device",
+        given.device,
+        "--precision",
+        precision,
+        *(["--face-model", str(given.face_model)] if given.face_model else ["--face-detector", "haar"]),
+        *more,
+    ]
 
 
 def pipeline(command: list[str]) -> tuple[float, float]:
@@ -238,16 +285,18 @@ def main() -> None:
 
 
 def run(given: argparse.Namespace, scratch: Path) -> None:
-    from extract.weights import pick_device
+    from erc_toolkit.extract.encoders.weights import pick_device
 
     manifest = clips_of(given.corpus, given.clips, scratch)
     kind = "yunet" if given.face_model else "haar"
     detector = kind, face_model(kind, given.face_model)[0]
     model = text_model(scratch / "text", given.text_shape, [u.text for u in manifest.utterances])
     device = pick_device(given.device)
-    print(f"{given.clips} clips, {core_count()} cores, {platform.processor() or platform.machine()}, device {device}, torch "
-          f"{torch.__version__} with {torch.get_num_threads()} threads; text of roberta-{given.text_shape}'s shape, "
-          f"{given.visual_model}, {SET}, {kind}, {FPS:g} pictures a second")  # fmt: skip
+    print(
+        f"{given.clips} clips, {core_count()} cores, {platform.processor() or platform.machine()}, device {device}, torch "
+        f"{torch.__version__} with {torch.get_num_threads()} threads; text of roberta-{given.text_shape}'s shape, "
+        f"{given.visual_model}, {SET}, {kind}, {FPS:g} pictures a second"
+    )
     usual = usual_recipe(manifest, detector, model, given.visual_model, device, scratch)
     for precision in given.precision:
         text = TextEncoder(str(model), device=device, precision=precision)
@@ -257,25 +306,38 @@ def run(given: argparse.Namespace, scratch: Path) -> None:
         print(f"\n{precision}: a stage alone, seconds a clip")
         for name, seconds in alone.items():
             print(f"  {name:26} {seconds / given.clips:7.3f}")
-        of = {"text": ["text network"], "audio": ["decoding sound", "openSMILE"],
-              "visual": ["decoding both", "face detection and crops", "face network"]}  # fmt: skip
-        print(f"{precision}: extract                seconds a clip   of its slowest stage   of its stages' sum   usual recipe")
+        of = {
+            "text": ["text network"],
+            "audio": ["decoding sound", "openSMILE"],
+            "visual": ["decoding both", "face detection and crops", "face network"],
+        }
+        print(
+            f"{precision}: extract                seconds a clip   of its slowest stage   of its stages' sum   usual recipe"
+        )
         for modalities in ("text", "audio", "visual", "text,audio,visual"):
             names = modalities.split(",")
             out = scratch / f"{precision}-{modalities}.h5"
-            seconds, load = pipeline(command_of(manifest, given, precision, model, scratch, "--modalities", modalities, "--out", str(out)))
+            seconds, load = pipeline(
+                command_of(manifest, given, precision, model, scratch, "--modalities", modalities, "--out", str(out))
+            )
             stages = {stage for name in names for stage in of[name]}
             if "decoding both" in stages:
                 stages.discard("decoding sound")
             each, baseline = [alone[stage] for stage in stages], sum(usual[name] for name in names)
-            print(f"  {modalities:26} {seconds / given.clips:9.3f} {seconds / max(each):18.2f} x {seconds / sum(each):17.2f} x "
-                  f"{baseline / seconds:14.2f} x as long   (loaded in {load:.1f} s)")  # fmt: skip
+            print(
+                f"  {modalities:26} {seconds / given.clips:9.3f} {seconds / max(each):18.2f} x {seconds / sum(each):17.2f} x "
+                f"{baseline / seconds:14.2f} x as long   (loaded in {load:.1f} s)"
+            )
         out = scratch / f"{precision}-first.h5"
-        waited = first_feature(command_of(manifest, given, precision, model, scratch, "--out", str(out), "--part-size", "8"), out)
+        waited = first_feature(
+            command_of(manifest, given, precision, model, scratch, "--out", str(out), "--part-size", "8"), out
+        )
         print(f"  first features of all kinds after {waited:.1f} s")
     print("\nusual recipe, seconds a clip: " + ", ".join(f"{name} {s / given.clips:.3f}" for name, s in usual.items()))
-    print(f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB, of the largest worker "
-          f"{resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20:.2f} GiB")  # fmt: skip
+    print(
+        f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB, of the largest worker "
+        f"{resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20:.2f} GiB"
+    )
 
 
 if __name__ == "__main__":

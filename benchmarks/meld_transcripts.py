@@ -12,7 +12,6 @@ first regression hears in them. SETTINGS were chosen by weighted F1 on the valid
 
 from __future__ import annotations
 
-# ruff: noqa: E402
 import sys
 from pathlib import Path
 
@@ -33,20 +32,28 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline, make_union
 
-from extract.corpora import read_corpus
-from toolkit.manifest import Manifest
-from toolkit.store import FeatureStore, StoreWriter
-from train.config import load_config
-from train.seeds import train_seeds
+from erc_toolkit.extract.corpora.registry import read_corpus
+from erc_toolkit.toolkit.manifest import Manifest
+from erc_toolkit.toolkit.store import FeatureStore, StoreWriter
+from erc_toolkit.train.config import load_config
+from erc_toolkit.train.loop.seeds import train_seeds
 
 DIMENSIONS = 300
 WINDOW = 6
 STRENGTHS = [0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10]
 SETTINGS = [
     # The sizes of SVD's dimensions say how much each matters; zscore would make noise of the last ones as loud.
-    "data.normalise=none", "data.modalities=[text]", f"model.window={WINDOW}", "model.hidden=64", "model.heads=1",
-    "model.dropout=0.3", "train.lr=3e-3", "train.weight_decay=5e-3", "train.batch_size=16", "train.schedule=cosine",
-]  # fmt: skip
+    "data.normalise=none",
+    "data.modalities=[text]",
+    f"model.window={WINDOW}",
+    "model.hidden=64",
+    "model.heads=1",
+    "model.dropout=0.3",
+    "train.lr=3e-3",
+    "train.weight_decay=5e-3",
+    "train.batch_size=16",
+    "train.schedule=cosine",
+]
 
 
 def write_features(manifest: Manifest, path: Path) -> None:
@@ -59,7 +66,9 @@ def write_features(manifest: Manifest, path: Path) -> None:
     values = (values - values[training].mean(0)) / values[training].std()
     recipe = {"extractor": "benchmarks/meld_transcripts.py", "fitted_on": "train"}
     with StoreWriter(path, corpus=manifest.corpus, labels=manifest.labels, utterances=manifest.utterances) as writer:
-        writer.add_feature("text", "tfidf-svd", values.astype(np.float32), np.ones(len(texts), bool), [""] * len(texts), recipe)
+        writer.add_feature(
+            "text", "tfidf-svd", values.astype(np.float32), np.ones(len(texts), bool), [""] * len(texts), recipe
+        )
 
 
 def regression(values: np.ndarray, store: FeatureStore, protocol: str) -> tuple[float, float, float]:
@@ -69,8 +78,12 @@ def regression(values: np.ndarray, store: FeatureStore, protocol: str) -> tuple[
     selection = "test" if protocol == "best-on-test" else "val"
     found = []
     for strength in STRENGTHS:
-        predicted = LogisticRegression(C=strength, max_iter=1000).fit(values[training], labels[training]).predict(values)
-        scores = {s: f1_score(labels[split == s], predicted[split == s], average="weighted") for s in (selection, "test")}
+        predicted = (
+            LogisticRegression(C=strength, max_iter=1000).fit(values[training], labels[training]).predict(values)
+        )
+        scores = {
+            s: f1_score(labels[split == s], predicted[split == s], average="weighted") for s in (selection, "test")
+        }
         found.append((scores[selection], strength, scores["test"]))
     selected, strength, test = max(found)
     return strength, 100 * selected, 100 * test
@@ -141,9 +154,14 @@ def main() -> None:
                 for window, name in ((WINDOW, f"network, window {WINDOW}"), (0, "network, each utterance alone")):
                     changes = [*SETTINGS, *options.set, f"train.protocol={protocol}", f"model.window={window}"]
                     summary = train_seeds(
-                        store, load_config("meld", changes), out / f"{protocol}-window-{window}", range(options.seeds),
-                        options.device, lambda text: None, resume=True,
-                    )  # fmt: skip
+                        store,
+                        load_config("meld", changes),
+                        out / f"{protocol}-window-{window}",
+                        range(options.seeds),
+                        options.device,
+                        lambda text: None,
+                        resume=True,
+                    )
                     cells = (summary[part]["weighted_f1"] for part in ("selected", "test"))
                     line(protocol, name, *(f"{100 * c['mean']:.2f} ± {100 * (c['std'] or 0):.2f}" for c in cells))
 

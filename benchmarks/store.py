@@ -12,7 +12,6 @@ checked before anything is timed.
 
 from __future__ import annotations
 
-# ruff: noqa: E402
 import sys
 from pathlib import Path
 
@@ -33,8 +32,8 @@ from statistics import median
 import h5py
 import numpy as np
 
-from toolkit.manifest import Utterance
-from toolkit.store import Feature, FeatureStore, StoreWriter
+from erc_toolkit.toolkit.manifest import Utterance
+from erc_toolkit.toolkit.store import Feature, FeatureStore, StoreWriter
 
 DIMS = {"text/roberta-large": 1024, "audio/IS10": 1582, "visual/denseface": 342}
 SPLITS = {"train": (1038, 9989), "val": (114, 1109), "test": (280, 2610)}  # MELD's dialogues and utterances
@@ -66,7 +65,9 @@ def write_files(folder: Path) -> Files:
         for d, length in enumerate(lengths.tolist()):
             drawn = zip(rng.integers(3, size=length), rng.integers(2, 15, length), rng.integers(7, size=length))
             utterances += [
-                Utterance(f"{split}{d}_{i}", f"{split}{d}", i, f"s{speaker}", "words " * words, EMOTIONS[emotion], split)
+                Utterance(
+                    f"{split}{d}_{i}", f"{split}{d}", i, f"s{speaker}", "words " * words, EMOTIONS[emotion], split
+                )
                 for i, (speaker, words, emotion) in enumerate(drawn)
             ]
     n = len(utterances)
@@ -117,7 +118,9 @@ def dialogue_plain(path: Path, first: int, last: int, n: int) -> list[np.ndarray
     """The three matrices' rows of a dialogue."""
     parts, start = [], 0
     for dim in DIMS.values():
-        parts.append(np.fromfile(path, np.float32, (last - first) * dim, offset=4 * (start + first * dim)).reshape(-1, dim))
+        parts.append(
+            np.fromfile(path, np.float32, (last - first) * dim, offset=4 * (start + first * dim)).reshape(-1, dim)
+        )
         start += n * dim
     return parts
 
@@ -147,7 +150,10 @@ def check(files: Files) -> None:
     for plain in (read_plain(files.plain), read_aligned(files.plain), buffer):
         assert (whole == plain).all()
     for d in (0, DIALOGUE, len(files.offsets) - 2):
-        ours, plain = dialogue_opened(files.store, d), dialogue_plain(files.plain, *files.offsets[d : d + 2].tolist(), n)
+        ours, plain = (
+            dialogue_opened(files.store, d),
+            dialogue_plain(files.plain, *files.offsets[d : d + 2].tolist(), n),
+        )
         for a, b, c in zip(ours, plain, dialogue_unpickled(files.pickle, d)):
             assert (a == b).all() and (a == np.stack(c)).all()
 
@@ -221,17 +227,26 @@ def everything(files: Files, rounds: int) -> None:
     size = files.nbytes
     with FeatureStore.open(files.store) as store:
         features, buffer = features_of(store), np.empty(size // 4, np.float32)
-        t = in_turn(rounds, {
-            "plain": lambda: read_plain(files.plain), "into": lambda: read_into(files.plain, buffer),
-            "aligned": lambda: read_aligned(files.plain),
-            "store": lambda: [feature.values() for feature in features],
-        })  # fmt: skip
+        t = in_turn(
+            rounds,
+            {
+                "plain": lambda: read_plain(files.plain),
+                "into": lambda: read_into(files.plain, buffer),
+                "aligned": lambda: read_aligned(files.plain),
+                "store": lambda: [feature.values() for feature in features],
+            },
+        )
     plain = median(t["plain"])
     line("all features, plain", t["plain"], size)
     line("all features, plain, into memory that is there", t["into"], size, f"{plain / median(t['into']):.0%} of plain")
     line("all features, plain, into aligned memory", t["aligned"], size, f"{plain / median(t['aligned']):.0%} of plain")
     best = median(t["aligned"]) / median(t["store"])
-    line("all features, store", t["store"], size, f"{plain / median(t['store']):.0%} of plain (goal 80 %), {best:.0%} of aligned")
+    line(
+        "all features, store",
+        t["store"],
+        size,
+        f"{plain / median(t['store']):.0%} of plain (goal 80 %), {best:.0%} of aligned",
+    )
 
 
 def dialogues(files: Files, count: int) -> None:
@@ -249,9 +264,13 @@ def dialogues(files: Files, count: int) -> None:
 
 def from_file(files: Files, rounds: int) -> None:
     """Rows: one dialogue from a file that is not open, against the pickle."""
-    again = in_turn(rounds, {
-        "open": lambda: FeatureStore.open(files.store).close(), "store": lambda: dialogue_opened(files.store, DIALOGUE),
-    })  # fmt: skip
+    again = in_turn(
+        rounds,
+        {
+            "open": lambda: FeatureStore.open(files.store).close(),
+            "store": lambda: dialogue_opened(files.store, DIALOGUE),
+        },
+    )
     # Apart, since it empties the processor's caches for whoever is next.
     again |= in_turn(rounds, {"pickle": lambda: dialogue_unpickled(files.pickle, DIALOGUE)})
     first = {kind: [in_processes(newcomer, 1, files, kind)[0] for _ in range(rounds)] for kind in DIALOGUE_FROM_FILE}

@@ -10,7 +10,6 @@ F1 by scikit-learn on the CPU in every batch. With --long it times dialogues of 
 
 from __future__ import annotations
 
-# ruff: noqa: E402
 import sys
 from pathlib import Path
 
@@ -31,17 +30,17 @@ from sklearn.metrics import f1_score
 from torch import nn
 from torch.nn import functional as F
 
-from toolkit.manifest import Utterance
-from toolkit.store import FeatureStore, StoreWriter
-from train.batch import Batch, Conversations
-from train.config import Config, load_config
-from train.data import conversations, fit_normalisers, read_feature, rows_of
-from train.evaluation import predict, score
-from train.layers.encoder import sinusoidal_positions
-from train.layers.modality_dropout import drop_modalities, dropout_ratios
-from train.models.amb_dsgdn import AMBDSGDN
-from train.runtime import choose_device, device_name, seed_everything
-from train.trainer import Plan, _begin, _train_epoch, make_plan
+from erc_toolkit.toolkit.manifest import Utterance
+from erc_toolkit.toolkit.store import FeatureStore, StoreWriter
+from erc_toolkit.train.config import Config, load_config
+from erc_toolkit.train.data.batch import Batch, Conversations
+from erc_toolkit.train.data.features import conversations, fit_normalisers, read_feature, rows_of
+from erc_toolkit.train.layers.encoder import sinusoidal_positions
+from erc_toolkit.train.layers.modality_dropout import drop_modalities, dropout_ratios
+from erc_toolkit.train.loop.evaluation import predict, score
+from erc_toolkit.train.loop.runtime import choose_device, device_name, seed_everything
+from erc_toolkit.train.loop.trainer import Plan, _begin, _train_epoch, make_plan
+from erc_toolkit.train.models.amb_dsgdn import AMBDSGDN
 
 # dialogues and utterances of the training and test splits, longest dialogue, widths, classes, speakers of a dialogue
 SHAPES = {
@@ -72,10 +71,15 @@ def write_store(path: Path, corpus: str) -> None:
             for place in range(length):
                 utterances.append(
                     Utterance(
-                        id=f"{split}{d}_{place}", dialogue=f"{split}{d}", position=place,
-                        speaker=f"s{int(rng.integers(speakers))}", text="", label=f"c{int(rng.integers(classes))}", split=split,
+                        id=f"{split}{d}_{place}",
+                        dialogue=f"{split}{d}",
+                        position=place,
+                        speaker=f"s{int(rng.integers(speakers))}",
+                        text="",
+                        label=f"c{int(rng.integers(classes))}",
+                        split=split,
                     )
-                )  # fmt: skip
+                )
     n = len(utterances)
     with StoreWriter(path, corpus=corpus, labels=[f"c{c}" for c in range(classes)], utterances=utterances) as writer:
         for modality, dim in dims.items():
@@ -89,7 +93,9 @@ class NaiveHead(nn.Module):
         super().__init__()
         half = d_out // 2
         self.w = nn.Parameter(torch.empty(d_in, d_out))
-        self.left_pos, self.right_pos, self.left_neg, self.right_neg = (nn.Parameter(torch.empty(half)) for _ in range(4))
+        self.left_pos, self.right_pos, self.left_neg, self.right_neg = (
+            nn.Parameter(torch.empty(half)) for _ in range(4)
+        )
         self.score_pos, self.score_neg = nn.Parameter(torch.empty(10)), nn.Parameter(torch.empty(10))
         self.relation = nn.Embedding(6, 10)
         self.a1, self.b1, self.a2, self.b2 = (nn.Parameter(torch.empty(half)) for _ in range(4))
@@ -101,8 +107,9 @@ class NaiveHead(nn.Module):
         relation = self.relation(adjacency)
         alphas = []
         for part, left, right, weight in (
-            (positive, self.left_pos, self.right_pos, self.score_pos), (negative, self.left_neg, self.right_neg, self.score_neg),
-        ):  # fmt: skip
+            (positive, self.left_pos, self.right_pos, self.score_pos),
+            (negative, self.left_neg, self.right_neg, self.score_neg),
+        ):
             e = (part @ left)[:, :, None] + (part @ right)[:, None, :] + relation @ weight
             e = F.leaky_relu(e, 0.2)
             alphas.append(torch.where(adjacency > 0, e, -9e15).softmax(-1))
@@ -154,7 +161,9 @@ class Naive(nn.Module):
         size, self.config, self.classes = config.hidden, config, classes
         self.speaker = nn.Embedding(speakers + 1, size, padding_idx=speakers)
         self.projections = nn.ModuleDict({m: nn.Linear(dim, size) for m, dim in dims.items()})
-        self.encoders = nn.ModuleDict({m: NaiveEncoder(size, config.heads, config.dropout) for m in dims if m != "text"})
+        self.encoders = nn.ModuleDict(
+            {m: NaiveEncoder(size, config.heads, config.dropout) for m in dims if m != "text"}
+        )
         self.inter, self.intra = (
             nn.ModuleDict({m: NaiveBlock(size, config.graph_dropout) for m in dims}) for _ in range(2)
         )
@@ -171,16 +180,27 @@ class Naive(nn.Module):
                 if m != "text":
                     e, ours = self.encoders[m], stream.encoder
                     pairs += [(e.q, ours.query), (e.k, ours.key), (e.v, ours.value), (e.o, ours.output)]
-                    pairs += [(e.inner, ours.inner), (e.outer, ours.outer), (e.norm, ours.norm), (self.gates[m], stream.gate)]
+                    pairs += [
+                        (e.inner, ours.inner),
+                        (e.outer, ours.outer),
+                        (e.norm, ours.norm),
+                        (self.gates[m], stream.gate),
+                    ]
                 for block, ours in ((self.inter[m], stream.inter), (self.intra[m], stream.intra)):
                     pairs += [(block.fc, ours.linear), (block.norm, ours.norm)]
-                    for head, layer, h in ((block.heads[0], ours.heads, 0), (block.heads[1], ours.heads, 1), (block.out, ours.output, 0)):
+                    for head, layer, h in (
+                        (block.heads[0], ours.heads, 0),
+                        (block.heads[1], ours.heads, 1),
+                        (block.out, ours.output, 0),
+                    ):
                         head.w.copy_(layer.weight[:, h])
                         for mine, theirs in (
-                            ((head.left_pos, head.left_neg), layer.left), ((head.right_pos, head.right_neg), layer.right),
-                            ((head.score_pos, head.score_neg), layer.relation_score), ((head.a1, head.a2), layer.lambda_left),
+                            ((head.left_pos, head.left_neg), layer.left),
+                            ((head.right_pos, head.right_neg), layer.right),
+                            ((head.score_pos, head.score_neg), layer.relation_score),
+                            ((head.a1, head.a2), layer.lambda_left),
                             ((head.b1, head.b2), layer.lambda_right),
-                        ):  # fmt: skip
+                        ):
                             mine[0].copy_(theirs[h, 0]), mine[1].copy_(theirs[h, 1])
                         head.relation.weight.copy_(layer.relation[h])
                         head.norm.weight.copy_(layer.norm_weight[h]), head.norm.bias.copy_(layer.norm_bias[h])
@@ -263,7 +283,12 @@ def naive_epoch(model: Naive, optimiser, data: Conversations, plan: Plan, batch_
                     loss.backward()
                     optimiser.step()
                 loss.item()
-                f1_score(labels[mask].cpu().numpy(), fused[mask].argmax(-1).cpu().numpy(), average="weighted", zero_division=0)
+                f1_score(
+                    labels[mask].cpu().numpy(),
+                    fused[mask].argmax(-1).cpu().numpy(),
+                    average="weighted",
+                    zero_division=0,
+                )
 
 
 def clock(work, device: torch.device, rounds: int) -> float:
@@ -296,14 +321,18 @@ def share_of_products(work) -> float:
     return sum(e.self_cpu_time_total for e in averages if e.key.startswith(PRODUCTS)) / total
 
 
-def compare(corpus: str, sizes: list[int], device: torch.device, rounds: int, precisions: list[str], naive: bool) -> None:
+def compare(
+    corpus: str, sizes: list[int], device: torch.device, rounds: int, precisions: list[str], naive: bool
+) -> None:
     """Times epochs of a corpus' shape and prints a line for each batch size."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "store.h5"
         write_store(path, corpus)
         with FeatureStore.open(path) as store:
             for size in sizes:
-                config = load_config(corpus, [f"train.batch_size={size}", "train.protocol=best-on-test", "train.epochs=1000"])
+                config = load_config(
+                    corpus, [f"train.batch_size={size}", "train.protocol=best-on-test", "train.epochs=1000"]
+                )
                 plan = make_plan(store, config)
                 matrices = {m: read_feature(store, f) for m, f in plan.features.items()}
                 rows = rows_of(store.offsets, plan.division.train)
@@ -328,12 +357,18 @@ def time_naive(plan: Plan, data: Conversations, device: torch.device, rounds: in
     batch = data.batch(torch.from_numpy(plan.division.test[:16]))
     features, speakers, mask, _ = padded(batch, plan.speakers.slots)
     with torch.no_grad():
-        torch.testing.assert_close(sum(naive(features, speakers, mask).values())[mask], ours(batch).logits, rtol=1e-3, atol=1e-3)
-    optimiser = torch.optim.Adam(naive.parameters(), lr=plan.config.train.lr, weight_decay=plan.config.train.weight_decay)
+        torch.testing.assert_close(
+            sum(naive(features, speakers, mask).values())[mask], ours(batch).logits, rtol=1e-3, atol=1e-3
+        )
+    optimiser = torch.optim.Adam(
+        naive.parameters(), lr=plan.config.train.lr, weight_decay=plan.config.train.weight_decay
+    )
     return clock(lambda: naive_epoch(naive, optimiser, data, plan, plan.config.train.batch_size), device, rounds)
 
 
-def report(corpus: str, plan: Plan, data: Conversations, device: torch.device, rounds: int, plain: float | None) -> None:
+def report(
+    corpus: str, plan: Plan, data: Conversations, device: torch.device, rounds: int, plain: float | None
+) -> None:
     """Times our epoch and prints its line."""
     config = plan.config
     seed_everything(0)
@@ -359,9 +394,13 @@ def long_dialogue(length: int, window: int | None, pipe) -> None:
     model = AMBDSGDN(config, dims, 2, torch.ones(6)).eval()
     everyone = torch.ones(length, dtype=torch.bool)
     batch = Batch(
-        {m: torch.randn(length, dim) for m, dim in dims.items()}, dict.fromkeys(dims, everyone), torch.randint(2, (length,)),
-        torch.zeros(length, dtype=torch.int64), torch.zeros(length, dtype=torch.int64), torch.tensor([0, length]),
-    )  # fmt: skip
+        {m: torch.randn(length, dim) for m, dim in dims.items()},
+        dict.fromkeys(dims, everyone),
+        torch.randint(2, (length,)),
+        torch.zeros(length, dtype=torch.int64),
+        torch.zeros(length, dtype=torch.int64),
+        torch.tensor([0, length]),
+    )
     began = time.perf_counter()
     with torch.inference_mode():
         assert model(batch).logits.isfinite().all()

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import click
 
-from extract.assembly import NothingFound
-from extract.corpora.subtitles import UNKNOWN, parse_subtitles
-from extract.encoders import MAKING, Options
-from extract.engine import extract
-from toolkit.errors import UserError
-from toolkit.manifest import MODALITIES, Manifest, manifest_from_rows
+from ..toolkit.base.errors import UserError
+from ..toolkit.manifest import MODALITIES, Manifest, manifest_from_rows
+from .corpora.subtitles import UNKNOWN, parse_subtitles
+from .encoders.selection import MAKING, Options
+from .run.assembly import NothingFound
+from .run.engine import extract
 
 # What the columns of a table, or the keys of an object, are called; the first one that is there counts.
 _KEYS = {
@@ -51,7 +51,8 @@ def read_recording(media: Path, transcript: Path, labels: Sequence[str], speaker
     turns.sort(key=lambda turn: turn["start"])
     name = media.stem or "recording"
     rows = [
-        (i, {"id": f"{name}_{i}", "dialogue": name, "split": "test", "media": media.name, **turn}) for i, turn in enumerate(turns)
+        (i, {"id": f"{name}_{i}", "dialogue": name, "split": "test", "media": media.name, **turn})
+        for i, turn in enumerate(turns)
     ]
     return manifest_from_rows(transcript, rows, name, list(labels), media.resolve().parent, unit="turn")
 
@@ -107,8 +108,11 @@ def _turn(row: Mapping[str, object], where: str) -> dict[str, object]:
 
     turn: dict[str, object] = {what: _seconds(given(what), f"{where}, {what}") for what in ("start", "end")}
     speaker, text = given("speaker"), given("text")
-    return {**turn, "speaker": str(speaker).strip() or UNKNOWN if speaker is not None else UNKNOWN,
-            "text": "" if text is None else str(text).strip()}  # fmt: skip
+    return {
+        **turn,
+        "speaker": str(speaker).strip() or UNKNOWN if speaker is not None else UNKNOWN,
+        "text": "" if text is None else str(text).strip(),
+    }
 
 
 def _seconds(value: object, where: str) -> float:
@@ -134,7 +138,7 @@ def recorded_options(modality: str, recorded: Mapping[str, object]) -> Options:
     Raises:
         UserError: one of them is none that makes features, or its value is none that it can have.
     """
-    from extract.cli import OPTIONS
+    from .commands.extract import OPTIONS
 
     known = {option.name: option for option in OPTIONS}
     context, chosen = click.Context(click.Command("predict")), {}
@@ -144,27 +148,40 @@ def recorded_options(modality: str, recorded: Mapping[str, object]) -> Options:
             raise UserError(f"the run's {modality} features: option {str(name)[:40]!r} is none that makes them")
         if value is None or (isinstance(value, (str, int, float)) and not isinstance(value, bool)):
             try:
-                chosen[name] = None if value is None else value if name == "most_frames" else known[name].type_cast_value(context, value)
+                chosen[name] = (
+                    None
+                    if value is None
+                    else value
+                    if name == "most_frames"
+                    else known[name].type_cast_value(context, value)
+                )
                 continue
             except click.BadParameter as error:
                 raise UserError(f"the run's {modality} features: {name}: {error.message}") from None
         raise UserError(f"the run's {modality} features: {name} is {str(value)[:40]!r}, which is no value for it")
     frames = chosen.get("most_frames", Options.most_frames)
     if type(frames) is not int or not 1 <= frames <= 100_000:
-        raise UserError(f"the run's {modality} features: most_frames is {str(frames)[:40]!r}; must be a whole number from 1")
+        raise UserError(
+            f"the run's {modality} features: most_frames is {str(frames)[:40]!r}; must be a whole number from 1"
+        )
     return Options(modalities=(modality,), **chosen)
 
 
 def extract_recording(
-    manifest: Manifest, out: Path, made: Mapping[str, Mapping[str, object]], *, device: str = "auto", command: str = "",
+    manifest: Manifest,
+    out: Path,
+    made: Mapping[str, Mapping[str, object]],
+    *,
+    device: str = "auto",
+    command: str = "",
     notify: Callable[[str], None] = print,
-) -> dict[str, str]:  # fmt: skip
+) -> dict[str, str]:
     """Extracts a recording's features as a run's were: every modality by the options that made the run's.
 
     Args:
         manifest: of `read_recording`.
         out: the store to make, or to go on with.
-        made: modality to the options of `extract.encoders.Options` that its features depend on.
+        made: modality to the options of `erc_toolkit.extract.encoders.selection.Options` that its features depend on.
         device: for the encoders.
         command: the command line, for the record.
         notify: told a line about each encoder.
@@ -184,5 +201,7 @@ def extract_recording(
             lacking[modality] = nothing.message.partition(": ")[2].partition(";")[0]
             notify(f"{modality}: absent in this recording ({lacking[modality]})")
     if set(lacking) == set(made):
-        raise UserError(f"{manifest.root / manifest.utterances[0].media}: has none of {', '.join(made)}; nothing to go by")
+        raise UserError(
+            f"{manifest.root / manifest.utterances[0].media}: has none of {', '.join(made)}; nothing to go by"
+        )
     return lacking

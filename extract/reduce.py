@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from extract.parts import fingerprint
-from toolkit.errors import UserError
-from toolkit.files import require_space
-from toolkit.manifest import Utterance
-from toolkit.reduction import apply_reduction
-from toolkit.store import Feature, FeatureStore, StoreWriter
+from ..toolkit.base.errors import UserError
+from ..toolkit.base.files import require_space
+from ..toolkit.manifest import Utterance
+from ..toolkit.store import Feature, FeatureStore, StoreWriter
+from ..toolkit.store.reduction import apply_reduction
+from .run.parts import fingerprint
 
 METHODS = {
     "anova": "standardisation, then scikit-learn SelectKBest by f_classif; the selected columns are kept as they are",
@@ -81,7 +81,9 @@ def fit(x: np.ndarray, labels: np.ndarray, to: int, method: str = "anova") -> Re
     if len(classes) < 2:
         raise UserError(f"the {n} labelled training rows hold one class only: there is nothing to tell apart")
     if n <= len(classes):
-        raise UserError(f"{n} labelled training rows of {len(classes)} classes are too few: each class needs some to vary")
+        raise UserError(
+            f"{n} labelled training rows of {len(classes)} classes are too few: each class needs some to vary"
+        )
     if to > min(n, columns):
         what = f"{columns} columns" if to > columns else f"{n} labelled training rows"
         raise UserError(f"--to {to} is more than the {what}; give at most {min(n, columns)}")
@@ -185,20 +187,31 @@ def reduce_store(
         require_space(path, path.stat().st_size + int(1.1 * (reduced.nbytes + fitted_bytes)) + (1 << 20))
         old = str(store.attrs.get("command", ""))
         with StoreWriter(
-            path, corpus=store.corpus, labels=store.labels, utterances=utterances_of(store),
+            path,
+            corpus=store.corpus,
+            labels=store.labels,
+            utterances=utterances_of(store),
             command=f"{old} && {command}" if old and command else old or command,
             attrs={key: value for key, value in store.attrs.items() if key not in _ROOT},
-        ) as writer:  # fmt: skip
+        ) as writer:
             for other in store.feature_names():
                 writer.copy_feature(store.feature(other))
             writer.add_feature(
-                modality, name, reduced, present, feature.reasons(), attrs=_recipe(feature, values, reduction, labels[rows], to),
-                dimension_names=_names(feature, reduction, to), reduction=reduction.numbers,
-            )  # fmt: skip
+                modality,
+                name,
+                reduced,
+                present,
+                feature.reasons(),
+                attrs=_recipe(feature, values, reduction, labels[rows], to),
+                dimension_names=_names(feature, reduction, to),
+                reduction=reduction.numbers,
+            )
     return new, reduction
 
 
-def _recipe(feature: Feature, values: np.ndarray, reduction: Reduction, labels: np.ndarray, to: int) -> dict[str, object]:
+def _recipe(
+    feature: Feature, values: np.ndarray, reduction: Reduction, labels: np.ndarray, to: int
+) -> dict[str, object]:
     """How the feature was made, for its attributes."""
     recipe = {
         "extractor": "erc-toolkit reduce",
@@ -237,10 +250,18 @@ def utterances_of(store: FeatureStore) -> list[Utterance]:
 
     return [
         Utterance(
-            id=uid, dialogue=store.dialogue_ids[dialogue], position=int(position), speaker=store.speaker_names[speaker], text=text,
-            label=None if label < 0 else store.labels[label], split=split, media=media or None, start=maybe(start), end=maybe(end),
+            id=uid,
+            dialogue=store.dialogue_ids[dialogue],
+            position=int(position),
+            speaker=store.speaker_names[speaker],
+            text=text,
+            label=None if label < 0 else store.labels[label],
+            split=split,
+            media=media or None,
+            start=maybe(start),
+            end=maybe(end),
         )
         for uid, dialogue, position, speaker, text, label, split, media, start, end in columns(
             "id", "dialogue", "position", "speaker", "text", "label", "split", "media", "start_s", "end_s"
         )
-    ]  # fmt: skip
+    ]

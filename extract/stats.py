@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections import Counter
 from importlib.resources import files
 
-import manifests
-from toolkit.manifest import SPLITS, Manifest
+from .. import manifests
+from ..toolkit.manifest import SPLITS, Manifest
 
 
 def count(manifest: Manifest) -> dict[str, object]:
@@ -31,14 +31,19 @@ def count(manifest: Manifest) -> dict[str, object]:
         if chosen:
             counted = Counter(u.label or "" for u in chosen)
             splits[split] = {
-                "dialogues": len({u.dialogue for u in chosen}), "utterances": len(chosen),
+                "dialogues": len({u.dialogue for u in chosen}),
+                "utterances": len(chosen),
                 "speakers": len({u.speaker for u in chosen}),
                 "labels": {label: counted[label] for label in [*manifest.labels, ""]},
-            }  # fmt: skip
+            }
     return {
-        "corpus": manifest.corpus, "labels": manifest.labels, "dialogues": len({u.dialogue for u in utterances}),
-        "utterances": len(utterances), "speakers": len({u.speaker for u in utterances}), "splits": splits,
-    }  # fmt: skip
+        "corpus": manifest.corpus,
+        "labels": manifest.labels,
+        "dialogues": len({u.dialogue for u in utterances}),
+        "utterances": len(utterances),
+        "speakers": len({u.speaker for u in utterances}),
+        "splits": splits,
+    }
 
 
 def compare(manifest: Manifest) -> dict[str, object] | None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from extract.audio import SILENCE
-from toolkit.errors import UserError
-from toolkit.manifest import Manifest, Utterance
-from toolkit.media import SAMPLE_RATE, MediaError, MediaReader
-from toolkit.progress import progress_bar
+from ..toolkit.base.errors import UserError
+from ..toolkit.base.progress import progress_bar
+from ..toolkit.manifest import Manifest, Utterance
+from ..toolkit.media import SAMPLE_RATE, MediaError, MediaReader
+from .encoders.opensmile_sets import SILENCE
 
 FPS = 5.0  # pictures a second that are taken out, extraction's default
 SHORT_S = 0.2  # a clip below it holds two to four frames
@@ -97,7 +97,9 @@ def validate(manifest: Manifest, media: bool = False, workers: int = 0) -> Repor
     """
     uses = _uses(manifest)
     if uses and not os.path.isdir(manifest.root):
-        raise UserError(f"{manifest.root}: the manifest's root is no folder; move it there or mend the manifest's header")
+        raise UserError(
+            f"{manifest.root}: the manifest's root is no folder; move it there or mend the manifest's header"
+        )
     report = Report(len(manifest.utterances), len(uses), media)
     check = _decode if media else _look
     workers = workers or os.cpu_count() or 1
@@ -180,7 +182,9 @@ def _odd_length(file: str, use: _Use, lasts: float) -> Iterator[Problem]:
         yield Problem(f"longer than {LONG_S:g} s", file, ids, f"lasts {lasts:.2f} s")
     start, end = (use.utterance.extra.get(name) for name in ("source_start", "source_end"))
     if isinstance(start, (int, float)) and isinstance(end, (int, float)) and abs(lasts - (end - start)) > DISAGREE_S:
-        yield Problem("time stamps disagree with the clip", file, ids, f"{end - start:.2f} s by them, lasts {lasts:.2f} s")
+        yield Problem(
+            "time stamps disagree with the clip", file, ids, f"{end - start:.2f} s by them, lasts {lasts:.2f} s"
+        )
 
 
 def _impossible(use: _Use) -> bool:

@@ -25,7 +25,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def text_encoder(tmp_path_factory) -> Path:
     """A tiny untrained RoBERTa with a tokenizer of its own, as a folder that transformers loads."""
-    from toolkit.demo.encoders import make_text_encoder
+    from erc_toolkit.toolkit.demo.encoders import make_text_encoder
 
     texts = ["I am so happy to see you!", "What do you want from me?", "This is the worst day of my life."] * 3
     return make_text_encoder(tmp_path_factory.mktemp("encoder"), texts)
@@ -34,34 +34,48 @@ def text_encoder(tmp_path_factory) -> Path:
 @pytest.fixture
 def utterances():
     """Nine dialogues of 1 to 9 utterances, two speakers, two labels and some without, three splits."""
-    from toolkit.manifest import Utterance
+    from erc_toolkit.toolkit.manifest import Utterance
 
     return [
         Utterance(
-            id=f"d{d}_u{i}", dialogue=f"d{d}", position=i, speaker="AB"[i % 2], text=f"naïve text {i}",
-            label=("joy", None, "sadness")[i % 3], split=("train", "val", "test")[d % 3],
-            media=f"clips/d{d}_u{i}.mp4", start=0.5 * i if i else None, end=0.5 * i + 1 if i else None,
+            id=f"d{d}_u{i}",
+            dialogue=f"d{d}",
+            position=i,
+            speaker="AB"[i % 2],
+            text=f"naïve text {i}",
+            label=("joy", None, "sadness")[i % 3],
+            split=("train", "val", "test")[d % 3],
+            media=f"clips/d{d}_u{i}.mp4",
+            start=0.5 * i if i else None,
+            end=0.5 * i + 1 if i else None,
         )
         for d in range(9)
         for i in range(d + 1)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture
 def store_path(tmp_path, utterances) -> Path:
     """A store of those utterances with one audio and one text feature; every fifth utterance lacks its audio."""
-    from toolkit.store import StoreWriter
+    from erc_toolkit.toolkit.store import StoreWriter
 
     n = len(utterances)
     rng = np.random.default_rng(0)
     present = np.arange(n) % 5 != 0
     path = tmp_path / "store.h5"
-    with StoreWriter(path, corpus="small", labels=["joy", "sadness"], utterances=utterances, command="made by a test") as w:
+    with StoreWriter(
+        path, corpus="small", labels=["joy", "sadness"], utterances=utterances, command="made by a test"
+    ) as w:
         w.add_feature(
-            "audio", "IS10", rng.normal(size=(n, 700)), present, ["" if p else "no audio track" for p in present],
-            attrs={"extractor": "random", "parameters": {"seed": 0}}, details={"seconds": np.arange(n) / 10},
+            "audio",
+            "IS10",
+            rng.normal(size=(n, 700)),
+            present,
+            ["" if p else "no audio track" for p in present],
+            attrs={"extractor": "random", "parameters": {"seed": 0}},
+            details={"seconds": np.arange(n) / 10},
             dimension_names=[f"pcm_{i}" for i in range(700)],
-        )  # fmt: skip
+        )
         w.add_feature("text", "org/name", rng.normal(size=(n, 8)), np.ones(n, bool), [""] * n)
     return path
 
@@ -69,8 +83,8 @@ def store_path(tmp_path, utterances) -> Path:
 @pytest.fixture(scope="session")
 def raw(tmp_path_factory):
     """A small demo corpus in which every kind of defect that a real download has was planted."""
-    from toolkit.demo.clips import write_clip
-    from toolkit.demo.corpus import make_corpus
+    from erc_toolkit.toolkit.demo.clips import write_clip
+    from erc_toolkit.toolkit.demo.corpus import make_corpus
 
     root = tmp_path_factory.mktemp("raw") / "raw"
     make_corpus(root, seed=3, train=2, dev=1, test=1)

@@ -7,8 +7,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from toolkit.store_format import write
-from toolkit.store_values import MatrixWriter
+from erc_toolkit.toolkit.store.format import write
+from erc_toolkit.toolkit.store.values import MatrixWriter
 
 
 def replace_values(group: h5py.Group, values: np.ndarray) -> None:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_train_support import packing
 
-from train.layers.angular_graph import AngularGraph
-from train.layers.initial_residual import InitialResidual
+from erc_toolkit.train.layers.angular_graph import AngularGraph
+from erc_toolkit.train.layers.initial_residual import InitialResidual
 
 
 def slow_matrix(nodes, offsets):
@@ -31,9 +31,12 @@ def slow_matrix(nodes, offsets):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    lengths=st.lists(st.integers(1, 5), min_size=1, max_size=4), modalities=st.integers(1, 3), width=st.integers(1, 4),
-    seed=st.integers(0, 2**16), zeros=st.floats(0, 0.5),
-)  # fmt: skip
+    lengths=st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    modalities=st.integers(1, 3),
+    width=st.integers(1, 4),
+    seed=st.integers(0, 2**16),
+    zeros=st.floats(0, 0.5),
+)
 def test_propagation_is_that_of_the_definition(lengths, modalities, width, seed, zeros):
     generator = torch.Generator().manual_seed(seed)
     n, offsets = sum(lengths), packing(lengths)[1]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from extract.batching import Batches
-from extract.text import TextEncoder
-from toolkit.errors import UserError
+from erc_toolkit.extract.encoders.batching import Batches
+from erc_toolkit.extract.encoders.text import TextEncoder
+from erc_toolkit.toolkit.base.errors import UserError
 
 
 def holding(most: int, seen: list[int]):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from toolkit.cli import COMMANDS, main
+from erc_toolkit.toolkit.commands.main import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "transformers", "numpy", "h5py", "cv2", "opensmile", "sklearn", "pandas", "rich")
@@ -30,7 +30,13 @@ def imports(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "package, forbidden", [("toolkit", {"extract", "train"}), ("extract", {"train"}), ("train", {"extract"}), ("manifests", {"toolkit", "extract", "train"})]
+    "package, forbidden",
+    [
+        ("toolkit", {"extract", "train"}),
+        ("extract", {"train"}),
+        ("train", {"extract"}),
+        ("manifests", {"toolkit", "extract", "train"}),
+    ],
 )
 def test_packages_keep_apart(package, forbidden):
     files = list((ROOT / package).rglob("*.py"))
@@ -39,12 +45,29 @@ def test_packages_keep_apart(package, forbidden):
         assert not imports(path) & forbidden, f"{path} imports {imports(path) & forbidden}"
 
 
-@pytest.mark.parametrize("command", [["--help"], ["extract", "--help"], ["extract", "meld", "--help"], ["train", "--help"],
-                                     ["eval", "--help"], ["info", "--help"], ["demo", "--help"], ["finetune-text", "--help"], ["train-face", "--help"], ["reduce", "--help"],
-                                     ["convert", "--help"], ["export", "--help"], ["card", "--help"], ["predict", "--help"], ["package", "--help"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["--help"],
+        ["extract", "--help"],
+        ["extract", "meld", "--help"],
+        ["train", "--help"],
+        ["eval", "--help"],
+        ["info", "--help"],
+        ["demo", "--help"],
+        ["finetune-text", "--help"],
+        ["train-face", "--help"],
+        ["reduce", "--help"],
+        ["convert", "--help"],
+        ["export", "--help"],
+        ["card", "--help"],
+        ["predict", "--help"],
+        ["package", "--help"],
+    ],
+)
 def test_help_imports_nothing_heavy(command):
     code = (
-        "import sys\nfrom toolkit.cli import main\n"
+        "import sys\nfrom erc_toolkit.toolkit.commands.main import main\n"
         f"try: main({command!r})\nexcept SystemExit as e: assert not e.code\n"
         f"print([m for m in {HEAVY!r} if m in sys.modules])"
     )
@@ -59,11 +82,18 @@ def test_every_command_loads_and_shows_its_defaults():
 
 
 def test_shell_completion():
-    environment = {**os.environ, "_ERC_TOOLKIT_COMPLETE": "bash_complete", "COMP_WORDS": "erc-toolkit ex", "COMP_CWORD": "1"}
+    environment = {
+        **os.environ,
+        "_ERC_TOOLKIT_COMPLETE": "bash_complete",
+        "COMP_WORDS": "erc-toolkit ex",
+        "COMP_CWORD": "1",
+    }
     out = subprocess.run(
-        [sys.executable, "-c", "from toolkit.cli import main; main(prog_name='erc-toolkit')"],
-        env=environment, capture_output=True, text=True,
-    ).stdout  # fmt: skip
+        [sys.executable, "-c", "from erc_toolkit.toolkit.commands.main import main; main(prog_name='erc-toolkit')"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    ).stdout
     assert "extract" in out and "train" not in out
 
 
@@ -81,7 +111,10 @@ def test_info(store_path):
 
 
 def test_mistakes_are_one_line(tmp_path):
-    for arguments in (["info", str(tmp_path / "none.h5")], ["extract", "meld", str(tmp_path), "--out", str(tmp_path / "x.h5")]):
-        result = subprocess.run([sys.executable, "-m", "toolkit.cli", *arguments], capture_output=True, text=True)
+    for arguments in (
+        ["info", str(tmp_path / "none.h5")],
+        ["extract", "meld", str(tmp_path), "--out", str(tmp_path / "x.h5")],
+    ):
+        result = subprocess.run([sys.executable, "-m", "erc_toolkit", *arguments], capture_output=True, text=True)
         assert result.returncode == 1 and result.stderr.startswith("Error: ") and len(result.stderr.splitlines()) == 1
         assert str(tmp_path) in result.stderr

@@ -15,10 +15,10 @@ import pytest
 import torch
 from test_train_support import packing, random_batch
 
-from toolkit.errors import UserError
-from train.batch import Batch
-from train.layers.relational import RelationalGraph
-from train.models.cogmen import COGMEN, Settings, heads_for
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.train.data.batch import Batch
+from erc_toolkit.train.layers.relational import RelationalGraph
+from erc_toolkit.train.models.cogmen import COGMEN, Settings, heads_for
 
 VECTORS = Path(__file__).parent / "data" / "cogmen.npz"
 MODALITIES = ("audio", "text", "visual")  # the order in which they put the features side by side
@@ -85,7 +85,9 @@ def test_logits_loss_gradients_and_running_statistics_in_training_are_the_author
 
 def test_edges_are_the_authors(case):
     model, batch = build(case)
-    graph = RelationalGraph(batch.speakers, batch.dialogue, model.config.past, model.config.future, max(case["lengths"]))
+    graph = RelationalGraph(
+        batch.speakers, batch.dialogue, model.config.past, model.config.future, max(case["lengths"])
+    )
     i, j, relation = graph.edges(int(case["sizes"][-1]))
     assert torch.equal(torch.stack([j, i, relation])[:, (1000 * j + i).argsort()], case["edges"].long())
 
@@ -103,7 +105,9 @@ def test_parameters(speakers, classes, theirs):
 
 def test_heads_divide_the_width():
     assert [heads_for(width) for width in (1380, 21, 22, 768, 17, 1)] == [10, 7, 11, 8, 1, 1]
-    with pytest.raises(UserError, match=r"model\.heads=3 must divide the width of all features side by side, which is 10"):
+    with pytest.raises(
+        UserError, match=r"model\.heads=3 must divide the width of all features side by side, which is 10"
+    ):
         COGMEN(Settings(heads=3), {"text": 10}, 2, torch.ones(3))
 
 

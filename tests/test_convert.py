@@ -10,17 +10,19 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from toolkit.cli import main
-from toolkit.errors import UserError
-from toolkit.exchange.convert import convert
-from toolkit.exchange.layouts import LAYOUTS, recognise
-from toolkit.exchange.pack import ZEROS
-from toolkit.manifest import Manifest, Utterance, write_manifest
-from toolkit.store import FeatureStore
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.commands.main import main
+from erc_toolkit.toolkit.exchange.convert import convert
+from erc_toolkit.toolkit.exchange.layouts import LAYOUTS, recognise
+from erc_toolkit.toolkit.exchange.pack import ZEROS
+from erc_toolkit.toolkit.manifest import Manifest, Utterance, write_manifest
+from erc_toolkit.toolkit.store import FeatureStore
 
 LENGTHS = {"Ses01F_impro01": 3, "Ses03M_script01_1": 2, "Ses05F_impro02": 4}
 MELD = {0: 2, 61: 1, 1039: 3, 1153: 2, 1432: 4}
-SPLITS = {0: "train", 61: "train", 1039: "val", 1153: "test", 1432: "test"} | dict(zip(LENGTHS, ("train", "val", "test")))
+SPLITS = {0: "train", 61: "train", 1039: "val", 1153: "test", 1432: "test"} | dict(
+    zip(LENGTHS, ("train", "val", "test"))
+)
 
 
 def content(layout, lengths=None, seed=0, **splits: str) -> list:
@@ -82,7 +84,14 @@ def test_every_layout_is_recognised_and_read(name, protocol, tmp_path):
             assert store.dialogue_ids == ["train_dia0", "train_dia61", "val_dia0", "test_dia0", "test_dia279"]
             assert store.speaker_names[:2] == ["train_dia0/0", "train_dia0/1"]
         else:
-            assert store.corpus == "iemocap" and store.labels == ["happy", "sad", "neutral", "angry", "excited", "frustrated"]
+            assert store.corpus == "iemocap" and store.labels == [
+                "happy",
+                "sad",
+                "neutral",
+                "angry",
+                "excited",
+                "frustrated",
+            ]
             assert store.dialogue_ids == list(LENGTHS) and store.speaker_names == ["M", "F"]
         split = [SPLITS[k] for k, n in lengths.items() for _ in range(n)]
         if "val" not in known.parts and not name.endswith("-meld"):
@@ -106,9 +115,17 @@ def test_layouts_do_not_shadow_one_another():
 
 def test_defects_are_masked_and_reported_by_dialogue(tmp_path):
     known = layout("sdt")
-    parts = dict(zip(known.parts, content(
-        known, LENGTHS | {"Ses02F_impro01": 2, "Ses02M_impro02": 2}, Ses02F_impro01="train", Ses02M_impro02="train"
-    )))  # fmt: skip
+    parts = dict(
+        zip(
+            known.parts,
+            content(
+                known,
+                LENGTHS | {"Ses02F_impro01": 2, "Ses02M_impro02": 2},
+                Ses02F_impro01="train",
+                Ses02M_impro02="train",
+            ),
+        )
+    )
     first, second, third = list(LENGTHS)
     parts["text/roberta-1"][first][1][3] = np.nan
     parts["audio/sdt"][first] = parts["audio/sdt"][first][:2]
@@ -135,9 +152,19 @@ def test_defects_are_masked_and_reported_by_dialogue(tmp_path):
         assert store.dialogue_ids == list(LENGTHS)
         assert said(first, "text/roberta-1", "NaN") and said(first, "audio/sdt", "wrong length: 2 vectors")
         assert said(second, "visual/sdt", "no features") and said(third, "visual/sdt", "wrong width")
-        assert said(third, "visual/sdt", "not a vector") and said("visual/sdt", "zeros") and said(third, "beyond float32")
-        assert said(first, "stands twice") and said(second, "sentences: 1 entries for 2") and said("Ses09_nowhere", "no labels")
-        assert said(first, "more than once") and said(third, "train and test; taken as test") and said("Ses02F_impro01", "no split")
+        assert (
+            said(third, "visual/sdt", "not a vector") and said("visual/sdt", "zeros") and said(third, "beyond float32")
+        )
+        assert (
+            said(first, "stands twice")
+            and said(second, "sentences: 1 entries for 2")
+            and said("Ses09_nowhere", "no labels")
+        )
+        assert (
+            said(first, "more than once")
+            and said(third, "train and test; taken as test")
+            and said("Ses02F_impro01", "no split")
+        )
         assert said("Ses02M_impro02", "not a list of class numbers") and said("Ses04_extra", "has no labels")
         assert store.column("split").tolist() == ["train"] * 5 + ["test"] * 4
         assert store.column("id")[2] == f"{first}_0#2" and store.column("text")[3:5].tolist() == ["", ""]
@@ -172,7 +199,11 @@ def test_labels_and_corpus_can_be_named(tmp_path):
     parts = content(known, {"a": 2, "b": 3}, a="train", b="test")
     store, made = converted(tmp_path, parts)
     with store:
-        assert store.corpus == "unknown" and store.labels[0] == "label-0" and any("--labels" in p for p in made["problems"])
+        assert (
+            store.corpus == "unknown"
+            and store.labels[0] == "label-0"
+            and any("--labels" in p for p in made["problems"])
+        )
     store, _ = converted(tmp_path, parts, corpus="mine", labels=list("uvwxyz"))
     with store:
         assert store.corpus == "mine" and store.labels == list("uvwxyz")
@@ -182,7 +213,11 @@ def test_labels_and_corpus_can_be_named(tmp_path):
 
 def test_files_are_joined(tmp_path):
     """MMGCN's features with COSMIC's RoBERTa layers, as M3NET trains on; and COMET's; and sentences."""
-    base, roberta, comet = content(layout("mmgcn")), content(layout("cosmic-features"), seed=1), content(layout("cosmic-comet"), seed=2)
+    base, roberta, comet = (
+        content(layout("mmgcn")),
+        content(layout("cosmic-features"), seed=1),
+        content(layout("cosmic-comet"), seed=2),
+    )
     base[6] = {k: [""] * n for k, n in LENGTHS.items()}
     files = []
     for name, value in (("a", base), ("b", roberta), ("c", comet), ("d", roberta[6])):
@@ -207,15 +242,25 @@ def test_files_are_joined(tmp_path):
 def mmsa(frames: int = 6) -> dict:
     rng = np.random.default_rng(5)
     made = {}
-    for split, ids in (("train", ["v1$_$1", "v1$_$0", "v2$_$0"]), ("valid", ["v3$_$0"]), ("test", ["v4$_$0", "v4$_$1"])):
+    for split, ids in (
+        ("train", ["v1$_$1", "v1$_$0", "v2$_$0"]),
+        ("valid", ["v3$_$0"]),
+        ("test", ["v4$_$0", "v4$_$1"]),
+    ):
         n = len(ids)
         made[split] = {
-            "id": ids, "raw_text": np.array([f"text {i}" for i in ids]), "annotations": ["Negative", "Positive", "Neutral"][:n],
-            "classification_labels": np.array([0.0, 2.0, 1.0][:n]), "regression_labels": np.array([-1.0, 2.0, 0.0][:n]),
-            "text": rng.normal(size=(n, frames, 4)).astype(np.float32), "text_bert": np.zeros((n, 3, frames)),
-            "audio": rng.normal(size=(n, frames, 3)), "audio_lengths": [2, 0, 5][:n],
-            "vision": rng.normal(size=(n, frames, 2)), "vision_lengths": [frames] * n,
-        }  # fmt: skip
+            "id": ids,
+            "raw_text": np.array([f"text {i}" for i in ids]),
+            "annotations": ["Negative", "Positive", "Neutral"][:n],
+            "classification_labels": np.array([0.0, 2.0, 1.0][:n]),
+            "regression_labels": np.array([-1.0, 2.0, 0.0][:n]),
+            "text": rng.normal(size=(n, frames, 4)).astype(np.float32),
+            "text_bert": np.zeros((n, 3, frames)),
+            "audio": rng.normal(size=(n, frames, 3)),
+            "audio_lengths": [2, 0, 5][:n],
+            "vision": rng.normal(size=(n, frames, 2)),
+            "vision_lengths": [frames] * n,
+        }
     return made
 
 
@@ -228,7 +273,10 @@ def test_mmsa(tmp_path):
         assert store.column("split").tolist() == ["train"] * 3 + ["val"] + ["test"] * 2
         assert [store.labels[i] for i in store.column("label")[:3]] == ["Positive", "Negative", "Neutral"]
         audio = store.feature("audio/mmsa")
-        assert audio.present().tolist() == [False, True, True, True, True, False] and audio.reasons()[0] == "no frames in the file"
+        assert (
+            audio.present().tolist() == [False, True, True, True, True, False]
+            and audio.reasons()[0] == "no frames in the file"
+        )
         frames, times = audio.sequence(1)
         assert np.array_equal(frames, value["train"]["audio"][0, :2].astype(np.float32)) and np.isnan(times).all()
         assert np.allclose(audio.values()[1], value["train"]["audio"][0, :2].mean(0))
@@ -238,7 +286,11 @@ def test_mmsa(tmp_path):
     store, made = converted(tmp_path, value)
     with store:
         assert any(p.startswith("v1: has utterances in train and valid") for p in made["problems"])
-        assert store.dialogue_ids == ["v1@train", "v2", "v1@valid", "v4"] and store.labels == ["Negative", "Neutral", "Positive"]
+        assert store.dialogue_ids == ["v1@train", "v2", "v1@valid", "v4"] and store.labels == [
+            "Negative",
+            "Neutral",
+            "Positive",
+        ]
 
 
 @pytest.fixture
@@ -255,7 +307,11 @@ def test_arrays_with_a_manifest(tmp_path, manifest):
     np.save(tmp_path / "text-roberta.npy", text)
     np.savez(tmp_path / "wav.npz", audio)
     np.savez(tmp_path / "faces.npz", u0=np.ones(3), u2=rng.normal(size=(2, 3)), other=np.ones(3))
-    files = [str(tmp_path / "text-roberta.npy"), f"audio/lld={tmp_path / 'wav.npz'}", f"visual={tmp_path / 'faces.npz'}"]
+    files = [
+        str(tmp_path / "text-roberta.npy"),
+        f"audio/lld={tmp_path / 'wav.npz'}",
+        f"visual={tmp_path / 'faces.npz'}",
+    ]
     made = convert(files, tmp_path / "x.h5", manifest=manifest)
     with FeatureStore.open(tmp_path / "x.h5") as store:
         assert store.feature_names() == ["audio/lld", "text/roberta", "visual/faces"]
@@ -266,8 +322,12 @@ def test_arrays_with_a_manifest(tmp_path, manifest):
     np.save(tmp_path / "bad.npy", np.array([{}], object), allow_pickle=True)
     np.save(tmp_path / "short.npy", text[:2])
     (tmp_path / "cut.npz").write_bytes((tmp_path / "wav.npz").read_bytes()[:-40])
-    for name, wanted in (("text=bad", "pickles inside"), ("text=short", "rows must be utterances"), ("short", "which modality"),
-                         ("text=cut", "not a readable numpy file")):  # fmt: skip
+    for name, wanted in (
+        ("text=bad", "pickles inside"),
+        ("text=short", "rows must be utterances"),
+        ("short", "which modality"),
+        ("text=cut", "not a readable numpy file"),
+    ):
         file = name.replace("=", f"={tmp_path}/") if "=" in name else f"{tmp_path}/{name}"
         with pytest.raises(UserError, match=wanted):
             convert([file + (".npz" if "cut" in name else ".npy")], tmp_path / "y.h5", manifest=manifest)
@@ -280,7 +340,9 @@ def test_an_array_that_claims_terabytes(tmp_path, manifest):
     path = tmp_path / "text.npy"
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (10**12, 4)})
-    result = CliRunner().invoke(main, ["convert", str(path), "--manifest", str(manifest), "--out", str(tmp_path / "x.h5")])
+    result = CliRunner().invoke(
+        main, ["convert", str(path), "--manifest", str(manifest), "--out", str(tmp_path / "x.h5")]
+    )
     assert result.exit_code == 1 and result.output.count("\n") == 1 and str(path) in result.output
 
 
@@ -291,11 +353,16 @@ def test_command_line(tmp_path):
     assert result.exit_code == 0, result.output
     assert "recognised: mmgcn" in result.output and "9 utterances in 3 dialogues of iemocap" in result.output
     with FeatureStore.open(tmp_path / "x.h5") as store:
-        assert store.attrs["command"].startswith("erc-toolkit") and store.feature("audio/mmgcn").attrs["extractor"] == "converted"
+        assert (
+            store.attrs["command"].startswith("erc-toolkit")
+            and store.feature("audio/mmgcn").attrs["extractor"] == "converted"
+        )
     for value in ([{"a": ["x"]}], 3):
         path.write_bytes(pickle.dumps(value))
         result = CliRunner().invoke(main, ["convert", str(path), "--out", str(tmp_path / "y.h5")])
-        assert result.exit_code == 1 and "none of the known layouts" in result.output and "Traceback" not in result.output
+        assert (
+            result.exit_code == 1 and "none of the known layouts" in result.output and "Traceback" not in result.output
+        )
     result = CliRunner().invoke(main, ["convert", str(tmp_path / "none.pkl"), "--out", str(tmp_path / "y.h5")])
     assert result.exit_code == 1 and "no such file" in result.output
     assert not (tmp_path / "y.h5").exists()

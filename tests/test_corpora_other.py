@@ -12,15 +12,16 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from extract.corpora import read_corpus
-from extract.corpora.subtitles import Cue, parse_subtitles
-from toolkit.errors import UserError
-from toolkit.manifest import read_manifest, write_manifest
+from erc_toolkit.extract.corpora.registry import read_corpus
+from erc_toolkit.extract.corpora.subtitles import Cue, parse_subtitles
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.manifest import read_manifest, write_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 # -- folder
+
 
 def folder(root: Path, table: str, *files: str) -> Path:
     root.mkdir(exist_ok=True)
@@ -38,13 +39,27 @@ def test_folder(tmp_path):
         "./b.mp4,e,B,,,,1,2.5,0 0 0.5 1,\n"
         "c\\a.mp4,d,C,z,anger,dev,,,,8\n\n,,,,,,,,,\n"
     )
-    manifest = read_corpus("folder", folder(tmp_path / "mine", table, "a.mp4", "c/a.mp4", "c/z.wav", ".hidden.mp4", "notes.txt"))
+    manifest = read_corpus(
+        "folder", folder(tmp_path / "mine", table, "a.mp4", "c/a.mp4", "c/z.wav", ".hidden.mp4", "notes.txt")
+    )
     first, second, third = manifest.utterances
     assert [(u.id, u.dialogue, u.position, u.media) for u in (first, second, third)] == [
-        ("a", "d", 0, "a.mp4"), ("c/a", "d", 1, "c/a.mp4"), ("b", "e", 0, "b.mp4"),
-    ]  # fmt: skip
-    assert first.extra == {"mood": "7"} and third.extra == {} and (third.start, third.end, third.region) == (1, 2.5, (0, 0, 0.5, 1))
-    assert (first.split, third.split, third.label, manifest.labels, manifest.corpus) == ("val", "train", None, ["anger", "joy"], "mine")
+        ("a", "d", 0, "a.mp4"),
+        ("c/a", "d", 1, "c/a.mp4"),
+        ("b", "e", 0, "b.mp4"),
+    ]
+    assert (
+        first.extra == {"mood": "7"}
+        and third.extra == {}
+        and (third.start, third.end, third.region) == (1, 2.5, (0, 0, 0.5, 1))
+    )
+    assert (first.split, third.split, third.label, manifest.labels, manifest.corpus) == (
+        "val",
+        "train",
+        None,
+        ["anger", "joy"],
+        "mine",
+    )
     assert manifest.notes == [
         "1 files that the table names are not there: b.mp4",
         "1 files without a row in the table left out: c/z.wav",
@@ -99,7 +114,9 @@ def test_folder_needs_one_table(tmp_path):
 
 
 any_text = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
-columns = st.sampled_from(["file", "media", "id", "dialogue", "speaker", "text", "position", "extra", "region", "start", "mood", ""])
+columns = st.sampled_from(
+    ["file", "media", "id", "dialogue", "speaker", "text", "position", "extra", "region", "start", "mood", ""]
+)
 cells = st.sampled_from(["", "a", "..", ".", "a/b.mp4", "1", '"', "{}", "1e999", "\x85", "x" * 300]) | any_text
 
 
@@ -167,22 +184,29 @@ Yes.\r
 
 def test_webvtt():
     assert parse_subtitles(VTT) == [
-        Cue(1.0, 2.5, "Ann Lee", "Hello you & me <3"), Cue(1.0, 2.5, "Bob", "Hi. there"),
-        Cue(3604.0, 3605.0, "Ann", "it is 10:30"), Cue(3604.0, 3605.0, "Bob", "NO! who?"),
-    ]  # fmt: skip
+        Cue(1.0, 2.5, "Ann Lee", "Hello you & me <3"),
+        Cue(1.0, 2.5, "Bob", "Hi. there"),
+        Cue(3604.0, 3605.0, "Ann", "it is 10:30"),
+        Cue(3604.0, 3605.0, "Bob", "NO! who?"),
+    ]
 
 
 def test_subrip():
     assert parse_subtitles(SRT) == [
-        Cue(1.0, 2.5, "ANN", "Hello"), Cue(3.0, 4.04, "", "— who?"), Cue(7.0, 8.0, "田中", "はい"),
+        Cue(1.0, 2.5, "ANN", "Hello"),
+        Cue(3.0, 4.04, "", "— who?"),
+        Cue(7.0, 8.0, "田中", "はい"),
         Cue(7.0, 8.0, "Dr. Smith-Jones of York", "Yes."),
-    ]  # fmt: skip
+    ]
 
 
 def test_only_the_allowed_names():
     text = "1\n00:00:01,000 --> 00:00:02,000\nRemember: it is late\nAnn: so?\n"
     assert [(c.speaker, c.text) for c in parse_subtitles(text)] == [("Remember", "it is late"), ("Ann", "so?")]
-    assert [(c.speaker, c.text) for c in parse_subtitles(text, allowed={"Ann"})] == [("", "Remember: it is late"), ("Ann", "so?")]
+    assert [(c.speaker, c.text) for c in parse_subtitles(text, allowed={"Ann"})] == [
+        ("", "Remember: it is late"),
+        ("Ann", "so?"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +225,9 @@ def test_subtitle_mistakes(tmp_path, text, where, said):
     (tmp_path / "a.srt").write_text(text)
     with pytest.raises(UserError) as error:
         read_corpus("subtitles", tmp_path)
-    assert f"a.srt, {where}: " in error.value.message and said in error.value.message and "\n" not in error.value.message
+    assert (
+        f"a.srt, {where}: " in error.value.message and said in error.value.message and "\n" not in error.value.message
+    )
 
 
 def test_subtitles(tmp_path):
@@ -216,16 +242,21 @@ def test_subtitles(tmp_path):
     (tmp_path / "._d.srt").write_text("mac")
     manifest = read_corpus("subtitles", tmp_path, labels="joy,anger", split="train", name="n")
     assert [(u.id, u.speaker, u.text, u.media, u.start, u.end, u.split, u.label) for u in manifest.utterances] == [
-        ("a.en_0", "Bob", "one", "a.mp4", 1, 2, "train", None), ("a.en_1", "Ann", "two", "a.mp4", 5, 6, "train", None),
-        ("b_0", "unknown", "no name", "b.wav", 3, 3, "train", None), ("d_0", "Ann", "text alone", None, 1, 2, "train", None),
-    ]  # fmt: skip
+        ("a.en_0", "Bob", "one", "a.mp4", 1, 2, "train", None),
+        ("a.en_1", "Ann", "two", "a.mp4", 5, 6, "train", None),
+        ("b_0", "unknown", "no name", "b.wav", 3, 3, "train", None),
+        ("d_0", "Ann", "text alone", None, 1, 2, "train", None),
+    ]
     assert manifest.labels == ["joy", "anger"] and manifest.corpus == "n"
     assert manifest.notes == [
-        "a.en.srt: cues are not in order of time; they were sorted", "a.en.srt: a.mp4 is used; not used: a.wav",
-        "d.srt: no video or sound file of that name beside it; text alone", "sub/c.srt: holds nothing that is said",
-        "speakers: Ann 2, Bob 1, unknown 1", "1 utterances name no speaker: they are 'unknown'",
+        "a.en.srt: cues are not in order of time; they were sorted",
+        "a.en.srt: a.mp4 is used; not used: a.wav",
+        "d.srt: no video or sound file of that name beside it; text alone",
+        "sub/c.srt: holds nothing that is said",
+        "speakers: Ann 2, Bob 1, unknown 1",
+        "1 utterances name no speaker: they are 'unknown'",
         "1 utterances have a span of no length: their sound and picture will be masked",
-    ]  # fmt: skip
+    ]
     (tmp_path / "d.vtt").write_text("WEBVTT\n")
     with pytest.raises(UserError, match="of another ending too"):
         read_corpus("subtitles", tmp_path)
@@ -238,7 +269,9 @@ def stamp(seconds: float, comma: str) -> str:
 
 def write_srt(cues: list[Cue]) -> str:
     said = ((c, f"{c.speaker}: {c.text}" if c.speaker else c.text) for c in cues)
-    return "".join(f"{i}\n{stamp(c.start, ',')} --> {stamp(c.end, ',')}\n{line}\n\n" for i, (c, line) in enumerate(said, 1))
+    return "".join(
+        f"{i}\n{stamp(c.start, ',')} --> {stamp(c.end, ',')}\n{line}\n\n" for i, (c, line) in enumerate(said, 1)
+    )
 
 
 def write_vtt(cues: list[Cue]) -> str:
@@ -249,8 +282,37 @@ def write_vtt(cues: list[Cue]) -> str:
     return "WEBVTT\n\n" + "".join(f"{stamp(c.start, '.')} --> {stamp(c.end, '.')}\n{line}\n\n" for c, line in said)
 
 
-pieces = st.sampled_from(["1", "\n", "\n\n", "00:00:01,000 --> 00:00:02,000\n", "00:01.5 --> 00:02.5 x\n", "WEBVTT", "NOTE", "<v Ann>", "<v", ">", "</v>",
-                          "Ann: ", "BOB:", "- ", "&amp;", "&#0;", "&#x85;", "{\\an8}", "<i>", "-->", "\r", "\x85", "\u2028", "\u200f", "\t", ":", "．"])  # fmt: skip
+pieces = st.sampled_from(
+    [
+        "1",
+        "\n",
+        "\n\n",
+        "00:00:01,000 --> 00:00:02,000\n",
+        "00:01.5 --> 00:02.5 x\n",
+        "WEBVTT",
+        "NOTE",
+        "<v Ann>",
+        "<v",
+        ">",
+        "</v>",
+        "Ann: ",
+        "BOB:",
+        "- ",
+        "&amp;",
+        "&#0;",
+        "&#x85;",
+        "{\\an8}",
+        "<i>",
+        "-->",
+        "\r",
+        "\x85",
+        "\u2028",
+        "\u200f",
+        "\t",
+        ":",
+        "．",
+    ]
+)
 scripts = st.lists(pieces | any_text, max_size=14).map("".join)
 
 
@@ -266,7 +328,9 @@ def test_what_is_accepted_round_trips(text):
         assert error.message and "\n" not in error.message
         return
     assert all(c.text and c.text == " ".join(c.text.split()) and c.speaker == c.speaker.strip() for c in cues)
-    if not any(not c.speaker and re.match(r"(- ?)?\w.*[:：]", c.text) for c in cues):  # a name that was only text before
+    if not any(
+        not c.speaker and re.match(r"(- ?)?\w.*[:：]", c.text) for c in cues
+    ):  # a name that was only text before
         assert parse_subtitles(write_vtt(cues)) == cues
 
 
@@ -294,14 +358,18 @@ def test_no_subtitles_make_a_traceback(tmp_path, data, name):
 
 # -- tutorials
 
+
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "tutorials").glob("*.md")), ids=lambda path: path.stem)
 def test_tutorials(path, tmp_path):
     """Each sh and python block runs in turn, in one folder; lines of a text block stand in the output before it."""
     blocks = re.findall(r"^```(sh|python|text)\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert sum(kind == "text" for kind, _ in blocks) >= 1
     environment = {
-        **os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "COLUMNS": "200",
-    }  # fmt: skip
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "COLUMNS": "200",
+    }
     output = ""
     for kind, text in blocks:
         if kind == "text":
@@ -316,6 +384,7 @@ def test_tutorials(path, tmp_path):
 
 # -- what docs/ shows beside the tutorials
 
+
 def python_block(name: str) -> str:
     text = (ROOT / "docs" / name).read_text(encoding="utf-8")
     return re.search(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[1]
@@ -326,7 +395,10 @@ def test_three_calls_of_the_manual(tmp_path, monkeypatch, capsys):
     Path("MELD.Raw").mkdir()
     Path("MELD.Raw/dev_sent_emo.csv").write_text("Utterance,Speaker,Emotion,Dialogue_ID,Utterance_ID\nhi,A,joy,0,0\n")
     exec(compile(python_block("manifest.md"), "manifest.md", "exec"), {})
-    assert read_manifest(Path("meld.jsonl")).utterances[0].id == "val_dia0_utt0" and "text alone" in capsys.readouterr().out
+    assert (
+        read_manifest(Path("meld.jsonl")).utterances[0].id == "val_dia0_utt0"
+        and "text alone" in capsys.readouterr().out
+    )
 
 
 def test_the_manuals_reader_works_as_a_package(tmp_path):
@@ -336,12 +408,28 @@ def test_the_manuals_reader_works_as_a_package(tmp_path):
     (site / "my_package").mkdir()
     (site / "my_package/radio.py").write_text(python_block("corpora.md"))
     (site / "my_package-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: my_package\nVersion: 1\n")
-    entry = re.search(r'^\[project.entry-points."(.+)"\]\nradio = "(.+)"', (ROOT / "docs/corpora.md").read_text("utf-8"), re.MULTILINE)
+    entry = re.search(
+        r'^\[project.entry-points."(.+)"\]\nradio = "(.+)"', (ROOT / "docs/corpora.md").read_text("utf-8"), re.MULTILINE
+    )
     (site / "my_package-1.dist-info/entry_points.txt").write_text(f"[{entry[1]}]\nradio = {entry[2]}\n")
     (plays / "one").mkdir(parents=True)
     (plays / "one/turns.csv").write_text("who,said,mood,start,end\nAnn,Go!,angry,0,1.5\nBob,Why?,,1.5,1.7\n")
     environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}"}
-    command = [sys.executable, "-m", "toolkit.cli", "manifest", "build", "radio", plays, "--out", tmp_path / "m.jsonl", "--split", "train", "--minimum", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "erc_toolkit",
+        "manifest",
+        "build",
+        "radio",
+        plays,
+        "--out",
+        tmp_path / "m.jsonl",
+        "--split",
+        "train",
+        "--minimum",
+        "1",
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "note: one: 1 turns" in done.stdout, done.stderr
     manifest = read_manifest(tmp_path / "m.jsonl")

@@ -8,7 +8,7 @@ import statistics
 import pytest
 from click.testing import CliRunner
 
-from toolkit.cli import main
+from erc_toolkit.toolkit.commands.main import main
 
 
 def run(*arguments) -> str:

@@ -9,13 +9,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from extract.faces import face_model, make_detector, overlap
-from toolkit.demo.corpus import make_corpus
-from toolkit.demo.faces import render, speaker_look
-from toolkit.demo.script import EMOTIONS, MODALITIES, RELIABILITY, SPEAKERS, stream, write_dialogue
-from toolkit.demo.voice import OUT_RATE, speak
-from toolkit.errors import UserError
-from toolkit.media import MediaReader
+from erc_toolkit.extract.faces.detection import face_model, make_detector, overlap
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.demo.corpus import make_corpus
+from erc_toolkit.toolkit.demo.faces import render, speaker_look
+from erc_toolkit.toolkit.demo.script import EMOTIONS, MODALITIES, RELIABILITY, SPEAKERS, stream, write_dialogue
+from erc_toolkit.toolkit.demo.voice import OUT_RATE, speak
+from erc_toolkit.toolkit.media import MediaReader
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +24,17 @@ def made(tmp_path_factory):
 
 
 def digest(root) -> dict[str, str]:
-    return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in root.rglob("*") if p.is_file()}
+    return {
+        str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in root.rglob("*") if p.is_file()
+    }
 
 
 def test_layout_is_melds(made):
-    tables = {"train": ("train_sent_emo.csv", "train_splits"), "dev": ("dev_sent_emo.csv", "dev_splits_complete"),
-              "test": ("test_sent_emo.csv", "output_repeated_splits_test")}  # fmt: skip
+    tables = {
+        "train": ("train_sent_emo.csv", "train_splits"),
+        "dev": ("dev_sent_emo.csv", "dev_splits_complete"),
+        "test": ("test_sent_emo.csv", "output_repeated_splits_test"),
+    }
     for split, (table, folder) in tables.items():
         with open(made.root / table, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -55,9 +60,13 @@ def found_rate(kind, model) -> float:
     detector, hits, count = make_detector(kind, model), 0, 0
     for speaker in SPEAKERS:
         for emotion in EMOTIONS:
-            frames, boxes = render(speaker_look(0, speaker), emotion, np.linspace(0, 1, 6), stream(1, "test", speaker, emotion))
+            frames, boxes = render(
+                speaker_look(0, speaker), emotion, np.linspace(0, 1, 6), stream(1, "test", speaker, emotion)
+            )
             for picture, box in list(zip(frames, boxes))[::3]:
-                hits += any(overlap(face.box, tuple(box)) > 0.4 for face in detector(np.ascontiguousarray(picture[..., ::-1])))
+                hits += any(
+                    overlap(face.box, tuple(box)) > 0.4 for face in detector(np.ascontiguousarray(picture[..., ::-1]))
+                )
                 count += 1
     return hits / count
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from test_models import small
 from test_train_support import DIMS, cut, packing, random_batch, rows
 
-from toolkit.errors import UserError
-from train.config import load_config
-from train.layers.dynamic_linear import DynamicLinear
-from train.layers.graph import speaker_graphs
-from train.layers.graph_ode import GraphODE, integrate
-from train.models.df_gcn import DFGCN, Settings, pad
-from train.models.df_gcn_variants import VARIANTS
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.train.config import load_config
+from erc_toolkit.train.layers.dynamic_linear import DynamicLinear
+from erc_toolkit.train.layers.graph import speaker_graphs
+from erc_toolkit.train.layers.graph_ode import GraphODE, integrate
+from erc_toolkit.train.models.df_gcn import DFGCN, Settings, pad
+from erc_toolkit.train.models.df_gcn_variants import VARIANTS
 
 BUGS = [f.name for f in dataclasses.fields(VARIANTS["released"])]
 
@@ -38,7 +38,8 @@ def test_the_error_on_a_linear_system_falls_with_the_order_of_the_method(solver,
     start = torch.randn(3, 4, dtype=torch.float64)
     exact = start @ torch.matrix_exp(1.5 * system).mT
     errors = [
-        float((integrate(lambda x: x @ system.mT, start, steps, 1.5, solver) - exact).norm()) for steps in (64, 128, 256)
+        float((integrate(lambda x: x @ system.mT, start, steps, 1.5, solver) - exact).norm())
+        for steps in (64, 128, 256)
     ]
     assert errors[-1] > 1e-12  # or rounding, not the method, would be seen
     for coarse, fine in itertools.pairwise(errors):
@@ -148,11 +149,20 @@ def test_the_map_depends_on_the_utterance_or_on_its_dialogue():
 @pytest.mark.parametrize(
     "change",
     [
-        {"ode_steps": 0}, {"ode_steps": 1}, {"solver": "euler"}, {"horizon": 2.0}, {"restart": False}, {"window": 1},
-        {"dynamic": "dialogue"}, {"dynamic": "none"}, {"temperature": 0.1}, {"readout": "fused"}, {"readout": "modalities"},
+        {"ode_steps": 0},
+        {"ode_steps": 1},
+        {"solver": "euler"},
+        {"horizon": 2.0},
+        {"restart": False},
+        {"window": 1},
+        {"dynamic": "dialogue"},
+        {"dynamic": "none"},
+        {"temperature": 0.1},
+        {"readout": "fused"},
+        {"readout": "modalities"},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_every_part_has_a_say(change):
     """With the same weights wherever both have them, logits differ when a part is taken away or changed."""
     whole, other = small("df-gcn"), small("df-gcn", **change)
@@ -174,14 +184,19 @@ def test_relations_tell_speakers_and_order_apart():
 
 def test_what_is_taken_away_has_no_parameters():
     def names(**change):
-        return {name.split(".")[1] for name, _ in small("df-gcn", **change).named_parameters() if name.startswith("fusion.")}
+        return {
+            name.split(".")[1] for name, _ in small("df-gcn", **change).named_parameters() if name.startswith("fusion.")
+        }
 
     assert names() == {"ode", "norm", "map", "summary"}
     assert names(ode_steps=0) == {"norm", "map", "summary"}
     assert names(dynamic="none") == {"ode", "norm"}
     assert names(boxes=1) == {"ode", "norm", "map"}
     assert names(readout="modalities") == set()
-    assert not small("df-gcn", readout="fused").heads and "boxes" not in small("df-gcn", dynamic="none")(random_batch()).parts
+    assert (
+        not small("df-gcn", readout="fused").heads
+        and "boxes" not in small("df-gcn", dynamic="none")(random_batch()).parts
+    )
 
 
 def test_static_map_is_one_matrix():
@@ -298,11 +313,13 @@ def test_several_text_vectors_are_averaged():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ("model.heads=3", "multiple of model.heads=3"), ("model.dynamic=always", "utterance or dialogue or none"),
-        ("model.variant=release", "nearest is 'released'"), ("model.solver=rk5", "nearest is 'rk4'"),
+        ("model.heads=3", "multiple of model.heads=3"),
+        ("model.dynamic=always", "utterance or dialogue or none"),
+        ("model.variant=release", "nearest is 'released'"),
+        ("model.solver=rk5", "nearest is 'rk4'"),
         ("model.boxes=0", "must be at least 1"),
     ],
-)  # fmt: skip
+)
 def test_wrong_settings(change, message):
     with pytest.raises(UserError, match=message):
         load_config("df-gcn-demo", [change])

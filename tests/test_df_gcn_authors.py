@@ -15,12 +15,12 @@ import pytest
 import torch
 from test_train_support import dense, packing, random_batch
 
-from train.batch import Batch
-from train.config import load_config
-from train.layers.graph import speaker_graphs
-from train.models import model_class
-from train.models.df_gcn import DFGCN, Settings
-from train.models.df_gcn_variants import VARIANTS
+from erc_toolkit.train.config import load_config
+from erc_toolkit.train.data.batch import Batch
+from erc_toolkit.train.layers.graph import speaker_graphs
+from erc_toolkit.train.models.df_gcn import DFGCN, Settings
+from erc_toolkit.train.models.df_gcn_variants import VARIANTS
+from erc_toolkit.train.models.registry import model_class
 
 VECTORS = Path(__file__).parent / "data" / "df_gcn.npz"
 MODALITIES = ("text", "audio", "visual")
@@ -39,9 +39,14 @@ def build(case):
     """Our model with the authors' weights, in float64, and the batch."""
     features = {m: case[m].double() for m in MODALITIES}
     config = Settings(
-        variant="released", hidden=int(case["hidden"]), heads=int(case["heads"]), window=int(case["window"]), dropout=0.0,
-        graph_dropout=0.0, text_layers=4,
-    )  # fmt: skip
+        variant="released",
+        hidden=int(case["hidden"]),
+        heads=int(case["heads"]),
+        window=int(case["window"]),
+        dropout=0.0,
+        graph_dropout=0.0,
+        text_layers=4,
+    )
     weights = case["class_weights"].double() if "class_weights" in case else None
     dims = {m: x.shape[-1] for m, x in features.items()}
     model = DFGCN(config, dims, int(case["slots"]), torch.ones(int(case["classes"])), weights).double()
@@ -56,9 +61,12 @@ def build(case):
         norm.running_var.copy_(case["running_var"])
     mask = case["mask"]
     batch = Batch(
-        {m: x[mask] for m, x in features.items()}, dict.fromkeys(MODALITIES, torch.ones(int(mask.sum()), dtype=torch.bool)),
-        case["speakers"].long()[mask], case["labels"].long()[mask], *packing(mask.sum(1).tolist()),
-    )  # fmt: skip
+        {m: x[mask] for m, x in features.items()},
+        dict.fromkeys(MODALITIES, torch.ones(int(mask.sum()), dtype=torch.bool)),
+        case["speakers"].long()[mask],
+        case["labels"].long()[mask],
+        *packing(mask.sum(1).tolist()),
+    )
     return model, batch
 
 
@@ -110,7 +118,9 @@ def test_the_numbers_depend_on_every_bug(case, switch):
     changed = dataclasses.replace(VARIANTS["released"], **{switch: False})
     if switch == "text_encoder_again":
         torch.manual_seed(0)
-        model.fusion.encoder = type(model.streams["text"].encoder)(int(case["hidden"]), int(case["heads"]), 0.0).double()
+        model.fusion.encoder = type(model.streams["text"].encoder)(
+            int(case["hidden"]), int(case["heads"]), 0.0
+        ).double()
     model.switches = changed
     output = model.eval()(batch)
     assert not torch.allclose(output.logits, case["eval/logits"][case["mask"]], **TOLERANCE)
@@ -130,7 +140,9 @@ def test_parameters_are_the_authors_but_for_dead_weight(recipe, dims, speakers, 
     total = sum(p.numel() for p in model.parameters())
     assert total == published - encoder - donor - unused
     mlp = sum(p.numel() for p in model.fusion.mlp.parameters())
-    assert encoder + donor + unused + mlp == 3_153_408 and not any(p.requires_grad for p in model.fusion.mlp.parameters())
+    assert encoder + donor + unused + mlp == 3_153_408 and not any(
+        p.requires_grad for p in model.fusion.mlp.parameters()
+    )
 
 
 def test_it_runs_on_a_batch_without_padding():

@@ -15,9 +15,9 @@ import pytest
 import torch
 from test_train_support import packing, random_batch
 
-from train.batch import Batch
-from train.layers.relational import RelationalGraph
-from train.models.dialoguegcn import DialogueGCN, Settings
+from erc_toolkit.train.data.batch import Batch
+from erc_toolkit.train.layers.relational import RelationalGraph
+from erc_toolkit.train.models.dialoguegcn import DialogueGCN, Settings
 
 VECTORS = Path(__file__).parent / "data" / "dialoguegcn.npz"
 
@@ -34,10 +34,18 @@ def build(case):
     context, graph, bases, places, sent_back, sent_ahead, speakers = case["sizes"].tolist()
     # Their window says who hears an utterance, ours what it hears.
     config = Settings(
-        context_hidden=context, graph_hidden=graph, bases=bases, places=places, past=sent_ahead, future=sent_back, dropout=0.0
+        context_hidden=context,
+        graph_hidden=graph,
+        bases=bases,
+        places=places,
+        past=sent_ahead,
+        future=sent_back,
+        dropout=0.0,
     )
     features, classes = case["features"].double(), case["log_probabilities"].shape[1]
-    model = DialogueGCN(config, {"text": features.shape[1]}, speakers, torch.ones(classes), case.get("class_weights")).double()
+    model = DialogueGCN(
+        config, {"text": features.shape[1]}, speakers, torch.ones(classes), case.get("class_weights")
+    ).double()
     parameters = dict(sorted(model.named_parameters()))
     chunks = case["weights"].double().split([p.numel() for p in parameters.values()])
     with torch.no_grad():
@@ -74,7 +82,9 @@ def test_the_longest_dialogue_has_the_logits_that_their_code_gives_it_as_it_is(c
 
 def test_graph_and_edge_weights_are_the_authors(case):
     model, batch = build(case)
-    graph = RelationalGraph(batch.speakers, batch.dialogue, model.config.past, model.config.future, max(case["lengths"]))
+    graph = RelationalGraph(
+        batch.speakers, batch.dialogue, model.config.past, model.config.future, max(case["lengths"])
+    )
     i, j, relation = graph.edges(int(case["sizes"][-1]))
     order = (1000 * j + i).argsort()
     assert torch.equal(torch.stack([j, i, relation])[:, order], case["edges"].long())

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_train_support import DIMS, packing, random_batch
 
-from train.batch import Batch
-from train.config import load_config
-from train.evaluation import build_model
-from train.layers.dialogue_rnn import DialogueRecurrence
-from train.models.dialoguernn import DialogueRNN, Settings
+from erc_toolkit.train.config import load_config
+from erc_toolkit.train.data.batch import Batch
+from erc_toolkit.train.layers.dialogue_rnn import DialogueRecurrence
+from erc_toolkit.train.loop.evaluation import build_model
+from erc_toolkit.train.models.dialoguernn import DialogueRNN, Settings
 
 DATA = Path(__file__).parent / "data"
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-7}
@@ -45,7 +45,9 @@ def put_weights(model, values):
     """Sets every parameter, in the order of their sorted names."""
     parameters = dict(sorted(model.named_parameters()))
     with torch.no_grad():
-        for p, chunk in zip(parameters.values(), values.double().split([p.numel() for p in parameters.values()]), strict=True):
+        for p, chunk in zip(
+            parameters.values(), values.double().split([p.numel() for p in parameters.values()]), strict=True
+        ):
             p.copy_(chunk.view_as(p))
 
 
@@ -54,7 +56,9 @@ def check_gradients(model, values):
     parameters = dict(sorted(model.named_parameters()))
     chunks = values.double().split([p.numel() for p in parameters.values()])
     for (name, p), expected in zip(parameters.items(), chunks, strict=True):
-        torch.testing.assert_close(p.grad, expected.view_as(p), **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            p.grad, expected.view_as(p), **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 @pytest.mark.parametrize("name", ["plain", "other"])
@@ -63,9 +67,14 @@ def test_log_probabilities_loss_and_gradients_are_the_authors(name):
     batch, other = case_batch(case), name == "other"
     dialogue, party, emotion, hidden = case["sizes"].tolist()
     config = Settings(
-        dialogue=dialogue, party=party, emotion=emotion, hidden=hidden, context="simple" if other else "general",
-        listener=other, attention=not other,
-    )  # fmt: skip
+        dialogue=dialogue,
+        party=party,
+        emotion=emotion,
+        hidden=hidden,
+        context="simple" if other else "general",
+        listener=other,
+        attention=not other,
+    )
     dims = {m: x.shape[1] for m, x in batch.features.items()}
     weights = case["class_weights"].double()
     model = DialogueRNN(config, dims, int(case["speaker_slots"]), torch.ones(len(weights)), weights).double().eval()
@@ -128,11 +137,17 @@ def slow(layer, x, speakers, offsets):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4), streams=st.integers(1, 3),
-    attention=st.sampled_from(["general", "simple"]), listener=st.booleans(), bidirectional=st.booleans(),
-    seed=st.integers(0, 1000), scale=st.sampled_from([1.0, 300.0]),
-)  # fmt: skip
-def test_the_recurrence_is_the_one_written_to_be_read(lengths, streams, attention, listener, bidirectional, seed, scale):
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    streams=st.integers(1, 3),
+    attention=st.sampled_from(["general", "simple"]),
+    listener=st.booleans(),
+    bidirectional=st.booleans(),
+    seed=st.integers(0, 1000),
+    scale=st.sampled_from([1.0, 300.0]),
+)
+def test_the_recurrence_is_the_one_written_to_be_read(
+    lengths, streams, attention, listener, bidirectional, seed, scale
+):
     torch.manual_seed(seed)
     layer = DialogueRecurrence(streams, 4, 5, 3, 2, 3, attention, listener, bidirectional).double()
     with torch.no_grad():
@@ -169,12 +184,18 @@ def test_absent_modalities_are_zeros_side_by_side():
     batch = random_batch((4, 2), absent=0.5, seed=3)
     model = DialogueRNN(Settings(dialogue=6, party=6, emotion=4, hidden=8), DIMS, 2, torch.ones(3)).double().eval()
     assert not batch.present["audio"].all()
-    side = DialogueRNN(Settings(dialogue=6, party=6, emotion=4, hidden=8), {"text": 30}, 2, torch.ones(3)).double().eval()
+    side = (
+        DialogueRNN(Settings(dialogue=6, party=6, emotion=4, hidden=8), {"text": 30}, 2, torch.ones(3)).double().eval()
+    )
     side.load_state_dict(model.state_dict())
     joined = Batch(
-        {"text": torch.cat([batch.features[m] for m in DIMS], 1)}, {"text": torch.ones(6, dtype=torch.bool)},
-        batch.speakers, batch.labels, batch.dialogue, batch.offsets,
-    )  # fmt: skip
+        {"text": torch.cat([batch.features[m] for m in DIMS], 1)},
+        {"text": torch.ones(6, dtype=torch.bool)},
+        batch.speakers,
+        batch.labels,
+        batch.dialogue,
+        batch.offsets,
+    )
     assert torch.equal(model(batch).logits, side(joined).logits)
 
 

@@ -6,19 +6,18 @@ import os
 import pickle
 import shutil
 
-import h5py
 import numpy as np
 import pytest
 import torch
 from store_support import flip, place_of
 from torch.utils.data import DataLoader
 
-from toolkit.errors import UserError
-from toolkit.store import FeatureStore, StoreWriter
-from train.batch import Conversations
-from train.config import DataConfig
-from train.data import speaker_indices
-from train.dialogues import Dialogue, DialogueDataset, PaddedBatch, collate_packed, collate_padded
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.store import FeatureStore, StoreWriter
+from erc_toolkit.train.config import DataConfig
+from erc_toolkit.train.data.batch import Conversations
+from erc_toolkit.train.data.dialogues import Dialogue, DialogueDataset, PaddedBatch, collate_packed, collate_padded
+from erc_toolkit.train.data.features import speaker_indices
 
 
 def write(path, utterances, seed=0):
@@ -29,7 +28,9 @@ def write(path, utterances, seed=0):
         shapes = ("text/roberta-base", 8, 0), ("audio/IS10", 5, 4), ("visual/denseface", 3, 3), ("visual/x", 2, 0)
         for name, dim, masked in shapes:
             present = np.array([not masked or row % masked != 1 for row in range(n)])
-            writer.add_feature(*name.split("/"), rng.normal(size=(n, dim)), present, ["" if p else "no face" for p in present])
+            writer.add_feature(
+                *name.split("/"), rng.normal(size=(n, dim)), present, ["" if p else "no face" for p in present]
+            )
     return path
 
 
@@ -79,14 +80,21 @@ def test_speakers_are_numbered_as_they_first_speak(tmp_path, utterances):
     for u in utterances:
         object.__setattr__(u, "speaker", next(names))
     dataset = DialogueDataset(write(tmp_path / "s.h5", utterances), features=NAMES)
-    assert [item.speakers.tolist() for item in dataset][:4] == [[0], [0, 1], [0, 1, 2], [0, 0, 0, 0]]  # C; AB; ACB; BBBB
+    assert [item.speakers.tolist() for item in dataset][:4] == [
+        [0],
+        [0, 1],
+        [0, 1, 2],
+        [0, 0, 0, 0],
+    ]  # C; AB; ACB; BBBB
     assert dataset.most_speakers == 3
 
 
 def test_splits(path):
     with FeatureStore.open(path) as store:
         split = store.column("split")
-        of = {name: [i for i, rows in store.dialogues() if split[rows.start] == name] for name in ("train", "val", "test")}
+        of = {
+            name: [i for i, rows in store.dialogues() if split[rows.start] == name] for name in ("train", "val", "test")
+        }
     assert {name: [item.id for item in DialogueDataset(path, name, NAMES)] for name in of} == of
     assert of["val"] == ["d1", "d4", "d7"]
     with pytest.raises(UserError, match="no split 'dev'; there are train, val, test"):
@@ -121,9 +129,12 @@ def test_packed_is_what_our_models_take(path):
     with FeatureStore.open(path) as store:
         features = {m: store.feature(name) for m, name in NAMES.items()}
         expected = Conversations(
-            {m: f.values() for m, f in features.items()}, {m: f.present() for m, f in features.items()},
-            speaker_indices(store, DataConfig()).index, store.column("label"), store.offsets,
-        ).batch(torch.tensor([4, 0, 8]))  # fmt: skip
+            {m: f.values() for m, f in features.items()},
+            {m: f.present() for m, f in features.items()},
+            speaker_indices(store, DataConfig()).index,
+            store.column("label"),
+            store.offsets,
+        ).batch(torch.tensor([4, 0, 8]))
     assert same(collate_packed([dataset[i] for i in (4, 0, 8)]), expected)
 
 
@@ -132,7 +143,11 @@ def test_padded(path):
     items = [dataset[i] for i in (4, 0, 8)]
     padded, packed = collate_padded(items), collate_packed(items)
     assert len(padded) == 3 and padded.lengths.tolist() == padded.mask.sum(1).tolist() == [5, 1, 9]
-    assert {m: tuple(x.shape) for m, x in padded.features.items()} == {"text": (3, 9, 8), "audio": (3, 9, 5), "visual": (3, 9, 3)}
+    assert {m: tuple(x.shape) for m, x in padded.features.items()} == {
+        "text": (3, 9, 8),
+        "audio": (3, 9, 5),
+        "visual": (3, 9, 3),
+    }
     for name in ("features", "present"):
         for m, x in getattr(padded, name).items():
             assert same(x[padded.mask], getattr(packed, name)[m]) and not x[~padded.mask].any()
@@ -140,7 +155,13 @@ def test_padded(path):
         x = getattr(padded, name)
         assert same(x[padded.mask], getattr(packed, name)) and (x[~padded.mask] == filling).all()
     elsewhere = padded.to("meta")
-    tensors = [*elsewhere.features.values(), *elsewhere.present.values(), elsewhere.speakers, elsewhere.labels, elsewhere.mask]
+    tensors = [
+        *elsewhere.features.values(),
+        *elsewhere.present.values(),
+        elsewhere.speakers,
+        elsewhere.labels,
+        elsewhere.mask,
+    ]
     assert {x.device.type for x in (*tensors, elsewhere.lengths)} == {"meta"}
     assert [x.shape for x in tensors[:3]] == [x.shape for x in padded.features.values()] and tensors[-1].shape == (3, 9)
 
@@ -167,7 +188,7 @@ def test_every_process_opens_the_file_once_and_for_itself(path, tmp_path, monkey
             file.write(f"{os.getpid()}\n")
         return really(name)
 
-    monkeypatch.setattr("train.dialogues.FeatureStore.open", opened)
+    monkeypatch.setattr("erc_toolkit.train.data.dialogues.FeatureStore.open", opened)
     list(dataset)
     assert log.read_text().split() == [str(os.getpid())]
     list(DataLoader(dataset, 2, collate_fn=collate_packed, num_workers=2, multiprocessing_context="fork"))

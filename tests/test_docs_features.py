@@ -15,13 +15,15 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
-from toolkit.manifest import Utterance
-from toolkit.store import StoreWriter
+from erc_toolkit.toolkit.manifest import Utterance
+from erc_toolkit.toolkit.store import StoreWriter
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
 SECTIONS = {part.split("\n", 1)[0]: part for part in re.split(r"^## ", TEXT, flags=re.MULTILINE)[1:]}
-EXAMPLES = {title: re.findall(r"^```python\n(.*?)^```", part, re.MULTILINE | re.DOTALL) for title, part in SECTIONS.items()}
+EXAMPLES = {
+    title: re.findall(r"^```python\n(.*?)^```", part, re.MULTILINE | re.DOTALL) for title, part in SECTIONS.items()
+}
 LIBRARIES = {"pandas": "pandas", "Hugging Face datasets": "datasets"}
 EMOTIONS = ["anger", "joy", "neutral"]
 DIMS = {"text/roberta-base": 8, "audio/IS10": 6, "visual/denseface": 4}
@@ -41,14 +43,17 @@ class Made:
         # The text tells the emotion half of the time, so that a classifier's score is neither chance nor 1.
         told = np.eye(8, dtype=np.float32)[np.where(rng.random(50) < 0.5, self.label, rng.integers(3, size=50))]
         self.values = {
-            name: (rng.normal(size=(50, dim)) + (3 * told if dim == 8 else 0)).astype(np.float32) for name, dim in DIMS.items()
-        }  # fmt: skip
+            name: (rng.normal(size=(50, dim)) + (3 * told if dim == 8 else 0)).astype(np.float32)
+            for name, dim in DIMS.items()
+        }
         self.face = np.arange(50) % 9 != 4
         self.values["visual/denseface"][~self.face] = 0
         utterances = [
-            Utterance(self.id[r], f"d{d}", i, "ABC"[(d + i) % 3], f"line {r}", [*EMOTIONS, None][self.label[r]], self.split[r])
+            Utterance(
+                self.id[r], f"d{d}", i, "ABC"[(d + i) % 3], f"line {r}", [*EMOTIONS, None][self.label[r]], self.split[r]
+            )
             for r, (d, i) in enumerate(rows)
-        ]  # fmt: skip
+        ]
         with StoreWriter(path, corpus="small", labels=EMOTIONS, utterances=utterances) as writer:
             for name, values in self.values.items():
                 present = self.face if name.startswith("visual") else np.ones(50, bool)
@@ -57,7 +62,10 @@ class Made:
 
     def h5py(self, printed: list[str]) -> None:
         trained = int(((self.split == "train") & (self.label >= 0)).sum())
-        assert printed == [f"(50, 6) float32 ({trained}, 6) {EMOTIONS}", f"d2 (5, 6) {[f'line {r}' for r in range(7, 12)]}"]
+        assert printed == [
+            f"(50, 6) float32 ({trained}, 6) {EMOTIONS}",
+            f"d2 (5, 6) {[f'line {r}' for r in range(7, 12)]}",
+        ]
 
     def feature_store(self, printed: list[str]) -> None:
         assert printed[0] == f"small 50 {sorted(DIMS)} 4 visual/denseface"
@@ -87,20 +95,31 @@ class Made:
         assert printed[0] == f"(50, 8) {(self.label >= 0).sum()}"
         assert printed[1].split() == ["split", "emotion", "utterances", "with_face"]
         groups = [(s, c, (self.split == s) & (self.label == c)) for s in ("test", "train", "val") for c in range(3)]
-        expected = [[s, EMOTIONS[c], str(rows.sum()), str(self.face[rows].sum())] for s, c, rows in groups if rows.any()]
+        expected = [
+            [s, EMOTIONS[c], str(rows.sum()), str(self.face[rows].sum())] for s, c, rows in groups if rows.any()
+        ]
         assert [line.split() for line in printed[2:]] == expected
 
     def datasets(self, printed: list[str]) -> None:
         first = int(np.argmax(self.split == "test"))
         total, tested, names, name, number = re.fullmatch(r"(\d+) (\d+) (\[.*\]) (\S+) (\S+)", printed[0]).groups()
-        assert (int(total), int(tested), names, name) == (50, (self.split == "test").sum(), str(EMOTIONS), self.id[first])
+        assert (int(total), int(tested), names, name) == (
+            50,
+            (self.split == "test").sum(),
+            str(EMOTIONS),
+            self.id[first],
+        )
         assert float(number) == pytest.approx(float(self.values["audio/IS10"][first].sum()), rel=1e-4)
 
 
 CHECKS = {
-    "h5py alone": Made.h5py, "FeatureStore": Made.feature_store, "PyTorch": Made.pytorch, "scikit-learn": Made.sklearn,
-    "pandas": Made.pandas, "Hugging Face datasets": Made.datasets,
-}  # fmt: skip
+    "h5py alone": Made.h5py,
+    "FeatureStore": Made.feature_store,
+    "PyTorch": Made.pytorch,
+    "scikit-learn": Made.sklearn,
+    "pandas": Made.pandas,
+    "Hugging Face datasets": Made.datasets,
+}
 
 
 def test_every_section_has_one_example_and_a_check():
@@ -127,7 +146,7 @@ def test_an_example_prints_what_the_store_holds(title, tmp_path, monkeypatch, ca
     else:
         monkeypatch.chdir(tmp_path)
         torch.manual_seed(0)
-        exec(compile(EXAMPLES[title][0], f"docs/features.md, {title}", "exec"), {"__name__": "__main__"})  # noqa: S102
+        exec(compile(EXAMPLES[title][0], f"docs/features.md, {title}", "exec"), {"__name__": "__main__"})
         printed = capsys.readouterr().out
     CHECKS[title](made, printed.splitlines())
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from test_convert import content, layout
 from torch.nn.utils.rnn import pad_sequence
 
-from test_convert import content, layout
-from toolkit.cli import main
-from toolkit.exchange.convert import convert
-from toolkit.manifest import Utterance
-from toolkit.store import FeatureStore, StoreWriter
+from erc_toolkit.toolkit.commands.main import main
+from erc_toolkit.toolkit.exchange.convert import convert
+from erc_toolkit.toolkit.manifest import Utterance
+from erc_toolkit.toolkit.store import FeatureStore, StoreWriter
 
 LAYERS = [f"text/roberta-{i}" for i in (1, 2, 3, 4)]
 
@@ -39,8 +39,12 @@ def small(store_path, utterances):
     with StoreWriter(store_path, corpus="small", labels=["joy", "sadness"], utterances=us) as w:
         for name in LAYERS:
             w.add_feature("text", name.split("/")[1], rng.normal(size=(n, 6)), np.ones(n, bool), [""] * n)
-        w.add_feature("audio", "IS10", rng.normal(size=(n, 9)), present, ["" if p else "no audio track: 3" for p in present])
-        w.add_feature("visual", "denseface", rng.normal(size=(n, 4)), np.ones(n, bool), [""] * n, attrs={"extractor": "x"})
+        w.add_feature(
+            "audio", "IS10", rng.normal(size=(n, 9)), present, ["" if p else "no audio track: 3" for p in present]
+        )
+        w.add_feature(
+            "visual", "denseface", rng.normal(size=(n, 4)), np.ones(n, bool), [""] * n, attrs={"extractor": "x"}
+        )
     return store_path
 
 
@@ -63,7 +67,9 @@ def test_pickles_are_what_the_loaders_unpack(form, sizes, small, tmp_path):
     said = run("export", small, "--format", form, "--out", tmp_path / "x.pkl", *wanted)
     assert "val dialogues stand in the training list" in said and "written as zeros" in said
     with open(tmp_path / "x.pkl", "rb") as file:
-        ids, speakers, labels, text, *more, audio, visual, sentences, train, test, _ = pickle.load(file, encoding="latin1")
+        ids, speakers, labels, text, *more, audio, visual, sentences, train, test, _ = pickle.load(
+            file, encoding="latin1"
+        )
     assert len(more) == layers - 1
     with FeatureStore.open(small) as store:
         for split, keys in ((("train", "val"), train), (("test",), test)):
@@ -103,7 +109,16 @@ def test_a_file_comes_back_as_it_was(name, tmp_path):
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(tuple(before), protocol=2))
     convert([str(tmp_path / "x.pkl")], tmp_path / "x.h5")
     form = {"sdt": "amb-dsgdn", "mmgcn": "mmgcn", "cosmic": "cosmic"}[name.split("-")[0]]
-    run("export", tmp_path / "x.h5", "--format", form, "--out", tmp_path / "y.pkl", "--layout", "meld" if "meld" in name else "iemocap")
+    run(
+        "export",
+        tmp_path / "x.h5",
+        "--format",
+        form,
+        "--out",
+        tmp_path / "y.pkl",
+        "--layout",
+        "meld" if "meld" in name else "iemocap",
+    )
     after = pickle.loads((tmp_path / "y.pkl").read_bytes(), encoding="latin1")
     assert len(after) == len(before)
     for part, a, b in zip(layout(name).parts, before, after):
@@ -121,8 +136,12 @@ def test_a_file_comes_back_as_it_was(name, tmp_path):
 def test_what_a_layout_cannot_hold(small, store_path, tmp_path, utterances):
     out = tmp_path / "x"
     assert "choose with --feature" in run("export", small, "--format", "mmgcn", "--out", out, code=1)
-    assert "no feature 'text/none'" in run("export", small, "--format", "mmgcn", "--out", out, "--feature", "text/none", code=1)
-    assert "four text layers" in run("export", small, "--format", "cosmic", "--out", out, "--feature", LAYERS[0], code=1)
+    assert "no feature 'text/none'" in run(
+        "export", small, "--format", "mmgcn", "--out", out, "--feature", "text/none", code=1
+    )
+    assert "four text layers" in run(
+        "export", small, "--format", "cosmic", "--out", out, "--feature", LAYERS[0], code=1
+    )
     us = [Utterance(f"u{i}", "d", i, f"S{i}", "hi", "joy" if i else None, "train") for i in range(12)]
     with StoreWriter(small, corpus="x", labels=["joy"], utterances=us) as w:
         w.add_feature("text", "a", np.ones((12, 2)), np.ones(12, bool), [""] * 12)
@@ -151,17 +170,25 @@ def test_mmsa(small, tmp_path):
             assert np.array_equal(part["audio"].astype(np.float32)[:, 0], store.feature("audio/IS10").values()[rows])
             assert part["text"].shape == (len(rows), 1, 6) and part["vision"].shape == (len(rows), 1, 4)
             assert len(part["id"]) == len(part["raw_text"]) == len(part["audio_lengths"]) == len(rows)
-            assert np.array(part["regression_labels"]).astype(np.float32).tolist() == store.column("label")[rows].tolist()
+            assert (
+                np.array(part["regression_labels"]).astype(np.float32).tolist() == store.column("label")[rows].tolist()
+            )
             assert [int(x) for x in part["audio_lengths"]] == store.feature("audio/IS10").present()[rows].tolist()
     run("convert", tmp_path / "x.pkl", "--out", tmp_path / "y.h5")
     with FeatureStore.open(small) as a, FeatureStore.open(tmp_path / "y.h5") as b:
         assert (b.corpus, b.labels) == (a.corpus, a.labels)
         back = {i: row for row, i in enumerate(b.column("id"))}
         order = [back[i] for i in a.column("id")]
-        assert [b.speaker_names[s] for s in b.column("speaker")[order]] == [a.speaker_names[s] for s in a.column("speaker")]
+        assert [b.speaker_names[s] for s in b.column("speaker")[order]] == [
+            a.speaker_names[s] for s in a.column("speaker")
+        ]
         for column in ("label", "split", "text", "position"):
             assert b.column(column)[order].tolist() == a.column(column).tolist()
-        for mine, theirs in ((LAYERS[2], "text/mmsa"), ("audio/IS10", "audio/mmsa"), ("visual/denseface", "visual/mmsa")):
+        for mine, theirs in (
+            (LAYERS[2], "text/mmsa"),
+            ("audio/IS10", "audio/mmsa"),
+            ("visual/denseface", "visual/mmsa"),
+        ):
             assert b.feature(theirs).values()[order].tobytes() == a.feature(mine).values().tobytes()
             assert b.feature(theirs).present()[order].tolist() == a.feature(mine).present().tolist()
 
@@ -174,7 +201,9 @@ def test_npz(small, tmp_path):
     run("convert", tmp_path / "x.npz", "--out", tmp_path / "y.h5")
     the_same(small, tmp_path / "y.h5", ("id", "dialogue", "position", "speaker", "label", "split", "text"))
     with FeatureStore.open(small) as a, FeatureStore.open(tmp_path / "y.h5") as b:
-        assert np.array_equal(a.column("end_s"), b.column("end_s"), equal_nan=True) and a.speaker_names == b.speaker_names
+        assert (
+            np.array_equal(a.column("end_s"), b.column("end_s"), equal_nan=True) and a.speaker_names == b.speaker_names
+        )
         assert a.feature("audio/IS10").reasons().tolist() == b.feature("audio/IS10").reasons().tolist()
 
 
@@ -199,7 +228,10 @@ def test_parquet_and_hub_folder(small, tmp_path, monkeypatch):
         assert set(loaded) == {"train", "validation", "test"} and sum(map(len, loaded.values())) == len(store)
         rows = np.flatnonzero(store.column("split") == "val")
         assert loaded["validation"]["id"][:] == store.column("id")[rows].tolist()
-        assert np.array(loaded["validation"]["visual/denseface"], np.float32).tobytes() == store.feature("visual/denseface").values()[rows].tobytes()
+        assert (
+            np.array(loaded["validation"]["visual/denseface"], np.float32).tobytes()
+            == store.feature("visual/denseface").values()[rows].tobytes()
+        )
 
 
 def test_card(small, tmp_path, store_path, utterances):
@@ -209,17 +241,24 @@ def test_card(small, tmp_path, store_path, utterances):
     assert front["license"] == "other" and "text-classification" in front["task_categories"] and "configs" not in front
     assert "| `audio/IS10` | 9 | 39 | 6 no audio track |" in body
     with FeatureStore.open(small) as store:
-        counts = [int(((store.column("split") == s) & (store.column("label") == 0)).sum()) for s in ("train", "val", "test")]
+        counts = [
+            int(((store.column("split") == s) & (store.column("label") == 0)).sum()) for s in ("train", "val", "test")
+        ]
         assert f"| joy | {' | '.join(map(str, counts))} |" in body and store.content_hash in body
     # openSMILE's terms are said where it was used; a text cannot break the card's table or put HTML into it.
     us = [dataclasses.replace(u, label=None) for u in utterances]
     with StoreWriter(small, corpus="x|<b>`y`\n# z", labels=["a|b"], utterances=us, command="c `d`\n# e") as w:
-        w.add_feature("audio", "IS10", np.ones((45, 2)), np.ones(45, bool), [""] * 45, attrs={"extractor": "opensmile functionals"})
+        w.add_feature(
+            "audio",
+            "IS10",
+            np.ones((45, 2)),
+            np.ones(45, bool),
+            [""] * 45,
+            attrs={"extractor": "opensmile functionals"},
+        )
     run("card", small, "--out", tmp_path / "README.md")
     body = (tmp_path / "README.md").read_text()
-    assert "Commercial use" in body and "audEERING" in body 
+    assert "Commercial use" in body and "audEERING" in body
     front, shown = body.split("---\n", 2)[1:]
     assert "<b>" not in shown and "\n# z" not in shown and "\n# e" not in shown
     assert yaml.safe_load(front)["pretty_name"].startswith("x|<b>`y` # z:")
-
-

@@ -11,12 +11,21 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from toolkit.cli import main
-from toolkit.demo.clips import write_clip
-from toolkit.media import FULL_SCALE, ffmpeg_binary
-from toolkit.store import FeatureStore
+from erc_toolkit.toolkit.commands.main import main
+from erc_toolkit.toolkit.demo.clips import write_clip
+from erc_toolkit.toolkit.media import FULL_SCALE, ffmpeg_binary
+from erc_toolkit.toolkit.store import FeatureStore
 
-SMALL = ["--audio-set", "eGeMAPSv02", "--visual-model", "denseface", "--visual-weights", "random", "--face-detector", "haar"]
+SMALL = [
+    "--audio-set",
+    "eGeMAPSv02",
+    "--visual-model",
+    "denseface",
+    "--visual-weights",
+    "random",
+    "--face-detector",
+    "haar",
+]
 
 
 def run(*arguments) -> str:
@@ -69,7 +78,7 @@ def test_sound_equals_the_wav_recipe(raw, extracted):
     """Bit for bit opensmile's result on the decoded samples; within rounding to 16 bits of a WAV file's."""
     import opensmile
 
-    from toolkit.media import MediaReader
+    from erc_toolkit.toolkit.media import MediaReader
 
     smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
     with FeatureStore.open(extracted[0]) as store:
@@ -131,15 +140,28 @@ def long_clip(tmp_path_factory):
 def test_spans_of_one_long_file(long_clip, tmp_path):
     import opensmile
 
-    from toolkit.media import MediaReader
+    from erc_toolkit.toolkit.media import MediaReader
 
-    rows = [{"id": f"u{k}", "dialogue": "d", "speaker": "S", "text": "x", "media": "long.mp4", **span} for k, span in enumerate([
-        {"start": 0, "end": 1, "region": [0, 0, 0.5, 1]}, {"start": 2.5, "end": 4, "region": [0.5, 0, 1, 1]}, {"start": 5, "end": 6},
-        {"start": 5, "end": 9}, {"start": 3, "end": 2}, {"start": -1, "end": 1}, {"start": 2, "end": 2.001}, {"start": 7, "end": 8},
-        {"start": 1, "end": 2, "mask": {"audio": "microphone off", "visual": "camera off"}},
-    ])]  # fmt: skip
+    rows = [
+        {"id": f"u{k}", "dialogue": "d", "speaker": "S", "text": "x", "media": "long.mp4", **span}
+        for k, span in enumerate(
+            [
+                {"start": 0, "end": 1, "region": [0, 0, 0.5, 1]},
+                {"start": 2.5, "end": 4, "region": [0.5, 0, 1, 1]},
+                {"start": 5, "end": 6},
+                {"start": 5, "end": 9},
+                {"start": 3, "end": 2},
+                {"start": -1, "end": 1},
+                {"start": 2, "end": 2.001},
+                {"start": 7, "end": 8},
+                {"start": 1, "end": 2, "mask": {"audio": "microphone off", "visual": "camera off"}},
+            ]
+        )
+    ]
     (long_clip.parent / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    run("extract", "manifest", long_clip.parent / "m.jsonl", "--out", tmp_path / "s.h5", "--modalities", "audio", *SMALL)
+    run(
+        "extract", "manifest", long_clip.parent / "m.jsonl", "--out", tmp_path / "s.h5", "--modalities", "audio", *SMALL
+    )
     with MediaReader(long_clip) as media:
         media.finish()
     smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
@@ -149,17 +171,38 @@ def test_spans_of_one_long_file(long_clip, tmp_path):
             expected = smile.process_signal(media.samples[int(start * 16000) : int(end * 16000)], 16000)
             assert (feature.values()[row] == expected.to_numpy(np.float32)[0]).all()
         kinds = [r.split(":")[0] for r in feature.reasons()]
-        assert kinds == ["", "", "", "beyond the end of the file", "time stamps that make no span", "time stamps that make no span",
-                         "audio too short for eGeMAPSv02", "beyond the end of the file", "microphone off"]  # fmt: skip
+        assert kinds == [
+            "",
+            "",
+            "",
+            "beyond the end of the file",
+            "time stamps that make no span",
+            "time stamps that make no span",
+            "audio too short for eGeMAPSv02",
+            "beyond the end of the file",
+            "microphone off",
+        ]
         assert store.column("start_s")[1] == 2.5
 
 
 def test_a_modality_that_nobody_has_fails(long_clip, tmp_path):
     """Neither half of that picture shows a face; a store without one visual row is no result."""
-    rows = [{"id": f"u{k}", "dialogue": "d", "speaker": "S", "media": "long.mp4", "start": k, "end": k + 1} for k in range(3)]
+    rows = [
+        {"id": f"u{k}", "dialogue": "d", "speaker": "S", "media": "long.mp4", "start": k, "end": k + 1}
+        for k in range(3)
+    ]
     rows[0]["region"] = [0, 0, 0.5, 1]
     (long_clip.parent / "v.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    command = ["extract", "manifest", str(long_clip.parent / "v.jsonl"), "--out", str(tmp_path / "v.h5"), "--modalities", "visual", *SMALL]
+    command = [
+        "extract",
+        "manifest",
+        str(long_clip.parent / "v.jsonl"),
+        "--out",
+        str(tmp_path / "v.h5"),
+        "--modalities",
+        "visual",
+        *SMALL,
+    ]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 1 and "no utterance has visual" in result.output and "no face found" in result.output
     assert not list(tmp_path.iterdir())
@@ -169,9 +212,20 @@ def test_another_file_for_the_sound(long_clip, tmp_path):
     """A close microphone beside a camera: sound from one file, picture from the other."""
     tone = (0.3 * np.sin(np.arange(32000) / 20)).astype(np.float32)
     write_clip(long_clip.parent / "mic.m4a", None, tone)
-    row = {"id": "u", "dialogue": "d", "speaker": "S", "text": "x", "media": "none.mp4", "audio": "mic.m4a", "start": 1, "end": 2}
+    row = {
+        "id": "u",
+        "dialogue": "d",
+        "speaker": "S",
+        "text": "x",
+        "media": "none.mp4",
+        "audio": "mic.m4a",
+        "start": 1,
+        "end": 2,
+    }
     (long_clip.parent / "a.jsonl").write_text(json.dumps(row))
-    run("extract", "manifest", long_clip.parent / "a.jsonl", "--out", tmp_path / "a.h5", "--modalities", "audio", *SMALL)
+    run(
+        "extract", "manifest", long_clip.parent / "a.jsonl", "--out", tmp_path / "a.h5", "--modalities", "audio", *SMALL
+    )
     with FeatureStore.open(tmp_path / "a.h5") as store:
         seconds = store.feature("audio/eGeMAPSv02").details()["seconds"][0]
         assert store.feature("audio/eGeMAPSv02").present()[0] and abs(seconds - 32000 / 48000) < 0.1
@@ -180,9 +234,23 @@ def test_another_file_for_the_sound(long_clip, tmp_path):
 def test_ctrl_c_leaves_no_half_store(raw, tmp_path, text_encoder):
     """A run that is killed leaves nothing under the store's name."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "toolkit.cli", "extract", "meld", raw, "--out", tmp_path / "s.h5", "--text-model", text_encoder, *SMALL],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "erc_toolkit",
+            "extract",
+            "meld",
+            raw,
+            "--out",
+            tmp_path / "s.h5",
+            "--text-model",
+            text_encoder,
+            *SMALL,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     for line in process.stdout:
         if line.startswith("faces:"):
             break
@@ -193,17 +261,35 @@ def test_ctrl_c_leaves_no_half_store(raw, tmp_path, text_encoder):
 
 def test_meld_mini(shared, tmp_path, text_encoder):
     """Real people talking: a face in every sound clip, and exactly the defective clips masked."""
-    run("extract", "meld", shared / "corpora" / "meld-mini", "--out", tmp_path / "m.h5", "--text-model", text_encoder,
-        "--audio-set", "IS10", "--visual-model", "denseface", "--visual-weights", "random",
-        "--face-model", shared / "models" / "yunet_n_640_640.onnx")  # fmt: skip
+    run(
+        "extract",
+        "meld",
+        shared / "corpora" / "meld-mini",
+        "--out",
+        tmp_path / "m.h5",
+        "--text-model",
+        text_encoder,
+        "--audio-set",
+        "IS10",
+        "--visual-model",
+        "denseface",
+        "--visual-weights",
+        "random",
+        "--face-model",
+        shared / "models" / "yunet_n_640_640.onnx",
+    )
     found = json.loads(run("info", tmp_path / "m.h5", "--json", "--missing"))["features"]
     assert {i: r.split(":")[0] for i, r in found["audio/IS10"]["missing"].items()} == {
-        "train_dia5_utt2": "unreadable file", "train_dia7_utt0": "no audio track", "train_dia13_utt0": "silent audio",
+        "train_dia5_utt2": "unreadable file",
+        "train_dia7_utt0": "no audio track",
+        "train_dia13_utt0": "silent audio",
         "test_dia0_utt1": "missing file",
-    }  # fmt: skip
+    }
     assert {i: r.split(":")[0] for i, r in found["visual/denseface"]["missing"].items()} == {
-        "train_dia5_utt2": "unreadable file", "train_dia13_utt0": "black picture", "test_dia0_utt1": "missing file",
-    }  # fmt: skip
+        "train_dia5_utt2": "unreadable file",
+        "train_dia13_utt0": "black picture",
+        "test_dia0_utt1": "missing file",
+    }
     with FeatureStore.open(tmp_path / "m.h5") as store:
         details = store.feature("visual/denseface").details()
         present = store.feature("visual/denseface").present()
@@ -216,9 +302,21 @@ def test_meld_mini(shared, tmp_path, text_encoder):
 
 def test_iemocap_mini_shows_who_speaks(shared, tmp_path):
     """The two actors sit side by side in one picture: each turn's crops are of the one whose turn it is."""
-    run("extract", "iemocap", shared / "corpora" / "iemocap-mini", "--out", tmp_path / "i.h5", "--modalities", "visual",
-        "--visual-model", "denseface", "--visual-weights", "random",
-        "--face-model", shared / "models" / "yunet_n_640_640.onnx")  # fmt: skip
+    run(
+        "extract",
+        "iemocap",
+        shared / "corpora" / "iemocap-mini",
+        "--out",
+        tmp_path / "i.h5",
+        "--modalities",
+        "visual",
+        "--visual-model",
+        "denseface",
+        "--visual-weights",
+        "random",
+        "--face-model",
+        shared / "models" / "yunet_n_640_640.onnx",
+    )
     with FeatureStore.open(tmp_path / "i.h5") as store:
         who = np.array([id.split("_")[-1][0] for id in store.column("id")])
         dialogue, values = store.column("dialogue"), store.feature("visual/denseface").values()

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from extract.audio import functionals
-from extract.faces import Face, crop, face_model, make_detector, overlap
-from extract.text import TextEncoder
-from extract.visual import ARCHITECTURES, FaceEncoder
-from extract.weights import checksum, load_state
-from toolkit.errors import UserError
-from toolkit.media import FULL_SCALE
+from erc_toolkit.extract.encoders.face_network import ARCHITECTURES, FaceEncoder
+from erc_toolkit.extract.encoders.opensmile_sets import functionals
+from erc_toolkit.extract.encoders.text import TextEncoder
+from erc_toolkit.extract.encoders.weights import checksum, load_state
+from erc_toolkit.extract.faces.detection import Face, crop, face_model, make_detector, overlap
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.media import FULL_SCALE
 
 
 def voice(seconds: float, seed: int = 0) -> np.ndarray:
@@ -24,8 +24,18 @@ def voice(seconds: float, seed: int = 0) -> np.ndarray:
     return (0.2 * tone * (0.6 + 0.4 * np.sin(5 * t)) + noise).astype(np.float32)
 
 
-@pytest.mark.parametrize("name, dim", [("ComParE_2016", 6373), ("IS10", 1582), ("IS09", 384), ("IS13", 6373),
-                                       ("eGeMAPSv02", 88), ("GeMAPSv01b", 62), ("emobase", 988)])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, dim",
+    [
+        ("ComParE_2016", 6373),
+        ("IS10", 1582),
+        ("IS09", 384),
+        ("IS13", 6373),
+        ("eGeMAPSv02", 88),
+        ("GeMAPSv01b", 62),
+        ("emobase", 988),
+    ],
+)
 def test_functionals_are_opensmiles_own(name, dim):
     import opensmile
 
@@ -81,7 +91,9 @@ def test_text_equals_transformers_own_result(text_encoder):
 def test_a_text_model_that_cannot_be_had(tmp_path):
     with pytest.raises(UserError) as error:
         TextEncoder(str(tmp_path))
-    assert "--text-model DIR" in error.value.message and "hub" in error.value.message and "\n" not in error.value.message
+    assert (
+        "--text-model DIR" in error.value.message and "hub" in error.value.message and "\n" not in error.value.message
+    )
 
 
 def test_the_same_weights_have_the_same_checksum(text_encoder):
@@ -118,8 +130,9 @@ def test_denseface_is_the_published_network():
         module.register_forward_hook(lambda m, i, o, name=name: channels.__setitem__(name, tuple(o.shape[1:])))
     out = encoder(np.zeros((2, 64, 64), np.uint8))
     assert out.shape == (2, 342) and encoder.dim == 342
-    assert [channels[n][0] for n in ("conv0", "denseblock1", "transition1", "denseblock2", "transition2", "denseblock3")] == [
-        24, 216, 108, 300, 150, 342]  # fmt: skip
+    assert [
+        channels[n][0] for n in ("conv0", "denseblock1", "transition1", "denseblock2", "transition2", "denseblock3")
+    ] == [24, 216, 108, 300, 150, 342]
     assert channels["conv0"][1:] == (32, 32) and channels["norm5"][1:] == (8, 8)
 
 
@@ -132,10 +145,15 @@ def test_faces_in_batches_equal_faces_alone(name):
     np.testing.assert_allclose(together, np.concatenate([encoder(c[None]) for c in crops]), rtol=1e-4, atol=1e-5)
     pictures = torch.from_numpy(crops).float() / 255
     pictures = pictures[:, None] if grey else pictures.permute(0, 3, 1, 2)
-    mean, std = (torch.tensor(x).view(1, -1, 1, 1) for x in (encoder.pictures.normalisation.mean, encoder.pictures.normalisation.std))
+    mean, std = (
+        torch.tensor(x).view(1, -1, 1, 1)
+        for x in (encoder.pictures.normalisation.mean, encoder.pictures.normalisation.std)
+    )
     with torch.no_grad():
         maps = torch.relu(encoder.net.features((pictures - mean) / std))
-    np.testing.assert_allclose(together, torch.nn.functional.adaptive_avg_pool2d(maps, 1).flatten(1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        together, torch.nn.functional.adaptive_avg_pool2d(maps, 1).flatten(1), rtol=1e-4, atol=1e-5
+    )
     several = [crops[:1], crops, np.concatenate([crops] * 40)[:101], crops[1:]]  # fills one batch and part of another
     for (vector, frames), own in zip(encoder.utterances(several), several, strict=True):
         np.testing.assert_allclose(frames, encoder(own), rtol=1e-4, atol=1e-5)
@@ -159,11 +177,20 @@ def test_weights_from_a_file(tmp_path, kind):
 def test_old_names_of_densenet_layers(tmp_path):
     """torchvision's published file still says norm.1 where the module is norm1."""
     net = ARCHITECTURES["densenet121"].build()
-    old = {k.replace(".norm1.", ".norm.1.").replace(".conv1.", ".conv.1.").replace(".norm2.", ".norm.2.").replace(".conv2.", ".conv.2.")
-           if "denselayer" in k else k: v for k, v in net.state_dict().items()}  # fmt: skip
+    old = {
+        k.replace(".norm1.", ".norm.1.")
+        .replace(".conv1.", ".conv.1.")
+        .replace(".norm2.", ".norm.2.")
+        .replace(".conv2.", ".conv.2.")
+        if "denselayer" in k
+        else k: v
+        for k, v in net.state_dict().items()
+    }
     assert old.keys() != net.state_dict().keys()
     torch.save(old, tmp_path / "old.pth")
-    assert FaceEncoder("densenet121", str(tmp_path / "old.pth")).provenance()["weights_sha256"] == checksum(net.features.state_dict())
+    assert FaceEncoder("densenet121", str(tmp_path / "old.pth")).provenance()["weights_sha256"] == checksum(
+        net.features.state_dict()
+    )
 
 
 class Evil:
@@ -178,8 +205,13 @@ def test_weights_that_are_refused(tmp_path, monkeypatch):
     torch.save({"x": Evil()}, tmp_path / "evil.pt")
     (tmp_path / "text.pt").write_text("hello")
     torch.save({"features.conv0.weight": torch.zeros(3)}, tmp_path / "other.pt")
-    for weights, said in [("evil.pt", "safely"), ("text.pt", "safely"), ("other.pt", "do not fit"), ("none.pt", "no such"),
-                          ("imagenet", "denseface has none")]:  # fmt: skip
+    for weights, said in [
+        ("evil.pt", "safely"),
+        ("text.pt", "safely"),
+        ("other.pt", "do not fit"),
+        ("none.pt", "no such"),
+        ("imagenet", "denseface has none"),
+    ]:
         with pytest.raises(UserError, match=said):
             FaceEncoder("denseface", weights)
     assert not (tmp_path / "evil").exists()

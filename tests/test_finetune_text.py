@@ -15,13 +15,13 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from extract.finetune_text import Recipe, finetune, rate, read_texts
-from extract.text import TextEncoder
-from toolkit.cli import main
-from toolkit.demo.encoders import make_text_encoder
-from toolkit.errors import UserError
-from toolkit.manifest import Manifest, Utterance, write_manifest
-from toolkit.store import StoreWriter
+from erc_toolkit.extract.encoders.text import TextEncoder
+from erc_toolkit.extract.tuning.text import Recipe, finetune, rate, read_texts
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.commands.main import main
+from erc_toolkit.toolkit.demo.encoders import make_text_encoder
+from erc_toolkit.toolkit.manifest import Manifest, Utterance, write_manifest
+from erc_toolkit.toolkit.store import StoreWriter
 
 WORDS = {"joy": ["happy", "glad", "great"], "anger": ["furious", "hate", "mad"], "sadness": ["sad", "lonely", "cry"]}
 FILL = "the a we you they it was so very today here then with my your and".split()
@@ -65,7 +65,10 @@ def test_it_learns_and_keeps_its_best_epoch(task, tuned):
     assert best["val_accuracy"] > 0.8 and best["val_weighted_f1"] > 0.8  # chance is 1/3
     record = yaml.safe_load((out / "finetune.yaml").read_text())
     assert record["selected"] == best and record["recipe"]["lr"] == 1e-3 and record["recipe"]["dropout"] == 0.1
-    assert record["utterances"] == {"train": 148, "val": 60} and record["dropout_set"]["attention_probs_dropout_prob"] == 0.1
+    assert (
+        record["utterances"] == {"train": 148, "val": 60}
+        and record["dropout_set"]["attention_probs_dropout_prob"] == 0.1
+    )
     assert record["weights_sha256"] == TextEncoder(str(task[1])).provenance()["weights_sha256"]
 
 
@@ -75,10 +78,15 @@ def test_the_kept_weights_give_the_kept_score(task, tuned):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     out, best = tuned
-    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(out).eval(), AutoTokenizer.from_pretrained(out)
+    model, tokenizer = (
+        AutoModelForSequenceClassification.from_pretrained(out).eval(),
+        AutoTokenizer.from_pretrained(out),
+    )
     texts, labels = read_texts(task[0]).splits["val"]
     with torch.no_grad():
-        right = [int(model(**tokenizer(t, return_tensors="pt")).logits.argmax()) == int(y) for t, y in zip(texts, labels)]
+        right = [
+            int(model(**tokenizer(t, return_tensors="pt")).logits.argmax()) == int(y) for t, y in zip(texts, labels)
+        ]
     assert np.mean(right) == pytest.approx(best["val_accuracy"])
     assert model.config.id2label == {0: "joy", 1: "anger", 2: "sadness"}
 
@@ -101,7 +109,7 @@ def test_the_same_seed_gives_the_same_bytes(task, tuned, tmp_path):
 
 
 def test_a_store_gives_the_same_texts(task, tmp_path):
-    from toolkit.manifest import read_manifest
+    from erc_toolkit.toolkit.manifest import read_manifest
 
     manifest = read_manifest(task[0])
     with StoreWriter(tmp_path / "s.h5", corpus="toy", labels=manifest.labels, utterances=manifest.utterances):
@@ -131,7 +139,9 @@ def test_mistakes_are_told_in_one_line(task, tuned, tmp_path):
     assert "--text-model DIR" in said(manifest, "--text-model", tmp_path, "--out", tmp_path / "out")
     lines = [line for line in manifest.read_text().splitlines() if '"val"' not in line]
     (tmp_path / "noval.jsonl").write_text("\n".join(lines))
-    assert "split 'val' has no utterance" in said(tmp_path / "noval.jsonl", "--text-model", start, "--out", tmp_path / "out")
+    assert "split 'val' has no utterance" in said(
+        tmp_path / "noval.jsonl", "--text-model", start, "--out", tmp_path / "out"
+    )
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
 
 
@@ -175,7 +185,7 @@ def test_a_killed_run_goes_on(task, tuned, tmp_path):
     manifest, start = task
     out = tmp_path / "roberta-toy"
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom extract.finetune_text import Recipe, finetune\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom erc_toolkit.extract.tuning.text import Recipe, finetune\n"
         "def kill(line):\n    if 'epoch 3' in line: os.kill(os.getpid(), signal.SIGKILL)\n"
         "finetune(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Recipe(epochs=6, lr=1e-3, batch=16, micro_batch=16), 'cpu', kill)"
     )

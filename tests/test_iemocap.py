@@ -9,17 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import manifests
-from extract.corpora.iemocap import LEFT, RIGHT, read_iemocap
-from extract.corpora.iemocap_files import DIALOGUE, parse_evaluation, parse_transcription
-from toolkit.errors import UserError
+from erc_toolkit import manifests
+from erc_toolkit.extract.corpora.iemocap import LEFT, RIGHT, read_iemocap
+from erc_toolkit.extract.corpora.iemocap_files import DIALOGUE, parse_evaluation, parse_transcription
+from erc_toolkit.toolkit.base.errors import UserError
 
 FACTS = manifests.load("iemocap.yaml")
 SIX = FACTS["label_sets"]["6way"]
 
 
 def block(turn: str, code: str, votes=("C-E2:\tNeutral;\t()",), start=1.0, end=2.0) -> str:
-    lines = [f"[{start:.4f} - {end:.4f}]\t{turn}\t{code}\t[2.5000, 3.0000, 3.5000]", *votes, "A-E3:\tval 3; act 2; dom  2;\t()"]
+    lines = [
+        f"[{start:.4f} - {end:.4f}]\t{turn}\t{code}\t[2.5000, 3.0000, 3.5000]",
+        *votes,
+        "A-E3:\tval 3; act 2; dom  2;\t()",
+    ]
     return "\n".join(lines) + "\n\n"
 
 
@@ -45,7 +49,11 @@ def make(root, dialogue, turns, *, lines=(), wavs=True, avi=True, newline="\n", 
 
 
 def test_order_labels_halves_and_sound(tmp_path):
-    make(tmp_path, "Ses01M_impro01", [("Ses01M_impro01_M000", "ang"), ("Ses01M_impro01_F000", "exc"), ("Ses01M_impro01_M001", "neu")])
+    make(
+        tmp_path,
+        "Ses01M_impro01",
+        [("Ses01M_impro01_M000", "ang"), ("Ses01M_impro01_F000", "exc"), ("Ses01M_impro01_M001", "neu")],
+    )
     manifest = read_iemocap(tmp_path)
     first, second, third = manifest.utterances
     assert [u.id for u in manifest.utterances] == ["Ses01M_impro01_M000", "Ses01M_impro01_F000", "Ses01M_impro01_M001"]
@@ -61,19 +69,46 @@ def test_order_labels_halves_and_sound(tmp_path):
 
 def test_the_release_may_lie_one_folder_down(tmp_path):
     make(tmp_path / "IEMOCAP_full_release", "Ses02F_impro01", [("Ses02F_impro01_F000", "sad")])
-    assert read_iemocap(tmp_path).utterances[0].media == "IEMOCAP_full_release/Session2/dialog/avi/DivX/Ses02F_impro01.avi"
+    assert (
+        read_iemocap(tmp_path).utterances[0].media == "IEMOCAP_full_release/Session2/dialog/avi/DivX/Ses02F_impro01.avi"
+    )
 
 
 def test_lines_that_are_no_turns_are_counted(tmp_path):
-    odd = ["M: Yeah, well.", "F:", "Ses01F_impro01_M099: no time stamp", "Ses01F_impro01_FXX0 [007.5-007.7]: [BREATHING]",
-           "Ses01F_impro02_F000 [001.0-002.0]: elsewhere", "Ses01F_impro01_F000 [009.0-010.0]: again", "~~~", "   "]  # fmt: skip
-    make(tmp_path, "Ses01F_impro01", [("Ses01F_impro01_F000", "sad"), ("Ses01F_impro01_F001", None), ("Ses01F_impro01_F002", "xxx"),
-                                      ("Ses01F_impro01_F003", "sur")], lines=odd)  # fmt: skip
+    odd = [
+        "M: Yeah, well.",
+        "F:",
+        "Ses01F_impro01_M099: no time stamp",
+        "Ses01F_impro01_FXX0 [007.5-007.7]: [BREATHING]",
+        "Ses01F_impro02_F000 [001.0-002.0]: elsewhere",
+        "Ses01F_impro01_F000 [009.0-010.0]: again",
+        "~~~",
+        "   ",
+    ]
+    make(
+        tmp_path,
+        "Ses01F_impro01",
+        [
+            ("Ses01F_impro01_F000", "sad"),
+            ("Ses01F_impro01_F001", None),
+            ("Ses01F_impro01_F002", "xxx"),
+            ("Ses01F_impro01_F003", "sur"),
+        ],
+        lines=odd,
+    )
     (tmp_path / "Session1/dialog/transcriptions/._Ses01F_impro01.txt").write_bytes(b"\0\5\x16\7")
     manifest = read_iemocap(tmp_path)
     assert [u.id for u in manifest.utterances] == ["Ses01F_impro01_F000"]
-    for said in ("2 lines that say M: or F:", "1 lines without a time stamp", "1 XX turns", "1 turns of another dialogue",
-                 "1 turns that stand twice", "1 lines that are no turn", "1 turns never evaluated", "2 turns without a label"):  # fmt: skip
+    for said in (
+        "2 lines that say M: or F:",
+        "1 lines without a time stamp",
+        "1 XX turns",
+        "1 turns of another dialogue",
+        "1 turns that stand twice",
+        "1 lines that are no turn",
+        "1 turns never evaluated",
+        "2 turns without a label",
+    ):
         assert any(note.startswith(said) for note in manifest.notes), (said, manifest.notes)
     kept = read_iemocap(tmp_path, keep_unlabelled=True)
     assert [u.label for u in kept.utterances] == ["sad", None, None, None]
@@ -81,7 +116,13 @@ def test_lines_that_are_no_turns_are_counted(tmp_path):
 
 
 def test_windows_line_ends_and_other_encodings(tmp_path):
-    make(tmp_path, "Ses01F_impro01", [("Ses01F_impro01_F000", "sad", ("C-E2:\tSadness;\t(déçu)",))], newline="\r\n", encoding="latin-1")
+    make(
+        tmp_path,
+        "Ses01F_impro01",
+        [("Ses01F_impro01_F000", "sad", ("C-E2:\tSadness;\t(déçu)",))],
+        newline="\r\n",
+        encoding="latin-1",
+    )
     (utterance,) = read_iemocap(tmp_path).utterances
     assert utterance.label == "sad" and utterance.extra["votes"] == {"C-E2": ["Sadness"]}
 
@@ -93,7 +134,11 @@ def test_missing_sound_and_video(tmp_path):
     wav.touch()
     (utterance,) = read_iemocap(tmp_path).utterances
     assert utterance.media is None and utterance.mask == {"visual": "no video of the dialogue"}
-    assert (utterance.audio, utterance.audio_start, utterance.audio_end) == ("Session1/dialog/wav/Ses01F_impro01.wav", 0.0, 1.5)
+    assert (utterance.audio, utterance.audio_start, utterance.audio_end) == (
+        "Session1/dialog/wav/Ses01F_impro01.wav",
+        0.0,
+        1.5,
+    )
     wav.unlink()
     assert read_iemocap(tmp_path).utterances[0].audio is None
 
@@ -102,8 +147,10 @@ def test_names_are_compared_whole(tmp_path):
     make(tmp_path, "Ses05M_script01_1", [("Ses05M_script01_1_F000", "sad")])
     make(tmp_path, "Ses05M_script01_1b", [("Ses05M_script01_1b_F000", "ang"), ("Ses05M_script01_1b_M000", "neu")])
     dialogues = {name: [u.id for u in us] for name, us in read_iemocap(tmp_path).dialogues()}
-    assert dialogues == {"Ses05M_script01_1": ["Ses05M_script01_1_F000"],
-                         "Ses05M_script01_1b": ["Ses05M_script01_1b_F000", "Ses05M_script01_1b_M000"]}  # fmt: skip
+    assert dialogues == {
+        "Ses05M_script01_1": ["Ses05M_script01_1_F000"],
+        "Ses05M_script01_1b": ["Ses05M_script01_1b_F000", "Ses05M_script01_1b_M000"],
+    }
 
 
 def test_the_black_half_is_masked(tmp_path):
@@ -114,12 +161,15 @@ def test_the_black_half_is_masked(tmp_path):
 
 VOTES = {
     "happy twice alone": (("C-E1:\tHappiness;\t()", "C-E2:\tHappiness;\t()", "C-E3:\tExcited;\t()"), True),
-    "with the actor's own": (("C-E1:\tHappiness;\t()", "C-E2:\tHappiness; Excited;\t()", "C-E3:\tExcited;\t()", "C-M1:\tHappiness;\t()"), True),
+    "with the actor's own": (
+        ("C-E1:\tHappiness;\t()", "C-E2:\tHappiness; Excited;\t()", "C-E3:\tExcited;\t()", "C-M1:\tHappiness;\t()"),
+        True,
+    ),
     "a draw": (("C-E1:\tHappiness;\t()", "C-E2:\tExcited;\t()"), False),
     "only beside others": (("C-E1:\tHappiness; Excited;\t()", "C-E2:\tHappiness; Neutral;\t()"), False),
     "another leads": (("C-E1:\tHappiness;\t()", "C-E2:\tExcited;\t()", "C-E3:\tExcited;\t()"), False),
     "nobody": ((), False),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", VOTES)
@@ -127,7 +177,9 @@ def test_undecided_turns_that_count_as_happy(tmp_path, name):
     votes, happy = VOTES[name]
     make(tmp_path, "Ses01F_impro03", [("Ses01F_impro03_F007", "xxx", votes), ("Ses01F_impro03_M000", "neu", votes)])
     found = {u.id: u.label for u in read_iemocap(tmp_path).utterances}
-    assert found.get("Ses01F_impro03_F007") == ("happy" if happy else None) and found["Ses01F_impro03_M000"] == "neutral"
+    assert (
+        found.get("Ses01F_impro03_F007") == ("happy" if happy else None) and found["Ses01F_impro03_M000"] == "neutral"
+    )
     for other in ("6way-official", "4way", "all"):
         assert "Ses01F_impro03_F007" not in {u.id for u in read_iemocap(tmp_path, label_set=other).utterances}
 
@@ -139,8 +191,13 @@ def test_options_that_cannot_be(tmp_path):
     (tmp_path / "split.yaml").write_text("Ses01F_impro01: dev\n")
     assert read_iemocap(tmp_path, split_file=tmp_path / "split.yaml").utterances[0].split == "val"
     (tmp_path / "bad.yaml").write_text("- x\n")
-    for options, said in [({"fold": 1}, "no folds"), ({"split": "session"}, "needs one from 1 to 5"), ({"split": "speaker", "fold": 11}, "10"),
-                          ({"label_map": tmp_path / "bad.yaml"}, "bad.yaml"), ({"split_file": tmp_path / "none.yaml"}, "none.yaml")]:  # fmt: skip
+    for options, said in [
+        ({"fold": 1}, "no folds"),
+        ({"split": "session"}, "needs one from 1 to 5"),
+        ({"split": "speaker", "fold": 11}, "10"),
+        ({"label_map": tmp_path / "bad.yaml"}, "bad.yaml"),
+        ({"split_file": tmp_path / "none.yaml"}, "none.yaml"),
+    ]:
         with pytest.raises(UserError, match=said):
             read_iemocap(tmp_path, **options)
     for folder in (tmp_path / "none", tmp_path / "Session1"):
@@ -183,7 +240,7 @@ def test_full_release_gives_the_published_counts(full_release):
     manifest = read_iemocap(full_release)
     assert time.perf_counter() - began < 5
     assert len(manifest.utterances) == 7433 and len(list(manifest.dialogues())) == 151
-    from extract.stats import compare
+    from erc_toolkit.extract.stats import compare
 
     assert compare(manifest) == {"published": "IEMOCAP, 6way", "differences": []}
     assert any("53 undecided turns count as happy" in note for note in manifest.notes)
@@ -205,7 +262,11 @@ def test_folds(full_release):
     assert set(seen.values()) == {1} and len(seen) == 7433
     seen = Counter()
     for fold in range(1, 11):
-        labelled = [u for u in read_iemocap(full_release, split="speaker", fold=fold).utterances if u.split == "test" and u.label]
+        labelled = [
+            u
+            for u in read_iemocap(full_release, split="speaker", fold=fold).utterances
+            if u.split == "test" and u.label
+        ]
         assert len({u.extra["actor"] for u in labelled}) == 1
         seen.update(u.id for u in labelled)
     assert set(seen.values()) == {1} and len(seen) == 7433
@@ -214,7 +275,11 @@ def test_folds(full_release):
 def test_iemocap_mini(shared):
     manifest = read_iemocap(shared / "corpora" / "iemocap-mini")
     ids = {u.id: u for u in manifest.utterances}
-    assert Counter(u.dialogue for u in manifest.utterances) == {"Ses01F_impro01": 9, "Ses02M_script01_1": 8, "Ses05F_impro02": 8}
+    assert Counter(u.dialogue for u in manifest.utterances) == {
+        "Ses01F_impro01": 9,
+        "Ses02M_script01_1": 8,
+        "Ses05F_impro02": 8,
+    }
     assert ids["Ses01F_impro01_F003"].label == "happy" and "Ses02M_script01_1_F003" not in ids  # undecided in both
     assert "Ses01F_impro01_M003" not in ids and ids["Ses01F_impro01_M000"].region == RIGHT
     assert ids["Ses02M_script01_1_M000"].region == LEFT and ids["Ses05F_impro02_F000"].split == "test"
@@ -243,7 +308,13 @@ category = st.sampled_from(["Anger", "Happiness", "Excited", "Neutral", "Other"]
 
 
 @settings(max_examples=200, deadline=None)
-@given(names, st.lists(st.lists(category, max_size=3), max_size=4), st.sampled_from(["xxx", "hap", "neu"]), seconds, seconds)
+@given(
+    names,
+    st.lists(st.lists(category, max_size=3), max_size=4),
+    st.sampled_from(["xxx", "hap", "neu"]),
+    seconds,
+    seconds,
+)
 def test_an_evaluation_round_trips(dialogue, votes, code, start, end):
     turn = f"{dialogue}_F000"
     lines = tuple(f"C-E{k}:\t{' '.join(f'{name};' for name in named)}\t(a comment)" for k, named in enumerate(votes))
@@ -252,8 +323,31 @@ def test_an_evaluation_round_trips(dialogue, votes, code, start, end):
     assert found[turn].ratings == (2.5, 3.0, 3.5) and not left_out
 
 
-pieces = st.sampled_from(["Ses01F_impro01", "_F000", "_MXX1", " [", "1.5", "-", "]:", "[1.0 - 2.0]\t", "\txxx\t", "[1, 2, 3]", "C-E1:\t",
-                          "Happiness; ", "(", ")", "\n", "\r", "\0", "\x85", "%", "M:", "é"])  # fmt: skip
+pieces = st.sampled_from(
+    [
+        "Ses01F_impro01",
+        "_F000",
+        "_MXX1",
+        " [",
+        "1.5",
+        "-",
+        "]:",
+        "[1.0 - 2.0]\t",
+        "\txxx\t",
+        "[1, 2, 3]",
+        "C-E1:\t",
+        "Happiness; ",
+        "(",
+        ")",
+        "\n",
+        "\r",
+        "\0",
+        "\x85",
+        "%",
+        "M:",
+        "é",
+    ]
+)
 
 
 @settings(max_examples=1500, deadline=None)

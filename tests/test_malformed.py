@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from toolkit.cli import main
-from toolkit.demo.clips import write_clip
-from toolkit.media import ffmpeg_binary
-from toolkit.store import FeatureStore
+from erc_toolkit.toolkit.commands.main import main
+from erc_toolkit.toolkit.demo.clips import write_clip
+from erc_toolkit.toolkit.media import ffmpeg_binary
+from erc_toolkit.toolkit.store import FeatureStore
 
 SECONDS, FPS = 2, 15
 
@@ -35,8 +35,8 @@ class Maker:
     """Makes the table's files in a folder; `face` is a sound clip of a talking face that most of them are made from."""
 
     def __init__(self, root: Path):
-        from toolkit.demo.faces import render, speaker_look
-        from toolkit.demo.script import SPEAKERS
+        from erc_toolkit.toolkit.demo.faces import render, speaker_look
+        from erc_toolkit.toolkit.demo.script import SPEAKERS
 
         self.root = root
         self.face = root / "fine.mp4"
@@ -74,7 +74,17 @@ class Maker:
         again("animation.gif", "-t", 0.5)
         again("no_audio.mp4", "-an", "-c:v", "copy")
         again("no_video.m4a", "-vn", "-c:a", "copy")
-        again("variable_rate.mkv", "-vf", "select='lt(mod(n,7),3)'", "-fps_mode", "vfr", "-c:v", "libx264", "-preset", "ultrafast")
+        again(
+            "variable_rate.mkv",
+            "-vf",
+            "select='lt(mod(n,7),3)'",
+            "-fps_mode",
+            "vfr",
+            "-c:v",
+            "libx264",
+            "-preset",
+            "ultrafast",
+        )
         again("turned_raw.mp4", "-vf", "transpose=1", "-c:v", "libx264", "-preset", "ultrafast")
         ffmpeg("-display_rotation", 90, "-i", root / "turned_raw.mp4", "-c", "copy", root / "rotated.mp4")
         again("one_frame.mkv", "-frames:v", 1, "-c:v", "libx264")
@@ -85,13 +95,59 @@ class Maker:
         again("ten_bit.mkv", "-pix_fmt", "yuv420p10le", "-c:v", "ffv1")
         again("alpha.mkv", "-pix_fmt", "bgra", "-c:v", "ffv1")
         again("wide_pixels.mkv", "-vf", "scale=160:240,setsar=2", "-c:v", "ffv1")
-        ffmpeg("-f", "lavfi", "-i", f"color=black:s=64x48:r=15:d={SECONDS}", "-i", self.face, "-map", "1:v", "-map", "0:v", "-map",
-               "1:a", "-map", "1:a", "-c:v", "ffv1", "-c:a", "pcm_s16le", root / "two_of_each.mkv")  # fmt: skip
+        ffmpeg(
+            "-f",
+            "lavfi",
+            "-i",
+            f"color=black:s=64x48:r=15:d={SECONDS}",
+            "-i",
+            self.face,
+            "-map",
+            "1:v",
+            "-map",
+            "0:v",
+            "-map",
+            "1:a",
+            "-map",
+            "1:a",
+            "-c:v",
+            "ffv1",
+            "-c:a",
+            "pcm_s16le",
+            root / "two_of_each.mkv",
+        )
         ffmpeg("-i", self.face, "-frames:v", 1, "-update", 1, root / "cover.jpg")
-        ffmpeg("-i", root / "no_video.m4a", "-i", root / "cover.jpg", "-map", 0, "-map", 1, "-c", "copy", "-disposition:v:0",
-               "attached_pic", root / "cover_art.m4a")  # fmt: skip
+        ffmpeg(
+            "-i",
+            root / "no_video.m4a",
+            "-i",
+            root / "cover.jpg",
+            "-map",
+            0,
+            "-map",
+            1,
+            "-c",
+            "copy",
+            "-disposition:v:0",
+            "attached_pic",
+            root / "cover_art.m4a",
+        )
         (root / "words.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nHello\n")
-        ffmpeg("-i", self.face, "-i", root / "words.srt", "-map", 0, "-map", 1, "-c", "copy", "-c:s", "srt", root / "subtitled.mkv")
+        ffmpeg(
+            "-i",
+            self.face,
+            "-i",
+            root / "words.srt",
+            "-map",
+            0,
+            "-map",
+            1,
+            "-c",
+            "copy",
+            "-c:s",
+            "srt",
+            root / "subtitled.mkv",
+        )
         damaged = bytearray((root / "first.mp4").read_bytes())
         middle = len(damaged) // 2
         damaged[middle : middle + 3000] = np.random.default_rng(1).bytes(3000)
@@ -101,7 +157,16 @@ class Maker:
         grey = [np.full((120, 160, 3), 120, np.uint8)] * 15
         write_clip(root / "faceless.mp4", grey, tone(1))
         self.sounds()
-        hour = ("-f", "lavfi", "-i", "color=black:s=16x16:r=1:d=3600", "-f", "lavfi", "-i", "sine=frequency=200:sample_rate=8000:d=3600")
+        hour = (
+            "-f",
+            "lavfi",
+            "-i",
+            "color=black:s=16x16:r=1:d=3600",
+            "-f",
+            "lavfi",
+            "-i",
+            "sine=frequency=200:sample_rate=8000:d=3600",
+        )
         ffmpeg(*hour, "-c:v", "mpeg4", "-c:a", "pcm_u8", "-f", "matroska", root / "hour.mkv")
         (root / "folder.mp4").mkdir()
         (root / "loop_a.mp4").symlink_to("loop_b.mp4")
@@ -128,40 +193,88 @@ class Maker:
         write_clip(root / "one_ms.wav", None, tone(0.001), audio_codec="pcm_s16le")
         write_clip(root / "silence.wav", None, np.zeros(96_000, np.float32), audio_codec="pcm_s16le")
         write_clip(root / "clipping.wav", None, tone(peak=8.0), audio_codec="pcm_f32le")
-        write_clip(root / "some_nan.wav", None, np.where(np.arange(96_000) % 1000 < 20, np.nan, tone()), audio_codec="pcm_f32le")
+        write_clip(
+            root / "some_nan.wav",
+            None,
+            np.where(np.arange(96_000) % 1000 < 20, np.nan, tone()),
+            audio_codec="pcm_f32le",
+        )
         write_clip(root / "all_nan.wav", None, np.full(96_000, np.nan), audio_codec="pcm_f32le")
         (root / "header_alone.wav").write_bytes((root / "stereo.wav").read_bytes()[:44])
 
 
 STRANGE_NAMES = (
-    "-dash.mp4", "with space & 'quotes\".mp4", "per%cent %03d.mp4", "colon:s.mp4", "naïve ünïcode 日本.mp4", "new\nline.mp4", "$(id).mp4",
-)  # fmt: skip
+    "-dash.mp4",
+    "with space & 'quotes\".mp4",
+    "per%cent %03d.mp4",
+    "colon:s.mp4",
+    "naïve ünïcode 日本.mp4",
+    "new\nline.mp4",
+    "$(id).mp4",
+)
 # File -> how its sound ends, how its picture ends: "" for a feature, else how the reason begins.
 FILES: dict[str, tuple[str, str]] = {
-    "fine.mp4": ("", ""), "first.mp4": ("", ""), "fine.txt": ("", ""), "mpeg4.avi": ("", ""), "vp8.webm": ("", ""),
-    "transport.ts": ("", ""), "whole.mkv": ("", ""),
-    "cut_header.mp4": ("unreadable file", "unreadable file"), "cut_index_at_end.mp4": ("unreadable file", "unreadable file"),
-    "cut_index_at_start.mp4": ("truncated", "truncated"), "cut.mkv": ("truncated", "truncated"),
-    "zero.mp4": ("empty file", "empty file"), "text.mp4": ("unreadable file", "unreadable file"),
-    "zeros.mp4": ("unreadable file", "unreadable file"), "noise.mp4": ("unreadable file", "unreadable file"),
-    "picture.mp4": ("unreadable file", "unreadable file"), "animation.gif": ("unreadable file", "unreadable file"),
-    "no_audio.mp4": ("no audio track", ""), "no_video.m4a": ("", "no video track"), "cover_art.m4a": ("", "no video track"),
-    "variable_rate.mkv": ("", ""), "rotated.mp4": ("", ""), "one_frame.mkv": ("", ""), "four_k.mkv": ("", ""),
-    "odd_size.mkv": ("", ""), "two_pixels.mkv": ("", "no face found"), "grey.mkv": ("", ""), "ten_bit.mkv": ("", ""),
-    "alpha.mkv": ("", ""), "wide_pixels.mkv": ("", ""), "two_of_each.mkv": ("", ""), "subtitled.mkv": ("", ""),
-    "damaged_middle.mp4": ("", ""), "black.mp4": ("", "black picture"), "faceless.mp4": ("", "no face found"),
-    "stereo.wav": ("", "no video track"), "opposite.wav": ("silent audio", "no video track"), "five_one.m4a": ("", "no video track"),
-    "rate8000.wav": ("", "no video track"), "rate11025.wav": ("", "no video track"), "rate44100.wav": ("", "no video track"),
-    "rate96000.wav": ("", "no video track"), "eight_bit.wav": ("", "no video track"), "fifty_ms.wav": ("audio too short", "no video track"),
-    "one_ms.wav": ("nothing could be decoded", "nothing could be decoded"), "silence.wav": ("silent audio", "no video track"),
-    "clipping.wav": ("", "no video track"), "some_nan.wav": ("", "no video track"), "all_nan.wav": ("silent audio", "no video track"),
+    "fine.mp4": ("", ""),
+    "first.mp4": ("", ""),
+    "fine.txt": ("", ""),
+    "mpeg4.avi": ("", ""),
+    "vp8.webm": ("", ""),
+    "transport.ts": ("", ""),
+    "whole.mkv": ("", ""),
+    "cut_header.mp4": ("unreadable file", "unreadable file"),
+    "cut_index_at_end.mp4": ("unreadable file", "unreadable file"),
+    "cut_index_at_start.mp4": ("truncated", "truncated"),
+    "cut.mkv": ("truncated", "truncated"),
+    "zero.mp4": ("empty file", "empty file"),
+    "text.mp4": ("unreadable file", "unreadable file"),
+    "zeros.mp4": ("unreadable file", "unreadable file"),
+    "noise.mp4": ("unreadable file", "unreadable file"),
+    "picture.mp4": ("unreadable file", "unreadable file"),
+    "animation.gif": ("unreadable file", "unreadable file"),
+    "no_audio.mp4": ("no audio track", ""),
+    "no_video.m4a": ("", "no video track"),
+    "cover_art.m4a": ("", "no video track"),
+    "variable_rate.mkv": ("", ""),
+    "rotated.mp4": ("", ""),
+    "one_frame.mkv": ("", ""),
+    "four_k.mkv": ("", ""),
+    "odd_size.mkv": ("", ""),
+    "two_pixels.mkv": ("", "no face found"),
+    "grey.mkv": ("", ""),
+    "ten_bit.mkv": ("", ""),
+    "alpha.mkv": ("", ""),
+    "wide_pixels.mkv": ("", ""),
+    "two_of_each.mkv": ("", ""),
+    "subtitled.mkv": ("", ""),
+    "damaged_middle.mp4": ("", ""),
+    "black.mp4": ("", "black picture"),
+    "faceless.mp4": ("", "no face found"),
+    "stereo.wav": ("", "no video track"),
+    "opposite.wav": ("silent audio", "no video track"),
+    "five_one.m4a": ("", "no video track"),
+    "rate8000.wav": ("", "no video track"),
+    "rate11025.wav": ("", "no video track"),
+    "rate44100.wav": ("", "no video track"),
+    "rate96000.wav": ("", "no video track"),
+    "eight_bit.wav": ("", "no video track"),
+    "fifty_ms.wav": ("audio too short", "no video track"),
+    "one_ms.wav": ("nothing could be decoded", "nothing could be decoded"),
+    "silence.wav": ("silent audio", "no video track"),
+    "clipping.wav": ("", "no video track"),
+    "some_nan.wav": ("", "no video track"),
+    "all_nan.wav": ("silent audio", "no video track"),
     "header_alone.wav": ("nothing could be decoded", "nothing could be decoded"),
-    "folder.mp4": ("not a regular file", "not a regular file"), "loop_a.mp4": ("unreadable file", "unreadable file"),
-    "dangling.mp4": ("missing file", "missing file"), "pipe.mp4": ("not a regular file", "not a regular file"),
-    "nowhere.mp4": ("missing file", "missing file"), "concat:fine.mp4|first.mp4": ("missing file", "missing file"),
-    "list.m3u8": ("unreadable file", "unreadable file"), "list.ffconcat": ("unreadable file", "unreadable file"),
-    "list.mp4": ("unreadable file", "unreadable file"), **dict.fromkeys(STRANGE_NAMES, ("", "")),
-}  # fmt: skip
+    "folder.mp4": ("not a regular file", "not a regular file"),
+    "loop_a.mp4": ("unreadable file", "unreadable file"),
+    "dangling.mp4": ("missing file", "missing file"),
+    "pipe.mp4": ("not a regular file", "not a regular file"),
+    "nowhere.mp4": ("missing file", "missing file"),
+    "concat:fine.mp4|first.mp4": ("missing file", "missing file"),
+    "list.m3u8": ("unreadable file", "unreadable file"),
+    "list.ffconcat": ("unreadable file", "unreadable file"),
+    "list.mp4": ("unreadable file", "unreadable file"),
+    **dict.fromkeys(STRANGE_NAMES, ("", "")),
+}
 # Rows that differ in more than their file: fields, sound, picture, text.
 ROWS: dict[str, tuple[dict[str, object], str, str, str]] = {
     "span": ({"start": 0.5, "end": 1.5}, "", "", ""),
@@ -170,13 +283,20 @@ ROWS: dict[str, tuple[dict[str, object], str, str, str]] = {
     "no length": ({"start": 1, "end": 1}, "time stamps that make no span", "time stamps that make no span", ""),
     "end beyond": ({"start": 1, "end": 60}, "beyond the end of the file", "beyond the end of the file", ""),
     "both beyond": ({"start": 50, "end": 60}, "beyond the end of the file", "beyond the end of the file", ""),
-    "in a cut file": ({"media": "cut_index_at_start.mp4", "start": 1.6, "end": 1.9}, "beyond the end", "beyond the end", ""),
+    "in a cut file": (
+        {"media": "cut_index_at_start.mp4", "start": 1.6, "end": 1.9},
+        "beyond the end",
+        "beyond the end",
+        "",
+    ),
     "late in an hour": ({"media": "hour.mkv", "start": 3590, "end": 3592}, "", "black picture", ""),
     "no media": ({"media": None}, "no media file in the manifest", "no media file in the manifest", ""),
-    "empty text": ({"text": ""}, "", "", "empty transcript"), "blank text": ({"text": " \t\n"}, "", "", "empty transcript"),
-    "long text": ({"text": "word " * 5000}, "", "", ""), "odd text": ({"text": "\x01\x1b[31m\u202e\ufeff\U0001f600 <b>&amp;"}, "", "", ""),
+    "empty text": ({"text": ""}, "", "", "empty transcript"),
+    "blank text": ({"text": " \t\n"}, "", "", "empty transcript"),
+    "long text": ({"text": "word " * 5000}, "", "", ""),
+    "odd text": ({"text": "\x01\x1b[31m\u202e\ufeff\U0001f600 <b>&amp;"}, "", "", ""),
     "masked": ({"mask": {"audio": "microphone off", "text": "withheld"}}, "microphone off", "", "withheld"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -184,10 +304,28 @@ def store(tmp_path_factory, text_encoder):
     root = tmp_path_factory.mktemp("table")
     Maker(root).make()
     rows = [{"id": name, "dialogue": "files", "speaker": "A", "text": "Hello there", "media": name} for name in FILES]
-    rows += [{"id": name, "dialogue": "rows", "speaker": "A", "text": "Hello", "media": "fine.mp4", **row} for name, (row, *_) in ROWS.items()]
+    rows += [
+        {"id": name, "dialogue": "rows", "speaker": "A", "text": "Hello", "media": "fine.mp4", **row}
+        for name, (row, *_) in ROWS.items()
+    ]
     (root / "m.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    command = ["extract", "manifest", str(root / "m.jsonl"), "--out", str(root / "s.h5"), "--text-model", str(text_encoder),
-               "--audio-set", "ComParE_2016", "--visual-model", "denseface", "--visual-weights", "random", "--face-detector", "haar"]  # fmt: skip
+    command = [
+        "extract",
+        "manifest",
+        str(root / "m.jsonl"),
+        "--out",
+        str(root / "s.h5"),
+        "--text-model",
+        str(text_encoder),
+        "--audio-set",
+        "ComParE_2016",
+        "--visual-model",
+        "denseface",
+        "--visual-weights",
+        "random",
+        "--face-detector",
+        "haar",
+    ]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.output
     with FeatureStore.open(root / "s.h5") as opened:
@@ -241,20 +379,31 @@ MANIFESTS = {
     "absolute": ('{"id": "a", "dialogue": "d", "speaker": "s", "media": "/etc/passwd"}', "is absolute"),
     "windows": ('{"id": "a", "dialogue": "d", "speaker": "s", "media": "C:\\\\x.mp4"}', "is absolute"),
     "nan": ('{"id": "a", "dialogue": "d", "speaker": "s", "media": "x.mp4", "start": NaN}', "not a number of seconds"),
-    "infinite": ('{"id": "a", "dialogue": "d", "speaker": "s", "media": "x.mp4", "end": Infinity}', "not a number of seconds"),
-    "twice": ('{"id": "a", "dialogue": "d", "speaker": "s"}\n{"id": "a", "dialogue": "d", "speaker": "s"}', "stands already"),
-    "not json": ("{id: a}", "not JSON"), "a list": ("[1, 2]", "not an object"), "nothing": ("", "holds no utterance"),
+    "infinite": (
+        '{"id": "a", "dialogue": "d", "speaker": "s", "media": "x.mp4", "end": Infinity}',
+        "not a number of seconds",
+    ),
+    "twice": (
+        '{"id": "a", "dialogue": "d", "speaker": "s"}\n{"id": "a", "dialogue": "d", "speaker": "s"}',
+        "stands already",
+    ),
+    "not json": ("{id: a}", "not JSON"),
+    "a list": ("[1, 2]", "not an object"),
+    "nothing": ("", "holds no utterance"),
     "zero byte in a path": ('{"id": "a", "dialogue": "d", "speaker": "s", "media": "x\\u0000.mp4"}', "NUL"),
     "half a character": ('{"id": "a", "dialogue": "d", "speaker": "s", "text": "\\ud83d"}', "half of a surrogate"),
-    "deep": ("[" * 100_000, "not JSON"), "latin-1": (b'{"id": "a", "dialogue": "d", "speaker": "s", "text": "na\xefve"}', "UTF-8"),
-}  # fmt: skip
+    "deep": ("[" * 100_000, "not JSON"),
+    "latin-1": (b'{"id": "a", "dialogue": "d", "speaker": "s", "text": "na\xefve"}', "UTF-8"),
+}
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_manifest_is_refused_in_one_line(tmp_path, name):
     content, expected = MANIFESTS[name]
     (tmp_path / "m.jsonl").write_bytes(content if isinstance(content, bytes) else content.encode())
-    result = CliRunner().invoke(main, ["extract", "manifest", str(tmp_path / "m.jsonl"), "--out", str(tmp_path / "s.h5")])
+    result = CliRunner().invoke(
+        main, ["extract", "manifest", str(tmp_path / "m.jsonl"), "--out", str(tmp_path / "s.h5")]
+    )
     said = result.output.strip().splitlines()
     assert result.exit_code == 1 and len(said) == 1 and expected in said[0] and "m.jsonl" in said[0]
     assert not (tmp_path / "s.h5").exists()

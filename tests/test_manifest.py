@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from toolkit.errors import UserError
-from toolkit.manifest import Manifest, Utterance, read_manifest, write_manifest
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.manifest import Manifest, Utterance, read_manifest, write_manifest
 
 ROW = {"id": "a", "dialogue": "d", "speaker": "S", "text": "hi"}
 
@@ -20,7 +20,9 @@ def write(path, *rows):
 
 
 def test_smallest_manifest(tmp_path):
-    manifest = read_manifest(write(tmp_path / "mine.jsonl", ROW, {**ROW, "id": "b", "label": "joy", "media": "x/b.mp4"}))
+    manifest = read_manifest(
+        write(tmp_path / "mine.jsonl", ROW, {**ROW, "id": "b", "label": "joy", "media": "x/b.mp4"})
+    )
     assert manifest.corpus == "mine" and manifest.labels == ["joy"] and manifest.root == tmp_path / "."
     first, second = manifest.utterances
     assert first == Utterance("a", "d", 0, "S", "hi", None, "train")
@@ -29,7 +31,9 @@ def test_smallest_manifest(tmp_path):
 
 def test_csv(tmp_path):
     path = tmp_path / "mine.csv"
-    path.write_text('id,dialogue,speaker,text,label,split,start,region\na,d,S,"one, two",joy,dev,1.5,0 0 0.5 1\nb,d,T,,,dev,,\n')
+    path.write_text(
+        'id,dialogue,speaker,text,label,split,start,region\na,d,S,"one, two",joy,dev,1.5,0 0 0.5 1\nb,d,T,,,dev,,\n'
+    )
     first, second = read_manifest(path).utterances
     assert (first.text, first.split, first.start, first.region) == ("one, two", "val", 1.5, (0, 0, 0.5, 1))
     assert (second.text, second.label, second.start) == ("", None, None)
@@ -93,11 +97,21 @@ def manifests(draw):
             mask = draw(st.dictionaries(st.sampled_from(["text", "audio", "visual"]), name, max_size=2))
             utterances.append(
                 Utterance(
-                    f"{d}_{i}", f"d{d}", i, draw(name), draw(text), draw(st.none() | st.sampled_from(labels)), split,
-                    media=draw(st.none() | st.just("a/b.mp4")), start=draw(seconds), end=draw(seconds),
-                    region=draw(st.none() | st.just((0.0, 0.1, 0.5, 1.0))), mask=mask, extra=draw(st.just({}) | st.just({"val": 2.5})),
+                    f"{d}_{i}",
+                    f"d{d}",
+                    i,
+                    draw(name),
+                    draw(text),
+                    draw(st.none() | st.sampled_from(labels)),
+                    split,
+                    media=draw(st.none() | st.just("a/b.mp4")),
+                    start=draw(seconds),
+                    end=draw(seconds),
+                    region=draw(st.none() | st.just((0.0, 0.1, 0.5, 1.0))),
+                    mask=mask,
+                    extra=draw(st.just({}) | st.just({"val": 2.5})),
                 )
-            )  # fmt: skip
+            )
     return labels, utterances
 
 
@@ -112,13 +126,20 @@ def test_what_is_written_is_read(tmp_path, made):
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5), lambda x: st.lists(x, max_size=3), max_leaves=4
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda x: st.lists(x, max_size=3),
+    max_leaves=4,
 )
-fields = st.sampled_from(["id", "dialogue", "position", "speaker", "text", "label", "split", "media", "start", "region", "mask"])
+fields = st.sampled_from(
+    ["id", "dialogue", "position", "speaker", "text", "label", "split", "media", "start", "region", "mask"]
+)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
-@given(st.binary(max_size=40) | st.dictionaries(fields, json_values, max_size=6).map(lambda d: json.dumps(d | {"id": "x"}).encode()))
+@given(
+    st.binary(max_size=40)
+    | st.dictionaries(fields, json_values, max_size=6).map(lambda d: json.dumps(d | {"id": "x"}).encode())
+)
 def test_no_input_makes_a_traceback(tmp_path, data):
     (tmp_path / "m.jsonl").write_bytes(data)
     (tmp_path / "m.csv").write_bytes(b"id,dialogue,speaker,start\n" + data)

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import extract.corpora
-from extract.corpora import CORPORA, corpora, find_reader, read_corpus, reader_options
-from extract.stats import compare, count
-from extract.validate import validate
-from toolkit.cli import main
-from toolkit.errors import UserError
-from toolkit.manifest import Manifest, Utterance, read_manifest, write_manifest
-from toolkit.media import ffmpeg_binary
-from toolkit.store import FeatureStore
+from erc_toolkit.extract.corpora import registry
+from erc_toolkit.extract.corpora.registry import CORPORA, corpora, find_reader, read_corpus, reader_options
+from erc_toolkit.extract.stats import compare, count
+from erc_toolkit.extract.validate import validate
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.commands.main import main
+from erc_toolkit.toolkit.manifest import Manifest, Utterance, read_manifest, write_manifest
+from erc_toolkit.toolkit.media import ffmpeg_binary
+from erc_toolkit.toolkit.store import FeatureStore
 
 MOVING = ["-f", "lavfi", "-i", "testsrc=size=64x48:rate=25:duration=2"]
 TONE = ["-f", "lavfi", "-i", "sine=frequency=440:duration=2:sample_rate=16000"]
@@ -32,7 +32,9 @@ def ffmpeg(*arguments) -> None:
 
 def run(*arguments, status=0) -> str:
     result = CliRunner().invoke(main, [str(a) for a in arguments])
-    assert result.exit_code == status and (result.exception is None or isinstance(result.exception, SystemExit)), result.output
+    assert result.exit_code == status and (result.exception is None or isinstance(result.exception, SystemExit)), (
+        result.output
+    )
     return result.output
 
 
@@ -44,10 +46,22 @@ def clip(tmp_path_factory) -> Path:
 
 
 def utterance(i: int, **fields) -> Utterance:
-    return Utterance(**{"id": f"u{i}", "dialogue": "d", "position": i, "speaker": "A", "text": "hi", "label": "joy", "split": "train", **fields})
+    return Utterance(
+        **{
+            "id": f"u{i}",
+            "dialogue": "d",
+            "position": i,
+            "speaker": "A",
+            "text": "hi",
+            "label": "joy",
+            "split": "train",
+            **fields,
+        }
+    )
 
 
 # -- build
+
 
 def meld_tree(root: Path, clip: Path) -> Path:
     (root / "train_splits").mkdir(parents=True)
@@ -75,14 +89,22 @@ def test_three_calls_in_python(tmp_path, clip):
     manifest = read_corpus("meld", meld_tree(tmp_path / "raw", clip))
     report = validate(manifest, media=True)
     write_manifest(manifest, tmp_path / "m.jsonl")
-    assert report.counts() == {"missing file": 1} and read_manifest(tmp_path / "m.jsonl").utterances == manifest.utterances
+    assert (
+        report.counts() == {"missing file": 1} and read_manifest(tmp_path / "m.jsonl").utterances == manifest.utterances
+    )
 
 
 @pytest.mark.parametrize(
     "manifest, root, written",
-    [("m.jsonl", "raw", "raw"), ("raw/m.jsonl", "raw", "."), ("raw/lists/m.jsonl", "raw", ".."), ("lists/m.jsonl", "raw", "../raw"),
-     ("a/b/m.jsonl", "raw", None), ("lists/m.jsonl", "c/raw", "../c/raw")],
-)  # fmt: skip
+    [
+        ("m.jsonl", "raw", "raw"),
+        ("raw/m.jsonl", "raw", "."),
+        ("raw/lists/m.jsonl", "raw", ".."),
+        ("lists/m.jsonl", "raw", "../raw"),
+        ("a/b/m.jsonl", "raw", None),
+        ("lists/m.jsonl", "c/raw", "../c/raw"),
+    ],
+)
 def test_manifest_and_corpus_move_together(tmp_path, manifest, root, written):
     old = tmp_path / "old"
     for folder in (old / root, (old / manifest).parent):
@@ -107,7 +129,9 @@ def test_build_says_what_is_wrong_in_one_line(tmp_path, clip):
         output = run("manifest", "build", *arguments, status=1)
         assert said in output and output.startswith("Error: ") and output.count("\n") == 1
     assert not (tmp_path / "m.jsonl").exists()
-    assert "Invalid value for '--label-set'" in run("manifest", "build", "meld", root, "--out", "m.jsonl", "--label-set", "x", status=2)
+    assert "Invalid value for '--label-set'" in run(
+        "manifest", "build", "meld", root, "--out", "m.jsonl", "--label-set", "x", status=2
+    )
 
 
 def test_csv_lines_end_only_at_line_ends(tmp_path):
@@ -118,6 +142,7 @@ def test_csv_lines_end_only_at_line_ends(tmp_path):
 
 # -- validate
 
+
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory, clip) -> Manifest:
     """A tree with each defect that a download or a wrong table brings, and files that are as they should be."""
@@ -126,7 +151,19 @@ def planted(tmp_path_factory, clip) -> Manifest:
     ffmpeg(*MOVING, root / "mute.mp4")
     ffmpeg(*TONE, root / "blind.mp4")
     ffmpeg(*TONE, root / "sound.wav")
-    ffmpeg("-f", "lavfi", "-i", "color=black:size=64x48:rate=25:duration=2", "-f", "lavfi", "-i", "anullsrc=r=16000:cl=mono", "-t", 2, root / "dark.mp4")
+    ffmpeg(
+        "-f",
+        "lavfi",
+        "-i",
+        "color=black:size=64x48:rate=25:duration=2",
+        "-f",
+        "lavfi",
+        "-i",
+        "anullsrc=r=16000:cl=mono",
+        "-t",
+        2,
+        root / "dark.mp4",
+    )
     ffmpeg(*MOVING, *TONE, "-t", "0.08", root / "two.mp4")
     ffmpeg("-f", "lavfi", "-i", "sine=duration=61:sample_rate=8000", root / "long.wav")
     (root / "zero.mp4").touch()
@@ -200,19 +237,30 @@ def test_validate_finds_exactly_what_was_planted(planted, workers):
 def test_validate_without_decoding(planted):
     found = by_utterance(validate(planted))
     assert found == {
-        "u9": {"time stamps that make no span"}, "u10": {"time stamps that make no span"}, "u11": {"missing file"},
-        "u12": {"empty file"}, "u20": {"missing file"}, "u21": {"missing file"},
-    }  # fmt: skip
+        "u9": {"time stamps that make no span"},
+        "u10": {"time stamps that make no span"},
+        "u11": {"missing file"},
+        "u12": {"empty file"},
+        "u20": {"missing file"},
+        "u21": {"missing file"},
+    }
 
 
 def test_validate_command(planted, tmp_path):
     path = planted.root / "m.jsonl"
     write_manifest(planted, path)
     output = run("manifest", "validate", path, "--media")
-    assert "missing file: none.mp4 (u11)" in output and "  2 missing file" in output and "22 utterances, 13 media files decoded" in output
+    assert (
+        "missing file: none.mp4 (u11)" in output
+        and "  2 missing file" in output
+        and "22 utterances, 13 media files decoded" in output
+    )
     run("manifest", "validate", path, "--strict", status=1)
     found = json.loads(run("manifest", "validate", path, "--json", "--workers", 1))
-    assert found["counts"] == {"missing file": 3, "time stamps that make no span": 2, "empty file": 1} and found["files"] == 13
+    assert (
+        found["counts"] == {"missing file": 3, "time stamps that make no span": 2, "empty file": 1}
+        and found["files"] == 13
+    )
     good = tmp_path / "good.jsonl"
     write_manifest(Manifest("good", ["joy"], planted.root, planted.utterances[:4]), good)
     assert "0 problems" in run("manifest", "validate", good, "--media", "--strict")
@@ -221,17 +269,22 @@ def test_validate_command(planted, tmp_path):
 def test_validate_refuses_a_wrong_manifest(tmp_path):
     (tmp_path / "m.jsonl").write_text('{"id": "a", "dialogue": "d", "speaker": "S", "end": "soon"}\n')
     assert "line 1, field end" in run("manifest", "validate", tmp_path / "m.jsonl", status=1)
-    (tmp_path / "m.jsonl").write_text('{"erc_manifest": 1, "root": "gone"}\n{"id": "a", "dialogue": "d", "speaker": "S", "media": "x"}\n')
+    (tmp_path / "m.jsonl").write_text(
+        '{"erc_manifest": 1, "root": "gone"}\n{"id": "a", "dialogue": "d", "speaker": "S", "media": "x"}\n'
+    )
     assert "root is no folder" in run("manifest", "validate", tmp_path / "m.jsonl", status=1)
 
 
 # -- stats
 
+
 def meld_like(train_joy: int) -> Manifest:
     """A manifest with MELD's labels whose training split has so many joyful utterances and one without a label."""
     utterances = [utterance(i, dialogue=f"d{i}", position=0) for i in range(train_joy)]
     utterances.append(utterance(train_joy, dialogue="none", position=0, label=None, speaker="B"))
-    return Manifest("meld", ["neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"], Path("."), utterances)
+    return Manifest(
+        "meld", ["neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"], Path("."), utterances
+    )
 
 
 def test_stats_count_and_name_the_differences(tmp_path):
@@ -241,11 +294,16 @@ def test_stats_count_and_name_the_differences(tmp_path):
     assert (counted["utterances"], counted["dialogues"], counted["speakers"]) == (1744, 1744, 2)
     differences = compare(manifest)["differences"]
     assert "train, utterances: 1743, published 9989 (-8246)" in differences  # what has no label is context
-    assert "train, dialogues: 1744, published 1038 (+706)" in differences and "test, anger: 0, published 345 (-345)" in differences
+    assert (
+        "train, dialogues: 1744, published 1038 (+706)" in differences
+        and "test, anger: 0, published 345 (-345)" in differences
+    )
     assert not any(line.startswith("train, joy") for line in differences)
     write_manifest(manifest, tmp_path / "m.jsonl")
     assert "train, neutral: 0, published 4710 (-4710)" in run("manifest", "stats", tmp_path / "m.jsonl")
-    assert json.loads(run("manifest", "stats", tmp_path / "m.jsonl", "--json"))["compared"]["differences"] == differences
+    assert (
+        json.loads(run("manifest", "stats", tmp_path / "m.jsonl", "--json"))["compared"]["differences"] == differences
+    )
 
 
 def test_stats_of_a_corpus_nobody_counted(tmp_path):
@@ -259,7 +317,7 @@ def test_stats_of_a_corpus_nobody_counted(tmp_path):
 
 def test_stats_name_the_dialogues_that_differ(monkeypatch):
     published = {"name": "p", "labels": ["joy"], "splits": {}, "dialogues": {"d": 3, "e": 2}}
-    monkeypatch.setattr("extract.stats._published", lambda manifest: published)
+    monkeypatch.setattr("erc_toolkit.extract.stats._published", lambda manifest: published)
     manifest = Manifest("c", ["joy"], Path("."), [utterance(0), utterance(1), utterance(2, dialogue="f", position=0)])
     assert compare(manifest)["differences"] == [
         "dialogue d, utterances: 2, published 3 (-1)",
@@ -270,15 +328,24 @@ def test_stats_name_the_dialogues_that_differ(monkeypatch):
 
 def test_stats_tell_another_split_from_other_counts(monkeypatch):
     labels = {"labels": {"joy": 1}}
-    published = {"name": "p", "labels": ["joy"], "splits": {"train": {"dialogues": 1, "utterances": 1, **labels}, "test": {"dialogues": 1, **labels}}}
-    monkeypatch.setattr("extract.stats._published", lambda manifest: published)
+    published = {
+        "name": "p",
+        "labels": ["joy"],
+        "splits": {"train": {"dialogues": 1, "utterances": 1, **labels}, "test": {"dialogues": 1, **labels}},
+    }
+    monkeypatch.setattr("erc_toolkit.extract.stats._published", lambda manifest: published)
     both = [utterance(0), utterance(1, dialogue="e", position=0, split="test")]
     assert compare(Manifest("c", ["joy"], Path("."), both))["differences"] == []
     swapped = [utterance(0), utterance(1, dialogue="e", position=0)]
     assert compare(Manifest("c", ["joy"], Path("."), swapped))["differences"] == [
-        "the same in all, but split in another way:", "train, dialogues: 2, published 1 (+1)", "train, utterances: 2, published 1 (+1)",
-        "train, joy: 2, published 1 (+1)", "test, dialogues: 0, published 1 (-1)", "test, utterances: 0, published 1 (-1)", "test, joy: 0, published 1 (-1)",
-    ]  # fmt: skip
+        "the same in all, but split in another way:",
+        "train, dialogues: 2, published 1 (+1)",
+        "train, utterances: 2, published 1 (+1)",
+        "train, joy: 2, published 1 (+1)",
+        "test, dialogues: 0, published 1 (-1)",
+        "test, utterances: 0, published 1 (-1)",
+        "test, joy: 0, published 1 (-1)",
+    ]
 
 
 # -- registry
@@ -286,7 +353,7 @@ def test_stats_tell_another_split_from_other_counts(monkeypatch):
 PLUGIN = '''
 from pathlib import Path
 from typing import Annotated, Literal, Optional
-from toolkit.manifest import Manifest, Utterance
+from erc_toolkit.toolkit.manifest import Manifest, Utterance
 
 
 def read_toy(root: Path, *, mood: Annotated[Literal["joy", "rage"], "Everybody's mood."] = "joy", twice: bool = False,
@@ -338,20 +405,42 @@ def test_another_package_registers_a_corpus(plugin, tmp_path):
     assert "Toys, all of one mood." in helped and "--mood [joy|rage]" in helped and "Everybody's mood." in helped
     assert "--keep / --no-keep" in helped and "--table PATH" in helped and "[default: 1.5]" in helped
     out = tmp_path / "m.jsonl"
-    output = run("manifest", "build", "toy", tmp_path, "--out", out, "--mood", "rage", "--twice", "--no-keep", "--count", 3, "--who", "Z", "--table", "t")
+    output = run(
+        "manifest",
+        "build",
+        "toy",
+        tmp_path,
+        "--out",
+        out,
+        "--mood",
+        "rage",
+        "--twice",
+        "--no-keep",
+        "--count",
+        3,
+        "--who",
+        "Z",
+        "--table",
+        "t",
+    )
     assert "twice True keep False table" in output and "Path('t')" in output.replace("Posix", "")
     manifest = read_manifest(out)
     assert manifest.labels == ["rage"] and [u.speaker for u in manifest.utterances] == ["Z"] * 3
     assert read_corpus("toy", tmp_path, count=1).utterances[0].extra == {"scale": 1.5}
-    assert find_reader("meld").__module__ == "extract.corpora.meld"  # ours are not replaced
+    assert find_reader("meld").__module__ == "erc_toolkit.extract.corpora.meld"  # ours are not replaced
     assert "--mood" in run("extract", "toy", "--help") and "--audio-set" in run("extract", "toy", "--help")
 
 
 @pytest.mark.parametrize(
     "name, said",
-    [("broken", "utterance 1, field position: 3 where 0 is next"), ("clash", "--out is one of build's own"), ("odd", "parameter names: an option cannot be"),
-     ("gone", "of package toys 1.2 cannot be loaded"), ("missing", "of package toys 1.2 cannot be loaded: No module named 'toys_missing'")],
-)  # fmt: skip
+    [
+        ("broken", "utterance 1, field position: 3 where 0 is next"),
+        ("clash", "--out is one of build's own"),
+        ("odd", "parameter names: an option cannot be"),
+        ("gone", "of package toys 1.2 cannot be loaded"),
+        ("missing", "of package toys 1.2 cannot be loaded: No module named 'toys_missing'"),
+    ],
+)
 def test_mistakes_of_other_packages_are_one_line(plugin, tmp_path, name, said):
     output = run("manifest", "build", name, tmp_path, "--out", tmp_path / "m.jsonl", status=1)
     assert said in output and output.count("\n") == 1
@@ -387,16 +476,24 @@ def test_every_reader_keeps_the_contract(name, tmp_path):
 
 def test_extra_that_json_cannot_hold(monkeypatch, tmp_path):
     made = Manifest("c", ["joy"], tmp_path, [utterance(0, extra={"x": {1, 2}})])
-    monkeypatch.setattr(extract.corpora, "find_reader", lambda name: lambda root: made)
+    monkeypatch.setattr(registry, "find_reader", lambda name: lambda root: made)
     with pytest.raises(UserError, match="utterance 1, field extra: JSON cannot hold it"):
         read_corpus("c", tmp_path)
 
 
-@pytest.mark.parametrize("command", [["manifest", "--help"], ["manifest", "build", "--help"], ["manifest", "build", "subtitles", "--help"],
-                                     ["manifest", "validate", "--help"], ["manifest", "stats", "--help"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["manifest", "--help"],
+        ["manifest", "build", "--help"],
+        ["manifest", "build", "subtitles", "--help"],
+        ["manifest", "validate", "--help"],
+        ["manifest", "stats", "--help"],
+    ],
+)
 def test_help_imports_nothing_heavy(command):
     code = (
-        "import sys\nfrom toolkit.cli import main\n"
+        "import sys\nfrom erc_toolkit.toolkit.commands.main import main\n"
         f"try: main({command!r})\nexcept SystemExit as e: assert not e.code\n"
         "print([m for m in ('torch', 'numpy', 'h5py', 'cv2', 'opensmile', 'rich') if m in sys.modules])"
     )

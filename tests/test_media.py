@@ -9,7 +9,7 @@ import wave
 import numpy as np
 import pytest
 
-from toolkit.media import FULL_SCALE, SAMPLE_RATE, MediaError, MediaReader, ffmpeg_binary
+from erc_toolkit.toolkit.media import FULL_SCALE, SAMPLE_RATE, MediaError, MediaReader, ffmpeg_binary
 
 MOVING = "testsrc=size=160x120:rate=25:duration=2"
 TONE = "sine=frequency=440:duration=2:sample_rate=48000"
@@ -62,7 +62,9 @@ def test_full_scale_is_clipped_below_one(tmp_path):
 
 def test_centre_channel_of_5_1_is_heard(tmp_path):
     only_centre = "[0]pan=5.1|FC=c0[a]"
-    ffmpeg("-f", "lavfi", "-i", TONE, "-filter_complex", only_centre, "-map", "[a]", "-c:a", "aac", tmp_path / "six.mp4")
+    ffmpeg(
+        "-f", "lavfi", "-i", TONE, "-filter_complex", only_centre, "-map", "[a]", "-c:a", "aac", tmp_path / "six.mp4"
+    )
     media, _ = read(tmp_path / "six.mp4", fps=None)
     assert np.abs(media.samples).max() > 0.01
 
@@ -80,8 +82,23 @@ def test_tracks_that_are_not_there(tmp_path, clip):
 
 def test_a_cover_picture_is_no_video(tmp_path):
     ffmpeg("-f", "lavfi", "-i", "color=red:size=64x64:duration=0.04", "-frames:v", 1, tmp_path / "cover.png")
-    ffmpeg("-f", "lavfi", "-i", TONE, "-i", tmp_path / "cover.png", "-map", 0, "-map", 1, "-c:v", "png",
-           "-disposition:v", "attached_pic", tmp_path / "song.m4a")  # fmt: skip
+    ffmpeg(
+        "-f",
+        "lavfi",
+        "-i",
+        TONE,
+        "-i",
+        tmp_path / "cover.png",
+        "-map",
+        0,
+        "-map",
+        1,
+        "-c:v",
+        "png",
+        "-disposition:v",
+        "attached_pic",
+        tmp_path / "song.m4a",
+    )
     media, frames = read(tmp_path / "song.m4a")
     assert media.has_audio and not media.has_video and frames == []
 
@@ -101,7 +118,21 @@ def test_truncated_file(tmp_path, clip, kept):
 
 
 def test_a_track_shorter_than_its_container_is_no_truncation(tmp_path, clip):
-    ffmpeg("-i", clip, "-f", "lavfi", "-i", "sine=duration=0.5", "-map", "0:v", "-map", "1:a", "-c:v", "copy", tmp_path / "short.mp4")
+    ffmpeg(
+        "-i",
+        clip,
+        "-f",
+        "lavfi",
+        "-i",
+        "sine=duration=0.5",
+        "-map",
+        "0:v",
+        "-map",
+        "1:a",
+        "-c:v",
+        "copy",
+        tmp_path / "short.mp4",
+    )
     for options in ({}, {"fps": None}):
         media, _ = read(tmp_path / "short.mp4", **options)
         assert not media.truncated and 0.4 < len(media.samples) / SAMPLE_RATE < 0.7

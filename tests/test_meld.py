@@ -12,19 +12,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import manifests
-from extract.corpora import read_corpus
-from extract.corpora.meld import parse_time, read_meld, repair_text
-from extract.stats import compare
-from toolkit.errors import UserError
-from toolkit.manifest import read_manifest, write_manifest
-from toolkit.media import ffmpeg_binary
+from erc_toolkit import manifests
+from erc_toolkit.extract.corpora.meld import parse_time, read_meld, repair_text
+from erc_toolkit.extract.corpora.registry import read_corpus
+from erc_toolkit.extract.stats import compare
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.manifest import read_manifest, write_manifest
+from erc_toolkit.toolkit.media import ffmpeg_binary
 
 HEADER = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
 TEST = {"folder": "output_repeated_splits_test", "table": "test_sent_emo.csv"}
 
 
-def make(root, rows, split="train", folder="train_splits", table="train_sent_emo.csv", clips=(), times="0:00:01,0:00:02"):
+def make(
+    root, rows, split="train", folder="train_splits", table="train_sent_emo.csv", clips=(), times="0:00:01,0:00:02"
+):
     (root / folder).mkdir(parents=True, exist_ok=True)
     (root / table).write_bytes((HEADER + "".join(f"1,{row},1,1,{times}\n" for row in rows)).encode())
     for clip in clips:
@@ -46,7 +48,11 @@ def test_ids_order_and_gaps(tmp_path):
 def test_rows_of_a_dialogue_are_gathered(tmp_path):
     rows = ["a,A,joy,positive,3,0", "b,B,joy,positive,1,0", "c,C,joy,positive,3,1"]
     manifest = read_meld(make(tmp_path, rows))
-    assert [(u.dialogue, u.position, u.text) for u in manifest.utterances] == [("train_dia3", 0, "a"), ("train_dia3", 1, "c"), ("train_dia1", 0, "b")]
+    assert [(u.dialogue, u.position, u.text) for u in manifest.utterances] == [
+        ("train_dia3", 0, "a"),
+        ("train_dia3", 1, "c"),
+        ("train_dia1", 0, "b"),
+    ]
 
 
 def test_speaker_slots_and_pickle_keys(tmp_path):
@@ -62,20 +68,37 @@ def test_speaker_slots_and_pickle_keys(tmp_path):
 def test_both_label_sets(tmp_path):
     make(tmp_path, ["a,A,Sadness,negative,0,0", "b,B,joy,positive,0,1"])
     emotion, sentiment = read_meld(tmp_path), read_meld(tmp_path, label_set="sentiment")
-    assert [u.label for u in emotion.utterances] == ["sadness", "joy"] and sentiment.labels == ["neutral", "positive", "negative"]
+    assert [u.label for u in emotion.utterances] == ["sadness", "joy"] and sentiment.labels == [
+        "neutral",
+        "positive",
+        "negative",
+    ]
     assert [u.label for u in sentiment.utterances] == ["negative", "positive"]
-    assert sentiment.utterances[0].extra["emotion"] == "sadness" and emotion.utterances[0].extra["sentiment"] == "negative"
+    assert (
+        sentiment.utterances[0].extra["emotion"] == "sadness" and emotion.utterances[0].extra["sentiment"] == "negative"
+    )
 
 
-CLIPS = ["dia0_utt0.mp4", "final_videos_testdia0_utt0.mp4", "dia0_utt1.mp4", "._dia0_utt1.mp4", "dia9_utt9.mp4", "x.mp4",
-         "final_videos_testdia0_utt2.mp4"]  # fmt: skip
+CLIPS = [
+    "dia0_utt0.mp4",
+    "final_videos_testdia0_utt0.mp4",
+    "dia0_utt1.mp4",
+    "._dia0_utt1.mp4",
+    "dia9_utt9.mp4",
+    "x.mp4",
+    "final_videos_testdia0_utt2.mp4",
+]
 
 
 @pytest.mark.parametrize("choice, first", [("recut", "final_videos_testdia0_utt0.mp4"), ("plain", "dia0_utt0.mp4")])
 def test_twins_orphans_and_apple_files(tmp_path, choice, first):
     make(tmp_path, [f"{t},A,joy,positive,0,{t}" for t in range(3)], clips=CLIPS, **TEST)
     manifest = read_meld(tmp_path, test_clips=choice)
-    assert [u.media.split("/")[1] for u in manifest.utterances] == [first, "dia0_utt1.mp4", "final_videos_testdia0_utt2.mp4"]
+    assert [u.media.split("/")[1] for u in manifest.utterances] == [
+        first,
+        "dia0_utt1.mp4",
+        "final_videos_testdia0_utt2.mp4",
+    ]
     assert [u.extra.get("clip") for u in manifest.utterances] == [choice, None, "recut"]
     assert any("1 clip without a row" in n and "dia9_utt9.mp4" in n for n in manifest.notes)
     assert any(f"{choice} in place of" in n and first in n for n in manifest.notes)
@@ -88,7 +111,10 @@ def test_tables_further_down(tmp_path):
 
 def test_renamed_layouts_by_option(tmp_path):
     make(tmp_path / "deep", ["a,A,joy,positive,0,0"], folder="clips/tr", table="all.csv", clips=["dia0_utt0.mp4"])
-    for options in ({"train_table": "deep/all.csv", "train_folder": "deep/clips/tr"}, {"train_table": "all.csv", "train_folder": "tr"}):
+    for options in (
+        {"train_table": "deep/all.csv", "train_folder": "deep/clips/tr"},
+        {"train_table": "all.csv", "train_folder": "tr"},
+    ):
         assert read_meld(tmp_path, **options).utterances[0].media == "deep/clips/tr/dia0_utt0.mp4"
     with pytest.raises(UserError, match="--train-table none.csv: not found"):
         read_meld(tmp_path, train_table="none.csv")
@@ -103,7 +129,7 @@ def test_no_clip_folder_is_text_alone(tmp_path):
 
 
 def test_repair_text():
-    assert repair_text("y\x92know\xa0its \x93so\x94 it\x85 \x96\x97\x81") == "y'know its \"so\" it… –—"
+    assert repair_text("y\x92know\xa0its \x93so\x94 it\x85 \x96\x97\x81") == 'y\'know its "so" it… –—'
     assert repair_text("Y'know it’s a ‘test’\0") == "Y'know it's a 'test'"
     assert repair_text("café — naïve") == "café — naïve"
 
@@ -117,15 +143,26 @@ def test_original_text_is_kept(tmp_path):
 
 def test_windows_1252_tables(tmp_path):
     make(tmp_path, ["x,A,joy,positive,0,0"])
-    (tmp_path / "train_sent_emo.csv").write_bytes((HEADER + "1,it’s,A,joy,positive,0,0,1,1,0:00:01,0:00:02\n").encode("cp1252"))
+    (tmp_path / "train_sent_emo.csv").write_bytes(
+        (HEADER + "1,it’s,A,joy,positive,0,0,1,1,0:00:01,0:00:02\n").encode("cp1252")
+    )
     manifest = read_meld(tmp_path)
     assert manifest.utterances[0].text == "it's" and any("Windows-1252" in n for n in manifest.notes)
 
 
 @pytest.mark.parametrize(
-    "text, seconds", [("00:16:16,059", 976.059), ("0:36:59,425", 2219.425), (" 1:00:00.5 ", 3600.5), ("0:00:60,000", None), ("", None),
-                      ("1:2", None), ("00:00:01", None), ("٠:00:01,000", None)]
-)  # fmt: skip
+    "text, seconds",
+    [
+        ("00:16:16,059", 976.059),
+        ("0:36:59,425", 2219.425),
+        (" 1:00:00.5 ", 3600.5),
+        ("0:00:60,000", None),
+        ("", None),
+        ("1:2", None),
+        ("00:00:01", None),
+        ("٠:00:01,000", None),
+    ],
+)
 def test_times(text, seconds):
     assert parse_time(text) == seconds
 
@@ -138,15 +175,30 @@ def test_times_are_kept_and_never_cut(tmp_path):
     manifest = read_meld(tmp_path)
     assert all(u.start is None and u.end is None for u in manifest.utterances)
     first = manifest.utterances[0].extra
-    assert (first["season"], first["episode"], first["source_start"], first["source_end"]) == (8, 21, 2219.425, 2220.425)
+    assert (first["season"], first["episode"], first["source_start"], first["source_end"]) == (
+        8,
+        21,
+        2219.425,
+        2220.425,
+    )
     assert "source_start" not in manifest.utterances[3].extra
-    for said in ("no length: dia0_utt1", "shorter than 0.2 s by their time stamps: dia0_utt2", "stamps that are none: dia0_utt3"):
+    for said in (
+        "no length: dia0_utt1",
+        "shorter than 0.2 s by their time stamps: dia0_utt2",
+        "stamps that are none: dia0_utt3",
+    ):
         assert any(said in note for note in manifest.notes)
 
 
 def test_long_clips_are_capped_in_their_slot(tmp_path):
     """Only where the row and the clip itself both last longer: the row alone may be wrong."""
-    make(tmp_path, [f"a,A,joy,positive,0,{i}" for i in range(3)], times='"0:00:00,000","0:05:04,940"', clips=["dia0_utt2.mp4"], **TEST)
+    make(
+        tmp_path,
+        [f"a,A,joy,positive,0,{i}" for i in range(3)],
+        times='"0:00:00,000","0:05:04,940"',
+        clips=["dia0_utt2.mp4"],
+        **TEST,
+    )
     for name, seconds in (("dia0_utt0.mp4", 4), ("dia0_utt1.mp4", 1)):
         sound = f"sine=duration={seconds}"
         clip = tmp_path / TEST["folder"] / name
@@ -198,7 +250,9 @@ def test_no_tables_and_no_columns(tmp_path):
     assert read_meld(tmp_path).utterances[0].label == "joy"
 
 
-cells = st.text(st.characters(exclude_categories=("Cs",)), max_size=20) | st.sampled_from(["joy", "0", "0:00:01,5", '"', ",", "\x85", "1\n2"])
+cells = st.text(st.characters(exclude_categories=("Cs",)), max_size=20) | st.sampled_from(
+    ["joy", "0", "0:00:01,5", '"', ",", "\x85", "1\n2"]
+)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
@@ -241,9 +295,14 @@ def test_meld_mini(shared):
     by_id = {u.id: u for u in manifest.utterances}
     assert Counter(u.split for u in manifest.utterances) == {"train": 16, "val": 5, "test": 6}
     mojibake = by_id["train_dia5_utt2"]
-    assert mojibake.text == "Ameri-can. Y'know it's a" and mojibake.extra["text_original"] == "Ameri-can. Y'know it\x92s a"
+    assert (
+        mojibake.text == "Ameri-can. Y'know it's a" and mojibake.extra["text_original"] == "Ameri-can. Y'know it\x92s a"
+    )
     assert mojibake.extra["source_start"] == 1340.589 and mojibake.extra["source_end"] == 1343.507
-    assert by_id["test_dia0_utt2"].media.endswith("final_videos_testdia0_utt2.mp4") and by_id["test_dia0_utt2"].extra["clip"] == "recut"
+    assert (
+        by_id["test_dia0_utt2"].media.endswith("final_videos_testdia0_utt2.mp4")
+        and by_id["test_dia0_utt2"].extra["clip"] == "recut"
+    )
     assert by_id["test_dia0_utt1"].media.endswith("/dia0_utt1.mp4")
     assert sum("dia999_utt0.mp4" in note for note in manifest.notes) == 1
     assert any("1 row without a clip: dia0_utt1.mp4" in note for note in manifest.notes)
@@ -267,7 +326,10 @@ def test_full_tables_give_the_published_counts(shared, tmp_path):
     for split, name in (("train", "train"), ("val", "dev"), ("test", "test")):
         chosen, facts = [u for u in manifest.utterances if u.split == split], expected["splits"][name]
         assert len(chosen) == facts["utterances"] and len({u.dialogue for u in chosen}) == facts["dialogues"]
-        assert Counter(u.label for u in chosen) == facts["emotion"] and len({u.speaker for u in chosen}) == facts["unique_speakers"]
+        assert (
+            Counter(u.label for u in chosen) == facts["emotion"]
+            and len({u.speaker for u in chosen}) == facts["unique_speakers"]
+        )
         assert Counter(u.extra["sentiment"] for u in chosen) == facts["sentiment"]
         assert max(u.extra["speaker_index"] for u in chosen) + 1 == facts["max_speakers_in_a_dialogue"]
     assert len({u.extra["pickle_key"] for u in manifest.utterances}) == 1432

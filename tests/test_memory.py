@@ -8,12 +8,12 @@ import sys
 
 import numpy as np
 
-from toolkit.demo.clips import write_clip
-from toolkit.store import StoreWriter
+from erc_toolkit.toolkit.demo.clips import write_clip
+from erc_toolkit.toolkit.store import StoreWriter
 
 _EXTRACT = """
 import resource, sys
-from toolkit.cli import main
+from erc_toolkit.toolkit.commands.main import main
 try:
     main(sys.argv[1:])
 except SystemExit as done:
@@ -22,7 +22,7 @@ print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 _READ = """
 import gc, resource, sys
-from toolkit.store import FeatureStore
+from erc_toolkit.toolkit.store import FeatureStore
 def resident():
     gc.collect()
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS"))
@@ -41,12 +41,34 @@ def peak_mib(tmp_path, text_encoder, count: int) -> float:
     rng = np.random.default_rng(0)
     for i in range(4):
         if not (tmp_path / f"{i}.wav").exists():
-            write_clip(tmp_path / f"{i}.wav", None, rng.normal(0, 0.1, 8_000).astype(np.float32), sample_rate=16_000, audio_codec="pcm_s16le")
-    rows = [{"id": f"u{i}", "dialogue": f"d{i // 10}", "speaker": "A", "text": "What do you want?", "media": f"{i % 4}.wav"} for i in range(count)]
+            write_clip(
+                tmp_path / f"{i}.wav",
+                None,
+                rng.normal(0, 0.1, 8_000).astype(np.float32),
+                sample_rate=16_000,
+                audio_codec="pcm_s16le",
+            )
+    rows = [
+        {"id": f"u{i}", "dialogue": f"d{i // 10}", "speaker": "A", "text": "What do you want?", "media": f"{i % 4}.wav"}
+        for i in range(count)
+    ]
     (tmp_path / f"{count}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    command = ["extract", "manifest", tmp_path / f"{count}.jsonl", "--out", tmp_path / f"{count}.h5", "--modalities", "text,audio",
-               "--text-model", text_encoder, "--audio-set", "ComParE_2016"]  # fmt: skip
-    out = subprocess.run([sys.executable, "-c", _EXTRACT, *map(str, command)], capture_output=True, text=True, check=True).stdout
+    command = [
+        "extract",
+        "manifest",
+        tmp_path / f"{count}.jsonl",
+        "--out",
+        tmp_path / f"{count}.h5",
+        "--modalities",
+        "text,audio",
+        "--text-model",
+        text_encoder,
+        "--audio-set",
+        "ComParE_2016",
+    ]
+    out = subprocess.run(
+        [sys.executable, "-c", _EXTRACT, *map(str, command)], capture_output=True, text=True, check=True
+    ).stdout
     return int(out.rsplit("peak", 1)[1]) / 1024
 
 
@@ -62,6 +84,8 @@ def test_ten_epochs_of_reading_are_flat(tmp_path, utterances):
         for name in ("a", "b"):
             values = np.random.default_rng(0).normal(size=(n, 6_000)).astype(np.float32)
             writer.add_feature("audio", name, values, np.ones(n, bool), [""] * n)
-    out = subprocess.run([sys.executable, "-c", _READ, tmp_path / "s.h5"], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", _READ, tmp_path / "s.h5"], capture_output=True, text=True, check=True
+    ).stdout
     kib = [int(line) for line in out.split()]
     assert len(kib) == 10 and kib[-1] < kib[1] + 4 * 1024, kib

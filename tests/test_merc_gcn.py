@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_train_support import DIMS, packing, random_batch
 
-from toolkit.errors import UserError
-from train.config import load_config
-from train.layers.adaptive_graph import KINDS, EdgeWeights, KindConvolution, WeightedConvolution, edge_kinds
-from train.layers.cross_attention import CoAttention
-from train.layers.encoder import WholeDialogues, dialogue_positions, sinusoidal_positions
-from train.layers.heads import weighted_loss
-from train.models.merc_gcn import MERCGCN, Settings
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.train.config import load_config
+from erc_toolkit.train.layers.adaptive_graph import KINDS, EdgeWeights, KindConvolution, WeightedConvolution, edge_kinds
+from erc_toolkit.train.layers.cross_attention import CoAttention
+from erc_toolkit.train.layers.encoder import WholeDialogues, dialogue_positions, sinusoidal_positions
+from erc_toolkit.train.layers.heads import weighted_loss
+from erc_toolkit.train.models.merc_gcn import MERCGCN, Settings
 
 SELF, OWN_PAST, OWN_FUTURE, OTHERS_PAST, OTHERS_FUTURE = range(KINDS)
 
@@ -33,13 +33,19 @@ def kind(i, j, speakers):
 
 
 @settings(max_examples=40, deadline=None)
-@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=4), window=st.integers(0, 33), seed=st.integers(0, 999))
+@given(
+    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=4), window=st.integers(0, 33), seed=st.integers(0, 999)
+)
 def test_convolutions_are_sums_over_neighbours(lengths, window, seed):
     """Both layers and the weights of the edges, node by node and edge by edge."""
     torch.manual_seed(seed)
     dialogue, offsets = packing(lengths)
     x, speakers = torch.randn(sum(lengths), 6).double(), torch.randint(3, (sum(lengths),))
-    by_weight, by_kind, plain = EdgeWeights(6).double(), KindConvolution(6, 4).double(), WeightedConvolution(4, 5).double()
+    by_weight, by_kind, plain = (
+        EdgeWeights(6).double(),
+        KindConvolution(6, 4).double(),
+        WeightedConvolution(4, 5).double(),
+    )
     torch.nn.init.normal_(by_kind.bias)
     kinds, blocks = edge_kinds(speakers, dialogue, window, max(lengths))
     weights = by_weight(x, kinds, blocks)
@@ -97,7 +103,9 @@ def test_loss_is_fine_plus_a_share_of_coarse():
     assert output.parts["coarse"].shape == (11, 2)
     groups = torch.tensor([{0: 0, 1: -1, 2: 1, 3: 1, -1: -1}[int(y)] for y in batch.labels])
     assert (groups >= 0).sum() < (batch.labels >= 0).sum()
-    expected = weighted_loss(output.logits, batch.labels, class_weights) + 0.25 * weighted_loss(output.parts["coarse"], groups)
+    expected = weighted_loss(output.logits, batch.labels, class_weights) + 0.25 * weighted_loss(
+        output.parts["coarse"], groups
+    )
     torch.testing.assert_close(model.loss(output, batch), expected)
 
 
@@ -112,8 +120,9 @@ def test_recipes_group_what_their_corpora_call_the_classes():
     """Classes in the order that stores of these corpora have; manifests name it."""
     groups = {}
     for corpus, classes in (
-        ("iemocap", "happy sad neutral angry excited frustrated"), ("meld", "neutral surprise fear sadness joy disgust anger")
-    ):  # fmt: skip
+        ("iemocap", "happy sad neutral angry excited frustrated"),
+        ("meld", "neutral surprise fear sadness joy disgust anger"),
+    ):
         of = dict(zip(classes.split(), load_config(f"merc-gcn-{corpus}").model.coarse, strict=True))
         groups[corpus] = {frozenset(c for c in of if of[c] == g) for g in set(of.values())}
     negative = frozenset({"sad", "angry", "frustrated"})
@@ -124,14 +133,17 @@ def test_recipes_group_what_their_corpora_call_the_classes():
     assert load_config("merc-gcn-demo").model.coarse == load_config("merc-gcn-meld").model.coarse
 
 
-@pytest.mark.parametrize("value, message", [
-    ("[0, 0, 0]", "must number two or more groups from 0"),
-    ("[0, 2, 2]", "must number two or more groups from 0"),
-    ("[-2, 0, 1]", "must number two or more groups from 0"),
-    ("[0, 1.5]", "must be a list of whole numbers or null"),
-    ("[0, true]", "must be a list of whole numbers or null"),
-    ("positive", "must be a list of whole numbers or null"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value, message",
+    [
+        ("[0, 0, 0]", "must number two or more groups from 0"),
+        ("[0, 2, 2]", "must number two or more groups from 0"),
+        ("[-2, 0, 1]", "must number two or more groups from 0"),
+        ("[0, 1.5]", "must be a list of whole numbers or null"),
+        ("[0, true]", "must be a list of whole numbers or null"),
+        ("positive", "must be a list of whole numbers or null"),
+    ],
+)
 def test_groups_that_are_none(value, message):
     with pytest.raises(UserError, match=message):
         load_config("merc-gcn-demo", [f"model.coarse={value}"])

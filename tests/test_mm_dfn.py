@@ -7,12 +7,22 @@ training script, MELD's those of MELD's.
 import numpy as np
 import pytest
 import torch
-from test_mmgcn import KINDS, RNN, TOLERANCE, batch_of, build, check_loss_and_gradients, load, names, unused_in_their_code
+from test_mmgcn import (
+    KINDS,
+    RNN,
+    TOLERANCE,
+    batch_of,
+    build,
+    check_loss_and_gradients,
+    load,
+    names,
+    unused_in_their_code,
+)
 from test_train_support import cut, random_batch, rows
 
-from toolkit.errors import UserError
-from train.config import load_config
-from train.models.mm_dfn import MMDFN, Settings
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.train.config import load_config
+from erc_toolkit.train.models.mm_dfn import MMDFN, Settings
 
 NAMES = names(5) | {f"speaker_encoder.rnn.{part}": f"rnn_parties.{part}" for part in RNN}
 NAMES |= {f"depth.{part}": f"graph_model.graph_net.rnn.{part}_l0" for part in KINDS}
@@ -50,7 +60,9 @@ def test_speakers_are_heard_apart_in_each_dialogue():
     """The speakers' GRU over all at once is the GRU over the utterances of one speaker of one dialogue after the other."""
     torch.manual_seed(0)
     dims = {"text": 6, "audio": 5, "visual": 4}
-    model = MMDFN(Settings(size=8, graph_size=4, layers=1, dropout=0.0, speaker_visual=0.5), dims, 3, torch.ones(3)).double()
+    model = MMDFN(
+        Settings(size=8, graph_size=4, layers=1, dropout=0.0, speaker_visual=0.5), dims, 3, torch.ones(3)
+    ).double()
     batch = random_batch((7, 1, 5), dims, speakers=3, seed=1)
     x = {m: torch.randn(13, 8, dtype=torch.float64) for m in dims}
     found = model._by_speaker(x, batch)

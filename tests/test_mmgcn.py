@@ -13,8 +13,8 @@ import pytest
 import torch
 from test_train_support import packing
 
-from train.batch import Batch
-from train.models.mmgcn import MMGCN, Settings, released_loss
+from erc_toolkit.train.data.batch import Batch
+from erc_toolkit.train.models.mmgcn import MMGCN, Settings, released_loss
 
 DATA = Path(__file__).parent / "data"
 THEIR_LETTERS = {"audio": "a", "visual": "v", "text": "l"}  # in the order of their readout
@@ -26,16 +26,23 @@ TOLERANCE = {"rtol": 1e-5, "atol": 1e-7}
 def load(file, name):
     """The arrays of one case by name."""
     with np.load(DATA / file, allow_pickle=False) as content:
-        return {key.removeprefix(f"{name}/"): torch.from_numpy(content[key]) for key in content if key.startswith(f"{name}/")}
+        return {
+            key.removeprefix(f"{name}/"): torch.from_numpy(content[key])
+            for key in content
+            if key.startswith(f"{name}/")
+        }
 
 
 def batch_of(case):
     features = {m: case[f"features/{m}"].double() for m in ("text", "audio", "visual")}
     rows = len(case["labels"])
     return Batch(
-        features, dict.fromkeys(features, torch.ones(rows, dtype=torch.bool)), case["speakers"].long(), case["labels"].long(),
+        features,
+        dict.fromkeys(features, torch.ones(rows, dtype=torch.bool)),
+        case["speakers"].long(),
+        case["labels"].long(),
         *packing(case["lengths"].tolist()),
-    )  # fmt: skip
+    )
 
 
 def names(layers):
@@ -59,11 +66,15 @@ def build(model_class, settings, case, names):
     """Our model in float64 with their weights."""
     dims = {m: case[f"features/{m}"].shape[1] for m in ("text", "audio", "visual")}
     classes = case["log_probabilities"].shape[1]
-    model = model_class(settings, dims, int(case["speaker_slots"]), torch.ones(classes), case.get("class_weights")).double()
+    model = model_class(
+        settings, dims, int(case["speaker_slots"]), torch.ones(classes), case.get("class_weights")
+    ).double()
     weights = theirs(case, "weights", names)
     model.load_state_dict({n: weights.get(n, value) for n, value in model.state_dict().items()})
     assert set(weights) == {n for n, _ in model.named_parameters()}
-    assert sum(p.numel() for p in model.parameters()) == sum(x.numel() for k, x in case.items() if k.startswith("weights/"))
+    assert sum(p.numel() for p in model.parameters()) == sum(
+        x.numel() for k, x in case.items() if k.startswith("weights/")
+    )
     return model
 
 
@@ -74,7 +85,9 @@ def check_loss_and_gradients(model, case, names):
     torch.testing.assert_close(loss.detach(), case["loss"], **TOLERANCE)
     gradients = theirs(case, "gradients", names)
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, gradients[name], **TOLERANCE, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(
+            parameter.grad, gradients[name], **TOLERANCE, msg=lambda text, n=name: f"{n}: {text}"
+        )
 
 
 NAMES = names(5) | {"speaker.weight": "graph_model.speaker_embeddings.weight"}

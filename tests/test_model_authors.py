@@ -13,10 +13,10 @@ import pytest
 import torch
 from test_train_support import dense, packing
 
-from train.batch import Batch
-from train.config import ModelConfig
-from train.layers.graph import speaker_graphs
-from train.models.amb_dsgdn import AMBDSGDN
+from erc_toolkit.train.config import ModelConfig
+from erc_toolkit.train.data.batch import Batch
+from erc_toolkit.train.layers.graph import speaker_graphs
+from erc_toolkit.train.models.amb_dsgdn import AMBDSGDN
 
 VECTORS = Path(__file__).parent / "data" / "amb_dsgdn.npz"
 MODALITIES = ("text", "audio", "visual")
@@ -35,9 +35,16 @@ def build(case):
     """Our model with the authors' weights, in float64, and the batch."""
     features = {m: case[f"features/{m}"].double() for m in MODALITIES}
     config = ModelConfig(
-        hidden=int(case["hidden"]), heads=int(case["heads"]), window=int(case["window"]), dropout=0.0,
-        graph_dropout=0.0, q_base=0.3, lam=0.9, p_exe=1.0, warm_up=1,
-    )  # fmt: skip
+        hidden=int(case["hidden"]),
+        heads=int(case["heads"]),
+        window=int(case["window"]),
+        dropout=0.0,
+        graph_dropout=0.0,
+        q_base=0.3,
+        lam=0.9,
+        p_exe=1.0,
+        warm_up=1,
+    )
     dims = {m: x.shape[-1] for m, x in features.items()}
     counts = torch.ones(len(case["class_weights"]))
     model = AMBDSGDN(config, dims, int(case["speaker_slots"]), counts, case["class_weights"]).double()
@@ -48,9 +55,12 @@ def build(case):
             parameter.copy_(values.view_as(parameter))
     mask = case["mask"]
     batch = Batch(
-        {m: x[mask] for m, x in features.items()}, dict.fromkeys(MODALITIES, torch.ones(int(mask.sum()), dtype=torch.bool)),
-        case["speakers"].long()[mask], case["labels"].long()[mask], *packing(mask.sum(1).tolist()),
-    )  # fmt: skip
+        {m: x[mask] for m, x in features.items()},
+        dict.fromkeys(MODALITIES, torch.ones(int(mask.sum()), dtype=torch.bool)),
+        case["speakers"].long()[mask],
+        case["labels"].long()[mask],
+        *packing(mask.sum(1).tolist()),
+    )
     return model, batch
 
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_train_support import random_batch, rows, tiny_model
 
-from train.config import ModelConfig
-from train.models.variants import VARIANTS
+from erc_toolkit.train.config import ModelConfig
+from erc_toolkit.train.models.variants import VARIANTS
 
 SMALL = ModelConfig(hidden=8, heads=2, dropout=0.0, graph_dropout=0.0, p_exe=1.0, warm_up=1)
 
@@ -163,9 +163,12 @@ def reference_loss(dialogues, batch, released):
 @pytest.mark.parametrize("variant", VARIANTS)
 @given(
     lengths=st.one_of(st.lists(st.integers(1, 12), min_size=1, max_size=4), st.integers(13, 200).map(lambda n: [n])),
-    speakers=st.integers(1, 12), window=st.one_of(st.integers(0, 8), st.just(300)), seed=st.integers(0, 2**31),
-    absent=st.sampled_from([0.0, 0.4]), unlabelled=st.sampled_from([0.0, 0.3]),
-)  # fmt: skip
+    speakers=st.integers(1, 12),
+    window=st.one_of(st.integers(0, 8), st.just(300)),
+    seed=st.integers(0, 2**31),
+    absent=st.sampled_from([0.0, 0.4]),
+    unlabelled=st.sampled_from([0.0, 0.3]),
+)
 @settings(deadline=None, max_examples=8)
 def test_logits_loss_and_gradients_equal_the_reference(variant, lengths, speakers, window, seed, absent, unlabelled):
     config = dataclasses.replace(SMALL, variant=variant, window=window)

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 from test_train_support import DIMS, TINY, packing, random_batch, tiny_model
 
-from train.config import Config, load_config
-from train.evaluation import build_model
-from train.layers import blocks, diff_graph_attention, encoder, graph, modality_dropout
-from train.layers.diff_graph_attention import DiffRGCN
-from train.layers.graph import speaker_graphs
-from train.layers.modality_dropout import drop_modalities, dropout_ratios, precision_times_recall
-from train.models import amb_dsgdn
-from train.models.variants import VARIANTS, Switches
+from erc_toolkit.train.config import Config, load_config
+from erc_toolkit.train.layers import blocks, diff_graph_attention, encoder, graph, modality_dropout
+from erc_toolkit.train.layers.diff_graph_attention import DiffRGCN
+from erc_toolkit.train.layers.graph import speaker_graphs
+from erc_toolkit.train.layers.modality_dropout import drop_modalities, dropout_ratios, precision_times_recall
+from erc_toolkit.train.loop.evaluation import build_model
+from erc_toolkit.train.models import amb_dsgdn
+from erc_toolkit.train.models.variants import VARIANTS, Switches
 
 PAPER = dataclasses.replace(TINY, variant="paper", p_exe=1.0)
 
@@ -104,8 +104,10 @@ def test_dropout_ratios_of_the_worked_example_in_the_paper():
 
 @given(
     st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 1e-6, 0.5])), min_size=2, max_size=3),
-    st.booleans(), st.booleans(), st.sampled_from([0.2, 0.3, 0.9]),
-)  # fmt: skip
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([0.2, 0.3, 0.9]),
+)
 def test_dropout_ratios_equal_the_loops_whatever_the_switches(performance, clipped, guarded, base):
     values = torch.tensor(performance, dtype=torch.float64)
     q = dropout_ratios(values, base, 0.9, clipped=clipped, guarded=guarded)

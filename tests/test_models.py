@@ -1,6 +1,6 @@
 """Every model alike: shapes, gradients, independence from the batch, learning five dialogues, bad and lacking features.
 
-A model of `train.models.MODELS` is tested here as soon as it is registered; SMALL has the settings that make it small.
+A model of `erc_toolkit.train.models.registry.MODELS` is tested here as soon as it is registered; SMALL has the settings that make it small.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from click.testing import CliRunner
 from test_train_support import DIMS, cut, random_batch, rows
 
-from toolkit.cli import main
-from toolkit.errors import UserError
-from train.config import load_config, recipe_names
-from train.models import AMB_DSGDN, MODELS, model_class, models, settings_class
-from train.study import load_study
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.commands.main import main
+from erc_toolkit.train.config import load_config, recipe_names
+from erc_toolkit.train.models.registry import AMB_DSGDN, MODELS, model_class, models, settings_class
+from erc_toolkit.train.studies.definition import load_study
 
 # Settings that make a model small and drop nothing; a model that is not here has none to make small.
 SMALL: dict[str, dict[str, object]] = {
@@ -29,11 +29,31 @@ SMALL: dict[str, dict[str, object]] = {
     "mmgcn": {"size": 16, "graph_size": 8, "layers": 4, "dropout": 0.0},
     "mm-dfn": {"size": 16, "graph_size": 8, "layers": 4, "dropout": 0.0},
     "dialoguernn": {
-        "dialogue": 12, "party": 10, "emotion": 8, "hidden": 16, "recurrent_dropout": 0.0, "emotion_dropout": 0.0, "dropout": 0.0,
+        "dialogue": 12,
+        "party": 10,
+        "emotion": 8,
+        "hidden": 16,
+        "recurrent_dropout": 0.0,
+        "emotion_dropout": 0.0,
+        "dropout": 0.0,
     },
-    "multiemo": {"hidden": 16, "layers": 2, "heads": 2, "inner": 24, "head": 16, "dropout": 0.0, "recurrent_dropout": 0.0},
+    "multiemo": {
+        "hidden": 16,
+        "layers": 2,
+        "heads": 2,
+        "inner": 24,
+        "head": 16,
+        "dropout": 0.0,
+        "recurrent_dropout": 0.0,
+    },
     "dialoguegcn": {
-        "context_hidden": 64, "context_layers": 1, "graph_hidden": 4, "bases": 4, "past": 1, "future": 1, "places": 6,
+        "context_hidden": 64,
+        "context_layers": 1,
+        "graph_hidden": 4,
+        "bases": 4,
+        "past": 1,
+        "future": 1,
+        "places": 6,
         "dropout": 0.0,
     },
     "cogmen": {"hidden": 16, "inner": 32, "past": 2, "future": 3, "graph_heads": 2, "dropout": 0.0},
@@ -50,7 +70,9 @@ def small(name: str, dims=DIMS, speakers: int = 3, counts=(3, 5, 2), weights=Non
     """A small model in float64, in evaluation mode."""
     torch.manual_seed(seed)
     settings = dataclasses.replace(settings_class(name)(), **{**SMALL.get(name, {}), **changes})
-    return model_class(name)(settings, dims, speakers, torch.tensor(counts, dtype=torch.float64), weights).double().eval()
+    return (
+        model_class(name)(settings, dims, speakers, torch.tensor(counts, dtype=torch.float64), weights).double().eval()
+    )
 
 
 every = pytest.mark.parametrize("name", MODELS)
@@ -101,7 +123,9 @@ def test_it_learns_five_dialogues_by_heart(name):
         if step % 20 == 19 and (model.eval()(batch).logits.argmax(1) == batch.labels).all():
             return
         model.train()
-    raise AssertionError(f"{name} has {(model.eval()(batch).logits.argmax(1) == batch.labels).float().mean():.2f} after 600 steps")
+    raise AssertionError(
+        f"{name} has {(model.eval()(batch).logits.argmax(1) == batch.labels).float().mean():.2f} after 600 steps"
+    )
 
 
 @every
@@ -152,10 +176,10 @@ def test_models_are_listed():
 
 
 def test_other_packages_add_models(monkeypatch, tmp_path):
-    import train.models as registry
+    from erc_toolkit.train.models import registry as registry
 
     (tmp_path / "theirs.py").write_text(
-        "from train.models.bigru import BiGRU\nclass Mine(BiGRU):\n    pass\n", encoding="utf-8"
+        "from erc_toolkit.train.models.bigru import BiGRU\nclass Mine(BiGRU):\n    pass\n", encoding="utf-8"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -163,9 +187,15 @@ def test_other_packages_add_models(monkeypatch, tmp_path):
         def __init__(self, name, value):
             self.name, self.value = name, value
 
-    monkeypatch.setattr(registry, "entry_points", lambda group: [
-        Entry("mine", "theirs:Mine"), Entry("bigru", "theirs:Mine"), Entry("broken", "theirs:Nothing"),
-    ])  # fmt: skip
+    monkeypatch.setattr(
+        registry,
+        "entry_points",
+        lambda group: [
+            Entry("mine", "theirs:Mine"),
+            Entry("bigru", "theirs:Mine"),
+            Entry("broken", "theirs:Nothing"),
+        ],
+    )
     registry.models.cache_clear()
     try:
         assert model_class("mine").__name__ == "Mine" and model_class("bigru").__name__ == "BiGRU"

@@ -11,13 +11,13 @@ import torch
 import transformers
 from click.testing import CliRunner
 
-from extract.audio_model import AudioModel
-from extract.image_model import ImageModel
-from extract.visual import FaceEncoder, Normalisation
-from extract.worker import Sound
-from toolkit.cli import main
-from toolkit.errors import UserError
-from toolkit.store import FeatureStore
+from erc_toolkit.extract.encoders.face_network import FaceEncoder, Normalisation
+from erc_toolkit.extract.encoders.image import ImageModel
+from erc_toolkit.extract.encoders.speech import AudioModel
+from erc_toolkit.extract.run.worker import Sound
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.commands.main import main
+from erc_toolkit.toolkit.store import FeatureStore
 
 SPEECH = {
     "wav2vec2": ("Wav2Vec2", {"feat_extract_norm": "group"}, False),
@@ -30,10 +30,18 @@ def speech_folder(folder, kind: str, rate: int = 16_000):
     name, more, mask = SPEECH[kind]
     torch.manual_seed(1)
     config = getattr(transformers, f"{name}Config")(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, conv_dim=(16, 16, 16),
-        conv_stride=(5, 4, 4), conv_kernel=(10, 8, 4), num_feat_extract_layers=3, num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=2, **more,
-    )  # fmt: skip
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        conv_dim=(16, 16, 16),
+        conv_stride=(5, 4, 4),
+        conv_kernel=(10, 8, 4),
+        num_feat_extract_layers=3,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=2,
+        **more,
+    )
     getattr(transformers, f"{name}Model")(config).save_pretrained(folder)
     transformers.Wav2Vec2FeatureExtractor(
         feature_size=1, sampling_rate=rate, padding_value=0.0, do_normalize=True, return_attention_mask=mask
@@ -59,7 +67,9 @@ def test_speech_model_equals_transformers_own_result(tmp_path, kind):
             assert mean is None and reason.startswith(f"audio too short for {kind}")
             continue
         with torch.no_grad():
-            own = model(**prepare(sound.samples, sampling_rate=16_000, return_tensors="pt")).last_hidden_state[0].numpy()
+            own = (
+                model(**prepare(sound.samples, sampling_rate=16_000, return_tensors="pt")).last_hidden_state[0].numpy()
+            )
         np.testing.assert_allclose(frames, own, rtol=1e-3, atol=2e-5)
         np.testing.assert_allclose(mean, own.mean(0), rtol=1e-3, atol=2e-5)
         assert np.diff(times) == pytest.approx(80 / 16_000) and reason == ""
@@ -103,10 +113,19 @@ def test_speech_models_that_are_refused(tmp_path, text_encoder):
 
 
 IMAGES = {
-    "vit": ("ViT", {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48,
-                    "image_size": 48, "patch_size": 16}),
+    "vit": (
+        "ViT",
+        {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 48,
+            "image_size": 48,
+            "patch_size": 16,
+        },
+    ),
     "convnext": ("ConvNext", {"hidden_sizes": [8, 12, 16, 24], "depths": [1, 1, 1, 1], "image_size": 48}),
-}  # fmt: skip
+}
 
 
 def image_folder(folder, kind: str):
@@ -122,7 +141,10 @@ def test_image_model_equals_transformers_own_result(tmp_path, kind):
     folder = image_folder(tmp_path / kind, kind)
     encoder = ImageModel(str(folder))
     crops = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 3), dtype=np.uint8)
-    model, prepare = transformers.AutoModel.from_pretrained(folder).eval(), transformers.AutoImageProcessor.from_pretrained(folder)
+    model, prepare = (
+        transformers.AutoModel.from_pretrained(folder).eval(),
+        transformers.AutoImageProcessor.from_pretrained(folder),
+    )
     with torch.no_grad():
         hidden = model(**prepare(list(crops), return_tensors="pt")).last_hidden_state
     own = hidden[:, 0] if kind == "vit" else hidden.mean((2, 3))
@@ -138,7 +160,10 @@ def test_image_models_that_are_refused(tmp_path):
 
 
 def test_normalisation():
-    assert Normalisation.parse("51,102", grey=True).mean == (0.2,) and Normalisation.parse("51,102", grey=False).std == (0.4,) * 3
+    assert (
+        Normalisation.parse("51,102", grey=True).mean == (0.2,)
+        and Normalisation.parse("51,102", grey=False).std == (0.4,) * 3
+    )
     assert Normalisation.parse("iemocap", grey=True).mean == (131.0754 / 255,)
     for text in ("x", "1", "1,2,3", "1,0", "1,-2", "nan,1"):
         with pytest.raises(UserError, match="--normalisation"):
@@ -146,7 +171,10 @@ def test_normalisation():
     with pytest.raises(UserError, match="measured on grey faces"):
         Normalisation.parse("meld", grey=False)
     crops = np.random.default_rng(0).integers(0, 256, (2, 64, 64), dtype=np.uint8)
-    plain, dark = FaceEncoder("denseface", "random"), FaceEncoder("denseface", "random", normalisation=Normalisation.parse("meld", True))
+    plain, dark = (
+        FaceEncoder("denseface", "random"),
+        FaceEncoder("denseface", "random", normalisation=Normalisation.parse("meld", True)),
+    )
     assert not np.allclose(plain(crops), dark(crops))
     assert dark.provenance()["parameters"]["normalised_by"] == "given as meld"
 
@@ -154,8 +182,24 @@ def test_normalisation():
 def test_extracting_with_models_by_name_and_sequences(raw, tmp_path):
     """The whole command: the frames behind each vector are kept, and their mean is the vector."""
     audio, visual = speech_folder(tmp_path / "speech", "hubert"), image_folder(tmp_path / "image", "vit")
-    command = ["extract", "meld", str(raw), "--out", str(tmp_path / "s.h5"), "--modalities", "audio,visual", "--face-detector",
-               "haar", "--fps", "3", "--sequences", "--audio-model", str(audio), "--visual-model", str(visual)]  # fmt: skip
+    command = [
+        "extract",
+        "meld",
+        str(raw),
+        "--out",
+        str(tmp_path / "s.h5"),
+        "--modalities",
+        "audio,visual",
+        "--face-detector",
+        "haar",
+        "--fps",
+        "3",
+        "--sequences",
+        "--audio-model",
+        str(audio),
+        "--visual-model",
+        str(visual),
+    ]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.output
     with FeatureStore.open(tmp_path / "s.h5") as store:
@@ -183,10 +227,20 @@ def test_extracting_with_models_by_name_and_sequences(raw, tmp_path):
 def test_low_level_descriptors_are_opensmiles_own(raw, tmp_path):
     import opensmile
 
-    from toolkit.media import MediaReader
+    from erc_toolkit.toolkit.media import MediaReader
 
-    command = ["extract", "meld", str(raw), "--out", str(tmp_path / "s.h5"), "--modalities", "audio", "--audio-set", "eGeMAPSv02",
-               "--sequences"]  # fmt: skip
+    command = [
+        "extract",
+        "meld",
+        str(raw),
+        "--out",
+        str(tmp_path / "s.h5"),
+        "--modalities",
+        "audio",
+        "--audio-set",
+        "eGeMAPSv02",
+        "--sequences",
+    ]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.output
     smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.LowLevelDescriptors)
@@ -205,8 +259,8 @@ def test_low_level_descriptors_are_opensmiles_own(raw, tmp_path):
 
 
 def test_options_that_would_be_ignored_are_refused(raw, tmp_path):
-    from extract.cli import DENSENETS
-    from extract.visual import ARCHITECTURES
+    from erc_toolkit.extract.commands.extract import DENSENETS
+    from erc_toolkit.extract.encoders.face_network import ARCHITECTURES
 
     assert set(DENSENETS) == set(ARCHITECTURES)
     refused = (

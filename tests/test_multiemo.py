@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from test_dialoguernn import TOLERANCE, case_batch, check_gradients, put_weights, read_case
 from test_train_support import DIMS, cut, random_batch, rows
 
-from toolkit.errors import UserError
-from train.config import load_config
-from train.evaluation import build_model
-from train.layers.contrastive import focal_contrastive_loss, sample_weights
-from train.layers.soft_hgr import soft_hgr_loss
-from train.models.multiemo import MultiEMO, Settings
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.train.config import load_config
+from erc_toolkit.train.layers.contrastive import focal_contrastive_loss, sample_weights
+from erc_toolkit.train.layers.soft_hgr import soft_hgr_loss
+from erc_toolkit.train.loop.evaluation import build_model
+from erc_toolkit.train.models.multiemo import MultiEMO, Settings
 
 
 def author_model(case, **changes):
@@ -96,9 +96,11 @@ def slow_correlation(streams, counted):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    n=st.integers(1, 12), seed=st.integers(0, 10_000), temperature=st.sampled_from([0.05, 0.8]),
+    n=st.integers(1, 12),
+    seed=st.integers(0, 10_000),
+    temperature=st.sampled_from([0.05, 0.8]),
     gamma=st.sampled_from([0.0, 0.5, 2.4]),
-)  # fmt: skip
+)
 def test_losses_are_the_ones_written_to_be_read(n, seed, temperature, gamma):
     generator = torch.Generator().manual_seed(seed)
     x = [torch.randn(n, 5, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(3)]
@@ -120,7 +122,11 @@ def test_sample_weights_are_of_the_classes_there_are():
 
 def small_model(dims=DIMS, **changes):
     torch.manual_seed(0)
-    return MultiEMO(Settings(hidden=8, layers=2, heads=2, inner=10, head=8, **changes), dims, 2, torch.ones(3)).double().eval()
+    return (
+        MultiEMO(Settings(hidden=8, layers=2, heads=2, inner=10, head=8, **changes), dims, 2, torch.ones(3))
+        .double()
+        .eval()
+    )
 
 
 def test_the_loss_depends_on_the_batch_and_the_logits_do_not():

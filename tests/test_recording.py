@@ -18,14 +18,14 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract.corpora.subtitles import parse_subtitles
-from extract.recording import read_recording, recorded_options
-from toolkit.cli import main
-from toolkit.errors import UserError
-from toolkit.predict import Predictor
-from toolkit.store import FeatureStore
-from toolkit.turns import Turn, subrip, table, webvtt
-from train.recording import Judge, extraction_of
+from erc_toolkit.extract.corpora.subtitles import parse_subtitles
+from erc_toolkit.extract.recording import read_recording, recorded_options
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.commands.main import main
+from erc_toolkit.toolkit.predict.predictor import Predictor
+from erc_toolkit.toolkit.predict.turns import Turn, subrip, table, webvtt
+from erc_toolkit.toolkit.store import FeatureStore
+from erc_toolkit.train.inference.turns import Judge, extraction_of
 
 
 def run(*arguments: object, code: int = 0) -> str:
@@ -37,24 +37,51 @@ def run(*arguments: object, code: int = 0) -> str:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run on a small demo corpus: text, reduced openSMILE, faces; and a copy of its text encoder that tests may move."""
-    from toolkit.demo.corpus import make_corpus
-    from toolkit.demo.encoders import make_text_encoder
+    from erc_toolkit.toolkit.demo.corpus import make_corpus
+    from erc_toolkit.toolkit.demo.encoders import make_text_encoder
 
     root = tmp_path_factory.mktemp("trained")
     make_corpus(root / "raw", seed=5, train=4, dev=1, test=1)
     make_text_encoder(root / "little-roberta", ["I am so happy to see you!", "What do you want from me?"] * 3)
-    run("extract", "meld", root / "raw", "--out", root / "store.h5", "--text-model", root / "little-roberta", "--audio-set", "eGeMAPS",
-        "--visual-model", "denseface", "--visual-weights", "random", "--face-detector", "haar", "--fps", "2")  # fmt: skip
+    run(
+        "extract",
+        "meld",
+        root / "raw",
+        "--out",
+        root / "store.h5",
+        "--text-model",
+        root / "little-roberta",
+        "--audio-set",
+        "eGeMAPS",
+        "--visual-model",
+        "denseface",
+        "--visual-weights",
+        "random",
+        "--face-detector",
+        "haar",
+        "--fps",
+        "2",
+    )
     run("reduce", root / "store.h5", "--feature", "audio/eGeMAPS", "--to", "8", "--method", "pca")
-    run("train", root / "store.h5", "--out", root / "run", "--recipe", "demo", "--set", "train.epochs=2", "--set",
-        "data.audio=eGeMAPS-pca8")  # fmt: skip
+    run(
+        "train",
+        root / "store.h5",
+        "--out",
+        root / "run",
+        "--recipe",
+        "demo",
+        "--set",
+        "train.epochs=2",
+        "--set",
+        "data.audio=eGeMAPS-pca8",
+    )
     return root
 
 
 @pytest.fixture(scope="module")
 def scene(trained) -> Path:
     """The clips of one demo dialogue, in a row in one video, with subtitles that name the speakers."""
-    from toolkit.media import ffmpeg_binary
+    from erc_toolkit.toolkit.media import ffmpeg_binary
 
     folder = trained / "scene"
     folder.mkdir()
@@ -70,9 +97,24 @@ def scene(trained) -> Path:
         cues.append((now, now + length, row["Speaker"], row["Utterance"]))
         now += length
     (folder / "list.txt").write_text("".join(f"file '{clip}'\n" for clip in clips))
-    command = [ffmpeg_binary(), "-v", "error", "-f", "concat", "-safe", "0", "-i", str(folder / "list.txt"), "-c", "copy", str(folder / "scene.mp4")]
+    command = [
+        ffmpeg_binary(),
+        "-v",
+        "error",
+        "-f",
+        "concat",
+        "-safe",
+        "0",
+        "-i",
+        str(folder / "list.txt"),
+        "-c",
+        "copy",
+        str(folder / "scene.mp4"),
+    ]
     subprocess.run(command, check=True)
-    subprocess.run([ffmpeg_binary(), "-v", "error", "-i", str(folder / "scene.mp4"), "-vn", str(folder / "scene.wav")], check=True)
+    subprocess.run(
+        [ffmpeg_binary(), "-v", "error", "-i", str(folder / "scene.mp4"), "-vn", str(folder / "scene.wav")], check=True
+    )
     stamp = "{:02d}:{:02d}:{:02d},{:03d}"
 
     def at(s: float) -> str:
@@ -112,7 +154,9 @@ def test_a_recording_becomes_turns_with_emotions(trained, scene, predicted):
         assert [c.start for c in back] == [c.start for c in cues]
         assert all(t["emotion"] in c.text or t["emotion"] in c.speaker for c, t in zip(back, content["turns"]))
     page = (predicted / "report.html").read_text(encoding="utf-8")
-    assert "scene.mp4" in page and "Nobody has labelled this recording" in page and "http" not in page.split("</style>")[1]
+    assert (
+        "scene.mp4" in page and "Nobody has labelled this recording" in page and "http" not in page.split("</style>")[1]
+    )
 
 
 def test_features_are_those_of_the_run(trained, predicted):
@@ -127,7 +171,10 @@ def test_features_are_those_of_the_run(trained, predicted):
 
 def test_reduction_and_predictions_are_the_runs_own(trained):
     """On the run's own test dialogues, `Judge` says what `eval` wrote in predictions.csv."""
-    rows = {r["id"]: r for r in csv.DictReader(io.StringIO((trained / "run" / "predictions.csv").read_text(encoding="utf-8")))}
+    rows = {
+        r["id"]: r
+        for r in csv.DictReader(io.StringIO((trained / "run" / "predictions.csv").read_text(encoding="utf-8")))
+    }
     judge = Judge(trained / "run", "cpu", lambda line: None)
     with FeatureStore.open(trained / "store.h5") as store:
         turns = {t.id: t for t in judge.turns(store)[0]}
@@ -135,7 +182,9 @@ def test_reduction_and_predictions_are_the_runs_own(trained):
     for name, row in rows.items():
         assert turns[name].emotion == row["predicted"]
         assert turns[name].probability == pytest.approx(float(row[f"p_{row['predicted']}"]), abs=2e-5)
-        assert {m: o and o[0] for m, o in turns[name].opinions.items()} == {m: row[f"predicted_{m}"] or None for m in ("text", "audio", "visual")}
+        assert {m: o and o[0] for m, o in turns[name].opinions.items()} == {
+            m: row[f"predicted_{m}"] or None for m in ("text", "audio", "visual")
+        }
 
 
 def test_causal_judges_from_the_past_alone(trained, scene, predicted):
@@ -152,13 +201,23 @@ def test_causal_judges_from_the_past_alone(trained, scene, predicted):
         both_ways, _ = judge.turns(store)
     assert turns[-1].probabilities == pytest.approx(both_ways[-1].probabilities, abs=1e-6)
     assert any(abs(a.probability - b.probability) > 1e-4 for a, b in zip(turns[:-1], both_ways[:-1]))
-    said = run("predict", trained / "run", scene, "--transcript", scene.with_suffix(".srt"), "--out", predicted, "--causal")
+    said = run(
+        "predict", trained / "run", scene, "--transcript", scene.with_suffix(".srt"), "--out", predicted, "--causal"
+    )
     assert "nothing to do" in said  # the features are there already
     assert json.loads((predicted / "turns.json").read_text())["causal"] is True
 
 
 def test_sound_alone_and_silence(trained, scene, tmp_path):
-    said = run("predict", trained / "run", scene.with_suffix(".wav"), "--transcript", scene.with_suffix(".json"), "--out", tmp_path / "o")
+    said = run(
+        "predict",
+        trained / "run",
+        scene.with_suffix(".wav"),
+        "--transcript",
+        scene.with_suffix(".json"),
+        "--out",
+        tmp_path / "o",
+    )
     assert "visual: absent in this recording" in said
     content = json.loads((tmp_path / "o" / "turns.json").read_text(encoding="utf-8"))
     assert "no video" in content["absent"]["visual"]
@@ -170,7 +229,9 @@ def test_sound_alone_and_silence(trained, scene, tmp_path):
     from scipy.io import wavfile
 
     wavfile.write(tmp_path / "silent.wav", 16000, np.zeros(16000, np.int16))
-    said = run("predict", trained / "run", tmp_path / "silent.wav", "--transcript", silent, "--out", tmp_path / "p", code=1)
+    said = run(
+        "predict", trained / "run", tmp_path / "silent.wav", "--transcript", silent, "--out", tmp_path / "p", code=1
+    )
     assert "has none of" in said
 
 
@@ -194,10 +255,19 @@ def test_a_package_works_elsewhere(trained, scene, predicted, tmp_path):
     hidden = trained / "little-roberta-hidden"
     (trained / "little-roberta").rename(hidden)
     try:
-        lost = run("predict", trained / "run", scene, "--transcript", scene.with_suffix(".srt"), "--out", tmp_path / "x", code=1)
+        lost = run(
+            "predict",
+            trained / "run",
+            scene,
+            "--transcript",
+            scene.with_suffix(".srt"),
+            "--out",
+            tmp_path / "x",
+            code=1,
+        )
         assert "little-roberta" in lost and "--text-model" in lost
         (tmp_path / "three.py").write_text(
-            "from toolkit.predict import Predictor\n"
+            "from erc_toolkit.toolkit.predict.predictor import Predictor\n"
             "predictor = Predictor('elsewhere')\n"
             f"turns = predictor.predict({str(scene)!r}, {str(scene.with_suffix('.srt'))!r})\n"
             "print([(t.emotion, t.probability) for t in turns])\n"
@@ -208,7 +278,17 @@ def test_a_package_works_elsewhere(trained, scene, predicted, tmp_path):
         moved = tmp_path / "moved" / "little-roberta"
         moved.parent.mkdir()
         shutil.copytree(hidden, moved)
-        run("predict", trained / "run", scene, "--transcript", scene.with_suffix(".srt"), "--out", tmp_path / "y", "--text-model", moved)
+        run(
+            "predict",
+            trained / "run",
+            scene,
+            "--transcript",
+            scene.with_suffix(".srt"),
+            "--out",
+            tmp_path / "y",
+            "--text-model",
+            moved,
+        )
     finally:
         hidden.rename(trained / "little-roberta")
     expected = json.loads((tmp_path / "y" / "turns.json").read_text(encoding="utf-8"))["turns"]
@@ -218,13 +298,36 @@ def test_a_package_works_elsewhere(trained, scene, predicted, tmp_path):
 
 
 def test_another_model_is_refused(trained, scene, tmp_path):
-    from toolkit.demo.encoders import make_text_encoder
+    from erc_toolkit.toolkit.demo.encoders import make_text_encoder
 
-    other = make_text_encoder(tmp_path / "little-roberta", ["Other words altogether, to make another vocabulary."] * 3, seed=9)
-    said = run("predict", trained / "run", scene, "--transcript", scene.with_suffix(".srt"), "--out", tmp_path / "o", "--text-model",
-               other, code=1)  # fmt: skip
+    other = make_text_encoder(
+        tmp_path / "little-roberta", ["Other words altogether, to make another vocabulary."] * 3, seed=9
+    )
+    said = run(
+        "predict",
+        trained / "run",
+        scene,
+        "--transcript",
+        scene.with_suffix(".srt"),
+        "--out",
+        tmp_path / "o",
+        "--text-model",
+        other,
+        code=1,
+    )
     assert "another weights sha256" in said and "must not be mixed" in said
-    said = run("predict", trained / "run", scene, "--transcript", scene.with_suffix(".srt"), "--audio-model", "x", "--out", tmp_path / "p", code=1)
+    said = run(
+        "predict",
+        trained / "run",
+        scene,
+        "--transcript",
+        scene.with_suffix(".srt"),
+        "--audio-model",
+        "x",
+        "--out",
+        tmp_path / "p",
+        code=1,
+    )
     assert said.count("\n") <= 6
 
 
@@ -242,11 +345,34 @@ def test_a_hostile_package_stays_in_its_folder(trained, tmp_path):
 
 
 def test_a_converted_feature_cannot_be_made_again(trained, scene, tmp_path):
-    run("export", trained / "store.h5", "--format", "npz", "--out", tmp_path / "x.npz", "--feature", "text/little-roberta", "--feature",
-        "audio/eGeMAPS")  # fmt: skip
+    run(
+        "export",
+        trained / "store.h5",
+        "--format",
+        "npz",
+        "--out",
+        tmp_path / "x.npz",
+        "--feature",
+        "text/little-roberta",
+        "--feature",
+        "audio/eGeMAPS",
+    )
     run("convert", tmp_path / "x.npz", "--out", tmp_path / "x.h5")
-    run("train", tmp_path / "x.h5", "--out", tmp_path / "run", "--recipe", "demo", "--set", "train.epochs=1", "--set", "data.modalities=[text]")
-    said = run("predict", tmp_path / "run", scene, "--transcript", scene.with_suffix(".srt"), "--out", tmp_path / "o", code=1)
+    run(
+        "train",
+        tmp_path / "x.h5",
+        "--out",
+        tmp_path / "run",
+        "--recipe",
+        "demo",
+        "--set",
+        "train.epochs=1",
+        "--set",
+        "data.modalities=[text]",
+    )
+    said = run(
+        "predict", tmp_path / "run", scene, "--transcript", scene.with_suffix(".srt"), "--out", tmp_path / "o", code=1
+    )
     assert "was converted from another project's file" in said
     assert "was converted" in run("package", tmp_path / "run", "--out", tmp_path / "pkg", code=1)
 
@@ -271,19 +397,26 @@ def test_a_package_cannot_ask_for_more_than_features(change, wanted):
         recorded_options("visual", {"fps": 2.0, **change})
 
 
-GOOD = [{"start": 0.5, "end": 1.25, "speaker": "Ann", "text": "Hi, you."}, {"start": 61.0, "end": 62.0, "speaker": "Bob", "text": "“No.”"}]
+GOOD = [
+    {"start": 0.5, "end": 1.25, "speaker": "Ann", "text": "Hi, you."},
+    {"start": 61.0, "end": 62.0, "speaker": "Bob", "text": "“No.”"},
+]
 
 
 @pytest.mark.parametrize(
     "name, text",
     [
         ("a.csv", 'start,end,speaker,text\n0.5,1.25,Ann,"Hi, you."\n61,62,Bob,“No.”\n'),
-        ("b.csv", '\ufeffSpeaker,Utterance,StartTime,EndTime\nAnn,"Hi, you.","00:00:00,500","00:00:01,250"\nBob,“No.”,1:01,00:01:02.0\n'),
-        ("c.json", json.dumps(GOOD)), ("d.json", json.dumps({"segments": GOOD[::-1], "language": "en"})),
+        (
+            "b.csv",
+            '\ufeffSpeaker,Utterance,StartTime,EndTime\nAnn,"Hi, you.","00:00:00,500","00:00:01,250"\nBob,“No.”,1:01,00:01:02.0\n',
+        ),
+        ("c.json", json.dumps(GOOD)),
+        ("d.json", json.dumps({"segments": GOOD[::-1], "language": "en"})),
         ("e.srt", "1\n00:00:00,500 --> 00:00:01,250\nAnn: Hi, you.\n\n2\n00:01:01,000 --> 00:01:02,000\nBob: “No.”\n"),
         ("f.vtt", "WEBVTT\n\n00:00.500 --> 00:01.250\n<v Ann>Hi, you.\n\n01:01.000 --> 01:02.000\n<v Bob>“No.”\n"),
     ],
-)  # fmt: skip
+)
 def test_transcripts(name, text, tmp_path):
     (tmp_path / name).write_text(text, encoding="utf-8")
     (tmp_path / "clip.mp4").write_bytes(b"x")
@@ -317,10 +450,14 @@ def test_bad_transcripts_are_named(name, text, wanted, tmp_path):
 
 def test_missing_files_are_named(trained, scene, tmp_path):
     for arguments in ((tmp_path / "none.mp4", scene.with_suffix(".srt")), (scene, tmp_path / "none.srt")):
-        said = run("predict", trained / "run", arguments[0], "--transcript", arguments[1], "--out", tmp_path / "o", code=1)
+        said = run(
+            "predict", trained / "run", arguments[0], "--transcript", arguments[1], "--out", tmp_path / "o", code=1
+        )
         assert "none." in said and "no such" in said
     (tmp_path / "latin.srt").write_bytes(b"\xff\xfe\x00")
-    assert "not UTF-8" in run("predict", trained / "run", scene, "--transcript", tmp_path / "latin.srt", "--out", tmp_path / "o", code=1)
+    assert "not UTF-8" in run(
+        "predict", trained / "run", scene, "--transcript", tmp_path / "latin.srt", "--out", tmp_path / "o", code=1
+    )
     assert "holds no config.yaml" in run("predict", tmp_path, scene, "--transcript", scene.with_suffix(".srt"), code=1)
     with pytest.raises(UserError, match="do not use it"):
         Predictor(trained / "run", models={"audio_model": "x"} | {"nothing": "y"})
@@ -336,5 +473,3 @@ def test_subtitles_never_break(speaker, text, start, emotion):
     for made in (subrip([turn, turn]), webvtt([turn, turn])):
         assert made.count(" --> ") == 2 and len(parse_subtitles(made)) >= 2
     assert len(list(csv.DictReader(io.StringIO(table([turn, turn]), newline="")))) == 2
-
-

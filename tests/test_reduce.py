@@ -9,9 +9,9 @@ from click.testing import CliRunner
 from store_support import replace_values
 from test_train_support import write_store
 
-from extract.reduce import fit, utterances_of
-from toolkit.cli import main
-from toolkit.store import FeatureStore, StoreWriter
+from erc_toolkit.extract.reduce import fit, utterances_of
+from erc_toolkit.toolkit.commands.main import main
+from erc_toolkit.toolkit.store import FeatureStore, StoreWriter
 
 METHODS = ("anova", "pca", "pls")
 LABELS = ["anger", "joy", "neutral"]
@@ -20,18 +20,25 @@ ROOT_NOTES = '["a clip is odd"]'
 
 def make(path, change=lambda values, utterances: None, labels=LABELS):
     """160 utterances, 12 columns of which 4, 7 and 9 tell the class, with absent and unlabelled rows; `change` alters them."""
-    from toolkit.manifest import Utterance
+    from erc_toolkit.toolkit.manifest import Utterance
 
     rng = np.random.default_rng(1)
     n = 160
     classes = rng.integers(3, size=n)
     utterances = [
         Utterance(
-            id=f"u{i}", dialogue=f"d{i // 4}", position=i % 4, speaker="BA"[i % 2], text=f"naïve {i}", split=("train", "val", "test")[i // 4 % 3],
-            label=None if i % 7 == 0 else LABELS[classes[i]], media="x.mp4" if i % 3 else None, start=0.5 if i % 3 else None,
+            id=f"u{i}",
+            dialogue=f"d{i // 4}",
+            position=i % 4,
+            speaker="BA"[i % 2],
+            text=f"naïve {i}",
+            split=("train", "val", "test")[i // 4 % 3],
+            label=None if i % 7 == 0 else LABELS[classes[i]],
+            media="x.mp4" if i % 3 else None,
+            start=0.5 if i % 3 else None,
         )
         for i in range(n)
-    ]  # fmt: skip
+    ]
     values = rng.normal(size=(n, 12)).astype(np.float32) * np.logspace(-3, 3, 12, dtype=np.float32)
     for column in (4, 7, 9):
         values[:, column] += 2 * classes * values[:, column].std()
@@ -39,13 +46,22 @@ def make(path, change=lambda values, utterances: None, labels=LABELS):
     present = np.arange(n) % 9 != 0
     change(values, utterances)
     with StoreWriter(
-        path, corpus="small", labels=labels, utterances=utterances, command="made by a test",
+        path,
+        corpus="small",
+        labels=labels,
+        utterances=utterances,
+        command="made by a test",
         attrs={"notes": ROOT_NOTES, "corpus_fingerprint": "abc"},
-    ) as writer:  # fmt: skip
+    ) as writer:
         writer.add_feature(
-            "audio", "x", values, present, ["" if p else "silent" for p in present],
-            attrs={"fingerprint": "f00", "licence": "free"}, dimension_names=[f"pcm_{i}" for i in range(12)],
-        )  # fmt: skip
+            "audio",
+            "x",
+            values,
+            present,
+            ["" if p else "silent" for p in present],
+            attrs={"fingerprint": "f00", "licence": "free"},
+            dimension_names=[f"pcm_{i}" for i in range(12)],
+        )
         writer.add_feature("text", "y", values[:, :3], np.ones(n, bool), [""] * n, details={"tokens": np.arange(n)})
     return path
 
@@ -89,11 +105,17 @@ def test_only_labelled_training_rows_make_the_fit(tmp_path, method):
     _, plain, attrs = reduced(make(tmp_path / "a.h5"), method)
     _, again, same = reduced(make(tmp_path / "b.h5", spoil_unused), method)
     assert plain.keys() == again.keys() and all(plain[k].tobytes() == again[k].tobytes() for k in plain)
-    assert attrs["fitted_sha256"] == same["fitted_sha256"] and attrs["source_values_sha256"] != same["source_values_sha256"]
+    assert (
+        attrs["fitted_sha256"] == same["fitted_sha256"]
+        and attrs["source_values_sha256"] != same["source_values_sha256"]
+    )
     changes = [spoil_one_training_row] + [spoil_one_training_label] * (method != "pca")  # PCA knows no labels
     for i, change in enumerate(changes):
         _, other, differs = reduced(make(tmp_path / f"c{i}.h5", change), method)
-        assert any(plain[k].tobytes() != other[k].tobytes() for k in plain) and attrs["fitted_sha256"] != differs["fitted_sha256"]
+        assert (
+            any(plain[k].tobytes() != other[k].tobytes() for k in plain)
+            and attrs["fitted_sha256"] != differs["fitted_sha256"]
+        )
 
 
 def slow_f(x, labels):
@@ -186,7 +208,13 @@ def test_the_store_stays_whole_and_the_result_is_the_same_each_time(tmp_path, me
         assert np.array_equal(new.present(), source.present()) and np.array_equal(new.reasons(), source.reasons())
         assert (store.attrs["notes"], store.attrs["corpus_fingerprint"]) == (notes, "abc") and notes == ROOT_NOTES
         assert store.attrs["command"].startswith("made by a test && erc-toolkit")
-        wanted = {"method": method, "source": "audio/x", "source_fingerprint": "f00", "fitted_split": "train", "licence": "free"}
+        wanted = {
+            "method": method,
+            "source": "audio/x",
+            "source_fingerprint": "f00",
+            "fitted_split": "train",
+            "licence": "free",
+        }
         assert {k: new.attrs[k] for k in wanted} == wanted and "scikit-learn" in new.attrs["versions"]
     assert [p.name for p in tmp_path.iterdir() if "tmp" in p.name or "space" in p.name] == []
 
@@ -199,8 +227,12 @@ def test_mistakes_are_one_line_and_leave_the_store_alone(tmp_path):
         utterances[:] = [replace(u, label=None) if u.split == "train" else u for u in utterances]
 
     def three(values, utterances):
-        keep = [next(i for i, u in enumerate(utterances) if used(utterances, i) and u.label == label) for label in LABELS]
-        utterances[:] = [u if i in keep or u.split != "train" else replace(u, label=None) for i, u in enumerate(utterances)]
+        keep = [
+            next(i for i, u in enumerate(utterances) if used(utterances, i) and u.label == label) for label in LABELS
+        ]
+        utterances[:] = [
+            u if i in keep or u.split != "train" else replace(u, label=None) for i, u in enumerate(utterances)
+        ]
 
     path = make(tmp_path / "s.h5")
     assert reduce(path, "--to", 3, "--name", "small").exit_code == 0
@@ -243,7 +275,7 @@ def test_damage_is_not_given_a_new_hash(tmp_path):
 
 
 def test_more_dimensions_than_rows_are_refused():
-    from toolkit.errors import UserError
+    from erc_toolkit.toolkit.base.errors import UserError
 
     x = np.random.default_rng(0).normal(size=(6, 20)).astype(np.float32)
     labels = np.array([0, 1] * 3)
@@ -256,7 +288,7 @@ def test_more_dimensions_than_rows_are_refused():
 
 @pytest.mark.parametrize("method", ["pca", "pls"])
 def test_directions_that_are_only_rounding_are_refused(method):
-    from toolkit.errors import UserError
+    from erc_toolkit.toolkit.base.errors import UserError
 
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 3)).astype(np.float32)[:, [0, 0, 1, 1, 2]]
@@ -267,7 +299,7 @@ def test_directions_that_are_only_rounding_are_refused(method):
 
 
 def test_pls_says_where_the_labels_are_explained():
-    from toolkit.errors import UserError
+    from erc_toolkit.toolkit.base.errors import UserError
 
     labels = np.arange(40) % 2
     x = np.stack([labels, np.arange(40) // 2 % 2, np.arange(40) // 4 % 2], 1).astype(np.float32)  # only the first tells
@@ -286,7 +318,7 @@ def test_a_projection_beyond_float32_is_refused(tmp_path):
 
 @pytest.mark.parametrize("damage", ["shape", "name", "group"])
 def test_a_foreign_reduction_is_checked(tmp_path, damage):
-    from toolkit.errors import UserError
+    from erc_toolkit.toolkit.base.errors import UserError
 
     path = make(tmp_path / "s.h5")
     reduced(path, "pca")
@@ -314,6 +346,8 @@ def test_training_takes_it_by_name(tmp_path):
     arguments = ["train", str(path), "--device", "cpu", *options]
     result = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "no")])
     assert result.exit_code == 1 and "has several audio features" in result.stderr
-    result = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "run"), "--set", "data.audio=audio_x-anova4"])
+    result = CliRunner().invoke(
+        main, [*arguments, "--out", str(tmp_path / "run"), "--set", "data.audio=audio_x-anova4"]
+    )
     assert result.exit_code == 0, (result.output, result.exception)
     assert "audio_x-anova4" in (tmp_path / "run" / "config.yaml").read_text()

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_train_support import packing
 
-from train.layers.encoder import WholeDialogues
-from train.layers.nodal_attention import NodalAttention
-from train.layers.post_norm import PostNormEncoder
-from train.layers.relational import (
+from erc_toolkit.train.layers.encoder import WholeDialogues
+from erc_toolkit.train.layers.nodal_attention import NodalAttention
+from erc_toolkit.train.layers.post_norm import PostNormEncoder
+from erc_toolkit.train.layers.relational import (
     NeighbourAttention,
     NeighbourSum,
     PlaceWeights,
@@ -86,9 +86,11 @@ def test_relational_convolution(conversation, bases, weighted):
     pairs = dense(graph, weights) if weighted else None
     expected = x @ layer.root + layer.bias
     for i, j, relation in edges:
-        matrix = layer.weight[relation] if bases is None else sum(
-            layer.coefficients[relation, b] * layer.weight[b] for b in range(bases)
-        )  # fmt: skip
+        matrix = (
+            layer.weight[relation]
+            if bases is None
+            else sum(layer.coefficients[relation, b] * layer.weight[b] for b in range(bases))
+        )
         weight = pairs[i, j] if weighted else 1 / alike[i, relation]
         step = torch.zeros_like(expected)
         step[i] = weight * (x[j] @ matrix)
@@ -136,7 +138,7 @@ def test_sum_of_and_attention_to_neighbours(conversation, heads):
 @pytest.mark.parametrize("queries", [512, 4])
 def test_nodal_attention(queries, monkeypatch):
     """Also where the queries go in parts, with the same gradients."""
-    monkeypatch.setattr("train.layers.nodal_attention.QUERIES", queries)
+    monkeypatch.setattr("erc_toolkit.train.layers.nodal_attention.QUERIES", queries)
     torch.manual_seed(0)
     layer, lengths = NodalAttention(SIZE).double(), [3, 1, 9]
     x = torch.randn(sum(lengths), SIZE, dtype=torch.float64, requires_grad=True)
@@ -148,7 +150,9 @@ def test_nodal_attention(queries, monkeypatch):
     found, expected = layer(x, packing(lengths)[1]), torch.stack(expected)
     torch.testing.assert_close(found, expected)
     slope = torch.randn_like(expected)
-    torch.testing.assert_close(*(torch.autograd.grad((y * slope).sum(), [x, layer.query.weight]) for y in (found, expected)))
+    torch.testing.assert_close(
+        *(torch.autograd.grad((y * slope).sum(), [x, layer.query.weight]) for y in (found, expected))
+    )
 
 
 def test_encoder_layer_is_the_library_s():
@@ -158,9 +162,11 @@ def test_encoder_layer_is_the_library_s():
     for ours, theirs in (
         (layer.projections, (library.self_attn.in_proj_weight, library.self_attn.in_proj_bias)),
         (layer.output, tuple(library.self_attn.out_proj.parameters())),
-        (layer.inner, tuple(library.linear1.parameters())), (layer.outer, tuple(library.linear2.parameters())),
-        (layer.heard_norm, tuple(library.norm1.parameters())), (layer.norm, tuple(library.norm2.parameters())),
-    ):  # fmt: skip
+        (layer.inner, tuple(library.linear1.parameters())),
+        (layer.outer, tuple(library.linear2.parameters())),
+        (layer.heard_norm, tuple(library.norm1.parameters())),
+        (layer.norm, tuple(library.norm2.parameters())),
+    ):
         with torch.no_grad():
             for parameter, value in zip(ours.parameters(), theirs, strict=True):
                 parameter.copy_(torch.randn_like(value))

@@ -14,12 +14,12 @@ from click.testing import CliRunner
 from test_train_cli import SMALL, train_on
 from test_train_support import DIMS, TINY, one_after_the_other, packing, random_batch, tiny_model, write_store
 
-from train.cli import eval_command
-from train.explain import attention_edges
-from train.page import published
-from train.report_cli import report_command
-from train.study_cli import study_command
-from train.tables import ReportTable
+from erc_toolkit.train.commands.eval import eval_command
+from erc_toolkit.train.commands.report import report_command
+from erc_toolkit.train.commands.study import study_command
+from erc_toolkit.train.reports.attention import attention_edges
+from erc_toolkit.train.reports.page import published
+from erc_toolkit.train.scores.tables import ReportTable
 
 HOSTILE = '</script><script>document.title="owned"</script><img src=x onerror=alert(1)> & "quoted" {{ 7*7 }} $x$'
 LABELS = ["anger", "<b>joy</b>", "neutral"]
@@ -36,7 +36,9 @@ class Read(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.links += [v for k, v in attrs if k in ("src", "href", "xlink:href", "action") and not (v or "").startswith("#")]
+        self.links += [
+            v for k, v in attrs if k in ("src", "href", "xlink:href", "action") and not (v or "").startswith("#")
+        ]
         self.links += [k for k, _ in attrs if k.startswith("on")]
         if tag == "script":
             self._script = True
@@ -65,7 +67,9 @@ class Read(HTMLParser):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    store = write_store(folder / "s.h5", corpus="MELD", labels=LABELS, speakers=("ann", HOSTILE, "cy"), text=HOSTILE, noise=2)
+    store = write_store(
+        folder / "s.h5", corpus="MELD", labels=LABELS, speakers=("ann", HOSTILE, "cy"), text=HOSTILE, noise=2
+    )
     assert train_on(store, folder / "run", "--recipe", "demo").exit_code == 0
     result = CliRunner().invoke(report_command, [str(folder / "run"), "--out", str(folder / "report.html")])
     assert result.exit_code == 0, (result.output, result.exception)
@@ -87,7 +91,9 @@ def test_numbers_are_those_of_the_run(made):
     assert all(row in page.rows for row in table) and len(table) == 4
     assert {p.suffix for p in files.iterdir()} == {".csv", ".tex", ".png", ".svg"}
     for stem in ("confusion", "curves", "reliability"):
-        assert (files / f"{stem}.png").read_bytes().startswith(b"\x89PNG") and "<svg" in (files / f"{stem}.svg").read_text()
+        assert (files / f"{stem}.png").read_bytes().startswith(b"\x89PNG") and "<svg" in (
+            files / f"{stem}.svg"
+        ).read_text()
 
 
 def test_the_page_needs_nothing_else_and_executes_no_transcript(made):
@@ -128,9 +134,19 @@ def test_several_seeds_are_one_report_and_a_grid_of_numbers_is_a_curve(made, tmp
     text = Read((tmp_path / "new/r.html").read_text()).text
     mean = json.loads((tmp_path / "seeds/summary.json").read_text())["test"]["weighted_f1"]["mean"]
     assert "mean over seeds 0, 1, 2" in text and f"{100 * mean:.2f}" in text
-    monkeypatch.setattr("train.study_runs.work_off", one_after_the_other)
+    monkeypatch.setattr("erc_toolkit.train.studies.runs.work_off", one_after_the_other)
     small = [part for setting in SMALL for part in ("--set", setting)]
-    arguments = [str(made / "s.h5"), "--grid", "model.window=0,2,5", "--seeds", "3", "--out", str(tmp_path / "g"), *options, *small]
+    arguments = [
+        str(made / "s.h5"),
+        "--grid",
+        "model.window=0,2,5",
+        "--seeds",
+        "3",
+        "--out",
+        str(tmp_path / "g"),
+        *options,
+        *small,
+    ]
     assert CliRunner().invoke(study_command, arguments).exit_code == 0
     assert CliRunner().invoke(report_command, [str(tmp_path / "g"), "--out", str(tmp_path / "g.html")]).exit_code == 0
     text = (tmp_path / "g_files/weighted_f1.svg").read_text()
@@ -138,7 +154,9 @@ def test_several_seeds_are_one_report_and_a_grid_of_numbers_is_a_curve(made, tmp
     assert "may be chance" not in (tmp_path / "g.html").read_text()
     two = ["--grid", "model.window=0,2", "--grid", "model.q_base=0.1,0.3,0.5", "--out", str(tmp_path / "two")]
     assert CliRunner().invoke(study_command, [str(made / "s.h5"), *two, *options, *small]).exit_code == 0
-    assert CliRunner().invoke(report_command, [str(tmp_path / "two"), "--out", str(tmp_path / "two.html")]).exit_code == 0
+    assert (
+        CliRunner().invoke(report_command, [str(tmp_path / "two"), "--out", str(tmp_path / "two.html")]).exit_code == 0
+    )
     shown = re.findall(r">(\d+\.\d\d)</text>", (tmp_path / "two_files/grid.svg").read_text())
     found = json.loads((tmp_path / "two/study.json").read_text())["variants"]
     assert shown == [f"{100 * row['test']['weighted_f1']['mean']:.2f}" for row in found] and len(shown) == 6
@@ -147,7 +165,10 @@ def test_several_seeds_are_one_report_and_a_grid_of_numbers_is_a_curve(made, tmp
 def test_other_features_and_other_protocols_are_warned_of(made):
     text = Read((made / "report.html").read_text()).text
     assert "Not the same features" in text and "this run's is validation" in text and "of other emotions" in text
-    assert "Another test split: 29 labelled utterances here, 2,610 in the papers, so that nothing below can be compared." in text
+    assert (
+        "Another test split: 29 labelled utterances here, 2,610 in the papers, so that nothing below can be compared."
+        in text
+    )
     assert "AMB-DSGDN (paper, Table 3)" in text and "w. precision" in text
 
 
@@ -206,19 +227,33 @@ def test_latex_is_escaped():
 @pytest.mark.parametrize(
     ("measure", "more", "shown"),
     [
-        ("results", "", "weighted_f1"), ("noise", "levels: [0, 1]", "noise_"), ("positions", "lengths: [2, 6]", "positions"),
-        ("confusion", "", "confusion_"), ("cost", "", None),
+        ("results", "", "weighted_f1"),
+        ("noise", "levels: [0, 1]", "noise_"),
+        ("positions", "lengths: [2, 6]", "positions"),
+        ("confusion", "", "confusion_"),
+        ("cost", "", None),
     ],
-)  # fmt: skip
+)
 def test_studies_are_reported(made, tmp_path, monkeypatch, measure, more, shown):
-    monkeypatch.setattr("train.study_runs.work_off", one_after_the_other)
+    monkeypatch.setattr("erc_toolkit.train.studies.runs.work_off", one_after_the_other)
     file = tmp_path / "mine.yaml"
     file.write_text(
         f"title: Mine <i>\nmeasure: {measure}\n{more}\n"
         "runs: {'one & <two>': {}, broken: {train.lr: 1.0e+30}, three: {model.window: 1}}\n"
     )
     options = [part for setting in SMALL for part in ("--set", setting)]
-    arguments = [made / "s.h5", "--study", file, "--out", tmp_path / "out", "--recipe", "demo", *options, "--set", "train.epochs=2"]
+    arguments = [
+        made / "s.h5",
+        "--study",
+        file,
+        "--out",
+        tmp_path / "out",
+        "--recipe",
+        "demo",
+        *options,
+        "--set",
+        "train.epochs=2",
+    ]
     CliRunner().invoke(study_command, [str(a) for a in arguments])
     result = CliRunner().invoke(report_command, [str(tmp_path / "out"), "--out", str(tmp_path / "page.html")])
     assert result.exit_code == 0, (result.output, result.exception)
@@ -251,14 +286,27 @@ def test_what_is_no_run_is_told(made, tmp_path):
     assert "The dialogues are not shown" in (tmp_path / "p.html").read_text()
 
 
-@pytest.mark.skipif(not (shutil.which("chromium") or shutil.which("google-chrome")), reason="no Chromium on this machine")
+@pytest.mark.skipif(
+    not (shutil.which("chromium") or shutil.which("google-chrome")), reason="no Chromium on this machine"
+)
 def test_a_browser_shows_every_turn_and_runs_nothing_of_the_transcript(made, tmp_path):
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     dom = subprocess.run(
-        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", f"--user-data-dir={tmp_path}",
-         "--dump-dom", (made / "report.html").as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-    ).stdout  # fmt: skip
+        [
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            f"--user-data-dir={tmp_path}",
+            "--dump-dom",
+            (made / "report.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
     page = Read(dom)
     data = json.loads(page.scripts[0])
     assert dom.count('class="who"') == len(data["dialogues"][0]["utterances"])

@@ -14,19 +14,46 @@ import time
 
 import pytest
 
-from extract.assembly import parts_root
-from extract.parts import divide, shard_of
-from extract.pool import Fault, run_tasks
-from toolkit.manifest import Manifest, Utterance
-from toolkit.store import FeatureStore
+from erc_toolkit.extract.run.assembly import parts_root
+from erc_toolkit.extract.run.parts import divide, shard_of
+from erc_toolkit.toolkit.base.pool import Fault, run_tasks
+from erc_toolkit.toolkit.manifest import Manifest, Utterance
+from erc_toolkit.toolkit.store import FeatureStore
 
-SMALL = ["--audio-set", "eGeMAPSv02", "--visual-model", "denseface", "--visual-weights", "random", "--face-detector", "haar",
-         "--part-size", "3", "--workers", "2"]  # fmt: skip
+SMALL = [
+    "--audio-set",
+    "eGeMAPSv02",
+    "--visual-model",
+    "denseface",
+    "--visual-weights",
+    "random",
+    "--face-detector",
+    "haar",
+    "--part-size",
+    "3",
+    "--workers",
+    "2",
+]
 
 
 def command(raw, out, text_encoder, *more) -> list[str]:
-    return [str(a) for a in (sys.executable, "-m", "toolkit.cli", "extract", "meld", raw, "--out", out, "--text-model", text_encoder,
-                             *SMALL, *more)]  # fmt: skip
+    return [
+        str(a)
+        for a in (
+            sys.executable,
+            "-m",
+            "erc_toolkit",
+            "extract",
+            "meld",
+            raw,
+            "--out",
+            out,
+            "--text-model",
+            text_encoder,
+            *SMALL,
+            *more,
+        )
+    ]
 
 
 def run(*arguments, **options) -> subprocess.CompletedProcess:
@@ -58,9 +85,15 @@ def test_kills(raw, text_encoder, tmp_path, undisturbed):
     out, rng, kills, resumed = tmp_path / "s.h5", random.Random(1), 0, False
     while kills < KILLS:
         process = subprocess.Popen(
-            command(raw, out, text_encoder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            command(raw, out, text_encoder),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
-        if kills % 2:  # just after a part was finished, so that there is something to resume whatever the machine's speed
+        if (
+            kills % 2
+        ):  # just after a part was finished, so that there is something to resume whatever the machine's speed
             before = len(list(parts_root(out).glob("*/*.npz")))
             while process.poll() is None and len(list(parts_root(out).glob("*/*.npz"))) <= before:
                 time.sleep(0.01)
@@ -77,13 +110,19 @@ def test_kills(raw, text_encoder, tmp_path, undisturbed):
     done = run(command(raw, out, text_encoder))
     assert done.returncode == 0, done.stderr
     assert content(out) == expected and (resumed or "resuming" in done.stdout)
-    assert not parts_root(out).exists() and [p.name for p in tmp_path.iterdir() if not p.name.endswith(".tmp")] == ["s.h5"]
+    assert not parts_root(out).exists() and [p.name for p in tmp_path.iterdir() if not p.name.endswith(".tmp")] == [
+        "s.h5"
+    ]
 
 
 def test_ctrl_c_finishes_the_part_and_says_how_to_resume(raw, text_encoder, tmp_path, undisturbed):
     out = tmp_path / "s.h5"
     process = subprocess.Popen(
-        command(raw, out, text_encoder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command(raw, out, text_encoder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     folder = parts_root(out) / "audio--eGeMAPSv02"
     while not list(folder.glob("*.npz")) and process.poll() is None:
@@ -100,7 +139,7 @@ def test_shards_join_to_the_same_store(raw, text_encoder, tmp_path, undisturbed)
     """Two machines' folders; a share alone is refused."""
     for k in (1, 2):
         assert run(command(raw, tmp_path / f"machine{k}.h5", text_encoder, "--shard", f"{k}/2")).returncode == 0
-    merge = [sys.executable, "-m", "toolkit.cli", "merge"]
+    merge = [sys.executable, "-m", "erc_toolkit", "merge"]
     folders = [str(parts_root(tmp_path / f"machine{k}.h5")) for k in (1, 2)]
     half = run([*merge, str(tmp_path / "two.h5"), folders[0]])
     assert half.returncode == 1 and "parts are missing" in half.stderr
@@ -112,7 +151,11 @@ def test_other_options_never_mix(raw, text_encoder, tmp_path):
     out = tmp_path / "s.h5"
     assert run(command(raw, out, text_encoder, "--shard", "1/2")).returncode == 0
     refused = run(command(raw, out, text_encoder, "--fps", "2"))
-    assert refused.returncode == 1 and "frames_per_second 5.0, now 2.0" in refused.stderr and len(refused.stderr.splitlines()) == 1
+    assert (
+        refused.returncode == 1
+        and "frames_per_second 5.0, now 2.0" in refused.stderr
+        and len(refused.stderr.splitlines()) == 1
+    )
     refused = run(command(raw, out, text_encoder, "--pooling", "cls"))
     assert '"mean", now "cls"' in refused.stderr
 
@@ -132,7 +175,9 @@ def test_a_second_feature_set_is_added(raw, text_encoder, tmp_path, undisturbed)
     again = run(command(raw, out, text_encoder))
     assert again.returncode == 0 and "nothing to do" in again.stdout
     other = run(command(raw, out, text_encoder, "--fps", "2"))
-    assert other.returncode == 1 and "visual/denseface made with parameters.frames_per_second 5.0, now 2.0" in other.stderr
+    assert (
+        other.returncode == 1 and "visual/denseface made with parameters.frames_per_second 5.0, now 2.0" in other.stderr
+    )
 
 
 def test_a_full_disk_is_one_line(raw, text_encoder, tmp_path):
@@ -158,7 +203,7 @@ def test_a_damaged_part_is_named(raw, text_encoder, tmp_path):
     data = bytearray(part.read_bytes())
     data[len(data) // 2] ^= 255
     part.write_bytes(data)
-    done = run([sys.executable, "-m", "toolkit.cli", "merge", str(out)])
+    done = run([sys.executable, "-m", "erc_toolkit", "merge", str(out)])
     assert done.returncode == 1 and part.name in done.stderr and "run the same command again" in done.stderr
     part.unlink()
     assert run(command(raw, out, text_encoder, *alone)).returncode == 0
@@ -167,7 +212,9 @@ def test_a_damaged_part_is_named(raw, text_encoder, tmp_path):
 def test_log_json(raw, text_encoder, tmp_path):
     done = run(command(raw, tmp_path / "s.h5", text_encoder, "--log-json"))
     events = [json.loads(line) for line in done.stderr.splitlines()]
-    assert {e["stage"] for e in events if e["event"] == "progress"} == {"text", "media"} and events[-1]["done"] == events[-1]["total"]
+    assert {e["stage"] for e in events if e["event"] == "progress"} == {"text", "media"} and events[-1][
+        "done"
+    ] == events[-1]["total"]
 
 
 # Workers that go wrong. These functions run in worker processes.
@@ -213,17 +260,17 @@ def test_a_fault_names_the_utterance_and_keeps_the_rest(raw, text_encoder, tmp_p
     """A worker that dies on one clip: exit status 3, all other parts kept, and the next run completes the store."""
     (tmp_path / "dying.py").write_text(
         "import os, signal\n"
-        "import extract.worker\n"
+        "import erc_toolkit.extract.run.worker\n"
         "def process(job):\n"
         "    if job[1] is not None and job[1].path.name == 'dia1_utt2.mp4':\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return extract.worker.process(job)\n"
+        "    return erc_toolkit.extract.run.worker.process(job)\n"
     )
     script = tmp_path / "faulty.py"
     script.write_text(
-        "import dying, extract.media_stage\n"
-        "extract.media_stage.process = dying.process\n"
-        "from toolkit.cli import main\n"
+        "import dying, erc_toolkit.extract.run.media_stage\n"
+        "erc_toolkit.extract.run.media_stage.process = dying.process\n"
+        "from erc_toolkit.toolkit.commands.main import main\n"
         "main()\n"  # not behind `if __name__`: workers do not import the script
     )
     arguments = command(raw, tmp_path / "s.h5", text_encoder, "--modalities", "audio")

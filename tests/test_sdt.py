@@ -14,10 +14,10 @@ import pytest
 import torch
 from test_train_support import DIMS, packing, random_batch
 
-from toolkit.errors import UserError
-from train.batch import Batch
-from train.config import load_config
-from train.models.sdt import SDT, Settings
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.train.config import load_config
+from erc_toolkit.train.data.batch import Batch
+from erc_toolkit.train.models.sdt import SDT, Settings
 
 VECTORS = Path(__file__).parent / "data" / "sdt.npz"
 MODALITIES = ("text", "audio", "visual")
@@ -105,7 +105,9 @@ def test_an_encoder_for_every_ordered_pair():
     for dims in ({"text": 12}, {"audio": 10, "text": 12}, DIMS):
         targets = small(dims).targets
         assert list(targets) == list(dims)
-        assert all(next(iter(target.encoders)) == m and set(target.encoders) == set(dims) for m, target in targets.items())
+        assert all(
+            next(iter(target.encoders)) == m and set(target.encoders) == set(dims) for m, target in targets.items()
+        )
 
 
 def test_an_absent_modality_has_no_part_in_fusion_and_loss():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from extract.faces import Face, face_model, make_detector
-from extract.speaking import FaceTracks
+from erc_toolkit.extract.faces.detection import Face, face_model, make_detector
+from erc_toolkit.extract.faces.speaking import FaceTracks
 
 RATE = 16_000
 
@@ -98,8 +98,8 @@ def test_the_face_whose_mouth_moves_with_the_sound_is_chosen(speaks):
     """Two people in one picture; one talks, the other looks on, a little nearer to the camera."""
     import cv2
 
-    from toolkit.demo.faces import render, speaker_look
-    from toolkit.demo.script import FPS, SPEAKERS
+    from erc_toolkit.toolkit.demo.faces import render, speaker_look
+    from erc_toolkit.toolkit.demo.script import FPS, SPEAKERS
 
     seconds = 3
     rng = np.random.default_rng(4)

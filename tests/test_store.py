@@ -17,10 +17,10 @@ import xxhash
 from click.testing import CliRunner
 from store_support import flip, in_chunks, place_of
 
-from toolkit.cli import main
-from toolkit.errors import UserError
-from toolkit.manifest import Utterance
-from toolkit.store import FeatureStore, StoreWriter
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.commands.main import main
+from erc_toolkit.toolkit.manifest import Utterance
+from erc_toolkit.toolkit.store import FeatureStore, StoreWriter
 
 
 def test_round_trip(store_path, utterances):
@@ -38,7 +38,9 @@ def test_round_trip(store_path, utterances):
         assert audio.dim == 700 and audio.values().dtype == np.float32
         assert audio.present().tolist() == [i % 5 != 0 for i in range(45)]
         assert (audio.values()[~audio.present()] == 0).all()
-        assert set(audio.reasons()[~audio.present()]) == {"no audio track"} and set(audio.reasons()[audio.present()]) == {""}
+        assert set(audio.reasons()[~audio.present()]) == {"no audio track"} and set(
+            audio.reasons()[audio.present()]
+        ) == {""}
         assert audio.dimension_names()[699] == "pcm_699" and audio.details()["seconds"][7] == 0.7
         rows = store.rows("d8")
         assert (audio.values(rows) == audio.values()[36:45]).all() and rows == store.rows(8)
@@ -54,7 +56,9 @@ def test_readable_with_h5py_alone(store_path):
         first, last = f["dialogues/offsets"][3:5]
         assert f["features/audio/IS10/values"][first:last].shape == (4, 700)
         assert f["utterances/text"].asstr()[first] == "naïve text 0"
-        assert {d.fletcher32 for d in (f["utterances/label"], f["dialogues/offsets"], f["features/audio/IS10/present"])} == {True}
+        assert {
+            d.fletcher32 for d in (f["utterances/label"], f["dialogues/offsets"], f["features/audio/IS10/present"])
+        } == {True}
         values, sums = (f[f"features/audio/IS10/{name}"] for name in ("values", "checksums"))
         assert values.chunks is None and values.dtype == "<f4" and sums.dtype == "<u8"
         assert len(sums) == 2 and sums.attrs["rows"] == 23
@@ -85,7 +89,10 @@ def test_same_content_same_hash(tmp_path, utterances):
 
 
 def test_nothing_is_left_after_an_error(tmp_path, utterances):
-    with pytest.raises(RuntimeError), StoreWriter(tmp_path / "x.h5", corpus="x", labels=["joy", "sadness"], utterances=utterances):
+    with (
+        pytest.raises(RuntimeError),
+        StoreWriter(tmp_path / "x.h5", corpus="x", labels=["joy", "sadness"], utterances=utterances),
+    ):
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
@@ -95,8 +102,8 @@ def test_an_existing_store_survives_a_killed_writer(store_path):
     before = store_path.read_bytes()
     code = (
         "import sys, time, numpy as np\n"
-        "from toolkit.store import StoreWriter\n"
-        "from toolkit.manifest import Utterance\n"
+        "from erc_toolkit.toolkit.store import StoreWriter\n"
+        "from erc_toolkit.toolkit.manifest import Utterance\n"
         "us = [Utterance(str(i), 'd', i, 'A', 't', None, 'train') for i in range(500)]\n"
         "with StoreWriter(sys.argv[1], corpus='x', labels=[], utterances=us) as w:\n"
         "    w.add_feature('text', 'x', np.ones((500, 2000)), np.ones(500, bool), [''] * 500)\n"
@@ -120,7 +127,10 @@ def test_an_existing_store_survives_a_killed_writer(store_path):
     ],
 )
 def test_writer_refuses_what_the_schema_forbids(tmp_path, utterances, values, present, reasons):
-    with pytest.raises(ValueError), StoreWriter(tmp_path / "x", corpus="x", labels=["joy", "sadness"], utterances=utterances) as w:
+    with (
+        pytest.raises(ValueError),
+        StoreWriter(tmp_path / "x", corpus="x", labels=["joy", "sadness"], utterances=utterances) as w,
+    ):
         w.add_feature("text", "x", values, present, reasons)
 
 
@@ -173,7 +183,11 @@ def test_refuses_data_outside_the_file(store_path, tmp_path):
     secret = tmp_path / "secret"
     secret.write_bytes(os.urandom(45 * 8 * 4))
     name = "features/text/org--name/values"
-    replace(store_path, name, lambda f: f.create_dataset(name, (45, 8), "f4", external=[(str(secret), 0, h5py.h5f.UNLIMITED)]))
+    replace(
+        store_path,
+        name,
+        lambda f: f.create_dataset(name, (45, 8), "f4", external=[(str(secret), 0, h5py.h5f.UNLIMITED)]),
+    )
     assert "other files" in refused(store_path)
     layout = h5py.VirtualLayout((45, 8), "f4")
     layout[:] = h5py.VirtualSource(str(secret), "x", (45, 8))
@@ -214,8 +228,8 @@ def test_refuses_texts_that_are_one_text_many_times(tmp_path):
     for use in ("store.column('text')", "store.verify()"):
         code = (
             "import resource, sys\n"
-            "from toolkit.store import FeatureStore\n"
-            "from toolkit.errors import UserError\n"
+            "from erc_toolkit.toolkit.store import FeatureStore\n"
+            "from erc_toolkit.toolkit.base.errors import UserError\n"
             "resource.setrlimit(resource.RLIMIT_AS, (1 << 31, 1 << 31))\n"
             "with FeatureStore.open(sys.argv[1]) as store:\n"
             "    try:\n"
@@ -223,7 +237,9 @@ def test_refuses_texts_that_are_one_text_many_times(tmp_path):
             "    except UserError as error:\n"
             "        print(error.message)\n"
         )
-        said = subprocess.run([sys.executable, "-c", code, tmp_path / "s.h5"], capture_output=True, text=True, check=True).stdout
+        said = subprocess.run(
+            [sys.executable, "-c", code, tmp_path / "s.h5"], capture_output=True, text=True, check=True
+        ).stdout
         assert "/utterances/text is damaged" in said and "128 texts claim 128,001,024 bytes" in said
 
 
@@ -235,7 +251,7 @@ def test_refuses_labels_that_are_one_text_many_times(store_path):
     with h5py.File(store_path) as f:
         assert f.attrs["labels"][199] == "y" * 6000
     with FeatureStore.open(store_path) as store, pytest.raises(UserError, match="claim 1,200,000 characters"):
-        store.labels  # noqa: B018
+        store.labels
     assert "claim 1,200,000 characters" in refused(store_path)
 
 
@@ -246,14 +262,18 @@ def test_refuses_attributes_of_many_values(tmp_path, store_path, utterances):
     with h5py.File(store_path, "r+") as f:
         f["features/audio/IS10"].attrs["extractor"] = np.zeros(8_000)
     with FeatureStore.open(store_path) as store, pytest.raises(UserError, match="'extractor' of 8,000 values"):
-        store.feature("audio/IS10").attrs  # noqa: B018
+        store.feature("audio/IS10").attrs
     with pytest.raises(UserError, match="257 labels; a store holds at most 256"):
         StoreWriter(tmp_path / "x.h5", corpus="x", labels=[str(i) for i in range(257)], utterances=utterances)
 
 
 def test_refuses_a_list_where_a_text_belongs(store_path):
     ragged = h5py.vlen_dtype(np.int32)
-    replace(store_path, "features/audio/IS10/reason", lambda f: f.create_dataset("features/audio/IS10/reason", (45,), ragged))
+    replace(
+        store_path,
+        "features/audio/IS10/reason",
+        lambda f: f.create_dataset("features/audio/IS10/reason", (45,), ragged),
+    )
     assert "does not allow" in refused(store_path)
 
 
@@ -275,9 +295,17 @@ HOSTILE = [  # a path, what uses it, and what stands there
     ("dialogues/id", "dialogues", lambda f, name: f.create_dataset(name, (9,), "S8", **_ELSEWHERE)),
     ("features/audio/IS10/present", "present", lambda f, name: f.create_dataset(name, (45,), bool, **_ELSEWHERE)),
     ("features/audio/IS10/reason", "reason", lambda f, name: f.create_dataset(name, data=["x"] * 44)),
-    ("features/audio/IS10/dimension_names", "names", lambda f, name: f.create_dataset(name, (10**12,), "S9", chunks=(1000,))),
+    (
+        "features/audio/IS10/dimension_names",
+        "names",
+        lambda f, name: f.create_dataset(name, (10**12,), "S9", chunks=(1000,)),
+    ),
     ("features/audio/IS10/details", "details", lambda f, name: f.__setitem__(name, h5py.SoftLink("/utterances"))),
-    ("features/audio/IS10/details/seconds", "details", lambda f, name: f.create_dataset(name, (45,), "f8", **_ELSEWHERE)),
+    (
+        "features/audio/IS10/details/seconds",
+        "details",
+        lambda f, name: f.create_dataset(name, (45,), "f8", **_ELSEWHERE),
+    ),
     ("features/text", "features", lambda f, name: f.__setitem__(name, h5py.SoftLink("/features/audio"))),
 ]
 
@@ -287,11 +315,16 @@ def test_nothing_is_used_before_it_was_looked_at(store_path, tmp_path, utterance
     """The other way round as well: what is not used is not in the way of what is."""
     replace(store_path, name, lambda f: make(f, name))
     uses = {
-        "text": lambda s: s.column("text"), "speakers": lambda s: s.speaker_names, "dialogues": lambda s: s.dialogue_ids,
-        "position": lambda s: s.column("position"), "present": lambda s: s.feature("audio/IS10").present(),
-        "reason": lambda s: s.feature("audio/IS10").reasons(), "names": lambda s: s.feature("audio/IS10").dimension_names(),
-        "details": lambda s: s.feature("audio/IS10").details(), "features": lambda s: s.feature_names(),
-    }  # fmt: skip
+        "text": lambda s: s.column("text"),
+        "speakers": lambda s: s.speaker_names,
+        "dialogues": lambda s: s.dialogue_ids,
+        "position": lambda s: s.column("position"),
+        "present": lambda s: s.feature("audio/IS10").present(),
+        "reason": lambda s: s.feature("audio/IS10").reasons(),
+        "names": lambda s: s.feature("audio/IS10").dimension_names(),
+        "details": lambda s: s.feature("audio/IS10").details(),
+        "features": lambda s: s.feature_names(),
+    }
     outcomes = {}
     with FeatureStore.open(store_path) as store:
         for key, use in uses.items():
@@ -319,7 +352,9 @@ def test_columns_are_the_callers_own(store_path):
         for name in ("text", "label"):
             before = store.column(name)
             store.column(name, slice(0, 5))[:] = 0
-            assert (store.column(name) == before).all() and store.column(name, slice(40, 50)).tolist() == before[40:].tolist()
+            assert (store.column(name) == before).all() and store.column(name, slice(40, 50)).tolist() == before[
+                40:
+            ].tolist()
 
 
 def test_features_have_two_names(store_path):

@@ -13,11 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_support import flip, in_chunks, place_of
 
-import toolkit.store_file
-import toolkit.store_values
-from toolkit.errors import UserError
-from toolkit.store import FeaturePart, FeatureStore, StoreWriter
-from toolkit.store_values import Matrix, MatrixWriter, has_descriptor
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.store import FeaturePart, FeatureStore, StoreWriter, hdf5
+from erc_toolkit.toolkit.store import values as store_values
+from erc_toolkit.toolkit.store.values import Matrix, MatrixWriter, has_descriptor
 
 AUDIO = "features/audio/IS10"
 ROWS = 23  # of 700 numbers, whose checksum is one
@@ -42,7 +41,7 @@ def test_both_layouts_hold_the_same(store_path):
 
 def test_parts_of_any_size_are_the_same_file_content(tmp_path, utterances, monkeypatch):
     x = np.random.default_rng(1).normal(size=(45, 3)).astype(np.float32)
-    monkeypatch.setattr(toolkit.store_values, "BLOCK_BYTES", 5 * 12)
+    monkeypatch.setattr(store_values, "BLOCK_BYTES", 5 * 12)
     hashes = set()
     for size in (1, 4, 5, 7, 45):
         with StoreWriter(tmp_path / "p.h5", corpus="x", labels=["joy", "sadness"], utterances=utterances) as writer:
@@ -67,7 +66,9 @@ def test_a_feature_is_copied_in_its_layout(tmp_path, store_path, utterances, lay
             assert copy.content_hash == store.content_hash
     assert contents(tmp_path / "copy.h5") == contents(store_path)
     with h5py.File(store_path) as a, h5py.File(tmp_path / "copy.h5") as b:
-        assert (b[f"{AUDIO}/values"].chunks is None) == (a[f"{AUDIO}/values"].chunks is None) == ("checksums" in b[AUDIO])
+        assert (
+            (b[f"{AUDIO}/values"].chunks is None) == (a[f"{AUDIO}/values"].chunks is None) == ("checksums" in b[AUDIO])
+        )
 
 
 def test_damage_is_not_copied_into_a_store_that_passes(tmp_path, store_path, utterances):
@@ -82,7 +83,7 @@ def test_damage_is_not_copied_into_a_store_that_passes(tmp_path, store_path, utt
 def way(request, monkeypatch):
     """How the bytes come from the file; the second is what a machine without descriptors does."""
     if request.param == "HDF5":
-        monkeypatch.setattr(toolkit.store_file, "has_descriptor", lambda file: False)
+        monkeypatch.setattr(hdf5, "has_descriptor", lambda file: False)
         monkeypatch.setattr(os, "preadv", None)  # would raise if it were called
     return request.param
 
@@ -123,7 +124,7 @@ def test_which_files_are_read_by_their_descriptor(store_path):
         with h5py.File(store_path, **({"mode": "r"} | options)) as file:
             assert has_descriptor(file) is expected
             with h5py.File(store_path) if expected else file as again:
-                checked = toolkit.store_file.StoreFile(store_path, again)
+                checked = hdf5.StoreFile(store_path, again)
                 assert checked.matrix(AUDIO, 45).read().tobytes() == file[f"{AUDIO}/values"][:].tobytes()
 
 
@@ -135,7 +136,11 @@ def test_any_slice_of_any_shape_is_numpys(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("any") / "x.h5"
     with pytest.MonkeyPatch.context() as patch:
         for name, most in (("BLOCK_BYTES", 800), ("_READ_BYTES", 2000), ("_LARGE_PAGE", 8192)):
-            patch.setattr(toolkit.store_values, name, 4096 if name == "_LARGE_PAGE" else data.draw(st.integers(1, most)))
+            patch.setattr(
+                store_values,
+                name,
+                4096 if name == "_LARGE_PAGE" else data.draw(st.integers(1, most)),
+            )
         with h5py.File(path, "w") as file:
             file["before"] = np.zeros(data.draw(st.integers(1, 9)), np.uint8)
             writer = MatrixWriter(file.create_group("f"), x.shape)
@@ -144,12 +149,18 @@ def test_any_slice_of_any_shape_is_numpys(tmp_path_factory, data):
                 writer.append(x[first:last])
             writer.end()
         with h5py.File(path) as file:
-            matrix = toolkit.store_file.StoreFile(path, file).matrix("f", n)
+            matrix = hdf5.StoreFile(path, file).matrix("f", n)
             numbers = st.none() | st.integers(-n - 3, n + 3)
             for _ in range(8):
-                rows = slice(data.draw(numbers), data.draw(numbers), data.draw(st.none() | st.integers(-5, 5).filter(bool)))
+                rows = slice(
+                    data.draw(numbers), data.draw(numbers), data.draw(st.none() | st.integers(-5, 5).filter(bool))
+                )
                 given_rows = matrix.read(rows)
-                assert given_rows.dtype == np.float32 and given_rows.shape == x[rows].shape and (given_rows == x[rows]).all()
+                assert (
+                    given_rows.dtype == np.float32
+                    and given_rows.shape == x[rows].shape
+                    and (given_rows == x[rows]).all()
+                )
                 given_rows[:] = 7  # memory of its own
 
 
@@ -161,7 +172,7 @@ def test_a_large_matrix(tmp_path):
         writer.append(x)
         writer.end()
     with h5py.File(tmp_path / "x.h5") as file:
-        matrix = toolkit.store_file.StoreFile(tmp_path / "x.h5", file).matrix("f", len(x))
+        matrix = hdf5.StoreFile(tmp_path / "x.h5", file).matrix("f", len(x))
         for rows in (slice(None), slice(1000, 3001), slice(5, 2000), slice(2999, None), slice(None, None, 7)):
             assert (matrix.read(rows) == x[rows]).all()
         assert matrix.read(slice(10, 11)).base is None  # one row does not keep its block
@@ -215,7 +226,9 @@ def layout_at(path, name: str) -> int:
 def test_a_matrix_that_points_elsewhere(store_path, place, way):
     at, size = layout_at(store_path, f"{AUDIO}/values"), store_path.stat().st_size
     here = place_of(store_path, f"{AUDIO}/values")
-    to = {"header": 0, "other rows": here + 2800, "over the end": size - 2800, "past the end": size, "far": 1 << 62}[place]
+    to = {"header": 0, "other rows": here + 2800, "over the end": size - 2800, "past the end": size, "far": 1 << 62}[
+        place
+    ]
     with open(store_path, "r+b") as file:
         file.seek(at)
         file.write(struct.pack("<Q", to))
@@ -265,7 +278,10 @@ def test_checksums_count_however_the_matrix_was_repacked(store_path):
         (lambda group: swap(group, "values", data=np.zeros((45, 700), "<f8")), "of type"),
         (lambda group: swap(group, "values", shape=(45, 700), dtype="<f4"), "claims"),
         (lambda group: swap(group, "values", shape=(45, 4), dtype="<f4"), "does not hold"),
-        (lambda group: group.move("checksums", "kept") or group.__setitem__("checksums", h5py.SoftLink("kept")), "link"),
+        (
+            lambda group: group.move("checksums", "kept") or group.__setitem__("checksums", h5py.SoftLink("kept")),
+            "link",
+        ),
     ],
 )
 def test_refuses_what_is_not_a_matrix_of_ours(store_path, spoil, message):
@@ -299,5 +315,5 @@ def test_an_empty_or_unfinished_matrix_is_not_written(tmp_path):
 
 def test_a_matrix_knows_its_shape(store_path):
     with h5py.File(store_path) as file:
-        matrix = toolkit.store_file.StoreFile(store_path, file).matrix(AUDIO, 45)
+        matrix = hdf5.StoreFile(store_path, file).matrix(AUDIO, 45)
         assert isinstance(matrix, Matrix) and matrix.shape == (45, 700)

@@ -18,24 +18,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_train_support import DIMS, LABELS, one_after_the_other, write_store
 
-from toolkit.errors import UserError
-from toolkit.store import FeatureStore
-from train.cli import eval_command
-from train.compare_cli import compare_command
-from train.config import load_config, recipe_names
-from train.models import AMB_DSGDN
-from train.study import Variant, grid, load_study, parse_study, study_names
-from train.study_cli import study_command
-from train.report_cli import report_command
-from train.study_measures import cost
-from train.study_models import holm, models_tables
-from train.trainer import make_plan, train
-from train.workers import Failure, work_off
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.base.workers import Failure, work_off
+from erc_toolkit.toolkit.store import FeatureStore
+from erc_toolkit.train.commands.compare import compare_command
+from erc_toolkit.train.commands.eval import eval_command
+from erc_toolkit.train.commands.report import report_command
+from erc_toolkit.train.commands.study import study_command
+from erc_toolkit.train.config import load_config, recipe_names
+from erc_toolkit.train.loop.trainer import make_plan, train
+from erc_toolkit.train.models.registry import AMB_DSGDN
+from erc_toolkit.train.studies.definition import Variant, grid, load_study, parse_study, study_names
+from erc_toolkit.train.studies.measures import cost
+from erc_toolkit.train.studies.model_tables import holm, models_tables
 
 SMALL = [
-    "--set", "model.hidden=16", "--set", "model.heads=2", "--set", "train.epochs=6", "--set", "train.lr=5e-3",
-    "--set", "model.warm_up=2", "--device", "cpu",
-]  # fmt: skip
+    "--set",
+    "model.hidden=16",
+    "--set",
+    "model.heads=2",
+    "--set",
+    "train.epochs=6",
+    "--set",
+    "train.lr=5e-3",
+    "--set",
+    "model.warm_up=2",
+    "--device",
+    "cpu",
+]
 
 
 def study(*arguments):
@@ -48,14 +58,30 @@ def store(tmp_path_factory):
 
 
 def test_every_study_fits_every_recipe():
-    assert study_names() == sorted([
-        "modalities", "window", "graph", "heads", "balancing", "warmup", "dropout-grid", "long-dialogues", "cost", "noise",
-        "parameters", "imbalance", "models", "df-gcn-parts",
-    ])  # fmt: skip
+    assert study_names() == sorted(
+        [
+            "modalities",
+            "window",
+            "graph",
+            "heads",
+            "balancing",
+            "warmup",
+            "dropout-grid",
+            "long-dialogues",
+            "cost",
+            "noise",
+            "parameters",
+            "imbalance",
+            "models",
+            "df-gcn-parts",
+        ]
+    )
     recipes = [recipe for recipe in recipe_names() if load_config(recipe).model.name == AMB_DSGDN]
     for name in study_names():
         one = load_study(name)
-        assert one.shows.startswith(("Table", "Fig.")) or name == "df-gcn-parts"  # whose paper's tables we have not seen
+        assert (
+            one.shows.startswith(("Table", "Fig.")) or name == "df-gcn-parts"
+        )  # whose paper's tables we have not seen
         for recipe in recipes:
             configs = [variant.config(recipe, []).as_dict() for variant in one.variants]
             assert len({json.dumps(c) for c in configs}) == len(configs) > 0 or (name == "warmup" and recipe == "demo")
@@ -66,11 +92,19 @@ def test_list_names_them_and_needs_no_store():
     assert len(shown.splitlines()) == len(study_names()) and "Table 4" in shown
 
 
-@given(st.dictionaries(
-    st.sampled_from(["model.x", "train.y"]),
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),
-              st.lists(st.sampled_from(["text", "a,b", "null", "1e3", "x: y"])), st.dictionaries(st.sampled_from("ab"), st.integers())),
-))  # fmt: skip
+@given(
+    st.dictionaries(
+        st.sampled_from(["model.x", "train.y"]),
+        st.one_of(
+            st.none(),
+            st.booleans(),
+            st.integers(),
+            st.floats(allow_nan=False, allow_infinity=False),
+            st.lists(st.sampled_from(["text", "a,b", "null", "1e3", "x: y"])),
+            st.dictionaries(st.sampled_from("ab"), st.integers()),
+        ),
+    )
+)
 def test_changes_survive_their_way_through_options(changes):
     told = dict(setting.split("=", 1) for setting in Variant("v", changes).settings())
     assert {key: yaml.safe_load(value) for key, value in told.items()} == changes
@@ -88,14 +122,23 @@ def test_a_grid_is_every_combination():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- 1", "must hold a title"), ("title: x", "either runs or a grid"), ("runs: {a: {}}\ngrid: {b: [1]}", "either runs or a grid"),
-        ("runs: {}", "must map names to settings"), ("runs: {a: 5}", "'a' must map keys to values"), ("grid: {a: 1}", "lists of values"),
-        ("runs: {a: {}}\nmeasure: joy", "measure is 'joy'"), ("runs: {a: {}}\nrun: 1", "unknown key 'run'"),
-        ("runs: {a b: {}, a/b: {}}", "would share a folder"), ("runs: {a: {}}\nlengths: [5, 1]", "lengths must be"),
-        ("runs: {a: {}}\nlevels: [-1]", "levels must be"), ("runs: {a: {}}\nlevels: [.nan]", "levels must be"),
-        ("runs: [", "not valid YAML"), ("title: [1]\nruns: {a: {}}", "must be texts"), ("runs: {a: {1: 2}}", "'a' must map keys"),
+        ("- 1", "must hold a title"),
+        ("title: x", "either runs or a grid"),
+        ("runs: {a: {}}\ngrid: {b: [1]}", "either runs or a grid"),
+        ("runs: {}", "must map names to settings"),
+        ("runs: {a: 5}", "'a' must map keys to values"),
+        ("grid: {a: 1}", "lists of values"),
+        ("runs: {a: {}}\nmeasure: joy", "measure is 'joy'"),
+        ("runs: {a: {}}\nrun: 1", "unknown key 'run'"),
+        ("runs: {a b: {}, a/b: {}}", "would share a folder"),
+        ("runs: {a: {}}\nlengths: [5, 1]", "lengths must be"),
+        ("runs: {a: {}}\nlevels: [-1]", "levels must be"),
+        ("runs: {a: {}}\nlevels: [.nan]", "levels must be"),
+        ("runs: [", "not valid YAML"),
+        ("title: [1]\nruns: {a: {}}", "must be texts"),
+        ("runs: {a: {1: 2}}", "'a' must map keys"),
     ],
-)  # fmt: skip
+)
 def test_files_that_are_no_study(text, message):
     with pytest.raises(UserError, match=message):
         parse_study(text, "x", "x.yaml")
@@ -112,8 +155,9 @@ def test_mistakes_are_told_before_anything_runs(store, tmp_path):
     for arguments, message in (
         (["--study", "wimdow"], "neither a study of the toolkit"),
         (["--grid", "model.wimdow=1,2"], "unknown key 'model.wimdow'; nearest is 'model.window'"),
-        (["--grid", "model.window=1,x"], "must be a whole number"), (["--grid", "model.window"], "must have the form"),
-    ):  # fmt: skip
+        (["--grid", "model.window=1,x"], "must be a whole number"),
+        (["--grid", "model.window"], "must have the form"),
+    ):
         result = study(store, "--out", out, *arguments)
         assert result.exit_code == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
         assert not out.exists()
@@ -175,7 +219,7 @@ def test_one_failed_run_does_not_end_the_others_nor_a_store_that_lacks_a_modalit
 def test_a_killed_study_goes_on(store, tmp_path, monkeypatch):
     arguments = [str(a) for a in (store, "--grid", "model.window=0,1,2,3", "--out", tmp_path / "k", *SMALL)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "toolkit.cli", "study", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "erc_toolkit", "study", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 120
     while not list((tmp_path / "k").glob("*/*/result.json")) and time.monotonic() < deadline:
@@ -191,9 +235,13 @@ def test_a_killed_study_goes_on(store, tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert all(p.stat().st_mtime_ns == made for p, made in done.items())
     # One that was not disturbed, in this process: as many jobs, so as many threads.
-    monkeypatch.setattr("train.study_runs.work_off", one_after_the_other)
-    undisturbed = json.loads(study(*(str(tmp_path / "u") if a == str(tmp_path / "k") else a for a in arguments), "--json").stdout)
-    assert [row["test"] for row in json.loads(result.stdout)["variants"]] == [row["test"] for row in undisturbed["variants"]]
+    monkeypatch.setattr("erc_toolkit.train.studies.runs.work_off", one_after_the_other)
+    undisturbed = json.loads(
+        study(*(str(tmp_path / "u") if a == str(tmp_path / "k") else a for a in arguments), "--json").stdout
+    )
+    assert [row["test"] for row in json.loads(result.stdout)["variants"]] == [
+        row["test"] for row in undisturbed["variants"]
+    ]
 
 
 def misbehave(what):
@@ -216,11 +264,13 @@ def test_a_task_takes_nobody_else_down():
 
 
 def test_noise_positions_and_confusion_are_measured_on_the_trained_model(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("train.study_runs.work_off", one_after_the_other)
+    monkeypatch.setattr("erc_toolkit.train.studies.runs.work_off", one_after_the_other)
     for name, more in (("noise", "levels: [0, 0.5, 50]"), ("positions", "lengths: [3, 5]"), ("confusion", "")):
         file = tmp_path / f"{name}.yaml"
         file.write_text(f"measure: {name}\n{more}\nruns: {{whole: {{}}}}\n")
-        result = study(store, "--study", file, "--out", tmp_path / "out", *SMALL, "--json")  # one training serves all three
+        result = study(
+            store, "--study", file, "--out", tmp_path / "out", *SMALL, "--json"
+        )  # one training serves all three
         assert result.exit_code == 0, result.output
         run = json.loads(result.stdout)["variants"][0]["runs"][0]
         folder, measured, test = tmp_path / "out" / run["folder"], run["measured"], run["result"]["test"]
@@ -239,7 +289,9 @@ def test_noise_positions_and_confusion_are_measured_on_the_trained_model(store, 
             kept = [row for row in rows if 3 <= lengths[row["dialogue"]] <= 5 and row["true"]]
             assert measured["dialogues"] == sum(3 <= n <= 5 for n in lengths.values()) > 0
             assert measured["overall"]["utterances"] == len(kept)
-            assert measured["overall"]["accuracy"] == pytest.approx(np.mean([r["true"] == r["predicted"] for r in kept]))
+            assert measured["overall"]["accuracy"] == pytest.approx(
+                np.mean([r["true"] == r["predicted"] for r in kept])
+            )
     shown = study(store, "--study", tmp_path / "noise.yaml", "--out", tmp_path / "out", *SMALL).stdout
     assert "whole: audio" in shown and "0.5" in shown
 
@@ -262,8 +314,17 @@ def test_cost_counts_parameters_and_operations(store):
 
 def test_search_chooses_on_validation_and_goes_on(store, tmp_path, monkeypatch):
     pytest.importorskip("optuna")
-    monkeypatch.setattr("train.study_runs.work_off", one_after_the_other)
-    arguments = [store, "--search", "train.lr=log:1e-9..1e-2", "--search", "model.window=1,4", "--out", tmp_path / "s", *SMALL]
+    monkeypatch.setattr("erc_toolkit.train.studies.runs.work_off", one_after_the_other)
+    arguments = [
+        store,
+        "--search",
+        "train.lr=log:1e-9..1e-2",
+        "--search",
+        "model.window=1,4",
+        "--out",
+        tmp_path / "s",
+        *SMALL,
+    ]
     assert study(*arguments, "--trials", "2").exit_code == 0
     made = {p: p.stat().st_mtime_ns for p in (tmp_path / "s").glob("*/*/result.json")}
     result = study(*arguments, "--trials", "4", "--jobs", "2", "--json")
@@ -283,11 +344,14 @@ def test_search_chooses_on_validation_and_goes_on(store, tmp_path, monkeypatch):
 def test_searches_that_cannot_be(store, tmp_path):
     pytest.importorskip("optuna")
     for arguments, message in (
-        (["--search", "model.window"], "must have the form"), (["--search", "train.lr=1..0"], "must be below"),
-        (["--search", "train.lr=log:0..1"], "both above 0"), (["--search", "train.lr=a..b"], "'a' is no number"),
-        (["--search", "model.wimdow=1,2"], "nearest is 'model.window'"), (["--search", "model.dropout=0..2"], "must be below 1"),
+        (["--search", "model.window"], "must have the form"),
+        (["--search", "train.lr=1..0"], "must be below"),
+        (["--search", "train.lr=log:0..1"], "both above 0"),
+        (["--search", "train.lr=a..b"], "'a' is no number"),
+        (["--search", "model.wimdow=1,2"], "nearest is 'model.window'"),
+        (["--search", "model.dropout=0..2"], "must be below 1"),
         (["--search", "model.window=1,2", "--set", "train.protocol=best-on-test"], "chooses on the validation split"),
-    ):  # fmt: skip
+    ):
         result = study(store, "--out", tmp_path / "x", *arguments)
         assert result.exit_code == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
 
@@ -299,10 +363,28 @@ def test_models_side_by_side(store, tmp_path):
         "title: Two\nmeasure: models\nruns:\n  gru: {model.name: bigru, model.hidden: 8}\n  plain: {model.name: logistic-regression}\n"
         "  plain again: {model.name: logistic-regression, train.weight_decay: 0.0}\n"
     )
-    shown = study(store, "--study", file, "--recipe", "demo", "--seeds", 2, "--out", tmp_path / "s", "--set", "train.epochs=4", "--device", "cpu")
+    shown = study(
+        store,
+        "--study",
+        file,
+        "--recipe",
+        "demo",
+        "--seeds",
+        2,
+        "--out",
+        tmp_path / "s",
+        "--set",
+        "train.epochs=4",
+        "--device",
+        "cpu",
+    )
     assert shown.exit_code == 0, shown.output
     told = json.loads((tmp_path / "s" / "study.json").read_text())
-    assert len(told["significance"]["pairs"]) == 3 and set(told["significance"]["intervals"]) == {"gru", "plain", "plain again"}
+    assert len(told["significance"]["pairs"]) == 3 and set(told["significance"]["intervals"]) == {
+        "gru",
+        "plain",
+        "plain again",
+    }
     per_class, overall, cost_, pairs = models_tables(told)
     gru = told["variants"][0]
     joy = [run["result"]["test"]["per_class"]["joy"]["f1"] for run in gru["runs"]]
@@ -310,13 +392,21 @@ def test_models_side_by_side(store, tmp_path):
     assert overall.rows[0][3].startswith(f"{100 * gru['test']['weighted_f1']['mean']:.2f} ±")
     assert cost_.rows[1][1] == f"{(sum(DIMS.values()) + 1) * len(LABELS):,}" and cost_.rows[1][3] == "4"
     first = next(p for p in told["significance"]["pairs"] if (p["first"], p["second"]) == ("gru", "plain"))
-    assert first["difference"] == pytest.approx(told["variants"][1]["test"]["weighted_f1"]["mean"] - gru["test"]["weighted_f1"]["mean"])
+    assert first["difference"] == pytest.approx(
+        told["variants"][1]["test"]["weighted_f1"]["mean"] - gru["test"]["weighted_f1"]["mean"]
+    )
     assert pairs.rows[1][1].rstrip("*") == f"{100 * first['difference']:+.1f}" and pairs.rows[0][1] == ""
     assert "Which differences hold" in shown.stdout and "s an epoch" in shown.stdout
     result = CliRunner().invoke(report_command, [str(tmp_path / "s"), "--out", str(tmp_path / "r.html")])
     assert result.exit_code == 0, result.output
-    assert "Which differences hold" in (tmp_path / "r.html").read_text() and (tmp_path / "r_files" / "pairs.tex").is_file()
+    assert (
+        "Which differences hold" in (tmp_path / "r.html").read_text() and (tmp_path / "r_files" / "pairs.tex").is_file()
+    )
 
 
 def test_holm_by_hand():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06]) and holm([]) == [] and holm([0.9, 0.8]) == [1.0, 1.0]
+    assert (
+        holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+        and holm([]) == []
+        and holm([0.9, 0.8]) == [1.0, 1.0]
+    )

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from extract.encoders import Options
-from extract.engine import extract
-from extract.text import TextEncoder, turns
-from toolkit.demo.encoders import make_text_encoder
-from toolkit.errors import UserError
-from toolkit.manifest import Manifest, Utterance
-from toolkit.store import FeatureStore
+from erc_toolkit.extract.encoders.selection import Options
+from erc_toolkit.extract.encoders.text import TextEncoder, turns
+from erc_toolkit.extract.run.engine import extract
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.demo.encoders import make_text_encoder
+from erc_toolkit.toolkit.manifest import Manifest, Utterance
+from erc_toolkit.toolkit.store import FeatureStore
 
 TEXTS = ["Hello.", "What do you want from me, my day?", "I am so happy to see you! " * 40, "", "worst"]
 
@@ -32,7 +32,9 @@ def own(deep):
 
     def states(*texts: str) -> list[np.ndarray]:
         with torch.no_grad():
-            given = model(**tokenizer(*texts, return_tensors="pt", truncation=True, max_length=128), output_hidden_states=True)
+            given = model(
+                **tokenizer(*texts, return_tensors="pt", truncation=True, max_length=128), output_hidden_states=True
+            )
         return [layer[0].numpy() for layer in given.hidden_states]
 
     return states
@@ -59,9 +61,15 @@ def test_too_few_layers_are_refused(text_encoder):
 
 def corpus(tmp_path) -> Manifest:
     said = ["Hello.", "What do you want?", "", "I am so happy to see you!", "worst", "my day"]
-    return Manifest("toy", ["joy"], tmp_path, [
-        Utterance(f"u{i}", f"d{i // 4}", i % 4, ("Ann", "Bob")[i % 2], text, "joy", "train") for i, text in enumerate(said)
-    ])  # fmt: skip
+    return Manifest(
+        "toy",
+        ["joy"],
+        tmp_path,
+        [
+            Utterance(f"u{i}", f"d{i // 4}", i % 4, ("Ann", "Bob")[i % 2], text, "joy", "train")
+            for i, text in enumerate(said)
+        ],
+    )
 
 
 def texts_only(deep, **more) -> Options:
@@ -93,10 +101,17 @@ def dialogues(tmp_path, long: str = "") -> Manifest:
     said = ["Hello.", "What do you want?", "", "I am so happy to see you!", "worst", "my day", "Hello."]
     who = ["Ann", "Bob", "Ann", "Bob", "Bob", "Ann", "Cid"]
     said[1] += long
-    return Manifest("toy", ["joy"], tmp_path, [
-        Utterance(f"u{i}", f"d{i // 5}", i % 5, who[i], said[i], "joy", "train", mask={"text": "noise"} if i == 6 else {})
-        for i in range(7)
-    ])  # fmt: skip
+    return Manifest(
+        "toy",
+        ["joy"],
+        tmp_path,
+        [
+            Utterance(
+                f"u{i}", f"d{i // 5}", i % 5, who[i], said[i], "joy", "train", mask={"text": "noise"} if i == 6 else {}
+            )
+            for i in range(7)
+        ],
+    )
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
@@ -105,9 +120,12 @@ def test_context_is_the_tokenizers_own_pair(deep, own, tmp_path, pooling):
     encoder = TextEncoder(str(deep), pooling, context=2)
     values, reasons, details = encoder(turns(manifest, range(7), 2))
     pairs = {
-        0: ("Ann: Hello.",), 1: ("Ann: Hello.", "Bob: What do you want?"), 3: ("Bob: What do you want?", "Bob: I am so happy to see you!"),
-        4: ("Bob: I am so happy to see you!", "Bob: worst"), 5: ("Ann: my day",),
-    }  # fmt: skip
+        0: ("Ann: Hello.",),
+        1: ("Ann: Hello.", "Bob: What do you want?"),
+        3: ("Bob: What do you want?", "Bob: I am so happy to see you!"),
+        4: ("Bob: I am so happy to see you!", "Bob: worst"),
+        5: ("Ann: my day",),
+    }
     assert [i for i, reason in enumerate(reasons) if not reason] == list(pairs)
     for i, pair in pairs.items():
         states = own(*pair)[-1]
@@ -122,7 +140,15 @@ def test_too_long_a_context_loses_its_oldest(deep, own, tmp_path):
     encoder = TextEncoder(str(deep), "cls", context=4)
     manifest = dialogues(tmp_path, " happy" * 100)
     values, _, details = encoder(turns(manifest, range(7), 4))
-    assert details["context_cut"].tolist() == [0, 0, 0, 1, 2, 0, 0] and details["context"].tolist() == [0, 1, 0, 1, 1, 0, 0]
+    assert details["context_cut"].tolist() == [0, 0, 0, 1, 2, 0, 0] and details["context"].tolist() == [
+        0,
+        1,
+        0,
+        1,
+        1,
+        0,
+        0,
+    ]
     np.testing.assert_allclose(values[4], own("Bob: I am so happy to see you!", "Bob: worst")[-1][0], atol=1e-5)
     too_long = encoder(turns(dialogues(tmp_path, " happy" * 200), range(2), 4))[2]
     assert too_long["tokens_cut"][1] > 50 and too_long["context_cut"][1] == 1 and too_long["tokens"][1] == 128
@@ -130,10 +156,17 @@ def test_too_long_a_context_loses_its_oldest(deep, own, tmp_path):
 
 def test_what_was_cut_is_told(deep, tmp_path):
     """Context reaches over the edge of a part; the closing summary counts what the model could not read."""
-    whole = extract(dialogues(tmp_path, " happy" * 200), tmp_path / "a.h5", texts_only(deep, text_context=4), notify=lambda line: None)
+    whole = extract(
+        dialogues(tmp_path, " happy" * 200),
+        tmp_path / "a.h5",
+        texts_only(deep, text_context=4),
+        notify=lambda line: None,
+    )
     assert any("1 transcripts cut, they exceed 128 tokens" in note for note in whole.notes)
     assert any("3 utterances read with less context" in note for note in whole.notes)
-    plain = extract(dialogues(tmp_path), tmp_path / "b.h5", texts_only(deep, text_context=4, part_size=1), notify=lambda line: None)
+    plain = extract(
+        dialogues(tmp_path), tmp_path / "b.h5", texts_only(deep, text_context=4, part_size=1), notify=lambda line: None
+    )
     assert plain.notes == []
     with FeatureStore.open(plain.store) as store:
         feature = store.feature("text/tiny")

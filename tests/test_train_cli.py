@@ -20,11 +20,19 @@ from sklearn.metrics import f1_score
 from store_support import replace_values
 from test_train_support import DIMS, LABELS, SIZES, write_store
 
-from train.cli import eval_command, train_command
-from train.compare_cli import compare_command
-from train.config import recipe_names
+from erc_toolkit.train.commands.compare import compare_command
+from erc_toolkit.train.commands.eval import eval_command
+from erc_toolkit.train.commands.train import train_command
+from erc_toolkit.train.config import recipe_names
 
-SMALL = ("model.hidden=16", "model.heads=2", "train.epochs=12", "train.lr=3e-3", "model.warm_up=3", "train.batch_size=6")
+SMALL = (
+    "model.hidden=16",
+    "model.heads=2",
+    "train.epochs=12",
+    "train.lr=3e-3",
+    "model.warm_up=3",
+    "train.batch_size=6",
+)
 
 
 def call(command, *arguments):
@@ -73,12 +81,20 @@ def test_predictions_file_gives_the_scores(run):
     out, trained = run
     rows = list(csv.DictReader((out / "predictions.csv").open()))
     assert list(rows[0]) == [
-        "id", "dialogue", "position", "speaker", "true", "predicted", *(f"predicted_{m}" for m in DIMS),
+        "id",
+        "dialogue",
+        "position",
+        "speaker",
+        "true",
+        "predicted",
+        *(f"predicted_{m}" for m in DIMS),
         *(f"p_{label}" for label in LABELS),
-    ]  # fmt: skip
+    ]
     labelled = [row for row in rows if row["true"]]
     assert len(labelled) == trained["test"]["utterances"] < len(rows)
-    f1 = f1_score([r["true"] for r in labelled], [r["predicted"] for r in labelled], average="weighted", zero_division=0)
+    f1 = f1_score(
+        [r["true"] for r in labelled], [r["predicted"] for r in labelled], average="weighted", zero_division=0
+    )
     assert f1 == pytest.approx(trained["test"]["weighted_f1"])
     for row in rows:
         p = [float(row[f"p_{label}"]) for label in LABELS]
@@ -89,7 +105,13 @@ def test_predictions_file_gives_the_scores(run):
 def test_run_records_what_was_used(run, store):
     out, trained = run
     assert sorted(p.name for p in out.iterdir()) == [
-        "config.yaml", "curves.png", "metrics.jsonl", "model.safetensors", "predictions.csv", "result.json"]
+        "config.yaml",
+        "curves.png",
+        "metrics.jsonl",
+        "model.safetensors",
+        "predictions.csv",
+        "result.json",
+    ]
     config = yaml.safe_load((out / "config.yaml").read_text())
     facts = config["run"]
     assert config["model"]["hidden"] == 16 and facts["store"]["path"] == str(store.resolve())
@@ -99,7 +121,9 @@ def test_run_records_what_was_used(run, store):
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == list(range(1, 13))
     best = max(lines, key=lambda line: (line["val"]["weighted_f1"], -line["val"]["loss"]))
-    assert best["epoch"] == facts["selected"]["epoch"] and best["val"]["weighted_f1"] == facts["selected"]["weighted_f1"]
+    assert (
+        best["epoch"] == facts["selected"]["epoch"] and best["val"]["weighted_f1"] == facts["selected"]["weighted_f1"]
+    )
     assert all(line["modality_dropout"] is None for line in lines[:3])  # warm-up
     assert any(set(line["modality_dropout"] or ()) == set(DIMS) for line in lines[3:])
     assert lines[-1]["loss"] < lines[0]["loss"]
@@ -232,13 +256,25 @@ def test_run_folder_is_not_overwritten_unasked(run, store, tmp_path):
     assert (out / "model.safetensors").read_bytes() == before
     result = train_on(store, out, "--overwrite", "--seed", "5", "--set", "train.epochs=1")
     assert result.exit_code == 0 and (out / "notes.txt").read_text() == "mine"
-    assert (out / "model.safetensors").read_bytes() != before and len((out / "metrics.jsonl").read_text().splitlines()) == 1
+    assert (out / "model.safetensors").read_bytes() != before and len(
+        (out / "metrics.jsonl").read_text().splitlines()
+    ) == 1
     assert "is a file" in one_line(train_on(store, out / "notes.txt"))
 
 
 def test_a_killed_training_leaves_no_model_and_can_be_repeated(store, tmp_path):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "toolkit.cli", "train", str(store), "--out", str(out), "--set", "train.epochs=100000"]
+    command = [
+        sys.executable,
+        "-m",
+        "erc_toolkit",
+        "train",
+        str(store),
+        "--out",
+        str(out),
+        "--set",
+        "train.epochs=100000",
+    ]
     root = Path(__file__).parent.parent
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
     for _ in range(600):
@@ -290,7 +326,9 @@ def test_eval_of_damaged_runs(run, tmp_path):
     tensors = load_file(run[0] / "model.safetensors")
     tensors["streams.audio.projection.weight"] = np.zeros((16, 11), np.float32)
     save_file(tensors, weights)
-    assert "streams.audio.projection.weight: (16, 11) in the file, (16, 10) in the model" in one_line(call(eval_command, out))
+    assert "streams.audio.projection.weight: (16, 11) in the file, (16, 10) in the model" in one_line(
+        call(eval_command, out)
+    )
     del tensors["normalise.text.mean"]
     save_file(tensors, weights)
     assert "text normalisation" in one_line(call(eval_command, out))
@@ -334,7 +372,7 @@ def test_infinite_features_stop_training_by_name(tmp_path):
 def test_help_shows_defaults_and_loads_nothing_heavy():
     for command in (train_command, eval_command):
         assert "default: auto" in call(command, "--help").output
-    code = "import sys, train.cli; print(sorted({'torch', 'numpy', 'h5py', 'sklearn', 'rich'} & set(sys.modules)))"
+    code = "import sys, erc_toolkit.train.commands.train; print(sorted({'torch', 'numpy', 'h5py', 'sklearn', 'rich'} & set(sys.modules)))"
     root = Path(__file__).parent.parent
     assert subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True).stdout.strip() == "[]"
 
@@ -350,7 +388,13 @@ def test_eval_tells_intervals_calibration_and_groups(run):
     shown = call(eval_command, out, "--by", "shift").stdout
     assert "by shift" in shown and "first of the speaker" in shown
     line = next(line for line in shown.splitlines() if line.startswith("weighted F1"))
-    assert line.split() == ["weighted", "F1", f"{100 * got['weighted_f1']:.2f}", f"[{100 * low:.2f},", f"{100 * high:.2f}]"]
+    assert line.split() == [
+        "weighted",
+        "F1",
+        f"{100 * got['weighted_f1']:.2f}",
+        f"[{100 * low:.2f},",
+        f"{100 * high:.2f}]",
+    ]
 
 
 def test_compare_tells_settings_and_differences(run, store, tmp_path):
@@ -380,6 +424,8 @@ def test_compare_refuses_what_cannot_be_compared(run, tmp_path):
     assert "holds no finished run" in one_line(call(compare_command, out, tmp_path))
     other = write_store(tmp_path / "o.h5", seed=9)
     assert train_on(other, tmp_path / "o", "--set", "train.epochs=1").exit_code == 0
-    assert "cannot be compared: they are not of the same utterances" in one_line(call(compare_command, out, tmp_path / "o"))
+    assert "cannot be compared: they are not of the same utterances" in one_line(
+        call(compare_command, out, tmp_path / "o")
+    )
     (tmp_path / "o/predictions.csv").unlink()
     assert "predictions.csv: is not there" in one_line(call(compare_command, tmp_path / "o", out))

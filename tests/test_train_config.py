@@ -6,9 +6,9 @@ from importlib import resources
 import pytest
 import yaml
 
-from toolkit.errors import UserError
-from train.config import Config, load_config, parse_config, protocol_label, recipe_names
-from train.models import settings_class
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.train.config import Config, load_config, parse_config, protocol_label, recipe_names
+from erc_toolkit.train.models.registry import settings_class
 
 
 def test_recipes_hold_the_published_settings():
@@ -38,9 +38,16 @@ def test_every_recipe_names_every_setting_with_its_command(name):
 def test_set_changes_values_of_every_type():
     config = load_config(
         "demo",
-        ["model.window=5", "train.lr=1e-4", "data.modalities=[text,audio]", "data.audio=ComParE_2016",
-         "train.protocol=best-on-test", "model.dropout=0", "data.speaker_slots=null"],
-    )  # fmt: skip
+        [
+            "model.window=5",
+            "train.lr=1e-4",
+            "data.modalities=[text,audio]",
+            "data.audio=ComParE_2016",
+            "train.protocol=best-on-test",
+            "model.dropout=0",
+            "data.speaker_slots=null",
+        ],
+    )
     assert (config.model.window, config.train.lr, config.data.modalities) == (5, 1e-4, ["text", "audio"])
     assert (config.data.audio, config.model.dropout, config.data.speaker_slots) == ("ComParE_2016", 0.0, None)
     assert protocol_label(config) == "best-on-test (optimistic)"
@@ -61,7 +68,10 @@ def test_set_changes_values_of_every_type():
         ("model.fusion=[1, 2]", "must map names to numbers or null"),
         ("model.fusion={txt: 1}", "model.fusion: unknown modality 'txt'; nearest is 'text'"),
         ("model.fusion={text: joy}", "must be a finite number"),
-        ("model.graph=diferential", "must be differential or attention or convolution or none; nearest is 'differential'"),
+        (
+            "model.graph=diferential",
+            "must be differential or attention or convolution or none; nearest is 'differential'",
+        ),
         ("model.dropout=1", "must be below 1"),
         ("train.lr=0", "must be above 0"),
         ("train.lr=.nan", "must be a finite number"),

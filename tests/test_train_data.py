@@ -7,17 +7,23 @@ import torch
 from store_support import replace_values
 from test_train_support import DIMS, TINY, rows, write_store
 
-from toolkit.errors import UserError
-from toolkit.manifest import Utterance
-from toolkit.store import FeatureStore, StoreWriter
-from train.batch import Conversations
-from train.config import Config, DataConfig
-from train.data import (
-    Normaliser, choose_features, conversations, divide, divide_for_training, fit_normalisers,
-    read_feature, speaker_indices,
-)  # fmt: skip
-from train.evaluation import predict
-from train.trainer import make_plan
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.manifest import Utterance
+from erc_toolkit.toolkit.store import FeatureStore, StoreWriter
+from erc_toolkit.train.config import Config, DataConfig
+from erc_toolkit.train.data.batch import Conversations
+from erc_toolkit.train.data.features import (
+    Normaliser,
+    choose_features,
+    conversations,
+    divide,
+    divide_for_training,
+    fit_normalisers,
+    read_feature,
+    speaker_indices,
+)
+from erc_toolkit.train.loop.evaluation import predict
+from erc_toolkit.train.loop.trainer import make_plan
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +50,12 @@ def test_batches_are_the_rows_of_their_dialogues(store):
     speakers = speaker_indices(store, DataConfig())
     labels = store.column("label")
     data = Conversations(
-        {m: v for m, (v, _) in matrices.items()}, {m: p for m, (_, p) in matrices.items()},
-        speakers.index, labels, store.offsets,
-    )  # fmt: skip
+        {m: v for m, (v, _) in matrices.items()},
+        {m: p for m, (_, p) in matrices.items()},
+        speakers.index,
+        labels,
+        store.offsets,
+    )
     chosen = (5, 0, 30)
     batch = data.batch(torch.tensor(chosen))
     assert len(batch) == 3 and batch.offsets[0] == 0 and batch.offsets[-1] == len(batch.labels)
@@ -69,7 +78,10 @@ def test_features_are_chosen_by_name_or_by_being_alone(tmp_path):
             (DataConfig(), r"several audio features \(audio/b, audio/c\); choose one with --set data.audio=b"),
             (DataConfig(audio="x"), "no feature 'audio/x' for data.audio; it has audio/b, audio/c"),
             (DataConfig(audio="b", visual="v"), "no feature 'visual/v' for data.visual; it has no visual feature"),
-            (DataConfig(modalities=["text", "visual"]), "holds no visual feature; use --set data.modalities=text,audio"),
+            (
+                DataConfig(modalities=["text", "visual"]),
+                "holds no visual feature; use --set data.modalities=text,audio",
+            ),
         ):
             with pytest.raises(UserError, match=message):
                 choose_features(store, config)
@@ -166,7 +178,9 @@ def test_normaliser_is_fitted_on_its_rows_and_drops_constants():
     values[4000:] = 99
     rows = np.arange(0, 4000, 2)
     normaliser = Normaliser.fit(values, rows)
-    expected = (values[rows] - values[rows].mean(0, dtype=np.float64)) / values[rows].std(0, dtype=np.float64).clip(1e-9)
+    expected = (values[rows] - values[rows].mean(0, dtype=np.float64)) / values[rows].std(0, dtype=np.float64).clip(
+        1e-9
+    )
     normaliser.apply(values)
     assert np.allclose(values[rows][:, [0, 1, 2, 4]], expected[:, [0, 1, 2, 4]], atol=1e-4)
     assert (values[:, 3] == 0).all()  # constant in training: nothing to learn, and no blow-up elsewhere

@@ -14,11 +14,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from extract.face_images import FERPLUS, read_face_images
-from extract.train_face import FaceRecipe, train_face
-from extract.visual import FaceEncoder, Normalisation
-from toolkit.cli import main
-from toolkit.errors import UserError
+from erc_toolkit.extract.encoders.face_network import FaceEncoder, Normalisation
+from erc_toolkit.extract.tuning.face import FaceRecipe, train_face
+from erc_toolkit.extract.tuning.face_images import FERPLUS, read_face_images
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.commands.main import main
 
 LABELS = ("across", "down", "plain")
 
@@ -83,7 +83,7 @@ def test_its_weights_and_normalisation_are_those_of_the_encoder(trained, faces):
 def test_a_killed_run_goes_on(trained, faces, tmp_path):
     out = tmp_path / "stripes"
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom extract.train_face import FaceRecipe, train_face\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom erc_toolkit.extract.tuning.face import FaceRecipe, train_face\n"
         "def kill(line):\n    if 'epoch 2' in line: os.kill(os.getpid(), signal.SIGKILL)\n"
         "train_face(Path(sys.argv[1]), Path(sys.argv[2]), FaceRecipe(epochs=3, batch=16, patience=0), 'cpu', kill)"
     )
@@ -112,12 +112,20 @@ def test_a_folder_without_splits_is_divided(tmp_path):
             cv2.imwrite(str(tmp_path / label / f"{i}.jpg"), picture(label, rng, 80 if i % 2 else 40))
     found, again, other = (read_face_images(tmp_path, 64, seed) for seed in (0, 0, 1))
     assert {split: pictures.shape for split, (pictures, _) in found.splits.items()} == {
-        "train": (48, 64, 64), "val": (6, 64, 64), "test": (6, 64, 64)}  # fmt: skip
-    assert (found.splits["val"][0] == again.splits["val"][0]).all() and not (found.splits["val"][0] == other.splits["val"][0]).all()
+        "train": (48, 64, 64),
+        "val": (6, 64, 64),
+        "test": (6, 64, 64),
+    }
+    assert (found.splits["val"][0] == again.splits["val"][0]).all() and not (
+        found.splits["val"][0] == other.splits["val"][0]
+    ).all()
 
 
 def ferplus(folder, rows) -> None:
-    with open(folder / "fer2013.csv", "w", newline="") as pixels, open(folder / "fer2013new.csv", "w", newline="") as votes:
+    with (
+        open(folder / "fer2013.csv", "w", newline="") as pixels,
+        open(folder / "fer2013new.csv", "w", newline="") as votes,
+    ):
         p, v = csv.writer(pixels), csv.writer(votes)
         p.writerow(["emotion", "pixels", "Usage"])
         v.writerow(["Usage", "Image name", *FERPLUS, "unknown", "NF"])
@@ -132,11 +140,14 @@ def test_ferplus(tmp_path):
 
     grey = [7] * 48**2
     rows = [
-        ("Training", grey, "a", votes(happiness=9, neutral=1)), ("Training", grey, "b", votes(anger=5, fear=5)),
-        ("Training", grey, "c", votes(unknown=6, neutral=4)), ("Training", grey, "", votes(NF=10)),
-        ("Training", grey[:5], "d", votes(neutral=10)), ("PublicTest", grey, "e", votes(contempt=8)),
+        ("Training", grey, "a", votes(happiness=9, neutral=1)),
+        ("Training", grey, "b", votes(anger=5, fear=5)),
+        ("Training", grey, "c", votes(unknown=6, neutral=4)),
+        ("Training", grey, "", votes(NF=10)),
+        ("Training", grey[:5], "d", votes(neutral=10)),
+        ("PublicTest", grey, "e", votes(contempt=8)),
         ("PrivateTest", grey, "f", votes(neutral=10)),
-    ]  # fmt: skip
+    ]
     ferplus(tmp_path, rows)
     found = read_face_images(tmp_path, 64)
     assert [found.splits[s][1].tolist() for s in ("train", "val", "test")] == [[1, 4], [7], [0]]

@@ -5,22 +5,22 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import block_diag
 from sklearn.metrics import f1_score
 from test_train_support import dense, packing
+from torch.nn import functional as F
 
-from train.layers.diff_graph_attention import DiffGraphAttention, DiffRGCN, lambda_init
-from train.layers import encoder as encoders
-from train.layers.blocks import Blocks
-from train.layers.dropout import Dropout, dropout
-from train.layers.encoder import LocalDialogues, TransformerEncoder, WholeDialogues, sinusoidal_positions
-from train.layers.graph import speaker_graphs
-from train.layers.graph_attention import GraphAttention
-from train.layers.graph_convolution import GraphConvolution
-from train.layers.modality_dropout import drop_modalities, dropout_ratios, weighted_f1
+from erc_toolkit.train.layers import encoder as encoders
+from erc_toolkit.train.layers.blocks import Blocks
+from erc_toolkit.train.layers.diff_graph_attention import DiffGraphAttention, DiffRGCN, lambda_init
+from erc_toolkit.train.layers.dropout import Dropout, dropout
+from erc_toolkit.train.layers.encoder import LocalDialogues, TransformerEncoder, WholeDialogues, sinusoidal_positions
+from erc_toolkit.train.layers.graph import speaker_graphs
+from erc_toolkit.train.layers.graph_attention import GraphAttention
+from erc_toolkit.train.layers.graph_convolution import GraphConvolution
+from erc_toolkit.train.layers.modality_dropout import drop_modalities, dropout_ratios, weighted_f1
 
 
 def adjacency_by_loops(speakers, window):
@@ -41,11 +41,15 @@ def adjacency_by_loops(speakers, window):
 
 @given(
     st.lists(
-        st.one_of(st.lists(st.integers(0, 3), min_size=1, max_size=9), st.lists(st.integers(0, 11), min_size=30, max_size=90)),
-        min_size=1, max_size=4,
+        st.one_of(
+            st.lists(st.integers(0, 3), min_size=1, max_size=9), st.lists(st.integers(0, 11), min_size=30, max_size=90)
+        ),
+        min_size=1,
+        max_size=4,
     ),
-    st.one_of(st.integers(0, 10), st.integers(11, 120)), st.integers(0, 2),
-)  # fmt: skip
+    st.one_of(st.integers(0, 10), st.integers(11, 120)),
+    st.integers(0, 2),
+)
 @settings(deadline=None, max_examples=80)
 def test_graphs_equal_the_double_loop(dialogues, window, beyond):
     speakers = torch.tensor([speaker for dialogue in dialogues for speaker in dialogue])
@@ -131,7 +135,9 @@ def test_attention_and_its_gradients_equal_the_loops(which):
     fast = layer(x, graph)
     slow = torch.cat([attention_by_loops(layer, head, x, dense(graph).tolist()) for head in (0, 1)], 1)
     assert torch.allclose(fast, slow, atol=1e-9)
-    for a, b in zip(torch.autograd.grad((fast * weight).sum(), inputs), torch.autograd.grad((slow * weight).sum(), inputs)):
+    for a, b in zip(
+        torch.autograd.grad((fast * weight).sum(), inputs), torch.autograd.grad((slow * weight).sum(), inputs)
+    ):
         assert torch.allclose(a, b, atol=1e-6)
 
 
@@ -194,7 +200,9 @@ def test_encoder_equals_its_equations():
         q, k, v = (h @ p[f"{n}.weight"].T + p[f"{n}.bias"] for n in ("query", "key", "value"))
         keys = [present[part].nonzero()[:, 0].tolist()] * 6
         r = h + attention_of_the_encoder(q, k, v, keys, 2) @ p["output.weight"].T + p["output.bias"]
-        norm = (r - r.mean(1, keepdims=True)) / np.sqrt(r.var(1, keepdims=True) + 1e-6) * p["norm.weight"] + p["norm.bias"]
+        norm = (r - r.mean(1, keepdims=True)) / np.sqrt(r.var(1, keepdims=True) + 1e-6) * p["norm.weight"] + p[
+            "norm.bias"
+        ]
         inner = norm @ p["inner.weight"].T + p["inner.bias"]
         inner = 0.5 * inner * (1 + np.tanh(math.sqrt(2 / math.pi) * (inner + 0.044715 * inner**3)))
         assert np.allclose(got[part], r + inner @ p["outer.weight"].T + p["outer.bias"], atol=1e-9)
@@ -202,9 +210,11 @@ def test_encoder_equals_its_equations():
 
 @given(
     lengths=st.lists(st.one_of(st.integers(1, 9), st.sampled_from([40, 130, 300])), min_size=1, max_size=5),
-    window=st.one_of(st.none(), st.integers(0, 12), st.just(500)), absent=st.sampled_from([0.0, 0.5, 1.0]),
-    causal=st.booleans(), seed=st.integers(0, 2**31),
-)  # fmt: skip
+    window=st.one_of(st.none(), st.integers(0, 12), st.just(500)),
+    absent=st.sampled_from([0.0, 0.5, 1.0]),
+    causal=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
 @settings(deadline=None, max_examples=60)
 def test_attention_within_dialogues_equals_the_loops(lengths, window, absent, causal, seed):
     generator = torch.Generator().manual_seed(seed)
@@ -219,7 +229,8 @@ def test_attention_within_dialogues_equals_the_loops(lengths, window, absent, ca
         heard = present[start:end].tolist()
         keys = [
             [
-                j for j in range(end - start)
+                j
+                for j in range(end - start)
                 if heard[j] and (window is None or abs(i - j) <= window) and (j <= i or not causal)
             ]
             or (list(range(end - start)) if window is None and not causal else [i])
@@ -339,13 +350,17 @@ def test_plain_attention_is_one_softmax():
         h = x @ layer.weight[:, head]
         for i in range(5):
             around = [j for j in range(5) if relation[i, j]]
-            scores = torch.stack([
-                F.leaky_relu(
-                    layer.left[head, 0] @ h[i] + layer.right[head, 0] @ h[j]
-                    + layer.relation_score[head, 0] @ layer.relation[head, relation[i, j]], 0.2,
-                )
-                for j in around
-            ])  # fmt: skip
+            scores = torch.stack(
+                [
+                    F.leaky_relu(
+                        layer.left[head, 0] @ h[i]
+                        + layer.right[head, 0] @ h[j]
+                        + layer.relation_score[head, 0] @ layer.relation[head, relation[i, j]],
+                        0.2,
+                    )
+                    for j in around
+                ]
+            )
             assert torch.allclose(got[i, head], scores.softmax(0) @ h[around])
 
 
@@ -359,5 +374,8 @@ def test_graph_convolution_is_the_normalised_adjacency_times_the_features(which)
     adjacency = (dense(graph) > 0).double()
     assert torch.equal(adjacency, adjacency.T)
     scale = torch.diag(adjacency.sum(1) ** -0.5)
-    expected = F.gelu(scale @ adjacency @ scale @ (x @ layer.linear.weight.T) + (scale @ adjacency @ scale).sum(1)[:, None] * layer.linear.bias)
+    expected = F.gelu(
+        scale @ adjacency @ scale @ (x @ layer.linear.weight.T)
+        + (scale @ adjacency @ scale).sum(1)[:, None] * layer.linear.bias
+    )
     assert torch.allclose(layer(x, graph), expected)

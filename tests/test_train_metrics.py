@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from train.metrics import evaluate
-from train.report import print_report
+from erc_toolkit.train.scores.metrics import evaluate
+from erc_toolkit.train.scores.results_table import print_report
 
 
 def test_measures_of_a_case_worked_by_hand():
@@ -53,7 +53,14 @@ def test_report_fits_eighty_columns_and_shows_every_number():
     text = out.getvalue()
     assert max(map(len, text.splitlines())) <= 80 and "\x1b" not in text
     rows = [line.split() for line in text.splitlines()]
-    assert ["anger", "100.00", "50.00", "66.67", "2"] in rows and ["joy", "[/bold]", "50.00", "100.00", "66.67", "1"] in rows
+    assert ["anger", "100.00", "50.00", "66.67", "2"] in rows and [
+        "joy",
+        "[/bold]",
+        "50.00",
+        "100.00",
+        "66.67",
+        "1",
+    ] in rows
     assert ["accuracy", "75.00"] in rows and ["macro", "F1", "77.78"] in rows and ["weighted", "F1", "75.00"] in rows
     assert ["weighted", "precision", "87.50"] in rows
     assert "majority baseline    33.33  weighted F1 of always 'anger'" in text

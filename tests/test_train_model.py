@@ -9,10 +9,10 @@ import pytest
 import torch
 from test_train_support import DIMS, TINY, cut, random_batch, rows, tiny_model
 
-from toolkit.errors import UserError
-from train.config import load_config
-from train.evaluation import build_model
-from train.layers.modality_dropout import Dropped
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.train.config import load_config
+from erc_toolkit.train.layers.modality_dropout import Dropped
+from erc_toolkit.train.loop.evaluation import build_model
 
 
 def count(module):
@@ -86,8 +86,8 @@ def test_graph_blocks_can_be_replaced_and_left_out(graph):
 
 def test_streams_run_encoder_inter_intra_gate_in_this_order():
     model, batch = tiny_model(), random_batch((4,), seed=1)
-    from train.layers.encoder import WholeDialogues, sinusoidal_positions
-    from train.layers.graph import speaker_graphs
+    from erc_toolkit.train.layers.encoder import WholeDialogues, sinusoidal_positions
+    from erc_toolkit.train.layers.graph import speaker_graphs
 
     inter, intra = speaker_graphs(batch.speakers, batch.dialogue, TINY.window, 4)
     nodes = model.represent(batch)
@@ -201,7 +201,8 @@ def test_modality_dropout_zeroes_whole_dialogues_and_those_that_lose_all_do_not_
     model, batch = tiny_model(config=config).train(), random_batch((4, 4, 4), seed=8)
     kept = torch.tensor([[True, False, False], [True, True, False], [False, True, False]])  # text, audio, visual
     monkeypatch.setattr(
-        "train.models.amb_dsgdn.drop_modalities", lambda ratios, n: Dropped(kept.double() / 0.8, kept, ratios)
+        "erc_toolkit.train.models.amb_dsgdn.drop_modalities",
+        lambda ratios, n: Dropped(kept.double() / 0.8, kept, ratios),
     )
     nodes, output = model.represent(batch), model(batch)
     for index, modality in enumerate(DIMS):
@@ -222,19 +223,24 @@ def test_an_utterance_whose_only_modality_is_dropped_does_not_teach(monkeypatch)
     model, batch = tiny_model(config=dataclasses.replace(TINY, p_exe=1.0)).train(), random_batch((4,))
     batch.present["audio"][1] = batch.present["visual"][1] = False
     kept = torch.tensor([[False], [True], [True]])
-    monkeypatch.setattr("train.models.amb_dsgdn.drop_modalities", lambda ratios, n: Dropped(kept.double(), kept, ratios))
+    monkeypatch.setattr(
+        "erc_toolkit.train.models.amb_dsgdn.drop_modalities", lambda ratios, n: Dropped(kept.double(), kept, ratios)
+    )
     assert model(batch).learnable.tolist() == [True, False, True, True]
 
 
 def test_balance_metric_leaves_out_absent_and_unlabelled_utterances(monkeypatch):
     seen = []
-    model, batch = tiny_model(config=dataclasses.replace(TINY, p_exe=1.0)).train(), random_batch((6, 3), absent=0.3, unlabelled=0.3)
+    model, batch = (
+        tiny_model(config=dataclasses.replace(TINY, p_exe=1.0)).train(),
+        random_batch((6, 3), absent=0.3, unlabelled=0.3),
+    )
 
     def spy(predicted, labels, counted, classes):
         seen.append(counted)
         return torch.tensor(0.5)
 
-    monkeypatch.setattr("train.models.amb_dsgdn.weighted_f1", spy)
+    monkeypatch.setattr("erc_toolkit.train.models.amb_dsgdn.weighted_f1", spy)
     model(batch)
     for counted, present in zip(seen, batch.present.values()):
         assert torch.equal(counted, present & (batch.labels >= 0))
@@ -248,9 +254,11 @@ def test_pieces_of_long_dialogues_are_as_the_whole(monkeypatch, window, encoder_
     with torch.no_grad():
         whole = model.represent(batch)
         seen = []
-        monkeypatch.setattr("train.models.amb_dsgdn.PIECE", 32)
+        monkeypatch.setattr("erc_toolkit.train.models.amb_dsgdn.PIECE", 32)
         original = model._represent
-        monkeypatch.setattr(model, "_represent", lambda part, place: seen.append(len(part.labels)) or original(part, place))
+        monkeypatch.setattr(
+            model, "_represent", lambda part, place: seen.append(len(part.labels)) or original(part, place)
+        )
         pieces = model.represent(batch)
     assert len(seen) == math.ceil(305 / 32) and max(seen) <= 32 + 2 * model._reach()
     for modality, x in whole.items():

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from test_train_cli import SMALL, call, one_line, train_on
 from test_train_support import write_store
 
-from train.cli import eval_command
-from train.data import Normaliser
-from train.schedule import lr_factor
+from erc_toolkit.train.commands.eval import eval_command
+from erc_toolkit.train.data.features import Normaliser
+from erc_toolkit.train.loop.schedule import lr_factor
 
 # Schedule, warm-up and clipping in it, so that a resumed run must get them right too.
 SETTINGS = (*SMALL, "train.schedule=cosine", "train.lr_warm_up=1.5", "train.max_grad_norm=1.0")
@@ -44,15 +44,31 @@ def content(out) -> dict[str, object]:
         del line["seconds"]
     result = json.loads((out / "result.json").read_text())["result"]
     return {
-        "metrics": lines, "weights": (out / "model.safetensors").read_bytes(), "predictions": (out / "predictions.csv").read_bytes(),
-        "files": sorted(p.name for p in out.iterdir()), "selected": result["selected"], "test": result["test"],
-    }  # fmt: skip
+        "metrics": lines,
+        "weights": (out / "model.safetensors").read_bytes(),
+        "predictions": (out / "predictions.csv").read_bytes(),
+        "files": sorted(p.name for p in out.iterdir()),
+        "selected": result["selected"],
+        "test": result["test"],
+    }
 
 
 def killed_after(store, out, seconds: float | None = None, epochs: int | None = None) -> int:
     """Trains in a process that is killed after some time, or once so many epochs are in metrics.jsonl."""
     changes = [part for setting in SETTINGS for part in ("--set", setting)]
-    command = [sys.executable, "-m", "toolkit.cli", "train", store, "--out", out, "--device", "cpu", "--resume", *changes]
+    command = [
+        sys.executable,
+        "-m",
+        "erc_toolkit",
+        "train",
+        store,
+        "--out",
+        out,
+        "--device",
+        "cpu",
+        "--resume",
+        *changes,
+    ]
     process = subprocess.Popen([str(c) for c in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     began = time.monotonic()
     while process.poll() is None:
@@ -142,7 +158,9 @@ def test_curves_and_events(store, tmp_path):
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     events = EventAccumulator(str(out / "tensorboard"))
     events.Reload()
-    assert [e.value for e in events.Scalars("val/weighted_f1")] == pytest.approx([line["val"]["weighted_f1"] for line in lines])
+    assert [e.value for e in events.Scalars("val/weighted_f1")] == pytest.approx(
+        [line["val"]["weighted_f1"] for line in lines]
+    )
     picture = cv2.imread(str(out / "curves.png"))
     assert picture.shape[0] > 300 and picture.shape[1] > 800 and picture.std() > 10
 

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.errors import UserError
-from train.breakdown import FIRST, GROUPS, SAME, SHIFT, breakdown, confusion_matrix
-from train.calibration import calibrate
-from train.metrics import evaluate
-from train.predictions import PREDICTIONS, Predictions, read_predictions
-from train.resampling import differences, intervals, mcnemar, measures_of
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.train.scores.breakdown import FIRST, GROUPS, SAME, SHIFT, breakdown, confusion_matrix
+from erc_toolkit.train.scores.calibration import calibrate
+from erc_toolkit.train.scores.metrics import evaluate
+from erc_toolkit.train.scores.predictions import PREDICTIONS, Predictions, read_predictions
+from erc_toolkit.train.scores.resampling import differences, intervals, mcnemar, measures_of
 
-LABELS = ["anger", "joy, \"quoted\"", "neutral"]
+LABELS = ["anger", 'joy, "quoted"', "neutral"]
 MEASURES = ("accuracy", "weighted_f1", "weighted_precision", "macro_f1", "uar")
 
 
@@ -28,11 +28,17 @@ def predictions(lengths, true=None, predicted=None, seed=0, own=None, speakers="
     dialogue = np.repeat([f"d{i}" for i in range(len(lengths))], lengths).astype(object)
     position = np.concatenate([np.arange(length) for length in lengths])
     return Predictions(
-        LABELS, ["text", "audio"], np.array([f"{d}_{i}" for d, i in zip(dialogue, position)], object), dialogue,
-        np.array([speakers[i % len(speakers)] for i in position], object), position,
-        rng.integers(-1, 3, n) if true is None else np.array(true), probabilities.argmax(1), probabilities,
+        LABELS,
+        ["text", "audio"],
+        np.array([f"{d}_{i}" for d, i in zip(dialogue, position)], object),
+        dialogue,
+        np.array([speakers[i % len(speakers)] for i in position], object),
+        position,
+        rng.integers(-1, 3, n) if true is None else np.array(true),
+        probabilities.argmax(1),
+        probabilities,
         rng.integers(-1, 3, (n, 2)) if own is None else np.array(own),
-    )  # fmt: skip
+    )
 
 
 def test_predictions_come_back_from_their_file(tmp_path):
@@ -47,11 +53,15 @@ def test_predictions_come_back_from_their_file(tmp_path):
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda text: "", lambda text: text.replace("p_anger", "anger"), lambda text: text.replace("0.", "nan", 1),
-        lambda text: text + "x,y\n", lambda text: text.replace("neutral", "bliss", 3), lambda text: text.replace("0.", "zero", 1),
+        lambda text: "",
+        lambda text: text.replace("p_anger", "anger"),
+        lambda text: text.replace("0.", "nan", 1),
+        lambda text: text + "x,y\n",
+        lambda text: text.replace("neutral", "bliss", 3),
+        lambda text: text.replace("0.", "zero", 1),
         lambda text: text.replace("predicted", "said", 1),
     ],
-)  # fmt: skip
+)
 def test_damaged_predictions_are_told(tmp_path, damage):
     predictions([3, 2]).write(tmp_path)
     path = tmp_path / PREDICTIONS
@@ -78,10 +88,14 @@ def bootstrap_by_hand(runs, draws, seed=0):
     rng, found = np.random.default_rng(seed), []
     names = sorted(set(runs[0].dialogue))
     for _ in range(draws):
-        rows = np.concatenate([np.flatnonzero(runs[0].dialogue == names[d]) for d in rng.integers(len(names), size=len(names))])
+        rows = np.concatenate(
+            [np.flatnonzero(runs[0].dialogue == names[d]) for d in rng.integers(len(names), size=len(names))]
+        )
         rows = rows[runs[0].true[rows] >= 0]
         picked = [runs[i] for i in rng.integers(len(runs), size=len(runs))]
-        found.append(np.mean([evaluate(p.true[rows], p.predicted[rows], LABELS, majority=0)["weighted_f1"] for p in picked]))
+        found.append(
+            np.mean([evaluate(p.true[rows], p.predicted[rows], LABELS, majority=0)["weighted_f1"] for p in picked])
+        )
     return np.quantile(found, [0.025, 0.975])
 
 
@@ -132,7 +146,9 @@ def test_no_difference_is_rarely_found_where_there_is_none():
     for seed in range(60):
         rng = np.random.default_rng(seed)
         true = rng.integers(0, 3, 300)
-        pair = [predictions([10] * 30, true, np.where(rng.random(300) < 0.6, true, rng.integers(0, 3, 300))) for _ in "12"]
+        pair = [
+            predictions([10] * 30, true, np.where(rng.random(300) < 0.6, true, rng.integers(0, 3, 300))) for _ in "12"
+        ]
         found.append(differences([pair[0]], [pair[1]], 500)["accuracy"].p)
     assert sum(p < 0.05 for p in found) <= 9  # 3 are expected; 10 or more have a probability of 0.1 %
     assert np.mean(found) == pytest.approx(0.5, abs=0.15)
@@ -150,9 +166,10 @@ def test_mcnemar_of_a_worked_case():
 def test_only_the_same_utterances_are_compared():
     one = predictions([4, 4])
     for other, message in (
-        (predictions([4, 5]), "not of the same utterances"), (predictions([3, 5]), "not of the same utterances"),
+        (predictions([4, 5]), "not of the same utterances"),
+        (predictions([3, 5]), "not of the same utterances"),
         (predictions([4, 4], true=(one.true + 2) % 4 - 1), "true emotions differ"),
-    ):  # fmt: skip
+    ):
         for test in (lambda: mcnemar(one, other), lambda: differences([one], [one, other])):
             with pytest.raises(ValueError, match=message):
                 test()
@@ -162,9 +179,11 @@ def test_only_the_same_utterances_are_compared():
 
 def test_groups_of_a_worked_case():
     run = predictions(
-        [1, 12], true=[0, 1, 1, -1, 2, 0, 2, 2, 0, 0, 0, 0, 1], predicted=[0, 1, 0, 0, 2, 0, 0, 2, 0, 0, 0, 1, 1],
+        [1, 12],
+        true=[0, 1, 1, -1, 2, 0, 2, 2, 0, 0, 0, 0, 1],
+        predicted=[0, 1, 0, 0, 2, 0, 0, 2, 0, 0, 0, 1, 1],
         own=[[0, 0]] * 4 + [[1, -1]] * 5 + [[-1, -1]] * 4,
-    )  # fmt: skip
+    )
     counts = {by: {name: row["utterances"] for name, row in breakdown(run, by).items()} for by in GROUPS}
     assert counts["length"] == {"1 to 5": 1, "11 to 15": 11}
     assert counts["position"] == {"1 to 5": 5, "6 to 10": 5, "11 to 15": 2}
@@ -180,9 +199,10 @@ def shift_by_loops(run):
     """The group of every utterance, looking back for the speaker's last label."""
     for i in range(len(run)):
         before = [
-            run.true[j] for j in range(i)
+            run.true[j]
+            for j in range(i)
             if run.dialogue[j] == run.dialogue[i] and run.speaker[j] == run.speaker[i] and run.true[j] >= 0
-        ]  # fmt: skip
+        ]
         yield FIRST if not before else SAME if before[-1] == run.true[i] else SHIFT
 
 

@@ -3,13 +3,13 @@
 import numpy as np
 import torch
 
-from toolkit.errors import UserError
-from toolkit.manifest import Utterance
-from toolkit.store import FeatureStore, StoreWriter
-from train.batch import Batch
-from train.config import ModelConfig
-from train.models.amb_dsgdn import AMBDSGDN
-from train.workers import Failure
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.base.workers import Failure
+from erc_toolkit.toolkit.manifest import Utterance
+from erc_toolkit.toolkit.store import FeatureStore, StoreWriter
+from erc_toolkit.train.config import ModelConfig
+from erc_toolkit.train.data.batch import Batch
+from erc_toolkit.train.models.amb_dsgdn import AMBDSGDN
 
 DIMS = {"text": 12, "audio": 10, "visual": 8}
 LABELS = ["anger", "joy", "neutral"]
@@ -18,8 +18,20 @@ TINY = ModelConfig(hidden=16, heads=2, window=3, dropout=0.1, warm_up=0)
 
 
 def write_store(
-    path, *, corpus="demo", sizes=SIZES, dims=DIMS, labels=LABELS, seed=0, noise=0.5, absent=0.1, unlabelled=0.1,
-    change=lambda features: None, used_labels=None, speakers=("ann", "bob", "cy"), text="hi",
+    path,
+    *,
+    corpus="demo",
+    sizes=SIZES,
+    dims=DIMS,
+    labels=LABELS,
+    seed=0,
+    noise=0.5,
+    absent=0.1,
+    unlabelled=0.1,
+    change=lambda features: None,
+    used_labels=None,
+    speakers=("ann", "bob", "cy"),
+    text="hi",
 ):
     """A store whose features tell the class, with some absent features and some utterances without a label.
 
@@ -34,14 +46,20 @@ def write_store(
                 classes.append(label)
                 utterances.append(
                     Utterance(
-                        id=f"{split}{d}_u{position}", dialogue=f"{split}{d}", position=position,
-                        speaker=speakers[int(rng.integers(len(speakers)))], text=text,
-                        label=None if rng.random() < unlabelled else labels[label], split=split,
+                        id=f"{split}{d}_u{position}",
+                        dialogue=f"{split}{d}",
+                        position=position,
+                        speaker=speakers[int(rng.integers(len(speakers)))],
+                        text=text,
+                        label=None if rng.random() < unlabelled else labels[label],
+                        split=split,
                     )
                 )
     n = len(utterances)
     centres = {m: rng.normal(size=(len(labels), dim)) for m, dim in dims.items()}
-    values = {m: (centres[m][classes] + noise * rng.normal(size=(n, dim))).astype(np.float32) for m, dim in dims.items()}
+    values = {
+        m: (centres[m][classes] + noise * rng.normal(size=(n, dim))).astype(np.float32) for m, dim in dims.items()
+    }
     change(values)
     with StoreWriter(path, corpus=corpus, labels=labels, utterances=utterances) as writer:
         for modality in dims:
@@ -51,7 +69,9 @@ def write_store(
     return path
 
 
-def random_batch(lengths=(5, 3, 1), dims=DIMS, classes=3, speakers=2, seed=0, dtype=torch.float64, absent=0.0, unlabelled=0.0):
+def random_batch(
+    lengths=(5, 3, 1), dims=DIMS, classes=3, speakers=2, seed=0, dtype=torch.float64, absent=0.0, unlabelled=0.0
+):
     """A batch of random dialogues in which every feature is present unless `absent` says otherwise."""
     generator = torch.Generator().manual_seed(seed)
     n = sum(lengths)
@@ -82,9 +102,12 @@ def cut(batch, dialogue):
     """One dialogue of a batch, alone."""
     part = rows(batch, dialogue)
     return Batch(
-        {m: x[part] for m, x in batch.features.items()}, {m: x[part] for m, x in batch.present.items()},
-        batch.speakers[part], batch.labels[part], *packing([part.stop - part.start]),
-    )  # fmt: skip
+        {m: x[part] for m, x in batch.features.items()},
+        {m: x[part] for m, x in batch.present.items()},
+        batch.speakers[part],
+        batch.labels[part],
+        *packing([part.stop - part.start]),
+    )
 
 
 def dense(graph):
@@ -102,7 +125,7 @@ def tiny_model(dims=DIMS, config=TINY, speakers=2, counts=(3, 5, 2), weights=Non
 
 
 def one_after_the_other(function, tasks, jobs, threads, gpus=0):
-    """`train.workers.work_off` in this process, for tests of what the tasks do; `test_study.py` has those of processes."""
+    """`erc_toolkit.toolkit.base.workers.work_off` in this process, for tests of what the tasks do; `test_study.py` has those of processes."""
     for number, task in enumerate(tasks):
         try:
             yield number, function(*task)

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.errors import UserError
-from toolkit.exchange import confined
-from toolkit.exchange.unpickle import load_pickle
-from toolkit.store import FeatureStore
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.exchange import confined
+from erc_toolkit.toolkit.exchange.unpickle import load_pickle
+from erc_toolkit.toolkit.store import FeatureStore
 
 
 def short(text: str) -> bytes:
@@ -59,7 +59,7 @@ def hostile(canary: str) -> dict[str, bytes]:
         "NEWOBJ": head + named("subprocess", "Popen") + short(touch) + b"\x85\x81.",
         "NEWOBJ_EX": head + named("subprocess", "Popen") + short(touch) + b"\x85}\x92.",
         "dotted name": head + named("numpy.core.multiarray", "_reconstruct.__globals__") + b".",
-        "names a module within": head + named("toolkit.exchange.unpickle", "pickle.loads") + b".",
+        "names a module within": head + named("erc_toolkit.toolkit.exchange.unpickle", "pickle.loads") + b".",
         "numpy's own loader": head + named("numpy", "load") + short(canary) + b"\x85R.",
         "numpy's tester": head + named("numpy.testing._private.utils", "runstring") + short("x=1") + b"}\x86R.",
         "extension registry": head + b"\x82\x01.",
@@ -68,21 +68,27 @@ def hostile(canary: str) -> dict[str, bytes]:
         "attributes by slots": head + reconstruct + b"N}" + short("_call") + named("numpy", "dtype") + b"s\x86b.",
         "calls ndarray": head + named("numpy", "ndarray") + b"\x8a\x06\x00\x00\x00\x00\x00\x7f\x85\x85R.",
         "subclass of ndarray": head + reconstruct + named("numpy", "matrix") + b"K\x00\x85C\x01b\x87R.",
-        "huge empty array": head + reconstruct + named("numpy", "ndarray") + b"\x8a\x06\x00\x00\x00\x00\x00\x7f\x85C\x01b\x87R.",
+        "huge empty array": head
+        + reconstruct
+        + named("numpy", "ndarray")
+        + b"\x8a\x06\x00\x00\x00\x00\x00\x7f\x85C\x01b\x87R.",
         "array state no tuple": head + array + b"K\x01b.",
         "more than its bytes": plain.replace(b"K\x03\x85", b"M\xff\xff\x85"),
         "records": pickle.dumps(np.zeros(2, [("a", "f4")])),
         "dates": pickle.dumps(np.zeros(2, "M8[s]")),
         "codec": head + named("_codecs", "encode") + short("x") + short("zlib_codec") + b"\x86R.",
         "codec of a module": head + named("_codecs", "encode") + short("x") + short("aliases") + b"\x86R.",
-        "scalar of an object": head + named("numpy.core.multiarray", "scalar") + named("numpy", "dtype") + b"C\x01O\x88\x86R.",
+        "scalar of an object": head
+        + named("numpy.core.multiarray", "scalar")
+        + named("numpy", "dtype")
+        + b"C\x01O\x88\x86R.",
         "a set of a call": head + named("builtins", "set") + named("posix", "system") + b"\x85R.",
         "list called": head + named("builtins", "list") + b"]\x85R.",
         "range": head + named("builtins", "range") + b"J\xff\xff\xff\x7f\x85R.",
         "bytearray": head + named("builtins", "bytearray") + b"J\xff\xff\xff\x7f\x85R.",
         "torch tensor": head + named("torch._utils", "_rebuild_tensor_v2") + b")R.",
         "pandas": head + named("pandas.core.frame", "DataFrame") + b")R.",
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("trick", list(hostile("x")))
@@ -95,7 +101,10 @@ def test_nothing_hostile_runs(trick, tmp_path):
     assert str(path) in error.value.message and "\n" not in error.value.message and not canary.exists()
 
 
-@pytest.mark.parametrize("name, wanted", [("os.system", "system"), ("torch tensor", "torch._utils._rebuild_tensor_v2"), ("eval", "builtins.eval")])
+@pytest.mark.parametrize(
+    "name, wanted",
+    [("os.system", "system"), ("torch tensor", "torch._utils._rebuild_tensor_v2"), ("eval", "builtins.eval")],
+)
 def test_what_is_refused_is_named(name, wanted, tmp_path):
     path = tmp_path / "hostile.pkl"
     path.write_bytes(hostile("x")[name])
@@ -114,12 +123,23 @@ def laughs(levels: int) -> bytes:
 def bombs() -> dict[str, bytes]:
     key = b"K\x01\x85\x94" + b"".join(b"0h" + bytes([i]) + b"h" + bytes([i]) + b"\x86\x94" for i in range(60))
     text = b"X" + struct.pack("<i", 200_000) + b"a" * 200_000 + b"\x94("
-    copies = text + b"".join(named("_codecs", "encode") + b"h\x00" + short("latin1") + b"\x86R" for _ in range(30_000)) + b"l."
+    copies = (
+        text
+        + b"".join(named("_codecs", "encode") + b"h\x00" + short("latin1") + b"\x86R" for _ in range(30_000))
+        + b"l."
+    )
     laugh: list = [1.0] * 10
     for _ in range(9):
         laugh = [laugh] * 10
     two = {"d": [0], "e": [0]}
-    features = ({"d": ["A"], "e": ["A"]}, two, {"d": [[1.0, 2.0]], "e": [laugh]}, {"d": ["x"], "e": ["y"]}, ["d", "e"], [])
+    features = (
+        {"d": ["A"], "e": ["A"]},
+        two,
+        {"d": [[1.0, 2.0]], "e": [laugh]},
+        {"d": ["x"], "e": ["y"]},
+        ["d", "e"],
+        [],
+    )
     return {
         "bytes of 2^62": b"\x80\x04\x8e" + struct.pack("<Q", 1 << 62) + b".",
         "text of 2^40": b"\x80\x04\x8d" + struct.pack("<Q", 1 << 40) + b".",
@@ -142,8 +162,8 @@ def test_bombs_end_in_one_line_and_little_memory(tmp_path):
     code = (
         "import resource, sys, time\n"
         "from pathlib import Path\n"
-        "from toolkit.errors import UserError\n"
-        "from toolkit.exchange import confined\n"
+        "from erc_toolkit.toolkit.base.errors import UserError\n"
+        "from erc_toolkit.toolkit.exchange import confined\n"
         "confined.SECONDS, confined.MEMORY_SPARE = 3, 256 << 20\n"
         "for path in sorted(Path(sys.argv[1]).glob('*.pkl'), key=lambda p: int(p.stem)):\n"
         "    began = time.monotonic()\n"
@@ -190,7 +210,10 @@ def same(a, b) -> bool:
     if isinstance(b, np.ndarray):
         if not isinstance(a, np.ndarray):
             return False
-        kinds = a.dtype.newbyteorder("="), b.dtype.newbyteorder("=")  # protocol 5 keeps the order of bytes, the others ours
+        kinds = (
+            a.dtype.newbyteorder("="),
+            b.dtype.newbyteorder("="),
+        )  # protocol 5 keeps the order of bytes, the others ours
         return a.shape == b.shape and kinds[0] == kinds[1] and a.tolist() == b.tolist()
     if isinstance(b, dict):
         return list(a) == list(b) and all(same(a[k], b[k]) for k in b)
@@ -211,17 +234,30 @@ def test_plain_content_is_read_as_it_is(tmp_path_factory, value, protocol):
 
 def test_containers_and_python_2(tmp_path):
     path = tmp_path / "x.pkl"
-    value = [collections.OrderedDict(a=1), {1, 2}, frozenset("a"), np.float32(2.5), np.asfortranarray(np.arange(6.0).reshape(2, 3))]
+    value = [
+        collections.OrderedDict(a=1),
+        {1, 2},
+        frozenset("a"),
+        np.float32(2.5),
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    ]
     for protocol in (2, 4, 5):
         path.write_bytes(pickle.dumps([*value, collections.defaultdict(list, {1: [2]})], protocol=protocol))
         *found, filled = load_pickle(path)
-        assert found[:4] == value[:4] and type(found[3]) is np.float32 and (found[4] == value[4]).all() and filled == {1: [2]}
+        assert (
+            found[:4] == value[:4]
+            and type(found[3]) is np.float32
+            and (found[4] == value[4]).all()
+            and filled == {1: [2]}
+        )
     # What Python 2 wrote: texts as bytes, arrays' bytes as a text, numpy before it had `_core`.
     raw = np.array([1.5, -2.0, 200.0], "<f8").tobytes()
     two = (
         b"\x80\x02}U\x01aq\x00cnumpy.core.multiarray\n_reconstruct\nq\x01cnumpy\nndarray\nq\x02K\x00\x85U\x01b\x87Rq\x03"
         b"(K\x01K\x03\x85cnumpy\ndtype\nq\x04U\x02f8K\x00K\x01\x87Rq\x05(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U"
-        + bytes([len(raw)]) + raw + b"tbs."
+        + bytes([len(raw)])
+        + raw
+        + b"tbs."
     )
     path.write_bytes(two)
     assert load_pickle(path)["a"].tolist() == [1.5, -2.0, 200.0]

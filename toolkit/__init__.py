@@ -1,6 +1,1 @@
-"""Ground floor of erc-toolkit: manifest, feature store, media, errors, progress and the command line's shell.
-
-`extract` and `train` stand on this package; it imports neither of them.
-"""
-
-__version__ = "0.1.0"
+"""The ground floor that extraction and training stand on: manifest, feature store, media, exchange, prediction, commands."""

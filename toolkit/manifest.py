@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from toolkit.errors import UserError
-from toolkit.files import write_atomically
+from .base.errors import UserError
+from .base.files import write_atomically
 
 SCHEMA = 1
 SPLITS = ("train", "val", "test")
@@ -158,7 +158,9 @@ def read_manifest(path: Path) -> Manifest:
     labels, notes = header.get("labels"), header.get("notes", [])
     for name, value in (("labels", [] if labels is None else labels), ("notes", notes)):
         if not (isinstance(value, list) and all(isinstance(x, str) and x for x in value)):
-            raise UserError(f"{path}, line 1, field {name}: must be a list of {'names' if name == 'labels' else 'texts'}")
+            raise UserError(
+                f"{path}, line 1, field {name}: must be a list of {'names' if name == 'labels' else 'texts'}"
+            )
     if labels is not None and len(set(labels)) != len(labels):
         raise UserError(f"{path}, line 1, field labels: a name stands twice")
     for name in ("corpus", "root"):
@@ -169,9 +171,14 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def manifest_from_rows(
-    source: str | Path, rows: Iterable[tuple[int, dict[str, object]]], corpus: str, labels: Sequence[str] | None,
-    root: Path, notes: Sequence[str] = (), unit: str = "line",
-) -> Manifest:  # fmt: skip
+    source: str | Path,
+    rows: Iterable[tuple[int, dict[str, object]]],
+    corpus: str,
+    labels: Sequence[str] | None,
+    root: Path,
+    notes: Sequence[str] = (),
+    unit: str = "line",
+) -> Manifest:
     """Makes a manifest of rows of fields, checked as a manifest file's lines are.
 
     Args:
@@ -270,10 +277,21 @@ def _utterance(where: str, row: dict, previous: Utterance | None, labels: list[s
     if split not in SPLITS:
         raise UserError(f"{where}, field split: {split!r}; must be one of {', '.join(SPLITS)}")
     return Utterance(
-        id=text("id", required=True), dialogue=dialogue, position=expected, speaker=text("speaker", required=True),
-        text=text("text") or "", label=label, split=split, media=path("media"), audio=path("audio"),
-        start=seconds("start"), end=seconds("end"), audio_start=seconds("audio_start"), audio_end=seconds("audio_end"),
-        region=_region(where, row.get("region")), mask=_mask(where, row.get("mask")),
+        id=text("id", required=True),
+        dialogue=dialogue,
+        position=expected,
+        speaker=text("speaker", required=True),
+        text=text("text") or "",
+        label=label,
+        split=split,
+        media=path("media"),
+        audio=path("audio"),
+        start=seconds("start"),
+        end=seconds("end"),
+        audio_start=seconds("audio_start"),
+        audio_end=seconds("audio_end"),
+        region=_region(where, row.get("region")),
+        mask=_mask(where, row.get("mask")),
         extra=_object(where, "extra", row.get("extra")),
     )
 
@@ -327,8 +345,12 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         raise UserError(f"{path}: manifests are written as JSON Lines; name it .jsonl")
     if not path.parent.is_dir():
         raise UserError(f"{path}: the folder {path.parent} does not exist; make it first")
-    header = {"erc_manifest": SCHEMA, "corpus": manifest.corpus, "labels": manifest.labels,
-              "root": _relative_root(manifest.root, path.parent)}  # fmt: skip
+    header = {
+        "erc_manifest": SCHEMA,
+        "corpus": manifest.corpus,
+        "labels": manifest.labels,
+        "root": _relative_root(manifest.root, path.parent),
+    }
     if manifest.notes:
         header["notes"] = manifest.notes
     rows = ({name: getattr(u, name) for name in _KNOWN} for u in manifest.utterances)

@@ -24,9 +24,37 @@ SAMPLE_RATE = 16_000
 # 1.0 would come out as -1.0.
 FULL_SCALE = 1 - 2.0**-15
 _CONTAINERS = (
-    "mov", "mp4", "m4a", "3gp", "3g2", "mj2", "avi", "matroska", "webm", "mpeg", "mpegts", "mpegvideo", "flv", "asf",
-    "ogg", "wav", "w64", "aiff", "au", "flac", "mp3", "aac", "ac3", "eac3", "dv", "mxf", "nut", "rm", "h264", "hevc",
-)  # fmt: skip
+    "mov",
+    "mp4",
+    "m4a",
+    "3gp",
+    "3g2",
+    "mj2",
+    "avi",
+    "matroska",
+    "webm",
+    "mpeg",
+    "mpegts",
+    "mpegvideo",
+    "flv",
+    "asf",
+    "ogg",
+    "wav",
+    "w64",
+    "aiff",
+    "au",
+    "flac",
+    "mp3",
+    "aac",
+    "ac3",
+    "eac3",
+    "dv",
+    "mxf",
+    "nut",
+    "rm",
+    "h264",
+    "hevc",
+)
 
 
 class MediaError(Exception):
@@ -69,8 +97,14 @@ class MediaReader:
     """
 
     def __init__(
-        self, path: Path, *, audio: bool = True, fps: float | None = None, own_rate: bool = False, time_limit: float = 1800
-    ):  # fmt: skip
+        self,
+        path: Path,
+        *,
+        audio: bool = True,
+        fps: float | None = None,
+        own_rate: bool = False,
+        time_limit: float = 1800,
+    ):
         self.path = Path(path)
         self._want_own, self.own_samples, self.rate = own_rate, None, SAMPLE_RATE
         self._want_audio, self._fps, self._time_limit = audio, fps, time_limit
@@ -177,7 +211,9 @@ class MediaReader:
         if audio:
             # In floating point ffmpeg mixes stereo to mono as (left + right) / sqrt 2, 3 dB above what it writes to a
             # WAV file, and loud clips pass full scale. rematrix_maxval=1 gives the WAV file's mix, an average.
-            outputs.append(ffmpeg.output(source["a:0"], "pipe:1", format="f32le", ac=1, ar=SAMPLE_RATE, rematrix_maxval=1))
+            outputs.append(
+                ffmpeg.output(source["a:0"], "pipe:1", format="f32le", ac=1, ar=SAMPLE_RATE, rematrix_maxval=1)
+            )
         if audio and self._want_own:
             own_read, own_write = os.pipe()
             outputs.append(ffmpeg.output(source["a:0"], f"pipe:{own_write}", format="f32le", ac=1, rematrix_maxval=1))
@@ -191,16 +227,19 @@ class MediaReader:
             "-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info", "-filter_threads", "1"
         )
         self._process = subprocess.Popen(
-            merged.compile(cmd=ffmpeg_binary()), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, pass_fds=[end for end in (video_write, own_write) if end is not None],
-        )  # fmt: skip
+            merged.compile(cmd=ffmpeg_binary()),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=[end for end in (video_write, own_write) if end is not None],
+        )
         streams = [(self._process.stdout, self._audio_parts), (self._process.stderr, self._log)]
         if own_write is not None:
             os.close(own_write)
-            streams.append((open(own_read, "rb", buffering=1 << 20), self._own_parts))  # noqa: SIM115 (closed in _drain)
+            streams.append((open(own_read, "rb", buffering=1 << 20), self._own_parts))
         if video_write is not None:
             os.close(video_write)
-            self._video = open(video_read, "rb", buffering=1 << 20)  # noqa: SIM115 (closed in _stop)
+            self._video = open(video_read, "rb", buffering=1 << 20)
         for stream, parts in streams:
             self._threads.append(threading.Thread(target=_drain, args=(stream, parts), daemon=True))
             self._threads[-1].start()

@@ -11,11 +11,11 @@ from typing import Protocol, get_args, get_type_hints
 
 import yaml
 
-from toolkit.errors import UserError
-from toolkit.manifest import MODALITIES
-from toolkit.store import FeatureStore
-from train.models import AMB_DSGDN, settings_class
-from train.shipped import read_shipped, shipped_names
+from ..toolkit.base.errors import UserError
+from ..toolkit.manifest import MODALITIES
+from ..toolkit.store import FeatureStore
+from .models.registry import AMB_DSGDN, settings_class
+from .shipped import read_shipped, shipped_names
 
 _NAME = "model.name"
 
@@ -59,7 +59,7 @@ class ModelConfig:
 
     Attributes:
         name: of the model, see `erc-toolkit models`.
-        variant: "released" does what the authors' code does, "paper" what the equations say; `train.models.variants`
+        variant: "released" does what the authors' code does, "paper" what the equations say; `erc_toolkit.train.models.variants`
             has the difference, switch by switch.
         hidden: channels of every modality's representation.
         heads: attention heads of the audio and visual encoders.
@@ -99,7 +99,9 @@ class ModelConfig:
     def check(self, where: str) -> None:
         """Raises a UserError where settings do not agree."""
         if self.hidden % self.heads or self.hidden % 2:
-            raise UserError(f"{where}: model.hidden={self.hidden} must be even and a multiple of model.heads={self.heads}")
+            raise UserError(
+                f"{where}: model.hidden={self.hidden} must be even and a multiple of model.heads={self.heads}"
+            )
         for name in self.fusion or ():
             if name not in MODALITIES:
                 raise UserError(f"{where}: model.fusion: unknown modality {name!r}{_nearest(name, MODALITIES)}")
@@ -318,7 +320,9 @@ def _value(value: object, hint: object, limits: dict, where: str) -> object:
             raise UserError(f"{where} is {value!r}; must map names to numbers{or_null}")
         value = {key: _number(number, f"{where}.{key}") for key, number in value.items()}
     elif kind == list[int]:
-        if not isinstance(value, list) or not all(isinstance(item, int) and not isinstance(item, bool) for item in value):
+        if not isinstance(value, list) or not all(
+            isinstance(item, int) and not isinstance(item, bool) for item in value
+        ):
             raise UserError(f"{where} is {value!r}; must be a list of whole numbers{or_null}")
     else:  # list[str]
         if isinstance(value, str):
@@ -329,9 +333,11 @@ def _value(value: object, hint: object, limits: dict, where: str) -> object:
     if choices and value not in choices:
         raise UserError(f"{where} is {value!r}; must be {' or '.join(choices)}{_hint(value, choices)}")
     for name, breaks, words in (
-        ("least", lambda x, y: x < y, "at least"), ("most", lambda x, y: x > y, "at most"),
-        ("above", lambda x, y: x <= y, "above"), ("below", lambda x, y: x >= y, "below"),
-    ):  # fmt: skip
+        ("least", lambda x, y: x < y, "at least"),
+        ("most", lambda x, y: x > y, "at most"),
+        ("above", lambda x, y: x <= y, "above"),
+        ("below", lambda x, y: x >= y, "below"),
+    ):
         if name in limits and breaks(value, limits[name]):
             raise UserError(f"{where} is {value!r}; must be {words} {limits[name]}")
     return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from toolkit.errors import UserError
+from ..toolkit.base.errors import UserError
 
 
 def shipped_names(folder: str) -> list[str]:

@@ -9,8 +9,8 @@ from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
-from toolkit.errors import UserError
-from toolkit.manifest import Manifest, Utterance, manifest_from_rows
+from ...toolkit.base.errors import UserError
+from ...toolkit.manifest import Manifest, Utterance, manifest_from_rows
 
 MEDIA_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .ts .flv .wmv .wav .flac .mp3 .m4a .aac .ogg .opus".split()
@@ -123,7 +123,9 @@ def _one(row: dict[str, str]) -> dict[str, object]:
         row["media"] = row.pop("file")
     if "media" in row:
         row["media"] = row["media"].replace("\\", "/").removeprefix("./")
-        row.setdefault("id", str(PurePosixPath(row["media"]).with_suffix("")) if PurePosixPath(row["media"]).name else "")
+        row.setdefault(
+            "id", str(PurePosixPath(row["media"]).with_suffix("")) if PurePosixPath(row["media"]).name else ""
+        )
     one: dict[str, object] = {k: v for k, v in row.items() if k in _FIELDS}
     if further := {k: v for k, v in row.items() if k not in _FIELDS}:
         one["extra"] = further

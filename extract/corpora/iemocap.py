@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-import manifests
-from extract.corpora.iemocap_files import DIALOGUE, Evaluation, Turn, parse_evaluation, parse_transcription, read_text
-from toolkit.errors import UserError
-from toolkit.manifest import SPLITS, Manifest, Utterance
+from ... import manifests
+from ...toolkit.base.errors import UserError
+from ...toolkit.manifest import SPLITS, Manifest, Utterance
+from .iemocap_files import DIALOGUE, Evaluation, Turn, parse_evaluation, parse_transcription, read_text
 
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
 
@@ -25,7 +25,9 @@ def read_iemocap(
         "6way: the papers' 7,433 turns, 53 undecided ones among them; 6way-official: 7,380, without those; 4way: 5,531, "
         "excited joined to happy; all: every code that was agreed on",
     ] = "6way",
-    label_map: Annotated[Path | None, "YAML file, the release's codes to label names, in index order; instead of a set"] = None,
+    label_map: Annotated[
+        Path | None, "YAML file, the release's codes to label names, in index order; instead of a set"
+    ] = None,
     split: Annotated[
         Literal["official", "session", "speaker"],
         "official: test on session 5; session or speaker: test on the one that --fold names",
@@ -152,12 +154,25 @@ def _utterance(
     extra: dict[str, object] = {"actor": f"{dialogue[:5]}_{turn.speaker}"}
     if judged is not None:
         valence, activation, dominance = judged.ratings
-        extra |= {"code": judged.code, "valence": valence, "activation": activation, "dominance": dominance,
-                  "votes": judged.votes, "rated": judged.rated}  # fmt: skip
+        extra |= {
+            "code": judged.code,
+            "valence": valence,
+            "activation": activation,
+            "dominance": dominance,
+            "votes": judged.votes,
+            "rated": judged.rated,
+        }
     return Utterance(
-        id=turn.id, dialogue=dialogue, position=position, speaker=turn.speaker, text=turn.text, label=label, split=split,
-        extra=extra, **media.of(turn),
-    )  # fmt: skip
+        id=turn.id,
+        dialogue=dialogue,
+        position=position,
+        speaker=turn.speaker,
+        text=turn.text,
+        label=label,
+        split=split,
+        extra=extra,
+        **media.of(turn),
+    )
 
 
 def _counts_as_happy(judged: Evaluation, facts: dict) -> bool:
@@ -187,7 +202,9 @@ def _splitter(split: str, fold: int | None, split_file: Path | None, facts: dict
         def by_file(dialogue: str, turn: Turn, label: str | None) -> tuple[str, str | None]:
             where = {"dev": "val", "valid": "val"}.get(table.get(dialogue), table.get(dialogue))
             if where not in SPLITS:
-                raise UserError(f"{split_file}: {dialogue} is {table.get(dialogue)!r}; must be one of {', '.join(SPLITS)}")
+                raise UserError(
+                    f"{split_file}: {dialogue} is {table.get(dialogue)!r}; must be one of {', '.join(SPLITS)}"
+                )
             return where, label
 
         return by_file

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import manifests
-from toolkit.errors import UserError
-from toolkit.manifest import Manifest, Utterance
+from ... import manifests
+from ...toolkit.base.errors import UserError
+from ...toolkit.manifest import Manifest, Utterance
 
 _COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
 _CLIP = re.compile(r"(?P<prefix>\D*?)dia(?P<dialogue>\d+)_utt(?P<utterance>\d+)\.mp4", re.IGNORECASE | re.ASCII)
@@ -41,7 +41,8 @@ def read_meld(
     *,
     label_set: Annotated[Literal["emotion", "sentiment"], "Which of the two annotations is the label."] = "emotion",
     test_clips: Annotated[
-        Literal["recut", "plain"], "Of test clips that exist twice: the re-cut one, which fits the text, or the plain one."
+        Literal["recut", "plain"],
+        "Of test clips that exist twice: the re-cut one, which fits the text, or the plain one.",
     ] = "recut",
     max_seconds: Annotated[float, "Use at most this much of a clip's beginning."] = 60.0,
     train_table: Annotated[Path | None, "Table of the training split, where it is not train_sent_emo.csv."] = None,
@@ -183,7 +184,9 @@ def _below(root: Path, folder: Path, option: str) -> Path:
     try:
         return Path(os.path.abspath(folder)).relative_to(os.path.abspath(root))
     except ValueError:
-        raise UserError(f"{option} {folder}: must lie below {root}; give a ROOT that holds both tables and clips") from None
+        raise UserError(
+            f"{option} {folder}: must lie below {root}; give a ROOT that holds both tables and clips"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +215,7 @@ def _cap(clip: Path, extra: dict[str, object], most: float) -> float | None:
     start, end = extra.get("source_start"), extra.get("source_end")
     if start is None or end is None or end - start <= most:
         return None
-    from toolkit.media import MediaError, MediaReader
+    from ...toolkit.media import MediaError, MediaReader
 
     try:
         with MediaReader(clip) as media:
@@ -240,7 +243,9 @@ def _rows(
             where = f"{table}, line {reader.line_num}"
             numbers = [(row[name] or "").strip() for name in ("Dialogue_ID", "Utterance_ID")]
             if not all(map(_NUMBER.fullmatch, numbers)):
-                raise UserError(f"{where}: Dialogue_ID and Utterance_ID must be whole numbers; is a comma not in quotes?")
+                raise UserError(
+                    f"{where}: Dialogue_ID and Utterance_ID must be whole numbers; is a comma not in quotes?"
+                )
             if None in row:
                 raise UserError(f"{where}: more fields than columns; put a text with commas in quotes")
             key = int(numbers[0]), int(numbers[1])
@@ -251,7 +256,9 @@ def _rows(
             if key in dialogue:
                 raise UserError(f"{where}: dialogue {key[0]} utterance {key[1]} stands twice; remove one")
             extra: dict[str, object] = {
-                name: (row[name.capitalize()] or "").strip().lower() for name in label_sets if row.get(name.capitalize())
+                name: (row[name.capitalize()] or "").strip().lower()
+                for name in label_sets
+                if row.get(name.capitalize())
             }
             speaker = repair_text(row["Speaker"] or "") or "unknown"
             slots = speakers.setdefault(key[0], {})
@@ -302,9 +309,17 @@ def _when(row: dict[str, str | None], name: str, odd: dict[str, list[str]]) -> d
 
 def _utterance(split: str, key: Key, row: _Row, media: str | None, end: float | None) -> Utterance:
     return Utterance(
-        id=f"{split}_{_name(key)}", dialogue=f"{split}_dia{key[0]}", position=row.position, speaker=row.speaker,
-        text=row.text, label=row.label, split=split, media=media, end=end, extra=row.extra,
-    )  # fmt: skip
+        id=f"{split}_{_name(key)}",
+        dialogue=f"{split}_dia{key[0]}",
+        position=row.position,
+        speaker=row.speaker,
+        text=row.text,
+        label=row.label,
+        split=split,
+        media=media,
+        end=end,
+        extra=row.extra,
+    )
 
 
 def _differences(split: str, rows: dict[Key, _Row], clips: dict[Key, _Clip]) -> list[str]:
@@ -316,7 +331,9 @@ def _differences(split: str, rows: dict[Key, _Row], clips: dict[Key, _Clip]) -> 
         notes.append(f"{split}: {_counted(missing, 'row')} without a clip: {_some(missing)}")
     for choice, other in (("recut", "plain"), ("plain", "recut")):
         if chosen := [clip.name for key, clip in clips.items() if clip.choice == choice and key in rows]:
-            notes.append(f"{split}: {choice} in place of {other} twins used for {_counted(chosen, 'row')}: {_some(chosen)}")
+            notes.append(
+                f"{split}: {choice} in place of {other} twins used for {_counted(chosen, 'row')}: {_some(chosen)}"
+            )
     return notes
 
 

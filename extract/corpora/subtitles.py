@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from extract.corpora.folder import MEDIA_SUFFIXES, label_names
-from toolkit.errors import UserError
-from toolkit.manifest import Manifest, Utterance
+from ...toolkit.base.errors import UserError
+from ...toolkit.manifest import Manifest, Utterance
+from .folder import MEDIA_SUFFIXES, label_names
 
 UNKNOWN = "unknown"
 _EXAMPLE = "00:01:02,500 --> 00:01:04,000"
@@ -46,7 +46,9 @@ def read_subtitles(
     speakers: Annotated[
         str | None, "Names of the speakers, with commas: a 'Word:' that is none of them is text.  [default: any name]"
     ] = None,
-    labels: Annotated[str | None, "Labels in index order, with commas, for when they are written into the manifest."] = None,
+    labels: Annotated[
+        str | None, "Labels in index order, with commas, for when they are written into the manifest."
+    ] = None,
     split: Annotated[Literal["train", "val", "test"], "The split that everything belongs to."] = "test",
     name: Annotated[str | None, "Name of the corpus.  [default: the folder's]"] = None,
 ) -> Manifest:
@@ -91,11 +93,18 @@ def read_subtitles(
         for i, cue in enumerate(cues):
             utterances.append(
                 Utterance(
-                    id=f"{dialogue}_{i}", dialogue=dialogue, position=i, speaker=cue.speaker or UNKNOWN, text=cue.text,
-                    label=None, split=split, media=None if media is None else media.relative_to(root).as_posix(),
-                    start=cue.start, end=cue.end,
+                    id=f"{dialogue}_{i}",
+                    dialogue=dialogue,
+                    position=i,
+                    speaker=cue.speaker or UNKNOWN,
+                    text=cue.text,
+                    label=None,
+                    split=split,
+                    media=None if media is None else media.relative_to(root).as_posix(),
+                    start=cue.start,
+                    end=cue.end,
                 )
-            )  # fmt: skip
+            )
     if not utterances:
         raise UserError(f"{root}: its subtitles hold nothing that is said")
     counts = Counter(u.speaker for u in utterances)
@@ -131,14 +140,18 @@ def parse_subtitles(text: str, source: str | Path = "subtitles", allowed: set[st
         if not timed and len(block) == 1 and first.isdecimal():  # a number whose cue was deleted
             continue
         if not timed or timed[0] > 1:
-            raise UserError(f"{source}, line {number}: {first[:40]!r} where the times of a cue are due, like {_EXAMPLE}")
+            raise UserError(
+                f"{source}, line {number}: {first[:40]!r} where the times of a cue are due, like {_EXAMPLE}"
+            )
         for i, after in zip(timed, [*timed[1:], None]):
             match = _TIMES.fullmatch(block[i])
             if match is None or any(int(match[group]) > 59 for group in (2, 3, 6, 7)):
                 stamps = block[i].strip()[:60]
                 raise UserError(f"{source}, line {number + i}: {stamps!r} are no times; write them like {_EXAMPLE}")
             said = block[i + 1 : after]
-            if after is not None and said and said[-1].strip().isdecimal():  # the next cue's number, no blank line before
+            if (
+                after is not None and said and said[-1].strip().isdecimal()
+            ):  # the next cue's number, no blank line before
                 said.pop()
             start, end = _seconds(match, 1), _seconds(match, 5)
             cues += [replace(cue, start=start, end=end) for cue in _said(said, webvtt, allowed) if cue.text]

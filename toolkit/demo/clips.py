@@ -10,14 +10,20 @@ from pathlib import Path
 import ffmpeg
 import numpy as np
 
-from toolkit.files import atomic_path
-from toolkit.media import ffmpeg_binary
+from ..base.files import atomic_path
+from ..media import ffmpeg_binary
 
 
 def write_clip(
-    path: Path, frames: Iterable[np.ndarray] | None, audio: np.ndarray | None, *, fps: float = 15,
-    sample_rate: int = 48_000, video_codec: str = "libx264", audio_codec: str = "aac",
-) -> None:  # fmt: skip
+    path: Path,
+    frames: Iterable[np.ndarray] | None,
+    audio: np.ndarray | None,
+    *,
+    fps: float = 15,
+    sample_rate: int = 48_000,
+    video_codec: str = "libx264",
+    audio_codec: str = "aac",
+) -> None:
     """Writes a media file; the container follows from the name's ending.
 
     Args:
@@ -38,7 +44,9 @@ def write_clip(
             height, width = pictures[0].shape[:2]
             raw = Path(folder) / "video.raw"
             raw.write_bytes(b"".join(picture.tobytes() for picture in pictures))
-            inputs.append(ffmpeg.input(str(raw), format="rawvideo", pix_fmt="bgr24", s=f"{width}x{height}", framerate=fps))
+            inputs.append(
+                ffmpeg.input(str(raw), format="rawvideo", pix_fmt="bgr24", s=f"{width}x{height}", framerate=fps)
+            )
             options |= {"vcodec": video_codec, "pix_fmt": "yuv420p"}
             if video_codec == "libx264":
                 options |= {"preset": "ultrafast", "crf": 20}

@@ -20,20 +20,29 @@ from pathlib import Path
 
 import numpy as np
 
-import manifests
-from toolkit.demo.clips import write_clip
-from toolkit.demo.faces import render, speaker_look
-from toolkit.demo.script import FPS, MODALITIES, Line, stream, syllables, write_dialogue
-from toolkit.demo.voice import OUT_RATE, speak
-from toolkit.errors import UserError
-from toolkit.files import write_atomically
+from ... import manifests
+from ..base.errors import UserError
+from ..base.files import write_atomically
+from .clips import write_clip
+from .faces import render, speaker_look
+from .script import FPS, MODALITIES, Line, stream, syllables, write_dialogue
+from .voice import OUT_RATE, speak
 
 VERSION = 1
 TRAIN, DEV, TEST = 30, 7, 12
 _COLUMNS = (
-    "Sr No.", "Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID", "Season", "Episode",
-    "StartTime", "EndTime",
-)  # fmt: skip
+    "Sr No.",
+    "Utterance",
+    "Speaker",
+    "Emotion",
+    "Sentiment",
+    "Dialogue_ID",
+    "Utterance_ID",
+    "Season",
+    "Episode",
+    "StartTime",
+    "EndTime",
+)
 _MELD_SPLIT = {"train": "train", "dev": "val", "test": "test"}
 
 
@@ -48,9 +57,15 @@ class DemoCorpus:
 
 
 def make_corpus(
-    root: Path, *, seed: int = 0, train: int = TRAIN, dev: int = DEV, test: int = TEST, workers: int = 0,
+    root: Path,
+    *,
+    seed: int = 0,
+    train: int = TRAIN,
+    dev: int = DEV,
+    test: int = TEST,
+    workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> DemoCorpus:  # fmt: skip
+) -> DemoCorpus:
     """Makes the corpus, or returns at once when the same one is there already.
 
     Args:
@@ -112,10 +127,21 @@ def _write_table(path: Path, lines: list[Line]) -> None:
         clock = 0.0
         for number, line in enumerate(lines, 1):
             start, clock = clock, clock + line.seconds
-            table.writerow([
-                number, line.text, line.speaker, line.emotion, line.sentiment, line.dialogue, line.utterance, 1, 1,
-                _time(start), _time(clock),
-            ])  # fmt: skip
+            table.writerow(
+                [
+                    number,
+                    line.text,
+                    line.speaker,
+                    line.emotion,
+                    line.sentiment,
+                    line.dialogue,
+                    line.utterance,
+                    1,
+                    1,
+                    _time(start),
+                    _time(clock),
+                ]
+            )
 
 
 def _write_truth(path: Path, lines: list[Line]) -> None:

@@ -28,7 +28,13 @@ def make_text_encoder(folder: Path, texts: Iterable[str], seed: int = 0, layers:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    special = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
+    special = {
+        "bos_token": "<s>",
+        "pad_token": "<pad>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "mask_token": "<mask>",
+    }
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(texts, VOCABULARY, special_tokens=list(special.values()), show_progress=False)
     tokenizer.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0))
@@ -36,10 +42,16 @@ def make_text_encoder(folder: Path, texts: Iterable[str], seed: int = 0, layers:
         tokenizer_object=tokenizer._tokenizer, cls_token="<s>", sep_token="</s>", model_max_length=MAX_TOKENS, **special
     )
     config = RobertaConfig(
-        vocab_size=len(fast), hidden_size=HIDDEN, num_hidden_layers=layers, num_attention_heads=4, intermediate_size=2 * HIDDEN,
-        max_position_embeddings=MAX_TOKENS + 2, pad_token_id=fast.pad_token_id, bos_token_id=fast.bos_token_id,
+        vocab_size=len(fast),
+        hidden_size=HIDDEN,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=2 * HIDDEN,
+        max_position_embeddings=MAX_TOKENS + 2,
+        pad_token_id=fast.pad_token_id,
+        bos_token_id=fast.bos_token_id,
         eos_token_id=fast.eos_token_id,
-    )  # fmt: skip
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = RobertaModel(config, add_pooling_layer=False)
@@ -47,4 +59,3 @@ def make_text_encoder(folder: Path, texts: Iterable[str], seed: int = 0, layers:
     model.save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
-

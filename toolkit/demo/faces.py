@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 
-from toolkit.demo.script import FPS, SPEAKERS, stream
+from .script import FPS, SPEAKERS, stream
 
 WIDTH, HEIGHT = 320, 240
 U = 128
@@ -58,17 +58,40 @@ EXPRESSIONS = {
     "fear": Expression(
         smile=-0.45, wide=0.55, open=0.35, square=0.7, teeth=0.7, brow=0.65, slant=0.9, eyes=0.75, frown=0.5, nod=-0.1
     ),
-    "sadness": Expression(smile=-1.0, wide=-0.15, brow=0.1, slant=1.1, eyes=-0.5, frown=0.4, look=0.9, nod=0.6, tilt=0.6),
+    "sadness": Expression(
+        smile=-1.0, wide=-0.15, brow=0.1, slant=1.1, eyes=-0.5, frown=0.4, look=0.9, nod=0.6, tilt=0.6
+    ),
     "joy": Expression(smile=1.1, wide=0.75, open=0.25, teeth=1.0, brow=0.2, eyes=-0.15, squint=0.7, fold=1.0),
     "disgust": Expression(
-        smile=-0.5, wide=-0.1, open=0.12, teeth=0.5, lip=1.0, brow=-0.55, slant=-0.3, eyes=-0.45, squint=0.8, wrinkle=1.0,
-        fold=0.9, nod=-0.4, tilt=-0.5,
+        smile=-0.5,
+        wide=-0.1,
+        open=0.12,
+        teeth=0.5,
+        lip=1.0,
+        brow=-0.55,
+        slant=-0.3,
+        eyes=-0.45,
+        squint=0.8,
+        wrinkle=1.0,
+        fold=0.9,
+        nod=-0.4,
+        tilt=-0.5,
     ),
     "anger": Expression(
-        smile=-0.35, wide=0.3, open=0.25, square=1.0, teeth=1.0, brow=-0.9, slant=-1.0, eyes=-0.05, squint=0.4, frown=1.0,
-        wrinkle=0.2, nod=0.4,
+        smile=-0.35,
+        wide=0.3,
+        open=0.25,
+        square=1.0,
+        teeth=1.0,
+        brow=-0.9,
+        slant=-1.0,
+        eyes=-0.05,
+        squint=0.4,
+        frown=1.0,
+        wrinkle=0.2,
+        nod=0.4,
     ),
-}  # fmt: skip
+}
 _NAMES = tuple(field.name for field in fields(Expression))
 
 
@@ -112,16 +135,27 @@ def speaker_look(seed: int, speaker: str) -> Look:
     )
     lips = np.array(skin) * (0.72, 0.66, 0.90) + (8, 0, 8)
     return Look(
-        skin, hair, iris, tuple(lips), shirt, wall, long_hair=place % 2 == 0, hairline=own.uniform(-0.66, -0.56),
-        parting=own.uniform(-0.5, 0.5), width=own.uniform(0.70, 0.78), jaw=own.uniform(2.1, 3.0),
-        eye_gap=own.uniform(0.31, 0.345), eye_size=own.uniform(0.15, 0.17), brow_weight=own.uniform(0.045, 0.065),
-        nose=own.uniform(0.105, 0.135), mouth=own.uniform(0.23, 0.27), light=own.choice([-1.0, 1.0]),
-    )  # fmt: skip
+        skin,
+        hair,
+        iris,
+        tuple(lips),
+        shirt,
+        wall,
+        long_hair=place % 2 == 0,
+        hairline=own.uniform(-0.66, -0.56),
+        parting=own.uniform(-0.5, 0.5),
+        width=own.uniform(0.70, 0.78),
+        jaw=own.uniform(2.1, 3.0),
+        eye_gap=own.uniform(0.31, 0.345),
+        eye_size=own.uniform(0.15, 0.17),
+        brow_weight=own.uniform(0.045, 0.065),
+        nose=own.uniform(0.105, 0.135),
+        mouth=own.uniform(0.23, 0.27),
+        light=own.choice([-1.0, 1.0]),
+    )
 
 
-def render(
-    look: Look, emotion: str, loudness: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def render(look: Look, emotion: str, loudness: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """One clip.
 
     Args:
@@ -179,7 +213,9 @@ def _blinks(count: int, rng: np.random.Generator) -> np.ndarray:
 def _sway(time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A slow movement between about -1 and 1."""
     slow, fast = rng.uniform(0.25, 0.6), rng.uniform(0.8, 1.6)
-    return 0.7 * np.sin(2 * np.pi * (slow * time + rng.random())) + 0.3 * np.sin(2 * np.pi * (fast * time + rng.random()))
+    return 0.7 * np.sin(2 * np.pi * (slow * time + rng.random())) + 0.3 * np.sin(
+        2 * np.pi * (fast * time + rng.random())
+    )
 
 
 @functools.cache
@@ -234,7 +270,11 @@ def _bare_head(look: Look) -> tuple[np.ndarray, np.ndarray]:
     cover = np.clip((half - np.abs(x)) * U / 3 + 0.5, 0, 1) * (np.abs(y - 0) < 1.15)
     ears = [_ear(look, side) for side in (-1, 1)]
     for ear in ears:
-        skin = np.where((cover < 0.5)[..., None] & (ear > 0.02)[..., None], np.array(look.skin) * 0.72 * (0.7 + 0.3 * ear[..., None]), skin)
+        skin = np.where(
+            (cover < 0.5)[..., None] & (ear > 0.02)[..., None],
+            np.array(look.skin) * 0.72 * (0.7 + 0.3 * ear[..., None]),
+            skin,
+        )
         cover = np.maximum(cover, ear)
     return skin.astype(np.float32), cover.astype(np.float32)
 
@@ -257,7 +297,9 @@ def _haircut(look: Look) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     outer = np.clip((1 - skull) * 30, 0, 1)
     fringe = look.hairline + 0.55 * np.abs(x - 0.35 * look.parting) ** 2.2 + 0.02 * strands
     above = np.clip((fringe - y) * 22, 0, 1)
-    temples = np.clip((np.abs(x) - look.width * 0.90 - 0.10 * np.clip(y + 0.5, 0, 1)) * 25, 0, 1) * np.clip((0.10 - y) * 8, 0, 1)
+    temples = np.clip((np.abs(x) - look.width * 0.90 - 0.10 * np.clip(y + 0.5, 0, 1)) * 25, 0, 1) * np.clip(
+        (0.10 - y) * 8, 0, 1
+    )
     front = outer * np.maximum(above, temples)
     behind = outer * np.clip((0.3 - y) * 6, 0, 1)
     if look.long_hair:
@@ -294,7 +336,13 @@ def _room(look: Look, middle: np.ndarray, rng: np.random.Generator) -> np.ndarra
     for _ in range(own.integers(1, 4)):  # blurred frames on the wall
         left, top = own.integers(0, WIDTH - 50), own.integers(-20, 110)
         colour = own.uniform(40, 190, 3).tolist()
-        cv2.rectangle(picture, (int(left), int(top)), (int(left + own.integers(20, 70)), int(top + own.integers(25, 80))), colour, -1)
+        cv2.rectangle(
+            picture,
+            (int(left), int(top)),
+            (int(left + own.integers(20, 70)), int(top + own.integers(25, 80))),
+            colour,
+            -1,
+        )
     picture = cv2.GaussianBlur(picture, (0, 0), 5) + 3 * plaster[..., None]
     x, y = (columns - middle[0]) / _SCALE, (rows - middle[1]) / _SCALE
     neck_half = 0.40 + 0.5 * np.clip(y - 1.15, 0, 1) ** 2
@@ -371,7 +419,10 @@ def _eye(bgr: np.ndarray, look: Look, now: Expression, side: int) -> None:
     crease = top - (0, 0.045 + 0.012 * now.eyes)
     dark = tuple(c * 0.38 for c in look.skin)
     _stroke(bgr, crease[1:-1], tuple(c * 0.62 for c in look.skin), 0.018)
-    corner = ((_pixels(np.array([[side * gap - half - 0.03, -0.30]]))[0] / 16).astype(int), (_pixels(np.array([[side * gap + half + 0.03, 0.06]]))[0] / 16).astype(int))
+    corner = (
+        (_pixels(np.array([[side * gap - half - 0.03, -0.30]]))[0] / 16).astype(int),
+        (_pixels(np.array([[side * gap + half + 0.03, 0.06]]))[0] / 16).astype(int),
+    )
     (left, above), (right, below) = corner
     patch = bgr[above:below, left:right].copy()
     mask = np.zeros(patch.shape[:2], np.uint8)
@@ -419,7 +470,7 @@ def _mouth(bgr: np.ndarray, look: Look, now: Expression) -> None:
     rim = (1 - t**2) ** 0.7
     outer_top = inner_top - cupid * rim * (1 - 0.25 * opening)
     outer_bottom = inner_bottom + 0.075 * (1 - t**2) ** 0.8
-    points = lambda y: np.stack([half * t, y], 1)  # noqa: E731
+    points = lambda y: np.stack([half * t, y], 1)
     _fill(bgr, np.concatenate([points(outer_top), points(inner_top + 0.01)[::-1]]), tuple(c * 0.88 for c in look.lips))
     _fill(bgr, np.concatenate([points(inner_bottom - 0.01), points(outer_bottom)[::-1]]), look.lips)
     gleam = np.concatenate([points(inner_bottom + 0.022), points(inner_bottom + 0.040)[::-1]])[6:-6]
@@ -437,13 +488,24 @@ def _mouth(bgr: np.ndarray, look: Look, now: Expression) -> None:
             if now.square > 0.4 and now.teeth > 0.4:
                 edge = inner_bottom - np.minimum(0.05, 0.35 * (inner_bottom - inner_top)) * bow
                 _fill(bgr, np.concatenate([points(edge), points(inner_bottom)[::-1]])[2:-2], (190, 200, 208))
-    _stroke(bgr, points((inner_top + inner_bottom) / 2 if gap <= 0.03 else inner_top), tuple(c * 0.42 for c in look.lips), 0.018)
+    _stroke(
+        bgr,
+        points((inner_top + inner_bottom) / 2 if gap <= 0.03 else inner_top),
+        tuple(c * 0.42 for c in look.lips),
+        0.018,
+    )
 
 
 def _place(
-    head: np.ndarray, room: np.ndarray, look: Look, centre: np.ndarray, scale: float, angle: float, turn: float,
+    head: np.ndarray,
+    room: np.ndarray,
+    look: Look,
+    centre: np.ndarray,
+    scale: float,
+    angle: float,
+    turn: float,
     now: Expression,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray]:
     """Puts a head into its room: float32 (HEIGHT, WIDTH, 3), and the face's box (4,)."""
     cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
     columns = np.arange(WIDTH, dtype=np.float32)[None] - np.float32(centre[0])

@@ -22,86 +22,180 @@ FPS = 15
 RELIABILITY = {"words": 0.68, "voice": 0.72, "face": 0.72}
 CONFUSIONS = {
     "words": {
-        "neutral": ("joy", "sadness", "surprise"), "surprise": ("joy", "anger"), "fear": ("sadness", "disgust"),
-        "sadness": ("fear", "anger"), "joy": ("surprise", "sadness"), "disgust": ("anger", "fear"),
+        "neutral": ("joy", "sadness", "surprise"),
+        "surprise": ("joy", "anger"),
+        "fear": ("sadness", "disgust"),
+        "sadness": ("fear", "anger"),
+        "joy": ("surprise", "sadness"),
+        "disgust": ("anger", "fear"),
         "anger": ("disgust", "sadness"),
     },
     "voice": {
-        "neutral": ("disgust", "sadness", "joy"), "surprise": ("joy", "anger"), "fear": ("surprise", "sadness"),
-        "sadness": ("disgust", "fear"), "joy": ("surprise", "anger"), "disgust": ("sadness", "anger"),
+        "neutral": ("disgust", "sadness", "joy"),
+        "surprise": ("joy", "anger"),
+        "fear": ("surprise", "sadness"),
+        "sadness": ("disgust", "fear"),
+        "joy": ("surprise", "anger"),
+        "disgust": ("sadness", "anger"),
         "anger": ("joy", "surprise"),
     },
     "face": {
-        "neutral": ("sadness", "anger", "joy"), "surprise": ("fear", "joy"), "fear": ("surprise", "sadness"),
-        "sadness": ("disgust", "fear"), "joy": ("surprise", "disgust"), "disgust": ("anger", "joy"),
+        "neutral": ("sadness", "anger", "joy"),
+        "surprise": ("fear", "joy"),
+        "fear": ("surprise", "sadness"),
+        "sadness": ("disgust", "fear"),
+        "joy": ("surprise", "disgust"),
+        "disgust": ("anger", "joy"),
         "anger": ("disgust", "sadness"),
     },
-}  # fmt: skip
+}
 
 _BASE = np.array([0.30, 0.14, 0.10, 0.12, 0.15, 0.08, 0.11])
 _OWN, _OTHER = 0.35, 0.25
 # Rows: what the other speaker felt; columns: what it evokes, both in the order of EMOTIONS.
-_RESPONSE = np.array([
-    [0.50, 0.10, 0.05, 0.10, 0.15, 0.05, 0.05],
-    [0.20, 0.35, 0.15, 0.00, 0.25, 0.00, 0.05],
-    [0.20, 0.15, 0.40, 0.15, 0.00, 0.05, 0.05],
-    [0.30, 0.05, 0.05, 0.45, 0.00, 0.05, 0.10],
-    [0.15, 0.20, 0.00, 0.05, 0.55, 0.00, 0.05],
-    [0.15, 0.15, 0.10, 0.05, 0.05, 0.40, 0.10],
-    [0.15, 0.05, 0.15, 0.15, 0.00, 0.10, 0.40],
-])  # fmt: skip
+_RESPONSE = np.array(
+    [
+        [0.50, 0.10, 0.05, 0.10, 0.15, 0.05, 0.05],
+        [0.20, 0.35, 0.15, 0.00, 0.25, 0.00, 0.05],
+        [0.20, 0.15, 0.40, 0.15, 0.00, 0.05, 0.05],
+        [0.30, 0.05, 0.05, 0.45, 0.00, 0.05, 0.10],
+        [0.15, 0.20, 0.00, 0.05, 0.55, 0.00, 0.05],
+        [0.15, 0.15, 0.10, 0.05, 0.05, 0.40, 0.10],
+        [0.15, 0.05, 0.15, 0.15, 0.00, 0.10, 0.40],
+    ]
+)
 
 SPEAKERS = ("Alma", "Boris", "Clara", "Duncan", "Edda", "Farid")
 
 _TOPICS = (
-    "the letter", "the new flat", "the dinner", "the party", "that old car", "the concert", "your plan", "the cake",
-    "this place", "the trip", "the story", "the gift", "the meeting", "the phone call", "the garden", "this song",
-)  # fmt: skip
+    "the letter",
+    "the new flat",
+    "the dinner",
+    "the party",
+    "that old car",
+    "the concert",
+    "your plan",
+    "the cake",
+    "this place",
+    "the trip",
+    "the story",
+    "the gift",
+    "the meeting",
+    "the phone call",
+    "the garden",
+    "this song",
+)
 # {t} is a topic, {T} the same with a capital. Every emotion asks a question now and then.
 _LINES = {
     "neutral": (
-        "{T} is on Thursday", "I was thinking about {t}", "We can talk about {t} later", "He asked me about {t}",
-        "They moved {t} to the afternoon", "I left my keys by the door", "It depends on {t}", "I saw {t} this morning",
-        "She is at the office until five", "We should take the bus", "{T} is near the station",
-        "I think {t} is on the list", "There is tea in the kitchen", "Did you hear about {t}?", "What time is {t}?",
+        "{T} is on Thursday",
+        "I was thinking about {t}",
+        "We can talk about {t} later",
+        "He asked me about {t}",
+        "They moved {t} to the afternoon",
+        "I left my keys by the door",
+        "It depends on {t}",
+        "I saw {t} this morning",
+        "She is at the office until five",
+        "We should take the bus",
+        "{T} is near the station",
+        "I think {t} is on the list",
+        "There is tea in the kitchen",
+        "Did you hear about {t}?",
+        "What time is {t}?",
         "Can you tell me about {t}?",
     ),
     "surprise": (
-        "I did not expect {t}", "Wow, {t} came out of nowhere", "I cannot believe {t}", "I had no idea about {t}",
-        "{T} took me by surprise", "I never saw {t} coming", "Wow, that is unbelievable", "I am speechless about {t}",
-        "That was so unexpected", "I am amazed, look at {t}", "Wait, you really did all that?",
-        "No way, {t} is today?", "Wait, what happened to {t}?",
+        "I did not expect {t}",
+        "Wow, {t} came out of nowhere",
+        "I cannot believe {t}",
+        "I had no idea about {t}",
+        "{T} took me by surprise",
+        "I never saw {t} coming",
+        "Wow, that is unbelievable",
+        "I am speechless about {t}",
+        "That was so unexpected",
+        "I am amazed, look at {t}",
+        "Wait, you really did all that?",
+        "No way, {t} is today?",
+        "Wait, what happened to {t}?",
     ),
     "fear": (
-        "I am so scared of {t}", "{T} frightens me", "I am worried about {t}", "I am afraid of {t}",
-        "I am terrified, stay with me", "My hands shake because of {t}", "Please do not leave me alone",
-        "{T} is too dangerous", "I am afraid something bad will happen", "I am scared to look at {t}",
-        "I get nervous, something is wrong", "What if {t} goes wrong?", "Are we in danger?",
+        "I am so scared of {t}",
+        "{T} frightens me",
+        "I am worried about {t}",
+        "I am afraid of {t}",
+        "I am terrified, stay with me",
+        "My hands shake because of {t}",
+        "Please do not leave me alone",
+        "{T} is too dangerous",
+        "I am afraid something bad will happen",
+        "I am scared to look at {t}",
+        "I get nervous, something is wrong",
+        "What if {t} goes wrong?",
+        "Are we in danger?",
     ),
     "sadness": (
-        "I miss {t} so much", "I feel so sad about {t}", "I cried all night over {t}", "{T} broke my heart",
-        "I am sorry that {t} is over", "I feel lonely without {t}", "Nothing is the same without him",
-        "I lost all hope", "I am so unhappy about {t}", "It hurts to think of {t}", "I cried, I miss her",
-        "Why do I feel so alone?", "Why did we lose {t}?",
+        "I miss {t} so much",
+        "I feel so sad about {t}",
+        "I cried all night over {t}",
+        "{T} broke my heart",
+        "I am sorry that {t} is over",
+        "I feel lonely without {t}",
+        "Nothing is the same without him",
+        "I lost all hope",
+        "I am so unhappy about {t}",
+        "It hurts to think of {t}",
+        "I cried, I miss her",
+        "Why do I feel so alone?",
+        "Why did we lose {t}?",
     ),
     "joy": (
-        "I am so happy about {t}", "{T} was wonderful", "I love {t}", "{T} makes me smile", "I love it, that is great",
-        "This is the best news", "{T} is so much fun", "I am thrilled about {t}", "What a beautiful day",
-        "I am glad, {t} is perfect", "We won, it feels wonderful", "Is it not wonderful?", "Do you love {t} as I do?",
+        "I am so happy about {t}",
+        "{T} was wonderful",
+        "I love {t}",
+        "{T} makes me smile",
+        "I love it, that is great",
+        "This is the best news",
+        "{T} is so much fun",
+        "I am thrilled about {t}",
+        "What a beautiful day",
+        "I am glad, {t} is perfect",
+        "We won, it feels wonderful",
+        "Is it not wonderful?",
+        "Do you love {t} as I do?",
     ),
     "disgust": (
-        "{T} is disgusting", "{T} makes me sick", "{T} smells awful", "Ugh, keep {t} away from me",
-        "That is so gross", "{T} is revolting", "I feel sick from {t}", "Ugh, there is a nasty stain",
-        "It smells so rotten here", "I would never touch {t}, ugh", "That is a filthy habit",
-        "Ugh, what is that smell?", "How can you touch that, is it not gross?",
+        "{T} is disgusting",
+        "{T} makes me sick",
+        "{T} smells awful",
+        "Ugh, keep {t} away from me",
+        "That is so gross",
+        "{T} is revolting",
+        "I feel sick from {t}",
+        "Ugh, there is a nasty stain",
+        "It smells so rotten here",
+        "I would never touch {t}, ugh",
+        "That is a filthy habit",
+        "Ugh, what is that smell?",
+        "How can you touch that, is it not gross?",
     ),
     "anger": (
-        "I am furious about {t}", "You ruined {t}", "Stop talking about {t}", "I hate {t}", "{T} makes me so angry",
-        "You lied to me about {t}", "I have had enough of {t}", "Stop it, leave me out of this",
-        "That is not fair", "It is all your fault", "I hate how you treat me", "How dare you touch {t}?",
+        "I am furious about {t}",
+        "You ruined {t}",
+        "Stop talking about {t}",
+        "I hate {t}",
+        "{T} makes me so angry",
+        "You lied to me about {t}",
+        "I have had enough of {t}",
+        "Stop it, leave me out of this",
+        "That is not fair",
+        "It is all your fault",
+        "I hate how you treat me",
+        "How dare you touch {t}?",
         "Why do you always ruin {t}?",
     ),
-}  # fmt: skip
+}
 _OPENERS = ("", "", "", "Well, ", "You know, ", "Look, ", "Oh, ", "Hey, ", "So, ")
 # Marks say nothing about the emotion: the same for all, and a question keeps its own.
 _ENDS, _END_RATES = (".", "!", "..."), (0.7, 0.2, 0.1)
@@ -111,8 +205,14 @@ _RATE = 6.0
 _FEWEST, _MOST = FPS, 2 * FPS
 # Speech rate of a displayed emotion relative to neutral; it is the voice's, but decides how long a clip lasts.
 _TEMPO = {
-    "neutral": 1.0, "surprise": 0.95, "fear": 1.25, "sadness": 0.75, "joy": 1.1, "disgust": 0.85, "anger": 1.15,
-}  # fmt: skip
+    "neutral": 1.0,
+    "surprise": 0.95,
+    "fear": 1.25,
+    "sadness": 0.75,
+    "joy": 1.1,
+    "disgust": 0.85,
+    "anger": 1.15,
+}
 
 
 @dataclass(frozen=True)
@@ -195,7 +295,9 @@ def displayed(modality: str, emotion: str, rng: np.random.Generator) -> str:
 
 def syllables(text: str) -> int:
     """Roughly how many syllables an English sentence has: groups of vowel letters, without a silent final e."""
-    return sum(max(1, len(re.findall(r"[aeiouy]+", re.sub(r"e\b", "", word)))) for word in re.findall(r"[a-z]+", text.lower()))
+    return sum(
+        max(1, len(re.findall(r"[aeiouy]+", re.sub(r"e\b", "", word)))) for word in re.findall(r"[a-z]+", text.lower())
+    )
 
 
 def _next_emotion(own: int | None, other: int | None) -> np.ndarray:

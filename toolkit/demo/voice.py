@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.signal import butter, lfilter, resample_poly
 
-from toolkit.demo.script import FPS
+from .script import FPS
 
 RATE = 16_000
 OUT_RATE = 48_000
@@ -55,10 +55,18 @@ MANNERS = {
 }
 
 # First three formants in Hz of a man's vowels.
-_VOWELS = np.array([
-    [730, 1090, 2440], [530, 1840, 2480], [270, 2290, 3010], [570, 840, 2410], [300, 870, 2240], [490, 1350, 1690],
-    [640, 1190, 2390], [660, 1720, 2410],
-])  # fmt: skip
+_VOWELS = np.array(
+    [
+        [730, 1090, 2440],
+        [530, 1840, 2480],
+        [270, 2290, 3010],
+        [570, 840, 2410],
+        [300, 870, 2240],
+        [490, 1350, 1690],
+        [640, 1190, 2390],
+        [660, 1720, 2410],
+    ]
+)
 _BANDWIDTHS = (80, 100, 140, 250)
 _PITCHES = {"Alma": 205.0, "Boris": 108.0, "Clara": 225.0, "Duncan": 122.0, "Edda": 190.0, "Farid": 135.0}
 
@@ -109,7 +117,9 @@ def _varied(manner: Manner, rng: np.random.Generator) -> Manner:
     return Manner(**values)
 
 
-def _syllables(starts: np.ndarray, count: int, attack: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _syllables(
+    starts: np.ndarray, count: int, attack: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Loudness of the voice over time, and the consonants' noise: float (count,) each."""
     envelope, hiss = np.zeros(count), np.zeros(count)
     time = np.arange(count) / RATE

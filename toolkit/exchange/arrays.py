@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.errors import UserError
-from toolkit.exchange.pack import NO_FEATURE, Matrix, Pack, keep_frames, matrix_of, pooled
-from toolkit.manifest import MODALITIES, Utterance, manifest_from_rows
-from toolkit.store import FeatureStore
+from ..base.errors import UserError
+from ..manifest import MODALITIES, Utterance, manifest_from_rows
+from ..store import FeatureStore
+from .pack import NO_FEATURE, Matrix, Pack, keep_frames, matrix_of, pooled
 
 _TEXTS = ("id", "dialogue", "speaker", "text", "split")
 _SPANS = ("start_s", "end_s")
@@ -34,7 +34,9 @@ def load_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
         pickled = "; arrays of objects are pickles inside and refused" if "allow_pickle" in str(error) else ""
         raise UserError(f"{path}: not a readable numpy file ({' '.join(str(error).split())[:100]}){pickled}") from None
     except Exception as error:  # zipfile and numpy fail in many ways on damaged files
-        raise UserError(f"{path}: not a readable numpy file ({type(error).__name__}: {' '.join(str(error).split())[:100]})") from None
+        raise UserError(
+            f"{path}: not a readable numpy file ({type(error).__name__}: {' '.join(str(error).split())[:100]})"
+        ) from None
 
 
 def is_store(arrays: object) -> bool:
@@ -97,7 +99,9 @@ def add_by_id(pack: Pack, name: str, arrays: Mapping[str, np.ndarray], keep_zero
     rows = [arrays.get(u.id) for u in pack.utterances]
     if all(row is None for row in rows):
         some = ", ".join(list(arrays)[:3])
-        raise UserError(f"{name}: none of its {len(arrays)} arrays ({some}, …) is named like an utterance of the manifest")
+        raise UserError(
+            f"{name}: none of its {len(arrays)} arrays ({some}, …) is named like an utterance of the manifest"
+        )
     missing = {i: NO_FEATURE for i, row in enumerate(rows) if row is None}
     if extra := len(arrays.keys() - {u.id for u in pack.utterances}):
         pack.problems.append(f"{name}: {extra} arrays are named like no utterance; left out")
@@ -106,7 +110,9 @@ def add_by_id(pack: Pack, name: str, arrays: Mapping[str, np.ndarray], keep_zero
 
 def _add(pack: Pack, name: str, rows: Sequence[object], missing: Mapping[int, str], keep_zeros: bool) -> None:
     both = [pooled(row) for row in rows]
-    missing = dict(missing) | {i: "no frames in the file" for i, (v, _) in enumerate(both) if v is None and i not in missing}
+    missing = dict(missing) | {
+        i: "no frames in the file" for i, (v, _) in enumerate(both) if v is None and i not in missing
+    }
     ids, dialogues = [u.id for u in pack.utterances], [u.dialogue for u in pack.utterances]
     matrix: Matrix = matrix_of([v for v, _ in both], ids, dialogues, missing, keep_zeros, name, pack.problems)
     if matrix.values.shape[1] == 0:
@@ -128,7 +134,9 @@ def feature_name(path: Path, given: str | None) -> str:
         modality = next((m for m in MODALITIES if path.stem.lower().startswith(m)), path.stem)
         name = path.stem[len(modality) :].strip("-_.") or "converted"
     if modality not in MODALITIES:
-        raise UserError(f"{path}: which modality is it? Write text={path.name}, audio={path.name} or visual={path.name}")
+        raise UserError(
+            f"{path}: which modality is it? Write text={path.name}, audio={path.name} or visual={path.name}"
+        )
     return f"{modality}/{name or path.stem}"
 
 
@@ -141,16 +149,21 @@ def store_arrays(store: FeatureStore, features: Sequence[str]) -> dict[str, np.n
         and "reasons/…" (N,) texts.
     """
     arrays = {
-        "corpus": np.array(store.corpus), "labels": np.array(store.labels, str), "label": store.column("label"),
+        "corpus": np.array(store.corpus),
+        "labels": np.array(store.labels, str),
+        "label": store.column("label"),
         "dialogue": np.array(store.dialogue_ids, str)[store.column("dialogue")],
         "speaker": np.array(store.speaker_names, str)[store.column("speaker")],
         **{name: np.array(store.column(name).tolist(), str) for name in ("id", "text", "split")},
         **{name: store.column(name) for name in _SPANS},
-    }  # fmt: skip
+    }
     for name in features:
         feature = store.feature(name)
-        arrays |= {f"features/{name}": feature.values(), f"present/{name}": feature.present(),
-                   f"reasons/{name}": np.array(feature.reasons().tolist(), str)}  # fmt: skip
+        arrays |= {
+            f"features/{name}": feature.values(),
+            f"present/{name}": feature.present(),
+            f"reasons/{name}": np.array(feature.reasons().tolist(), str),
+        }
     return arrays
 
 

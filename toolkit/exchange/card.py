@@ -1,37 +1,13 @@
-"""`erc-toolkit card`: a dataset card in the Hugging Face hub's format, with provenance, counts and licences."""
+"""A dataset card in the Hugging Face hub's format, with provenance, counts and licences."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
-import click
-
-from toolkit.cards import corpus_terms, extractor_terms, one_line
+from .licences import corpus_terms, extractor_terms, one_line
 
 _KINDS = {"text": "text-classification", "audio": "audio-classification", "visual": "video-classification"}
-
-
-@click.command("card")
-@click.argument("store", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write it there, e.g. README.md. [default: print it]")
-def card_command(store: Path, out: Path | None) -> None:
-    """Write a dataset card for STORE: what it holds, how it was made, and whose licences hold."""
-    from toolkit.errors import UserError
-    from toolkit.files import write_atomically
-    from toolkit.store import FeatureStore
-
-    with FeatureStore.open(store) as opened:
-        text = card_of(opened, opened.feature_names())
-    if out is None:
-        click.echo(text, nl=False)
-        return
-    try:
-        write_atomically(out, text.encode("utf-8"))
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another place") from None
-    click.echo(f"wrote {out}")
 
 
 def card_of(store, features: Sequence[str], hub_folder: bool = False) -> str:
@@ -44,31 +20,52 @@ def card_of(store, features: Sequence[str], hub_folder: bool = False) -> str:
     """
     import yaml
 
-    from toolkit.exchange.tables import HUB_SPLITS
-    from toolkit.info import summarise
+    from ..store.summary import summarise
+    from .parquet import HUB_SPLITS
 
     summary = summarise(store)
     modalities = sorted({name.split("/")[0] for name in features})
     front: dict[str, object] = {
-        "license": "other", "license_name": "see-below",
+        "license": "other",
+        "license_name": "see-below",
         "pretty_name": f"{' '.join(store.corpus.split())}: features for emotion recognition in conversation",
         "task_categories": [_KINDS[m] for m in modalities] or ["text-classification"],
         "tags": ["emotion-recognition-in-conversation", "multimodal", "erc-toolkit", store.corpus.lower()],
         "size_categories": [_size(summary["utterances"])],
-    }  # fmt: skip
+    }
     if hub_folder:
-        front["configs"] = [{"config_name": "default", "data_files": [
-            {"split": HUB_SPLITS[s], "path": f"data/{HUB_SPLITS[s]}-*.parquet"} for s in summary["splits"]
-        ]}]  # fmt: skip
+        front["configs"] = [
+            {
+                "config_name": "default",
+                "data_files": [
+                    {"split": HUB_SPLITS[s], "path": f"data/{HUB_SPLITS[s]}-*.parquet"} for s in summary["splits"]
+                ],
+            }
+        ]
     made = summary["made"]
     lines = [
-        "---", yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(), "---", "",
-        f"# {one_line(store.corpus)}: features for emotion recognition in conversation", "",
+        "---",
+        yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(),
+        "---",
+        "",
+        f"# {one_line(store.corpus)}: features for emotion recognition in conversation",
+        "",
         f"{summary['utterances']} utterances in {summary['dialogues']} dialogues by {summary['speakers']} speakers, "
-        f"{'converted' if made.get('converted_from') else 'extracted'} by erc-toolkit {made['toolkit_version']} on {str(made['created'])[:10]}.", "",
-        "## Licences", "", *_licences(store, features), "", "## Labels", "", *_counts(summary), "", "## Features", "",
-        "| feature | dimensions | present | missing, and why |", "|---|---:|---:|---|",
-    ]  # fmt: skip
+        f"{'converted' if made.get('converted_from') else 'extracted'} by erc-toolkit {made['toolkit_version']} on {str(made['created'])[:10]}.",
+        "",
+        "## Licences",
+        "",
+        *_licences(store, features),
+        "",
+        "## Labels",
+        "",
+        *_counts(summary),
+        "",
+        "## Features",
+        "",
+        "| feature | dimensions | present | missing, and why |",
+        "|---|---:|---:|---|",
+    ]
     for name in features:
         feature = summary["features"][name]
         why = ", ".join(f"{n} {one_line(reason)}" for reason, n in feature["reasons"].items()) or "none"
@@ -79,16 +76,27 @@ def card_of(store, features: Sequence[str], hub_folder: bool = False) -> str:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             lines.append(f"- {key}: `{one_line(text)}`")
     lines += ["", "## How it was made", "", f"- content SHA-256: `{made['content_sha256']}`"]
-    lines += [f"- {key}: `{one_line(made[key])}`" for key in ("command", "corpus_fingerprint", "converted_from") if made.get(key)]
+    lines += [
+        f"- {key}: `{one_line(made[key])}`"
+        for key in ("command", "corpus_fingerprint", "converted_from")
+        if made.get(key)
+    ]
     if notes := _notes(made):
-        lines += ["", "What was odd about the source, and what was done:", "", *(f"- {one_line(note)}" for note in notes[:50])]
+        lines += [
+            "",
+            "What was odd about the source, and what was done:",
+            "",
+            *(f"- {one_line(note)}" for note in notes[:50]),
+        ]
         lines += [f"- and {len(notes) - 50} more, in the store"] if len(notes) > 50 else []
     return "\n".join(lines) + "\n"
 
 
 def _licences(store, features: Sequence[str]) -> list[str]:
     name = one_line(store.corpus)
-    unknown = f"The terms of the corpus {name} hold for its texts and what was computed from it; they are not known here."
+    unknown = (
+        f"The terms of the corpus {name} hold for its texts and what was computed from it; they are not known here."
+    )
     lines = [f"- Corpus: {corpus_terms(store.corpus) or unknown}"]
     for name in features:
         attrs = store.feature(name).attrs

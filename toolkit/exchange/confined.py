@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolkit.errors import FaultError, UserError
+from ..base.errors import FaultError, UserError
 
 # A file's content takes this many times its size in memory at most: a list of one-byte numbers, 8 bytes each, converted.
 MEMORY_FACTOR, MEMORY_SPARE = 20, 1 << 30
@@ -23,25 +23,44 @@ SECONDS, SECONDS_A_MEGABYTE = 120, 2
 
 
 def convert_confined(
-    files: Sequence[str], out: Path, *, manifest: Path | None = None, corpus: str | None = None, labels: Sequence[str] = (),
-    keep_zeros: bool = False, command: str = "",
-) -> dict[str, object]:  # fmt: skip
-    """`toolkit.exchange.convert.convert` in a child process that may use so much memory and processor time and no more.
+    files: Sequence[str],
+    out: Path,
+    *,
+    manifest: Path | None = None,
+    corpus: str | None = None,
+    labels: Sequence[str] = (),
+    keep_zeros: bool = False,
+    command: str = "",
+) -> dict[str, object]:
+    """`erc_toolkit.toolkit.exchange.convert.convert` in a child process that may use so much memory and processor time and no more.
 
     Raises:
         UserError: as there; or a file needs more memory or time than one of its size should.
     """
-    size = sum(path.stat().st_size for f in files for path in (Path(f), Path(f.partition("=")[2] or f)) if path.is_file())
+    size = sum(
+        path.stat().st_size for f in files for path in (Path(f), Path(f.partition("=")[2] or f)) if path.is_file()
+    )
     memory, seconds = MEMORY_SPARE + MEMORY_FACTOR * size, SECONDS + SECONDS_A_MEGABYTE * (size >> 20)
     job = {
-        "files": list(files), "out": str(out), "manifest": None if manifest is None else str(manifest), "corpus": corpus,
-        "labels": list(labels), "keep_zeros": keep_zeros, "command": command, "memory": memory, "seconds": seconds,
-    }  # fmt: skip
+        "files": list(files),
+        "out": str(out),
+        "manifest": None if manifest is None else str(manifest),
+        "corpus": corpus,
+        "labels": list(labels),
+        "keep_zeros": keep_zeros,
+        "command": command,
+        "memory": memory,
+        "seconds": seconds,
+    }
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # threads reserve memory each
     child = subprocess.run(
-        [sys.executable, "-m", "toolkit.exchange.confined"], input=json.dumps(job), capture_output=True, text=True,
-        env=environment | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "erc_toolkit.toolkit.exchange.confined"],
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        env=environment | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        check=False,
+    )
     names = ", ".join(files)
     if child.returncode == 0:
         answer = json.loads(child.stdout.splitlines()[-1])
@@ -52,10 +71,16 @@ def convert_confined(
         with contextlib.suppress(OSError):
             left.unlink()
     if child.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
-        raise UserError(f"{names}: takes more than {seconds} s of processor time, far more than its size explains; refused")
+        raise UserError(
+            f"{names}: takes more than {seconds} s of processor time, far more than its size explains; refused"
+        )
     if child.returncode < 0:
-        raise UserError(f"{names}: damaged so that reading it ends in {signal.Signals(-child.returncode).name}; refused")
-    raise FaultError(f"{names}: the converting process failed: {(child.stderr.strip().splitlines() or ['no message'])[-1]}")
+        raise UserError(
+            f"{names}: damaged so that reading it ends in {signal.Signals(-child.returncode).name}; refused"
+        )
+    raise FaultError(
+        f"{names}: the converting process failed: {(child.stderr.strip().splitlines() or ['no message'])[-1]}"
+    )
 
 
 def _limit(memory: int, seconds: int) -> None:
@@ -75,7 +100,7 @@ def _limit(memory: int, seconds: int) -> None:
 def _main() -> None:
     job = json.load(sys.stdin)
     memory, seconds = job.pop("memory"), job.pop("seconds")
-    from toolkit.exchange.convert import convert  # before the limit: what is imported is not the file's
+    from .convert import convert  # before the limit: what is imported is not the file's
 
     try:
         _limit(memory, seconds)

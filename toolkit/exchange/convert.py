@@ -6,25 +6,31 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from toolkit.errors import UserError
-from toolkit.exchange import arrays, mmsa
-from toolkit.exchange.layouts import LAYOUTS, Layout, describe, recognise
-from toolkit.exchange.pack import Pack, entry_length, write_pack
-from toolkit.exchange.read_lists import add_features, dialogue_name, read_lists
-from toolkit.exchange.unpickle import load_pickle
-from toolkit.manifest import read_manifest
+from ..base.errors import UserError
+from ..manifest import read_manifest
+from . import arrays, mmsa
+from .layouts import LAYOUTS, Layout, describe, recognise
+from .pack import Pack, entry_length, write_pack
+from .read_lists import add_features, dialogue_name, read_lists
+from .unpickle import load_pickle
 
 _ARRAYS = (".npy", ".npz")
 
 
 def convert(
-    files: Sequence[str], out: Path, *, manifest: Path | None = None, corpus: str | None = None, labels: Sequence[str] = (),
-    keep_zeros: bool = False, command: str = "",
-) -> dict[str, object]:  # fmt: skip
+    files: Sequence[str],
+    out: Path,
+    *,
+    manifest: Path | None = None,
+    corpus: str | None = None,
+    labels: Sequence[str] = (),
+    keep_zeros: bool = False,
+    command: str = "",
+) -> dict[str, object]:
     """Makes a feature store of other projects' feature files.
 
-    Reads pickles without running them (`toolkit.exchange.unpickle`), but with no limit on memory and time; for files of
-    unknown origin use `toolkit.exchange.confined.convert_confined`.
+    Reads pickles without running them (`erc_toolkit.toolkit.exchange.unpickle`), but with no limit on memory and time; for files of
+    unknown origin use `erc_toolkit.toolkit.exchange.confined.convert_confined`.
 
     Args:
         files: paths, the first (or the manifest) says which utterances there are, the others add features to them. An
@@ -40,7 +46,10 @@ def convert(
     Raises:
         UserError: a file cannot be read, is of no known layout, or does not belong to the others.
     """
-    named = [(prefix if bar else None, Path(path if bar else prefix)) for prefix, bar, path in (f.partition("=") for f in files)]
+    named = [
+        (prefix if bar else None, Path(path if bar else prefix))
+        for prefix, bar, path in (f.partition("=") for f in files)
+    ]
     named = [(None, Path(f)) if Path(f).is_file() else pair for f, pair in zip(files, named)]
     for _, path in named:
         if not path.is_file():
@@ -69,7 +78,9 @@ def convert(
         layouts.append(layout.name)
         if pack is None:
             if "labels" not in layout.parts:
-                raise UserError(f"{path}: holds no labels ({layout.name}); name the file with speakers and labels before it")
+                raise UserError(
+                    f"{path}: holds no labels ({layout.name}); name the file with speakers and labels before it"
+                )
             pack = read_lists(content, layout, str(path), corpus=corpus, labels=labels, keep_zeros=keep_zeros)
         else:
             _add_lists(pack, content, layout, path, keep_zeros)
@@ -77,11 +88,16 @@ def convert(
         raise UserError("name at least one file")
     write_pack(pack, out, command, [path for _, path in named])
     return {
-        "layouts": layouts, "corpus": pack.corpus, "utterances": len(pack.utterances),
-        "dialogues": len({u.dialogue for u in pack.utterances}), "labels": pack.labels,
-        "features": {n: {"dim": m.values.shape[1], "present": sum(not r for r in m.reasons)} for n, m in pack.features.items()},
+        "layouts": layouts,
+        "corpus": pack.corpus,
+        "utterances": len(pack.utterances),
+        "dialogues": len({u.dialogue for u in pack.utterances}),
+        "labels": pack.labels,
+        "features": {
+            n: {"dim": m.values.shape[1], "present": sum(not r for r in m.reasons)} for n, m in pack.features.items()
+        },
         "problems": pack.problems,
-    }  # fmt: skip
+    }
 
 
 def _add_arrays(pack: Pack | None, path: Path, given: str | None, keep_zeros: bool) -> Pack:
@@ -90,7 +106,11 @@ def _add_arrays(pack: Pack | None, path: Path, given: str | None, keep_zeros: bo
         if not arrays.is_store(content):
             raise UserError(f"{path}: an array file does not say which utterances it is about; give --manifest")
         return arrays.read_store_arrays(content, str(path))
-    if isinstance(content, Mapping) and len(content) == 1 and next(iter(content)) not in {u.id for u in pack.utterances}:
+    if (
+        isinstance(content, Mapping)
+        and len(content) == 1
+        and next(iter(content)) not in {u.id for u in pack.utterances}
+    ):
         content = next(iter(content.values()))
     name = arrays.feature_name(path, given)
     if isinstance(content, Mapping):

@@ -12,7 +12,7 @@ from itertools import islice
 
 import numpy as np
 
-from toolkit.exchange.pack import entry_length, numeric_vector
+from .pack import entry_length, numeric_vector
 
 
 @dataclass(frozen=True)
@@ -39,23 +39,59 @@ _COMET = ("xIntent", "xAttr", "xNeed", "xWant", "xEffect", "xReact", "oWant", "o
 
 # Where two fit, the first counts.
 LAYOUTS = (
-    Layout("sdt", (*_HEAD, *_ROBERTA, "audio/sdt", "visual/sdt", "sentences", "train", "test"), "SDT, AMB-DSGDN, DF-GCN", "iemocap"),
-    Layout("sdt-meld", (*_HEAD, *_ROBERTA, "audio/sdt", "visual/sdt", "sentences", "train", "test", "-"),
-           "SDT, AMB-DSGDN, DF-GCN", "meld"),
-    Layout("mmgcn", (*_HEAD, "text/mmgcn", "audio/mmgcn", "visual/mmgcn", "sentences", "train", "test"),
-           "MMGCN, MM-DFN, M3NET, DialogueRNN", "iemocap"),
-    Layout("mmgcn-meld", (*_HEAD, "text/mmgcn", "audio/mmgcn", "visual/mmgcn", "sentences", "train", "test", "-"),
-           "MMGCN, MM-DFN, M3NET", "meld"),
-    Layout("dialoguernn-meld", (*_HEAD, "text/mmgcn", "audio/mmgcn", "sentences", "train", "test", "-"), "DialogueRNN", "meld"),
-    Layout("cosmic-features-meld", ("speakers", "labels", "-", *_ROBERTA, "sentences", "train", "test", "val"), "COSMIC, M3NET", "meld"),
+    Layout(
+        "sdt",
+        (*_HEAD, *_ROBERTA, "audio/sdt", "visual/sdt", "sentences", "train", "test"),
+        "SDT, AMB-DSGDN, DF-GCN",
+        "iemocap",
+    ),
+    Layout(
+        "sdt-meld",
+        (*_HEAD, *_ROBERTA, "audio/sdt", "visual/sdt", "sentences", "train", "test", "-"),
+        "SDT, AMB-DSGDN, DF-GCN",
+        "meld",
+    ),
+    Layout(
+        "mmgcn",
+        (*_HEAD, "text/mmgcn", "audio/mmgcn", "visual/mmgcn", "sentences", "train", "test"),
+        "MMGCN, MM-DFN, M3NET, DialogueRNN",
+        "iemocap",
+    ),
+    Layout(
+        "mmgcn-meld",
+        (*_HEAD, "text/mmgcn", "audio/mmgcn", "visual/mmgcn", "sentences", "train", "test", "-"),
+        "MMGCN, MM-DFN, M3NET",
+        "meld",
+    ),
+    Layout(
+        "dialoguernn-meld",
+        (*_HEAD, "text/mmgcn", "audio/mmgcn", "sentences", "train", "test", "-"),
+        "DialogueRNN",
+        "meld",
+    ),
+    Layout(
+        "cosmic-features-meld",
+        ("speakers", "labels", "-", *_ROBERTA, "sentences", "train", "test", "val"),
+        "COSMIC, M3NET",
+        "meld",
+    ),
     Layout("cosmic-features", ("speakers", "labels", *_ROBERTA, "sentences", "train", "test", "val"), "COSMIC, M3NET"),
     Layout("cosmic-sentences-meld", ("speakers", "labels", "-", "sentences", "train", "test", "val"), "COSMIC", "meld"),
     Layout("cosmic-sentences", ("speakers", "labels", "sentences", "train", "test", "val"), "COSMIC"),
     Layout("cosmic-comet", tuple(f"text/comet-{name}" for name in _COMET), "COSMIC"),
-    Layout("amb-dsgdn-text", ("speakers", "labels", "text/amb-dsgdn", "sentences", "train", "test"),
-           "AMB-DSGDN, for DailyDialog", "dailydialog"),
-    Layout("dailydialogue", ("speakers", "text/dialoguernn", "-", "labels", "train", "test", "val"), "MMGCN, DialogueRNN", "dailydialog"),
-)  # fmt: skip
+    Layout(
+        "amb-dsgdn-text",
+        ("speakers", "labels", "text/amb-dsgdn", "sentences", "train", "test"),
+        "AMB-DSGDN, for DailyDialog",
+        "dailydialog",
+    ),
+    Layout(
+        "dailydialogue",
+        ("speakers", "text/dialoguernn", "-", "labels", "train", "test", "val"),
+        "MMGCN, DialogueRNN",
+        "dailydialog",
+    ),
+)
 
 
 def recognise(content: object) -> Layout | None:
@@ -65,7 +101,9 @@ def recognise(content: object) -> Layout | None:
     if not isinstance(content, (list, tuple)):
         return None
     found = [kinds(part) for part in content]
-    return next((layout for layout in LAYOUTS if len(layout.parts) == len(found) and all(map(_fits, layout.parts, found))), None)
+    return next(
+        (layout for layout in LAYOUTS if len(layout.parts) == len(found) and all(map(_fits, layout.parts, found))), None
+    )
 
 
 def _fits(part: str, found: set[str]) -> bool:
@@ -75,7 +113,12 @@ def _fits(part: str, found: set[str]) -> bool:
         return "keys" in found
     if "/" in part:
         return bool(found & {"vectors", "nothing"})
-    wanted = {"ids": {"texts", "numbers"}, "speakers": {"texts", "one-hot"}, "labels": {"numbers"}, "sentences": {"texts"}}
+    wanted = {
+        "ids": {"texts", "numbers"},
+        "speakers": {"texts", "one-hot"},
+        "labels": {"numbers"},
+        "sentences": {"texts"},
+    }
     return bool(found & wanted[part])
 
 

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from toolkit.errors import UserError
-from toolkit.exchange.layouts import is_whole
-from toolkit.exchange.pack import Matrix, Pack, entry_length, keep_frames, known_labels, matrix_of, pooled, stored_text
-from toolkit.manifest import Utterance
-from toolkit.store import Feature, FeatureStore
+from ..base.errors import UserError
+from ..manifest import Utterance
+from ..store import Feature, FeatureStore
+from .layouts import is_whole
+from .pack import Matrix, Pack, entry_length, keep_frames, known_labels, matrix_of, pooled, stored_text
 
 SPLITS = {"train": "train", "valid": "val", "test": "test"}
 SEPARATOR = "$_$"
@@ -70,7 +70,10 @@ def _labels(
     """Label names in index order, and each row's."""
     annotations = [_entry(content, split, "annotations", i) for _, split, i in rows]
     classes = [_entry(content, split, "classification_labels", i) for _, split, i in rows]
-    numbers = [int(c) if isinstance(c, (int, float, np.number)) and float(c).is_integer() and -1 <= c < 1000 else None for c in classes]
+    numbers = [
+        int(c) if isinstance(c, (int, float, np.number)) and float(c).is_integer() and -1 <= c < 1000 else None
+        for c in classes
+    ]
     if any(isinstance(a, str) and a for a in annotations) and not labels:
         texts = [a if isinstance(a, str) and a else None for a in annotations]
         # Where both are there, the numbers say the order of the names.
@@ -104,7 +107,9 @@ def _utterances(
     utterances, order, taken = [], [], set()
     for (split, dialogue), members in places.items():
         if len(splits_of[dialogue]) > 1:
-            problems.append(f"{dialogue}: has utterances in {' and '.join(splits_of[dialogue])}; kept as dialogues of their own")
+            problems.append(
+                f"{dialogue}: has utterances in {' and '.join(splits_of[dialogue])}; kept as dialogues of their own"
+            )
             dialogue = f"{dialogue}@{split}"
         clips = [rows[i][0].partition(SEPARATOR)[2] for i in members]
         if "dialogue" not in content[split] and all(c.isdecimal() and len(c) < 10 for c in clips):
@@ -117,17 +122,28 @@ def _utterances(
             taken.add(name)
             speaker = _entry(content, split, "speaker", row)
             text = _entry(content, split, "raw_text", row)
-            utterances.append(Utterance(
-                name.partition(SEPARATOR)[2] if _entry(content, split, "dialogue", row) else name, dialogue, position,
-                stored_text(speaker) if isinstance(speaker, str) and speaker else "unknown",
-                stored_text(text) if isinstance(text, str) else "", labels[i], SPLITS[split],
-            ))  # fmt: skip
+            utterances.append(
+                Utterance(
+                    name.partition(SEPARATOR)[2] if _entry(content, split, "dialogue", row) else name,
+                    dialogue,
+                    position,
+                    stored_text(speaker) if isinstance(speaker, str) and speaker else "unknown",
+                    stored_text(text) if isinstance(text, str) else "",
+                    labels[i],
+                    SPLITS[split],
+                )
+            )
             order.append(i)
     return utterances, order
 
 
 def _feature(
-    content: Mapping, rows: Sequence[tuple], field: str, utterances: Sequence[Utterance], keep_zeros: bool, problems: list[str]
+    content: Mapping,
+    rows: Sequence[tuple],
+    field: str,
+    utterances: Sequence[Utterance],
+    keep_zeros: bool,
+    problems: list[str],
 ) -> Matrix | None:
     if not any(field in part for part in content.values()):
         return None
@@ -138,7 +154,9 @@ def _feature(
         array = content[split].get(field)
         value = array[i] if entry_length(array) is not None and i < len(array) else None
         if value is None:
-            missing[at] = f"wrong length: {field} has {entry_length(array) or 0} rows for the {split} split's utterances"
+            missing[at] = (
+                f"wrong length: {field} has {entry_length(array) or 0} rows for the {split} split's utterances"
+            )
         length = _entry(content, split, _LENGTHS[field], i)
         vector, found_frames = pooled(value, int(length) if is_whole(length) and length >= 0 else None)
         if vector is None and value is not None:
@@ -171,7 +189,9 @@ def _plain(content: Mapping, field: str) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def mmsa_content(store: FeatureStore, features: Mapping[str, Sequence[str]], sequences: bool) -> dict[str, dict[str, object]]:
+def mmsa_content(
+    store: FeatureStore, features: Mapping[str, Sequence[str]], sequences: bool
+) -> dict[str, dict[str, object]]:
     """What MMSA's own loader reads, made of a store; and beside it what else a store knows, for `convert`.
 
     Args:
@@ -191,10 +211,13 @@ def mmsa_content(store: FeatureStore, features: Mapping[str, Sequence[str]], seq
             "id": [f"{d}{SEPARATOR}{u}" for d, u in zip(dialogues, columns["id"][rows])],
             "raw_text": np.array(columns["text"][rows].tolist(), object),
             "annotations": [store.labels[i] if i >= 0 else "" for i in labels],
-            "classification_labels": labels.astype(np.float32), "regression_labels": labels.astype(np.float32),
-            "dialogue": dialogues, "speaker": [store.speaker_names[s] for s in columns["speaker"][rows]],
-            "label_names": store.labels, "corpus": store.corpus,
-        }  # fmt: skip
+            "classification_labels": labels.astype(np.float32),
+            "regression_labels": labels.astype(np.float32),
+            "dialogue": dialogues,
+            "speaker": [store.speaker_names[s] for s in columns["speaker"][rows]],
+            "label_names": store.labels,
+            "corpus": store.corpus,
+        }
         for modality, feature in arrays.items():
             field = "vision" if modality == "visual" else modality
             part[field], part[_LENGTHS[field]] = _padded(feature, rows, sequences)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-import manifests
-from toolkit.errors import UserError
-from toolkit.manifest import Utterance
-from toolkit.store import FeaturePart, StoreWriter
+from ... import manifests
+from ..base.errors import UserError
+from ..manifest import Utterance
+from ..store import FeaturePart, StoreWriter
 
 LICENCE = "that of the converted file, which it does not state"
 NO_FEATURE = "no features in the file"
@@ -68,9 +68,14 @@ def known_labels(corpus: str, classes: int) -> list[str]:
 
 
 def matrix_of(
-    rows: Sequence[object], names: Sequence[str], dialogues: Sequence[str], missing: Mapping[int, str], keep_zeros: bool,
-    what: str, problems: list[str],
-) -> Matrix:  # fmt: skip
+    rows: Sequence[object],
+    names: Sequence[str],
+    dialogues: Sequence[str],
+    missing: Mapping[int, str],
+    keep_zeros: bool,
+    what: str,
+    problems: list[str],
+) -> Matrix:
     """Puts utterances' vectors together, each checked; what cannot be used is masked with its reason.
 
     Args:
@@ -109,7 +114,9 @@ def matrix_of(
         with np.errstate(over="ignore", invalid="ignore"):
             values[i] = vector
         if not np.isfinite(values[i]).all():
-            reasons[i] = "NaN or infinity" if not np.isfinite(np.asarray(vector, np.float64)).all() else "numbers beyond float32"
+            reasons[i] = (
+                "NaN or infinity" if not np.isfinite(np.asarray(vector, np.float64)).all() else "numbers beyond float32"
+            )
         elif not keep_zeros and not values[i].any():
             reasons[i] = ZEROS
         elif vector.dtype != np.float32 and (values[i] != vector).any():
@@ -133,7 +140,11 @@ def numeric_vector(value: object) -> np.ndarray | None:
         else:
             value = value.view(np.ndarray)
             return value.reshape(-1) if value.ndim == 1 or (value.ndim == 2 and value.shape[0] == 1) else None
-    if not isinstance(value, (list, tuple)) or not value or not all(type(x) in (int, float) or isinstance(x, np.number) for x in value):
+    if (
+        not isinstance(value, (list, tuple))
+        or not value
+        or not all(type(x) in (int, float) or isinstance(x, np.number) for x in value)
+    ):
         return None
     try:
         return np.array([float(x) for x in value])
@@ -186,7 +197,9 @@ def entry_length(entry: object) -> int | None:
 def report(problems: list[str], what: str, dialogues: Sequence[str], reasons: Sequence[str]) -> None:
     """Adds to `problems` a line for each dialogue and reason."""
     counts = Counter((d, r) for d, r in zip(dialogues, reasons) if r)
-    problems += [f"{dialogue}: {what}: {count} utterances: {reason}; masked" for (dialogue, reason), count in counts.items()]
+    problems += [
+        f"{dialogue}: {what}: {count} utterances: {reason}; masked" for (dialogue, reason), count in counts.items()
+    ]
 
 
 def stored_text(text: str) -> str:
@@ -207,36 +220,51 @@ def write_pack(pack: Pack, out: Path, command: str, files: Sequence[Path]) -> No
         UserError: the folder of `out` does not exist, or the disk is full.
     """
     sources = [{"file": path.name, "bytes": path.stat().st_size, "sha256": file_hash(path)} for path in files]
-    rows = json.dumps([[u.id, u.dialogue, u.speaker, u.text, u.label, u.split] for u in pack.utterances], ensure_ascii=False)
+    rows = json.dumps(
+        [[u.id, u.dialogue, u.speaker, u.text, u.label, u.split] for u in pack.utterances], ensure_ascii=False
+    )
     attrs = {
-        "converted_from": json.dumps(sources), "layout": pack.layout, "notes": json.dumps(pack.problems, ensure_ascii=False),
+        "converted_from": json.dumps(sources),
+        "layout": pack.layout,
+        "notes": json.dumps(pack.problems, ensure_ascii=False),
         "corpus_fingerprint": hashlib.sha256(rows.encode()).hexdigest(),
         **{name: value if isinstance(value, str) else json.dumps(value) for name, value in pack.attrs.items()},
-    }  # fmt: skip
+    }
     with StoreWriter(
         out, corpus=pack.corpus, labels=pack.labels, utterances=pack.utterances, command=command, attrs=attrs
     ) as writer:
         for name, matrix in pack.features.items():
             modality, _, feature = name.partition("/")
             made = {
-                "extractor": "converted", "parameters": {"layout": pack.layout, **matrix.source}, "licence": LICENCE,
+                "extractor": "converted",
+                "parameters": {"layout": pack.layout, **matrix.source},
+                "licence": LICENCE,
                 "fingerprint": hashlib.sha256(json.dumps([pack.layout, matrix.source, sources]).encode()).hexdigest(),
-            }  # fmt: skip
+            }
             if matrix.frames is None:
-                writer.add_feature(modality, feature, matrix.values, [not r for r in matrix.reasons], matrix.reasons, attrs=made)
+                writer.add_feature(
+                    modality, feature, matrix.values, [not r for r in matrix.reasons], matrix.reasons, attrs=made
+                )
             else:
                 _write_sequences(writer, modality, feature, matrix, made)
 
 
-def _write_sequences(writer: StoreWriter, modality: str, feature: str, matrix: Matrix, made: Mapping[str, object]) -> None:
+def _write_sequences(
+    writer: StoreWriter, modality: str, feature: str, matrix: Matrix, made: Mapping[str, object]
+) -> None:
     width = next((f.shape[1] for f in matrix.frames if len(f)), matrix.values.shape[1])
 
     def parts() -> Iterable[FeaturePart]:
         for i, frames in enumerate(matrix.frames):
             yield FeaturePart(
-                i, matrix.values[i : i + 1], matrix.reasons[i : i + 1], {}, frames.reshape(-1, width),
-                np.array([len(frames)], np.int64), np.full(len(frames), np.nan),
-            )  # fmt: skip
+                i,
+                matrix.values[i : i + 1],
+                matrix.reasons[i : i + 1],
+                {},
+                frames.reshape(-1, width),
+                np.array([len(frames)], np.int64),
+                np.full(len(frames), np.nan),
+            )
 
     writer.add_feature_parts(modality, feature, matrix.values.shape[1], parts(), made, frame_width=width)
 

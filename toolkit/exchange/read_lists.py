@@ -1,4 +1,4 @@
-"""From a pickled tuple of dictionaries (`toolkit.exchange.layouts`) to a `Pack`."""
+"""From a pickled tuple of dictionaries (`erc_toolkit.toolkit.exchange.layouts`) to a `Pack`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
-import manifests
-from toolkit.errors import UserError
-from toolkit.exchange.layouts import Layout, is_whole
-from toolkit.exchange.pack import NO_FEATURE, Matrix, Pack, entry_length, known_labels, matrix_of, numeric_vector, stored_text, unique
-from toolkit.manifest import SPLITS, Utterance
+from ... import manifests
+from ..base.errors import UserError
+from ..manifest import SPLITS, Utterance
+from .layouts import Layout, is_whole
+from .pack import NO_FEATURE, Matrix, Pack, entry_length, known_labels, matrix_of, numeric_vector, stored_text, unique
 
 _MELD = manifests.load("meld.yaml")
 # Split to the number of its first dialogue in MELD's pickles, and the number after the last one.
@@ -19,8 +19,14 @@ MELD_END = MELD_FIRST["test"] + _MELD["published"][0]["splits"]["test"]["dialogu
 
 
 def read_lists(
-    content: Sequence[object], layout: Layout, source: str, *, corpus: str | None, labels: Sequence[str], keep_zeros: bool
-) -> Pack:  # fmt: skip
+    content: Sequence[object],
+    layout: Layout,
+    source: str,
+    *,
+    corpus: str | None,
+    labels: Sequence[str],
+    keep_zeros: bool,
+) -> Pack:
     """Makes a pack of a recognised tuple.
 
     Args:
@@ -42,7 +48,7 @@ def read_lists(
             _official_validation(dialogues, of_split, problems)
         name = _meld_name
     else:
-        name = lambda key, split: str(key)  # noqa: E731
+        name = lambda key, split: str(key)
     utterances: list[Utterance] = []
     kept: dict[Hashable, list] = {}
     classes = 0
@@ -68,10 +74,13 @@ def read_lists(
     pack.attrs = {
         "dialogue_keys": "int" if all(map(is_whole, kept)) else "str",
         "split_order": {
-            split: [name(key, of_split[key]) for key in unique(parts[split])[0] if key in kept and of_split[key] == split]
-            for split in SPLITS if split in parts
+            split: [
+                name(key, of_split[key]) for key in unique(parts[split])[0] if key in kept and of_split[key] == split
+            ]
+            for split in SPLITS
+            if split in parts
         },
-    }  # fmt: skip
+    }
     return pack
 
 
@@ -97,7 +106,11 @@ def add_features(pack: Pack, parts: Mapping[str, object], keys: Mapping[str, Has
             entry = entries.get(keys.get(dialogue))
             length = entry_length(entry)
             if length != count:
-                why = NO_FEATURE if length is None else f"wrong length: {length} vectors for the dialogue's {count} utterances"
+                why = (
+                    NO_FEATURE
+                    if length is None
+                    else f"wrong length: {length} vectors for the dialogue's {count} utterances"
+                )
                 missing.update((len(rows) + i, why) for i in range(count))
                 entry = [None] * count
             rows.extend(entry)
@@ -130,8 +143,12 @@ def _divide(parts: Mapping[str, object]) -> tuple[list[Hashable], dict[Hashable,
     dialogues = [_key(key) for key in parts["labels"] if isinstance(key, (str, int, np.integer))]
     for key in of_split:
         if key not in parts["labels"]:
-            problems.append(f"{key}: is in the list of the {of_split[key]} split, but the file has no labels for it; left out")
-    others = (key for part, entries in parts.items() if isinstance(entries, Mapping) and part != "labels" for key in entries)
+            problems.append(
+                f"{key}: is in the list of the {of_split[key]} split, but the file has no labels for it; left out"
+            )
+    others = (
+        key for part, entries in parts.items() if isinstance(entries, Mapping) and part != "labels" for key in entries
+    )
     for key in dict.fromkeys(others):
         if key not in parts["labels"] and key not in of_split:
             problems.append(f"{key}: has no labels; left out")
@@ -148,7 +165,13 @@ def _corpus(layout: Layout, dialogues: Sequence[Hashable]) -> str:
     if layout.name == "cosmic-features" or layout.name == "cosmic-sentences":
         # EmoryNLP's are named season_episode_scene, DailyDialog's are numbered.
         parts = str(dialogues[0]).split("_") if dialogues else []
-        return "emorynlp" if len(parts) == 3 and all(p.isdigit() for p in parts) else "dailydialog" if len(parts) == 1 else "unknown"
+        return (
+            "emorynlp"
+            if len(parts) == 3 and all(p.isdigit() for p in parts)
+            else "dailydialog"
+            if len(parts) == 1
+            else "unknown"
+        )
     # The layouts of MELD and DailyDialog serve others too; theirs are numbered.
     return layout.corpus if layout.corpus not in (None, "iemocap") and all(map(is_whole, dialogues)) else "unknown"
 
@@ -159,7 +182,9 @@ def _official_validation(dialogues: Sequence[int], of_split: dict, problems: lis
     of_split.update((key, "val") for key in moved)
     if moved:
         span = f"{MELD_FIRST['val']} to {MELD_FIRST['test'] - 1}"
-        problems.append(f"{len(moved)} dialogues of the training list are MELD's validation dialogues ({span}); taken as val")
+        problems.append(
+            f"{len(moved)} dialogues of the training list are MELD's validation dialogues ({span}); taken as val"
+        )
 
 
 def _meld_name(key: int, split: str | None) -> str:
@@ -188,9 +213,15 @@ def _labels(entry: object, dialogue: str, problems: list[str]) -> list[int]:
 
 
 def _utterances(
-    parts: Mapping[str, object], key: Hashable, dialogue: str, labels: Sequence[int], names: Sequence[str], split: str,
-    taken: set[str], problems: list[str],
-) -> list[Utterance]:  # fmt: skip
+    parts: Mapping[str, object],
+    key: Hashable,
+    dialogue: str,
+    labels: Sequence[int],
+    names: Sequence[str],
+    split: str,
+    taken: set[str],
+    problems: list[str],
+) -> list[Utterance]:
     n = len(labels)
 
     def column(part: str) -> list | None:
@@ -215,8 +246,9 @@ def _utterances(
         taken.add(name)
         ids.append(name)
     return [
-        Utterance(ids[i], dialogue, i, speakers[i], texts[i], names[labels[i]] if labels[i] >= 0 else None, split) for i in range(n)
-    ]  # fmt: skip
+        Utterance(ids[i], dialogue, i, speakers[i], texts[i], names[labels[i]] if labels[i] >= 0 else None, split)
+        for i in range(n)
+    ]
 
 
 def _speaker(value: object, dialogue: str) -> str:

@@ -5,7 +5,7 @@ that plain containers and numpy arrays need, and what stands behind them is not 
 which check what they are given. Every other name ends the reading before it is looked up.
 
 That leaves memory and time, which a few bytes of a pickle can ask for without end; so a pickle of unknown origin is read
-in a process of its own with a limit on both: `toolkit.exchange.confined`.
+in a process of its own with a limit on both: `erc_toolkit.toolkit.exchange.confined`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.errors import UserError
+from ..base.errors import UserError
 
 _CODE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f[248]|[SU]\d{1,6}|[bBhHiIlLqQefd?]|O8?|bool)")
 
@@ -67,7 +67,9 @@ class _Array(np.ndarray):
             raise pickle.UnpicklingError("fills an array as numpy never does")
         _, shape, kind, fortran, data = state
         filled = _filled(data, kind, shape, "F" if fortran else "C")
-        super().__setstate__((1, filled.shape, filled.dtype, bool(fortran), _bytes(data) if not filled.dtype.hasobject else data))
+        super().__setstate__(
+            (1, filled.shape, filled.dtype, bool(fortran), _bytes(data) if not filled.dtype.hasobject else data)
+        )
 
 
 def _bytes(data: object) -> bytes:
@@ -144,23 +146,32 @@ def _refuse_call(name: str) -> object:
 
 
 _ADMITTED = {
-    ("numpy", "ndarray"): _NDARRAY, ("numpy", "dtype"): _DTYPE, ("_codecs", "encode"): _Admitted(_encode),
-    ("collections", "OrderedDict"): _DICT, ("collections", "defaultdict"): _Admitted(lambda *_: {}),
+    ("numpy", "ndarray"): _NDARRAY,
+    ("numpy", "dtype"): _DTYPE,
+    ("_codecs", "encode"): _Admitted(_encode),
+    ("collections", "OrderedDict"): _DICT,
+    ("collections", "defaultdict"): _Admitted(lambda *_: {}),
     **{
         (f"numpy.{core}.{module}", name): _Admitted(function)
         for core in ("core", "_core")
         for module, name, function in (
-            ("multiarray", "_reconstruct", _reconstruct), ("multiarray", "scalar", _scalar), ("numeric", "_frombuffer", _frombuffer),
+            ("multiarray", "_reconstruct", _reconstruct),
+            ("multiarray", "scalar", _scalar),
+            ("numeric", "_frombuffer", _frombuffer),
         )
     },
     **{
         (module, name): admitted
         for module in ("builtins", "__builtin__")
         for name, admitted in (
-            ("set", _SET), ("frozenset", _FROZENSET), ("list", _LIST), ("dict", _DICT), ("bytes", _BYTES),
+            ("set", _SET),
+            ("frozenset", _FROZENSET),
+            ("list", _LIST),
+            ("dict", _DICT),
+            ("bytes", _BYTES),
         )
     },
-}  # fmt: skip
+}
 
 
 class _Reader(pickle.Unpickler):
@@ -177,7 +188,7 @@ class _Reader(pickle.Unpickler):
 def load_pickle(path: Path) -> object:
     """What a pickle holds, if that is numbers, texts, numpy arrays and plain containers; Python 2's texts as Latin-1.
 
-    Call it through `toolkit.exchange.confined` where the file is not your own: it limits neither memory nor time.
+    Call it through `erc_toolkit.toolkit.exchange.confined` where the file is not your own: it limits neither memory nor time.
 
     Raises:
         UserError: it asks for anything else, which is named and never looked up; or it is damaged.
@@ -191,7 +202,9 @@ def load_pickle(path: Path) -> object:
             return _Reader(file, encoding="latin1").load()
     except pickle.UnpicklingError as error:
         reason = " ".join(str(error).split())
-        if reason.startswith(("asks", "calls", "makes", "holds", "gives", "fills", "describes", "encodes", "refers", "sets")):
+        if reason.startswith(
+            ("asks", "calls", "makes", "holds", "gives", "fills", "describes", "encodes", "refers", "sets")
+        ):
             raise UserError(
                 f"{path}: {reason}; refused, for a pickle can run any program and only numpy arrays, numbers, texts and plain "
                 "containers are read. If you trust it, save it again with nothing else in it"
@@ -200,4 +213,6 @@ def load_pickle(path: Path) -> object:
     except MemoryError:
         raise
     except Exception as error:  # a damaged pickle may fail in any way
-        raise UserError(f"{path}: not a pickle, or damaged ({type(error).__name__}: {' '.join(str(error).split())[:120]})") from None
+        raise UserError(
+            f"{path}: not a pickle, or damaged ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+        ) from None

@@ -1,4 +1,4 @@
-"""From a store to the pickles that the field's loaders read (`toolkit.exchange.layouts`), and pickling for old numpy."""
+"""From a store to the pickles that the field's loaders read (`erc_toolkit.toolkit.exchange.layouts`), and pickling for old numpy."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-import manifests
-from toolkit.errors import UserError
-from toolkit.exchange.layouts import LAYOUTS, Layout
-from toolkit.exchange.read_lists import MELD_FIRST
-from toolkit.files import atomic_path
-from toolkit.manifest import MODALITIES, SPLITS
-from toolkit.store import FeatureStore
+from ... import manifests
+from ..base.errors import UserError
+from ..base.files import atomic_path
+from ..manifest import MODALITIES, SPLITS
+from ..store import FeatureStore
+from .layouts import LAYOUTS, Layout
+from .read_lists import MELD_FIRST
 
 PROTOCOL = 4  # Python 3.4 and later; the field's code runs on all sorts
 
@@ -93,9 +93,13 @@ def _feature_parts(
         if not places:
             continue
         if not names:
-            raise UserError(f"{store.path}: has no {modality} feature, which the layout asks for; extract or convert one")
+            raise UserError(
+                f"{store.path}: has no {modality} feature, which the layout asks for; extract or convert one"
+            )
         if len(names) not in (1, len(places)):
-            raise UserError(f"{store.path}: the layout has {len(places)} {modality} parts, not {len(names)}; name as many with --feature")
+            raise UserError(
+                f"{store.path}: the layout has {len(places)} {modality} parts, not {len(names)}; name as many with --feature"
+            )
         if len(names) < len(places) and layout.name.startswith("cosmic"):
             raise UserError(
                 f"{store.path}: COSMIC's loaders read four text layers; extract with --pooling last4, or name four with --feature"
@@ -149,7 +153,9 @@ def _two_speakers(store: FeatureStore, dialogue: str, speaker: np.ndarray) -> li
         return names
     order = list(dict.fromkeys(names))
     if len(order) > 2:
-        raise UserError(f"{store.path}: dialogue {dialogue} has {len(order)} speakers, IEMOCAP's layout knows two; use --layout meld")
+        raise UserError(
+            f"{store.path}: dialogue {dialogue} has {len(order)} speakers, IEMOCAP's layout knows two; use --layout meld"
+        )
     return ["MF"[order.index(name)] for name in names]
 
 

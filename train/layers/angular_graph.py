@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from train.layers.sequence import Padded
+from .sequence import Padded
 
 _INSIDE = 0.99999  # their code
 
@@ -26,7 +26,7 @@ class AngularGraph:
 
     Args:
         nodes: [N, M, D] float, a vector for each of M modalities of each utterance, dialogue after dialogue.
-        offsets: [B + 1] int64 on the CPU, as in `train.batch.Batch`.
+        offsets: [B + 1] int64 on the CPU, as in `erc_toolkit.train.data.batch.Batch`.
 
     Attributes:
         within: [B, M, L, L], the entries of P between nodes of one modality; 0 at places without an utterance.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from train.layers.encoder import EncoderBlock
+from .encoder import EncoderBlock
 
 
 class PostNormBlock(EncoderBlock):
@@ -41,7 +41,7 @@ class CoAttention(nn.Module):
 
     def forward(
         self, x: Tensor, y: Tensor, attend: Callable[..., Tensor], x_present: Tensor, y_present: Tensor
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    ) -> tuple[Tensor, Tensor]:
         """Streams [N, size] to what each has become, [N, size]; utterances that are not present [N] are no keys."""
         for first, second in zip(self.first, self.second):
             x, y = first(x, y, attend, y_present), second(y, x, attend, x_present)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from train.layers.dropout import dropout
+from .dropout import dropout
 
 
 class GRUCells(nn.Module):
@@ -132,9 +132,18 @@ class DialogueRecurrence(nn.Module):
     """
 
     def __init__(
-        self, streams: int, dim: int, dialogue: int, party: int, emotion: int, slots: int, attention: str = "general",
-        listener: bool = False, bidirectional: bool = True, rate: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        streams: int,
+        dim: int,
+        dialogue: int,
+        party: int,
+        emotion: int,
+        slots: int,
+        attention: str = "general",
+        listener: bool = False,
+        bidirectional: bool = True,
+        rate: float = 0.0,
+    ) -> None:
         super().__init__()
         self.directions = 2 if bidirectional else 1
         self.slots, self.rate, self.matched = slots, rate, attention == "general"
@@ -178,6 +187,7 @@ class DialogueRecurrence(nn.Module):
 
     def _run(self, x: Tensor, who: Tensor, counts: list[int]) -> Tensor:
         """Emotion states [R, N, emotion] of utterances [R, N, dim] of speakers [R, N, 1, 1], all in the order of `_steps`."""
+
         def kept(state: Tensor) -> Tensor:
             return dropout(state, self.rate, self.training)
 
@@ -187,7 +197,9 @@ class DialogueRecurrence(nn.Module):
         queries = torch.bmm(x, self.score).split(counts, 1) if self.matched else None
         who = who.split(counts, 1)
         # Zeros of the features' own dtype and device.
-        g, context, e = (x.new_zeros(cells, count, c.hidden.shape[1]) for c in (self.dialogue, self.dialogue, self.emotion))
+        g, context, e = (
+            x.new_zeros(cells, count, c.hidden.shape[1]) for c in (self.dialogue, self.dialogue, self.emotion)
+        )
         parties = x.new_zeros(cells, count, self.slots, self.party.hidden.shape[1])
         past = _Matched() if self.matched else _Running()
         found = []

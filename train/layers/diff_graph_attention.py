@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.layers.dropout import Dropout
-from train.layers.graph import Graph
-from train.layers.graph_attention import GraphAttention
+from .dropout import Dropout
+from .graph import Graph
+from .graph_attention import GraphAttention
 
 LAMBDA_STD = 0.1  # the paper says variance 0.1 (its exponentials then reach hundreds); the released code has std 0.1
 
@@ -67,9 +67,14 @@ class DiffRGCN(nn.Module):
     """
 
     def __init__(
-        self, size: int, heads: int = 2, dropout: float = 0.2, normalised: bool = True, dropout_everywhere: bool = True,
+        self,
+        size: int,
+        heads: int = 2,
+        dropout: float = 0.2,
+        normalised: bool = True,
+        dropout_everywhere: bool = True,
         layer: type[nn.Module] = DiffGraphAttention,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.normalised = normalised
         inner = dropout if dropout_everywhere else 0.0

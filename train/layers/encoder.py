@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from train.layers.blocks import Blocks
-from train.layers.dropout import Dropout, dropout
+from .blocks import Blocks
+from .dropout import Dropout, dropout
 
 QUERIES = 512  # at a time, where a kernel would otherwise build a matrix of a whole dialogue by itself
 SHORT = 128  # dialogues up to this length share one padded block
@@ -24,13 +24,15 @@ def sinusoidal_positions(length: int, size: int, like: Tensor, first: int = 0) -
     codes = torch.empty(length, size, dtype=like.dtype, device=like.device)
     for start in range(0, length, _PLACES):
         end = min(start + _PLACES, length)
-        angle = torch.arange(first + start, first + end, device=like.device)[:, None] * rate  # float32 would blur the sines of far places
+        angle = (
+            torch.arange(first + start, first + end, device=like.device)[:, None] * rate
+        )  # float32 would blur the sines of far places
         codes[start:end, 0::2], codes[start:end, 1::2] = angle.sin(), angle.cos()
     return codes
 
 
 def dialogue_positions(offsets: Tensor, size: int, like: Tensor) -> Tensor:
-    """Position codes of packed dialogues, [N, size]: each counts from 0. `offsets` as in `train.batch.Batch`, `size` even."""
+    """Position codes of packed dialogues, [N, size]: each counts from 0. `offsets` as in `erc_toolkit.train.data.batch.Batch`, `size` even."""
     lengths = offsets.diff()
     place = torch.arange(int(offsets[-1])) - offsets[:-1].repeat_interleave(lengths)
     return sinusoidal_positions(int(lengths.max()), size, like)[place.to(like.device, non_blocking=True)]

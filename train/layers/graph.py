@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from train.layers.blocks import Blocks
+from .blocks import Blocks
 
 RELATIONS = 6  # rows of a relation table: no edge, self, intra past, intra future, inter future, inter past
 SELF, INTRA_PAST, INTRA_FUTURE, INTER_FUTURE, INTER_PAST = 1, 2, 3, 4, 5
@@ -46,7 +46,7 @@ class Graph(NamedTuple):
 
 def speaker_graphs(
     speakers: Tensor, dialogue: Tensor, window: int, longest: int, causal: bool = False
-) -> tuple[Graph, Graph]:  # fmt: skip
+) -> tuple[Graph, Graph]:
     """Inter-speaker and intra-speaker graph (AMB-DSGDN, equations 8 and 7) of packed dialogues.
 
     Args:

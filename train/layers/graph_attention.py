@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.layers.dropout import dropout
-from train.layers.graph import RELATIONS, Graph
+from .dropout import dropout
+from .graph import RELATIONS, Graph
 
 RELATION_SIZE = 10
 SLOPE = 0.2  # of the leaky ReLU on attention scores

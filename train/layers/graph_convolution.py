@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.layers.dropout import dropout
-from train.layers.graph import Graph
+from .dropout import dropout
+from .graph import Graph
 
 
 class GraphConvolution(nn.Module):

@@ -7,12 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from train.layers.graph import RELATIONS, Graph
+from .graph import RELATIONS, Graph
 
 SOLVERS = ("rk4", "euler")
 
 
-def integrate(change: Callable[[Tensor], Tensor], x: Tensor, steps: int, horizon: float = 1.0, solver: str = "rk4") -> Tensor:
+def integrate(
+    change: Callable[[Tensor], Tensor], x: Tensor, steps: int, horizon: float = 1.0, solver: str = "rk4"
+) -> Tensor:
     """The state at time `horizon` of dx/dt = change(x), from x at time 0.
 
     Args:
@@ -52,8 +54,14 @@ class GraphODE(nn.Module):
     """
 
     def __init__(
-        self, size: int, steps: int = 4, horizon: float = 1.0, solver: str = "rk4", restart: bool = True, relations: bool = True
-    ) -> None:  # fmt: skip
+        self,
+        size: int,
+        steps: int = 4,
+        horizon: float = 1.0,
+        solver: str = "rk4",
+        restart: bool = True,
+        relations: bool = True,
+    ) -> None:
         super().__init__()
         self.steps, self.horizon, self.solver, self.restart = steps, horizon, solver, restart
         self.linear = nn.Linear(size, size, bias=False)

@@ -42,7 +42,7 @@ def weighted_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None =
 
 def focal_loss(
     logits: Tensor, labels: Tensor, gamma: float, class_weights: Tensor | None = None, detach: bool = True
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Focal loss, -w_y (1 - p_y)^gamma log p_y, a mean over the labelled utterances that is not divided by the weights.
 
     Args:
@@ -63,5 +63,3 @@ def _mean(losses: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tenso
     counted = (labels >= 0).to(losses.dtype)
     weight = counted if class_weights is None else counted * class_weights.to(losses.dtype)[labels.clamp_min(0)]
     return (weight * losses).sum() / weight.sum().clamp_min(_TINY)
-
-

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from train.layers.sequence import Padded
+from .sequence import Padded
 
 QUERIES = 512  # at a time, so that no matrix of a whole long dialogue is kept
 

@@ -1,6 +1,6 @@
 """Relational graphs of packed dialogues in a window, and layers that read them (DialogueGCN, COGMEN).
 
-Everything works block by block (`train.layers.blocks`): time and memory grow in proportion to the number of utterances.
+Everything works block by block (`erc_toolkit.train.layers.blocks`): time and memory grow in proportion to the number of utterances.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.layers.blocks import Blocks
+from .blocks import Blocks
 
 
 class RelationalGraph:

@@ -11,7 +11,7 @@ class Padded:
     """Where packed utterances lie in a padded matrix of [dialogues, longest].
 
     Args:
-        offsets: [B + 1] int64 on the CPU, as in `train.batch.Batch`.
+        offsets: [B + 1] int64 on the CPU, as in `erc_toolkit.train.data.batch.Batch`.
         device: of the tensors to pad.
 
     Attributes:
@@ -50,8 +50,14 @@ class Recurrent(nn.Module):
     """
 
     def __init__(
-        self, kind: type[nn.RNNBase], dim: int, size: int, layers: int = 1, bidirectional: bool = True, dropout: float = 0.0
-    ) -> None:  # fmt: skip
+        self,
+        kind: type[nn.RNNBase],
+        dim: int,
+        size: int,
+        layers: int = 1,
+        bidirectional: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.rnn = kind(dim, size, layers, bidirectional=bidirectional, dropout=dropout if layers > 1 else 0.0)
 

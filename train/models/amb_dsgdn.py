@@ -1,6 +1,6 @@
 """AMB-DSGDN (arXiv 2603.10043), in the form of its released code or of its equations.
 
-`train.models.variants` names what differs; `docs/model.md` walks through the equations. In both forms lambda vectors
+`erc_toolkit.train.models.variants` names what differs; `docs/model.md` walks through the equations. In both forms lambda vectors
 start with standard deviation 0.1 (with variance 0.1 as written, their exponentials reach hundreds) and a loss is a mean
 over utterances (the sum of equation 32 would let the squares of equation 33 grow with the batch).
 
@@ -18,24 +18,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from toolkit.errors import UserError
-from train.batch import Batch
-from train.config import ModelConfig
-from train.layers.diff_graph_attention import DiffGraphAttention, DiffRGCN
-from train.layers.dropout import Dropout
-from train.layers.encoder import LocalDialogues, TransformerEncoder, WholeDialogues, sinusoidal_positions
-from train.layers.graph import Graph, speaker_graphs
-from train.layers.graph_attention import GraphAttention
-from train.layers.graph_convolution import GraphConvolution
-from train.layers.modality_dropout import (
-    Dropped,
-    drop_modalities,
-    dropout_ratios,
-    precision_times_recall,
-    weighted_f1,
-)
-from train.models import About
-from train.models.variants import VARIANTS
+from ...toolkit.base.errors import UserError
+from ..config import ModelConfig
+from ..data.batch import Batch
+from ..layers.diff_graph_attention import DiffGraphAttention, DiffRGCN
+from ..layers.dropout import Dropout
+from ..layers.encoder import LocalDialogues, TransformerEncoder, WholeDialogues, sinusoidal_positions
+from ..layers.graph import Graph, speaker_graphs
+from ..layers.graph_attention import GraphAttention
+from ..layers.graph_convolution import GraphConvolution
+from ..layers.modality_dropout import Dropped, drop_modalities, dropout_ratios, precision_times_recall, weighted_f1
+from .registry import About
+from .variants import VARIANTS
 
 PIECE = 4096  # utterances at a time in evaluation: their matrices fit what the allocator keeps
 TINY = 1e-12  # the prior of a class that training never saw; a sum of weights below it is an empty sum
@@ -92,12 +86,17 @@ class ModalityStream(nn.Module):
         switches = VARIANTS[config.variant]
         self.inter, self.intra = (
             DiffRGCN(
-                size, config.graph_heads, config.graph_dropout, switches.normalised_attention,
-                switches.dropout_everywhere, GRAPH_LAYERS[config.graph],
+                size,
+                config.graph_heads,
+                config.graph_dropout,
+                switches.normalised_attention,
+                switches.dropout_everywhere,
+                GRAPH_LAYERS[config.graph],
             )
-            if config.graph != "none" else None
+            if config.graph != "none"
+            else None
             for _ in range(2)
-        )  # fmt: skip
+        )
         self.gate = nn.Linear(size, size) if sequential and switches.gates else None
 
     def forward(self, features: Tensor, present: Tensor, context: Context) -> Tensor:
@@ -133,9 +132,13 @@ class AMBDSGDN(nn.Module):
     about = About("AMB-DSGDN", "arXiv 2603.10043", "in full: code and paper")
 
     def __init__(
-        self, config: ModelConfig, dims: Mapping[str, int], speakers: int, class_counts: Tensor,
+        self,
+        config: ModelConfig,
+        dims: Mapping[str, int],
+        speakers: int,
+        class_counts: Tensor,
         class_weights: Tensor | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.config = config
         self.switches = VARIANTS[config.variant]
@@ -266,7 +269,10 @@ class AMBDSGDN(nn.Module):
                 counted = batch.present[modality] & (batch.labels >= 0)
                 performance.append(metric(predicted, batch.labels, counted, self.classes))
             ratios = dropout_ratios(
-                torch.stack(performance), self.config.q_base, self.config.lam,
-                clipped=self.switches.clipped_ratios, guarded=self.switches.guarded_ratios,
-            )  # fmt: skip
+                torch.stack(performance),
+                self.config.q_base,
+                self.config.lam,
+                clipped=self.switches.clipped_ratios,
+                guarded=self.switches.guarded_ratios,
+            )
             return drop_modalities(ratios, len(batch))

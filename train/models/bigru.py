@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from train.batch import Batch
-from train.config import setting
-from train.layers.dropout import Dropout
-from train.layers.heads import Logits, weighted_loss
-from train.layers.sequence import Recurrent
-from train.models import About
+from ..config import setting
+from ..data.batch import Batch
+from ..layers.dropout import Dropout
+from ..layers.heads import Logits, weighted_loss
+from ..layers.sequence import Recurrent
+from .registry import About
 
 
 @dataclass
@@ -37,14 +37,19 @@ class Settings:
 
 
 class BiGRU(nn.Module):
-    """Bidirectional GRU. Arguments as `train.models` says."""
+    """Bidirectional GRU. Arguments as `erc_toolkit.train.models.registry` says."""
 
     Settings = Settings
     about = About("bidirectional GRU", "none, ours", "in full")
 
     def __init__(
-        self, config: Settings, dims: Mapping[str, int], speakers: int, class_counts: Tensor, class_weights: Tensor | None = None
-    ) -> None:  # fmt: skip
+        self,
+        config: Settings,
+        dims: Mapping[str, int],
+        speakers: int,
+        class_counts: Tensor,
+        class_weights: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.dims = dict(dims)
         self.projection = nn.Linear(sum(dims.values()), config.hidden)

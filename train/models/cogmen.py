@@ -20,15 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from toolkit.errors import UserError
-from train.batch import Batch
-from train.config import setting
-from train.layers.dropout import Dropout
-from train.layers.encoder import WholeDialogues
-from train.layers.heads import Logits, weighted_loss
-from train.layers.post_norm import PostNormEncoder
-from train.layers.relational import NeighbourAttention, RelationalConvolution, RelationalGraph
-from train.models import About
+from ...toolkit.base.errors import UserError
+from ..config import setting
+from ..data.batch import Batch
+from ..layers.dropout import Dropout
+from ..layers.encoder import WholeDialogues
+from ..layers.heads import Logits, weighted_loss
+from ..layers.post_norm import PostNormEncoder
+from ..layers.relational import NeighbourAttention, RelationalConvolution, RelationalGraph
+from .registry import About
 
 
 @dataclass
@@ -63,7 +63,7 @@ def heads_for(width: int) -> int:
 
 
 class COGMEN(nn.Module):
-    """Contextualized graph network for multimodal emotion recognition. Arguments as `train.models` says.
+    """Contextualized graph network for multimodal emotion recognition. Arguments as `erc_toolkit.train.models.registry` says.
 
     Raises:
         UserError: the number of heads does not divide the width of the features.
@@ -73,8 +73,13 @@ class COGMEN(nn.Module):
     about = About("COGMEN", "arXiv 2205.02455, NAACL 2022", "their code")
 
     def __init__(
-        self, config: Settings, dims: Mapping[str, int], speakers: int, class_counts: Tensor, class_weights: Tensor | None = None
-    ) -> None:  # fmt: skip
+        self,
+        config: Settings,
+        dims: Mapping[str, int],
+        speakers: int,
+        class_counts: Tensor,
+        class_weights: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.config, self.dims = config, dict(dims)
         width, size = sum(dims.values()), config.hidden
@@ -95,7 +100,10 @@ class COGMEN(nn.Module):
     def forward(self, batch: Batch, epoch: int = 0) -> Logits:
         """Logits of a batch."""
         x = torch.cat([batch.features[m] for m in self.dims], 1)
-        attend, every = WholeDialogues(batch.offsets, x.device).attend, torch.ones_like(batch.dialogue, dtype=torch.bool)
+        attend, every = (
+            WholeDialogues(batch.offsets, x.device).attend,
+            torch.ones_like(batch.dialogue, dtype=torch.bool),
+        )
         for layer in self.encoder:
             x = layer(x, attend, every)
         longest = int(batch.offsets.diff().max())

@@ -3,7 +3,7 @@
 We know the abstract and the authors' public code, not the equations, and the two disagree: the code has no differential
 equation, and its dynamic part never learns. So there are three variants. "reconstruction" does what the abstract says in a way
 that is ours in every detail; "released" does what the code does, its bugs included; "repaired" is the code without them, see
-`train.models.df_gcn_variants`. `docs/models/df-gcn.md` has the equations.
+`erc_toolkit.train.models.df_gcn_variants`. `docs/models/df-gcn.md` has the equations.
 
 All variants have a stream per modality (with encoder, positions and speakers also for text) and a head per modality, whose
 logits are summed. Utterances may lack modalities: a feature that is absent is no attention key, adds nothing to the sum of the
@@ -21,16 +21,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-from toolkit.errors import UserError
-from train.batch import Batch
-from train.config import setting
-from train.layers.dropout import Dropout
-from train.layers.graph_ode import SOLVERS
-from train.layers.heads import Logits, weighted_loss
-from train.layers.sequence import Padded
-from train.models import About
-from train.models.df_gcn_parts import Context, Reconstruction, ReleasedFusion, Stream, context
-from train.models.df_gcn_variants import RECONSTRUCTION, VARIANTS, Switches
+from ...toolkit.base.errors import UserError
+from ..config import setting
+from ..data.batch import Batch
+from ..layers.dropout import Dropout
+from ..layers.graph_ode import SOLVERS
+from ..layers.heads import Logits, weighted_loss
+from ..layers.sequence import Padded
+from .df_gcn_parts import Context, Reconstruction, ReleasedFusion, Stream, context
+from .df_gcn_variants import RECONSTRUCTION, VARIANTS, Switches
+from .registry import About
 
 
 @dataclass
@@ -78,11 +78,13 @@ class Settings:
     def check(self, where: str) -> None:
         """Raises a UserError where settings do not agree."""
         if self.hidden % self.heads or self.hidden % 2:
-            raise UserError(f"{where}: model.hidden={self.hidden} must be even and a multiple of model.heads={self.heads}")
+            raise UserError(
+                f"{where}: model.hidden={self.hidden} must be even and a multiple of model.heads={self.heads}"
+            )
 
 
 class DFGCN(nn.Module):
-    """Dynamic fusion-aware graph convolutional network. Arguments as `train.models` says.
+    """Dynamic fusion-aware graph convolutional network. Arguments as `erc_toolkit.train.models.registry` says.
 
     Args:
         switches: in place of those that `config.variant` stands for; for tests of one at a time.
@@ -92,19 +94,26 @@ class DFGCN(nn.Module):
     about = About("DF-GCN", "arXiv 2603.22345", "reconstruction from the abstract; also their code")
 
     def __init__(
-        self, config: Settings, dims: Mapping[str, int], speakers: int, class_counts: Tensor,
-        class_weights: Tensor | None = None, switches: Switches | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        config: Settings,
+        dims: Mapping[str, int],
+        speakers: int,
+        class_counts: Tensor,
+        class_weights: Tensor | None = None,
+        switches: Switches | None = None,
+    ) -> None:
         super().__init__()
         self.window = config.window
         self.switches = switches or VARIANTS.get(config.variant)
         classes = len(class_counts)
         self.text_layers = config.text_layers
         norm = self.switches is not None  # a store's features come normalised; their code does it in the model
-        self.streams = nn.ModuleDict({
-            m: Stream(dim, config.text_layers, norm, config) if m == "text" else Stream(dim, 1, False, config)
-            for m, dim in dims.items()
-        })  # fmt: skip
+        self.streams = nn.ModuleDict(
+            {
+                m: Stream(dim, config.text_layers, norm, config) if m == "text" else Stream(dim, 1, False, config)
+                for m, dim in dims.items()
+            }
+        )
         self.speaker = nn.Embedding(speakers + 1, config.hidden, padding_idx=speakers)
 
         def head() -> nn.Module:
@@ -186,6 +195,11 @@ def pad(batch: Batch, speaker: int) -> tuple[Padded, Batch]:
     dialogue = torch.arange(count, device=batch.labels.device).repeat_interleave(longest)
     features, present = ({m: rows(x) for m, x in of.items()} for of in (batch.features, batch.present))
     return padded, replace(
-        batch, features=features, present=present, speakers=rows(batch.speakers, speaker), labels=rows(batch.labels, -1),
-        dialogue=dialogue, offsets=torch.arange(count + 1) * longest,
-    )  # fmt: skip
+        batch,
+        features=features,
+        present=present,
+        speakers=rows(batch.speakers, speaker),
+        labels=rows(batch.labels, -1),
+        dialogue=dialogue,
+        offsets=torch.arange(count + 1) * longest,
+    )

@@ -11,20 +11,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-from toolkit.errors import UserError
-from train.batch import Batch
-from train.layers.diff_graph_attention import DiffRGCN
-from train.layers.dropout import Dropout
-from train.layers.dynamic_linear import DynamicLinear
-from train.layers.encoder import TransformerEncoder, WholeDialogues, sinusoidal_positions
-from train.layers.graph import RELATIONS, Graph, speaker_graphs
-from train.layers.graph_attention import GAIN, RELATION_SIZE, GraphAttention
-from train.layers.graph_ode import GraphODE
-from train.layers.sequence import Padded
+from ...toolkit.base.errors import UserError
+from ..data.batch import Batch
+from ..layers.diff_graph_attention import DiffRGCN
+from ..layers.dropout import Dropout
+from ..layers.dynamic_linear import DynamicLinear
+from ..layers.encoder import TransformerEncoder, WholeDialogues, sinusoidal_positions
+from ..layers.graph import RELATIONS, Graph, speaker_graphs
+from ..layers.graph_attention import GAIN, RELATION_SIZE, GraphAttention
+from ..layers.graph_ode import GraphODE
+from ..layers.sequence import Padded
 
 if TYPE_CHECKING:
-    from train.models.df_gcn import Settings
-    from train.models.df_gcn_variants import Switches
+    from .df_gcn import Settings
+    from .df_gcn_variants import Switches
 
 GRAPH_HEADS = 2  # fixed in the authors' code
 
@@ -70,7 +70,9 @@ class Context(NamedTuple):
         return self.layout.pad(x * heard).sum(1) / self.layout.pad(heard).sum(1).clamp_min(1)
 
 
-def context(batch: Batch, speaker: nn.Embedding, window: int, real: Tensor | None, identity: Tensor | None = None) -> Context:
+def context(
+    batch: Batch, speaker: nn.Embedding, window: int, real: Tensor | None, identity: Tensor | None = None
+) -> Context:
     """The context of a batch.
 
     Args:
@@ -118,7 +120,9 @@ class Stream(nn.Module):
     def __init__(self, dim: int, layers: int, norm: bool, config: Settings) -> None:
         super().__init__()
         if dim % layers:
-            raise UserError(f"model.text_layers={layers} vectors of one width cannot make a text feature of width {dim}")
+            raise UserError(
+                f"model.text_layers={layers} vectors of one width cannot make a text feature of width {dim}"
+            )
         size = config.hidden
         self.layers = layers
         self.norm = TextNorm(dim) if norm else None

@@ -20,14 +20,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from train.batch import Batch
-from train.config import setting
-from train.layers.dropout import Dropout
-from train.layers.heads import Logits, weighted_loss
-from train.layers.nodal_attention import NodalAttention
-from train.layers.relational import NeighbourSum, PlaceWeights, RelationalConvolution, RelationalGraph
-from train.layers.sequence import Recurrent
-from train.models import About
+from ..config import setting
+from ..data.batch import Batch
+from ..layers.dropout import Dropout
+from ..layers.heads import Logits, weighted_loss
+from ..layers.nodal_attention import NodalAttention
+from ..layers.relational import NeighbourSum, PlaceWeights, RelationalConvolution, RelationalGraph
+from ..layers.sequence import Recurrent
+from .registry import About
 
 CONTEXTS = {"lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -62,19 +62,28 @@ class Settings:
 
 
 class DialogueGCN(nn.Module):
-    """Dialogue graph convolutional network. Arguments as `train.models` says."""
+    """Dialogue graph convolutional network. Arguments as `erc_toolkit.train.models.registry` says."""
 
     Settings = Settings
     about = About("DialogueGCN", "arXiv 1908.11540, EMNLP 2019", "their code")
 
     def __init__(
-        self, config: Settings, dims: Mapping[str, int], speakers: int, class_counts: Tensor, class_weights: Tensor | None = None
-    ) -> None:  # fmt: skip
+        self,
+        config: Settings,
+        dims: Mapping[str, int],
+        speakers: int,
+        class_counts: Tensor,
+        class_weights: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.config, self.dims = config, dict(dims)
         size, width = 2 * config.context_hidden, config.graph_hidden
         self.context = Recurrent(
-            CONTEXTS[config.context], sum(dims.values()), config.context_hidden, config.context_layers, dropout=config.dropout
+            CONTEXTS[config.context],
+            sum(dims.values()),
+            config.context_hidden,
+            config.context_layers,
+            dropout=config.dropout,
         )
         self.edges = PlaceWeights(size, config.places)
         self.relational = RelationalConvolution(size, width, speakers, config.bases)

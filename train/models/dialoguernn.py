@@ -1,6 +1,6 @@
 """DialogueRNN (arXiv 1811.00405, AAAI 2019), in the form of its released bidirectional model with attention (BiModel).
 
-The recurrence in both directions over every dialogue (`train.layers.dialogue_rnn`), attention of every emotion state over
+The recurrence in both directions over every dialogue (`erc_toolkit.train.layers.dialogue_rnn`), attention of every emotion state over
 all those of its dialogue, a hidden layer, the classes. The paper's model hears the text alone on IEMOCAP and text and audio
 on MELD; ours takes any modalities and, as their scripts do, puts them side by side, absent ones as zeros.
 
@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from train.batch import Batch
-from train.config import setting
-from train.layers.dialogue_rnn import DialogueRecurrence
-from train.layers.dropout import Dropout
-from train.layers.encoder import WholeDialogues
-from train.layers.heads import Logits, weighted_loss
-from train.models import About
+from ..config import setting
+from ..data.batch import Batch
+from ..layers.dialogue_rnn import DialogueRecurrence
+from ..layers.dropout import Dropout
+from ..layers.encoder import WholeDialogues
+from ..layers.heads import Logits, weighted_loss
+from .registry import About
 
 
 @dataclass
@@ -56,20 +56,32 @@ class Settings:
 
 
 class DialogueRNN(nn.Module):
-    """Bidirectional DialogueRNN with emotion attention. Arguments as `train.models` says."""
+    """Bidirectional DialogueRNN with emotion attention. Arguments as `erc_toolkit.train.models.registry` says."""
 
     Settings = Settings
     about = About("DialogueRNN", "arXiv 1811.00405, AAAI 2019", "their code")
 
     def __init__(
-        self, config: Settings, dims: Mapping[str, int], speakers: int, class_counts: Tensor, class_weights: Tensor | None = None
-    ) -> None:  # fmt: skip
+        self,
+        config: Settings,
+        dims: Mapping[str, int],
+        speakers: int,
+        class_counts: Tensor,
+        class_weights: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.dims = dict(dims)
         self.recurrence = DialogueRecurrence(
-            1, sum(dims.values()), config.dialogue, config.party, config.emotion, speakers, config.context, config.listener,
+            1,
+            sum(dims.values()),
+            config.dialogue,
+            config.party,
+            config.emotion,
+            speakers,
+            config.context,
+            config.listener,
             rate=config.recurrent_dropout,
-        )  # fmt: skip
+        )
         width = 2 * config.emotion
         self.query = nn.Linear(width, width) if config.attention else None
         self.hidden = nn.Linear(width, config.hidden)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from train.batch import Batch
-from train.layers.heads import Logits, weighted_loss
-from train.models import About
+from ..data.batch import Batch
+from ..layers.heads import Logits, weighted_loss
+from .registry import About
 
 
 @dataclass
@@ -25,14 +25,19 @@ class Settings:
 
 
 class LogisticRegression(nn.Module):
-    """Softmax regression. Arguments as `train.models` says."""
+    """Softmax regression. Arguments as `erc_toolkit.train.models.registry` says."""
 
     Settings = Settings
     about = About("logistic regression", "none, ours", "in full")
 
     def __init__(
-        self, config: Settings, dims: Mapping[str, int], speakers: int, class_counts: Tensor, class_weights: Tensor | None = None
-    ) -> None:  # fmt: skip
+        self,
+        config: Settings,
+        dims: Mapping[str, int],
+        speakers: int,
+        class_counts: Tensor,
+        class_weights: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.dims = dict(dims)
         self.output = nn.Linear(sum(dims.values()), len(class_counts))

@@ -19,16 +19,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from toolkit.errors import UserError
-from train.batch import Batch
-from train.config import setting
-from train.layers.adaptive_graph import EdgeWeights, KindConvolution, WeightedConvolution, edge_kinds
-from train.layers.cross_attention import CoAttention
-from train.layers.dropout import Dropout
-from train.layers.encoder import WholeDialogues, dialogue_positions
-from train.layers.heads import Logits, weighted_loss
-from train.layers.sequence import Recurrent
-from train.models import About
+from ...toolkit.base.errors import UserError
+from ..config import setting
+from ..data.batch import Batch
+from ..layers.adaptive_graph import EdgeWeights, KindConvolution, WeightedConvolution, edge_kinds
+from ..layers.cross_attention import CoAttention
+from ..layers.dropout import Dropout
+from ..layers.encoder import WholeDialogues, dialogue_positions
+from ..layers.heads import Logits, weighted_loss
+from ..layers.sequence import Recurrent
+from .registry import About
 
 
 @dataclass
@@ -60,15 +60,19 @@ class Settings:
     def check(self, where: str) -> None:
         """Raises a UserError where settings do not agree."""
         if self.hidden % self.heads or self.hidden % 2:
-            raise UserError(f"{where}: model.hidden={self.hidden} must be even and a multiple of model.heads={self.heads}")
+            raise UserError(
+                f"{where}: model.hidden={self.hidden} must be even and a multiple of model.heads={self.heads}"
+            )
         if self.coarse is not None:
             groups = sorted(set(self.coarse) - {-1})
             if len(groups) < 2 or groups != list(range(len(groups))):
-                raise UserError(f"{where}: model.coarse={self.coarse} must number two or more groups from 0, each with a class")
+                raise UserError(
+                    f"{where}: model.coarse={self.coarse} must number two or more groups from 0, each with a class"
+                )
 
 
 class MERCGCN(nn.Module):
-    """Cross-modal context fusion and adaptive graph convolution. Arguments as `train.models` says.
+    """Cross-modal context fusion and adaptive graph convolution. Arguments as `erc_toolkit.train.models.registry` says.
 
     Raises:
         UserError: `config.coarse` is not as long as there are classes.
@@ -78,15 +82,23 @@ class MERCGCN(nn.Module):
     about = About("MERC-GCN", "arXiv 2501.15063", "reconstruction: neither full text nor code is public")
 
     def __init__(
-        self, config: Settings, dims: Mapping[str, int], speakers: int, class_counts: Tensor, class_weights: Tensor | None = None
-    ) -> None:  # fmt: skip
+        self,
+        config: Settings,
+        dims: Mapping[str, int],
+        speakers: int,
+        class_counts: Tensor,
+        class_weights: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         size, classes = config.hidden, len(class_counts)
         self.projections = nn.ModuleDict({m: nn.Linear(dim, size) for m, dim in dims.items()})
-        self.pairs = nn.ModuleDict({
-            f"{m}+{n}": CoAttention(size, config.heads, config.layers, config.dropout) for m, n in combinations(dims, 2)
-        })  # fmt: skip
+        self.pairs = nn.ModuleDict(
+            {
+                f"{m}+{n}": CoAttention(size, config.heads, config.layers, config.dropout)
+                for m, n in combinations(dims, 2)
+            }
+        )
         self.context = Recurrent(nn.GRU, len(dims) ** 2 * size, size // 2)
         self.edge_weights = EdgeWeights(size)
         self.by_kind = KindConvolution(size, config.graph_hidden)

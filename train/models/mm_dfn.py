@@ -2,7 +2,7 @@
 
 Every modality's features are mapped to one width. Text then goes through a bidirectional GRU over the dialogue; every
 modality is given what a second one, shared by all, hears in the utterances of each speaker alone. The layers over the graph
-(`train.layers.angular_graph`, `train.layers.initial_residual`) are joined by an LSTM whose time is the depth: at each layer
+(`erc_toolkit.train.layers.angular_graph`, `erc_toolkit.train.layers.initial_residual`) are joined by an LSTM whose time is the depth: at each layer
 it takes a node's features and gives those that are propagated. The code calls its recurrent layers LSTM; they are GRUs.
 
 Where the code reads the padding behind shorter dialogues and speakers (`padded`), ours does not by default. Without text
@@ -18,15 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from toolkit.errors import UserError
-from train.batch import Batch
-from train.config import setting
-from train.layers.angular_graph import AngularGraph
-from train.layers.dropout import Dropout
-from train.layers.heads import Logits, focal_loss
-from train.layers.initial_residual import InitialResidual
-from train.layers.sequence import Padded, Recurrent
-from train.models import About
+from ...toolkit.base.errors import UserError
+from ..config import setting
+from ..data.batch import Batch
+from ..layers.angular_graph import AngularGraph
+from ..layers.dropout import Dropout
+from ..layers.heads import Logits, focal_loss
+from ..layers.initial_residual import InitialResidual
+from ..layers.sequence import Padded, Recurrent
+from .registry import About
 
 
 @dataclass
@@ -68,14 +68,19 @@ class Settings:
 
 
 class MMDFN(nn.Module):
-    """Multimodal dynamic fusion network. Arguments as `train.models` says; it works for any number of speakers."""
+    """Multimodal dynamic fusion network. Arguments as `erc_toolkit.train.models.registry` says; it works for any number of speakers."""
 
     Settings = Settings
     about = About("MM-DFN", "arXiv 2203.02385 (ICASSP 2022)", "their code")
 
     def __init__(
-        self, config: Settings, dims: Mapping[str, int], speakers: int, class_counts: Tensor, class_weights: Tensor | None = None
-    ) -> None:  # fmt: skip
+        self,
+        config: Settings,
+        dims: Mapping[str, int],
+        speakers: int,
+        class_counts: Tensor,
+        class_weights: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
 

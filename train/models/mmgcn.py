@@ -1,7 +1,7 @@
 """MMGCN (arXiv 2107.06779): a deep graph convolution over one graph of all modalities, as its released code does it.
 
 Text goes through a linear map, a bidirectional LSTM of two layers and gets its speaker's embedding; audio and visual have
-a linear map alone. `train.layers.angular_graph` is the graph, `train.layers.initial_residual` a layer. Each utterance is
+a linear map alone. `erc_toolkit.train.layers.angular_graph` is the graph, `erc_toolkit.train.layers.initial_residual` a layer. Each utterance is
 classified from the vectors that entered the graph and those that left it, of all its modalities.
 
 The code joins dialogues of a batch by reading the padding behind the shorter ones (`padded`), which ours does not by
@@ -16,15 +16,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from toolkit.errors import UserError
-from train.batch import Batch
-from train.config import setting
-from train.layers.angular_graph import AngularGraph
-from train.layers.dropout import Dropout
-from train.layers.heads import Logits, weighted_loss
-from train.layers.initial_residual import InitialResidual
-from train.layers.sequence import Padded, Recurrent
-from train.models import About
+from ...toolkit.base.errors import UserError
+from ..config import setting
+from ..data.batch import Batch
+from ..layers.angular_graph import AngularGraph
+from ..layers.dropout import Dropout
+from ..layers.heads import Logits, weighted_loss
+from ..layers.initial_residual import InitialResidual
+from ..layers.sequence import Padded, Recurrent
+from .registry import About
 
 _GAMMA = 2.5  # of the released loss
 
@@ -65,20 +65,27 @@ class Settings:
 
 
 class MMGCN(nn.Module):
-    """Multimodal fusion by deep graph convolution. Arguments as `train.models` says."""
+    """Multimodal fusion by deep graph convolution. Arguments as `erc_toolkit.train.models.registry` says."""
 
     Settings = Settings
     about = About("MMGCN", "arXiv 2107.06779 (ACL 2021)", "their code")
 
     def __init__(
-        self, config: Settings, dims: Mapping[str, int], speakers: int, class_counts: Tensor, class_weights: Tensor | None = None
-    ) -> None:  # fmt: skip
+        self,
+        config: Settings,
+        dims: Mapping[str, int],
+        speakers: int,
+        class_counts: Tensor,
+        class_weights: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.projections = nn.ModuleDict({m: nn.Linear(dim, config.size) for m, dim in dims.items()})
         self.encoder = self.speaker = None
         if "text" in dims:
-            self.encoder = Recurrent(nn.LSTM, config.size, config.size // 2, config.encoder_layers, dropout=config.dropout)
+            self.encoder = Recurrent(
+                nn.LSTM, config.size, config.size // 2, config.encoder_layers, dropout=config.dropout
+            )
             self.speaker = nn.Embedding(speakers, config.size)
         self.first = nn.Linear(config.size, config.graph_size)
         self.layers = nn.ModuleList(

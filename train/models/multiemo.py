@@ -19,16 +19,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from toolkit.errors import UserError
-from train.batch import Batch
-from train.config import setting
-from train.layers.contrastive import focal_contrastive_loss, sample_weights
-from train.layers.dialogue_rnn import DialogueRecurrence
-from train.layers.dropout import Dropout
-from train.layers.encoder import WholeDialogues
-from train.layers.heads import Logits, weighted_loss
-from train.layers.soft_hgr import soft_hgr_loss
-from train.models import About
+from ...toolkit.base.errors import UserError
+from ..config import setting
+from ..data.batch import Batch
+from ..layers.contrastive import focal_contrastive_loss, sample_weights
+from ..layers.dialogue_rnn import DialogueRecurrence
+from ..layers.dropout import Dropout
+from ..layers.encoder import WholeDialogues
+from ..layers.heads import Logits, weighted_loss
+from ..layers.soft_hgr import soft_hgr_loss
+from .registry import About
 
 _FUSED = "fused"  # the part of the output that the contrastive loss is on; other parts are called after modalities
 
@@ -112,14 +112,19 @@ class MultiAttnLayer(nn.Module):
 
 
 class MultiEMO(nn.Module):
-    """MultiEMO. Arguments as `train.models` says."""
+    """MultiEMO. Arguments as `erc_toolkit.train.models.registry` says."""
 
     Settings = Settings
     about = About("MultiEMO", "ACL 2023, 2023.acl-long.824", "their code")
 
     def __init__(
-        self, config: Settings, dims: Mapping[str, int], speakers: int, class_counts: Tensor, class_weights: Tensor | None = None
-    ) -> None:  # fmt: skip
+        self,
+        config: Settings,
+        dims: Mapping[str, int],
+        speakers: int,
+        class_counts: Tensor,
+        class_weights: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         size = config.hidden
@@ -128,18 +133,28 @@ class MultiEMO(nn.Module):
         self.recurrence, self.joined = None, nn.ModuleDict()
         if self.recurrent:
             self.recurrence = DialogueRecurrence(
-                len(self.recurrent), size, size, size, size, speakers, "simple", bidirectional=config.bidirectional,
+                len(self.recurrent),
+                size,
+                size,
+                size,
+                size,
+                speakers,
+                "simple",
+                bidirectional=config.bidirectional,
                 rate=config.recurrent_dropout,
-            )  # fmt: skip
+            )
             if config.bidirectional:
                 self.joined = nn.ModuleDict({m: nn.Linear(2 * size, size) for m in self.recurrent})
         others = len(dims) - 1
-        self.stacks = nn.ModuleDict({
-            m: nn.ModuleList(
-                MultiAttnLayer(others, size, config.heads, config.inner, config.dropout) for _ in range(config.layers)
-            )
-            for m in dims
-        })  # fmt: skip
+        self.stacks = nn.ModuleDict(
+            {
+                m: nn.ModuleList(
+                    MultiAttnLayer(others, size, config.heads, config.inner, config.dropout)
+                    for _ in range(config.layers)
+                )
+                for m in dims
+            }
+        )
         self.fusion = nn.Linear(size * len(dims), size)
         self.hidden, self.output = nn.Linear(size, config.head), nn.Linear(config.head, len(class_counts))
         self.dropout = Dropout(config.dropout)
@@ -169,9 +184,13 @@ class MultiEMO(nn.Module):
     def loss(self, output: Logits, batch: Batch) -> Tensor:
         """The three losses, weighted, a scalar. Only labelled utterances count, in the correlation too (their code)."""
         config, parts, labels = self.config, output.parts, batch.labels
-        contrastive = focal_contrastive_loss(parts[_FUSED], labels, self.sample_weights, config.temperature, config.gamma)
+        contrastive = focal_contrastive_loss(
+            parts[_FUSED], labels, self.sample_weights, config.temperature, config.gamma
+        )
         modalities = list(self.stacks)
         counted = [batch.present[m] & (labels >= 0) for m in modalities]
         correlation = soft_hgr_loss([parts[m] for m in modalities], counted)
         cross_entropy = weighted_loss(output.logits, labels, self.class_weights)
-        return config.contrastive * contrastive + config.correlation * correlation + config.cross_entropy * cross_entropy
+        return (
+            config.contrastive * contrastive + config.correlation * correlation + config.cross_entropy * cross_entropy
+        )

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from toolkit.errors import UserError
-from train.batch import Batch
-from train.config import setting
-from train.layers.dropout import Dropout
-from train.layers.encoder import EncoderBlock, WholeDialogues, dialogue_positions
-from train.layers.heads import Logits, weighted_loss
-from train.models import About
+from ...toolkit.base.errors import UserError
+from ..config import setting
+from ..data.batch import Batch
+from ..layers.dropout import Dropout
+from ..layers.encoder import EncoderBlock, WholeDialogues, dialogue_positions
+from ..layers.heads import Logits, weighted_loss
+from .registry import About
 
 
 @dataclass
@@ -53,7 +53,9 @@ class Settings:
     def check(self, where: str) -> None:
         """Raises a UserError where settings do not agree."""
         if self.hidden % self.heads or self.hidden % 2:
-            raise UserError(f"{where}: model.hidden={self.hidden} must be even and a multiple of model.heads={self.heads}")
+            raise UserError(
+                f"{where}: model.hidden={self.hidden} must be even and a multiple of model.heads={self.heads}"
+            )
 
 
 class Target(nn.Module):
@@ -75,7 +77,9 @@ class Target(nn.Module):
         self.join = nn.Linear(len(sources) * size, size)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, streams: Mapping[str, Tensor], present: Mapping[str, Tensor], attend: Callable[..., Tensor]) -> Tensor:
+    def forward(
+        self, streams: Mapping[str, Tensor], present: Mapping[str, Tensor], attend: Callable[..., Tensor]
+    ) -> Tensor:
         """Projected features with positions and speakers, modality to [N, hidden], to [N, hidden]."""
         heard = []
         for source, encoder in self.encoders.items():
@@ -87,14 +91,19 @@ class Target(nn.Module):
 
 
 class SDT(nn.Module):
-    """Transformer-based model with self-distillation. Arguments as `train.models` says."""
+    """Transformer-based model with self-distillation. Arguments as `erc_toolkit.train.models.registry` says."""
 
     Settings = Settings
     about = About("SDT", "IEEE TMM 26, 2024, doi 10.1109/TMM.2023.3271019", "their code")
 
     def __init__(
-        self, config: Settings, dims: Mapping[str, int], speakers: int, class_counts: Tensor, class_weights: Tensor | None = None
-    ) -> None:  # fmt: skip
+        self,
+        config: Settings,
+        dims: Mapping[str, int],
+        speakers: int,
+        class_counts: Tensor,
+        class_weights: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         size, classes = config.hidden, len(class_counts)
@@ -112,7 +121,9 @@ class SDT(nn.Module):
 
         An utterance without any modality has the bias of the fused classifier as its logits.
         """
-        added = dialogue_positions(batch.offsets, self.config.hidden, self.speaker.weight) + self.speaker(batch.speakers)
+        added = dialogue_positions(batch.offsets, self.config.hidden, self.speaker.weight) + self.speaker(
+            batch.speakers
+        )
         streams = {m: projection(batch.features[m]) + added for m, projection in self.projections.items()}
         attend = WholeDialogues(batch.offsets, added.device).attend
         x = {m: target(streams, batch.present, attend) for m, target in self.targets.items()}

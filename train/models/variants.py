@@ -40,11 +40,21 @@ class Switches:
 
 VARIANTS = {
     "released": Switches(
-        gates=True, normalised_attention=True, dropout_everywhere=True, f1_balance=True, clipped_ratios=True,
-        guarded_ratios=True, loss_through_weight=True,
+        gates=True,
+        normalised_attention=True,
+        dropout_everywhere=True,
+        f1_balance=True,
+        clipped_ratios=True,
+        guarded_ratios=True,
+        loss_through_weight=True,
     ),
     "paper": Switches(
-        gates=False, normalised_attention=False, dropout_everywhere=False, f1_balance=False, clipped_ratios=False,
-        guarded_ratios=False, loss_through_weight=False,
+        gates=False,
+        normalised_attention=False,
+        dropout_everywhere=False,
+        f1_balance=False,
+        clipped_ratios=False,
+        guarded_ratios=False,
+        loss_through_weight=False,
     ),
-}  # fmt: skip
+}

@@ -1,0 +1,42 @@
+"""`erc-toolkit reduce`: a feature of fewer dimensions beside the full one."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command("reduce")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--feature", required=True, metavar="MODALITY/NAME", help="What to reduce, e.g. audio/ComParE_2016.")
+@click.option("--to", type=click.IntRange(1), default=300, show_default=True, help="Dimensions to keep.")
+@click.option(
+    "--method",
+    type=click.Choice(["anova", "pca", "pls"]),
+    default="anova",
+    show_default=True,
+    help="anova selects columns by F value; pca and pls project.",
+)
+@click.option("--name", help="Of the new feature, without the modality.  [default: NAME-METHODn]")
+def reduce_command(store: Path, feature: str, to: int, method: str, name: str | None) -> None:
+    """Add to STORE a feature of fewer dimensions, fitted on the training split alone.
+
+    Only rows that are in the training split, present and labelled are fitted on. What was fitted is kept with the
+    feature, and all that is in STORE stays.
+    """
+    from ...toolkit.base.errors import UserError
+    from ..reduce import reduce_store
+
+    try:
+        new, fitted = reduce_store(store, feature, to, method, name, shlex.join(["erc-toolkit", *sys.argv[1:]]))
+    except OSError as error:
+        raise UserError(f"{store}: {error.strerror or error}; it is as it was") from None
+    noted = "".join(f", {key.replace('_', ' ')} {value:.4g}" for key, value in fitted.notes.items())
+    modality = new.split("/")[0]
+    click.echo(
+        f"wrote {new} to {store}: {to} dimensions by {method}, fitted on {fitted.rows} labelled rows of the training split{noted}\n"
+        f"next: erc-toolkit train {store} --set data.{modality}={new.split('/', 1)[1]} --out RUN"
+    )

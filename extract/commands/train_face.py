@@ -1,0 +1,44 @@
+"""`erc-toolkit train-face`: weights for the field's 342-dimensional face network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("train-face")
+@click.argument("source", metavar="FACES", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write.")
+@click.option("--epochs", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--batch", type=click.IntRange(2), default=64, show_default=True)
+@click.option(
+    "--lr", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True, help="Of Adam, at first."
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(0),
+    default=5,
+    show_default=True,
+    help="Epochs without a better validation accuracy after which the rate halves.",
+)
+@click.option(
+    "--seed", default=0, show_default=True, help="Of the weights, the order, the variations, and a split by chance."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--log-json", is_flag=True, help="Progress as JSON lines on standard error.")
+def train_face_command(source: Path, out: Path, device: str, log_json: bool, **recipe) -> None:
+    """Train denseface on labelled faces.
+
+    FACES is a folder with {train,val,test}/LABEL/*.png, or with LABEL/*.png, or with FER+'s fer2013.csv and fer2013new.csv.
+    The epoch that is best on the validation pictures is written to the folder that --out names; give it to erc-toolkit
+    extract as --visual-weights.
+    """
+    from ..tuning.face import FaceRecipe, train_face
+
+    best = train_face(source, out, FaceRecipe(**recipe), device, click.echo, log_json)
+    test = f", test accuracy {best['test_accuracy']:.4f}" if "test_accuracy" in best else ""
+    click.echo(
+        f"wrote {out}: epoch {best['epoch']}, validation accuracy {best['val_accuracy']:.4f}{test}\n"
+        f"next: erc-toolkit extract … --visual-model denseface --visual-weights {out}"
+    )

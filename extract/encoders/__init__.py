@@ -1,0 +1,1 @@
+"""Encoders of text, audio and faces: one file a kind."""

@@ -1,0 +1,287 @@
+"""Visual features: a network over face crops, averaged over the utterance's frames; the DenseNets of the field."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+import yaml
+from torch import nn
+from torchvision.models import DenseNet, DenseNet121_Weights, densenet121
+
+from ...toolkit.base.errors import UserError
+from .batching import Batches
+from .weights import DTYPES, checksum, load_state
+
+RANDOM_SEED = 0
+# What `erc-toolkit train-face` leaves in its folder.
+FACE_WEIGHTS, FACE_SETTINGS = "model.safetensors", "face.yaml"
+# Pixels and pictures in a batch. On a CPU a batch must not outgrow the caches: densenet121 takes 21 ms for a picture in
+# batches of 8 and 53 ms in batches of 64 (benchmarks/README.md). A GPU wants large ones.
+_CPU_BATCH, _GPU_BATCH = (8 * 224 * 224, 32), (256 * 224 * 224, 1024)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of each channel on 0..1, and where they come from."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: str
+
+    @classmethod
+    def parse(cls, text: str, grey: bool) -> Normalisation:
+        """From "MEAN,STD" on 0..255, or one of the names in `GREY_STATISTICS`.
+
+        Raises:
+            UserError: neither, or a deviation that is not positive.
+        """
+        if text in GREY_STATISTICS:
+            if not grey:
+                raise UserError(f"--normalisation {text}: is measured on grey faces; give MEAN,STD for this network")
+            mean, std = GREY_STATISTICS[text]
+        else:
+            try:
+                mean, std = (float(part) for part in text.split(","))
+            except ValueError:
+                raise UserError(
+                    f"--normalisation {text!r}: write MEAN,STD on the scale 0 to 255, or one of {', '.join(GREY_STATISTICS)}"
+                ) from None
+        if not (std > 0 and np.isfinite([mean, std]).all()):
+            raise UserError(f"--normalisation {text!r}: the deviation must be a positive number")
+        channels = 1 if grey else 3
+        return cls((mean / 255,) * channels, (std / 255,) * channels, f"given as {text}")
+
+
+# Grey levels of face crops on 0..255, (mean, deviation), with which the field's 342-d features were normalised.
+GREY_STATISTICS = {"ferplus": (129.0, 63.58), "iemocap": (131.0754, 47.858177), "meld": (67.61417, 37.89171)}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a network expects: side in pixels, grey or RGB, and its normalisation."""
+
+    side: int
+    grey: bool
+    normalisation: Normalisation
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network that comes with the project: how it is built, the pictures it expects, and its description."""
+
+    build: Callable[[], nn.Module]
+    pictures: Pictures
+    source: str
+
+
+def _denseface() -> DenseNet:
+    """The field's 342-dimensional face network: DenseNet-BC, depth 100, growth 12, three blocks of 16, grey 64x64.
+
+    The stem is a single 3x3 convolution of stride 2 without normalisation or pooling; channels go 24, 216, 108, 300,
+    150, 342. The classifier has FER+'s eight classes.
+    """
+    net = DenseNet(growth_rate=12, block_config=(16, 16, 16), num_init_features=24, bn_size=4, num_classes=8)
+    net.features.conv0 = nn.Conv2d(1, 24, kernel_size=3, stride=2, padding=1, bias=False)
+    nn.init.kaiming_normal_(net.features.conv0.weight)
+    for name in ("norm0", "relu0", "pool0"):
+        delattr(net.features, name)
+    return net
+
+
+_IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "ImageNet")
+_FERPLUS = Normalisation((129 / 255,), (63.58 / 255,), "FER+ (mean 129, deviation 63.58 of 255)")
+# A new network is one line here.
+ARCHITECTURES = {
+    "densenet121": Architecture(
+        lambda: densenet121(weights=None), Pictures(224, False, _IMAGENET), "torchvision densenet121"
+    ),
+    "denseface": Architecture(_denseface, Pictures(64, True, _FERPLUS), "DenseNet-BC-100-12 on 64x64 grey faces"),
+}
+
+
+class CropEncoder(ABC):
+    """What encoders of face crops share: normalisation, batches that are filled across utterances, the mean over frames.
+
+    Args:
+        name: as the store calls it.
+        net: the network.
+        pictures: what it expects.
+        device: where it runs.
+        precision: "float32", "bfloat16" or "float16".
+        sequences: keep each frame's vector as well.
+    """
+
+    modality = "visual"
+    details: ClassVar = {"frames": np.int32, "faces": np.int32, "tracks": np.int32, "speaker_confidence": np.float32}
+
+    def __init__(
+        self, name: str, net: nn.Module, pictures: Pictures, device: torch.device | str, precision: str, sequences: bool
+    ):
+        self.name, self.pictures, self.device, self.precision = name, pictures, torch.device(device), precision
+        self._batches = Batches(f"visual model {name}")
+        pixels, most = _CPU_BATCH if self.device.type == "cpu" else _GPU_BATCH
+        self._batch_size = max(1, min(most, pixels // pictures.side**2))
+        self.net = net.eval().to(self.device, DTYPES[precision], memory_format=torch.channels_last)
+        self.faces: dict[str, object] = {}  # how the crops were made, which is for the caller to say
+        self._mean, self._std = (
+            torch.tensor(numbers, device=self.device).view(1, -1, 1, 1)
+            for numbers in (pictures.normalisation.mean, pictures.normalisation.std)
+        )
+        side = pictures.side
+        self.dim = self(np.zeros((1, side, side) if pictures.grey else (1, side, side, 3), np.uint8)).shape[1]
+        self.frame_width = self.dim if sequences else 0
+
+    @abstractmethod
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(n, channels, side, side), normalised, to (n, dim)."""
+
+    @torch.inference_mode()
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        """uint8 (n, side, side, 3) RGB, or (n, side, side) grey, to float32 (n, dim)."""
+        pictures = torch.from_numpy(crops).to(self.device)
+        pictures = pictures.unsqueeze(1) if self.pictures.grey else pictures.permute(0, 3, 1, 2)
+        pictures = (pictures.float() / 255 - self._mean) / self._std
+        pictures = pictures.to(DTYPES[self.precision]).contiguous(memory_format=torch.channels_last)
+        return self.forward(pictures).float().cpu().numpy()
+
+    def utterances(self, crops: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For each utterance's crops (n, …), n > 0: the mean float32 (dim,) and the frames (n, dim)."""
+        counts = np.cumsum([0, *map(len, crops)])
+        features = np.empty((counts[-1], self.dim), np.float32)
+        size = self._batch_size
+        for start in range(0, counts[-1], size):
+            # Which utterances this batch touches: only those are put together, not the whole part.
+            first, last = np.searchsorted(counts, [start, start + size], "right") - 1
+            batch = np.concatenate(crops[first : last + 1])[start - counts[first] :][:size]
+            features[start : start + len(batch)] = self._batches.array(self, batch)
+        for start, end in itertools.pairwise(counts):
+            yield features[start:end].mean(0, dtype=np.float64).astype(np.float32), features[start:end]
+
+    def described(self, extractor: str, model: str, sha256: str, versions: dict[str, str]) -> dict[str, object]:
+        """What made the features, for the store; the parameters are those of the crops and of the network's input."""
+        normalisation = self.pictures.normalisation
+        return {
+            "extractor": extractor,
+            "model": model,
+            "weights_sha256": sha256,
+            "versions": {"torch": torch.__version__, **versions, **self.faces.get("versions", {})},
+            "parameters": {
+                **self.faces.get("parameters", {}),
+                "normalised_by": normalisation.source,
+                "mean": normalisation.mean,
+                "std": normalisation.std,
+                "dtype": self.precision,
+                "pooling": "mean over frames",
+                **({"sequences": "a vector for each face crop"} if self.frame_width else {}),
+            },
+            "device": self.device.type,
+        }
+
+
+class FaceEncoder(CropEncoder):
+    """A DenseNet without its classifier: the last map, rectified and averaged over its places.
+
+    Args:
+        name: "densenet121" (1024) or "denseface" (342).
+        weights: "imagenet", "random" (initialised from a fixed seed), a file with a state dict, or a folder that
+            `erc-toolkit train-face` wrote, which brings its normalisation.
+        device, precision, sequences: as for `CropEncoder`.
+        normalisation: in place of the network's own.
+
+    Raises:
+        UserError: weights that do not exist, cannot be had, or do not fit the network.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        weights: str = "imagenet",
+        device: torch.device | str = "cpu",
+        precision: str = "float32",
+        sequences: bool = False,
+        normalisation: Normalisation | None = None,
+    ):
+        self._architecture = ARCHITECTURES[name]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(RANDOM_SEED)
+            net = self._architecture.build()
+        self.weights = weights
+        if weights == "imagenet":
+            if name != "densenet121":
+                raise UserError(f"--visual-weights imagenet: {name} has none; give a FILE, or say random and mean it")
+            _fill(name, net, _imagenet())
+        elif weights == "random":
+            self.weights = f"random, seed {RANDOM_SEED}"
+        elif Path(weights).is_dir():
+            _fill(name, net, load_state(Path(weights) / FACE_WEIGHTS))
+            self.weights = f"folder {Path(weights).resolve().name}"
+            normalisation = normalisation or _trained_normalisation(Path(weights), name)
+        else:
+            _fill(name, net, load_state(Path(weights)))
+            self.weights = f"file {Path(weights).name}"
+        self._sha256 = checksum(net.features.state_dict())
+        pictures = self._architecture.pictures
+        if normalisation is not None:
+            pictures = replace(pictures, normalisation=normalisation)
+        super().__init__(name, net, pictures, device, precision, sequences)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(n, channels, side, side), normalised, to (n, dim)."""
+        return torch.relu(self.net.features(pictures)).mean((2, 3))
+
+    def provenance(self) -> dict[str, object]:
+        """What made the features, for the store."""
+        made = self.described(
+            "DenseNet on face crops, mean over frames",
+            f"{self.name}: {self._architecture.source}",
+            self._sha256,
+            {"torchvision": version("torchvision")},
+        )
+        return {**made, "weights": self.weights}
+
+
+def _trained_normalisation(folder: Path, name: str) -> Normalisation:
+    try:
+        made = yaml.safe_load((folder / FACE_SETTINGS).read_text(encoding="utf-8"))
+        if made["network"] != name:
+            raise UserError(f"--visual-weights {folder}: holds weights of {made['network']}, not of {name}")
+        return Normalisation(
+            (float(made["mean"]) / 255,), (float(made["std"]) / 255,), "the pictures it was trained on"
+        )
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"--visual-weights {folder}: {FACE_SETTINGS} cannot be read ({type(error).__name__})") from None
+
+
+def _fill(name: str, net: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    # The first DenseNet checkpoints name norm1 "norm.1"; torchvision still publishes them so.
+    pattern = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
+    state = {pattern.sub(r"\1", key.removeprefix("module.")): value for key, value in state.items()}
+    own = net.state_dict()
+    for key in [k for k in state if k.startswith("classifier.")]:
+        del state[key]  # a classifier of other classes is no part of the features
+    wanted = {k for k in own if not k.startswith(("classifier.",)) and not k.endswith("num_batches_tracked")}
+    lacking = sorted(wanted - set(state))
+    odd = sorted(k for k in state if k not in own or state[k].shape != own[k].shape)
+    if lacking or odd:
+        raise UserError(f"--visual-weights: do not fit {name}: {(lacking or odd)[0]!r} is missing or of another shape")
+    net.load_state_dict(state, strict=False)
+
+
+def _imagenet() -> dict[str, torch.Tensor]:
+    weights = DenseNet121_Weights.IMAGENET1K_V1
+    try:
+        return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except Exception as error:  # offline, refused, full disk: the remedy is the same
+        raise UserError(
+            f"densenet121's ImageNet weights are not on this machine: connect to the network so that torchvision can "
+            f"fetch {weights.url.rsplit('/')[-1]}, or give the file with --visual-weights FILE ({type(error).__name__})"
+        ) from None

@@ -1,0 +1,79 @@
+"""Visual features: a transformers image encoder (ViT, DeiT, BEiT, ConvNeXT, …) over face crops."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from ...toolkit.base.errors import UserError
+from .face_network import CropEncoder, Normalisation, Pictures
+from .hub import load_transformer, short_name
+
+# Short names for models that papers mean by them.
+NAMES = {"vit": "google/vit-base-patch16-224-in21k"}
+
+
+class ImageModel(CropEncoder):
+    """Any image encoder that transformers' `AutoModel` loads.
+
+    A picture's vector is that of the first token where the model has a class token, the mean of the tokens or of the
+    map's places where it has none. Crops are cut at the size that the model's preprocessor names and normalised by its
+    mean and deviation.
+
+    Args:
+        name_or_dir: hub name, a short name of `NAMES`, or a folder with model and preprocessor.
+        device, precision, sequences, normalisation: as for `CropEncoder`.
+
+    Raises:
+        UserError: the model cannot be had, or reads something else than pictures.
+    """
+
+    def __init__(
+        self,
+        name_or_dir: str,
+        device: torch.device | str = "cpu",
+        precision: str = "float32",
+        sequences: bool = False,
+        normalisation: Normalisation | None = None,
+    ):
+        from transformers import AutoImageProcessor, AutoModel
+
+        name_or_dir = NAMES.get(name_or_dir, name_or_dir) if not Path(name_or_dir).is_dir() else name_or_dir
+        model, prepare, self._sha256 = load_transformer(
+            "image model", "--visual-model", name_or_dir, AutoModel, AutoImageProcessor
+        )
+        model = getattr(model, "vision_model", model)  # CLIP and its kin carry a text model as well
+        if getattr(model, "main_input_name", "") != "pixel_values":
+            raise UserError(f"--visual-model {name_or_dir}: {model.config.model_type} does not read pictures")
+        self._kind = model.config.model_type
+        size = getattr(prepare, "crop_size", None) if getattr(prepare, "do_center_crop", False) else None
+        size = dict(size or prepare.size)
+        side = int(size.get("height") or size.get("shortest_edge") or 0)
+        if side < 1:
+            raise UserError(f"--visual-model {name_or_dir}: its preprocessor names no size of pictures")
+        own = Normalisation(tuple(prepare.image_mean), tuple(prepare.image_std), "the model's preprocessor")
+        pictures = Pictures(side, False, normalisation or own)
+        super().__init__(short_name(name_or_dir), model, pictures, device, precision, sequences)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(n, 3, side, side), normalised, to (n, dim)."""
+        hidden = self.net(pixel_values=pictures).last_hidden_state
+        if hidden.ndim == 4:
+            return hidden.mean((2, 3))
+        embeddings = getattr(self.net, "embeddings", None)
+        return hidden[:, 0] if _has_class_token(embeddings) else hidden.mean(1)
+
+    def provenance(self) -> dict[str, object]:
+        """What made the features, for the store."""
+        return self.described(
+            "transformers image encoder on face crops, mean over frames",
+            f"{self.name} ({self._kind})",
+            self._sha256,
+            {"transformers": version("transformers")},
+        )
+
+
+def _has_class_token(embeddings: torch.nn.Module | None) -> bool:
+    return any(getattr(embeddings, name, None) is not None for name in ("cls_token", "class_embedding"))

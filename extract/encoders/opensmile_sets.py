@@ -1,0 +1,119 @@
+"""Audio features: functionals of openSMILE's feature sets, by the `opensmile` package."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from importlib.metadata import version
+from typing import ClassVar
+
+import numpy as np
+
+from ...toolkit.media import FULL_SCALE, SAMPLE_RATE, ffmpeg_version
+
+# Half a step of 16 bits: below it every sample is zero for openSMILE.
+SILENCE = 2.0**-16
+
+
+def no_sound(samples: np.ndarray) -> str:
+    """Why these samples (float32 (n,), within [-1, 1]) hold no sound, or nothing."""
+    if len(samples) == 0:
+        return "no audio samples in this span"
+    if float(np.abs(samples).max()) < SILENCE:
+        return "silent audio: every sample is zero at 16 bits"
+    return ""
+
+
+class Functionals:
+    """One openSMILE feature set at the level of functionals.
+
+    Args:
+        name: a member of `opensmile.FeatureSet`, e.g. "ComParE_2016" (6373), "IS10" (1582; the package's
+            `is09-13/IS10_paraling_compat` configuration), "eGeMAPSv02" (88).
+        sequences: keep the set's low-level descriptors as well, a frame every 10 ms.
+    """
+
+    modality = "audio"
+    details: ClassVar = {"seconds": np.float64}
+
+    def __init__(self, name: str, sequences: bool = False):
+        import opensmile
+
+        self.name = name
+        self.frame_names: list[str] = descriptors(name).names if sequences else []
+        self._smile = opensmile.Smile(opensmile.FeatureSet[name], opensmile.FeatureLevel.Functionals)
+        self.dimension_names: list[str] = list(self._smile.feature_names)
+
+    @property
+    def dim(self) -> int:
+        return len(self.dimension_names)
+
+    @property
+    def frame_width(self) -> int:
+        return len(self.frame_names)
+
+    def __call__(self, samples: np.ndarray) -> tuple[np.ndarray | None, str]:
+        """Functionals of one utterance.
+
+        Args:
+            samples: float32 (n,), mono, 16 kHz, within [-1, 1 - 2**-15] as `MediaReader` gives them.
+
+        Returns:
+            float32 (dim,) and "", or None and the reason why there are none.
+        """
+        if reason := no_sound(samples):
+            return None, reason
+        with warnings.catch_warnings():  # of a segment that is too short: that becomes the row's reason
+            warnings.simplefilter("ignore", UserWarning)
+            values = self._smile(samples, SAMPLE_RATE).reshape(-1).astype(np.float32)
+        if values.shape != (self.dim,) or not np.isfinite(values).all():
+            return None, f"audio too short for {self.name}: {len(samples) / SAMPLE_RATE:.3f} s"
+        return values, ""
+
+    def provenance(self) -> dict[str, object]:
+        """What made the features, for the store."""
+        return {
+            "extractor": "opensmile functionals",
+            "model": f"openSMILE feature set {self.name}",
+            "versions": {"opensmile": version("opensmile"), "ffmpeg": ffmpeg_version()},
+            "parameters": {
+                "feature_set": self.name,
+                "level": "functionals",
+                "sample_rate_hz": SAMPLE_RATE,
+                "channels": "mono mix",
+                "clipped_to": [-1, FULL_SCALE],
+                **({"sequences": "low-level descriptors"} if self.frame_names else {}),
+            },
+            "licence": "openSMILE is free for private use and research; commercial use needs a licence from audEERING",
+        }
+
+
+class Descriptors:
+    """One openSMILE feature set at the level of its low-level descriptors (`FeatureLevel.LowLevelDescriptors`)."""
+
+    def __init__(self, name: str):
+        import opensmile
+
+        self._smile = opensmile.Smile(opensmile.FeatureSet[name], opensmile.FeatureLevel.LowLevelDescriptors)
+        self.names: list[str] = list(self._smile.feature_names)
+
+    def __call__(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Samples as for `Functionals` to float32 (T, width) and the frames' times in seconds (T,)."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            table = self._smile.process_signal(samples, SAMPLE_RATE)
+        values = table.to_numpy(np.float32)
+        whole = np.isfinite(values).all(1)  # a segment too short for one frame comes as one row of NaN
+        return values[whole], table.index.get_level_values("start").total_seconds().to_numpy(np.float64)[whole]
+
+
+@functools.cache
+def descriptors(name: str) -> Descriptors:
+    """The feature set, made once in each process."""
+    return Descriptors(name)
+
+
+@functools.cache
+def functionals(name: str) -> Functionals:
+    """The feature set, made once in each process."""
+    return Functionals(name)

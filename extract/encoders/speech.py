@@ -1,0 +1,149 @@
+"""Audio features: a transformers speech encoder (wav2vec 2.0, HuBERT, WavLM, …), the mean of its last layer's frames."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torchaudio
+
+from ...toolkit.base.errors import UserError
+from ...toolkit.media import ffmpeg_version
+from ..run.worker import SAMPLES, Sound
+from .batching import Batches
+from .hub import load_transformer, short_name
+from .weights import DTYPES
+
+# Samples in a padded batch; longer utterances go alone.
+_BATCH_SAMPLES = 60 * 16_000
+
+
+class AudioModel:
+    """Any speech encoder of transformers that reads raw waveforms.
+
+    The track is decoded at its own rate and resampled by torchaudio (`functional.resample`, its defaults) to the rate
+    that the model's preprocessor names, as those who load files with torchaudio do.
+
+    Args:
+        name_or_dir: hub name (e.g. "facebook/wav2vec2-base") or a folder with model and preprocessor.
+        device: where it runs.
+        precision: "float32", "bfloat16" or "float16".
+        sequences: keep the frames of the last layer as well.
+
+    Raises:
+        UserError: the model cannot be had, or is none that reads waveforms.
+    """
+
+    modality = "audio"
+    wants = SAMPLES
+    details: ClassVar = {"seconds": np.float64}
+
+    def __init__(
+        self, name_or_dir: str, device: torch.device | str = "cpu", precision: str = "float32", sequences: bool = False
+    ):
+        from transformers import AutoFeatureExtractor, AutoModel
+
+        self.name, self.device, self.precision = short_name(name_or_dir), torch.device(device), precision
+        model, self._prepare, self._sha256 = load_transformer(
+            "audio model", "--audio-model", name_or_dir, AutoModel, AutoFeatureExtractor
+        )
+        if (
+            not hasattr(model, "_get_feat_extract_output_lengths")
+            or getattr(model, "main_input_name", "") != "input_values"
+        ):
+            raise UserError(
+                f"--audio-model {name_or_dir}: {model.config.model_type} does not read waveforms; take a model like "
+                "wav2vec2, hubert, wavlm or data2vec-audio"
+            )
+        self._model = model.to(self.device, DTYPES[precision])
+        self._fitting = Batches(f"audio model {self.name}")
+        self.rate = int(self._prepare.sampling_rate)
+        self.frame_width = self.dim if sequences else 0
+        # Models that normalise over a whole utterance's time must not see padding, and say so in their preprocessor.
+        self._padded = bool(getattr(self._prepare, "return_attention_mask", False))
+
+    @property
+    def dim(self) -> int:
+        return int(self._model.config.hidden_size)
+
+    @property
+    def hop_s(self) -> float:
+        """Seconds from one frame to the next."""
+        return float(np.prod(self._model.config.conv_stride)) / self.rate
+
+    def utterances(
+        self, sounds: Sequence[Sound]
+    ) -> Iterator[tuple[np.ndarray | None, str, np.ndarray | None, np.ndarray | None]]:
+        """For each utterance, in order: float32 (dim,) or None, the reason for None, frames (T, dim) and times (T,)."""
+        waves = [self._resampled(sound) for sound in sounds]
+        done: dict[int, np.ndarray | None] = {}
+        for batch in self._batches([len(wave) for wave in waves]):
+            done.update(zip(batch, self._fitting.run(self._encode, [waves[i] for i in batch])))
+        for i, wave in enumerate(waves):
+            frames = done.get(i)
+            if frames is None:
+                yield None, f"audio too short for {self.name}: {len(wave) / self.rate:.3f} s", None, None
+            else:
+                mean = frames.mean(0, dtype=np.float64).astype(np.float32)
+                times = np.arange(len(frames)) * self.hop_s
+                yield mean, "", *((frames, times) if self.frame_width else (None, None))
+
+    def _resampled(self, sound: Sound) -> np.ndarray:
+        if sound.rate == self.rate:
+            return sound.samples
+        return torchaudio.functional.resample(torch.from_numpy(sound.samples), sound.rate, self.rate).numpy()
+
+    def _length(self, samples: int) -> int:
+        return int(self._model._get_feat_extract_output_lengths(samples))
+
+    def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
+        """Indices of like length, at most `_BATCH_SAMPLES` padded samples together; what gives no frame is left out."""
+        batch: list[int] = []
+        for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+            if self._length(lengths[i]) < 1:
+                continue
+            if batch and (not self._padded or (len(batch) + 1) * lengths[i] > _BATCH_SAMPLES):
+                yield batch
+                batch = []
+            batch.append(i)
+        if batch:
+            yield batch
+
+    @torch.inference_mode()
+    def _encode(self, waves: list[np.ndarray]) -> list[np.ndarray]:
+        """Waveforms at the model's rate to the frames of each, float32 (T, dim)."""
+        given = self._prepare(waves, sampling_rate=self.rate, padding=True, return_tensors="pt")
+        given = {key: value.to(self.device) for key, value in given.items()}
+        given["input_values"] = given["input_values"].to(DTYPES[self.precision])
+        with warnings.catch_warnings():  # WavLM mixes kinds of masks, of which torch warns on each batch
+            warnings.simplefilter("ignore", UserWarning)
+            frames = self._model(**given).last_hidden_state.float().cpu().numpy()
+        return [one[: self._length(len(wave))] for one, wave in zip(frames, waves)]
+
+    def provenance(self) -> dict[str, object]:
+        """What made the features, for the store."""
+        return {
+            "extractor": "transformers speech encoder",
+            "model": f"{self.name} ({self._model.config.model_type})",
+            "weights_sha256": self._sha256,
+            "versions": {
+                "transformers": version("transformers"),
+                "torch": torch.__version__,
+                "torchaudio": torchaudio.__version__,
+                "ffmpeg": ffmpeg_version(),
+            },
+            "parameters": {
+                "pooling": "mean over frames, last layer",
+                "sample_rate_hz": self.rate,
+                "frames_per_second": 1 / self.hop_s,
+                "resampling": "torchaudio.functional.resample from the track's own rate",
+                "channels": "mono mix",
+                "dtype": self.precision,
+                **({"sequences": "frames of the last layer"} if self.frame_width else {}),
+            },
+            "device": self.device.type,
+        }

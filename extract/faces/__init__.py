@@ -1,0 +1,1 @@
+"""Faces in frames: detection, tracks, and the one that speaks."""

@@ -1,0 +1,152 @@
+"""From finished parts to one feature store."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from ...toolkit.base.errors import UserError
+from ...toolkit.base.files import require_space
+from ...toolkit.manifest import read_manifest
+from ...toolkit.store import FeaturePart, FeatureStore, StoreWriter
+from .parts import PartsFolder, corpus_fingerprint, difference, fingerprint
+
+
+class NothingFound(UserError):
+    """Not one utterance has a modality that was asked for."""
+
+
+def parts_root(out: Path) -> Path:
+    """Where a run keeps its finished parts: beside the store."""
+    return out.with_name(out.name + ".parts")
+
+
+def assemble(out: Path, roots: list[Path], command: str = "") -> None:
+    """Joins finished parts into a store and removes them. The store keeps the features that it has.
+
+    Args:
+        out: the store.
+        roots: folders of parts; together they must hold every part of every feature.
+        command: the command line, for the record.
+
+    Raises:
+        OSError: the disk cannot hold the store.
+        UserError: parts that are missing, damaged, or of different options; a feature without a single present row.
+    """
+    roots = [root for root in roots if root.is_dir()]
+    if not roots:
+        raise UserError(f"{parts_root(out)}: no such folder of parts; run erc-toolkit extract --shard first")
+    manifest = read_manifest(roots[0] / "manifest.jsonl")
+    names = sorted({folder.name for root in roots for folder in root.iterdir() if (folder / "feature.json").exists()})
+    if not names:
+        raise UserError(f"{roots[0]}: holds no finished part")
+    readers = {
+        name: _Assembly(name, [r / name for r in roots if (r / name / "feature.json").exists()]) for name in names
+    }
+    corpus = corpus_fingerprint(manifest)
+    for reader in readers.values():
+        reader.check(len(manifest.utterances), corpus)
+    old = FeatureStore.open(out) if out.exists() else None
+    rows = sum(part.stat().st_size for root in roots for part in root.glob("*/*.npz"))
+    try:
+        # HDF5 does not survive a failing write, so the disk is asked first.
+        require_space(
+            out, int(1.1 * rows) + (out.stat().st_size if old else 0) + (roots[0] / "manifest.jsonl").stat().st_size
+        )
+        with StoreWriter(
+            out,
+            corpus=manifest.corpus,
+            labels=manifest.labels,
+            utterances=manifest.utterances,
+            command=command if old is None else f"{old.attrs['command']} && {command}",
+            attrs={"notes": json.dumps(manifest.notes, ensure_ascii=False), "corpus_fingerprint": corpus},
+        ) as writer:
+            new = {
+                f"{reader.made['modality']}/{matrix}"
+                for reader in readers.values()
+                for matrix in reader.made["matrices"]
+            }
+            for name in old.feature_names() if old is not None else ():
+                if name not in new:
+                    writer.copy_feature(old.feature(name))
+            for name, reader in readers.items():
+                made = reader.made
+                for at, (matrix, apart) in enumerate(made["matrices"].items()):
+                    writer.add_feature_parts(
+                        made["modality"],
+                        matrix,
+                        made["dim"],
+                        reader.parts(at),
+                        attrs={
+                            **made["provenance"],
+                            **apart,
+                            "options": reader.options(),
+                            "fingerprint": fingerprint(made),
+                        },
+                        **reader.names(),
+                    )
+                if reader.present == 0:
+                    most = reader.reasons.most_common(1)[0]
+                    reader.discard()
+                    raise NothingFound(
+                        f"no utterance has {name.replace('--', '/', 1)}: {most[1]} times {most[0]!r}; nothing was written to {out}"
+                    )
+    finally:
+        if old is not None:
+            old.close()
+    for root in roots:
+        shutil.rmtree(root)
+
+
+class _Assembly:
+    """The parts of one feature, wherever they lie."""
+
+    def __init__(self, name: str, folders: list[Path]):
+        made = [json.loads((folder / "feature.json").read_text(encoding="utf-8")) for folder in folders]
+        for other, folder in zip(made, folders):
+            if other != made[0]:
+                raise UserError(
+                    f"{folder}: was made with {difference(other, made[0])} in {folders[0]}; they cannot be joined"
+                )
+        self.name, self.made = name, made[0]
+        self._folders = [PartsFolder(folder, self.made) for folder in folders]
+        self.present, self.reasons = 0, Counter()
+
+    def check(self, rows: int, corpus: str) -> None:
+        if self.made["corpus"] != corpus:
+            raise UserError(f"{self._folders[0].folder}: was made from another manifest than the one beside it")
+        missing = [i for i in range(len(self.made["parts"])) if not any(f.has(i) for f in self._folders)]
+        if missing:
+            raise UserError(
+                f"{self.name}: {len(missing)} of {len(self.made['parts'])} parts are missing (the first is part {missing[0]}); "
+                "finish every shard before merging"
+            )
+
+    def discard(self) -> None:
+        """Removes the parts, which are worth nothing: whatever was amiss, the next run shall look again."""
+        for folder in self._folders:
+            shutil.rmtree(folder.folder)
+            if not any(path.is_dir() for path in folder.folder.parent.iterdir()):
+                shutil.rmtree(folder.folder.parent)
+
+    def options(self) -> dict[str, object]:
+        """The options of the command line that make the feature."""
+        return json.loads((self._folders[0].folder / "options.json").read_text(encoding="utf-8"))
+
+    def names(self) -> dict[str, object]:
+        """Names of the matrix's columns, and width and names of its frames' columns."""
+        return json.loads((self._folders[0].folder / "names.json").read_text(encoding="utf-8"))
+
+    def parts(self, matrix: int) -> Iterator[FeaturePart]:
+        """The parts of one of the feature's matrices, counted from 0."""
+        columns = slice(matrix * self.made["dim"], (matrix + 1) * self.made["dim"])
+        self.present, self.reasons = 0, Counter()
+        for i in range(len(self.made["parts"])):
+            rows = next(f for f in self._folders if f.has(i)).read(i)
+            self.present += sum(not reason for reason in rows.reasons)
+            self.reasons.update(reason for reason in rows.reasons if reason)
+            yield replace(rows, values=rows.values[:, columns])

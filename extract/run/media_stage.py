@@ -1,0 +1,191 @@
+"""The part of a run that needs media: files to workers, what they find to the encoders, rows to disk.
+
+Worker processes decode, compute functionals and cut out faces; encoders that batch over utterances (face crops, speech
+models) run in this process on a whole part at a time, while the workers go on with the next ones.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ...toolkit.base.pool import Fault, core_count, run_tasks
+from ...toolkit.base.progress import Stages
+from ...toolkit.manifest import Manifest
+from ..encoders.selection import Encoders, Options
+from .parts import Job, Rows
+from .worker import Found, Span, Task, Wanted, process, set_up
+
+
+def watch(
+    jobs: list[Job],
+    manifest: Manifest,
+    encoders: Encoders,
+    options: Options,
+    stop: threading.Event,
+    progress: Stages,
+    stages: dict[str, float],
+) -> list[str]:
+    """Runs the jobs that need media, until all parts are done or `stop` is set.
+
+    Returns:
+        The faults: utterances that could not be done though nothing is known to be wrong with them, and what happened.
+        `stages` is told how long it took, and how much of it the encoders of this process.
+    """
+    began = time.perf_counter()
+    audio = next((job for job in jobs if job.modality == "audio"), None)
+    visual = next((job for job in jobs if job.modality == "visual"), None)
+    parts = jobs[0].parts
+    todo = sorted({index for job in jobs for index in job.todo})
+    bar = progress.stage("media", sum(len(part) for part in parts))
+    bar.advance(sum(len(part) for i, part in enumerate(parts) if i not in set(todo)))
+    open_parts: dict[int, _Part] = {}
+    faults: list[str] = []
+    encoding = 0.0
+
+    def tasks() -> Iterator[tuple[int, Task, Wanted]]:
+        for index in todo:
+            if stop.is_set():
+                return
+            here = [job for job in (audio, visual) if job is not None and index in job.todo]
+            part = _Part({job.modality: job.begin(index) for job in here})
+            planned = list(_plan(manifest, parts[index], part.rows))
+            part.waiting = len(planned)
+            open_parts[index] = part
+            wanted = encoders.wanted(options, audio in here, visual in here)
+            yield from ((index, task, wanted) for task in planned)
+            if not planned:
+                yield index, None, wanted
+
+    workers = options.workers or core_count()
+    limit = options.time_limit + 60  # ffmpeg is stopped first, which is an input's defect; this stops a hanging library
+    for (index, task, _), found in run_tasks(
+        tasks(),
+        process,
+        workers,
+        set_up=set_up,
+        time_limit=limit,
+        weight=_utterances,
+        most_weight=2 * options.part_size,
+    ):
+        part = open_parts[index]
+        if isinstance(found, Fault):
+            ids = [manifest.utterances[span.row].id for span in task.spans]
+            part.faulty = True
+            faults += [f"{i}: {found.what}" for i in ids]
+        else:
+            part.found += found
+        part.waiting -= 1
+        if part.waiting <= 0:
+            before = time.perf_counter()
+            _finish(part, audio, visual, manifest, options)
+            encoding += time.perf_counter() - before
+            if not part.faulty:
+                for job in (audio, visual):
+                    if job is not None and job.modality in part.rows:
+                        job.folder.write(index, part.rows[job.modality].finished())
+            del open_parts[index]
+            bar.advance(len(parts[index]))
+    stages["media"] = time.perf_counter() - began
+    if visual is not None or (audio is not None and hasattr(audio.encoder, "utterances")):
+        stages["encoders"] = encoding
+    return faults
+
+
+def _utterances(job: tuple[int, Task | None, Wanted]) -> int:
+    return 1 if job[1] is None else len(job[1].spans)
+
+
+@dataclass
+class _Part:
+    """A part under way: rows of each modality, and what its files gave so far."""
+
+    rows: dict[str, Rows]
+    waiting: int = 0
+    found: list[Found] = field(default_factory=list)
+    faulty: bool = False
+
+
+def _plan(manifest: Manifest, part: range, rows: dict[str, Rows]) -> Iterator[Task]:
+    """Groups a part's utterances by the files that hold them; gives those that cannot be done their reason."""
+    spans: dict[str, dict[tuple, Span]] = defaultdict(dict)
+    for row in part:
+        u = manifest.utterances[row]
+        sources = {
+            "audio": (u.audio, u.audio_start, u.audio_end) if u.audio else (u.media, u.start, u.end),
+            "visual": (u.media, u.start, u.end),
+        }
+        for modality in ("audio", "visual"):
+            if modality not in rows:
+                continue
+            path, start, end = sources[modality]
+            reason = u.mask.get(modality) or ("no media file in the manifest" if path is None else "")
+            if not reason and ((start or 0) < 0 or (end is not None and end <= (start or 0))):
+                reason = f"time stamps that make no span: {start} to {end} s"
+            if reason:
+                rows[modality].put(row, None, reason)
+                continue
+            old = spans[path].get((row, start, end))
+            spans[path][row, start, end] = Span(
+                row, start, end, u.region, modality == "audio" or (old is not None and old.audio), modality == "visual"
+            )
+    for path, group in spans.items():
+        yield Task(manifest.path(path), list(group.values()))
+
+
+def _finish(part: _Part, audio: Job | None, visual: Job | None, manifest: Manifest, options: Options) -> None:
+    """Puts a part's findings into rows. All its utterances go through an encoder together, in the order of rows."""
+    found = sorted(part.found, key=lambda one: one.row)
+    if "audio" in part.rows:
+        _hear(
+            part.rows["audio"],
+            [one for one in found if one.audio is not None or one.audio_reason or one.sound],
+            audio.encoder,
+        )
+    if "visual" in part.rows:
+        seen = [one for one in found if one.crops is not None or one.visual_reason]
+        _see(part.rows["visual"], seen, visual.encoder)
+        if options.save_crops is not None:
+            for one in seen:
+                if one.crops is not None:
+                    _save_crops(options.save_crops, manifest.utterances[one.row].id, one.crops)
+
+
+def _hear(rows: Rows, found: list[Found], encoder) -> None:
+    for one in found:
+        rows.count(one.row, seconds=one.audio_seconds)
+        if one.sound is None:
+            rows.put(one.row, one.audio, one.audio_reason, *(one.audio_frames or ()))
+    heard = [one for one in found if one.sound is not None]
+    if heard:
+        for one, given in zip(heard, encoder.utterances([one.sound for one in heard])):
+            rows.put(one.row, *given)
+
+
+def _see(rows: Rows, found: list[Found], encoder) -> None:
+    for one in found:
+        rows.count(
+            one.row, frames=one.frames, faces=one.faces, tracks=one.tracks, speaker_confidence=one.speaker_confidence
+        )
+        if one.crops is None:
+            rows.put(one.row, None, one.visual_reason)
+    shown = [one for one in found if one.crops is not None]
+    if shown:
+        for one, (mean, frames) in zip(shown, encoder.utterances([one.crops for one in shown])):
+            rows.put(one.row, mean, "", *((frames, one.crop_times) if rows.frame_width else ()))
+
+
+def _save_crops(folder: Path, utterance: str, crops: np.ndarray) -> None:
+    """Writes an utterance's crops side by side into one PNG named after it."""
+    import cv2
+
+    folder.mkdir(parents=True, exist_ok=True)
+    sheet = np.concatenate(list(crops[:: max(1, len(crops) // 12)][:12]), axis=1)
+    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in utterance).lstrip(".")
+    cv2.imwrite(str(folder / f"{name}.png"), sheet if sheet.ndim == 2 else cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))

@@ -1,0 +1,247 @@
+"""Finished work on disk: each part of a feature is one file, whole under its name or not there.
+
+An open HDF5 file does not survive a kill; parts written aside, flushed and renamed do. `STORE.parts/` holds a folder for
+each feature; in it `feature.json` says what makes the feature (its fingerprint), and `00000.npz`, `00001.npz`, … hold
+the rows of the parts that are done. The store is assembled from them at the end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ...toolkit.base.errors import UserError
+from ...toolkit.base.files import write_atomically
+from ...toolkit.manifest import Manifest
+from ...toolkit.store import FeaturePart
+
+
+@dataclass
+class Rows:
+    """One part of one feature while it is made: what rows `first` to `first + n` hold.
+
+    Attributes:
+        first: row of the first utterance.
+        values: float32 (n, matrices * dim), an encoder's matrices side by side; zeros where a reason says why.
+        reasons: n texts, empty where the row is present.
+        details: further columns, each (n,).
+        frame_width: columns of a frame where the feature keeps its sequences, else 0.
+        frames: by row, its frames float32 (T, frame_width) and their times in seconds (T,).
+    """
+
+    first: int
+    values: np.ndarray
+    reasons: list[str]
+    details: dict[str, np.ndarray] = field(default_factory=dict)
+    frame_width: int = 0
+    frames: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+
+    def put(
+        self,
+        row: int,
+        values: np.ndarray | None,
+        reason: str,
+        frames: np.ndarray | None = None,
+        times: np.ndarray | None = None,
+    ) -> None:
+        """Fills a row (counted in the whole corpus) with values, and frames, or with the reason why there are none."""
+        if values is not None and not (np.isfinite(values).all() and (frames is None or np.isfinite(frames).all())):
+            values, reason = None, "the encoder gave NaN or infinity"
+        self.reasons[row - self.first] = "" if values is not None else reason
+        if values is not None:
+            self.values[row - self.first] = values
+            if frames is not None:
+                self.frames[row] = frames, times
+
+    def count(self, row: int, **counted: float) -> None:
+        """Fills a row of the details."""
+        for name, value in counted.items():
+            self.details[name][row - self.first] = value
+
+    def finished(self) -> FeaturePart:
+        """As it goes to disk."""
+        if not self.frame_width:
+            return FeaturePart(self.first, self.values, self.reasons, self.details)
+        none = np.zeros((0, self.frame_width), np.float32), np.zeros(0)
+        kept = [self.frames.get(self.first + i, none) for i in range(len(self.reasons))]
+        return FeaturePart(
+            self.first,
+            self.values,
+            self.reasons,
+            self.details,
+            np.concatenate([frames for frames, _ in kept]),
+            np.array([len(frames) for frames, _ in kept], np.int64),
+            np.concatenate([times for _, times in kept]),
+        )
+
+
+UNDONE = "not processed"
+
+
+def matrices_of(encoder) -> dict[str, dict[str, object]]:
+    """Names of the matrices that an encoder gives, each with what sets it apart; most give one, of their own name."""
+    own = getattr(encoder, "matrices", None) or {encoder.name: {}}
+    return {name.replace("/", "--"): apart for name, apart in own.items()}
+
+
+def empty_rows(first: int, n: int, encoder) -> Rows:
+    """Rows of an encoder in which nothing is done yet."""
+    values = np.zeros((n, encoder.dim * len(matrices_of(encoder))), np.float32)
+    details = {name: np.zeros(n, kind) for name, kind in getattr(encoder, "details", {}).items()}
+    return Rows(first, values, [UNDONE] * n, details, getattr(encoder, "frame_width", 0))
+
+
+def corpus_fingerprint(manifest: Manifest) -> str:
+    """SHA-256 over everything of the manifest that extraction or the store uses."""
+    digest = hashlib.sha256(json.dumps([manifest.corpus, manifest.labels]).encode())
+    for utterance in manifest.utterances:
+        digest.update(json.dumps(asdict(utterance), sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+class PartsFolder:
+    """The parts of one feature.
+
+    Args:
+        folder: STORE.parts/modality--name.
+        made: everything that makes the feature's numbers: provenance and the corpus's fingerprint.
+
+    Raises:
+        UserError: the folder holds parts that something else made; the message names what differs.
+    """
+
+    def __init__(self, folder: Path, made: dict[str, object]):
+        self.folder = folder
+        self.made = json.loads(json.dumps(made))
+        self.fingerprint = fingerprint(self.made)
+        folder.mkdir(parents=True, exist_ok=True)
+        marker = folder / "feature.json"
+        if marker.exists():
+            try:
+                found = json.loads(marker.read_text(encoding="utf-8"))
+            except ValueError:
+                found = {}
+            if fingerprint(found) != self.fingerprint:
+                raise UserError(
+                    f"{folder}: holds work that was done with {difference(found, self.made)}; repeat those options to "
+                    "resume it, or delete the folder to begin anew"
+                )
+        else:
+            write_atomically(marker, json.dumps(self.made, indent=1).encode())
+
+    def path(self, index: int) -> Path:
+        return self.folder / f"{index:05d}.npz"
+
+    def has(self, index: int) -> bool:
+        """Whether that part is done."""
+        return self.path(index).exists()
+
+    def write(self, index: int, rows: FeaturePart) -> None:
+        """Makes a part last: it is whole on disk when this returns."""
+        data = {f"detail_{name}": column for name, column in rows.details.items()}
+        if rows.frames is not None:
+            data |= {"frames": rows.frames, "counts": rows.counts, "times": rows.times}
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            first=rows.first,
+            values=rows.values,
+            reasons=_bytes("\0".join(rows.reasons)),
+            fingerprint=_bytes(self.fingerprint),
+            **data,
+        )
+        write_atomically(self.path(index), buffer.getvalue())
+
+    def read(self, index: int) -> FeaturePart:
+        """Raises UserError when the file is damaged or belongs to other options."""
+        path = self.path(index)
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                if data["fingerprint"].tobytes().decode() != self.fingerprint:
+                    raise UserError(
+                        f"{path}: was made with other options than the parts beside it; delete it and run again"
+                    )
+                n = len(data["values"])
+                return FeaturePart(
+                    int(data["first"]),
+                    data["values"],
+                    data["reasons"].tobytes().decode().split("\0") if n else [],
+                    {name[7:]: data[name] for name in data.files if name.startswith("detail_")},
+                    *(data[name] if name in data else None for name in ("frames", "counts", "times")),
+                )
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+            raise UserError(f"{path}: damaged ({error}); delete it and run the same command again") from None
+
+
+def _bytes(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8)  # numpy's own text type drops zeros at the end
+
+
+def fingerprint(made: dict[str, object]) -> str:
+    """SHA-256 of a description, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
+
+
+def difference(old: dict, new: dict, prefix: str = "") -> str:
+    """The first thing in which two descriptions differ, old and new, in words."""
+    for key in sorted(set(old) | set(new)):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            if a != b:
+                return difference(a, b, f"{prefix}{key}.")
+        elif a != b:
+            return f"{prefix}{key} {_short(a)}, now {_short(b)}"
+    return "nothing else"
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:28] + "…" + text[-28:]
+
+
+@dataclass
+class Job:
+    """One feature of a run: its encoder, its parts on disk, and which of them are to be done."""
+
+    encoder: object
+    folder: PartsFolder
+    parts: list[range]
+    todo: list[int]
+
+    @property
+    def modality(self) -> str:
+        return self.encoder.modality
+
+    def begin(self, index: int) -> Rows:
+        """A part's rows, in which nothing is done yet."""
+        part = self.parts[index]
+        return empty_rows(part.start, len(part), self.encoder)
+
+
+def divide(manifest: Manifest, size: int) -> list[range]:
+    """Cuts the rows into parts of about `size`, never within a file's run of utterances unless it alone is larger."""
+    parts: list[range] = []
+    first = 0
+    for row in range(1, len(manifest.utterances) + 1):
+        if row == len(manifest.utterances):
+            parts.append(range(first, row))
+        elif row - first >= size:
+            before, after = manifest.utterances[row - 1], manifest.utterances[row]
+            same_file = before.media is not None and before.media == after.media
+            if not same_file or row - first >= 4 * size:
+                parts.append(range(first, row))
+                first = row
+    return parts
+
+
+def shard_of(parts: Sequence[range], shard: tuple[int, int]) -> list[int]:
+    """Indices of the parts of shard i of n (counted from 1): each part in one shard, even to one part."""
+    number, of = shard
+    return list(range(len(parts)))[number - 1 :: of]

@@ -1,0 +1,214 @@
+"""Training of the field's 342-dimensional face network, whose weights were never published.
+
+The recipe is that of the group that made the features: Adam at 1e-3, halved when validation stands still, batches of 64,
+crops from pictures padded by 8, mirrored, turned by up to 15 degrees, grey levels normalised by the training pictures'
+own mean and deviation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+import yaml
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.transforms import v2
+
+from ...toolkit.base.errors import UserError
+from ...toolkit.base.interrupt import interruptible
+from ...toolkit.base.progress import Stages
+from ..encoders.face_network import ARCHITECTURES, FACE_SETTINGS, FACE_WEIGHTS
+from ..encoders.weights import load_state, pick_device
+from .epochs import Epochs, become, becoming, check_out
+from .face_images import FaceImages, read_face_images
+
+_NETWORK = "denseface"
+
+
+@dataclass(frozen=True)
+class FaceRecipe:
+    """How to train. The rate halves after `patience` epochs without a better validation accuracy."""
+
+    epochs: int = 100
+    batch: int = 64
+    lr: float = 1e-3
+    patience: int = 5
+    pad: int = 8
+    degrees: float = 15.0
+    seed: int = 0
+
+
+def train_face(
+    source: Path,
+    out: Path,
+    recipe: FaceRecipe = FaceRecipe(),
+    device: str = "auto",
+    notify: Callable[[str], None] = print,
+    log_json: bool = False,
+) -> dict[str, object]:
+    """Trains the network and writes the epoch that is best on the validation pictures.
+
+    Args:
+        source: labelled faces, see `read_face_images`.
+        out: folder to write, which `--visual-weights` takes: model.safetensors, face.yaml (normalisation, labels, counts,
+            recipe, scores), metrics.jsonl.
+        recipe: the numbers.
+        device: auto, cpu or cuda; in float32.
+        notify: told a line for each epoch.
+        log_json: progress as JSON lines.
+
+    Returns:
+        The line of metrics.jsonl of the epoch that was kept, and "test_accuracy" where there are test pictures.
+
+    Raises:
+        UserError: `out` is there already, pictures that cannot be had, a loss that is not finite, work of other options in
+            the way, or an interruption. What is done is kept in OUT.partial after each epoch, and the same call goes on
+            from there to the same result.
+    """
+    check_out(out)
+    images = read_face_images(source, ARCHITECTURES[_NETWORK].pictures.side, recipe.seed)
+    where = pick_device(device)
+    with becoming(out) as work, torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        torch.manual_seed(recipe.seed)
+        run = _Run(images, recipe, where, work, notify)
+        try:
+            with interruptible() as stop:
+                run.train(log_json, stop)
+        except torch.OutOfMemoryError:
+            raise UserError(f"out of memory on {where}; try --batch {max(1, recipe.batch // 2)}") from None
+        if run.epochs.epoch < recipe.epochs:
+            raise UserError(
+                f"interrupted after epoch {run.epochs.epoch} of {recipe.epochs}; run the same command again to go on"
+            )
+        best = run.finish()
+        become(work, out, run.epochs)
+    return best
+
+
+class _Run:
+    """One training under way; the best epoch's weights lie in `folder`."""
+
+    def __init__(self, images: FaceImages, recipe: FaceRecipe, device: torch.device, folder: Path, notify):
+        self.images, self.recipe, self.device, self.folder, self.notify = images, recipe, device, folder, notify
+        self.net = ARCHITECTURES[_NETWORK].build()
+        self.net.classifier = nn.Linear(self.net.classifier.in_features, len(images.labels))
+        self.net.to(device, memory_format=torch.channels_last)
+        grey = images.splits["train"][0]
+        self.mean, self.std = float(grey.mean()), max(1e-3, float(grey.std()))
+        self._optimizer = torch.optim.Adam(self.net.parameters(), recipe.lr)
+        self._halving = torch.optim.lr_scheduler.ReduceLROnPlateau(self._optimizer, "max", 0.5, recipe.patience)
+        self._shuffle = torch.Generator().manual_seed(recipe.seed)
+        self._vary = v2.Compose(
+            [
+                v2.RandomCrop(grey.shape[1:], padding=recipe.pad),
+                v2.RandomHorizontalFlip(),
+                v2.RandomRotation(recipe.degrees),
+            ]
+        )
+        digest = hashlib.sha256()
+        for pictures, labels in images.splits.values():
+            digest.update(pictures.tobytes() + labels.tobytes())
+        made = {
+            "recipe": asdict(recipe),
+            "labels": images.labels,
+            "pictures": digest.hexdigest(),
+            "device": device.type,
+        }
+        parts = {"net": self.net, "optimizer": self._optimizer, "halving": self._halving}
+        counts = ", ".join(f"{len(labels)} {split}" for split, (_, labels) in images.splits.items())
+        skipped = "".join(f"; {n} left out: {reason}" for reason, n in images.skipped.items())
+        notify(f"{len(images.labels)} labels; pictures: {counts}{skipped}")
+        notify(
+            f"{_NETWORK} on {device}: {recipe.epochs} epochs, batch {recipe.batch}, lr {recipe.lr:g}, seed {recipe.seed}"
+        )
+        self.epochs = Epochs(folder, made, parts, self._shuffle, device, notify)
+
+    def train(self, log_json: bool, stop: threading.Event) -> None:
+        """The epochs that are left, until `stop` is set; after each the validation pictures decide whether it is kept."""
+        pictures, labels = self.images.splits["train"]
+        updates = -(-len(labels) // self.recipe.batch)
+        with Stages(log_json) as stages:
+            bar = stages.stage("train", self.recipe.epochs * updates)
+            bar.advance(self.epochs.epoch * updates)
+            for epoch in range(self.epochs.epoch + 1, self.recipe.epochs + 1):
+                self.net.train()
+                total = 0.0
+                for batch in torch.randperm(len(labels), generator=self._shuffle).split(self.recipe.batch):
+                    if len(batch) == 1:  # batch normalisation has no deviation of one
+                        continue
+                    varied = torch.stack([self._vary(torch.from_numpy(pictures[i])[None]) for i in batch.tolist()])
+                    loss = nn.functional.cross_entropy(
+                        self._logits(varied), torch.from_numpy(labels)[batch].to(self.device)
+                    )
+                    if not torch.isfinite(loss):
+                        raise UserError(
+                            f"the loss is not finite in epoch {epoch}; choose a lower --lr than {self.recipe.lr:g}"
+                        )
+                    self._optimizer.zero_grad(set_to_none=True)
+                    loss.backward()
+                    self._optimizer.step()
+                    total += loss.item() * len(batch)
+                    bar.advance(1, f"epoch {epoch}")
+                    if stop.is_set():
+                        return
+                self._judge(epoch, total / len(labels))
+
+    def _judge(self, epoch: int, train_loss: float) -> None:
+        accuracy = self.accuracy("val")
+        better = epoch == 1 or accuracy > self.epochs.best("val_accuracy")["val_accuracy"]
+        self.notify(
+            f"  epoch {epoch}: loss {train_loss:.4f}, validation accuracy {accuracy:.4f}{' (best)' if better else ''}"
+        )
+        if better:
+            weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.net.state_dict().items()}
+            save_file(weights, self.folder / FACE_WEIGHTS)
+        line = {
+            "epoch": epoch,
+            "lr": self._optimizer.param_groups[0]["lr"],
+            "train_loss": train_loss,
+            "val_accuracy": accuracy,
+        }
+        self._halving.step(accuracy)
+        self.epochs.done(line)
+
+    @torch.inference_mode()
+    def accuracy(self, split: str) -> float:
+        """Share of the split's pictures that are classified rightly."""
+        self.net.eval()
+        pictures, labels = self.images.splits[split]
+        found = [self._logits(part[:, None]).argmax(1).cpu() for part in torch.from_numpy(pictures).split(256)]
+        return float((torch.cat(found).numpy() == labels).mean())
+
+    def finish(self) -> dict[str, object]:
+        """Measures the kept weights on the test pictures, once, and writes face.yaml."""
+        best = dict(self.epochs.best("val_accuracy"))
+        if len(self.images.splits["test"][1]):
+            self.net.load_state_dict(load_state(self.folder / FACE_WEIGHTS))
+            best["test_accuracy"] = self.accuracy("test")
+        record = {
+            "network": _NETWORK,
+            "mean": self.mean,
+            "std": self.std,
+            "labels": self.images.labels,
+            "pictures": {split: len(labels) for split, (_, labels) in self.images.splits.items()},
+            "skipped": self.images.skipped,
+            "recipe": asdict(self.recipe),
+            "selected": best,
+            "device": self.device.type,
+            "versions": {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)},
+        }
+        (self.folder / FACE_SETTINGS).write_text(
+            yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
+        return best
+
+    def _logits(self, pictures: torch.Tensor) -> torch.Tensor:
+        """uint8 (n, 1, side, side) to (n, labels)."""
+        normal = (pictures.to(self.device).float() - self.mean) / self.std
+        return self.net(normal.contiguous(memory_format=torch.channels_last))

@@ -1,0 +1,298 @@
+"""Fine-tuning of a text encoder as a classifier of single utterances, before its features are extracted.
+
+The recipe is that of the field's RoBERTa features (COSMIC, feature-extraction: fairseq, task sentence_prediction): one
+utterance without context, a linear-tanh-linear head on `<s>`, Adam with decoupled weight decay, linear warm-up and decay.
+The rate decays over epochs * batches updates; fairseq leaves out what does not fill the last batch of all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from ...toolkit.base.errors import UserError
+from ...toolkit.base.interrupt import interruptible
+from ...toolkit.base.progress import Stages
+from ...toolkit.manifest import SPLITS, read_manifest
+from ...toolkit.store import FeatureStore
+from ..encoders.text import load_pretrained, longest_input
+from ..encoders.weights import checksum, pick_device
+from .epochs import Epochs, become, becoming, check_out
+
+SETTINGS = "finetune.yaml"
+# Where the corpora's recipes differ; any other corpus takes MELD's.
+_RECIPES = {"iemocap": {"lr": 1e-6, "dropout": 0.2}, "meld": {"lr": 1e-5, "dropout": 0.1}}
+# What kinds of encoders call their dropout, on hidden states and on attention.
+_DROPOUT = ("hidden_dropout_prob", "dropout")
+_ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to fine-tune. `lr` and `dropout` are the corpus's own where None; `micro_batch` utterances are in memory at once."""
+
+    epochs: int = 30
+    batch: int = 32
+    micro_batch: int = 8
+    lr: float | None = None
+    dropout: float | None = None
+    attention_dropout: float = 0.1
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-6
+    warm_up: float = 0.06
+    select: str = "accuracy"
+    seed: int = 0
+
+    def for_corpus(self, corpus: str) -> Recipe:
+        """This recipe with what the corpus decides filled in."""
+        own = _RECIPES["iemocap" if "iemocap" in corpus.lower() else "meld"]
+        return replace(self, **{name: value for name, value in own.items() if getattr(self, name) is None})
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The labelled utterances of a corpus: for each split N texts and int64 (N,) indices into `labels`."""
+
+    corpus: str
+    labels: list[str]
+    splits: dict[str, tuple[list[str], torch.Tensor]]
+
+
+def read_texts(path: Path) -> Texts:
+    """Labelled, non-empty texts of a manifest or a feature store.
+
+    Raises:
+        UserError: it is neither, or its training or validation split has none.
+    """
+    import h5py
+
+    if path.is_file() and h5py.is_hdf5(path):
+        with FeatureStore.open(path) as store:
+            corpus, labels = store.corpus, list(store.labels)
+            rows = list(zip(store.column("split"), store.column("label").tolist(), store.column("text")))
+    else:
+        manifest = read_manifest(path)
+        corpus, labels = manifest.corpus, manifest.labels
+        rows = [
+            (u.split, -1 if u.label is None else labels.index(u.label), u.text)
+            for u in manifest.utterances
+            if "text" not in u.mask
+        ]
+    splits = {}
+    for split in SPLITS:
+        own = [(text, label) for its, label, text in rows if its == split and label >= 0 and text.strip()]
+        splits[split] = [text for text, _ in own], torch.tensor([label for _, label in own], dtype=torch.int64)
+        if split != "test" and not own:
+            raise UserError(
+                f"{path}: its split {split!r} has no utterance with label and text; fine-tuning needs train and val"
+            )
+    if len(splits["train"][1].unique()) < 2:
+        raise UserError(f"{path}: the training utterances have one label alone; there is nothing to learn")
+    return Texts(corpus, labels, splits)
+
+
+def finetune(
+    source: Path,
+    text_model: str,
+    out: Path,
+    recipe: Recipe = Recipe(),
+    device: str = "auto",
+    notify: Callable[[str], None] = print,
+    log_json: bool = False,
+) -> dict[str, object]:
+    """Trains an encoder on a corpus's training split and writes the epoch that is best on its validation split.
+
+    Args:
+        source: manifest or feature store.
+        text_model: hub name or folder, as for `TextEncoder`.
+        out: folder to write, which `--text-model` takes: model, tokenizer, metrics.jsonl with a line for each epoch, and
+            finetune.yaml, which says what was done.
+        recipe: the numbers.
+        device: auto, cpu or cuda; in float32.
+        notify: told a line for each epoch.
+        log_json: progress as JSON lines.
+
+    Returns:
+        The line of metrics.jsonl of the epoch that was kept.
+
+    Raises:
+        UserError: `out` is there already, texts or model cannot be had, a loss that is not finite, too little memory, work of
+            other options in the way, or an interruption. What is done is kept in OUT.partial after each epoch, and the
+            same call goes on from there to the same result.
+    """
+    check_out(out)
+    texts = read_texts(source)
+    recipe = recipe.for_corpus(texts.corpus)
+    where = pick_device(device)
+    with becoming(out) as work, torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        torch.manual_seed(recipe.seed)
+        run = _Run(texts, text_model, recipe, where, work, notify)
+        try:
+            with interruptible() as stop:
+                for line in run.about():
+                    notify(line)
+                run.train(log_json, stop)
+        except torch.OutOfMemoryError:
+            raise UserError(f"out of memory on {where}; try --micro-batch {max(1, recipe.micro_batch // 2)}") from None
+        if run.epochs.epoch < recipe.epochs:
+            raise UserError(
+                f"interrupted after epoch {run.epochs.epoch} of {recipe.epochs}; run the same command again to go on"
+            )
+        (work / SETTINGS).write_text(
+            yaml.safe_dump(run.record(), sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
+        become(work, out, run.epochs)
+    return run.best
+
+
+class _Run:
+    """One fine-tuning under way; the best epoch's model lies in `folder`."""
+
+    def __init__(self, texts: Texts, text_model: str, recipe: Recipe, device: torch.device, folder: Path, notify):
+        from transformers import AutoModelForSequenceClassification
+
+        self.texts, self.recipe, self.device, self.folder, self.notify = texts, recipe, device, folder, notify
+        self.source = Path(text_model).name if Path(text_model).is_dir() else text_model
+        dropout = {_DROPOUT: recipe.dropout, _ATTENTION_DROPOUT: recipe.attention_dropout}
+        self.tokenizer, self.model = load_pretrained(
+            text_model,
+            AutoModelForSequenceClassification,
+            dropout,
+            num_labels=len(texts.labels),
+            id2label=dict(enumerate(texts.labels)),
+            label2id={label: i for i, label in enumerate(texts.labels)},
+        )
+        self.tokenizer.padding_side = "right"
+        self.max_tokens = longest_input(self.tokenizer, self.model.config)
+        encoder = self.model.base_model.state_dict()
+        self.before = checksum({k: v for k, v in encoder.items() if not k.startswith("pooler.")})
+        self.model.to(device)
+        self.ids = {split: [self._ids(text) for text in texts.splits[split][0]] for split in ("train", "val")}
+        r, a_epoch = recipe, -(-len(self.ids["train"]) // recipe.batch)
+        self._optimizer = torch.optim.AdamW(self.model.parameters(), r.lr, r.betas, r.eps, r.weight_decay)
+        self._decay = torch.optim.lr_scheduler.LambdaLR(self._optimizer, rate(r.epochs * a_epoch, r.warm_up))
+        self._shuffle = torch.Generator().manual_seed(r.seed)
+        ids = hashlib.sha256(json.dumps([self.ids, [texts.splits[split][1].tolist() for split in self.ids]]).encode())
+        made = {"recipe": asdict(r), "weights": self.before, "utterances": ids.hexdigest(), "device": device.type}
+        parts = {"model": self.model, "optimizer": self._optimizer, "decay": self._decay}
+        self.epochs = Epochs(folder, made, parts, self._shuffle, device, notify)
+
+    @property
+    def best(self) -> dict[str, object]:
+        """The line of the epoch that is kept."""
+        return self.epochs.best(f"val_{self.recipe.select}")
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, truncation=True, max_length=self.max_tokens)["input_ids"]
+
+    def about(self) -> list[str]:
+        """What is trained on what, for the user."""
+        r, n = self.recipe, {split: len(ids) for split, ids in self.ids.items()}
+        return [
+            f"{self.texts.corpus}: {n['train']} training and {n['val']} validation utterances, {len(self.texts.labels)} labels",
+            f"{self.source} on {self.device}: {r.epochs} epochs, batch {r.batch}, lr {r.lr:g}, dropout {r.dropout:g}, seed {r.seed}",
+        ]
+
+    def train(self, log_json: bool, stop: threading.Event) -> None:
+        """The epochs that are left, until `stop` is set; after each the validation split decides whether it is kept."""
+        r = self.recipe
+        labels, ids = self.texts.splits["train"][1], self.ids["train"]
+        a_epoch = -(-len(ids) // r.batch)
+        with Stages(log_json) as stages:
+            bar = stages.stage("fine-tune", r.epochs * a_epoch)
+            bar.advance(self.epochs.epoch * a_epoch)
+            for epoch in range(self.epochs.epoch + 1, r.epochs + 1):
+                self.model.train()
+                total = 0.0
+                for batch in torch.randperm(len(ids), generator=self._shuffle).split(r.batch):
+                    self._optimizer.zero_grad(set_to_none=True)
+                    for few in batch.split(r.micro_batch):
+                        loss = self._loss(self._logits([ids[i] for i in few]), labels[few])
+                        (loss / len(batch)).backward()
+                        total += loss.item()
+                    if not np.isfinite(total):
+                        raise UserError(f"the loss is not finite in epoch {epoch}; choose a lower --lr than {r.lr:g}")
+                    self._optimizer.step()
+                    self._decay.step()
+                    bar.advance(1, f"epoch {epoch}, loss {total / len(ids):.3f} so far")
+                    if stop.is_set():
+                        return
+                self._judge(epoch, total / len(ids))
+
+    def _judge(self, epoch: int, train_loss: float) -> None:
+        """Scores the validation split, notes the line, and keeps the model where it is the best so far."""
+        line, key = {"epoch": epoch, "train_loss": train_loss, **self.validate()}, f"val_{self.recipe.select}"
+        better = epoch == 1 or line[key] > self.best[key]
+        self.notify(
+            f"  epoch {epoch}: loss {train_loss:.4f}, validation loss {line['val_loss']:.4f}, accuracy "
+            f"{line['val_accuracy']:.4f}, weighted F1 {line['val_weighted_f1']:.4f}{' (best)' if better else ''}"
+        )
+        if better:
+            self.model.save_pretrained(self.folder)
+            self.tokenizer.save_pretrained(self.folder)
+        self.epochs.done(line)
+
+    @torch.inference_mode()
+    def validate(self) -> dict[str, float]:
+        """Loss, accuracy and weighted F1 on the validation split."""
+        from sklearn.metrics import f1_score
+
+        self.model.eval()
+        labels, ids = self.texts.splits["val"][1], self.ids["val"]
+        logits = torch.cat(
+            [self._logits(ids[i : i + self.recipe.batch]).cpu() for i in range(0, len(ids), self.recipe.batch)]
+        )
+        found = logits.argmax(1)
+        return {
+            "val_loss": float(torch.nn.functional.cross_entropy(logits, labels)),
+            "val_accuracy": float((found == labels).double().mean()),
+            "val_weighted_f1": float(f1_score(labels.numpy(), found.numpy(), average="weighted", zero_division=0)),
+        }
+
+    def _logits(self, ids: Sequence[list[int]]) -> torch.Tensor:
+        """(batch, labels) of token ids."""
+        padded = self.tokenizer.pad({"input_ids": list(ids)}, return_tensors="pt").to(self.device)
+        return self.model(**padded).logits
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(logits, labels.to(self.device), reduction="sum")
+
+    def record(self) -> dict[str, object]:
+        """What finetune.yaml says."""
+        config = self.model.config
+        return {
+            "model": self.source,
+            "weights_sha256": self.before,
+            "corpus": self.texts.corpus,
+            "labels": self.texts.labels,
+            "utterances": {split: len(ids) for split, ids in self.ids.items()},
+            "recipe": {**asdict(self.recipe), "betas": list(self.recipe.betas)},
+            "optimizer": "AdamW, no clipping of gradients; linear warm-up and decay to 0",
+            "dropout_set": {
+                name: getattr(config, name) for name in _DROPOUT + _ATTENTION_DROPOUT if hasattr(config, name)
+            },
+            "max_tokens": self.max_tokens,
+            "selected": self.best,
+            "device": self.device.type,
+            "versions": {"torch": str(torch.__version__), "transformers": version("transformers")},
+        }
+
+
+def rate(updates: int, warm_up: float) -> Callable[[int], float]:
+    """Factor of the learning rate at an update, counted from 0: linear up over `warm_up` of them, then linear to 0."""
+    rising = max(1, int(updates * warm_up))
+
+    def factor(update: int) -> float:
+        return (update + 1) / rising if update < rising else max(0.0, (updates - update) / (updates - rising))
+
+    return factor

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, files, progress, devices, processes, hashes. It knows nothing of emotions."""

@@ -1,0 +1,1 @@
+"""The command line: its table of commands, and the commands that belong to neither extraction nor training."""

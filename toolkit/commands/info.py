@@ -1,0 +1,71 @@
+"""`erc-toolkit info`: what a feature store holds, how it was made, and what is missing and why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("info")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+@click.option("--missing", is_flag=True, help="List every utterance that lacks a feature, with its reason.")
+@click.option("--verify", is_flag=True, help="Read everything and compare the checksums and the content hash.")
+def info_command(store: Path, as_json: bool, missing: bool, verify: bool) -> None:
+    """Show what STORE holds, how it was made, and what is missing and why."""
+    from ..store import FeatureStore
+    from ..store.summary import summarise
+
+    with FeatureStore.open(store) as opened:
+        if verify:
+            opened.verify()
+        else:
+            opened.check()
+        summary = summarise(opened, missing=missing)
+    if as_json:
+        click.echo(json.dumps(summary, ensure_ascii=False, indent=2))
+    else:
+        _show(summary, verify)
+
+
+def _show(summary: dict, verified: bool) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    made = summary["made"]
+    console.print(
+        f"[bold]{escape(summary['corpus'])}[/]: {summary['utterances']} utterances in {summary['dialogues']} dialogues "
+        f"by {summary['speakers']} speakers"
+    )
+    console.print(f"made {made['created']} by erc-toolkit {made['toolkit_version']}")
+    if made["command"]:
+        console.print(f"  {escape(str(made['command']))}", soft_wrap=True)
+    console.print(f"content sha256 {made['content_sha256'][:16]}…{' (verified)' if verified else ''}")
+    table = Table(title="utterances", title_justify="left", box=None)
+    table.add_column("label")
+    for split, counts in summary["splits"].items():
+        table.add_column(f"{split} ({counts['dialogues']} dialogues)", justify="right")
+    for label in [*summary["labels"], ""]:
+        row = [summary["label_counts"][s][label] for s in summary["splits"]]
+        if label or any(row):
+            table.add_row(escape(label) or "(no label)", *map(str, row))
+    table.add_row("all", *(str(c["utterances"]) for c in summary["splits"].values()), style="bold")
+    console.print(table)
+    table = Table(title="features", title_justify="left", box=None)
+    for column, justify in (("modality/name", "left"), ("dim", "right"), ("present", "right"), ("missing", "left")):
+        table.add_column(column, justify=justify)
+    for name, feature in summary["features"].items():
+        reasons = ", ".join(f"{count} {reason}" for reason, count in feature["reasons"].items())
+        table.add_row(escape(name), str(feature["dim"]), str(feature["present"]), escape(reasons))
+    console.print(table)
+    for name, feature in summary["features"].items():
+        console.print(f"[bold]{escape(name)}[/]")
+        for key, value in feature["made"].items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            console.print(f"  {escape(key)}: {escape(text)}", soft_wrap=True)
+        for utterance, reason in feature.get("missing", {}).items():
+            console.print(f"  missing {escape(utterance)}: {escape(reason)}", soft_wrap=True)

@@ -1,0 +1,112 @@
+"""The shell of `erc-toolkit`: names of the commands, loaded only when they are called.
+
+Shell completion is click's own: `eval "$(_ERC_TOOLKIT_COMPLETE=bash_source erc-toolkit)"` (or zsh_source,
+fish_source).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from ..base.version import __version__
+
+# Command -> (module:attribute, one line of help). The line stands here so that `--help` imports no command at all.
+COMMANDS = {
+    "demo": (
+        "erc_toolkit.toolkit.commands.demo:demo_command",
+        "Make a small corpus, extract, train and evaluate: the whole path.",
+    ),
+    "extract": ("erc_toolkit.extract.commands.extract:extract_group", "Turn a raw corpus into a feature store."),
+    "merge": ("erc_toolkit.extract.commands.merge:merge_command", "Join the shards of an extraction into one store."),
+    "manifest": (
+        "erc_toolkit.extract.commands.manifest:manifest_group",
+        "Build, check and count manifests, the door to every corpus.",
+    ),
+    "info": (
+        "erc_toolkit.toolkit.commands.info:info_command",
+        "Show what a feature store holds, how it was made and what is missing.",
+    ),
+    "convert": (
+        "erc_toolkit.toolkit.commands.convert:convert_command",
+        "Make a feature store of other projects' feature files.",
+    ),
+    "export": (
+        "erc_toolkit.toolkit.commands.export:export_command",
+        "Write a store as files that other projects' loaders read.",
+    ),
+    "card": (
+        "erc_toolkit.toolkit.commands.card:card_command",
+        "Write a store's dataset card: contents, provenance, licences.",
+    ),
+    "reduce": (
+        "erc_toolkit.extract.commands.reduce:reduce_command",
+        "Add a feature of fewer dimensions, fitted on the training split.",
+    ),
+    "finetune-text": (
+        "erc_toolkit.extract.commands.finetune_text:finetune_text_command",
+        "Train a text encoder on a corpus's utterances.",
+    ),
+    "train-face": (
+        "erc_toolkit.extract.commands.train_face:train_face_command",
+        "Train the 342-dimensional face network on labelled faces.",
+    ),
+    "train": ("erc_toolkit.train.commands.train:train_command", "Train a model on a feature store."),
+    "models": (
+        "erc_toolkit.train.commands.models:models_command",
+        "List the models: papers, parameters, how far they are specified.",
+    ),
+    "eval": ("erc_toolkit.train.commands.eval:eval_command", "Evaluate a trained model: the field's table, or JSON."),
+    "predict": (
+        "erc_toolkit.toolkit.commands.predict:predict_command",
+        "Say the emotion of every turn of a new recording.",
+    ),
+    "package": (
+        "erc_toolkit.train.commands.package:package_command",
+        "Make a folder of a trained run that works on another machine.",
+    ),
+    "study": (
+        "erc_toolkit.train.commands.study:study_command",
+        "Train variants of a recipe side by side: the paper's tables and figures.",
+    ),
+    "report": (
+        "erc_toolkit.train.commands.report:report_command",
+        "Write a page about a run or a study: tables, figures, every dialogue.",
+    ),
+    "compare": (
+        "erc_toolkit.train.commands.compare:compare_command",
+        "Show what differs between runs, and whether it holds.",
+    ),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands are imported when they are first used."""
+
+    def __init__(self, *args, lazy: dict[str, tuple[str, str]] | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._lazy = lazy or {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*self._lazy, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self._lazy:
+            return super().get_command(ctx, name)
+        module, attribute = self._lazy[name][0].split(":")
+        return getattr(import_module(module), attribute)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in self._lazy.items()])
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="erc-toolkit")
+def main() -> None:
+    """Multimodal emotion recognition in conversations, from raw video, audio and transcripts to a trained model."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""A feature store as other projects' files. A format is one function and one line in FORMATS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..base.errors import UserError
+from ..manifest import MODALITIES
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to export: an open store, the chosen features (modality to names, in order), where to, and the options."""
+
+    store: object
+    features: dict[str, list[str]]
+    out: Path
+    layout: str | None
+    sequences: bool
+
+    @property
+    def names(self) -> list[str]:
+        return [name for names in self.features.values() for name in names]
+
+
+def _lists(family: str) -> Callable[[Request], list[str]]:
+    def write(request: Request) -> list[str]:
+        from .write_lists import layout_for, lists_of, write_pickle
+
+        layout = layout_for(family, request.store, request.layout)
+        content, notes = lists_of(request.store, layout, request.features)
+        write_pickle(content, request.out)
+        return [f"layout {layout.name}, a tuple of {len(content)}, as {layout.users} read it", *notes]
+
+    return write
+
+
+def _mmsa(request: Request) -> list[str]:
+    from .mmsa import mmsa_content
+    from .write_lists import write_pickle
+
+    write_pickle(mmsa_content(request.store, request.features, request.sequences), request.out)
+    return ["regression_labels hold the class's index, not an intensity: train MMSA's classifiers, not its regressors"]
+
+
+def _npz(request: Request) -> list[str]:
+    import numpy as np
+
+    from ..base.files import atomic_path
+    from .arrays import store_arrays
+
+    with atomic_path(request.out) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **store_arrays(request.store, request.names))
+    return []
+
+
+def _parquet(request: Request) -> list[str]:
+    from .parquet import table_of, write_parquet
+
+    write_parquet(table_of(request.store, request.names), request.out)
+    return []
+
+
+def _hub(request: Request) -> list[str]:
+    from .card import card_of
+    from .parquet import write_hub_folder
+
+    write_hub_folder(request.store, request.names, request.out, card_of(request.store, request.names, hub_folder=True))
+    return ["read it with datasets.load_dataset(FOLDER); see its README.md for the licences before you upload it"]
+
+
+# Name -> (writer, features of a modality that it can hold: "one", "four" texts or "any").
+FORMATS: dict[str, tuple[Callable[[Request], list[str]], str]] = {
+    "amb-dsgdn": (_lists("sdt"), "four"),
+    "mmgcn": (_lists("mmgcn"), "one"),
+    "cosmic": (_lists("cosmic-features"), "four"),
+    "mmsa": (_mmsa, "one"),
+    "npz": (_npz, "any"),
+    "parquet": (_parquet, "any"),
+    "huggingface": (_hub, "any"),
+}
+
+
+def choose(store, wanted: tuple[str, ...], room: str) -> dict[str, list[str]]:
+    """The features to write, by modality.
+
+    Args:
+        store: an open `FeatureStore`.
+        wanted: names that the user gave.
+        room: how many of a modality there may be: "one", "four" texts or "any".
+
+    Raises:
+        UserError: there is no such feature, or a choice is to be made.
+    """
+    for name in wanted:
+        store.feature(name)
+    found: dict[str, list[str]] = {}
+    for modality in MODALITIES:
+        there = [n for n in store.feature_names() if n.startswith(f"{modality}/")]
+        names = [n for n in wanted if n.startswith(f"{modality}/")] or there
+        if modality == "text" and room == "four" and names == there and len(there) > 1 and not _layers(store, there):
+            raise UserError(_which(store, modality, there))
+        most = 4 if modality == "text" and room == "four" else 1
+        if room != "any" and len(names) > most:
+            raise UserError(_which(store, modality, names))
+        if names:
+            found[modality] = names
+    if not found and room != "any":
+        raise UserError(f"{store.path}: holds no features; nothing to export")
+    return found
+
+
+def _layers(store, names: list[str]) -> bool:
+    """Whether the names are four layers of one encoder, as `--pooling last4` writes them: sorted is in order."""
+    return len(names) == 4 and [n[-2:] for n in names] == ["-1", "-2", "-3", "-4"] and len({n[:-2] for n in names}) == 1
+
+
+def _which(store, modality: str, names: list[str]) -> str:
+    return f"{store.path}: has several {modality} features ({', '.join(names)}); choose with --feature {names[0]}"

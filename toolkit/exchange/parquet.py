@@ -1,0 +1,99 @@
+"""A store as Parquet: one file, or a folder that `datasets.load_dataset` reads and a hub repository can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..base.errors import UserError
+from ..base.files import atomic_path
+from ..store import FeatureStore
+
+# The hub's names of splits.
+HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
+
+
+def table_of(store: FeatureStore, features: Sequence[str], rows: np.ndarray | None = None):
+    """A pyarrow table with a row an utterance.
+
+    Columns: id, dialogue, position, speaker, text, label (its name, null for none), label_index (-1 for none), split,
+    start_s, end_s; and for each feature "modality/name", a list of float32 that is null where the utterance has none, with
+    "modality/name:reason". The table's metadata holds corpus, labels and each feature's provenance.
+
+    Args:
+        store: open.
+        features: names of those to write.
+        rows: of the store; None means all.
+
+    Raises:
+        UserError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa
+    except ImportError:
+        raise UserError("Parquet needs pyarrow; install it with: pip install 'erc-toolkit[parquet]'") from None
+    import json
+
+    rows = np.arange(len(store)) if rows is None else rows
+    label = store.column("label")[rows]
+    columns = {
+        "id": pa.array(store.column("id")[rows], pa.string()),
+        "dialogue": pa.array([store.dialogue_ids[d] for d in store.column("dialogue")[rows]], pa.string()),
+        "position": pa.array(store.column("position")[rows], pa.int32()),
+        "speaker": pa.array([store.speaker_names[s] for s in store.column("speaker")[rows]], pa.string()),
+        "text": pa.array(store.column("text")[rows], pa.string()),
+        "label": pa.array([store.labels[i] if i >= 0 else None for i in label], pa.string()),
+        "label_index": pa.array(label, pa.int32()),
+        "split": pa.array(store.column("split")[rows], pa.string()),
+        **{name: pa.array(store.column(name)[rows], pa.float64(), from_pandas=True) for name in ("start_s", "end_s")},
+    }
+    for name in features:
+        feature = store.feature(name)
+        present = feature.present()[rows]
+        values = np.ascontiguousarray(feature.values()[rows])
+        flat = pa.array(values.reshape(-1), pa.float32())
+        columns[name] = pa.FixedSizeListArray.from_arrays(flat, feature.dim, mask=pa.array(~present))
+        columns[f"{name}:reason"] = pa.array(feature.reasons()[rows], pa.string())
+    about = {
+        "corpus": store.corpus,
+        "labels": store.labels,
+        "content_sha256": store.content_hash,
+        "features": {name: store.feature(name).attrs for name in features},
+    }
+    return pa.table(columns).replace_schema_metadata({"erc-toolkit": json.dumps(about, ensure_ascii=False)})
+
+
+def write_parquet(table: object, path: Path) -> None:
+    """Writes a table as one Parquet file, zstd-compressed.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    import pyarrow.parquet as pq
+
+    try:
+        with atomic_path(path) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error}); free space or choose another place") from None
+
+
+def write_hub_folder(store: FeatureStore, features: Sequence[str], folder: Path, card: str) -> None:
+    """Writes `data/SPLIT-00000-of-00001.parquet` for each split and `README.md`, the dataset card.
+
+    Raises:
+        UserError: the folder exists and is not empty, or cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: exists already; choose another --out")
+    try:
+        (folder / "data").mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made ({error.strerror})") from None
+    split = store.column("split")
+    for ours, hub in HUB_SPLITS.items():
+        if (rows := np.flatnonzero(split == ours)).size:
+            write_parquet(table_of(store, features, rows), folder / "data" / f"{hub}-00000-of-00001.parquet")
+    (folder / "README.md").write_text(card, encoding="utf-8")

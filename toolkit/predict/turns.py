@@ -1,0 +1,107 @@
+"""What a model says about the turns of a recording, and the files that say it: JSON, CSV, SubRip and WebVTT."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..base.files import write_atomically
+
+FILES = ("turns.json", "turns.csv", "turns.srt", "turns.vtt")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of a recording and what the model says about it.
+
+    Attributes:
+        id, speaker, text: of the turn.
+        start, end: in seconds.
+        emotion: the most probable one.
+        probability: of that.
+        probabilities: of every emotion, in index order.
+        opinions: modality to (emotion, probability), what it alone says; None where the turn lacks it.
+        missing: modality to the reason why the turn lacks it.
+    """
+
+    id: str
+    speaker: str
+    text: str
+    start: float
+    end: float
+    emotion: str
+    probability: float
+    probabilities: dict[str, float]
+    opinions: dict[str, tuple[str, float] | None]
+    missing: dict[str, str]
+
+
+def write_turns(turns: Sequence[Turn], folder: Path, about: Mapping[str, object]) -> None:
+    """Writes turns.json (with `about` in its head), turns.csv, turns.srt and turns.vtt into a folder.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    content = {**about, "turns": [asdict(turn) for turn in turns]}
+    text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+    for name, data in zip(FILES, (text, table(turns), subrip(turns), webvtt(turns))):
+        write_atomically(folder / name, data.encode("utf-8"))
+
+
+def table(turns: Sequence[Turn]) -> str:
+    """CSV: id, start, end, speaker, text, emotion, probability; emotion and probability of each modality; every p_EMOTION."""
+    modalities, labels = list(turns[0].opinions), list(turns[0].probabilities)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    own = [name for m in modalities for name in (f"{m}_emotion", f"{m}_probability")]
+    writer.writerow(
+        ["id", "start", "end", "speaker", "text", "emotion", "probability", *own, *(f"p_{label}" for label in labels)]
+    )
+    for t in turns:
+        alone = [
+            c
+            for m in modalities
+            for c in ((t.opinions[m][0], f"{t.opinions[m][1]:.6f}") if t.opinions[m] else ("", ""))
+        ]
+        cells = [t.id, f"{t.start:.3f}", f"{t.end:.3f}", t.speaker, t.text, t.emotion, f"{t.probability:.6f}"]
+        writer.writerow([*cells, *alone, *(f"{t.probabilities[label]:.6f}" for label in labels)])
+    return text.getvalue()
+
+
+def subrip(turns: Sequence[Turn]) -> str:
+    """SubRip: a cue a turn, "Ann [joy 83 %]: text"."""
+    # A blank line ends a cue, "-->" would begin one.
+    cues = (
+        f"{i}\n{_stamp(t.start, ',')} --> {_stamp(t.end, ',')}\n{_line(_said(t))}\n" for i, t in enumerate(turns, 1)
+    )
+    return "\n".join(cues)
+
+
+def webvtt(turns: Sequence[Turn]) -> str:
+    """WebVTT: the same, with the speaker as its voice and the emotion as a class that a page may style."""
+    cues = ["WEBVTT\n"]
+    for t in turns:
+        kind = re.sub(r"[\W_]+", "-", t.emotion).strip("-") or "emotion"  # "-->" would begin a cue
+        speaker = html.escape(_line(t.speaker), quote=False)
+        said = html.escape(_line(f"[{t.emotion} {round(100 * t.probability)} %] {t.text}"), quote=False)
+        cues.append(f"{_stamp(t.start, '.')} --> {_stamp(t.end, '.')}\n<v {speaker}><c.{kind}>{said}</c>\n")
+    return "\n".join(cues)
+
+
+def _said(turn: Turn) -> str:
+    return f"{turn.speaker} [{turn.emotion} {round(100 * turn.probability)} %]: {turn.text}"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split()).replace("-->", "→")
+
+
+def _stamp(seconds: float, mark: str) -> str:
+    ms = max(0, round(1000 * seconds))
+    return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d}{mark}{ms % 1000:03d}"

@@ -1,0 +1,162 @@
+"""One feature of a store that is open for reading."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import h5py
+import numpy as np
+
+from ..base.errors import UserError
+from .format import SCHEMA, Dataset
+from .hdf5 import StoreFile
+from .values import Matrix
+
+
+class Feature:
+    """One feature matrix of an open store; `FeatureStore.feature` gives it. Every method raises UserError for what is damaged.
+
+    Attributes:
+        name: "modality/name".
+        dim: width of the matrix.
+    """
+
+    def __init__(self, name: str, file: StoreFile, length: int):
+        self.name = name
+        self._file, self._path, self._length = file, f"features/{name}", length
+        self._matrix: Matrix = file.matrix(self._path, length)
+        self.dim: int = self._matrix.shape[1]
+
+    @cached_property
+    def attrs(self) -> dict[str, object]:
+        """Extractor, versions, parameters, model, weights_sha256, … as recorded."""
+        return self._file.attributes(self._file.group(self._path))
+
+    def values(self, rows: slice = slice(None)) -> np.ndarray:
+        """The matrix, or the rows of a slice: float32 (n, dim). Rows that are not present hold zeros.
+
+        Raises:
+            UserError: the bytes on disk do not match their checksum.
+        """
+        return self._matrix.read(rows)
+
+    def present(self, rows: slice = slice(None)) -> np.ndarray:
+        """bool (n,): which utterances have this feature."""
+        return self._read("present", "b", self._length, rows).astype(bool)
+
+    def reasons(self, rows: slice = slice(None)) -> np.ndarray:
+        """str objects (n,): why an utterance lacks the feature; empty where it is present."""
+        return self._read("reason", "O", self._length, rows)
+
+    def dimension_names(self) -> list[str]:
+        """The extractor's names of the matrix's columns, where it has any; else an empty list."""
+        return self._read("dimension_names", "O", self.dim).tolist() if self._has("dimension_names") else []
+
+    def details(self) -> dict[str, np.ndarray]:
+        """Further columns of the extractor, each (N,): frames looked at, seconds heard, tokens cut off."""
+        return {name: self._read(f"details/{name}", "fiubO", self._length) for name in self._names("details")}
+
+    def reduction(self) -> dict[str, np.ndarray]:
+        """The fitted numbers of a feature that was reduced from another (`erc-toolkit reduce`); else an empty dict.
+
+        Either `columns` int64 (dim,) of the source and their `f_values` float64 (dim,), or `mean` and `scale` float64
+        (S,) and `components` float64 (S, dim): the feature is (source - mean) / scale @ components.
+        """
+        return {name: self._read(f"reduction/{name}", *form) for name, form in self._reduction_forms().items()}
+
+    @property
+    def has_sequences(self) -> bool:
+        """Whether the frames behind each utterance's vector are kept as well (`erc-toolkit extract --sequences`)."""
+        return self._has("frames")
+
+    def sequence(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """The frames of one utterance.
+
+        Returns:
+            float32 (T, width) and the time of each frame in seconds from the start of the utterance, float64 (T,). T is
+            0 where the feature is not present. `width` is that of a frame, which may differ from `dim`.
+
+        Raises:
+            UserError: the feature was extracted without sequences.
+        """
+        if not self.has_sequences:
+            raise UserError(f"{self.name}: holds no sequences; extract it with --sequences")
+        row = range(self._length)[row]
+        frames = slice(*self._frame_offsets[row : row + 2].tolist())
+        count = int(self._frame_offsets[-1])
+        return self._read("frames/values", "f", count, frames, ndim=2), self._read("frames/time_s", "f", count, frames)
+
+    def frame_names(self) -> list[str]:
+        """The extractor's names of a frame's columns, where it has any; else an empty list."""
+        if not self._has("frames/dimension_names"):
+            return []
+        width = self._dataset("frames/values", "f", int(self._frame_offsets[-1]), 2).shape[1]
+        return self._read("frames/dimension_names", "O", width).tolist()
+
+    def check(self) -> None:
+        """Looks at the form of all that belongs to the feature, without reading its matrix, texts and frames.
+
+        Raises:
+            UserError: something is not as the schema has it.
+        """
+        self._dataset("present", "b", self._length)
+        self._dataset("reason", "O", self._length)
+        if self._has("dimension_names"):
+            self._dataset("dimension_names", "O", self.dim)
+        for name in self._names("details"):
+            self._dataset(f"details/{name}", "fiubO", self._length)
+        for name, form in self._reduction_forms().items():
+            self._dataset(f"reduction/{name}", form[0], form[1], form[3])
+        if self.has_sequences:
+            self._dataset("frames/time_s", "f", int(self._frame_offsets[-1]))
+            if self._has("frames/dimension_names"):
+                self._dataset("frames/dimension_names", "O", self._dataset("frames/values", "f", None, 2).shape[1])
+
+    def copy_into(self, group: h5py.Group) -> None:
+        """Copies the feature as it lies in the file, checksums included, into a group of another.
+
+        Raises:
+            UserError: as for `check`; or a link that a store does not have.
+        """
+        self.check()
+        self._file.check_links(self._path)
+        self._file.file.copy(self._file.group(self._path), group)
+
+    def _has(self, name: str) -> bool:
+        return self._file.has(f"{self._path}/{name}")
+
+    def _names(self, group: str) -> list[str]:
+        return self._file.names(f"{self._path}/{group}") if self._has(group) else []
+
+    def _dataset(self, name: str, kinds: str, length: int | None, ndim: int = 1) -> Dataset:
+        return self._file.dataset(f"{self._path}/{name}", kinds, length, ndim)
+
+    def _read(self, name: str, kinds: str, length: int, rows: slice = slice(None), ndim: int = 1) -> np.ndarray:
+        return self._file.read(f"{self._path}/{name}", kinds, length, rows, ndim)
+
+    @cached_property
+    def _frame_offsets(self) -> np.ndarray:
+        count = self._dataset("frames/values", "f", None, 2).shape[0]
+        offsets = self._read("frames/offsets", "i", self._length + 1)
+        if offsets[0] != 0 or offsets[-1] != count or (np.diff(offsets) < 0).any():
+            raise UserError(f"{self._file.path}: /{self._path}/frames/offsets does not divide the {count} frames")
+        return offsets
+
+    def _reduction_forms(self) -> dict[str, tuple[str, int, slice, int]]:
+        """Kinds, length, rows to read and dimensions of each dataset of `reduction`."""
+        names, path = set(self._names("reduction")), f"{self._file.path}: /{self._path}/reduction"
+        every = slice(None)
+        if names == {"columns", "f_values"}:
+            return {"columns": ("i", self.dim, every, 1), "f_values": ("f", self.dim, every, 1)}
+        if names == {"components", "mean", "scale"}:
+            columns = self._dataset("reduction/mean", "f", None).shape[0]
+            if (width := self._dataset("reduction/components", "f", columns, 2).shape[1]) != self.dim:
+                raise UserError(f"{path}/components makes {width} dimensions, not the feature's {self.dim}")
+            return {
+                "components": ("f", columns, every, 2),
+                "mean": ("f", columns, every, 1),
+                "scale": ("f", columns, every, 1),
+            }
+        if names or self._has("reduction"):
+            raise UserError(f"{path} holds {', '.join(sorted(names))}, which schema {SCHEMA} does not know")
+        return {}

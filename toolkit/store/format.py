@@ -1,0 +1,119 @@
+"""How the feature store's HDF5 file is laid out: its columns, and writing and reading a dataset with its checksum."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+
+from ..base.errors import UserError
+
+FORMAT = "erc-feature-store"
+SCHEMA = 1
+# Column name -> dtype kinds it may have ("O" stands for variable-length UTF-8 text).
+COLUMNS = {
+    "id": "O",
+    "dialogue": "i",
+    "position": "i",
+    "speaker": "i",
+    "label": "i",
+    "split": "O",
+    "text": "O",
+    "start_s": "f",
+    "end_s": "f",
+    "media": "O",
+}
+MOST_LABELS = 256  # a reader has to bound what an attribute of texts may claim
+CHUNK_BYTES = 1 << 18  # small enough that a few rows need little more than themselves
+_REFERENCE = 8  # bytes at least that a text takes, if it is empty, where it is not compressed
+_TEXTS = 128  # read at a time: what a hostile file can make a reader hold is this often its own size
+
+
+class Dataset(NamedTuple):
+    """A dataset that was checked, with what was asked of HDF5 for that: to ask again takes most of the time of opening.
+
+    Attributes:
+        id: h5py's.
+        kind: of its dtype; "O" for text.
+        shape, dtype: as of a numpy array.
+        layout: `h5d.CONTIGUOUS`, `CHUNKED` or `COMPACT`.
+        stored: bytes that the file holds for it.
+    """
+
+    id: h5py.h5d.DatasetID
+    kind: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    layout: int
+    stored: int
+
+    @property
+    def opened(self) -> h5py.Dataset:
+        """As h5py gives it."""
+        return h5py.Dataset(self.id)
+
+    @property
+    def name(self) -> str:
+        """Its path in the file."""
+        return self.opened.name
+
+
+def write(group: h5py.Group, name: str, data: np.ndarray) -> None:
+    """Writes a dataset with a checksum: numbers in chunks with HDF5's own, str objects with a `sha256` beside them."""
+    if data.dtype == object:  # HDF5 has no checksum filter for text of variable length
+        dataset = group.create_dataset(name, data=data, dtype=h5py.string_dtype())
+        dataset.attrs["sha256"] = text_hash(text.encode() for text in data)
+        return
+    row = int(np.prod(data.shape[1:])) * data.dtype.itemsize
+    rows = min(max(1, CHUNK_BYTES // max(row, 1)), max(len(data), 1))
+    group.create_dataset(name, data=data, chunks=(rows, *data.shape[1:]), fletcher32=True)
+
+
+def text_hash(encoded: Iterable[bytes]) -> str:
+    """SHA-256 over each text's bytes followed by a zero byte, in hexadecimal."""
+    return hashlib.sha256(b"".join(text + b"\0" for text in encoded)).hexdigest()
+
+
+def texts(texts: Sequence[str]) -> np.ndarray:
+    """str objects (n,)."""
+    return np.array(list(texts), dtype=object)
+
+
+def read_texts(dataset: h5py.Dataset) -> list[bytes]:
+    """The UTF-8 bytes of a text dataset (n,).
+
+    Raises:
+        OSError: unreadable, or more bytes than the file has: any number of a file's texts can be one and the same bytes
+            in it, so that some megabytes claim terabytes. A store of ours has all of them.
+    """
+    found: list[bytes] = []
+    claimed, most = 0, dataset.file.id.get_filesize()
+    for start in range(0, dataset.shape[0], _TEXTS):
+        piece = dataset[start : start + _TEXTS].tolist()
+        claimed += sum(map(len, piece)) + _REFERENCE * len(piece)
+        if claimed > most:
+            raise OSError(
+                f"its first {start + len(piece):,} texts claim {claimed:,} bytes, the file has {most:,}; refused"
+            )
+        found += piece
+    return found
+
+
+def plain(value: object) -> object:
+    """A Python value for what h5py gives for an attribute."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def damaged(path: Path, name: str, error: BaseException) -> UserError:
+    """What is told of a dataset whose bytes are not what was written."""
+    return UserError(f"{path}: {name} is damaged on disk ({first_line(error)}); extract it again")

@@ -1,0 +1,284 @@
+"""The one door to a store's HDF5 file: nothing is read through it that was not looked at before.
+
+Admitted are plain, internal, fully written datasets behind hard links and nothing else: HDF5's external, virtual and
+never-written datasets and its soft and external links let a small foreign file return other files' bytes or terabytes of
+zeros. Each object is looked at before its first use, since a look at all of them takes longer than reading a dialogue.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5g, h5i, h5l, h5o, h5s
+
+from ..base.errors import UserError
+from .format import MOST_LABELS, SCHEMA, Dataset, damaged, first_line, plain, read_texts, text_hash
+from .values import Matrix, has_descriptor
+
+_MOST_INFLATION = 1100  # deflate cannot expand by more than about 1032
+_MOST_ATTRIBUTES, _MOST_ATTRIBUTE_BYTES = 256, 1 << 20
+_ODD = (OSError, KeyError, ValueError, TypeError, RuntimeError)  # what h5py raises on broken structures
+_Id = h5g.GroupID | h5d.DatasetID
+
+
+class StoreFile:
+    """An open HDF5 file whose objects are checked before their first use.
+
+    Every method raises UserError for what is refused, missing or damaged, in one line that begins with the path.
+
+    Attributes:
+        path: of the file.
+        file: what h5py opened.
+    """
+
+    def __init__(self, path: Path, file: h5py.File):
+        self.path, self.file = path, file
+        self._groups: dict[str, h5py.Group] = {"": file}
+        self._lines: dict[str, tuple[int, ...]] = {
+            "": (h5o.get_info(file.id).addr,)
+        }  # where a group and those above it lie
+        self._datasets: dict[str, Dataset] = {}
+        self._by_descriptor = has_descriptor(file)
+
+    def broken(self, error: BaseException) -> UserError:
+        """What is told of a structure that h5py cannot make out."""
+        return UserError(f"{self.path}: damaged feature store ({first_line(error)}); extract it again")
+
+    def has(self, name: str) -> bool:
+        """Whether there is a link of that path."""
+        if name in self._groups or name in self._datasets:
+            return True
+        above, _, leaf = name.rpartition("/")
+        if leaf in ("", ".") or not self.has(above):
+            return False
+        try:
+            return self.group(above).id.links.exists(leaf.encode())
+        except _ODD as error:
+            raise self.broken(error) from None
+
+    def names(self, name: str) -> list[str]:
+        """What a group holds."""
+        try:
+            return list(self.group(name))
+        except _ODD as error:
+            raise self.broken(error) from None
+
+    def group(self, name: str) -> h5py.Group:
+        """The group of a path such as "features/audio"."""
+        if name not in self._groups:
+            item, address = self._item(name)
+            if not isinstance(item, h5g.GroupID):
+                raise UserError(f"{self.path}: /{name} is not a group; refused")
+            if address in (line := self._lines[name.rpartition("/")[0]]):
+                raise UserError(f"{self.path}: /{name} is nested in itself; refused")
+            self._groups[name], self._lines[name] = h5py.Group(item), (*line, address)
+        return self._groups[name]
+
+    def dataset(self, name: str, kinds: str, length: int | None, ndim: int = 1) -> Dataset:
+        """The dataset of a path.
+
+        Args:
+            name: its path.
+            kinds: the dtype kinds it may have, "O" for text.
+            length: its first dimension; None for any.
+            ndim: how many dimensions.
+        """
+        if name not in self._datasets:
+            item, _ = self._item(name)
+            if not isinstance(item, h5d.DatasetID):
+                raise UserError(f"{self.path}: /{name} is not a dataset; refused")
+            try:
+                checked = self._checked(item)
+            except _ODD as error:
+                raise self.broken(error) from None
+            shape = checked.shape
+            if checked.kind not in kinds or len(shape) != ndim or (length is not None and shape[0] != length):
+                raise self._not_allowed(item)
+            self._datasets[name] = checked
+        return self._datasets[name]
+
+    def read(self, name: str, kinds: str, length: int | None, rows: slice = slice(None), ndim: int = 1) -> np.ndarray:
+        """A dataset's numbers or str objects, or those of some rows; texts are compared with their `sha256`."""
+        dataset = self.dataset(name, kinds, length, ndim)
+        try:
+            if dataset.kind != "O" and rows == slice(None):
+                out = np.empty(dataset.shape, dataset.dtype)
+                dataset.id.read(h5s.ALL, h5s.ALL, out)
+                return out
+            if dataset.kind != "O":
+                return dataset.opened[rows]
+            encoded, _ = self._texts(dataset.opened)
+            return np.array([text.decode() for text in encoded], dtype=object)[rows]
+        except (OSError, UnicodeDecodeError) as error:
+            raise damaged(self.path, dataset.name, error) from None
+
+    def matrix(self, name: str, length: int) -> Matrix:
+        """The `values` of the feature at a path, with its checksums; `length` rows."""
+        values = self.dataset(f"{name}/values", "f", length, ndim=2)
+        try:
+            if self.has(f"{name}/checksums"):
+                checksums = self.dataset(f"{name}/checksums", "u", None)
+                return Matrix(
+                    self.path, self.file, values, checksums, self.attribute(checksums.id, "rows"), self._by_descriptor
+                )
+            return Matrix(self.path, self.file, values, None, None, self._by_descriptor)
+        except _ODD as error:
+            raise self.broken(error) from None
+
+    def attribute(self, item: _Id, name: str) -> object:
+        """An attribute of an object of this file: text, number or bool, or a list of them."""
+        try:
+            return self._attribute(item, name)
+        except _ODD as error:
+            raise self.broken(error) from None
+
+    def root_attribute(self, name: str) -> object:
+        """An attribute of the file, or None where there is none."""
+        return self.attribute(self.file.id, name) if h5a.exists(self.file.id, name.encode()) else None
+
+    def attributes(self, item: h5py.Group, but: str = "") -> dict[str, object]:
+        """All attributes of an object but one."""
+        try:
+            if (count := h5a.get_num_attrs(item.id)) > _MOST_ATTRIBUTES:
+                raise UserError(f"{self.path}: {item.name} has {count:,} attributes; refused")
+            found = {name: self._attribute(item.id, name) for name in item.attrs if name != but}
+        except _ODD as error:
+            raise self.broken(error) from None
+        self._bound(item.id, sum(len(value) for value in found.values() if isinstance(value, str)))
+        return found
+
+    def check_links(self, name: str = "") -> None:
+        """Looks at every link and object in a group and below it, whether the schema knows it or not."""
+        try:
+            self._check_links(self.group(name), set(), 0)
+        except _ODD as error:
+            raise self.broken(error) from None
+
+    def content_hash(self) -> str:
+        """SHA-256 over every dataset in the order of its path: path, shape, dtype and bytes.
+
+        Attributes are left out, and features' checksums, which follow from their values: stores with the same content have
+        the same hash however it is laid out. To be asked for after `check_links`.
+        """
+        digest = hashlib.sha256()
+        for name, dataset in sorted(_datasets(self.file)):
+            feature = name.split("/")[-1] if name.startswith("features/") and name.count("/") == 3 else ""
+            if feature == "checksums":
+                continue
+            text = h5py.check_string_dtype(dataset.dtype) is not None
+            digest.update(f"{name}\0{dataset.shape}\0{'text' if text else dataset.dtype.str}\0".encode())
+            read = (
+                self.matrix(name.rpartition("/")[0], dataset.shape[0]).read
+                if feature == "values"
+                else dataset.__getitem__
+            )
+            step = max(1, (1 << 24) // max(1, dataset.dtype.itemsize * math.prod(dataset.shape[1:])))
+            try:
+                if text:
+                    digest.update(self._texts(dataset)[1].encode())
+                    continue
+                for start in range(0, dataset.shape[0], step):
+                    digest.update(np.ascontiguousarray(read(slice(start, start + step)), dataset.dtype).data)
+            except OSError as error:
+                raise damaged(self.path, dataset.name, error) from None
+        return digest.hexdigest()
+
+    def _item(self, name: str) -> tuple[_Id, int]:
+        """The object of a path, and its address in the file."""
+        above, _, leaf = name.rpartition("/")
+        group = self.group(above).id
+        try:
+            if leaf in ("", "."):
+                raise KeyError(f"{name!r} is no path")
+            # Past h5py's conveniences, which would take most of the time of opening a store.
+            link = group.links.get_info(leaf.encode())
+            if link.type != h5l.TYPE_HARD:
+                raise UserError(f"{self.path}: /{name} is a soft or external link; refused")
+            return h5o.open(group, leaf.encode()), link.u
+        except KeyError:
+            raise UserError(f"{self.path}: damaged feature store (it has no /{name}); extract it again") from None
+        except _ODD as error:
+            raise self.broken(error) from None
+
+    def _checked(self, dataset: h5d.DatasetID) -> Dataset:
+        """Checks what holds for every dataset, whether the schema knows it or not."""
+        made = dataset.get_create_plist()
+        layout = made.get_layout()
+        if layout == h5d.VIRTUAL or made.get_external_count():
+            raise UserError(f"{self.path}: {_name(dataset)} keeps its data in other files; refused")
+        shape, dtype, stored = dataset.shape, dataset.dtype, dataset.get_storage_size()
+        text = h5py.check_string_dtype(dtype) is not None
+        # Objects other than text would be as many as the file claims, like texts, but nothing counts them as they are read.
+        if not shape or (text and len(shape) != 1) or (dtype.hasobject and not text):
+            raise self._not_allowed(dataset)
+        if (size := math.prod(shape) * dtype.itemsize) > _MOST_INFLATION * stored + 4096:
+            raise UserError(f"{self.path}: {_name(dataset)} claims {size:,} bytes but holds {stored:,}; refused")
+        return Dataset(dataset, "O" if text else dtype.kind, shape, dtype, layout, stored)
+
+    def _not_allowed(self, dataset: h5d.DatasetID) -> UserError:
+        what = f"shape {dataset.shape} and type {dataset.dtype}"
+        return UserError(f"{self.path}: {_name(dataset)} has {what}, which schema {SCHEMA} does not allow")
+
+    def _check_links(self, group: h5py.Group, seen: set[object], depth: int) -> None:
+        if depth > 8 or group.id in seen:
+            raise UserError(f"{self.path}: {group.name} is nested too deep or in itself; refused")
+        seen.add(group.id)
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise UserError(f"{self.path}: {group.name}/{name} is a soft or external link; refused")
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                self._check_links(item, seen, depth + 1)
+            elif not isinstance(item, h5py.Dataset):
+                raise UserError(f"{self.path}: {item.name} is neither group nor dataset; refused")
+            else:
+                self._checked(item.id)
+
+    def _attribute(self, item: _Id, name: str) -> object:
+        attribute = h5a.open(item, name.encode())
+        shape, dtype = attribute.shape, attribute.dtype
+        count = math.prod(shape)
+        if count > MOST_LABELS or count * dtype.itemsize > _MOST_ATTRIBUTE_BYTES:
+            raise UserError(f"{self.path}: {_name(item)} has an attribute {name!r} of {count:,} values; refused")
+        if dtype.hasobject and not h5py.check_string_dtype(dtype):
+            raise UserError(f"{self.path}: {_name(item)} has an attribute {name!r} of type {dtype}; refused")
+        found = np.empty(shape, dtype)
+        attribute.read(found)
+        if not shape and not dtype.hasobject:
+            return plain(found[()])
+        values = [plain(value) for value in found.ravel().tolist()]
+        self._bound(item, sum(len(value) for value in values if isinstance(value, str)))
+        return values if shape else values[0]
+
+    def _bound(self, item: _Id, size: int) -> None:
+        if size > (most := self.file.id.get_filesize()):
+            raise UserError(
+                f"{self.path}: attributes of {_name(item)} claim {size:,} characters, the file has {most:,}; refused"
+            )
+
+    def _texts(self, dataset: h5py.Dataset) -> tuple[list[bytes], str]:
+        """The encoded texts and the hash of them, which their `sha256` has to be where there is one."""
+        encoded = read_texts(dataset)
+        found = text_hash(encoded)
+        if h5a.exists(dataset.id, b"sha256") and self.attribute(dataset.id, "sha256") not in ("", found):
+            raise OSError("its text does not match its sha256")
+        return encoded, found
+
+
+def _name(item: _Id) -> str:
+    name = h5i.get_name(item)
+    return "an object" if name is None else name.decode("utf-8", "replace")
+
+
+def _datasets(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.Dataset]]:
+    for name in group:
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            yield from _datasets(item, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", item

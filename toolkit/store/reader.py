@@ -1,0 +1,202 @@
+"""The feature store: one HDF5 file with utterances, dialogues and feature matrices (docs/store.md has the schema).
+
+`FeatureStore` reads, `StoreWriter` writes. Opening looks at little, since a look at everything takes longer than reading a
+dialogue: each dataset is checked before its first use (`erc_toolkit.toolkit.store.hdf5`), and `FeatureStore.check` checks all at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from ..base.errors import UserError
+from ..manifest import SPLITS
+from .feature import Feature
+from .format import COLUMNS, FORMAT, SCHEMA, first_line
+from .hdf5 import StoreFile
+from .writer import FeaturePart, StoreWriter
+
+__all__ = ["Feature", "FeaturePart", "FeatureStore", "StoreWriter"]
+
+
+class FeatureStore:
+    """A complete feature store, open for reading. Use `FeatureStore.open(path)`, best in a `with` statement.
+
+    Whatever is read is checked before its first use, and raises UserError where it is refused or damaged.
+
+    Attributes:
+        path: of the file.
+        content_hash: SHA-256 over every dataset, as recorded.
+        offsets: int64 (D + 1): dialogue d has the rows offsets[d] to offsets[d + 1].
+    """
+
+    def __init__(self, path: Path, file: StoreFile):
+        if file.root_attribute("format") != FORMAT:
+            raise UserError(f"{path}: an HDF5 file, but not a feature store of erc-toolkit")
+        if (schema := file.root_attribute("schema")) != SCHEMA:
+            raise UserError(f"{path}: store schema {schema}; this version reads schema {SCHEMA}")
+        if not isinstance(content_hash := file.root_attribute("content_sha256"), str):
+            raise UserError(f"{path}: incomplete store (no content hash); extract it again")
+        self.path, self.content_hash = path, content_hash
+        self._file = file
+        self._columns: dict[str, np.ndarray] = {}
+        self.offsets: np.ndarray = file.read("dialogues/offsets", "i", None).astype(np.int64)
+        starts, ends = self.offsets[:-1], self.offsets[1:]
+        # How many utterances they divide, every column has to agree with before its first use.
+        if len(starts) == 0 or starts[0] != 0 or (starts >= ends).any():
+            raise UserError(f"{path}: /dialogues/offsets does not divide utterances among dialogues")
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> FeatureStore:
+        """Opens a store. Checks that it is one and complete, and how its dialogues lie; the rest is checked as it is used.
+
+        Raises:
+            UserError: no such file, not HDF5, another format or schema, truncated, or a construction that is refused.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise UserError(f"{path}: no such store; make one with `erc-toolkit extract`")
+        try:
+            file = h5py.File(path, "r")
+        except OSError as error:
+            raise UserError(f"{path}: not a readable HDF5 file, or truncated ({first_line(error)})") from None
+        try:
+            return cls(path, StoreFile(path, file))
+        except BaseException:
+            file.close()
+            raise
+
+    def close(self) -> None:
+        self._file.file.close()
+
+    def __enter__(self) -> FeatureStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Number of utterances."""
+        return int(self.offsets[-1])
+
+    @cached_property
+    def attrs(self) -> dict[str, object]:
+        """The root attributes but `labels`: text and numbers."""
+        return self._file.attributes(self._file.file, but="labels")
+
+    @cached_property
+    def corpus(self) -> str:
+        """Name of the corpus."""
+        return str(self._file.root_attribute("corpus"))
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Names of the emotions in index order."""
+        labels = self._file.root_attribute("labels")
+        if not isinstance(labels, list):
+            raise UserError(f"{self.path}: damaged feature store (no list of labels); extract it again")
+        return [str(label) for label in labels]
+
+    @cached_property
+    def dialogue_ids(self) -> list[str]:
+        """D ids, in order."""
+        return self._file.read("dialogues/id", "O", len(self.offsets) - 1).tolist()
+
+    @cached_property
+    def speaker_names(self) -> list[str]:
+        """Names of the speakers in index order."""
+        return self._file.read("speakers/name", "O", None).tolist()
+
+    def column(self, name: str, rows: slice = slice(None)) -> np.ndarray:
+        """One column of /utterances: str objects, int32 or float64, (n,). Kept in memory from its first use on.
+
+        Raises:
+            UserError: there is no such column, or it holds what it must not.
+        """
+        if name not in COLUMNS:
+            raise UserError(f"{self.path}: no utterance column {name!r}; there are {', '.join(COLUMNS)}")
+        if name not in self._columns:
+            column = self._file.read(f"utterances/{name}", COLUMNS[name], len(self))
+            self._check_column(name, column)
+            self._columns[name] = column
+        return self._columns[name][rows].copy()
+
+    def feature_names(self) -> list[str]:
+        """Sorted "modality/name" of every feature matrix."""
+        modalities = self._file.names("features") if self._file.has("features") else []
+        return sorted(
+            f"{modality}/{name}" for modality in modalities for name in self._file.names(f"features/{modality}")
+        )
+
+    def feature(self, name: str) -> Feature:
+        """The feature matrix "modality/name".
+
+        Raises:
+            UserError: the store has none of that name; the message lists those it has.
+        """
+        if name.count("/") != 1 or not self._file.has(f"features/{name}"):
+            raise UserError(f"{self.path}: no feature {name!r}; it has {', '.join(self.feature_names()) or 'none'}")
+        return Feature(name, self._file, len(self))
+
+    def rows(self, dialogue: int | str) -> slice:
+        """The rows of one dialogue, by index or id.
+
+        Raises:
+            UserError: there is no such dialogue.
+        """
+        try:
+            i = (
+                self.dialogue_ids.index(dialogue)
+                if isinstance(dialogue, str)
+                else range(len(self.offsets) - 1)[dialogue]
+            )
+        except (ValueError, IndexError):
+            raise UserError(f"{self.path}: no dialogue {dialogue!r}") from None
+        return slice(int(self.offsets[i]), int(self.offsets[i + 1]))
+
+    def dialogues(self) -> Iterator[tuple[str, slice]]:
+        """Yields (dialogue id, its rows) in order."""
+        for i, name in enumerate(self.dialogue_ids):
+            yield name, slice(int(self.offsets[i]), int(self.offsets[i + 1]))
+
+    def check(self) -> None:
+        """Looks at the form of everything in the file, and at the columns' content.
+
+        Raises:
+            UserError: a construction that is refused, or something that is not as the schema has it.
+        """
+        self._file.check_links()
+        for name, kinds in COLUMNS.items():
+            self._file.dataset(f"utterances/{name}", kinds, len(self))
+        for name in ("dialogue", "label", "speaker", "split"):
+            self.column(name)
+        self._file.dataset("dialogues/id", "O", len(self.offsets) - 1)
+        for name in self.feature_names():
+            self.feature(name).check()
+
+    def verify(self) -> None:
+        """Checks everything (`check`), reads every dataset with its checksums, and compares the content hash.
+
+        Raises:
+            UserError: as for `check`, or a checksum or the hash does not match.
+        """
+        self.check()
+        if (found := self._file.content_hash()) != self.content_hash:
+            raise UserError(f"{self.path}: content hash {found[:12]}… is not the recorded {self.content_hash[:12]}…")
+
+    def _check_column(self, name: str, column: np.ndarray) -> None:
+        lengths = np.diff(self.offsets)
+        if name == "dialogue" and (column != np.repeat(np.arange(len(lengths)), lengths)).any():
+            raise UserError(f"{self.path}: /utterances/dialogue disagrees with /dialogues/offsets")
+        if name == "label" and (column.min() < -1 or column.max() >= len(self.labels)):
+            raise UserError(f"{self.path}: labels out of range of the {len(self.labels)} label names")
+        if name == "speaker":
+            if column.min() < 0 or column.max() >= self._file.dataset("speakers/name", "O", None).shape[0]:
+                raise UserError(f"{self.path}: a speaker index has no name in /speakers")
+        if name == "split" and (unknown := set(column) - set(SPLITS)):
+            raise UserError(f"{self.path}: unknown split {sorted(unknown)[0]!r}")

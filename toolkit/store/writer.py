@@ -1,0 +1,301 @@
+"""Writing a feature store (docs/store.md has the schema)."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+
+from ..base.errors import UserError
+from ..base.files import atomic_path
+from ..base.version import __version__
+from ..manifest import Utterance
+from .format import CHUNK_BYTES, FORMAT, MOST_LABELS, SCHEMA, texts, write
+from .hdf5 import StoreFile
+from .values import MatrixWriter
+
+if TYPE_CHECKING:
+    from . import Feature
+
+_ROWS = 2048  # at a time, where copies are made
+
+
+@dataclass(frozen=True)
+class FeaturePart:
+    """Some rows of a feature.
+
+    Attributes:
+        first: the first row.
+        values: float32 (n, dim).
+        reasons: n texts, empty where the row is present.
+        details: further columns, each (n,).
+        frames, counts, times: the utterances' frames one after another, float32 (T, width); how many each utterance has,
+            int64 (n,); and their times in seconds from its start, float64 (T,). None where no sequences are kept.
+    """
+
+    first: int
+    values: np.ndarray
+    reasons: Sequence[str]
+    details: Mapping[str, np.ndarray]
+    frames: np.ndarray | None = None
+    counts: np.ndarray | None = None
+    times: np.ndarray | None = None
+
+
+class _SequenceWriter:
+    """Appends utterances' frames to a feature, so that memory holds one part at a time."""
+
+    def __init__(self, group: h5py.Group, width: int, names: Sequence[str]):
+        self._group = group.create_group("frames")
+        rows = max(1, CHUNK_BYTES // (4 * width))
+        self._values, self._times = (
+            self._group.create_dataset(name, shape, dtype, maxshape=(None, *shape[1:]), chunks=chunk, fletcher32=True)
+            for name, shape, dtype, chunk in (
+                ("values", (0, width), np.float32, (rows, width)),
+                ("time_s", (0,), np.float64, (rows,)),
+            )
+        )
+        self._counts = [np.zeros(1, np.int64)]
+        if names:
+            write(self._group, "dimension_names", texts(names))
+
+    def append(self, part: FeaturePart) -> None:
+        if (
+            part.counts.sum() != len(part.frames)
+            or len(part.frames) != len(part.times)
+            or not np.isfinite(part.frames).all()
+        ):
+            raise ValueError(
+                f"{self._group.name}: the part at row {part.first} miscounts its frames, or holds NaN or infinity"
+            )
+        start = self._values.shape[0]
+        for dataset, new in ((self._values, part.frames), (self._times, part.times)):
+            dataset.resize(start + len(new), axis=0)
+            dataset[start:] = new
+        self._counts.append(part.counts)
+
+    def end(self) -> None:
+        write(self._group, "offsets", np.cumsum(np.concatenate(self._counts)).astype(np.int64))
+
+
+class StoreWriter:
+    """Writes a store; on a clean exit it takes its name, on an error nothing is left under that name.
+
+    Args:
+        path: the store to make; an existing one is replaced.
+        corpus: name of the corpus.
+        labels: names of the emotions in index order.
+        utterances: in dialogue order, those of a dialogue together.
+        command: the command line, for the record.
+        attrs: further root attributes (text or numbers).
+
+    Raises:
+        UserError: more labels than a store holds.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        *,
+        corpus: str,
+        labels: Sequence[str],
+        utterances: Sequence[Utterance],
+        command: str = "",
+        attrs: Mapping[str, object] | None = None,
+    ):
+        self.path = Path(path)
+        self._atomic = atomic_path(self.path)
+        self._utterances = utterances
+        self._head = {
+            "format": FORMAT,
+            "schema": SCHEMA,
+            "corpus": corpus,
+            "labels": np.array(list(labels), h5py.string_dtype()),
+            "toolkit_version": __version__,
+            "command": command,
+            **(attrs or {}),
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        self._labels = {label: i for i, label in enumerate(labels)}
+        if len(labels) > MOST_LABELS:
+            raise UserError(f"{self.path}: {len(labels)} labels; a store holds at most {MOST_LABELS}")
+
+    def __enter__(self) -> StoreWriter:
+        if not self.path.parent.is_dir():
+            raise UserError(f"{self.path}: its folder does not exist; make it first")
+        temporary = self._atomic.__enter__()
+        self._file = h5py.File(temporary, "w")
+        try:
+            self._file.attrs.update(self._head)
+            self._write_utterances()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if exc[0] is None:
+            try:
+                self._file.flush()  # what is still in HDF5's buffers has no size yet
+                self._file.attrs["content_sha256"] = StoreFile(self.path, self._file).content_hash()
+            except BaseException as error:
+                self._file.close()
+                self._atomic.__exit__(type(error), error, error.__traceback__)
+                raise
+        self._file.close()
+        self._atomic.__exit__(*exc)
+
+    def add_feature(
+        self,
+        modality: str,
+        name: str,
+        values: np.ndarray,
+        present: np.ndarray,
+        reasons: Sequence[str],
+        attrs: Mapping[str, object] | None = None,
+        details: Mapping[str, np.ndarray] | None = None,
+        dimension_names: Sequence[str] = (),
+        reduction: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Writes one feature matrix.
+
+        Args:
+            modality: "text", "audio" or "visual".
+            name: what made it, e.g. "ComParE_2016"; a slash becomes "--".
+            values: float32 (N, dim); rows that are not present are written as zeros.
+            present: bool (N,).
+            reasons: N texts, non-empty exactly where not present.
+            attrs: provenance; values other than text and numbers are written as JSON.
+            details: further columns, each (N,).
+            dimension_names: dim names, or none.
+            reduction: the fitted numbers of a feature that was reduced from another (`Feature.reduction`).
+
+        Raises:
+            ValueError: shapes disagree, a present row holds NaN or infinity, or a reason is missing or too many.
+        """
+        n = len(self._utterances)
+        values, present = np.asarray(values, np.float32), np.asarray(present, bool)
+        if values.ndim != 2 or len(values) != n or present.shape != (n,) or len(reasons) != n:
+            raise ValueError(
+                f"{modality}/{name}: {values.shape} values, {present.shape} present, {len(reasons)} reasons for {n}"
+            )
+        if not np.isfinite(values[present]).all():
+            raise ValueError(f"{modality}/{name}: NaN or infinite values in a row that is marked present")
+        if any(bool(reason) == bool(p) for reason, p in zip(reasons, present)):
+            raise ValueError(f"{modality}/{name}: every absent row needs a reason, and no present row has one")
+        group = self._new_group(modality, name, attrs)
+        matrix = MatrixWriter(group, values.shape)
+        for first in range(0, n, _ROWS):
+            rows = slice(first, first + _ROWS)
+            matrix.append(np.where(present[rows, None], values[rows], np.float32(0)))
+        matrix.end()
+        write(group, "present", present)
+        write(group, "reason", texts(reasons))
+        if dimension_names:
+            write(group, "dimension_names", texts(dimension_names))
+        for key, column in (details or {}).items():
+            write(group.require_group("details"), key, np.asarray(column))
+        for key, numbers in (reduction or {}).items():
+            write(group.require_group("reduction"), key, np.asarray(numbers))
+
+    def add_feature_parts(
+        self,
+        modality: str,
+        name: str,
+        dim: int,
+        parts: Iterable[FeaturePart],
+        attrs: Mapping[str, object] | None = None,
+        dimension_names: Sequence[str] = (),
+        frame_width: int = 0,
+        frame_names: Sequence[str] = (),
+    ) -> None:
+        """Writes one feature matrix from parts, so that memory holds one part at a time.
+
+        Args:
+            modality, name, attrs, dimension_names: as for `add_feature`.
+            dim: width of the matrix.
+            parts: in the order of the rows, without a gap.
+            frame_width: columns of a frame, where the parts carry sequences; `frame_names` their names.
+
+        Raises:
+            ValueError: as for `add_feature`; or the parts leave rows out.
+        """
+        n = len(self._utterances)
+        group = self._new_group(modality, name, attrs)
+        values = MatrixWriter(group, (n, dim))
+        reasons: list[str] = []
+        details: dict[str, list[np.ndarray]] = {}
+        sequences = _SequenceWriter(group, frame_width, frame_names) if frame_width else None
+        for part in parts:
+            if (
+                part.first != len(reasons)
+                or len(part.values) != len(part.reasons)
+                or not np.isfinite(part.values).all()
+            ):
+                raise ValueError(
+                    f"{modality}/{name}: the part at row {part.first} leaves a gap, or holds NaN or infinity"
+                )
+            there = np.array([not r for r in part.reasons])
+            values.append(np.where(there[:, None], part.values, np.float32(0)))
+            reasons += part.reasons
+            for key, column in part.details.items():
+                details.setdefault(key, []).append(column)
+            if sequences is not None:
+                sequences.append(part)
+        if len(reasons) != n:
+            raise ValueError(f"{modality}/{name}: parts for {len(reasons)} of {n} rows")
+        values.end()
+        write(group, "present", np.array([not r for r in reasons]))
+        write(group, "reason", texts(reasons))
+        if dimension_names:
+            write(group, "dimension_names", texts(dimension_names))
+        for key, columns in details.items():
+            write(group.require_group("details"), key, np.concatenate(columns))
+        if sequences is not None:
+            sequences.end()
+
+    def copy_feature(self, feature: Feature) -> None:
+        """Copies a feature of another store with the same utterances, as it lies there, after `Feature.check`."""
+        feature.copy_into(self._file.require_group(f"features/{feature.name.split('/')[0]}"))
+
+    def _new_group(self, modality: str, name: str, attrs: Mapping[str, object] | None) -> h5py.Group:
+        group = self._file.create_group(f"features/{modality}/{name.replace('/', '--')}")
+        for key, value in (attrs or {}).items():
+            group.attrs[key] = value if isinstance(value, (str, int, float)) else json.dumps(value)
+        return group
+
+    def _write_utterances(self) -> None:
+        us = self._utterances
+        dialogues = list(dict.fromkeys(u.dialogue for u in us))
+        speakers = list(dict.fromkeys(u.speaker for u in us))
+        dialogue_index = {name: i for i, name in enumerate(dialogues)}
+        speaker_index = {name: i for i, name in enumerate(speakers)}
+        index = np.array([dialogue_index[u.dialogue] for u in us], np.int32)
+        if len(us) == 0 or (np.diff(index) < 0).any():
+            raise ValueError("a store needs at least one utterance, and those of a dialogue must stand together")
+        group = self._file.create_group("utterances")
+        columns = {
+            "id": texts([u.id for u in us]),
+            "dialogue": index,
+            "position": np.array([u.position for u in us], np.int32),
+            "speaker": np.array([speaker_index[u.speaker] for u in us], np.int32),
+            "label": np.array([-1 if u.label is None else self._labels[u.label] for u in us], np.int32),
+            "split": texts([u.split for u in us]),
+            "text": texts([u.text for u in us]),
+            "start_s": np.array([np.nan if u.start is None else u.start for u in us], np.float64),
+            "end_s": np.array([np.nan if u.end is None else u.end for u in us], np.float64),
+            "media": texts([u.media or "" for u in us]),
+        }
+        for name, column in columns.items():
+            write(group, name, column)
+        group = self._file.create_group("dialogues")
+        write(group, "id", texts(dialogues))
+        write(group, "offsets", np.concatenate([[0], np.cumsum(np.bincount(index))]).astype(np.int64))
+        write(self._file.create_group("speakers"), "name", texts(speakers))

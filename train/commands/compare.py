@@ -1,0 +1,46 @@
+"""`erc-toolkit compare`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("compare")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_DIR RUN_DIR...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def compare_command(runs: tuple[Path, ...], as_json: bool) -> None:
+    """Show what differs between runs, in settings and in results on the test split, and whether the difference holds.
+
+    Each run is set against the first one. A folder made by `train --seeds` counts as one run: the mean over its seeds.
+    """
+    from ..reports.comparison import compare
+
+    if len(runs) < 2:
+        raise click.UsageError("two runs are needed, or more")
+    comparison = compare(list(runs))
+    if as_json:
+        click.echo(json.dumps(_plain(comparison), ensure_ascii=False, indent=2))
+        return
+    from rich.console import Console
+
+    from ..reports.comparison_text import print_comparison
+
+    print_comparison(comparison, Console())
+
+
+def _plain(comparison) -> dict[str, object]:
+    return {
+        "runs": [
+            {"run": str(r.path), "seeds": r.seeds, "measures": r.measures, "intervals": r.intervals}
+            for r in comparison.runs
+        ],
+        "settings": comparison.settings,
+        "differences": [{k: dataclasses.asdict(d) for k, d in row.items()} for row in comparison.differences],
+        "mcnemar": [
+            None if m is None else dict(zip(("only_first", "only_second", "p"), m)) for m in comparison.mcnemar
+        ],
+    }

@@ -1,0 +1,57 @@
+"""`erc-toolkit eval`: a trained model's results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from .options import device_option
+
+
+@click.command("eval")
+@click.argument("run_dir", type=click.Path(path_type=Path), metavar="RUN_DIR")
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    metavar="STORE.h5",
+    show_default="the store of the training",
+    help="Feature store to evaluate on.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test"]),
+    default="test",
+    show_default=True,
+    help="Dialogues to evaluate on.",
+)
+@device_option("Where to compute; auto takes CUDA where there is any.")
+@click.option(
+    "--by",
+    type=click.Choice(["length", "position", "speaker", "modalities", "shift"]),
+    multiple=True,
+    help="Results by dialogue length, place in the dialogue, speaker, modalities that were there, or whether the speaker's "
+    "emotion changed. Repeatable.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; all else goes to standard error.")
+def eval_command(
+    run_dir: Path, store: Path | None, split: str, device: str, by: tuple[str, ...], as_json: bool
+) -> None:
+    """Evaluate the trained model in RUN_DIR: precision, recall and F1 per class, and overall."""
+    from ..loop.evaluation import evaluate_run
+
+    result = evaluate_run(run_dir, store, split, device, lambda line: click.echo(line, err=as_json), by)
+    if as_json:
+        click.echo(json.dumps(result, ensure_ascii=False, indent=2))
+    else:
+        show_result(result)
+
+
+def show_result(result: dict) -> None:
+    """Prints the field's table at the terminal."""
+    from rich.console import Console
+
+    from ..scores.results_table import print_report
+
+    print_report(result, Console())

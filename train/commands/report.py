@@ -1,0 +1,42 @@
+"""`erc-toolkit report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import device_option
+
+
+@click.command("report")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="RUN_OR_STUDY_DIR")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="report.html",
+    show_default=True,
+    metavar="FILE.html",
+    help="The page.",
+)
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    metavar="STORE.h5",
+    show_default="the store of the training",
+    help="Where a run's texts and features are.",
+)
+@device_option("Where attention is looked at again.")
+def report_command(folder: Path, out: Path, store: Path | None, device: str) -> None:
+    """Write a page about a run or a study: numbers, tables, figures, and every dialogue with what was heard in it.
+
+    FILE.html needs nothing else and no network. Beside it, FILE_files holds every figure (PNG, SVG) and table (CSV, LaTeX).
+    """
+    from ...toolkit.base.errors import UserError
+    from ..reports.page import write_report
+
+    try:
+        write_report(folder, out, store, device, lambda line: click.echo(line, err=True))
+    except OSError as error:
+        raise UserError(f"{error.filename or out}: cannot be written ({error.strerror or error})") from None
+    click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB; figures and tables in {out.with_name(out.stem + '_files')}")

@@ -1,0 +1,140 @@
+"""`erc-toolkit study`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from .options import device_option
+
+
+@click.command("study")
+@click.argument("store", type=click.Path(path_type=Path), metavar="STORE.h5", required=False)
+@click.option(
+    "--study", "name", metavar="NAME|FILE.yaml", help="What to vary; --list names the studies of the toolkit."
+)
+@click.option(
+    "--grid",
+    "grids",
+    multiple=True,
+    metavar="KEY=A,B,...",
+    help="Every value of a setting instead, e.g. model.window=2,5,10; repeated, every combination.",
+)
+@click.option(
+    "--search",
+    "spaces",
+    multiple=True,
+    metavar="KEY=A,B|LOW..HIGH|log:LOW..HIGH",
+    help="Look for the best settings on the validation split, by Optuna; repeated, of all of them together.",
+)
+@click.option(
+    "--trials", type=click.IntRange(1, 100_000), default=20, show_default=True, metavar="N", help="Of --search, in all."
+)
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the study.")
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE.yaml",
+    show_default="the recipe named like the store's corpus",
+    help="Settings that all variants share.",
+)
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting of all variants. Repeatable."
+)
+@click.option(
+    "--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, metavar="N", help="Runs of each variant."
+)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="The first seed.")
+@click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, metavar="N", help="Runs at a time.")
+@device_option("Where to compute; with several GPUs, the runs at a time are spread over them.")
+@click.option("--list", "listing", is_flag=True, help="List the studies of the toolkit and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; all else goes to standard error.")
+def study_command(
+    store: Path | None,
+    name: str | None,
+    grids: tuple[str, ...],
+    out: Path | None,
+    recipe: str | None,
+    changes: tuple[str, ...],
+    seeds: int,
+    seed: int,
+    jobs: int,
+    device: str,
+    listing: bool,
+    as_json: bool,
+    spaces: tuple[str, ...],
+    trials: int,
+) -> None:
+    """Train variants of a recipe on STORE.h5 and set their results side by side.
+
+    DIR gets a folder for each run, study.json and results.csv. The same command goes on where a killed one stopped; runs
+    that are done are not repeated, and one that fails does not end the others.
+    """
+    from ..studies.definition import load_study, study_names
+
+    if listing:
+        for known in study_names():
+            study = load_study(known)
+            click.echo(
+                f"{known:16} {study.title}{f' ({study.shows})' if study.shows else ''}: {len(study.variants)} variants"
+            )
+        return
+    if store is None:
+        raise click.UsageError("Missing argument 'STORE.h5'.")
+    if (name is not None) + bool(grids) + bool(spaces) != 1:
+        raise click.UsageError("name either a --study, a --grid or a --search")
+    if out is None:
+        raise click.UsageError("Missing option '--out'.")
+
+    from ...toolkit.base.errors import UserError
+    from ...toolkit.store import FeatureStore
+    from ..config import recipe_of
+    from ..studies.definition import FAILED
+    from ..studies.results_text import print_study
+    from ..studies.runs import run_study
+
+    def say(line: str) -> None:
+        click.echo(line, err=as_json)
+
+    study = load_study(name) if name else _grid(grids) if grids else None
+    with FeatureStore.open(store) as opened:
+        recipe = recipe or recipe_of(opened)
+    try:
+        if study is not None:
+            found = run_study(store, study, out, recipe, changes, range(seed, seed + seeds), jobs, device, say)
+        else:
+            from ..studies.search import parse_space, run_search
+
+            space = parse_space(spaces)
+            found = run_search(store, space, out, recipe, changes, range(seed, seed + seeds), trials, jobs, device, say)
+    except KeyboardInterrupt:
+        raise UserError(f"interrupted; what is done is kept in {out}: go on with the same command") from None
+    except OSError as error:
+        raise UserError(f"{error.filename or out}: cannot be written ({error.strerror or error})") from None
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False, indent=2))
+    else:
+        from rich.console import Console
+
+        console = Console()
+        if not console.is_terminal:
+            console.width = 220  # a log's lines may be longer than 80
+        print_study(found, console)
+    failed = sum(run["status"] == FAILED for row in found["variants"] for run in row["runs"])
+    if failed:
+        raise UserError(f"{out}: {failed} runs failed; the same command tries them again")
+
+
+def _grid(texts: tuple[str, ...]):
+    from ...toolkit.base.errors import UserError
+    from ..config import parse_yaml
+    from ..studies.definition import Study, grid
+
+    values = {}
+    for text in texts:
+        key, equals, listed = text.partition("=")
+        if not equals or not listed:
+            raise UserError(f"--grid {text}: must have the form section.key=a,b,c, e.g. model.window=2,5,10")
+        values[key.strip()] = parse_yaml(f"[{listed}]", f"--grid {text}")
+    return Study("grid", f"Every value of {', '.join(values)}", grid(values, f"--grid {' '.join(texts)}"))

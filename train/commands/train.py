@@ -1,0 +1,133 @@
+"""`erc-toolkit train`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from .eval import show_result
+from .options import device_option
+
+
+@click.command("train")
+@click.argument("store", type=click.Path(path_type=Path), metavar="STORE.h5")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Folder of the run; not needed with --dry-run."
+)
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE.yaml",
+    show_default="the recipe named like the store's corpus",
+    help="iemocap, meld, demo, or a file with settings.",
+)
+@click.option(
+    "--model",
+    metavar="NAME",
+    show_default="amb-dsgdn",
+    help="Another model, by its own recipe; `erc-toolkit models` lists them.",
+)
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting, e.g. model.window=5. Repeatable."
+)
+@click.option("--causal", is_flag=True, help="An utterance hears nothing that comes after it (model.causal).")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), show_default="the recipe's", help="Seed of all random numbers."
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="Train N times, with this seed and those after it; mean and spread.",
+)
+@click.option("--resume", is_flag=True, help="Go on with what a killed training has left in RUN_DIR.")
+@click.option("--tensorboard", is_flag=True, help="Write TensorBoard events to RUN_DIR as well.")
+@device_option("Where to compute; auto takes CUDA where there is any.")
+@click.option("--dry-run", is_flag=True, help="Build the model for the store and show it; train nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; all else goes to standard error.")
+@click.option("--overwrite", is_flag=True, help="Replace the run that is in RUN_DIR.")
+def train_command(
+    store: Path,
+    out: Path | None,
+    recipe: str | None,
+    changes: tuple[str, ...],
+    seed: int | None,
+    device: str,
+    dry_run: bool,
+    as_json: bool,
+    overwrite: bool,
+    seeds: int | None,
+    resume: bool,
+    tensorboard: bool,
+    causal: bool,
+    model: str | None,
+) -> None:
+    """Train a model on the feature store STORE.h5.
+
+    RUN_DIR gets config.yaml (every setting and what was used), model.safetensors, metrics.jsonl (a line per epoch),
+    curves.png, predictions.csv (the test split) and result.json; with --seeds, a folder for each and summary.json.
+    """
+    if overwrite and resume:
+        raise click.UsageError("--overwrite and --resume contradict each other")
+    if out is None and not dry_run:
+        raise click.UsageError("Missing option '--out' (not needed with --dry-run).")
+
+    from ...toolkit.base.errors import UserError
+    from ...toolkit.store import FeatureStore
+    from ..config import load_config, recipe_of
+
+    def say(line: str) -> None:
+        click.echo(line, err=as_json)
+
+    with FeatureStore.open(store) as opened:
+        if recipe is None:
+            recipe = recipe_of(opened)
+            say(f"recipe: {recipe} (by the name of the store's corpus)")
+        else:
+            say(f"recipe: {recipe}")
+        named = [f"model.name={model}"] if model is not None else []
+        config = load_config(recipe, (*named, *changes, *(["model.causal=true"] if causal else [])))
+        if seed is not None:
+            config.train.seed = seed
+
+        from ..loop.trainer import describe, make_plan, train
+
+        if dry_run:
+            plan = make_plan(opened, config)
+            described = describe(plan, plan.model())
+            click.echo(json.dumps(described, ensure_ascii=False, indent=2) if as_json else _plain(described))
+            return
+        options = {"overwrite": overwrite, "resume": resume, "tensorboard": tensorboard}
+        try:
+            if seeds is not None:
+                from ..loop.seeds import spread_lines, train_seeds
+
+                first = config.train.seed
+                summary = train_seeds(opened, config, out, range(first, first + seeds), device, say, **options)
+                for line in spread_lines(summary):
+                    say(line)
+                if as_json:
+                    click.echo(json.dumps(summary, ensure_ascii=False, indent=2))
+                return
+            result = train(opened, config, out, device, say, **options)
+        except OSError as error:
+            raise UserError(f"{error.filename or out}: cannot be written ({error.strerror or error})") from None
+        except KeyboardInterrupt:
+            kept = f"interrupted; the epochs that are done are kept in {out}: go on with the same command and --resume"
+            raise UserError(kept) from None
+        selected = result["selected"]
+        say(
+            f"selected epoch {selected['epoch']} of {result['epochs']}: {selected['split']} weighted F1 "
+            f"{100 * selected['weighted_f1']:.2f} ({result['protocol']}); {result['seconds']:.1f} s; run in {out}"
+        )
+        if as_json:
+            click.echo(json.dumps(result, ensure_ascii=False, indent=2))
+        elif result["test"] is not None:
+            show_result({**result, **result["test"], "corpus": opened.corpus, "split": "test"})
+
+
+def _plain(described: dict) -> str:
+    import yaml
+
+    return yaml.safe_dump(described, sort_keys=False, allow_unicode=True).rstrip()

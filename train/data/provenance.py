@@ -1,0 +1,85 @@
+"""How the features of a run were made, so that the same can be done to a new recording and nothing else is taken for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+
+from ...toolkit.base.errors import UserError
+from ...toolkit.store import Feature, FeatureStore
+from ...toolkit.store.summary import unpacked
+
+_KEPT = ("extractor", "model", "layer", "weights", "weights_sha256", "parameters", "versions", "options", "licence")
+
+
+def made_by(store: FeatureStore, feature: Feature) -> dict[str, object]:
+    """What config.yaml says of a feature's making.
+
+    Returns:
+        Of the feature: extractor, model, weights_sha256, parameters, versions, options, licence, as far as the store has
+        them. Of a reduced one: `reduced_from`, the source's name, and `method`, and the rest is the source's.
+    """
+    attrs = {k: unpacked(feature.attrs[k]) for k in _KEPT if k in feature.attrs}
+    if "source" not in feature.attrs or not feature.reduction():
+        return attrs
+    source = str(feature.attrs["source"])
+    below = {"reduced_from": source, "method": feature.attrs.get("method", ""), "licence": attrs.get("licence", "")}
+    if source in store.feature_names():
+        below = {**made_by(store, store.feature(source)), **below}
+    return below
+
+
+def options_of(run_path: object, features: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, object]]:
+    """Modality to the extraction options of a run's features.
+
+    Raises:
+        UserError: a feature was not extracted by us, or by a version that did not record how.
+    """
+    found = {}
+    for modality, feature in features.items():
+        made = feature.get("made") or {}
+        if made.get("extractor") == "converted":
+            raise UserError(
+                f"{run_path}: its {modality} feature {feature['name']} was converted from another project's file; nobody can make "
+                "it of a new recording. Train on features that `erc-toolkit extract` made"
+            )
+        if not isinstance(made.get("options"), dict):
+            raise UserError(
+                f"{run_path}: does not record how {feature['name']} was made (an earlier version wrote it, or the store); extract "
+                "and train again"
+            )
+        found[modality] = dict(made["options"])
+    return found
+
+
+def check_same(
+    modality: str, trained: Mapping[str, object], here: Mapping[str, object], say: Callable[[str], None]
+) -> None:
+    """Makes sure that a feature was made as the run's was.
+
+    Versions of libraries may differ, which is told.
+
+    Raises:
+        UserError: another model, other weights or other parameters.
+    """
+    for key in (
+        "extractor",
+        "weights_sha256",
+        "parameters",
+        "layer",
+        *(() if "weights_sha256" in trained else ("model",)),
+    ):
+        if trained.get(key) != here.get(key):
+            raise UserError(
+                f"{modality}: the run's features were made with another {key.replace('_', ' ')} ({_short(trained.get(key))}) than "
+                f"these ({_short(here.get(key))}); they must not be mixed. Name the run's own model"
+            )
+    old, new = trained.get("versions") or {}, here.get("versions") or {}
+    for name in sorted(old.keys() & new.keys()):
+        if old[name] != new[name]:
+            say(f"note: {modality}: {name} {new[name]} here, {old[name]} when the run's features were made")
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:38] + "…" + text[-38:]

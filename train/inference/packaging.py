@@ -1,0 +1,233 @@
+"""A trained run as a folder that works on another machine: weights, settings, labels, how to make the features, a model card."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from ...toolkit.base.errors import UserError
+from ...toolkit.base.files import write_atomically
+from ...toolkit.exchange.licences import corpus_terms, extractor_terms, one_line
+from ..config import OPTIMISTIC, model_in_words
+from ..data.provenance import options_of
+from ..loop.run_folder import RESULT, WEIGHTS, Run, read_result, read_run, write_config
+from ..scores.tables import percent
+from .turns import ENCODERS
+
+LABELS, CARD, EXTRACTION = "labels.json", "README.md", "extraction.yaml"
+# Options that may name a file or folder, which then goes along.
+_FILES = ("text_model", "audio_model", "visual_model", "visual_weights", "face_model")
+_MEASURES = {"weighted_f1": "weighted F1", "accuracy": "accuracy", "macro_f1": "macro F1"}
+
+
+def package(folder: Path, out: Path, say: Callable[[str], None], encoders: bool = True) -> None:
+    """Writes a package of a run.
+
+    Args:
+        folder: of the run.
+        out: the folder to make.
+        say: takes lines for the user.
+        encoders: take along the encoders that are files or folders here; those of the hub are only named.
+
+    Raises:
+        UserError: no finished run, its features cannot be made again, an encoder is not there any more, or `out` exists.
+    """
+    run, result = read_run(folder), read_result(folder)
+    if result is None:
+        raise UserError(f"{folder}: holds no {RESULT}, so its results are not known; let the training finish first")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: exists already; choose another --out")
+    made = options_of(folder, run.facts["features"])
+    _check_encoders(folder, made)
+    temporary = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        moved = _take_along(made, temporary, folder, say) if encoders else {}
+        facts = _without_paths(run.facts, moved)
+        write_config(temporary, run.config, facts)
+        shutil.copyfile(folder / WEIGHTS, temporary / WEIGHTS)
+        write_atomically(
+            temporary / LABELS, (json.dumps(run.facts["labels"], ensure_ascii=False, indent=1) + "\n").encode()
+        )
+        recipe = {m: facts["features"][m]["made"] for m in facts["features"]}
+        write_atomically(temporary / EXTRACTION, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
+        write_atomically(
+            temporary / RESULT,
+            json.dumps({"result": _anywhere(result["result"])}, ensure_ascii=False, indent=1).encode(),
+        )
+        write_atomically(temporary / CARD, _card(run, facts, result["result"], moved).encode())
+        if out.exists():
+            out.rmdir()
+        temporary.rename(out)
+    except OSError as error:
+        raise UserError(f"{error.filename or out}: cannot be written ({error.strerror or error})") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_encoders(folder: Path, made: dict[str, dict[str, object]]) -> None:
+    for modality, options in made.items():
+        for name in _FILES:
+            value = options.get(name)
+            if isinstance(value, str) and Path(value).is_absolute() and not Path(value).exists():
+                raise UserError(
+                    f"{value}: the {modality} features of {folder} were made with it, and it is not there any more; put it back, "
+                    "or leave the encoders out with --no-encoders"
+                )
+
+
+def _take_along(
+    made: dict[str, dict[str, object]], out: Path, folder: Path, say: Callable[[str], None]
+) -> dict[str, str]:
+    """Copies local encoders into the package; returns what each path has become."""
+    moved: dict[str, str] = {}
+    for options in made.values():
+        for name in _FILES:
+            value = options.get(name)
+            if not isinstance(value, str) or value in moved:
+                continue
+            source = folder / value if value.startswith(f"{ENCODERS}/") else Path(value)
+            if not source.is_absolute() and not value.startswith(f"{ENCODERS}/"):
+                continue  # of the hub, or a name of ours
+            target = f"{ENCODERS}/{name}/{source.name}"  # under its own name, which features are called by
+            (out / target).parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, out / target)
+            else:
+                shutil.copyfile(source, out / target)
+            moved[value] = target
+            say(f"{value}: taken along as {target}")
+    return moved
+
+
+def _without_paths(facts: dict[str, object], moved: dict[str, str]) -> dict[str, object]:
+    """The run's facts without folders of the machine that trained it."""
+    facts = copy.deepcopy(facts)
+    facts["store"]["path"] = Path(facts["store"]["path"]).name
+    for feature in facts["features"].values():
+        options = feature["made"]["options"]
+        for name, value in options.items():
+            if isinstance(value, str) and value in moved:
+                options[name] = moved[value]
+            elif isinstance(value, str) and Path(value).is_absolute():
+                options[name] = Path(value).name
+    return facts
+
+
+def _anywhere(result: dict[str, object]) -> dict[str, object]:
+    return {k: v for k, v in result.items() if k != "run"}
+
+
+def _card(run: Run, facts: dict[str, object], result: dict[str, object], moved: dict[str, str]) -> str:
+    """The model card: Markdown with the hub's YAML front matter."""
+    corpus, test, protocol = facts["store"]["corpus"], result["test"], facts["protocol"]
+    name = f"{run.config.model.name} on {corpus}"
+    split = "test" if test is not None else result["selected"]["split"]
+    measures = test if test is not None else result["selected"]
+    front: dict[str, object] = {
+        "library_name": "erc-toolkit",
+        "license": "other",
+        "license_name": "see-below",
+        "tags": ["emotion-recognition-in-conversation", "multimodal", corpus.lower()],
+        "metrics": ["f1", "accuracy"],
+        "model-index": [
+            {
+                "name": name,
+                "results": [
+                    {
+                        "task": {"type": "text-classification", "name": "emotion recognition in conversation"},
+                        "dataset": {"name": corpus, "type": corpus.lower(), "split": split},
+                        "metrics": [
+                            {
+                                "type": "f1" if "f1" in key else key,
+                                "name": f"{told} ({split}, epoch selected by: {protocol})",
+                                "value": round(100 * measures[key], 2),
+                            }
+                            for key, told in _MEASURES.items()
+                            if key in measures
+                        ],
+                    }
+                ],
+            }
+        ],
+    }
+    rows = [f"| {told} | {percent(measures[key])} |" for key, told in _MEASURES.items() if key in measures]
+    if test is not None:
+        rows.append(f"| weighted F1 of always {test['majority_class']!r} | {percent(test['majority_weighted_f1'])} |")
+    optimistic = (
+        ["", "Optimistic: the epoch was selected on the test split itself, as in published scripts."]
+        if protocol == OPTIMISTIC
+        else []
+    )
+    features = [
+        f"| {m} | `{f['name']}` | {f['dim']} | {one_line(f['made'].get('model', ''))} |"
+        for m, f in facts["features"].items()
+    ]
+    own = [f"- {text}" for text in _licences(facts)]
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(),
+        "---",
+        "",
+        f"# {one_line(name)}",
+        "",
+        f"Says the emotion of each turn of a conversation: {one_line(', '.join(facts['labels']))}. Trained by erc-toolkit "
+        f"{facts['toolkit_version']} ({model_in_words(run.config.model)}, {facts['parameters']:,} parameters, seed {facts['seed']}).",
+        "",
+        "```console",
+        "erc-toolkit predict THIS_FOLDER clip.mp4 --transcript clip.srt",
+        "```",
+        "",
+        "```python",
+        "from erc_toolkit.toolkit.predict.predictor import Predictor",
+        "",
+        'predictor = Predictor("THIS_FOLDER")',
+        'turns = predictor.predict("clip.mp4", "clip.srt")',
+        "```",
+        "",
+        "## Measured",
+        "",
+        f"On the {split} split of {one_line(corpus)}, in percent; one seed; the epoch was selected by: {protocol}.",
+        "",
+        "| | |",
+        "|---|---:|",
+        *rows,
+        *optimistic,
+        "",
+        "## Features",
+        "",
+        "| modality | name | dimensions | made by |",
+        "|---|---|---:|---|",
+        *features,
+        "",
+        f"`{EXTRACTION}` says how they are made of a recording, with the weights' checksums; features of another "
+        "model are refused." + (f" `{ENCODERS}/` holds the encoders." if moved else ""),
+        "",
+        "## Limits",
+        "",
+        "Emotions here are what annotators wrote down about one corpus; acted or scripted speech, few speakers, one language. "
+        "Do not use it to judge people.",
+        "",
+        "## Licences",
+        "",
+        *own,
+        "",
+        "Choose a `license` above that all of these allow before you publish it.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _licences(facts: dict[str, object]) -> list[str]:
+    corpus = facts["store"]["corpus"]
+    told = [f"Trained on {one_line(corpus)}: {corpus_terms(corpus) or 'its terms are not known here.'}"]
+    for modality, feature in facts["features"].items():
+        unknown = f"the licence of {one_line(feature['made'].get('model', 'its model'))} holds."
+        told.append(f"{modality}: {extractor_terms(feature['made']) or unknown}")
+    return told

@@ -1,0 +1,249 @@
+"""A trained run on the features of a new recording: the emotion of each turn, and what each modality alone says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...toolkit.base.errors import UserError
+from ...toolkit.predict.turns import Turn
+from ...toolkit.store import Feature, FeatureStore
+from ...toolkit.store.reduction import apply_reduction
+from ..config import model_in_words
+from ..data.batch import Batch
+from ..data.features import conversations, read_feature, speaker_indices
+from ..data.provenance import check_same, made_by, options_of
+from ..loop.evaluation import build_model
+from ..loop.run_folder import Run, load_reductions, load_weights, read_run
+from ..loop.runtime import choose_device, device_name, precision
+from ..reports.attention import GRAPHS, attention_edges
+from ..reports.page import Page, Section, render
+from ..reports.run_page import edge_list
+from ..scores.tables import ReportTable, percent
+
+ENCODERS = "encoders"  # of a package: folder of what its features need
+
+
+def extraction_of(folder: Path) -> tuple[dict[str, dict[str, object]], list[str]]:
+    """How a run's features are made of a recording.
+
+    Args:
+        folder: of a run or a package.
+
+    Returns:
+        modality to the options of its extraction, files and folders of a package by their full path; and the labels.
+
+    Raises:
+        UserError: no run, or its features cannot be made again.
+    """
+    run = read_run(folder)
+    made = options_of(folder, run.facts["features"])
+    for options in made.values():
+        for name, value in options.items():
+            # Nothing in a package may point out of it.
+            if isinstance(value, str) and value.startswith(f"{ENCODERS}/") and ".." not in Path(value).parts:
+                options[name] = str((folder / value).resolve())
+    return made, list(run.facts["labels"])
+
+
+class Judge:
+    """A trained model, ready for recordings. `turns` may be called for one store after another.
+
+    Args:
+        folder: of a run or a package.
+        device: "auto", "cpu" or "cuda".
+        say: takes lines for the user.
+
+    Raises:
+        UserError: the folder holds no finished run.
+    """
+
+    def __init__(self, folder: Path, device: str, say: Callable[[str], None]) -> None:
+        self.run: Run = read_run(folder)
+        self.target = choose_device(device)
+        self._say = say
+        facts = self.run.facts
+        counts = np.array([facts["train_label_counts"][label] for label in facts["labels"]])
+        self.model = build_model(self.run.config, self.run.dims, facts["speakers"]["slots"], counts)
+        self.normalisers = load_weights(self.run, self.model)
+        self.reductions = load_reductions(self.run)
+        self.model.to(self.target).eval()
+
+    @property
+    def description(self) -> dict[str, object]:
+        """Model, protocol, seed, labels and what the features were, for a file's head."""
+        facts = self.run.facts
+        return {
+            "model": self.run.config.model.name,
+            "variant": getattr(self.run.config.model, "variant", None),
+            "labels": facts["labels"],
+            "trained_on": facts["store"]["corpus"],
+            "protocol": facts["protocol"],
+            "seed": facts["seed"],
+            "features": {m: f["name"] for m, f in facts["features"].items()},
+            "device": device_name(self.target),
+        }
+
+    def turns(self, store: FeatureStore, causal: bool = False) -> tuple[list[Turn], Batch]:
+        """The emotion of every turn of a store, dialogue after dialogue.
+
+        Args:
+            store: open; features of modalities that it lacks are absent.
+            causal: judge each turn by the dialogue up to it. Of a model that was trained to be causal, this is what it does
+                anyhow; another one is run on each beginning of the dialogue.
+
+        Returns:
+            the turns, and the batch of all dialogues, for `attention_edges`.
+
+        Raises:
+            UserError: features of another model, or speakers that the model has no place for.
+        """
+        data = self._conversations(store)
+        batch = data.batch(torch.arange(len(store.dialogue_ids)))
+        logits, alone = [], {m: [] for m in self.run.dims}
+        for dialogue in range(len(batch)):
+            first, last = (int(i) for i in batch.offsets[dialogue : dialogue + 2])
+            whole = not causal or getattr(self.run.config.model, "causal", False)
+            for end in [last] if whole else range(first + 1, last + 1):
+                with torch.inference_mode(), precision(self.run.config.train.precision, self.target):
+                    output = self.model(batch.rows(first, end))
+                kept = slice(None) if whole else slice(-1, None)
+                logits.append(output.logits[kept])
+                for modality, own in getattr(output, "unimodal", {}).items():
+                    alone[modality].append(own[kept])
+        probabilities = torch.cat(logits).double().softmax(-1).cpu().numpy()
+        own = {m: torch.cat(parts).double().softmax(-1).cpu().numpy() for m, parts in alone.items() if parts}
+        return self._tell(store, batch, probabilities, own), batch
+
+    def _conversations(self, store: FeatureStore):
+        matrices, dims = {}, self.run.dims
+        for modality, trained in self.run.facts["features"].items():
+            feature = self._feature(store, modality, trained)
+            if feature is None:
+                matrices[modality] = np.zeros((len(store), dims[modality]), np.float32), np.zeros(len(store), bool)
+                continue
+            check_same(modality, trained.get("made") or {}, made_by(store, feature), self._say)
+            values, present = read_feature(store, feature)
+            if modality in self.reductions:
+                values = np.where(present[:, None], apply_reduction(self.reductions[modality], values), np.float32(0))
+            if values.shape[1] != dims[modality]:
+                raise UserError(
+                    f"{store.path}: {feature.name} has {values.shape[1]} dimensions, the run's {dims[modality]}"
+                )
+            matrices[modality] = values, present
+        self.run.config.data.speaker_slots = self.run.facts["speakers"]["slots"]
+        speakers = speaker_indices(store, self.run.config.data, self.run.facts["speakers"]["names"])
+        return conversations(store, matrices, self.normalisers, speakers).to(self.target)
+
+    def _feature(self, store: FeatureStore, modality: str, trained: dict) -> Feature | None:
+        """The store's feature that stands for the run's; None where the store has none of the modality."""
+        made = trained.get("made") or {}
+        wanted = made.get("reduced_from", trained["name"])
+        there = [name for name in store.feature_names() if name.startswith(f"{modality}/")]
+        if wanted not in there and len(there) > 1:  # layers of an encoder whose folder has another name
+            there = [name for name in there if store.feature(name).attrs.get("layer") == made.get("layer")]
+        name = wanted if wanted in there else there[0] if len(there) == 1 else None
+        if name is None and there:
+            raise UserError(f"{store.path}: has {', '.join(there)} and no {wanted}, which the run was trained on")
+        return None if name is None else store.feature(name)
+
+    def _tell(
+        self, store: FeatureStore, batch: Batch, probabilities: np.ndarray, own: dict[str, np.ndarray]
+    ) -> list[Turn]:
+        labels, dims = self.run.facts["labels"], self.run.dims
+        ids, text, start, end = (store.column(name) for name in ("id", "text", "start_s", "end_s"))
+        speakers = [store.speaker_names[s] for s in store.column("speaker")]
+        present = {m: batch.present[m].cpu().numpy() for m in dims}
+        reasons = {}
+        for modality, trained in self.run.facts["features"].items():
+            feature = self._feature(store, modality, trained)
+            reasons[modality] = ["absent in this recording"] * len(store) if feature is None else feature.reasons()
+        turns = []
+        for i, row in enumerate(probabilities):
+            best = int(row.argmax())
+            opinions = {
+                m: (labels[int(p[i].argmax())], float(p[i].max())) if present[m][i] else None for m, p in own.items()
+            }
+            missing = {m: str(reasons[m][i]) for m in dims if not present[m][i]}
+            turns.append(
+                Turn(
+                    str(ids[i]),
+                    speakers[i],
+                    str(text[i]),
+                    float(start[i]),
+                    float(end[i]),
+                    labels[best],
+                    float(row[best]),
+                    {label: float(p) for label, p in zip(labels, row)},
+                    opinions,
+                    missing,
+                )
+            )
+        return turns
+
+    def page(self, title: str, turns: list[Turn], batch: Batch, facts: list[tuple[str, str]], causal: bool) -> str:
+        """The report about a recording, as HTML."""
+        labels, modalities = list(self.run.facts["labels"]), list(turns[0].opinions)
+        counts, total = Counter(t.emotion for t in turns), len(turns)
+        rows = [[label, str(counts[label]), percent(counts[label] / total)] for label in labels]
+        for_whom = [
+            [who, str(n), Counter(t.emotion for t in turns if t.speaker == who).most_common(1)[0][0]]
+            for who, n in Counter(t.speaker for t in turns).most_common(12)
+        ]
+        tables = [
+            ReportTable("emotions", "Emotions of the turns", ["emotion", "turns", "percent"], rows),
+            ReportTable("speakers", "Who speaks most", ["speaker", "turns", "most often"], for_whom),
+        ]
+        index = {label: i for i, label in enumerate(labels)}
+        utterances = [
+            {
+                "speaker": t.speaker,
+                "text": t.text,
+                "true": -1,
+                "predicted": index[t.emotion],
+                "sure": round(t.probability, 3),
+                "own": [index[t.opinions[m][0]] if t.opinions[m] else -1 for m in modalities],
+                "at": _clock(t.start),
+            }
+            for t in turns
+        ]
+        edges = {}
+        if not causal or getattr(
+            self.run.config.model, "causal", False
+        ):  # else each turn was judged in a dialogue of its own length
+            told = attention_edges(self.model, batch)
+            edges = {m: {g: edge_list(graphs[g]) for g in GRAPHS if g in graphs} for m, graphs in told.items()}
+        dialogue = {"name": title, "right": 0, "labelled": 0, "utterances": utterances, "edges": edges}
+        run = self.run.facts
+        told = [
+            *facts,
+            ("trained on", f"{run['store']['corpus']}, epoch selected by {run['protocol']}, seed {run['seed']}"),
+            ("model", model_in_words(self.run.config.model)),
+            ("device", device_name(self.target)),
+        ]
+        absent = []
+        for modality in self.run.dims:
+            reasons = Counter(t.missing[modality].split(":")[0] for t in turns if modality in t.missing)
+            absent += [f"{modality} of {n} of {total} turns ({reason})" for reason, n in reasons.items()]
+        warnings = [
+            "Nobody has labelled this recording: these are a model's guesses, right as often as its own report says."
+        ]
+        page = Page(
+            title,
+            told + [("absent", "; ".join(absent) or "nothing")],
+            [],
+            warnings,
+            [Section("What was heard", tables)],
+            [dialogue],
+            labels,
+            modalities,
+        )
+        return render(page, "")
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,1 @@
+"""Training: the trainer, its checkpoints, and the folder of a run."""

@@ -1,0 +1,249 @@
+"""What a model says about dialogues, and how right it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...toolkit.base.errors import UserError
+from ...toolkit.store import FeatureStore
+from ..config import OPTIMISTIC, Config
+from ..data.batch import Conversations
+from ..data.features import choose_features, conversations, divide, read_feature, speaker_indices
+from ..models.registry import model_class
+from ..scores.breakdown import breakdown, confusion_matrix
+from ..scores.calibration import calibrate
+from ..scores.metrics import evaluate
+from ..scores.predictions import Predictions
+from ..scores.resampling import intervals
+from .run_folder import Run, load_weights, read_run
+from .runtime import choose_device, device_name, precision
+
+
+@dataclass(slots=True)
+class Prediction:
+    """A model's output on the n utterances of some dialogues, in the store's order.
+
+    Attributes:
+        rows: (n,) int64, their rows in the store.
+        probabilities: (n, C) float64.
+        own: modality to (n,) int64, the class that it alone says, -1 where it is absent; empty for models without.
+        loss: mean of the batches' losses, weighted by their labelled utterances; NaN where none is labelled.
+    """
+
+    rows: np.ndarray
+    probabilities: np.ndarray
+    own: dict[str, np.ndarray]
+    loss: float
+
+    @property
+    def classes(self) -> np.ndarray:
+        """(n,) int64, the most probable class; the first of those that tie."""
+        return self.probabilities.argmax(1)
+
+
+def build_model(config: Config, dims: dict[str, int], speakers: int, class_counts: np.ndarray) -> nn.Module:
+    """The model of a configuration, freshly initialised.
+
+    Args:
+        config: its sections `model` and, for the loss, `train`.
+        dims: modality to width of its features.
+        speakers: number of speaker slots.
+        class_counts: (C,) labelled utterances of each class in the training split. With balanced class weights a class
+            weighs one over its share of them; a class that has none weighs nothing.
+    """
+    counts = torch.from_numpy(np.asarray(class_counts, np.float64))
+    weights = None
+    if config.train.class_weights == "balanced":
+        weights = torch.where(counts > 0, counts.sum() / counts.clamp_min(1), 0)
+    return model_class(config.model.name)(config.model, dims, speakers, counts, weights)
+
+
+def predict(
+    model: nn.Module, data: Conversations, dialogues: np.ndarray, batch_size: int, arithmetic: str = "float32"
+) -> Prediction:
+    """Runs a model over dialogues (indices) without training it; `arithmetic` is `train.precision`."""
+    model.eval()
+    chosen = torch.from_numpy(np.asarray(dialogues, np.int64))
+    # Dialogues of like length together: results do not depend on it, the encoders' padding does.
+    chosen = chosen[data.lengths(chosen).argsort(stable=True)]
+    rows, logits, losses, weights, own = [], [], [], [], {}
+    with torch.inference_mode():
+        for part in chosen.split(batch_size):
+            batch = data.batch(part)
+            with precision(arithmetic, batch.labels.device):
+                output = model(batch)
+                losses.append(model.loss(output, batch))
+            rows.append(data.rows(part))
+            logits.append(output.logits)
+            for modality, alone in getattr(output, "unimodal", {}).items():
+                own.setdefault(modality, []).append(torch.where(batch.present[modality], alone.argmax(-1), -1))
+            weights.append((batch.labels >= 0).sum())
+        probabilities = torch.cat(logits).double().softmax(-1).cpu().numpy()
+        losses, weights = torch.stack(losses).double().cpu(), torch.stack(weights).double().cpu()
+    rows = torch.cat(rows).numpy()
+    order = rows.argsort()
+    own = {modality: torch.cat(classes).cpu().numpy()[order] for modality, classes in own.items()}
+    return Prediction(rows[order], probabilities[order], own, float((losses * weights).sum() / weights.sum()))
+
+
+def tabulate(store: FeatureStore, prediction: Prediction) -> Predictions:
+    """A prediction with what the store knows of its utterances."""
+    rows = prediction.rows
+    dialogue = store.column("dialogue")[rows]
+    return Predictions(
+        store.labels,
+        list(prediction.own),
+        store.column("id")[rows],
+        np.array(store.dialogue_ids, object)[dialogue],
+        np.array(store.speaker_names, object)[store.column("speaker")[rows]],
+        rows - store.offsets[dialogue],
+        store.column("label")[rows].astype(np.int64),
+        prediction.classes,
+        prediction.probabilities,
+        np.stack([*prediction.own.values()], 1) if prediction.own else np.empty((len(rows), 0), np.int64),
+    )
+
+
+def score(prediction: Prediction, labels: np.ndarray, names: list[str], class_counts: np.ndarray) -> dict | None:
+    """`erc_toolkit.train.scores.metrics.evaluate` on the labelled utterances of a prediction; None where there are none.
+
+    Args:
+        prediction: of some dialogues.
+        labels: (N,) of the whole store.
+        names: of the classes.
+        class_counts: (C,) of the training split; the most frequent one is the majority class.
+    """
+    true = labels[prediction.rows]
+    labelled = true >= 0
+    if not labelled.any():
+        return None
+    return evaluate(true[labelled], prediction.classes[labelled], names, majority=int(np.argmax(class_counts)))
+
+
+def evaluate_run(
+    folder: Path, store_path: Path | None, split: str, device: str, say: Callable[[str], None], by: Sequence[str] = ()
+) -> dict[str, object]:
+    """Evaluates a finished run on a split of a store.
+
+    Args:
+        folder: the run's folder.
+        store_path: another store than the one that the run was trained on.
+        split: "train", "val" or "test". Dialogues that training held out for validation count as "val".
+        device: "auto", "cpu" or "cuda".
+        say: takes lines for the user.
+        by: names in `erc_toolkit.train.scores.breakdown.GROUPS`.
+
+    Returns:
+        `erc_toolkit.train.scores.metrics.evaluate`'s measures; intervals (`erc_toolkit.train.scores.resampling`), as [low, high]; ece (`erc_toolkit.train.scores.calibration`);
+        confusion, C rows of C counts, true class by predicted class;
+        by: each asked name to its `breakdown`; and run, store, corpus, split, protocol, seed, labels, model, device.
+
+    Raises:
+        UserError: run or store cannot be read or do not belong together, or the split has no labelled utterance.
+    """
+    with opened_run(folder, store_path, device, say) as opened:
+        run, store = opened.run, opened.store
+        dialogues = getattr(divide(store, run.facts["validation"]["held_out"]), split)
+        if len(dialogues) == 0:
+            raise UserError(f"{store.path}: has no {split} split; choose another with --split")
+        if split == "val" and run.facts["protocol"] == OPTIMISTIC:
+            say("note: this run was trained on the val split too")
+        settings = run.config.train
+        prediction = predict(opened.model, opened.data, dialogues, settings.batch_size, settings.precision)
+        measures = score(prediction, store.column("label"), store.labels, opened.counts)
+        if measures is None:
+            raise UserError(f"{store.path}: the {split} split has no labelled utterance; choose another with --split")
+        table = tabulate(store, prediction)
+        return {
+            "run": str(folder),
+            "store": str(store.path),
+            "corpus": store.corpus,
+            "split": split,
+            "protocol": run.facts["protocol"],
+            "seed": run.facts["seed"],
+            "model": run.config.model.name,
+            "device": device_name(opened.device),
+            "labels": store.labels,
+            **measures,
+            "intervals": {name: list(bounds) for name, bounds in intervals([table]).items()},
+            "ece": calibrate(table).ece,
+            "confusion": confusion_matrix(table).tolist(),
+            "by": {name: breakdown(table, name) for name in by},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A finished run, ready to predict.
+
+    Attributes:
+        run: its settings and facts.
+        store: open.
+        model: with its weights, on the device.
+        data: the whole store, normalised as in training.
+        counts: (C,) int64, labelled utterances of each class in the training split.
+        device: where model and batches are.
+    """
+
+    run: Run
+    store: FeatureStore
+    model: nn.Module
+    data: Conversations
+    counts: np.ndarray
+    device: torch.device
+
+
+@contextmanager
+def opened_run(folder: Path, store_path: Path | None, device: str, say: Callable[[str], None]) -> Iterator[Opened]:
+    """Opens a run with the store that it was trained on, or another one.
+
+    Raises:
+        UserError: run or store cannot be read or do not belong together.
+    """
+    run = read_run(folder)
+    path = store_path or Path(run.facts["store"]["path"])
+    if store_path is None and not path.is_file():
+        raise UserError(f"{path}: the store that {folder} was trained on is not there any more; name it with --store")
+    target = choose_device(device)
+    with FeatureStore.open(path) as store:
+        _check_fit(run, store)
+        if store.content_hash != run.facts["store"]["content_sha256"]:
+            say(f"note: {path} is not the store that the run was trained on (another content hash)")
+        # The names that training chose; a store may have gained further features since.
+        for modality, feature in run.facts["features"].items():
+            setattr(run.config.data, modality, feature["name"])
+        run.config.data.modalities = list(run.dims)
+        features = choose_features(store, run.config.data)
+        run.config.data.speaker_slots = run.facts["speakers"]["slots"]
+        speakers = speaker_indices(store, run.config.data, run.facts["speakers"]["names"])
+        counts = np.array([run.facts["train_label_counts"][label] for label in store.labels])
+        model = build_model(run.config, run.dims, speakers.slots, counts)
+        normalisers = load_weights(run, model)
+        data = conversations(store, {m: read_feature(store, f) for m, f in features.items()}, normalisers, speakers)
+        say(f"device: {device_name(target)}, matrix products in {run.config.train.precision}")
+        yield Opened(run, store, model.to(target), data.to(target), counts, target)
+
+
+def _check_fit(run: Run, store: FeatureStore) -> None:
+    """Raises a UserError if labels or features of a store are not those that a run was trained on."""
+    remedy = f"{run.path} needs the features it was trained on: name another --store, or train anew"
+    if store.labels != run.facts["labels"]:
+        raise UserError(
+            f"{store.path}: its labels are {', '.join(store.labels)}, but {run.path} was trained on "
+            f"{', '.join(run.facts['labels'])}; name another --store, or train anew"
+        )
+    for modality, wanted in run.facts["features"].items():
+        if wanted["name"] not in store.feature_names():
+            has = (
+                ", ".join(n for n in store.feature_names() if n.startswith(f"{modality}/")) or f"no {modality} feature"
+            )
+            raise UserError(f"{store.path}: lacks {wanted['name']} (has {has}); {remedy}")
+        if (dim := store.feature(wanted["name"]).dim) != wanted["dim"]:
+            raise UserError(f"{store.path}: {wanted['name']} has {dim} dimensions, not {wanted['dim']}; {remedy}")

@@ -1,0 +1,81 @@
+"""TensorBoard events of a run, on request."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ...toolkit.base.errors import UserError
+from ..config import OPTIMISTIC
+
+EVENTS = "tensorboard"  # folder in the run's
+
+
+class Events:
+    """Writes what metrics.jsonl holds as TensorBoard scalars. A context manager; see `Events.open`."""
+
+    def __init__(self, writer: object | None) -> None:
+        self._writer = writer
+
+    @classmethod
+    def open(cls, folder: Path, wanted: bool, lines: Sequence[Mapping[str, object]]) -> Events:
+        """Begins the events of the run in `folder` with those of the epochs that are done.
+
+        A resumed run's earlier events are written anew from its metrics: a killed process leaves an event file that may
+        end in the middle, and epochs that are trained again would stand there twice.
+
+        Args:
+            folder: of the run.
+            wanted: without it nothing is ever written.
+            lines: of metrics.jsonl.
+
+        Raises:
+            UserError: TensorBoard is not installed.
+        """
+        if not wanted:
+            return cls(None)
+        check_installed()
+        from torch.utils.tensorboard import SummaryWriter
+
+        shutil.rmtree(folder / EVENTS, ignore_errors=True)
+        events = cls(SummaryWriter(str(folder / EVENTS)))
+        for line in lines:
+            events.add(line)
+        return events
+
+    def add(self, line: Mapping[str, object]) -> None:
+        """One epoch: a line of metrics.jsonl."""
+        if self._writer is None:
+            return
+        epoch = line["epoch"]
+        for name in ("loss", "lr", "grad_norm"):
+            if line.get(name) is not None:
+                self._writer.add_scalar(f"train/{name}", line[name], epoch)
+        for modality, ratio in (line["modality_dropout"] or {}).items():
+            self._writer.add_scalar(f"modality_dropout/{modality}", ratio, epoch)
+        for split in ("val", "test"):
+            for name, value in line.get(split, {}).items():
+                if value is not None:
+                    self._writer.add_scalar(f"{_group(split, line['protocol'])}/{name}", value, epoch)
+        self._writer.flush()
+
+    def __enter__(self) -> Events:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def check_installed() -> None:
+    """Raises a UserError where TensorBoard is not installed."""
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        raise UserError("--tensorboard: TensorBoard is not installed; pip install 'erc-toolkit[tensorboard]'") from None
+
+
+def _group(split: str, protocol: str) -> str:
+    # TensorBoard's tags take neither blanks nor brackets.
+    return f"{split}.best-on-test.optimistic" if protocol == OPTIMISTIC else split

@@ -1,0 +1,88 @@
+"""Several trainings that differ in their seed alone, and their mean and standard deviation."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ...toolkit.base.errors import UserError
+from ...toolkit.base.files import write_atomically
+from ...toolkit.store import FeatureStore
+from ..config import Config
+from .trainer import train
+
+SUMMARY = "summary.json"
+MEASURES = ("weighted_f1", "accuracy", "weighted_precision", "macro_f1", "uar")
+
+
+def train_seeds(
+    store: FeatureStore,
+    config: Config,
+    out: Path,
+    seeds: Sequence[int],
+    device: str,
+    say: Callable[[str], None],
+    **options: bool,
+) -> dict[str, object]:
+    """Trains once for each seed, in OUT/seed-N, and writes OUT/summary.json.
+
+    Args:
+        store, config, device, say, options: as for `erc_toolkit.train.loop.trainer.train`.
+        out: folder of the runs.
+        seeds: of the runs.
+
+    Returns:
+        protocol, seeds, `selected` and `test`: measure to {mean, std, values}. `std` is that of a sample (n - 1), None
+        for one seed; `test` is None where the store has no test split.
+
+    Raises:
+        UserError: as for `train`.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file; --out names a folder")
+    runs = []
+    for number, seed in enumerate(seeds, 1):
+        say(f"seed {seed} ({number} of {len(seeds)})")
+        own = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))
+        out.mkdir(parents=True, exist_ok=True)
+        runs.append(train(store, own, out / f"seed-{seed}", device, say, name=f"seed {seed}: ", **options))
+    summary = {
+        "protocol": runs[0]["protocol"],
+        "seeds": list(seeds),
+        "runs": [run["run"] for run in runs],
+        "selected": spread([run["selected"] for run in runs]),
+        "test": spread([run["test"] for run in runs]) if runs[0]["test"] is not None else None,
+    }
+    write_atomically(out / SUMMARY, json.dumps(summary, indent=1).encode())
+    return summary
+
+
+def spread(measures: list[dict[str, float]]) -> dict[str, dict[str, object]]:
+    """Each of MEASURES over several runs: mean, std (of a sample; None for one run) and every value."""
+    found = {}
+    for name in MEASURES:
+        values = [float(one[name]) for one in measures]
+        found[name] = {
+            "mean": statistics.fmean(values),
+            "std": statistics.stdev(values) if len(values) > 1 else None,
+            "values": values,
+        }
+    return found
+
+
+def spread_lines(summary: dict[str, object]) -> list[str]:
+    """The summary as lines for the user, in percent."""
+    seeds = ", ".join(map(str, summary["seeds"]))
+    lines = [f"{len(summary['seeds'])} seeds ({seeds}), protocol {summary['protocol']}: mean ± standard deviation"]
+    for name, part in (("selected epoch", "selected"), ("test", "test")):
+        if summary[part] is not None:
+            shown = (f"{measure.replace('_', ' ')} {_shown(spread)}" for measure, spread in summary[part].items())
+            lines.append(f"  {name}: {', '.join(shown)}")
+    return lines
+
+
+def _shown(spread: dict[str, object]) -> str:
+    return f"{100 * spread['mean']:.2f}" + ("" if spread["std"] is None else f" ± {100 * spread['std']:.2f}")

@@ -1,0 +1,74 @@
+"""Which utterances an utterance listened to: the attention edges of a trained model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..data.batch import Batch
+from ..layers.graph_attention import GraphAttention
+
+GRAPHS = ("inter", "intra")
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """Edges of one graph in one modality, means over the heads of the block's first layer.
+
+    Attributes:
+        i, j: (E,) int64, i listens to j; utterances of the batch.
+        relation: (E,) int64, as `erc_toolkit.train.layers.graph.Graph.edges` tells.
+        branches: (E, branches) float32, the softmax of each branch: of differential attention the positive and the
+            negative one.
+        weight: (E,) float32, what is used: of differential attention positive - lambda * negative.
+    """
+
+    i: np.ndarray
+    j: np.ndarray
+    relation: np.ndarray
+    branches: np.ndarray
+    weight: np.ndarray
+
+
+def attention_edges(model: nn.Module, batch: Batch) -> dict[str, dict[str, Edges]]:
+    """Modality to graph ("inter", "intra") to its edges; empty where a model has no such attention.
+
+    Args:
+        model: in evaluation mode, with `streams` as AMB-DSGDN has them and `represent(batch)`.
+        batch: of dialogues.
+    """
+    layers = {
+        (modality, graph): block.heads
+        for modality, stream in getattr(model, "streams", {}).items()
+        for graph in GRAPHS
+        if (block := getattr(stream, graph, None)) is not None and isinstance(block.heads, GraphAttention)
+    }
+    found: dict[str, dict[str, Edges]] = {}
+    handles = []
+
+    def listen(modality: str, graph: str) -> None:
+        def hook(layer: GraphAttention, inputs: tuple, output: torch.Tensor) -> None:
+            x, edges = inputs
+            softmaxes = layer.softmaxes(x @ layer.weight.flatten(1), edges)
+            i, j, relation = edges.edges()
+            real = edges.mask.flatten().nonzero()[:, 0]  # the same order; what fills the last block is cut off
+            branches = softmaxes.mean(0).flatten(1)[:, real][:, : len(i)].T
+            weight = layer.combine(softmaxes).mean(0).flatten()[real][: len(i)]
+            told = [t.detach().cpu().numpy() for t in (i, j, relation, branches.float(), weight.float())]
+            found.setdefault(modality, {})[graph] = Edges(*told)
+
+        handles.append(layers[modality, graph].register_forward_hook(hook))
+
+    try:
+        for name in layers:
+            listen(*name)
+        with torch.enable_grad():  # or a model may do long dialogues piece by piece, and the edges count from the piece
+            if layers:
+                model.represent(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

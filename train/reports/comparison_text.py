@@ -1,0 +1,64 @@
+"""A comparison of runs, for a terminal or a pipe."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..scores.resampling import DRAWS
+from ..scores.results_table import MEASURES
+from .comparison import Comparison
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Prints runs, settings that differ, results, and differences from the first run, in percent."""
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    names = [f"[{i}]" for i in range(1, len(comparison.runs) + 1)]
+    for name, run in zip(names, comparison.runs):
+        seeds = f"seed {run.seeds[0]}" if len(run.seeds) == 1 else f"mean over seeds {', '.join(map(str, run.seeds))}"
+        say(f"{name} {run.path} ({seeds})")
+    first = comparison.runs[0].predictions[0]
+    say(
+        f"test split: {int((first.true >= 0).sum())} labelled utterances of {len(set(first.dialogue))} dialogues, in percent"
+    )
+    say("")
+    if comparison.settings:
+        table = _table("setting", names)
+        for key, values in comparison.settings.items():
+            table.add_row(escape(key), *(escape(str(value)) for value in values))
+        console.print(table)
+    else:
+        say("settings: all the same")
+    say("")
+    table = _table("result", names)
+    for name, key in MEASURES.items():
+        table.add_row(name, *(f"{100 * run.measures[key]:.2f}" for run in comparison.runs))
+        table.add_row(
+            "", *(f"{100 * run.intervals[key][0]:.1f} to {100 * run.intervals[key][1]:.1f}" for run in comparison.runs)
+        )
+    console.print(table)
+    for name, found, test in zip(names[1:], comparison.differences, comparison.mcnemar):
+        say("")
+        table = _table(f"{name} minus {names[0]}", ["difference", "95 % interval", "p"])
+        for label, key in MEASURES.items():
+            d = found[key]
+            p = f"< {2 / DRAWS:.4f}" if d.p <= 2 / DRAWS else f"{d.p:.4f}"
+            table.add_row(label, f"{100 * d.value:+.2f}", f"{100 * d.low:+.2f} to {100 * d.high:+.2f}", p)
+        console.print(table)
+        if test is not None:
+            say(f"McNemar: {test[0]} right in {names[0]} alone, {test[1]} in {name} alone, p = {test[2]:.4f}")
+    say("")
+    say("intervals and p: paired bootstrap, dialogues (and seeds, where there are several) resampled")
+
+
+def _table(head: str, columns: list[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column(escape(head), overflow="fold")
+    for column in columns:
+        table.add_column(escape(column), justify="right", overflow="fold")
+    return table

@@ -1,0 +1,190 @@
+"""Figures of the report, by matplotlib: SVG inside the page, PNG and SVG beside it."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from ...toolkit.base.files import write_atomically
+from ..scores.calibration import Calibration
+
+_INK = "#010203"  # stands for the page's own colour of text, light or dark
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "erc-toolkit",
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "legend.framealpha": 0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+ACCENT, SECOND = "#4477aa", "#cc6677"  # told apart by colour-blind readers, on light and on dark
+
+
+def styled() -> object:
+    """Context in which figures of the page are drawn."""
+    return matplotlib.rc_context(_STYLE)
+
+
+def inline(figure: Figure) -> str:
+    """The figure as an <svg> element that takes the page's width and its colour of text."""
+    text = _svg(figure)
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    end = text.index(">")
+    width = round(2 * 72 * figure.get_figwidth() / 1.5)  # pixels, a third larger than on paper
+    return re.sub(r' (width|height)="[^"]*"', "", text[:end]) + f' style="max-width: {width}px"' + text[end:]
+
+
+def save(figure: Figure, stem: Path) -> None:
+    """Writes STEM.png (200 dpi) and STEM.svg, dark on white."""
+    picture = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(picture, format="png", dpi=200, facecolor="white")
+    write_atomically(stem.with_suffix(".png"), picture.getvalue())
+    write_atomically(stem.with_suffix(".svg"), _svg(figure).encode())
+
+
+def _svg(figure: Figure) -> str:
+    out = io.StringIO()
+    with styled():
+        FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None})
+    return out.getvalue()
+
+
+def confusion_figure(labels: Sequence[str], confusion: np.ndarray) -> Figure:
+    """Counts (C, C) of true class (down) by predicted class (across), shaded by the share of the true class."""
+    confusion = np.asarray(confusion)
+    with styled():
+        size = 1.6 + 0.62 * len(labels)
+        figure = Figure(figsize=(size + 0.6, size), layout="constrained")
+        axes = figure.subplots()
+        share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+        names = [_short(label) for label in labels]
+        _fields(axes, names, names, share, [[str(count) for count in row] for row in confusion], vmin=0, vmax=1)
+        axes.set_aspect("equal")
+        axes.set(xlabel="predicted", ylabel="true")
+        axes.tick_params(axis="x", rotation=45)
+        for label in axes.get_xticklabels():
+            label.set_ha("right")
+    return figure
+
+
+def reliability_figure(calibration: Calibration) -> Figure:
+    """Accuracy by confidence, against being exactly as sure as right."""
+    with styled():
+        figure = Figure(figsize=(4.4, 3.8), layout="constrained")
+        axes = figure.subplots()
+        width = 1 / len(calibration.counts)
+        centres = (np.arange(len(calibration.counts)) + 0.5) * width
+        axes.bar(centres, np.nan_to_num(calibration.accuracy), 0.9 * width, color=ACCENT, label="accuracy")
+        axes.plot([0, 1], [0, 1], color=SECOND, linestyle="--", label="as sure as right")
+        axes.set(xlabel="probability of the predicted emotion", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+        axes.legend(loc="upper left")
+    return figure
+
+
+def dots_figure(
+    names: Sequence[str],
+    means: Sequence[float],
+    deviations: Sequence[float],
+    points: Sequence[Sequence[float]],
+    label: str,
+) -> Figure:
+    """A mean with its standard deviation for each variant of a study, and a dot for each seed; all in percent."""
+    with styled():
+        figure = Figure(figsize=(7, 1 + 0.42 * len(names)), layout="constrained")
+        axes = figure.subplots()
+        places = np.arange(len(names))
+        for place, values in zip(places, points):
+            axes.plot(values, [place] * len(values), "o", color=SECOND, markersize=4, alpha=0.7)
+        axes.errorbar(means, places, xerr=deviations, fmt="D", color=ACCENT, capsize=4)
+        axes.set_yticks(places, [_short(name, 44) for name in names])
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set(xlabel=label)
+        axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def lines_figure(
+    places: Sequence[object],
+    lines: Mapping[str, Sequence[float]],
+    across: str,
+    up: str,
+    deviations: Mapping | None = None,
+) -> Figure:
+    """A line for each name over places that are numbers or texts; NaN leaves a gap."""
+    with styled():
+        figure = Figure(figsize=(7, 3.8), layout="constrained")
+        axes = figure.subplots()
+        numbers = all(isinstance(place, (int, float)) for place in places)
+        across_at = list(places) if numbers else list(range(len(places)))
+        for name, values in lines.items():
+            error = None if deviations is None else deviations.get(name)
+            axes.errorbar(across_at, values, yerr=error, marker="o", markersize=4, capsize=3, label=_short(name, 40))
+        if not numbers:
+            axes.set_xticks(across_at, [_short(str(place), 24) for place in places])
+        axes.set(xlabel=across, ylabel=up)
+        axes.grid(alpha=0.3)
+        if len(lines) > 1:
+            axes.legend()
+    return figure
+
+
+def grid_figure(
+    down: Sequence[object], across: Sequence[object], values: np.ndarray, names: tuple[str, str], label: str
+) -> Figure:
+    """Percentages (down, across) of every combination of two settings; NaN leaves a field empty."""
+    with styled():
+        figure = Figure(figsize=(1.8 + 0.85 * len(across), 1.3 + 0.55 * len(down)), layout="constrained")
+        axes = figure.subplots()
+        texts = [[f"{value:.2f}" if np.isfinite(value) else "" for value in row] for row in values]
+        _fields(
+            axes, [_short(str(x)) for x in down], [_short(str(x)) for x in across], np.ma.masked_invalid(values), texts
+        )
+        axes.set(xlabel=names[1], ylabel=names[0], title=label)
+        axes.title.set_fontsize("medium")
+    return figure
+
+
+def _fields(
+    axes: Axes,
+    down: Sequence[str],
+    across: Sequence[str],
+    shade: np.ndarray,
+    texts: Sequence[Sequence[str]],
+    **bounds: float,
+) -> None:
+    """Fields (down, across), shaded, each with its text; vector graphics, which an image would not be."""
+    edges = [np.arange(len(names) + 1) - 0.5 for names in (across, down)]
+    drawn = axes.pcolormesh(*edges, shade, cmap="Blues", **bounds)
+    axes.invert_yaxis()
+    axes.set_xticks(range(len(across)), across)
+    axes.set_yticks(range(len(down)), down)
+    axes.spines[:].set_visible(False)
+    for i, row in enumerate(texts):
+        for j, text in enumerate(row):
+            if text:
+                axes.text(
+                    j, i, text, ha="center", va="center", color="white" if drawn.norm(shade[i, j]) > 0.5 else "#102030"
+                )
+
+
+def _short(text: str, most: int = 16) -> str:
+    text = text.replace("$", r"\$")  # which would begin a formula
+    return text if len(text) <= most else text[: most - 1] + "…"

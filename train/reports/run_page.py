@@ -1,0 +1,248 @@
+"""The report of a run: results, what the papers printed, confusion, curves, calibration, groups, and every dialogue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...toolkit.base.errors import UserError
+from ..config import OPTIMISTIC, model_in_words
+from ..loop.curves import curves_figure
+from ..loop.evaluation import Opened, opened_run
+from ..loop.run_folder import METRICS, read_run
+from ..scores.breakdown import FIRST, GROUPS, SAME, SHIFT, breakdown, confusion_matrix
+from ..scores.calibration import calibrate
+from ..scores.metrics import evaluate
+from ..scores.predictions import Predictions
+from ..scores.results_table import MEASURES
+from ..scores.tables import ReportTable, percent
+from .attention import GRAPHS, Edges, attention_edges
+from .comparison import Compared, load, seed_folders
+from .figures import confusion_figure, reliability_figure, styled
+from .page import OPTIMISTIC_WARNING, Page, Section, published
+
+_GROUP_TITLES = {
+    "length": "length of the dialogue, in utterances",
+    "position": "place in the dialogue",
+    "speaker": "speaker",
+    "modalities": "modalities that were there",
+    "shift": "the speaker's emotion",
+}
+_SHIFTS = {FIRST: "their first", SAME: "as in their utterance before", SHIFT: "another than in their utterance before"}
+_MOST_SPEAKERS = 12  # rows of the table by speaker
+
+
+def run_page(folder: Path, store: Path | None, device: str, say: Callable[[str], None]) -> Page:
+    """The report of a run, or of the runs of several seeds (dialogues, curves and groups are then of the first).
+
+    Raises:
+        UserError: no finished run, or its store is neither where it was nor named.
+    """
+    compared = load(folder)
+    first = seed_folders(folder)[0]
+    run, predictions = read_run(first), compared.predictions[0]
+    facts, protocol = run.facts, run.facts["protocol"]
+    sections = [
+        Section("By emotion", [_by_class(predictions)]),
+        _beside_papers(compared, facts["store"]["corpus"], protocol),
+        Section(
+            "Confusion",
+            figures=[
+                (
+                    "confusion",
+                    "True emotion down, predicted emotion across; shaded by the share of the true emotion.",
+                    confusion_figure(predictions.labels, confusion_matrix(predictions)),
+                )
+            ],
+        ),
+        _training(first, facts),
+        _calibration(predictions),
+        _groups(predictions),
+    ]
+    dialogues: list[dict[str, object]] = []
+    warnings = [OPTIMISTIC_WARNING] if protocol == OPTIMISTIC else []
+    try:
+        with opened_run(first, store, device, say) as opened:
+            dialogues = _dialogues(opened, predictions)
+    except UserError as error:
+        if store is not None:
+            raise
+        say(f"note: no dialogues in the report: {error}")
+        warnings.append(f"The dialogues are not shown: {error}")
+    seeds = (
+        f"seed {compared.seeds[0]}"
+        if len(compared.seeds) == 1
+        else f"mean over seeds {', '.join(map(str, compared.seeds))}"
+    )
+    told = [
+        ("corpus", facts["store"]["corpus"]),
+        ("model", model_in_words(run.config.model)),
+        ("parameters", f"{facts['parameters']:,}"),
+        ("epoch selected by", protocol),
+        ("seed", seeds),
+        ("store", f"{facts['store']['path']} ({facts['store']['content_sha256'][:12]})"),
+        ("device", facts["device"]),
+        ("toolkit", f"{facts['toolkit_version']}, torch {facts['torch_version']}"),
+    ]
+    told += [(m, f"{f['name'].split('/', 1)[1]}, {f['dim']} dimensions") for m, f in facts["features"].items()]
+    headline = [
+        (
+            name,
+            percent(compared.measures[key]),
+            f"{percent(compared.intervals[key][0])} to {percent(compared.intervals[key][1])}",
+        )
+        for name, key in MEASURES.items()
+    ]
+    return Page(
+        f"{facts['store']['corpus']}: {folder.resolve().name}",
+        told,
+        headline,
+        warnings,
+        sections,
+        dialogues,
+        list(predictions.labels),
+        list(predictions.modalities),
+    )
+
+
+def _by_class(predictions: Predictions) -> ReportTable:
+    kept = predictions.true >= 0
+    measures = evaluate(predictions.true[kept], predictions.predicted[kept], predictions.labels, majority=0)
+    rows = [
+        [name, percent(row["precision"]), percent(row["recall"]), percent(row["f1"]), str(row["support"])]
+        for name, row in measures["per_class"].items()
+    ]
+    head = ["emotion", "precision", "recall", "F1", "support"]
+    return ReportTable("by_emotion", "Precision, recall and F1 of each emotion", head, rows)
+
+
+def _beside_papers(compared: Compared, corpus: str, protocol: str) -> Section:
+    section = Section("Beside what others printed")
+    told = published().get(corpus.lower())
+    names = {"accuracy": "accuracy", "weighted_precision": "w. precision", "weighted_f1": "weighted F1"}
+    ours = ["this run", protocol, *(percent(compared.measures[key]) for key in names)]
+    if told is None:
+        section.warning = f"Nobody has printed results on the corpus {corpus!r} that we know of."
+        return section
+    rows = [ours]
+    for row in told["rows"]:
+        cells = [f"{row[key]:.2f}" if key in row else "–" for key in names]
+        rows.append([f"{row['name']} ({row['source']})", row["selection"], *cells])
+    labels = compared.predictions[0].labels
+    classes = (
+        ""
+        if sorted(labels) == sorted(told["classes"])
+        else f" They are of other emotions: {', '.join(told['classes'])}."
+    )
+    count = int((compared.predictions[0].true >= 0).sum())
+    other = ""
+    if count != told["test_utterances"]:
+        other = (
+            f"Another test split: {count:,} labelled utterances here, {told['test_utterances']:,} in the papers, so that nothing "
+            "below can be compared. "
+        )
+    section.warning = (
+        f"{other}Not the same features: the printed rows used {published()['features'].strip()}. "
+        f"Only rows of the same protocol may be compared; this run's is {protocol}.{classes}"
+    )
+    section.tables.append(
+        ReportTable(
+            "published",
+            "Test split, percent",
+            ["", "epoch chosen", *names.values()],
+            rows,
+            "What some papers call weighted accuracy is a weighted precision, and stands there.",
+        )
+    )
+    return section
+
+
+def _training(folder: Path, facts: dict[str, object]) -> Section:
+    try:
+        lines = [json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
+        with styled():
+            figure = curves_figure(lines, facts["selected"]["split"], facts["selected"]["epoch"], facts["protocol"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{folder / METRICS}: damaged; train again with --overwrite") from None
+    return Section("Training", figures=[("curves", "Loss and scores over the epochs.", figure)])
+
+
+def _calibration(predictions: Predictions) -> Section:
+    found = calibrate(predictions)
+    text = f"Expected calibration error {percent(found.ece)} percent, over {len(found.counts)} steps."
+    return Section("Is it as sure as it is right?", figures=[("reliability", text, reliability_figure(found))])
+
+
+def _groups(predictions: Predictions) -> Section:
+    tables = []
+    for by, title in _GROUP_TITLES.items():
+        found = list(breakdown(predictions, by).items())
+        note = ""
+        if by == "speaker" and len(found) > _MOST_SPEAKERS:
+            note = f"The {_MOST_SPEAKERS} who speak most, of {len(found)}."
+            found = found[:_MOST_SPEAKERS]
+        rows = [
+            [_SHIFTS.get(name, name), str(row["utterances"]), percent(row["accuracy"]), percent(row["weighted_f1"])]
+            for name, row in found
+        ]
+        if len(rows) > 1:
+            tables.append(
+                ReportTable(f"by_{by}", f"By {title}", ["", "utterances", "accuracy", "weighted F1"], rows, note)
+            )
+    assert set(_GROUP_TITLES) | {"all"} == set(GROUPS)
+    return Section("Where it is right", tables)
+
+
+def _dialogues(opened: Opened, predictions: Predictions) -> list[dict[str, object]]:
+    """Every test dialogue: name, how many of how many labelled utterances are right, utterances, and edges.
+
+    An utterance: speaker, text, true, predicted (class or -1), sure (probability of the predicted one), own (class of each
+    modality, or -1). Edges: modality to graph to a list of [i, j, weight of each branch…, weight used], in thousandths.
+    """
+    texts = dict(zip(opened.store.column("id"), opened.store.column("text")))
+    number = {name: i for i, name in enumerate(opened.store.dialogue_ids)}
+    sure = predictions.probabilities[np.arange(len(predictions)), predictions.predicted]
+    opened.model.eval()
+    starts = np.flatnonzero(predictions.position == 0)
+    found = []
+    for start, end in zip(starts, [*starts[1:], len(predictions)]):
+        name = predictions.dialogue[start]
+        utterances = [
+            {
+                "speaker": predictions.speaker[i],
+                "text": texts.get(predictions.id[i], ""),
+                "true": int(predictions.true[i]),
+                "predicted": int(predictions.predicted[i]),
+                "sure": round(float(sure[i]), 3),
+                "own": predictions.own[i].tolist(),
+            }
+            for i in range(start, end)
+        ]
+        edges: dict[str, dict[str, list[list[int]]]] = {}
+        if name in number:
+            told = attention_edges(opened.model, opened.data.batch(torch.tensor([number[name]])))
+            edges = {m: {g: edge_list(graphs[g]) for g in GRAPHS if g in graphs} for m, graphs in told.items()}
+        part = slice(start, end)
+        labelled = predictions.true[part] >= 0
+        right = (predictions.true[part] == predictions.predicted[part]) & labelled
+        found.append(
+            {
+                "name": str(name),
+                "right": int(right.sum()),
+                "labelled": int(labelled.sum()),
+                "utterances": utterances,
+                "edges": edges,
+            }
+        )
+    return found
+
+
+def edge_list(edges: Edges) -> list[list[int]]:
+    """Edges as the page wants them: [i, j, weight of each branch…, weight used], weights in thousandths."""
+    numbers = np.concatenate([edges.branches, edges.weight[:, None]], 1)
+    thousandths = np.rint(1000 * numbers).astype(int)
+    return np.concatenate([edges.i[:, None], edges.j[:, None], thousandths], 1).tolist()

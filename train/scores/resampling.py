@@ -1,0 +1,163 @@
+"""Intervals and significance by resampling dialogues and seeds, and McNemar's test.
+
+Utterances of one dialogue are not independent, so whole dialogues are drawn (with replacement), as many as there are. A draw
+weights each dialogue's confusion matrix; every measure follows from their sum, so that thousands of draws cost one product.
+Where a model was trained with several seeds its measure is the mean over them, and a draw draws seeds as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest
+
+from .predictions import Predictions
+
+DRAWS, LEVEL = 10_000, 0.95
+_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How a second run's measure differs from a first one's on the same utterances.
+
+    Attributes:
+        value: second minus first, a fraction.
+        low, high: bounds of its interval.
+        p: two-sided p-value of the paired bootstrap: how often a resampled difference lies on the other side of zero.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def measures_of(confusion: np.ndarray) -> dict[str, np.ndarray]:
+    """Measures of confusion matrices (..., C, C), true class by predicted class, that may hold weights.
+
+    Returns:
+        accuracy, weighted_f1, weighted_precision, macro_f1, uar (unweighted average recall), each (...), as
+        `erc_toolkit.train.scores.metrics.evaluate` defines them. A matrix of zeros gives 0.
+    """
+    confusion = np.asarray(confusion, np.float64)
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    support, claimed = confusion.sum(-1), confusion.sum(-2)
+    recall, precision = _ratio(hits, support), _ratio(hits, claimed)
+    f1 = _ratio(2 * hits, support + claimed)
+    total, classes = support.sum(-1), (support > 0).sum(-1)
+    return {
+        "accuracy": _ratio(hits.sum(-1), total),
+        "weighted_f1": _ratio((f1 * support).sum(-1), total),
+        "weighted_precision": _ratio((precision * support).sum(-1), total),
+        "macro_f1": _ratio((f1 * (support > 0)).sum(-1), classes),
+        "uar": _ratio(recall.sum(-1), classes),
+    }
+
+
+def intervals(
+    runs: Sequence[Predictions], draws: int = DRAWS, level: float = LEVEL, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Percentile bootstrap intervals of every measure of `measures_of`, over the dialogues that have a label.
+
+    Args:
+        runs: one run, or runs that differ in their seed alone.
+        draws, level, seed: how many samples, the share of them inside the interval, seed of the samples.
+    """
+    samples = _resampled([_by_dialogue(runs)], draws, seed)[0]
+    return {name: _bounds(values, level) for name, values in samples.items()}
+
+
+def differences(
+    first: Sequence[Predictions], second: Sequence[Predictions], draws: int = DRAWS, level: float = LEVEL, seed: int = 0
+) -> dict[str, Difference]:
+    """Paired bootstrap of `second` minus `first`, each the runs of its seeds: a draw takes the same dialogues for both.
+
+    Raises:
+        ValueError: they are not all of the same utterances and labels.
+    """
+    for other in (*first, *second):
+        check_paired(first[0], other)
+    pair = [_by_dialogue(first), _by_dialogue(second)]
+    observed = [{k: v.mean() for k, v in measures_of(matrices.sum(1)).items()} for matrices in pair]
+    one, other = _resampled(pair, draws, seed)
+    found = {}
+    for name in observed[0]:
+        moved = other[name] - one[name]
+        # One more on each side: a p-value of 0 would claim more than the number of draws can tell.
+        beyond = min((moved <= 0).sum(), (moved >= 0).sum())
+        p = min(1.0, 2 * (beyond + 1) / (draws + 1))
+        found[name] = Difference(float(observed[1][name] - observed[0][name]), *_bounds(moved, level), float(p))
+    return found
+
+
+def mcnemar(first: Predictions, second: Predictions) -> tuple[int, int, float]:
+    """McNemar's exact test on the labelled utterances.
+
+    Returns:
+        Utterances that only the first gets right, those that only the second does, and the two-sided p-value of the
+        binomial test that both are as likely. It takes utterances for independent, which the bootstrap does not.
+
+    Raises:
+        ValueError: as for `differences`.
+    """
+    check_paired(first, second)
+    labelled = first.true >= 0
+    right = [(p.predicted == p.true)[labelled] for p in (first, second)]
+    only = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+    return *only, float(binomtest(only[0], sum(only)).pvalue) if sum(only) else 1.0
+
+
+def check_paired(first: Predictions, second: Predictions) -> None:
+    """Raises ValueError where two predictions are not of the same utterances with the same labels."""
+    if first.labels != second.labels:
+        raise ValueError("their labels differ")
+    if len(first) != len(second) or (first.id != second.id).any() or (first.dialogue != second.dialogue).any():
+        raise ValueError("they are not of the same utterances")
+    if (first.true != second.true).any():
+        raise ValueError("their true emotions differ")
+
+
+def _by_dialogue(runs: Sequence[Predictions]) -> np.ndarray:
+    """Confusion matrices (runs, D, C, C) of the dialogues that have a label.
+
+    Raises:
+        ValueError: there are none.
+    """
+    found = []
+    for run in runs:
+        labelled = run.true >= 0
+        if not labelled.any():
+            raise ValueError("no labelled utterance")
+        _, dialogue = np.unique(run.dialogue[labelled].astype(str), return_inverse=True)
+        matrices = np.zeros((dialogue.max() + 1, len(run.labels), len(run.labels)))
+        np.add.at(matrices, (dialogue, run.true[labelled], run.predicted[labelled]), 1)
+        found.append(matrices)
+    return np.stack(found)
+
+
+def _resampled(models: list[np.ndarray], draws: int, seed: int) -> list[dict[str, np.ndarray]]:
+    """Measures (draws,) of each model's (runs, D, C, C), all on the same drawn dialogues."""
+    rng = np.random.default_rng(seed)
+    count = models[0].shape[1]
+    parts: list[list[dict[str, np.ndarray]]] = [[] for _ in models]
+    for start in range(0, draws, _AT_ONCE):
+        some = min(_AT_ONCE, draws - start)
+        times = rng.multinomial(count, np.full(count, 1 / count), some)
+        for part, runs in zip(parts, models):
+            seeds = len(runs)
+            share = rng.multinomial(seeds, np.full(seeds, 1 / seeds), some).T / seeds  # (runs, some)
+            drawn = (times @ runs.reshape(seeds, count, -1)).reshape(seeds, some, *runs.shape[2:])
+            part.append({name: (values * share).sum(0) for name, values in measures_of(drawn).items()})
+    return [{name: np.concatenate([p[name] for p in part]) for name in part[0]} for part in parts]
+
+
+def _bounds(values: np.ndarray, level: float) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.divide(a, b, out=np.zeros(np.broadcast_shapes(np.shape(a), np.shape(b))), where=np.asarray(b) > 0)

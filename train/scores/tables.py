@@ -1,0 +1,85 @@
+"""Tables of a report as CSV and as LaTeX (booktabs)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...toolkit.base.files import write_atomically
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ReportTable:
+    """A table as it is shown.
+
+    Attributes:
+        name: of its files.
+        title: what it shows.
+        head: of the columns; the first column names the row.
+        rows: texts, as many in each as in `head`.
+        note: a sentence below it, or empty.
+    """
+
+    name: str
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    note: str = ""
+
+    def save(self, folder: Path) -> None:
+        """Writes FOLDER/NAME.csv and FOLDER/NAME.tex."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.head)
+        writer.writerows(self.rows)
+        write_atomically(folder / f"{self.name}.csv", text.getvalue().encode())
+        write_atomically(folder / f"{self.name}.tex", self.latex().encode())
+
+    def latex(self) -> str:
+        """A tabular with booktabs' rules."""
+        lines = [
+            rf"% {self.title.replace(chr(10), ' ')}",
+            rf"\begin{{tabular}}{{l{'r' * (len(self.head) - 1)}}}",
+            r"\toprule",
+        ]
+        lines += [
+            _line(self.head),
+            r"\midrule",
+            *(_line(row) for row in self.rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+        return "\n".join(lines)
+
+
+def percent(fraction: float | None) -> str:
+    """E.g. 0.6743 as "67.43"; a dash for None."""
+    return "–" if fraction is None else f"{100 * fraction:.2f}"
+
+
+def mean_and_spread(part: dict[str, object] | None) -> str:
+    """What `erc_toolkit.train.loop.seeds.spread` says of one measure, in percent: "67.43 ± 0.51", or the mean alone for one seed."""
+    if part is None:
+        return "–"
+    return percent(part["mean"]) + (f" ± {percent(part['std'])}" if part["std"] is not None else "")
+
+
+def _line(cells: list[str]) -> str:
+    escaped = ("".join(_LATEX.get(c, c) for c in cell).replace("±", r"$\pm$").replace("–", "--") for cell in cells)
+    return " & ".join(escaped) + r" \\"

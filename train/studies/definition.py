@@ -1,0 +1,180 @@
+"""Studies: variants of a recipe that are trained and set side by side, described in a short YAML file.
+
+    title: Heads of graph attention
+    shows: Fig. 4                        # of the paper; may be left out
+    measure: results                     # or positions, noise, confusion, cost, models; results where left out
+    grid: {model.graph_heads: [1, 2]}    # every combination of the values, or by name:
+    runs: {two heads: {model.graph_heads: 2}}
+
+`positions` takes `lengths: [least, most]` of the dialogues, `noise` takes `levels` in standard deviations.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from ...toolkit.base.errors import UserError
+from ..config import Config, load_config, parse_yaml
+from ..shipped import read_shipped, shipped_names
+
+MEASURES = ("results", "positions", "noise", "confusion", "cost", "models")
+DONE, FAILED, SKIPPED = "done", "failed", "skipped"  # what became of a run
+_KEYS = ("title", "shows", "measure", "runs", "grid", "lengths", "levels")
+_END_OF_DOCUMENT = "...\n"  # which YAML puts after a bare number or text
+_SLUG = 60  # characters of a folder's name
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One row of a study.
+
+    Attributes:
+        name: as it is shown.
+        changes: "section.key" to the value that differs from the recipe.
+    """
+
+    name: str
+    changes: dict[str, object]
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder."""
+        return re.sub(r"[^A-Za-z0-9.=+]+", "-", self.name).strip("-.")[:_SLUG] or "run"
+
+    def settings(self) -> list[str]:
+        """The changes as `load_config` takes them."""
+        found = []
+        for key, value in self.changes.items():
+            text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), allow_unicode=True)
+            found.append(f"{key}={text.removesuffix(_END_OF_DOCUMENT).strip()}")
+        return found
+
+    def config(self, recipe: str, changes: Sequence[str]) -> Config:
+        """The recipe with `changes` and, over them, the variant's own.
+
+        Raises:
+            UserError: a key or value is wrong.
+        """
+        return load_config(recipe, [*changes, *self.settings()])
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What a study file says.
+
+    Attributes:
+        name: of the file, without its ending.
+        title, shows: for people; `shows` names the table or figure of the paper, or is empty.
+        measure: one of MEASURES.
+        variants: in order.
+        lengths: least and most utterances of the dialogues that `positions` looks at.
+        levels: of `noise`, standard deviations.
+    """
+
+    name: str
+    title: str
+    variants: list[Variant]
+    shows: str = ""
+    measure: str = "results"
+    lengths: tuple[int, int] = (1, 1_000_000)
+    levels: list[float] = field(default_factory=lambda: [0.0])
+
+
+def study_names() -> list[str]:
+    """Names of the studies that come with the toolkit."""
+    return shipped_names("studies")
+
+
+def load_study(name: str) -> Study:
+    """A study of the toolkit by name, or one in a YAML file.
+
+    Raises:
+        UserError: there is none, or the file says something that no study can.
+    """
+    text, where = read_shipped("studies", "study", name)
+    return parse_study(text, Path(name).stem if where == name else name, where)
+
+
+def parse_study(text: str, name: str, where: str) -> Study:
+    """A study from its YAML; `where` names it in messages.
+
+    Raises:
+        UserError: it is not one.
+    """
+    content = parse_yaml(text, where)
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: must hold a title, and runs or a grid")
+    for key in content:
+        if key not in _KEYS:
+            raise UserError(f"{where}: unknown key {key!r}; known are {', '.join(_KEYS)}")
+    title, shows, measure = content.get("title", name), content.get("shows", ""), content.get("measure", "results")
+    if not isinstance(title, str) or not isinstance(shows, str):
+        raise UserError(f"{where}: title and shows must be texts")
+    if measure not in MEASURES:
+        raise UserError(f"{where}: measure is {measure!r}; must be one of {', '.join(MEASURES)}")
+    if ("runs" in content) == ("grid" in content):
+        raise UserError(f"{where}: must hold either runs or a grid")
+    variants = _runs(content["runs"], where) if "runs" in content else grid(content["grid"], where)
+    return Study(name, title, variants, shows, measure, _lengths(content, where), _levels(content, where))
+
+
+def grid(values: Mapping[str, Sequence[object]], where: str) -> list[Variant]:
+    """A variant for every combination of values of some keys.
+
+    Raises:
+        UserError: it is not a mapping of keys to values.
+    """
+    if not isinstance(values, Mapping) or not values or not all(isinstance(v, list) and v for v in values.values()):
+        raise UserError(f"{where}: grid must map keys to lists of values, e.g. model.window: [1, 2]")
+    combinations = (dict(zip(values, chosen)) for chosen in itertools.product(*values.values()))
+    return _distinct([Variant(_named(chosen), chosen) for chosen in combinations], where)
+
+
+def _named(changes: Mapping[str, object]) -> str:
+    """E.g. "window 2, lr 0.001"."""
+    return ", ".join(
+        f"{str(key).split('.')[-1]} {'null' if value is None else value}" for key, value in changes.items()
+    )
+
+
+def _runs(runs: object, where: str) -> list[Variant]:
+    if not isinstance(runs, dict) or not runs:
+        raise UserError(f"{where}: runs must map names to settings, e.g. small: {{model.hidden: 64}}")
+    for name, changes in runs.items():
+        if not isinstance(changes, dict) or not all(isinstance(key, str) for key in changes):
+            raise UserError(f"{where}: the run {name!r} must map keys to values, e.g. {{model.hidden: 64}}")
+    return _distinct([Variant(str(name), changes) for name, changes in runs.items()], where)
+
+
+def _distinct(variants: list[Variant], where: str) -> list[Variant]:
+    places: dict[str, Variant] = {}
+    for variant in variants:
+        if (other := places.setdefault(variant.folder.lower(), variant)) is not variant:
+            raise UserError(f"{where}: {other.name!r} and {variant.name!r} would share a folder; rename one")
+    return variants
+
+
+def _lengths(content: dict, where: str) -> tuple[int, int]:
+    lengths = content.get("lengths", [1, 1_000_000])
+    if (
+        not isinstance(lengths, list)
+        or len(lengths) != 2
+        or not all(type(n) is int for n in lengths)
+        or lengths[0] > lengths[1]
+    ):
+        raise UserError(f"{where}: lengths must be two whole numbers, [least, most]")
+    return lengths[0], lengths[1]
+
+
+def _levels(content: dict, where: str) -> list[float]:
+    levels = content.get("levels", [0.0])
+    sound = isinstance(levels, list) and levels and all(type(x) in (int, float) and 0 <= x < 1e6 for x in levels)
+    if not sound:
+        raise UserError(f"{where}: levels must be a list of numbers from 0")
+    return [float(level) for level in levels]

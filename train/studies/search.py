@@ -1,0 +1,167 @@
+"""Search for settings by Optuna, on the validation split alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...toolkit.base.errors import UserError
+from ..config import load_config, parse_yaml
+from .definition import DONE, Study, Variant
+from .runs import run_study
+
+JOURNAL = "search.journal"
+SAMPLER_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Numbers from `low` to `high`, both allowed, whole where both are; drawn evenly in their logarithm with `log`."""
+
+    low: float | int
+    high: float | int
+    log: bool = False
+
+
+Space = Mapping[str, Range | list[object]]
+
+
+def parse_space(texts: Sequence[str]) -> dict[str, Range | list[object]]:
+    """Settings to search from texts KEY=A,B,C or KEY=LOW..HIGH or KEY=log:LOW..HIGH.
+
+    Raises:
+        UserError: a text has another form.
+    """
+    space: dict[str, Range | list[object]] = {}
+    for text in texts:
+        key, equals, told = text.partition("=")
+        where = f"--search {text}"
+        if not equals or not told:
+            raise UserError(f"{where}: must have the form section.key=a,b,c or section.key=low..high, log:low..high")
+        if ".." in told:
+            bounds = [_number(bound, where) for bound in told.removeprefix("log:").split("..", 1)]
+            log = told.startswith("log:")
+            if bounds[0] >= bounds[1] or (log and bounds[0] <= 0):
+                raise UserError(f"{where}: the first bound must be below the second{', both above 0' if log else ''}")
+            space[key.strip()] = Range(*bounds, log)
+        else:
+            space[key.strip()] = parse_yaml(f"[{told}]", where)
+    return space
+
+
+def run_search(
+    store_path: Path,
+    space: Space,
+    out: Path,
+    recipe: str,
+    changes: Sequence[str],
+    seeds: Sequence[int],
+    trials: int,
+    jobs: int,
+    device: str,
+    say: Callable[[str], None],
+) -> dict[str, object]:
+    """Tries settings until there are `trials`, each the better guessed the more are known.
+
+    A trial's value is its mean weighted F1 on the validation split, at the epoch that this split selects; the test split
+    has no part in it. Trials are kept in OUT/search.journal and go on there when the search was killed.
+
+    Args:
+        store_path, out, recipe, changes, seeds, jobs, device, say: as for `erc_toolkit.train.studies.runs.run_study`.
+        space: "section.key" to what may be tried.
+        trials: in all, those of an earlier search in `out` among them.
+
+    Returns:
+        What `run_study` returns of all trials, and `best`: number, value, and `settings` as `--set` takes them.
+
+    Raises:
+        UserError: Optuna is not installed, the settings are wrong, `out` holds another search, or no trial succeeds.
+    """
+    optuna = _optuna()
+    config = load_config(recipe, changes)
+    if config.train.protocol != "validation":
+        raise UserError("--search chooses on the validation split; it cannot be used with train.protocol=best-on-test")
+    for key, values in space.items():  # so that a wrong key ends the search before it begins
+        for value in [values.low, values.high] if isinstance(values, Range) else values:
+            Variant("", {key: value}).config(recipe, changes)
+    out.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(out / JOURNAL)))
+    search = optuna.create_study(
+        study_name="search",
+        storage=storage,
+        direction="maximize",
+        load_if_exists=True,
+        sampler=optuna.samplers.TPESampler(seed=SAMPLER_SEED),
+    )
+    asked = {"space": repr(dict(space)), "recipe": recipe, "changes": list(changes), "seeds": list(seeds)}
+    if search.user_attrs and search.user_attrs != asked:
+        raise UserError(f"{out}: holds a search of other settings; choose another --out")
+    for key, value in asked.items():
+        search.set_user_attr(key, value)
+    state = optuna.trial.TrialState
+    found = None
+    while True:
+        waiting = [t.number for t in search.trials if t.state == state.RUNNING]  # of a search that was killed
+        while len(waiting) < jobs and len(search.trials) < trials:
+            trial = search.ask()
+            for key, values in space.items():
+                _suggest(trial, key, values)
+            waiting.append(trial.number)
+        if not waiting and found is not None:
+            break
+        study = Study("search", "Search on the validation split", [_variant(t) for t in search.trials])
+        found = run_study(store_path, study, out, recipe, changes, seeds, jobs, device, say)
+        for number in waiting:
+            row = found["variants"][number]
+            if all(run["status"] == DONE for run in row["runs"]):
+                search.tell(number, row["selected"]["weighted_f1"]["mean"])
+            else:
+                search.tell(number, state=state.FAIL)
+    if not any(t.state == state.COMPLETE for t in search.trials):
+        raise UserError(f"{out}: no trial succeeded; study.json has the reasons")
+    best = search.best_trial
+    found["best"] = {"number": best.number, "value": best.value, "settings": _variant(best).settings()}
+    chosen = " ".join(f"--set {setting}" for setting in found["best"]["settings"])
+    say(f"best of {len(search.trials)} trials on validation: trial {best.number}, {100 * best.value:.2f}: {chosen}")
+    return found
+
+
+def _variant(trial) -> Variant:
+    told = ", ".join(
+        f"{key.split('.')[-1]} {value:.3g}" if isinstance(value, float) else f"{key.split('.')[-1]} {value}"
+        for key, value in trial.params.items()
+    )
+    return Variant(f"trial {trial.number}, {told}", dict(trial.params))
+
+
+def _suggest(trial, key: str, values: Range | list[object]) -> None:
+    if not isinstance(values, Range):
+        trial.suggest_categorical(key, values)
+    elif isinstance(values.low, int) and isinstance(values.high, int):
+        trial.suggest_int(key, values.low, values.high, log=values.log)
+    else:
+        trial.suggest_float(key, values.low, values.high, log=values.log)
+
+
+def _number(text: str, where: str) -> float | int:
+    try:
+        return int(text)
+    except ValueError:
+        try:
+            if math.isfinite(number := float(text)):
+                return number
+        except ValueError:
+            pass
+    raise UserError(f"{where}: {text!r} is no number")
+
+
+def _optuna():
+    try:
+        import optuna
+        import optuna.storages.journal
+    except ImportError:
+        raise UserError("--search needs Optuna: pip install 'erc-toolkit[search]'") from None
+    return optuna

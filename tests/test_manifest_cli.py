@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from erc_toolkit.extract.commands.corpus_group import reader_options
 from erc_toolkit.extract.corpora import registry
-from erc_toolkit.extract.corpora.registry import CORPORA, corpora, find_reader, read_corpus, reader_options
+from erc_toolkit.extract.corpora.registry import CORPORA, corpora, find_reader, read_corpus
 from erc_toolkit.extract.stats import compare, count
 from erc_toolkit.extract.validate import validate
 from erc_toolkit.toolkit.base.errors import UserError

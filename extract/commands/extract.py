@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from ..corpora.registry import CorpusGroup
+from ...toolkit.commands.command import ToolkitCommand
+from .corpus_group import CorpusGroup
 
 # The feature sets of the opensmile package; the names stand here so that `--help` need not import it.
 AUDIO_SETS = (
@@ -257,7 +258,7 @@ def _extract_manifest(file: Path, **options) -> None:
 
 
 extract_group.add_command(
-    click.Command(
+    ToolkitCommand(
         "manifest",
         callback=_extract_manifest,
         params=[click.Argument(["file"], type=click.Path(path_type=Path)), *OPTIONS],

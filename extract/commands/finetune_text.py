@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from ...toolkit.commands.command import ToolkitCommand
 
-@click.command("finetune-text")
+
+@click.command("finetune-text", cls=ToolkitCommand)
 @click.argument("source", metavar="MANIFEST_OR_STORE", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--text-model", default="roberta-large", show_default=True, help="Hub name, or a folder with the model.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write.")

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import click
 
-from ..corpora.registry import CorpusGroup
+from ...toolkit.commands.command import ToolkitGroup
+from .corpus_group import CorpusGroup
 
 
-@click.group("manifest")
+@click.group("manifest", cls=ToolkitGroup)
 def manifest_group() -> None:
     """Build, check and count manifests: a line for each utterance, the only thing extraction sees (docs/manifest.md)."""
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import click
 
+from ...toolkit.commands.command import ToolkitCommand
 
-@click.command("merge")
+
+@click.command("merge", cls=ToolkitCommand)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("parts", type=click.Path(path_type=Path, file_okay=False), nargs=-1)
 def merge_command(store: Path, parts: tuple[Path, ...]) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import click
 
+from ...toolkit.commands.command import ToolkitCommand
 
-@click.command("reduce")
+
+@click.command("reduce", cls=ToolkitCommand)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--feature", required=True, metavar="MODALITY/NAME", help="What to reduce, e.g. audio/ComParE_2016.")
 @click.option("--to", type=click.IntRange(1), default=300, show_default=True, help="Dimensions to keep.")

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from ...toolkit.commands.command import ToolkitCommand
 
-@click.command("train-face")
+
+@click.command("train-face", cls=ToolkitCommand)
 @click.argument("source", metavar="FACES", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write.")
 @click.option("--epochs", type=click.IntRange(1), default=100, show_default=True)

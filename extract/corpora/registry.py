@@ -18,9 +18,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-import click
-
-from ...toolkit.base.errors import UserError
+from ...toolkit.base.errors import UserError, first_line
 from ...toolkit.manifest import Manifest, manifest_from_rows
 
 CORPORA = {
@@ -58,14 +56,16 @@ def find_reader(name: str) -> Reader:
         return getattr(import_module(module), function)
     if len(target) > 1:
         raise UserError(
-            f"corpus {name!r} is registered by {' and '.join(map(_package, target))}; uninstall one of them"
+            f"corpus {name!r} is registered by {' and '.join(map(package_name, target))}; uninstall one of them"
         )
     try:
         reader = target[0].load()
     except Exception as error:  # whatever another package's code does at import
-        raise UserError(f"corpus {name!r} of {_package(target[0])} cannot be loaded: {_first_line(error)}") from error
+        raise UserError(
+            f"corpus {name!r} of {package_name(target[0])} cannot be loaded: {first_line(error)}"
+        ) from error
     if not callable(reader):
-        raise UserError(f"corpus {name!r} of {_package(target[0])}: {target[0].value} is not a function")
+        raise UserError(f"corpus {name!r} of {package_name(target[0])}: {target[0].value} is not a function")
     return reader
 
 
@@ -81,15 +81,17 @@ def read_corpus(name: str, root: Path | str, /, **options: object) -> Manifest:
         UserError: no such corpus or option, or what the reader finds wrong.
     """
     reader = find_reader(name)
-    if unknown := [option for option in options if option not in _parameters(reader)]:
-        known = ", ".join(_parameters(reader)) or "none"
+    if unknown := [option for option in options if option not in reader_parameters(reader)]:
+        known = ", ".join(reader_parameters(reader)) or "none"
         raise UserError(f"corpus {name!r} has no option {unknown[0]!r}; it has {known}")
     if not os.path.exists(root):
         raise UserError(f"{root}: no such folder; give the one that holds the corpus")
-    made = reader(Path(root), **options)
+    manifest = reader(Path(root), **options)
     source = f"what the reader of {name} made"
-    rows = ((i, {f: getattr(u, f) for f in u.__slots__}) for i, u in enumerate(made.utterances, 1))
-    checked = manifest_from_rows(source, rows, made.corpus, made.labels, made.root, made.notes, unit="utterance")
+    rows = ((i, {f: getattr(u, f) for f in u.__slots__}) for i, u in enumerate(manifest.utterances, 1))
+    checked = manifest_from_rows(
+        source, rows, manifest.corpus, manifest.labels, manifest.root, manifest.notes, unit="utterance"
+    )
     for number, utterance in enumerate(checked.utterances, 1):
         try:
             json.dumps(utterance.extra)
@@ -98,90 +100,12 @@ def read_corpus(name: str, root: Path | str, /, **options: object) -> Manifest:
     return checked
 
 
-def reader_options(reader: Reader) -> list[click.Option]:
-    """A reader's keyword-only parameters as options of the command line.
+def reader_parameters(reader: Reader) -> Mapping[str, tuple[object, str, inspect.Parameter]]:
+    """A reader's options: name -> (type without None, help, parameter) of each keyword-only parameter.
 
     Raises:
-        UserError: a parameter's annotation is none of those that an option can have.
+        UserError: an annotation cannot be resolved.
     """
-    options = []
-    for name, (kind, help_text, parameter) in _parameters(reader).items():
-        flag = "--" + name.replace("_", "-")
-        shared: dict[str, object] = {"help": help_text, "show_default": True}
-        if parameter.default is inspect.Parameter.empty:
-            shared["required"] = True
-        else:
-            shared["default"] = parameter.default
-        if kind is bool:
-            pair = f"{flag}/--no-{flag[2:]}" if parameter.default else flag
-            options.append(click.Option([pair, name], is_flag=True, **shared))
-        elif typing.get_origin(kind) is typing.Literal:
-            options.append(click.Option([flag, name], type=click.Choice(typing.get_args(kind)), **shared))
-        elif kind is Path:
-            options.append(click.Option([flag, name], type=click.Path(path_type=Path), **shared))
-        elif kind in (str, int, float):
-            options.append(click.Option([flag, name], type=kind, **shared))
-        else:
-            raise UserError(f"{reader.__module__}.{reader.__name__}, parameter {name}: an option cannot be {kind}")
-    return options
-
-
-class CorpusGroup(click.Group):
-    """A command group with one command for each registered corpus, beside those that are added to it.
-
-    `COMMAND ROOT [the corpus's options] [shared options]` calls `run(manifest, **shared)`.
-
-    Args:
-        run: what to do with the manifest.
-        shared: the options that every corpus has here.
-        verb: begins the commands' help.
-    """
-
-    def __init__(self, *args, run: Callable[..., None], shared: list[click.Option], verb: str, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._run_with, self._shared, self._verb = run, shared, verb
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(dict.fromkeys([*super().list_commands(ctx), *corpora()]))
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        own = super().get_command(ctx, name)
-        return own if own is not None or name not in corpora() else self._command(name)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        lines = [(name, self.commands[name].get_short_help_str(90)) for name in super().list_commands(ctx)]
-        for name, target in corpora().items():
-            if name in self.commands:
-                continue
-            # Another package's reader is not imported for its line of help: it may import anything.
-            what = (
-                _summary(find_reader(name))
-                if isinstance(target, str)
-                else f"From {' and '.join(map(_package, target))}."
-            )
-            lines.append((name, what))
-        with formatter.section("Commands"):
-            formatter.write_dl(lines)
-
-    def _command(self, name: str) -> click.Command:
-        reader = find_reader(name)
-        own = reader_options(reader)
-        taken = {flag for option in self._shared for flag in option.opts}
-        for option in own:
-            if clash := taken.intersection(option.opts):
-                raise UserError(f"corpus {name!r}: its option {clash.pop()} is one of {self.name}'s own; rename it")
-
-        def callback(root: Path, **values: object) -> None:
-            options = {option.name: values.pop(option.name) for option in own}
-            self._run_with(read_corpus(name, root, **options), **values)
-
-        argument = click.Argument(["root"], type=click.Path(path_type=Path))
-        help_text = f"{self._verb} the corpus {name} in the folder ROOT.\n\n{_summary(reader)}"
-        return click.Command(name, callback=callback, params=[argument, *own, *self._shared], help=help_text)
-
-
-def _parameters(reader: Reader) -> Mapping[str, tuple[object, str, inspect.Parameter]]:
-    """Name -> (type without None, help, parameter) of the keyword-only parameters."""
     try:
         hints = typing.get_type_hints(reader, include_extras=True)
     except NameError as error:
@@ -200,14 +124,11 @@ def _parameters(reader: Reader) -> Mapping[str, tuple[object, str, inspect.Param
     return found
 
 
-def _summary(reader: Reader) -> str:
+def reader_summary(reader: Reader) -> str:
     """The first line of a reader's docstring."""
     return (inspect.getdoc(reader) or reader.__name__).splitlines()[0]
 
 
-def _package(entry: EntryPoint) -> str:
+def package_name(entry: EntryPoint) -> str:
+    """The package that registers an entry point, with its version."""
     return f"package {entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

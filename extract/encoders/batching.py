@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 
-import click
 import numpy as np
 import torch
 
@@ -42,7 +42,7 @@ class Batches:
             # Not in the handler, whose traceback holds the tensors of the batch that failed.
             self.most = len(piece) // 2
             torch.cuda.empty_cache()
-            click.echo(f"{self.what}: out of memory; batches of {self.most} from here on", err=True)
+            print(f"{self.what}: out of memory; batches of {self.most} from here on", file=sys.stderr, flush=True)
         return done
 
     def array(self, work: Callable[[Sequence], np.ndarray], items: Sequence) -> np.ndarray:

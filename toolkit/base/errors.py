@@ -1,19 +1,38 @@
-"""The two kinds of trouble the command line knows."""
+"""The two kinds of error that the toolkit raises on purpose; `toolkit.commands.command` prints them."""
 
-import click
+from __future__ import annotations
 
 
-class UserError(click.ClickException):
-    """A mistake or a lack that the user can mend.
+class ToolkitError(Exception):
+    """An error whose message is all that its reader needs; the command line prints it without a traceback.
 
-    The message is one line that names the file or option and the remedy; the command line prints it without a
-    traceback and exits with status 1.
+    Attributes:
+        message: one line, which is also `str(error)`.
+        exit_code: status of the process when the command line ends with this error.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class UserError(ToolkitError):
+    """A mistake in the input, the options or the machine's set-up, which the user can correct: exit status 1.
+
+    The message names the file or option and the remedy.
     """
 
     exit_code = 1
 
 
-class FaultError(click.ClickException):
-    """A fault of ours or of the machine, not of the input: exit status 3, so that a script can tell it apart."""
+class FaultError(ToolkitError):
+    """A fault of the toolkit or of the machine, not of the input: exit status 3, so that a script can tell it apart."""
 
     exit_code = 3
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the name of its class where the message is empty."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from .command import ToolkitCommand
 
-@click.command("card")
+
+@click.command("card", cls=ToolkitCommand)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write it there, e.g. README.md. [default: print it]"

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import click
 
+from .command import ToolkitCommand
+
 _SHOWN = 20
 
 
-@click.command("convert")
+@click.command("convert", cls=ToolkitCommand)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The store to make.")
 @click.option(

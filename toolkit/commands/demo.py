@@ -10,8 +10,10 @@ from pathlib import Path
 
 import click
 
+from .command import ToolkitCommand
 
-@click.command("demo")
+
+@click.command("demo", cls=ToolkitCommand)
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default="erc-demo", metavar="[DIR]")
 @click.option("--seed", default=0, show_default=True, help="Of the corpus and of the training.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")

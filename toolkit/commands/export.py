@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from ..exchange.export import FORMATS
+from .command import ToolkitCommand
 
 
-@click.command("export")
+@click.command("export", cls=ToolkitCommand)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--format", "form", required=True, type=click.Choice(list(FORMATS)), help="Whose files to write.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The file (huggingface: folder) to make.")

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 
+from .command import ToolkitCommand
 
-@click.command("info")
+
+@click.command("info", cls=ToolkitCommand)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 @click.option("--missing", is_flag=True, help="List every utterance that lacks a feature, with its reason.")

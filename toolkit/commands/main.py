@@ -11,6 +11,7 @@ from importlib import import_module
 import click
 
 from ..base.version import __version__
+from .command import ToolkitGroup
 
 # Command -> (module:attribute, one line of help). The line stands here so that `--help` imports no command at all.
 COMMANDS = {
@@ -22,7 +23,7 @@ COMMANDS = {
     "merge": ("erc_toolkit.extract.commands.merge:merge_command", "Join the shards of an extraction into one store."),
     "manifest": (
         "erc_toolkit.extract.commands.manifest:manifest_group",
-        "Build, check and count manifests, the door to every corpus.",
+        "Build, check and count manifests, the input of every extraction.",
     ),
     "info": (
         "erc_toolkit.toolkit.commands.info:info_command",
@@ -81,8 +82,8 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
-    """A click group whose commands are imported when they are first used."""
+class LazyGroup(ToolkitGroup):
+    """A group whose commands are imported when they are first used."""
 
     def __init__(self, *args, lazy: dict[str, tuple[str, str]] | None = None, **kwargs):
         super().__init__(*args, **kwargs)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from .command import ToolkitCommand
+
 _MODELS = {
     "text_model": "text encoder",
     "audio_model": "speech encoder",
@@ -17,7 +19,7 @@ _MODELS = {
 }
 
 
-@click.command("predict")
+@click.command("predict", cls=ToolkitCommand)
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN_OR_PACKAGE")
 @click.argument("recording", type=click.Path(path_type=Path), metavar="VIDEO_OR_AUDIO")
 @click.option(

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import click
 
+from ...toolkit.commands.command import ToolkitCommand
 
-@click.command("compare")
+
+@click.command("compare", cls=ToolkitCommand)
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_DIR RUN_DIR...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def compare_command(runs: tuple[Path, ...], as_json: bool) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
+from ...toolkit.commands.command import ToolkitCommand
 from .options import device_option
 
 
-@click.command("eval")
+@click.command("eval", cls=ToolkitCommand)
 @click.argument("run_dir", type=click.Path(path_type=Path), metavar="RUN_DIR")
 @click.option(
     "--store",

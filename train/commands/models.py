@@ -6,6 +6,8 @@ import json
 
 import click
 
+from ...toolkit.commands.command import ToolkitCommand
+
 # What the published counts are of: the field's shared features.
 _SIZES = {
     "iemocap": ({"text": 1024, "audio": 1582, "visual": 342}, 2, 6),
@@ -13,7 +15,7 @@ _SIZES = {
 }
 
 
-@click.command("models")
+@click.command("models", cls=ToolkitCommand)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def models_command(as_json: bool) -> None:
     """List the models: where each is described, how far ours rests on that, and its parameters.

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from ...toolkit.commands.command import ToolkitCommand
 
-@click.command("package")
+
+@click.command("package", cls=ToolkitCommand)
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN_DIR")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="The folder to make.")
 @click.option("--no-encoders", is_flag=True, help="Leave out the encoders that are files or folders on this machine.")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
+from ...toolkit.commands.command import ToolkitCommand
 from .options import device_option
 
 
-@click.command("report")
+@click.command("report", cls=ToolkitCommand)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN_OR_STUDY_DIR")
 @click.option(
     "--out",

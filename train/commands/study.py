@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
+from ...toolkit.commands.command import ToolkitCommand
 from .options import device_option
 
 
-@click.command("study")
+@click.command("study", cls=ToolkitCommand)
 @click.argument("store", type=click.Path(path_type=Path), metavar="STORE.h5", required=False)
 @click.option(
     "--study", "name", metavar="NAME|FILE.yaml", help="What to vary; --list names the studies of the toolkit."

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
+from ...toolkit.commands.command import ToolkitCommand
 from .eval import show_result
 from .options import device_option
 
 
-@click.command("train")
+@click.command("train", cls=ToolkitCommand)
 @click.argument("store", type=click.Path(path_type=Path), metavar="STORE.h5")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Folder of the run; not needed with --dry-run."

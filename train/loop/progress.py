@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import click
-
 from ...toolkit.base.progress import Bar, progress_bar
 
 _SILENCE = 10.0  # seconds between two lines where standard error is no terminal
@@ -50,7 +48,7 @@ class EpochProgress:
         return f"  {shown} left" if seconds >= 1 else ""
 
     def _say(self, line: str) -> None:
-        click.echo(self._name + line, err=True)
+        print(self._name + line, file=sys.stderr, flush=True)
         self._spoke = time.perf_counter()
 
 

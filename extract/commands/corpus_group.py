@@ -1,0 +1,104 @@
+"""A group with a command for every registered corpus, whose options are the keyword-only parameters of its reader."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from ...toolkit.base.errors import UserError
+from ...toolkit.commands.command import ToolkitCommand, ToolkitGroup
+from ..corpora.registry import (
+    Reader,
+    corpora,
+    find_reader,
+    package_name,
+    read_corpus,
+    reader_parameters,
+    reader_summary,
+)
+
+
+def reader_options(reader: Reader) -> list[click.Option]:
+    """A reader's keyword-only parameters as options of the command line.
+
+    Raises:
+        UserError: a parameter's annotation is none of those that an option can have.
+    """
+    options = []
+    for name, (kind, help_text, parameter) in reader_parameters(reader).items():
+        flag = "--" + name.replace("_", "-")
+        shared: dict[str, object] = {"help": help_text, "show_default": True}
+        if parameter.default is inspect.Parameter.empty:
+            shared["required"] = True
+        else:
+            shared["default"] = parameter.default
+        if kind is bool:
+            pair = f"{flag}/--no-{flag[2:]}" if parameter.default else flag
+            options.append(click.Option([pair, name], is_flag=True, **shared))
+        elif typing.get_origin(kind) is typing.Literal:
+            options.append(click.Option([flag, name], type=click.Choice(typing.get_args(kind)), **shared))
+        elif kind is Path:
+            options.append(click.Option([flag, name], type=click.Path(path_type=Path), **shared))
+        elif kind in (str, int, float):
+            options.append(click.Option([flag, name], type=kind, **shared))
+        else:
+            raise UserError(f"{reader.__module__}.{reader.__name__}, parameter {name}: an option cannot be {kind}")
+    return options
+
+
+class CorpusGroup(ToolkitGroup):
+    """A command group with one command for each registered corpus, beside those that are added to it.
+
+    `COMMAND ROOT [the corpus's options] [shared options]` calls `run(manifest, **shared)`.
+
+    Args:
+        run: what to do with the manifest.
+        shared: the options that every corpus has here.
+        verb: begins the commands' help.
+    """
+
+    def __init__(self, *args, run: Callable[..., None], shared: list[click.Option], verb: str, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._run_with, self._shared, self._verb = run, shared, verb
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(dict.fromkeys([*super().list_commands(ctx), *corpora()]))
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        own = super().get_command(ctx, name)
+        return own if own is not None or name not in corpora() else self._command(name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        lines = [(name, self.commands[name].get_short_help_str(90)) for name in super().list_commands(ctx)]
+        for name, target in corpora().items():
+            if name in self.commands:
+                continue
+            # Another package's reader is not imported for its line of help: it may import anything.
+            what = (
+                reader_summary(find_reader(name))
+                if isinstance(target, str)
+                else f"From {' and '.join(map(package_name, target))}."
+            )
+            lines.append((name, what))
+        with formatter.section("Commands"):
+            formatter.write_dl(lines)
+
+    def _command(self, name: str) -> click.Command:
+        reader = find_reader(name)
+        own = reader_options(reader)
+        taken = {flag for option in self._shared for flag in option.opts}
+        for option in own:
+            if clash := taken.intersection(option.opts):
+                raise UserError(f"corpus {name!r}: its option {clash.pop()} is one of {self.name}'s own; rename it")
+
+        def callback(root: Path, **values: object) -> None:
+            options = {option.name: values.pop(option.name) for option in own}
+            self._run_with(read_corpus(name, root, **options), **values)
+
+        argument = click.Argument(["root"], type=click.Path(path_type=Path))
+        help_text = f"{self._verb} the corpus {name} in the folder ROOT.\n\n{reader_summary(reader)}"
+        return ToolkitCommand(name, callback=callback, params=[argument, *own, *self._shared], help=help_text)

@@ -37,7 +37,7 @@ from erc_toolkit.extract.encoders.opensmile_sets import functionals
 from erc_toolkit.extract.encoders.text import TextEncoder
 from erc_toolkit.extract.faces.detection import crop, face_model, make_detector
 from erc_toolkit.extract.run.worker import set_up
-from erc_toolkit.toolkit.base.pool import core_count
+from erc_toolkit.toolkit.base.cores import core_count
 from erc_toolkit.toolkit.manifest import Manifest, write_manifest
 from erc_toolkit.toolkit.media import SAMPLE_RATE, MediaReader, ffmpeg_binary
 
@@ -285,7 +285,7 @@ def main() -> None:
 
 
 def run(given: argparse.Namespace, scratch: Path) -> None:
-    from erc_toolkit.extract.encoders.weights import pick_device
+    from erc_toolkit.toolkit.base.device import pick_device
 
     manifest = clips_of(given.corpus, given.clips, scratch)
     kind = "yunet" if given.face_model else "haar"

@@ -20,7 +20,6 @@ if Path(sys.path[0]) == Path(__file__).parent:
 
 import argparse
 import multiprocessing
-import os
 import pickle
 import platform
 import tempfile
@@ -32,6 +31,7 @@ from statistics import median
 import h5py
 import numpy as np
 
+from erc_toolkit.toolkit.base.cores import core_count
 from erc_toolkit.toolkit.manifest import Utterance
 from erc_toolkit.toolkit.store import Feature, FeatureStore, StoreWriter
 
@@ -287,7 +287,7 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     stored, pickled = (path.stat().st_size / 1e6 for path in (files.store, files.pickle))
     print(
         f"{files.offsets[-1]:,} utterances in {len(files.offsets) - 1:,} dialogues, {files.nbytes / 1e6:.0f} MB of features; "
-        f"store {stored:.0f} MB, pickle {pickled:.0f} MB; {os.cpu_count()} cores, {platform.processor() or platform.machine()}, "
+        f"store {stored:.0f} MB, pickle {pickled:.0f} MB; {core_count()} cores, {platform.processor() or platform.machine()}, "
         f"h5py {h5py.__version__}, HDF5 {h5py.version.hdf5_version}"
     )
     print("\n| reading | median | 10th to 90th percentile | compared |\n|---|---|---|---|")

@@ -30,6 +30,7 @@ from sklearn.metrics import f1_score
 from torch import nn
 from torch.nn import functional as F
 
+from erc_toolkit.toolkit.base.device import device_name, pick_device
 from erc_toolkit.toolkit.manifest import Utterance
 from erc_toolkit.toolkit.store import FeatureStore, StoreWriter
 from erc_toolkit.train.config import Config, load_config
@@ -38,7 +39,7 @@ from erc_toolkit.train.data.features import conversations, fit_normalisers, read
 from erc_toolkit.train.layers.encoder import sinusoidal_positions
 from erc_toolkit.train.layers.modality_dropout import drop_modalities, dropout_ratios
 from erc_toolkit.train.loop.evaluation import predict, score
-from erc_toolkit.train.loop.runtime import choose_device, device_name, seed_everything
+from erc_toolkit.train.loop.seeding import seed_everything
 from erc_toolkit.train.loop.trainer import Plan, _begin, _train_epoch, make_plan
 from erc_toolkit.train.models.amb_dsgdn import AMBDSGDN
 
@@ -171,7 +172,7 @@ class Naive(nn.Module):
         self.classifiers = nn.ModuleDict({m: nn.Linear(size, classes) for m in dims})
         self.dropout = nn.Dropout(config.dropout)
 
-    def load(self, model: AMBDSGDN) -> "Naive":
+    def load(self, model: AMBDSGDN) -> Naive:
         """Takes over the weights of ours."""
         pairs = [(self.speaker, model.speaker)]
         with torch.no_grad():
@@ -434,7 +435,7 @@ def main() -> None:
     parser.add_argument("--long", action="store_true", help="long dialogues instead")
     parser.add_argument("--encoder-window", type=int, default=50, help="of the long dialogues")
     options = parser.parse_args()
-    device = choose_device(options.device)
+    device = pick_device(options.device)
     print(f"{device_name(device)}, torch {torch.__version__}")
     if options.long:
         long_dialogues(options.encoder_window)

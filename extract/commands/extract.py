@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from ...toolkit.commands.command import ToolkitCommand
+from ...toolkit.commands.options import make_device_option
 from .corpus_group import CorpusGroup
 
 # The feature sets of the opensmile package; the names stand here so that `--help` need not import it.
@@ -134,7 +135,7 @@ OPTIONS = [
         type=click.Path(path_type=Path, file_okay=False),
         help="Write each utterance's face crops to this folder.",
     ),
-    click.Option(["--device"], default="auto", show_default=True, help="auto, cpu or cuda, for the encoders."),
+    make_device_option("Where the encoders compute; auto takes CUDA where there is any."),
     click.Option(
         ["--shard"],
         callback=lambda ctx, option, value: _shard(value),

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ...toolkit.commands.command import ToolkitCommand
+from ...toolkit.commands.options import device_option
 
 
 @click.command("finetune-text", cls=ToolkitCommand)
@@ -31,7 +32,7 @@ from ...toolkit.commands.command import ToolkitCommand
     help="What chooses the epoch on the validation split.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the head, the order and the dropout.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@device_option()
 @click.option("--log-json", is_flag=True, help="Progress as JSON lines on standard error.")
 def finetune_text_command(source: Path, text_model: str, out: Path, device: str, log_json: bool, **recipe) -> None:
     """Train a text encoder as a classifier of single utterances on the training split.

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ...toolkit.commands.command import ToolkitCommand
+from ...toolkit.commands.options import device_option
 
 
 @click.command("train-face", cls=ToolkitCommand)
@@ -27,7 +28,7 @@ from ...toolkit.commands.command import ToolkitCommand
 @click.option(
     "--seed", default=0, show_default=True, help="Of the weights, the order, the variations, and a split by chance."
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@device_option()
 @click.option("--log-json", is_flag=True, help="Progress as JSON lines on standard error.")
 def train_face_command(source: Path, out: Path, device: str, log_json: bool, **recipe) -> None:
     """Train denseface on labelled faces.

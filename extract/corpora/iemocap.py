@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ... import manifests
-from ...toolkit.base.errors import UserError
+from ...toolkit.base.errors import UserError, first_line
 from ...toolkit.manifest import SPLITS, Manifest, Utterance
 from .iemocap_files import DIALOGUE, Evaluation, Turn, parse_evaluation, parse_transcription, read_text
 
@@ -237,7 +237,7 @@ def _mapping(path: Path, what: str) -> dict:
     try:
         found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML or JSON ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path}: cannot be read as YAML or JSON ({first_line(error)})") from None
     if not isinstance(found, dict):
         raise UserError(f"{path}: must map {what}")
     return found

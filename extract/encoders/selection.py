@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from ...toolkit.base.device import pick_device
 from ...toolkit.manifest import MODALITIES
 from ...toolkit.media import ffmpeg_version
 from ..run.worker import Wanted
@@ -98,7 +99,9 @@ class Encoders:
             else:
                 from .speech import AudioModel
 
-                audio = AudioModel(options.audio_model, _device(options), options.precision, options.sequences)
+                audio = AudioModel(
+                    options.audio_model, pick_device(options.device), options.precision, options.sequences
+                )
         if "visual" in options.modalities:
             visual = _visual(options)
             visual.faces = _face_record(options, detector[1], visual)
@@ -106,7 +109,11 @@ class Encoders:
             from .text import TextEncoder
 
             text = TextEncoder(
-                options.text_model, options.pooling, _device(options), options.text_context, options.precision
+                options.text_model,
+                options.pooling,
+                pick_device(options.device),
+                options.text_context,
+                options.precision,
             )
         return cls(text, audio, visual, detector, options)
 
@@ -142,12 +149,6 @@ class Encoders:
         )
 
 
-def _device(options: Options):
-    from .weights import pick_device
-
-    return pick_device(options.device)
-
-
 def _visual(options: Options):
     from .face_network import ARCHITECTURES, FaceEncoder, Normalisation
 
@@ -155,7 +156,7 @@ def _visual(options: Options):
     normalisation = None
     if options.normalisation is not None:
         normalisation = Normalisation.parse(options.normalisation, grey=own is not None and own.pictures.grey)
-    rest = (_device(options), options.precision, options.sequences, normalisation)
+    rest = (pick_device(options.device), options.precision, options.sequences, normalisation)
     if own is not None:
         return FaceEncoder(options.visual_model, options.visual_weights, *rest)
     from .image import ImageModel

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ...toolkit.base.errors import UserError
+from ...toolkit.base.errors import UserError, first_line
 
 # What an encoder may run in; features are float32 in any case, and float32 is the exact mode.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -29,7 +29,7 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise many kinds; each means that the file is not what it should be
-        raise UserError(f"{path}: no weights that can be loaded safely ({str(error).splitlines()[0][:120]})") from None
+        raise UserError(f"{path}: no weights that can be loaded safely ({first_line(error)[:120]})") from None
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
@@ -45,20 +45,3 @@ def checksum(state: Mapping[str, torch.Tensor]) -> str:
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
     return digest.hexdigest()
-
-
-def pick_device(name: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda[:n]`.
-
-    Raises:
-        UserError: CUDA was asked for and there is none.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"--device {name}: unknown; use auto, cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: torch sees no CUDA device here; use --device cpu")
-    return device

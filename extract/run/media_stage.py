@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...toolkit.base.pool import Fault, core_count, run_tasks
+from ...toolkit.base.cores import core_count
+from ...toolkit.base.pool import Fault, run_tasks
 from ...toolkit.base.progress import Stages
 from ...toolkit.manifest import Manifest
 from ..encoders.selection import Encoders, Options

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from ...toolkit.base.errors import UserError
+from ...toolkit.base.errors import UserError, first_line
 from ...toolkit.base.files import atomic_path, sync_folder
 
 METRICS, STATE = "metrics.jsonl", "state.pt"
@@ -98,7 +98,7 @@ class Epochs:
                 torch.cuda.set_rng_state(state["cuda_rng"], self._device)
             self.lines = json.loads(state["lines"])
         except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            raise UserError(f"{path}: damaged ({str(error).splitlines()[0][:80]}); delete {self._folder}") from None
+            raise UserError(f"{path}: damaged ({first_line(error)[:80]}); delete {self._folder}") from None
 
 
 def check_out(out: Path) -> None:

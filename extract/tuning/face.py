@@ -20,11 +20,12 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.transforms import v2
 
+from ...toolkit.base.device import pick_device
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.interrupt import interruptible
 from ...toolkit.base.progress import Stages
 from ..encoders.face_network import ARCHITECTURES, FACE_SETTINGS, FACE_WEIGHTS
-from ..encoders.weights import load_state, pick_device
+from ..encoders.weights import load_state
 from .epochs import Epochs, become, becoming, check_out
 from .face_images import FaceImages, read_face_images
 
@@ -59,7 +60,7 @@ def train_face(
         out: folder to write, which `--visual-weights` takes: model.safetensors, face.yaml (normalisation, labels, counts,
             recipe, scores), metrics.jsonl.
         recipe: the numbers.
-        device: auto, cpu or cuda; in float32.
+        device: auto, cpu, cuda or cuda:N; in float32.
         notify: told a line for each epoch.
         log_json: progress as JSON lines.
 

@@ -19,13 +19,14 @@ import numpy as np
 import torch
 import yaml
 
+from ...toolkit.base.device import pick_device
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.interrupt import interruptible
 from ...toolkit.base.progress import Stages
 from ...toolkit.manifest import SPLITS, read_manifest
 from ...toolkit.store import FeatureStore
 from ..encoders.text import load_pretrained, longest_input
-from ..encoders.weights import checksum, pick_device
+from ..encoders.weights import checksum
 from .epochs import Epochs, become, becoming, check_out
 
 SETTINGS = "finetune.yaml"
@@ -118,7 +119,7 @@ def finetune(
         out: folder to write, which `--text-model` takes: model, tokenizer, metrics.jsonl with a line for each epoch, and
             finetune.yaml, which says what was done.
         recipe: the numbers.
-        device: auto, cpu or cuda; in float32.
+        device: auto, cpu, cuda or cuda:N; in float32.
         notify: told a line for each epoch.
         log_json: progress as JSON lines.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import sys
 import types
@@ -181,8 +180,3 @@ def warm_up(*modules: str) -> None:
         _BASE.set_forkserver_preload(list(modules))
         with _without_main():
             forkserver.ensure_running()
-
-
-def core_count() -> int:
-    """Cores that this process may use, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,12 +11,13 @@ from pathlib import Path
 import click
 
 from .command import ToolkitCommand
+from .options import device_option
 
 
 @click.command("demo", cls=ToolkitCommand)
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default="erc-demo", metavar="[DIR]")
 @click.option("--seed", default=0, show_default=True, help="Of the corpus and of the training.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@device_option()
 @click.pass_context
 def demo_command(ctx: click.Context, folder: Path, seed: int, device: str) -> None:
     """Make a small corpus, extract its features, train AMB-DSGDN on them and evaluate it.

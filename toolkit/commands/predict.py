@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from .command import ToolkitCommand
+from .options import device_option
 
 _MODELS = {
     "text_model": "text encoder",
@@ -36,7 +37,7 @@ _MODELS = {
 )
 @click.option("--causal", is_flag=True, help="Judge each turn by what was said up to it.")
 @click.option("--speakers", help="The only names taken for speakers in subtitles, with commas.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@device_option()
 @click.option("--json", "as_json", is_flag=True, help="Print turns.json; all else goes to standard error.")
 def predict_command(
     run: Path,

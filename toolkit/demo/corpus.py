@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
-import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ... import manifests
+from ..base.cores import core_count
 from ..base.errors import UserError
 from ..base.files import write_atomically
 from .clips import write_clip
@@ -99,7 +99,7 @@ def make_corpus(
     _write_truth(root / "truth.csv", lines)
     jobs = [(line, root / facts[_MELD_SPLIT[line.split]]["folder"] / f"{line.name}.mp4", seed) for line in lines]
     context = multiprocessing.get_context("spawn")  # safe whatever threads the caller runs
-    with ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(jobs)), mp_context=context) as pool:
+    with ProcessPoolExecutor(min(workers or core_count(), len(jobs)), mp_context=context) as pool:
         for done, _ in enumerate(pool.map(_make_clip, jobs, chunksize=4), 1):
             if progress is not None:
                 progress(done, len(jobs))

@@ -30,7 +30,7 @@ class Predictor:
 
     Args:
         folder: what `erc-toolkit train` or `erc-toolkit package` wrote.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         models: options of `erc-toolkit extract` to put in place of those that were recorded, e.g.
             {"text_model": "/models/roberta"} where a folder was moved. Other weights are refused.
         say: takes lines about what is used; by default nothing is said.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from ..base.errors import UserError
+from ..base.errors import UserError, first_line
 
 FORMAT = "erc-feature-store"
 SCHEMA = 1
@@ -108,10 +108,6 @@ def plain(value: object) -> object:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return value.item() if isinstance(value, np.generic) else value
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def damaged(path: Path, name: str, error: BaseException) -> UserError:

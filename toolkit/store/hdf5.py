@@ -16,8 +16,8 @@ import h5py
 import numpy as np
 from h5py import h5a, h5d, h5g, h5i, h5l, h5o, h5s
 
-from ..base.errors import UserError
-from .format import MOST_LABELS, SCHEMA, Dataset, damaged, first_line, plain, read_texts, text_hash
+from ..base.errors import UserError, first_line
+from .format import MOST_LABELS, SCHEMA, Dataset, damaged, plain, read_texts, text_hash
 from .values import Matrix, has_descriptor
 
 _MOST_INFLATION = 1100  # deflate cannot expand by more than about 1032

@@ -14,10 +14,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ..base.errors import UserError
+from ..base.errors import UserError, first_line
 from ..manifest import SPLITS
 from .feature import Feature
-from .format import COLUMNS, FORMAT, SCHEMA, first_line
+from .format import COLUMNS, FORMAT, SCHEMA
 from .hdf5 import StoreFile
 from .writer import FeaturePart, StoreWriter
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ...toolkit.commands.command import ToolkitCommand
-from .options import device_option
+from ...toolkit.commands.options import device_option
 
 
 @click.command("eval", cls=ToolkitCommand)
@@ -27,7 +27,7 @@ from .options import device_option
     show_default=True,
     help="Dialogues to evaluate on.",
 )
-@device_option("Where to compute; auto takes CUDA where there is any.")
+@device_option()
 @click.option(
     "--by",
     type=click.Choice(["length", "position", "speaker", "modalities", "shift"]),

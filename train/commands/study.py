@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ...toolkit.commands.command import ToolkitCommand
-from .options import device_option
+from ...toolkit.commands.options import device_option
 
 
 @click.command("study", cls=ToolkitCommand)

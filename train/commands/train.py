@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from ...toolkit.commands.command import ToolkitCommand
+from ...toolkit.commands.options import device_option
 from .eval import show_result
-from .options import device_option
 
 
 @click.command("train", cls=ToolkitCommand)
@@ -44,7 +44,7 @@ from .options import device_option
 )
 @click.option("--resume", is_flag=True, help="Go on with what a killed training has left in RUN_DIR.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard events to RUN_DIR as well.")
-@device_option("Where to compute; auto takes CUDA where there is any.")
+@device_option()
 @click.option("--dry-run", is_flag=True, help="Build the model for the store and show it; train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; all else goes to standard error.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in RUN_DIR.")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ...toolkit.base.device import device_name, matrix_precision, pick_device
 from ...toolkit.base.errors import UserError
 from ...toolkit.predict.turns import Turn
 from ...toolkit.store import Feature, FeatureStore
@@ -19,7 +20,6 @@ from ..data.features import conversations, read_feature, speaker_indices
 from ..data.provenance import check_same, made_by, options_of
 from ..loop.evaluation import build_model
 from ..loop.run_folder import Run, load_reductions, load_weights, read_run
-from ..loop.runtime import choose_device, device_name, precision
 from ..reports.attention import GRAPHS, attention_edges
 from ..reports.page import Page, Section, render
 from ..reports.run_page import edge_list
@@ -55,7 +55,7 @@ class Judge:
 
     Args:
         folder: of a run or a package.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         say: takes lines for the user.
 
     Raises:
@@ -64,7 +64,7 @@ class Judge:
 
     def __init__(self, folder: Path, device: str, say: Callable[[str], None]) -> None:
         self.run: Run = read_run(folder)
-        self.target = choose_device(device)
+        self.target = pick_device(device)
         self._say = say
         facts = self.run.facts
         counts = np.array([facts["train_label_counts"][label] for label in facts["labels"]])
@@ -109,7 +109,7 @@ class Judge:
             first, last = (int(i) for i in batch.offsets[dialogue : dialogue + 2])
             whole = not causal or getattr(self.run.config.model, "causal", False)
             for end in [last] if whole else range(first + 1, last + 1):
-                with torch.inference_mode(), precision(self.run.config.train.precision, self.target):
+                with torch.inference_mode(), matrix_precision(self.run.config.train.precision, self.target):
                     output = self.model(batch.rows(first, end))
                 kept = slice(None) if whole else slice(-1, None)
                 logits.append(output.logits[kept])

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ...toolkit.base.errors import UserError
+from ...toolkit.base.errors import UserError, first_line
 from ...toolkit.base.files import atomic_path
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -131,7 +131,7 @@ def load_checkpoint(folder: Path, state: State, fingerprint: dict[str, str]) -> 
             for index in range(min(len(cuda), torch.cuda.device_count())):
                 torch.cuda.set_rng_state(cuda[str(index)], index)
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{path}: damaged ({_first_line(error)}); {remedy}") from None
+        raise UserError(f"{path}: damaged ({first_line(error)}); {remedy}") from None
     return True
 
 
@@ -149,7 +149,3 @@ def _optimiser_state(state: State, tensors: dict[str, Tensor]) -> dict[str, obje
 
 def _words(fingerprint: dict[str, str]) -> str:
     return f"settings {fingerprint['settings'][:12]}… and store content {fingerprint['store'][:12]}…"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...toolkit.base.device import device_name, matrix_precision, pick_device
 from ...toolkit.base.errors import UserError
 from ...toolkit.store import FeatureStore
 from ..config import OPTIMISTIC, Config
@@ -23,7 +24,6 @@ from ..scores.metrics import evaluate
 from ..scores.predictions import Predictions
 from ..scores.resampling import intervals
 from .run_folder import Run, load_weights, read_run
-from .runtime import choose_device, device_name, precision
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ def predict(
     with torch.inference_mode():
         for part in chosen.split(batch_size):
             batch = data.batch(part)
-            with precision(arithmetic, batch.labels.device):
+            with matrix_precision(arithmetic, batch.labels.device):
                 output = model(batch)
                 losses.append(model.loss(output, batch))
             rows.append(data.rows(part))
@@ -136,7 +136,7 @@ def evaluate_run(
         folder: the run's folder.
         store_path: another store than the one that the run was trained on.
         split: "train", "val" or "test". Dialogues that training held out for validation count as "val".
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         say: takes lines for the user.
         by: names in `erc_toolkit.train.scores.breakdown.GROUPS`.
 
@@ -211,7 +211,7 @@ def opened_run(folder: Path, store_path: Path | None, device: str, say: Callable
     path = store_path or Path(run.facts["store"]["path"])
     if store_path is None and not path.is_file():
         raise UserError(f"{path}: the store that {folder} was trained on is not there any more; name it with --store")
-    target = choose_device(device)
+    target = pick_device(device)
     with FeatureStore.open(path) as store:
         _check_fit(run, store)
         if store.content_hash != run.facts["store"]["content_sha256"]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...toolkit.base.device import device_name, matrix_precision, pick_device
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.version import __version__
 from ...toolkit.store import Feature, FeatureStore
@@ -47,8 +48,8 @@ from .run_folder import (
     write_result,
     write_weights,
 )
-from .runtime import choose_device, device_name, precision, seed_everything
 from .schedule import lr_factor
+from .seeding import seed_everything
 
 
 @dataclass(slots=True)
@@ -140,7 +141,7 @@ def train(
         store: an open store.
         config: the settings.
         out: folder of the run, made here.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         say: takes lines for the user.
         overwrite: whether an earlier run in `out` may be replaced.
         resume: go on after the last epoch that a killed training in `out` has done; a finished one is left as it is.
@@ -154,7 +155,7 @@ def train(
     Raises:
         UserError: settings, store and folder do not go together, or the loss is not finite any more.
     """
-    target = choose_device(device)
+    target = pick_device(device)
     if tensorboard:
         check_installed()
     plan = make_plan(store, config)
@@ -328,7 +329,7 @@ def _train_epoch(plan: Plan, state: State, data: Conversations, progress: EpochP
         for group in state.optimiser.param_groups:
             group["lr"] = settings.lr * factor
         batch = data.batch(part)
-        with precision(settings.precision, batch.labels.device):
+        with matrix_precision(settings.precision, batch.labels.device):
             output = model(batch, state.epoch)
             loss = model.loss(output, batch)
         state.optimiser.zero_grad(set_to_none=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -131,6 +132,6 @@ def _settings(folder: Path) -> dict[str, object]:
     facts = content.pop(RUN_SECTION)
     found = {f"{section}.{key}": value for section, part in content.items() for key, value in part.items()}
     del found["train.seed"]
-    found |= {"store": facts["store"]["content_sha256"][:12], "device": facts["device"].split(" ")[0]}
+    found |= {"store": facts["store"]["content_sha256"][:12], "device": re.split("[ :]", facts["device"])[0]}
     found |= {"parameters": facts["parameters"], "torch": facts["torch_version"], "toolkit": facts["toolkit_version"]}
     return found | {f"feature of {modality}": feature["name"] for modality, feature in facts["features"].items()}

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from ...toolkit.base.device import device_name, matrix_precision, pick_device
 from ..config import Config
 from ..data.features import conversations, divide, fit_normalisers, read_feature, rows_of
 from ..loop.evaluation import Opened, opened_run, predict, score
 from ..loop.run_folder import METRICS, read_result
-from ..loop.runtime import choose_device, device_name, precision, seed_everything
+from ..loop.seeding import seed_everything
 from ..loop.trainer import Plan
 from ..scores.breakdown import breakdown, confusion_matrix
 from ..scores.predictions import Predictions, read_predictions
@@ -111,7 +112,7 @@ def cost(plan: Plan, device: str) -> dict[str, object]:
         batch_ms: a training step, forward, backward and optimiser; epoch_s: all steps of the training split;
         flops: multiplications and additions in matrix products for an utterance of the test split.
     """
-    target, config = choose_device(device), plan.config
+    target, config = pick_device(device), plan.config
     seed_everything(config.train.seed)
     model = plan.model().to(target)
     matrices = {m: read_feature(plan.store, f) for m, f in plan.features.items()}
@@ -150,7 +151,7 @@ def _epoch(
         model.train()
         for part in parts:
             batch = data.batch(part)
-            with precision(config.train.precision, target):
+            with matrix_precision(config.train.precision, target):
                 loss = model.loss(model(batch, config.train.epochs), batch)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()

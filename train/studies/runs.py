@@ -6,7 +6,6 @@ import contextlib
 import csv
 import io
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,13 +13,14 @@ from pathlib import Path
 
 import torch
 
+from ...toolkit.base.cores import core_count
+from ...toolkit.base.device import pick_device
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
 from ...toolkit.base.workers import Failure, work_off
 from ...toolkit.store import FeatureStore
 from ..config import protocol_label
 from ..loop.run_folder import read_result
-from ..loop.runtime import choose_device
 from ..loop.seeds import MEASURES, spread
 from ..loop.trainer import fingerprint_of, finished_result, make_plan, train
 from .definition import DONE, FAILED, SKIPPED, Study, Variant
@@ -72,7 +72,7 @@ def run_study(
         recipe, changes: settings that all variants share.
         seeds: of the runs; `cost` takes the first alone.
         jobs: runs at a time; `cost` is always alone.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N".
         say: takes lines for the user.
 
     Returns:
@@ -88,7 +88,7 @@ def run_study(
     alone = study.measure == "cost"
     seeds = list(seeds)[:1] if alone else list(seeds)
     runs = [StudyRun(v, seed, out / v.folder / f"seed-{seed}") for v in study.variants for seed in seeds]
-    target = choose_device(device)
+    target = pick_device(device)
     with FeatureStore.open(store_path) as store:
         facts = {
             "study": study.name,
@@ -113,9 +113,9 @@ def run_study(
             say(f"{run.variant.name}: skipped: {run.reason}")
     began = time.perf_counter()
     jobs = 1 if alone else max(1, min(jobs, len(waiting)))
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, core_count() // jobs)
     tasks = [(store_path, study, run.variant, run.seed, recipe, list(changes), run.folder, device) for run in waiting]
-    gpus = torch.cuda.device_count() if target.type == "cuda" else 0
+    gpus = torch.cuda.device_count() if target.type == "cuda" and target.index is None else 0
     for done, (number, outcome) in enumerate(work_off(work, tasks, jobs, threads, gpus), 1):
         run = waiting[number]
         if isinstance(outcome, Failure):
@@ -162,7 +162,7 @@ def work(
         stack.enter_context(contextlib.redirect_stderr(log))
         store = stack.enter_context(FeatureStore.open(store_path))
         plan = make_plan(store, config)
-        fingerprint = fingerprint_of(plan, choose_device(device))
+        fingerprint = fingerprint_of(plan, pick_device(device))
         if study.measure == "cost":
             result, measured = None, cost(plan, device)
         else:

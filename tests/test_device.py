@@ -1,0 +1,140 @@
+"""The device of `--device`: which there are, which is taken, and what is refused."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from click.testing import CliRunner
+from test_train_support import write_store
+
+from erc_toolkit.toolkit.base.cores import core_count
+from erc_toolkit.toolkit.base.device import device_name, is_device_name, matrix_precision, pick_device
+from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.commands.main import COMMANDS, main
+
+WRONG = ["banana", "", "CPU", "cuda:", "cuda:-1", "cuda:01", "cuda:one", "cuda:²", "cpu:0", "cpu\n", "mps", "cuda:0,1"]
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Makes PyTorch say that it sees a number of CUDA devices."""
+
+    def see(count: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
+
+    return see
+
+
+@pytest.mark.parametrize(
+    "count, name, device",
+    [
+        (0, "auto", "cpu"),
+        (0, "cpu", "cpu"),
+        (2, "auto", "cuda"),
+        (2, "cpu", "cpu"),
+        (2, "cuda", "cuda"),
+        (2, "cuda:0", "cuda:0"),
+        (2, "cuda:1", "cuda:1"),
+    ],
+)
+def test_the_device_of_a_name(gpus, count, name, device):
+    gpus(count)
+    assert pick_device(name) == torch.device(device)
+
+
+@pytest.mark.parametrize(
+    "count, name, facts",
+    [
+        (0, "cuda", ["no CUDA device", "cpu"]),
+        (0, "cuda:0", ["no CUDA device", "cpu"]),
+        (1, "cuda:1", ["1 CUDA device", "cuda:0"]),
+        (2, "cuda:99", ["2 CUDA devices", "cuda:0 to cuda:1"]),
+    ],
+)
+def test_a_device_that_is_not_there(gpus, count, name, facts):
+    gpus(count)
+    with pytest.raises(UserError) as error:
+        pick_device(name)
+    for fact in [f"--device {name}:", *facts]:
+        assert fact in error.value.message
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_no_device(gpus, name):
+    gpus(2)
+    assert not is_device_name(name)
+    with pytest.raises(UserError) as error:
+        pick_device(name)
+    assert "--device" in error.value.message and "cuda:0 to cuda:1" in error.value.message
+    assert len(error.value.message.splitlines()) == 1
+
+
+def test_names_as_they_are_recorded(gpus):
+    gpus(2)
+    assert device_name(torch.device("cuda")) == "cuda (Some GPU)"
+    assert device_name(torch.device("cuda:1")) == "cuda:1 (Some GPU)"
+    assert device_name(torch.device("cpu")) == f"cpu ({torch.get_num_threads()} threads)"
+
+
+@pytest.mark.parametrize("name, dtype", [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_matrix_products_in_a_precision(name, dtype):
+    x = torch.ones(2, 2)
+    with matrix_precision(name, x.device):
+        assert (x @ x).dtype == dtype
+    assert (x @ x).dtype == torch.float32
+
+
+def commands_with_a_device() -> dict[str, list[str]]:
+    """Command words to the arguments that it needs, none of which is looked at before the options are."""
+    found = {
+        "extract meld": ["root", "--out", "x.h5"],
+        "extract manifest": ["file", "--out", "x.h5"],
+        "finetune-text": ["file", "--text-model", "x", "--out", "x"],
+        "train-face": ["faces", "--out", "x"],
+        "demo": [],
+        "train": ["x.h5", "--out", "x"],
+        "eval": ["x"],
+        "study": ["x.h5"],
+        "report": ["x"],
+        "predict": ["x", "y.wav", "--transcript", "y.srt"],
+    }
+    assert {words.split()[0] for words in found} <= set(COMMANDS)
+    return found
+
+
+def test_every_command_that_has_a_device_is_known_here():
+    listed = {words.split()[0] for words in commands_with_a_device()}
+    for name in set(COMMANDS) - {"extract"}:
+        shown = CliRunner().invoke(main, [name, "--help"]).output
+        assert ("--device" in shown) == (name in listed), name
+
+
+@pytest.mark.parametrize("words", commands_with_a_device())
+def test_the_command_line_refuses_at_once(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = [*words.split(), *commands_with_a_device()[words]]
+    result = CliRunner().invoke(main, [*arguments, "--device", "banana"])
+    assert result.exit_code == 2 and "--device" in result.stderr and "cuda:N" in result.stderr, result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_device_is_one_line_at_the_command_line(gpus, tmp_path):
+    gpus(0)
+    write_store(tmp_path / "store.h5")
+    arguments = ["train", str(tmp_path / "store.h5"), "--out", str(tmp_path / "run"), "--device", "cuda:3"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1 and result.stderr.startswith("Error: --device cuda:3"), result.output
+    assert len(result.stderr.splitlines()) == 1 and not (tmp_path / "run").exists()
+
+
+def test_cores(monkeypatch):
+    assert core_count() == len(os.sched_getaffinity(0))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
+    assert core_count() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert core_count() == 1

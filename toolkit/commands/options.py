@@ -1,0 +1,36 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ..base.device import CHOICES, is_device_name
+
+COMPUTE_HELP = "Where to compute; auto takes CUDA where there is any."
+
+
+class DeviceType(click.ParamType):
+    """The name of a device; whether the machine has it is found out by `toolkit.base.device.pick_device`."""
+
+    name = "device"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not isinstance(value, str) or not is_device_name(value):
+            self.fail(f"{value!r} is not one of {CHOICES}", param, ctx)
+        return value
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "[auto|cpu|cuda|cuda:N]"
+
+
+def make_device_option(help_text: str = COMPUTE_HELP) -> click.Option:
+    """`--device` as an option object, for commands whose parameters are listed."""
+    return click.Option(["--device"], type=DeviceType(), default="auto", show_default=True, help=help_text)
+
+
+def device_option(help_text: str = COMPUTE_HELP) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--device` as a decorator."""
+    return click.option("--device", type=DeviceType(), default="auto", show_default=True, help=help_text)

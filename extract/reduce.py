@@ -14,10 +14,10 @@ import numpy as np
 
 from ..toolkit.base.errors import UserError
 from ..toolkit.base.files import require_space
+from ..toolkit.base.hashes import json_sha256
 from ..toolkit.manifest import Utterance
 from ..toolkit.store import Feature, FeatureStore, StoreWriter
 from ..toolkit.store.reduction import apply_reduction
-from .run.parts import fingerprint
 
 METHODS = {
     "anova": "standardisation, then scikit-learn SelectKBest by f_classif; the selected columns are kept as they are",
@@ -229,7 +229,7 @@ def _recipe(
     }
     if "licence" in feature.attrs:
         recipe["licence"] = str(feature.attrs["licence"])
-    return {**recipe, "fingerprint": fingerprint(recipe)}
+    return {**recipe, "fingerprint": json_sha256(recipe)}
 
 
 def _names(feature: Feature, reduction: Reduction, to: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import cv2
 import numpy as np
 
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.hashes import file_sha256
 
 YUNET_REPO = "opencv/face_detection_yunet"
 YUNET_FILE = "face_detection_yunet_2023mar.onnx"
@@ -60,11 +60,11 @@ def face_model(detector: str, given: Path | None) -> tuple[Path, str]:
                 f"YuNet's model file is not on this machine: connect to the Hugging Face hub ({YUNET_REPO}), or give "
                 f"{YUNET_FILE} with --face-model FILE ({type(error).__name__})"
             ) from None
-        if (found := _sha256(path)) != YUNET_SHA256:
+        if (found := file_sha256(path)) != YUNET_SHA256:
             raise UserError(
                 f"{path}: SHA-256 {found[:12]}… is not YuNet's {YUNET_SHA256[:12]}…; delete it and try again"
             )
-    return path, _sha256(path)
+    return path, file_sha256(path)
 
 
 def make_detector(kind: str, model: Path) -> YuNet | Haar:
@@ -185,8 +185,3 @@ def _shrink(picture: np.ndarray) -> tuple[float, np.ndarray]:
     if scale == 1.0:
         return scale, picture
     return scale, cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import require_space
+from ...toolkit.base.hashes import json_sha256
 from ...toolkit.manifest import read_manifest
 from ...toolkit.store import FeaturePart, FeatureStore, StoreWriter
-from .parts import PartsFolder, corpus_fingerprint, difference, fingerprint
+from .parts import PartsFolder, corpus_fingerprint, difference
 
 
 class NothingFound(UserError):
@@ -85,7 +86,7 @@ def assemble(out: Path, roots: list[Path], command: str = "") -> None:
                             **made["provenance"],
                             **apart,
                             "options": reader.options(),
-                            "fingerprint": fingerprint(made),
+                            "fingerprint": json_sha256(made),
                         },
                         **reader.names(),
                     )

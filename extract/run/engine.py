@@ -23,6 +23,7 @@ import numpy as np
 
 from ...toolkit.base.errors import FaultError, UserError
 from ...toolkit.base.files import write_atomically
+from ...toolkit.base.hashes import json_sha256
 from ...toolkit.base.interrupt import interruptible
 from ...toolkit.base.pool import warm_up
 from ...toolkit.base.progress import Stages
@@ -32,7 +33,7 @@ from ...toolkit.store.summary import unpacked
 from ..encoders.selection import Encoders, Options, making
 from .assembly import assemble, parts_root
 from .media_stage import watch
-from .parts import Job, PartsFolder, corpus_fingerprint, difference, divide, fingerprint, matrices_of, shard_of
+from .parts import Job, PartsFolder, corpus_fingerprint, difference, divide, matrices_of, shard_of
 
 # A part of texts is larger than a part of media: texts of like length must meet to be batched, and cost less.
 TEXT_PARTS = 8
@@ -185,7 +186,7 @@ def _job(manifest, out: Path, root: Path, encoder, corpus: str, shard, options: 
             there = [matrix for matrix in made["matrices"] if f"{encoder.modality}/{matrix}" in store.feature_names()]
             for matrix in there:
                 had = store.feature(f"{encoder.modality}/{matrix}").attrs
-                if had.get("fingerprint") != fingerprint(json.loads(json.dumps(made))):
+                if had.get("fingerprint") != json_sha256(json.loads(json.dumps(made))):
                     old = {k: unpacked(v) for k, v in had.items() if k not in ("fingerprint", "options")}
                     new = json.loads(json.dumps({**made["provenance"], **made["matrices"][matrix]}))
                     raise UserError(

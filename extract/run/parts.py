@@ -19,6 +19,7 @@ import numpy as np
 
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
+from ...toolkit.base.hashes import json_sha256
 from ...toolkit.manifest import Manifest
 from ...toolkit.store import FeaturePart
 
@@ -120,7 +121,7 @@ class PartsFolder:
     def __init__(self, folder: Path, made: dict[str, object]):
         self.folder = folder
         self.made = json.loads(json.dumps(made))
-        self.fingerprint = fingerprint(self.made)
+        self.fingerprint = json_sha256(self.made)
         folder.mkdir(parents=True, exist_ok=True)
         marker = folder / "feature.json"
         if marker.exists():
@@ -128,7 +129,7 @@ class PartsFolder:
                 found = json.loads(marker.read_text(encoding="utf-8"))
             except ValueError:
                 found = {}
-            if fingerprint(found) != self.fingerprint:
+            if json_sha256(found) != self.fingerprint:
                 raise UserError(
                     f"{folder}: holds work that was done with {difference(found, self.made)}; repeat those options to "
                     "resume it, or delete the folder to begin anew"
@@ -182,11 +183,6 @@ class PartsFolder:
 
 def _bytes(text: str) -> np.ndarray:
     return np.frombuffer(text.encode(), np.uint8)  # numpy's own text type drops zeros at the end
-
-
-def fingerprint(made: dict[str, object]) -> str:
-    """SHA-256 of a description, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
 
 def difference(old: dict, new: dict, prefix: str = "") -> str:

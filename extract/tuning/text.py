@@ -7,7 +7,6 @@ The rate decays over epochs * batches updates; fairseq leaves out what does not 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ import yaml
 
 from ...toolkit.base.device import pick_device
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.hashes import text_sha256
 from ...toolkit.base.interrupt import interruptible
 from ...toolkit.base.progress import Stages
 from ...toolkit.manifest import SPLITS, read_manifest
@@ -183,8 +183,8 @@ class _Run:
         self._optimizer = torch.optim.AdamW(self.model.parameters(), r.lr, r.betas, r.eps, r.weight_decay)
         self._decay = torch.optim.lr_scheduler.LambdaLR(self._optimizer, rate(r.epochs * a_epoch, r.warm_up))
         self._shuffle = torch.Generator().manual_seed(r.seed)
-        ids = hashlib.sha256(json.dumps([self.ids, [texts.splits[split][1].tolist() for split in self.ids]]).encode())
-        made = {"recipe": asdict(r), "weights": self.before, "utterances": ids.hexdigest(), "device": device.type}
+        utterances = text_sha256(json.dumps([self.ids, [texts.splits[split][1].tolist() for split in self.ids]]))
+        made = {"recipe": asdict(r), "weights": self.before, "utterances": utterances, "device": device.type}
         parts = {"model": self.model, "optimizer": self._optimizer, "decay": self._decay}
         self.epochs = Epochs(folder, made, parts, self._shuffle, device, notify)
 

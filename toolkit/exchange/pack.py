@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 
 from ... import manifests
 from ..base.errors import UserError
+from ..base.hashes import file_sha256, text_sha256
 from ..manifest import Utterance
 from ..store import FeaturePart, StoreWriter
 
@@ -227,7 +227,7 @@ def write_pack(pack: Pack, out: Path, command: str, files: Sequence[Path]) -> No
         "converted_from": json.dumps(sources),
         "layout": pack.layout,
         "notes": json.dumps(pack.problems, ensure_ascii=False),
-        "corpus_fingerprint": hashlib.sha256(rows.encode()).hexdigest(),
+        "corpus_fingerprint": text_sha256(rows),
         **{name: value if isinstance(value, str) else json.dumps(value) for name, value in pack.attrs.items()},
     }
     with StoreWriter(
@@ -239,7 +239,7 @@ def write_pack(pack: Pack, out: Path, command: str, files: Sequence[Path]) -> No
                 "extractor": "converted",
                 "parameters": {"layout": pack.layout, **matrix.source},
                 "licence": LICENCE,
-                "fingerprint": hashlib.sha256(json.dumps([pack.layout, matrix.source, sources]).encode()).hexdigest(),
+                "fingerprint": text_sha256(json.dumps([pack.layout, matrix.source, sources])),
             }
             if matrix.frames is None:
                 writer.add_feature(
@@ -276,7 +276,6 @@ def file_hash(path: Path) -> str:
         UserError: it cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from torch import nn
 
 from ...toolkit.base.device import device_name, matrix_precision, pick_device
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.hashes import json_sha256
 from ...toolkit.base.version import __version__
 from ...toolkit.store import Feature, FeatureStore
 from ..config import Config, model_in_words, protocol_label
@@ -233,13 +232,12 @@ def finished_result(out: Path, fingerprint: dict[str, str]) -> dict[str, object]
 
 def fingerprint_of(plan: Plan, device: torch.device) -> dict[str, str]:
     """What a checkpoint and a result belong to: a hash of settings, dimensions and kind of device, and the store's."""
-    made = {
+    description = {
         "config": plan.config.as_dict(),
         "dims": {m: f.dim for m, f in plan.features.items()},
         "device": device.type,
     }
-    settings = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
-    return {"settings": settings, "store": plan.store.content_hash}
+    return {"settings": json_sha256(description), "store": plan.store.content_hash}
 
 
 def _begin(

@@ -44,7 +44,7 @@ def test_csv(tmp_path):
     [
         ([{**ROW, "id": ""}], "line 1", "field id"),
         ([{"id": "a"}], "line 1", "field dialogue"),
-        ([ROW, ROW], "line 2", "stands already in line 1"),
+        ([ROW, ROW], "line 2", "already in line 1"),
         ([ROW, {**ROW, "id": "b", "dialogue": "e"}, {**ROW, "id": "c"}], "line 3", "not in one piece"),
         ([ROW, {**ROW, "id": "b", "split": "test"}], "line 2", "two splits"),
         ([{**ROW, "split": "holdout"}], "line 1", "field split"),
@@ -70,7 +70,7 @@ def test_mistakes_name_line_and_field(tmp_path, rows, where, what):
     path = write(tmp_path / "m.jsonl", *rows)
     with pytest.raises(UserError) as error:
         read_manifest(path)
-    message = error.value.format_message()
+    message = error.value.message
     assert str(path) in message and where in message and what in message and "\n" not in message
 
 

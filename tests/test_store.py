@@ -139,7 +139,7 @@ def refused(path) -> str:
         for name in store.feature_names():
             store.feature(name).values()
         store.verify()
-    message = error.value.format_message()
+    message = error.value.message
     assert str(path) in message and "\n" not in message
     return message
 

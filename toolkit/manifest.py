@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, cast
 
 from .base.errors import UserError
 from .base.files import write_atomically
@@ -155,19 +156,21 @@ def read_manifest(path: Path) -> Manifest:
         raise UserError(f"{path}: manifest schema {header['erc_manifest']!r}; this version reads schema {SCHEMA}")
     if unknown := set(header) - {"erc_manifest", "corpus", "labels", "root", "notes"}:
         raise UserError(f"{path}, line 1: unknown header field {sorted(unknown)[0]!r}")
-    labels, notes = header.get("labels"), header.get("notes", [])
-    for name, value in (("labels", [] if labels is None else labels), ("notes", notes)):
-        if not (isinstance(value, list) and all(isinstance(x, str) and x for x in value)):
-            raise UserError(
-                f"{path}, line 1, field {name}: must be a list of {'names' if name == 'labels' else 'texts'}"
-            )
+    labels = None if header.get("labels") is None else _texts(path, "labels", header["labels"], "names")
+    notes = _texts(path, "notes", header.get("notes", []), "texts")
     if labels is not None and len(set(labels)) != len(labels):
-        raise UserError(f"{path}, line 1, field labels: a name stands twice")
+        raise UserError(f"{path}, line 1, field labels: a name is there twice")
     for name in ("corpus", "root"):
         if not isinstance(header.get(name, ""), str):
             raise UserError(f"{path}, line 1, field {name}: must be a text")
     root = path.parent / str(header.get("root", "."))
     return manifest_from_rows(path, rows, str(header.get("corpus") or path.stem), labels, root, notes)
+
+
+def _texts(path: Path, name: str, value: object, what: str) -> list[str]:
+    if not (isinstance(value, list) and all(isinstance(x, str) and x for x in value)):
+        raise UserError(f"{path}, line 1, field {name}: must be a list of {what}")
+    return value
 
 
 def manifest_from_rows(
@@ -202,7 +205,7 @@ def manifest_from_rows(
         where = f"{source}, {unit} {number}"
         utterance = _utterance(where, row, previous, labels)
         if utterance.id in ids:
-            raise UserError(f"{where}, field id: {utterance.id!r} stands already in {unit} {ids[utterance.id]}")
+            raise UserError(f"{where}, field id: {utterance.id!r} is already in {unit} {ids[utterance.id]}")
         ids[utterance.id] = number
         if previous is not None and previous.dialogue != utterance.dialogue:
             finished.add(previous.dialogue)
@@ -221,10 +224,15 @@ def manifest_from_rows(
 _KNOWN = tuple(f.name for f in fields(Utterance))
 
 
-def _utterance(where: str, row: dict, previous: Utterance | None, labels: list[str] | None) -> Utterance:
+def _utterance(where: str, row: dict, previous: Utterance | None, labels: Sequence[str] | None) -> Utterance:
     for name in row:
         if name not in _KNOWN:
             raise UserError(f"{where}: unknown field {name!r}; further columns go under 'extra'")
+
+    def required_text(name: str) -> str:
+        value = text(name, required=True)
+        assert value is not None
+        return value
 
     def text(name: str, required: bool = False) -> str | None:
         value = row.get(name)
@@ -262,7 +270,7 @@ def _utterance(where: str, row: dict, previous: Utterance | None, labels: list[s
             raise UserError(f"{where}, field {name}: {value!r} {problem}; paths are relative to the root")
         return value or None
 
-    dialogue = text("dialogue", required=True)
+    dialogue = required_text("dialogue")
     expected = previous.position + 1 if previous is not None and previous.dialogue == dialogue else 0
     position = row.get("position", expected)
     if isinstance(position, str) and position.isdecimal():
@@ -277,10 +285,10 @@ def _utterance(where: str, row: dict, previous: Utterance | None, labels: list[s
     if split not in SPLITS:
         raise UserError(f"{where}, field split: {split!r}; must be one of {', '.join(SPLITS)}")
     return Utterance(
-        id=text("id", required=True),
+        id=required_text("id"),
         dialogue=dialogue,
         position=expected,
-        speaker=text("speaker", required=True),
+        speaker=required_text("speaker"),
         text=text("text") or "",
         label=label,
         split=split,
@@ -302,11 +310,11 @@ def _region(where: str, value: object) -> tuple[float, float, float, float] | No
     if isinstance(value, str):  # CSV: four numbers with blanks between
         value = value.split()
     try:
-        left, top, right, bottom = (float(x) for x in value)
+        left, top, right, bottom = (float(x) for x in cast(Iterable[Any], value))
     except (TypeError, ValueError):
         raise UserError(f"{where}, field region: must be four numbers (left, top, right, bottom)") from None
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise UserError(f"{where}, field region: must be fractions of the picture, left < right and top < bottom")
+        raise UserError(f"{where}, field region: must be fractions of the image, left < right and top < bottom")
     return left, top, right, bottom
 
 

@@ -1,4 +1,4 @@
-"""Decoding of video and audio: one pass of one ffmpeg process gives a file's sound and sampled frames.
+"""Decoding of video and audio: one pass of one ffmpeg process gives a file's audio and sampled frames.
 
 The binary is the `ffmpeg` on PATH, else the one that the package imageio-ffmpeg brings. Only real containers are
 opened, never playlists or scripts that name further files, and only local files.
@@ -7,6 +7,7 @@ opened, never playlists or scripts that name further files, and only local files
 from __future__ import annotations
 
 import functools
+import io
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import cast
 
 import ffmpeg
 import numpy as np
@@ -86,7 +87,7 @@ class MediaReader:
         path: the file.
         audio: decode the first audio track to mono at 16 kHz.
         own_rate: decode the track at its own rate as well, for those who resample by other means.
-        fps: sample the picture at this rate (frames a second of playing time); None for no picture.
+        fps: sample the video at this rate (frames a second of playing time); None for no frames.
         time_limit: seconds after which decoding is given up.
 
     Use it in a `with` statement: iterate `frames()`, call `finish()`, then read `samples`, with `own_rate` `own_samples`
@@ -126,8 +127,8 @@ class MediaReader:
         self._stop()
 
     def frames(self) -> Iterator[tuple[float, np.ndarray]]:
-        """Yields (time in seconds, picture uint8 (height, width, 3) in RGB) at the sampling rate."""
-        if self._video is None:
+        """Yields (time in seconds, image uint8 (height, width, 3) in RGB) at the sampling rate."""
+        if self._video is None or self._fps is None:
             return
         while (frame := _read_ppm(self._video)) is not None:
             yield self.frame_count / self._fps, frame
@@ -173,7 +174,7 @@ class MediaReader:
 
     @property
     def duration(self) -> float:
-        """Seconds that were decoded: the longer of sound and picture."""
+        """Seconds that were decoded: the longer of audio and video."""
         audio = 0.0 if self.samples is None else len(self.samples) / SAMPLE_RATE
         return max(audio, self.frame_count / self._fps if self._fps else 0.0)
 
@@ -197,7 +198,8 @@ class MediaReader:
 
     def _start(self, audio: bool, fps: float | None) -> None:
         self._decodes_audio = audio
-        self._process = self._video = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._video: io.BufferedReader | None = None
         self._log: list[bytes] = []
         self._audio_parts: list[bytes] = []
         self._own_parts: list[bytes] = []
@@ -233,13 +235,17 @@ class MediaReader:
             stderr=subprocess.PIPE,
             pass_fds=[end for end in (video_write, own_write) if end is not None],
         )
-        streams = [(self._process.stdout, self._audio_parts), (self._process.stderr, self._log)]
+        # Popen declares its pipes as plain binary files; buffered readers is what they are.
+        streams = [
+            (cast(io.BufferedReader, self._process.stdout), self._audio_parts),
+            (cast(io.BufferedReader, self._process.stderr), self._log),
+        ]
         if own_write is not None:
             os.close(own_write)
-            streams.append((open(own_read, "rb", buffering=1 << 20), self._own_parts))
+            streams.append((_open_pipe(own_read), self._own_parts))
         if video_write is not None:
             os.close(video_write)
-            self._video = open(video_read, "rb", buffering=1 << 20)
+            self._video = _open_pipe(video_read)
         for stream, parts in streams:
             self._threads.append(threading.Thread(target=_drain, args=(stream, parts), daemon=True))
             self._threads[-1].start()
@@ -254,7 +260,8 @@ class MediaReader:
         self._join()
         self.has_audio, self.has_video = self._tracks()
         missing = (self._want_audio and not self.has_audio) or (self._fps is not None and not self.has_video)
-        return self._process.returncode != 0 and missing and (self.has_audio or self.has_video)
+        failed = self._process is not None and self._process.returncode != 0
+        return failed and missing and (self.has_audio or self.has_video)
 
     def _tracks(self) -> tuple[bool, bool]:
         """Which tracks ffmpeg saw in the input (not in what it writes)."""
@@ -265,7 +272,8 @@ class MediaReader:
 
     def _give_up(self) -> None:
         self._timed_out = True
-        self._process.kill()
+        if self._process is not None:
+            self._process.kill()
 
     def _join(self) -> None:
         for thread in self._threads:
@@ -290,7 +298,11 @@ class MediaReader:
         return pattern.findall(self._text())
 
 
-def _drain(stream: BinaryIO, parts: list[bytes]) -> None:
+def _open_pipe(descriptor: int) -> io.BufferedReader:
+    return io.BufferedReader(io.FileIO(descriptor, "rb"), buffer_size=1 << 20)
+
+
+def _drain(stream: io.BufferedReader, parts: list[bytes]) -> None:
     with stream:
         while part := stream.read1(1 << 20):
             parts.append(part)
@@ -302,8 +314,8 @@ def _samples(parts: list[bytes]) -> np.ndarray:
     return np.clip(np.nan_to_num(samples), -1.0, np.float32(FULL_SCALE)).astype(np.float32)
 
 
-def _read_ppm(stream: BinaryIO) -> np.ndarray | None:
-    """The next picture of a stream of binary PPM files, or None at its end (also in the middle of a picture)."""
+def _read_ppm(stream: io.BufferedReader) -> np.ndarray | None:
+    """The next image of a stream of binary PPM files, or None at its end (also in the middle of an image)."""
     if stream.readline() != b"P6\n":
         return None
     size, depth = stream.readline().split(), stream.readline()

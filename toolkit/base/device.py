@@ -51,8 +51,8 @@ def device_name(device: torch.device) -> str:
 def matrix_precision(name: str, device: torch.device) -> AbstractContextManager[object]:
     """The arithmetic of `train.precision`, as a context.
 
-    "float32" is exact. "bfloat16" does matrix products in it (torch.autocast) and keeps weights, softmax, norms and loss
-    in float32.
+    "float32" is exact. "bfloat16" does matrix products in it (torch.autocast) and keeps weights, softmax, norms and
+    loss in float32.
     """
     import torch
 

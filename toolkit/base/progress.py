@@ -7,6 +7,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 _LOG_EVERY_S = 5.0
 
@@ -18,8 +23,8 @@ class Bar:
         self,
         name: str,
         total: float | None,
-        progress: object | None = None,
-        task: object | None = None,
+        progress: Progress | None = None,
+        task: TaskID | None = None,
         log: bool = False,
     ):
         self.name, self.total, self.done = name, total, 0.0
@@ -32,8 +37,9 @@ class Bar:
     def at(self, done: float, total: float | None, note: str | None = None) -> None:
         """Sets the count and the total, for work that reports both."""
         self.done, self.total = done, total
-        if self._progress is not None:
-            self._progress.update(self._task, completed=done, total=total, **({} if note is None else {"note": note}))
+        if self._progress is not None and self._task is not None:
+            fields: dict[str, Any] = {} if note is None else {"note": note}
+            self._progress.update(self._task, completed=done, total=total, **fields)
         finished = total is not None and done >= total
         if self._log and (finished or time.perf_counter() - self._logged >= _LOG_EVERY_S):
             self._logged = time.perf_counter()
@@ -57,7 +63,7 @@ class Stages:
 
     def __init__(self, log_json: bool = False):
         self._log_json = log_json
-        self._progress = None
+        self._progress: Progress | None = None
 
     def __enter__(self) -> Stages:
         if not self._log_json and sys.stderr.isatty():
@@ -65,9 +71,11 @@ class Stages:
             self._progress.__enter__()
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         if self._progress is not None:
-            self._progress.__exit__(*exc)
+            self._progress.__exit__(kind, raised, traceback)
 
     def stage(self, name: str, total: float | None) -> Bar:
         """A new bar for `total` steps."""
@@ -89,7 +97,7 @@ def log_event(event: str, **fields: object) -> None:
     )
 
 
-def _rich_progress():
+def _rich_progress() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

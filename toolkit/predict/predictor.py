@@ -4,8 +4,7 @@
     predictor = Predictor("RUN_OR_PACKAGE")
     turns = predictor.predict("clip.mp4", "clip.srt")
 
-Extraction and model live in packages that know nothing of each other; they are looked up here by name, as the command
-line's subcommands are.
+Extraction and model live in packages that know nothing of each other (`erc_toolkit.toolkit.predict.halves`).
 """
 
 from __future__ import annotations
@@ -13,15 +12,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 
 from ..base.errors import UserError
 from ..base.files import write_atomically
 from ..store import FeatureStore
+from .halves import load_extraction, load_models
 from .turns import Turn, write_turns
 
-_EXTRACTION, _MODEL = "erc_toolkit.extract.recording", "erc_toolkit.train.inference.turns"
 STORE, REPORT = "features.h5", "report.html"
 
 
@@ -33,7 +31,7 @@ class Predictor:
         device: "auto", "cpu", "cuda" or "cuda:N".
         models: options of `erc-toolkit extract` to put in place of those that were recorded, e.g.
             {"text_model": "/models/roberta"} where a folder was moved. Other weights are refused.
-        say: takes lines about what is used; by default nothing is said.
+        say: takes lines about what is used; by default nothing is reported.
 
     Raises:
         UserError: no finished run, or one whose features cannot be made of a recording.
@@ -47,8 +45,8 @@ class Predictor:
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.folder, self.device, self._say = Path(folder), device, say
-        self._model = import_module(_MODEL)
-        self.extraction, self.labels = self._model.extraction_of(self.folder)
+        models_half = load_models()
+        self.extraction, self.labels = models_half.extraction_of(self.folder)
         for name, value in (models or {}).items():
             users = [options for options in self.extraction.values() if name in options]
             if not users:
@@ -57,7 +55,7 @@ class Predictor:
                 )
             for options in users:
                 options[name] = value
-        self._judge = self._model.Judge(self.folder, device, say)
+        self._trained = models_half.Judge(self.folder, device, say)
 
     def predict(
         self,
@@ -72,7 +70,7 @@ class Predictor:
         """The emotion of each turn of a recording.
 
         Args:
-            recording: a video or sound file.
+            recording: a video or audio file.
             transcript: its turns: .srt, .vtt, .csv or .json with times and speakers.
             out: folder for turns.json, turns.csv, turns.srt, turns.vtt, report.html and the features; None writes nothing.
             causal: judge each turn by what was said up to it.
@@ -82,7 +80,7 @@ class Predictor:
         Raises:
             UserError: a file that cannot be read, or nothing in it that the model could go by.
         """
-        extraction = import_module(_EXTRACTION)
+        extraction = load_extraction()
         manifest = extraction.read_recording(Path(recording), Path(transcript), self.labels, speakers)
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) if out is None else Path(out)
@@ -90,31 +88,31 @@ class Predictor:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UserError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from None
-            lacking = extraction.extract_recording(
+            absent = extraction.extract_recording(
                 manifest, folder / STORE, self.extraction, device=self.device, command=command, notify=self._say
             )
             with FeatureStore.open(folder / STORE) as store:
-                turns, batch = self._judge.turns(store, causal)
+                turns, batch = self._trained.turns(store, causal)
                 if out is not None:
                     about = {
                         "recording": str(recording),
                         "transcript": str(transcript),
                         "run": str(self.folder),
                         "causal": causal,
-                        **self._judge.description,
-                        "absent": lacking,
+                        **self._trained.description,
+                        "absent": absent,
                         "features_sha256": store.content_hash,
                     }
-                    heard = "from the turns up to it" if causal else "from the whole conversation"
+                    context = "from the turns up to it" if causal else "from the whole conversation"
                     facts = [
                         ("recording", str(recording)),
                         ("transcript", f"{transcript}, {len(turns)} turns"),
                         ("run", str(self.folder)),
-                        ("each turn", heard),
+                        ("each turn", context),
                     ]
                     try:
                         write_turns(turns, folder, about)
-                        page = self._judge.page(Path(recording).name, turns, batch, facts, causal)
+                        page = self._trained.page(Path(recording).name, turns, batch, facts, causal)
                         write_atomically(folder / REPORT, page.encode("utf-8"))
                     except OSError as error:
                         raise UserError(f"{folder}: cannot be written ({error.strerror})") from None

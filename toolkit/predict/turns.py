@@ -59,16 +59,25 @@ def table(turns: Sequence[Turn]) -> str:
     modalities, labels = list(turns[0].opinions), list(turns[0].probabilities)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    own = [name for m in modalities for name in (f"{m}_emotion", f"{m}_probability")]
+    columns = [name for m in modalities for name in (f"{m}_emotion", f"{m}_probability")]
     writer.writerow(
-        ["id", "start", "end", "speaker", "text", "emotion", "probability", *own, *(f"p_{label}" for label in labels)]
+        [
+            "id",
+            "start",
+            "end",
+            "speaker",
+            "text",
+            "emotion",
+            "probability",
+            *columns,
+            *(f"p_{label}" for label in labels),
+        ]
     )
     for t in turns:
-        alone = [
-            c
-            for m in modalities
-            for c in ((t.opinions[m][0], f"{t.opinions[m][1]:.6f}") if t.opinions[m] else ("", ""))
-        ]
+        alone: list[str] = []
+        for modality in modalities:
+            opinion = t.opinions[modality]
+            alone += ["", ""] if opinion is None else [opinion[0], f"{opinion[1]:.6f}"]
         cells = [t.id, f"{t.start:.3f}", f"{t.end:.3f}", t.speaker, t.text, t.emotion, f"{t.probability:.6f}"]
         writer.writerow([*cells, *alone, *(f"{t.probabilities[label]:.6f}" for label in labels)])
     return text.getvalue()

@@ -59,7 +59,7 @@ class Dataset(NamedTuple):
     @property
     def name(self) -> str:
         """Its path in the file."""
-        return self.opened.name
+        return self.opened.name or "a dataset without a name"
 
 
 def write(group: h5py.Group, name: str, data: np.ndarray) -> None:
@@ -111,5 +111,5 @@ def plain(value: object) -> object:
 
 
 def damaged(path: Path, name: str, error: BaseException) -> UserError:
-    """What is told of a dataset whose bytes are not what was written."""
+    """The error for a dataset whose bytes are not what was written."""
     return UserError(f"{path}: {name} is damaged on disk ({first_line(error)}); extract it again")

@@ -1,4 +1,4 @@
-"""The one door to a store's HDF5 file: nothing is read through it that was not looked at before.
+"""Reading a store's HDF5 file: every object is checked before anything of it is read.
 
 Admitted are plain, internal, fully written datasets behind hard links and nothing else: HDF5's external, virtual and
 never-written datasets and its soft and external links let a small foreign file return other files' bytes or terabytes of
@@ -11,10 +11,13 @@ import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import h5py
+import h5py.h5i
+import h5py.h5l
+import h5py.h5o
 import numpy as np
-from h5py import h5a, h5d, h5g, h5i, h5l, h5o, h5s
 
 from ..base.errors import UserError, first_line
 from .format import MOST_LABELS, SCHEMA, Dataset, damaged, plain, read_texts, text_hash
@@ -23,7 +26,7 @@ from .values import Matrix, has_descriptor
 _MOST_INFLATION = 1100  # deflate cannot expand by more than about 1032
 _MOST_ATTRIBUTES, _MOST_ATTRIBUTE_BYTES = 256, 1 << 20
 _ODD = (OSError, KeyError, ValueError, TypeError, RuntimeError)  # what h5py raises on broken structures
-_Id = h5g.GroupID | h5d.DatasetID
+_Id: TypeAlias = "h5py.h5g.GroupID | h5py.h5d.DatasetID"
 
 
 class StoreFile:
@@ -40,13 +43,13 @@ class StoreFile:
         self.path, self.file = path, file
         self._groups: dict[str, h5py.Group] = {"": file}
         self._lines: dict[str, tuple[int, ...]] = {
-            "": (h5o.get_info(file.id).addr,)
+            "": (h5py.h5o.get_info(file.id).addr,)
         }  # where a group and those above it lie
         self._datasets: dict[str, Dataset] = {}
         self._by_descriptor = has_descriptor(file)
 
     def broken(self, error: BaseException) -> UserError:
-        """What is told of a structure that h5py cannot make out."""
+        """The error for a structure that h5py cannot make out."""
         return UserError(f"{self.path}: damaged feature store ({first_line(error)}); extract it again")
 
     def has(self, name: str) -> bool:
@@ -72,7 +75,7 @@ class StoreFile:
         """The group of a path such as "features/audio"."""
         if name not in self._groups:
             item, address = self._item(name)
-            if not isinstance(item, h5g.GroupID):
+            if not isinstance(item, h5py.h5g.GroupID):
                 raise UserError(f"{self.path}: /{name} is not a group; refused")
             if address in (line := self._lines[name.rpartition("/")[0]]):
                 raise UserError(f"{self.path}: /{name} is nested in itself; refused")
@@ -90,7 +93,7 @@ class StoreFile:
         """
         if name not in self._datasets:
             item, _ = self._item(name)
-            if not isinstance(item, h5d.DatasetID):
+            if not isinstance(item, h5py.h5d.DatasetID):
                 raise UserError(f"{self.path}: /{name} is not a dataset; refused")
             try:
                 checked = self._checked(item)
@@ -108,7 +111,7 @@ class StoreFile:
         try:
             if dataset.kind != "O" and rows == slice(None):
                 out = np.empty(dataset.shape, dataset.dtype)
-                dataset.id.read(h5s.ALL, h5s.ALL, out)
+                dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, out)
                 return out
             if dataset.kind != "O":
                 return dataset.opened[rows]
@@ -139,12 +142,12 @@ class StoreFile:
 
     def root_attribute(self, name: str) -> object:
         """An attribute of the file, or None where there is none."""
-        return self.attribute(self.file.id, name) if h5a.exists(self.file.id, name.encode()) else None
+        return self.attribute(self.file.id, name) if h5py.h5a.exists(self.file.id, name.encode()) else None
 
     def attributes(self, item: h5py.Group, but: str = "") -> dict[str, object]:
         """All attributes of an object but one."""
         try:
-            if (count := h5a.get_num_attrs(item.id)) > _MOST_ATTRIBUTES:
+            if (count := h5py.h5a.get_num_attrs(item.id)) > _MOST_ATTRIBUTES:
                 raise UserError(f"{self.path}: {item.name} has {count:,} attributes; refused")
             found = {name: self._attribute(item.id, name) for name in item.attrs if name != but}
         except _ODD as error:
@@ -185,7 +188,7 @@ class StoreFile:
                 for start in range(0, dataset.shape[0], step):
                     digest.update(np.ascontiguousarray(read(slice(start, start + step)), dataset.dtype).data)
             except OSError as error:
-                raise damaged(self.path, dataset.name, error) from None
+                raise damaged(self.path, f"/{name}", error) from None
         return digest.hexdigest()
 
     def _item(self, name: str) -> tuple[_Id, int]:
@@ -197,19 +200,19 @@ class StoreFile:
                 raise KeyError(f"{name!r} is no path")
             # Past h5py's conveniences, which would take most of the time of opening a store.
             link = group.links.get_info(leaf.encode())
-            if link.type != h5l.TYPE_HARD:
+            if link.type != h5py.h5l.TYPE_HARD:
                 raise UserError(f"{self.path}: /{name} is a soft or external link; refused")
-            return h5o.open(group, leaf.encode()), link.u
+            return h5py.h5o.open(group, leaf.encode()), link.u
         except KeyError:
             raise UserError(f"{self.path}: damaged feature store (it has no /{name}); extract it again") from None
         except _ODD as error:
             raise self.broken(error) from None
 
-    def _checked(self, dataset: h5d.DatasetID) -> Dataset:
+    def _checked(self, dataset: h5py.h5d.DatasetID) -> Dataset:
         """Checks what holds for every dataset, whether the schema knows it or not."""
-        made = dataset.get_create_plist()
-        layout = made.get_layout()
-        if layout == h5d.VIRTUAL or made.get_external_count():
+        creation = dataset.get_create_plist()
+        layout = creation.get_layout()
+        if layout == h5py.h5d.VIRTUAL or creation.get_external_count():
             raise UserError(f"{self.path}: {_name(dataset)} keeps its data in other files; refused")
         shape, dtype, stored = dataset.shape, dataset.dtype, dataset.get_storage_size()
         text = h5py.check_string_dtype(dtype) is not None
@@ -220,7 +223,7 @@ class StoreFile:
             raise UserError(f"{self.path}: {_name(dataset)} claims {size:,} bytes but holds {stored:,}; refused")
         return Dataset(dataset, "O" if text else dtype.kind, shape, dtype, layout, stored)
 
-    def _not_allowed(self, dataset: h5d.DatasetID) -> UserError:
+    def _not_allowed(self, dataset: h5py.h5d.DatasetID) -> UserError:
         what = f"shape {dataset.shape} and type {dataset.dtype}"
         return UserError(f"{self.path}: {_name(dataset)} has {what}, which schema {SCHEMA} does not allow")
 
@@ -240,7 +243,7 @@ class StoreFile:
                 self._checked(item.id)
 
     def _attribute(self, item: _Id, name: str) -> object:
-        attribute = h5a.open(item, name.encode())
+        attribute = h5py.h5a.open(item, name.encode())
         shape, dtype = attribute.shape, attribute.dtype
         count = math.prod(shape)
         if count > MOST_LABELS or count * dtype.itemsize > _MOST_ATTRIBUTE_BYTES:
@@ -265,13 +268,13 @@ class StoreFile:
         """The encoded texts and the hash of them, which their `sha256` has to be where there is one."""
         encoded = read_texts(dataset)
         found = text_hash(encoded)
-        if h5a.exists(dataset.id, b"sha256") and self.attribute(dataset.id, "sha256") not in ("", found):
+        if h5py.h5a.exists(dataset.id, b"sha256") and self.attribute(dataset.id, "sha256") not in ("", found):
             raise OSError("its text does not match its sha256")
         return encoded, found
 
 
 def _name(item: _Id) -> str:
-    name = h5i.get_name(item)
+    name = h5py.h5i.get_name(item)
     return "an object" if name is None else name.decode("utf-8", "replace")
 
 
@@ -280,5 +283,5 @@ def _datasets(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.D
         item = group[name]
         if isinstance(item, h5py.Group):
             yield from _datasets(item, f"{prefix}{name}/")
-        else:
+        elif isinstance(item, h5py.Dataset):
             yield f"{prefix}{name}", item

@@ -4,24 +4,57 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from typing import NotRequired, TypedDict
+
+from .reader import FeatureStore
 
 
-def summarise(store, missing: bool = False) -> dict:
+class SplitCounts(TypedDict):
+    """How much a split holds."""
+
+    utterances: int
+    dialogues: int
+
+
+class FeatureSummary(TypedDict):
+    """One feature: its width, how many utterances have it, why the others do not, and its provenance.
+
+    `reasons` counts the reasons by what is before their first colon; `missing`, where it was asked for, gives the whole
+    reason for each utterance's id.
+    """
+
+    dim: int
+    present: int
+    reasons: dict[str, int]
+    made: dict[str, object]
+    missing: NotRequired[dict[str, str]]
+
+
+class StoreSummary(TypedDict):
+    """A store: `labels` are in index order; in `label_counts`, "" counts utterances without a label."""
+
+    corpus: str
+    utterances: int
+    dialogues: int
+    speakers: int
+    splits: dict[str, SplitCounts]
+    labels: list[str]
+    label_counts: dict[str, dict[str, int]]
+    features: dict[str, FeatureSummary]
+    made: dict[str, object]
+
+
+def summarise(store: FeatureStore, missing: bool = False) -> StoreSummary:
     """What `info --json` prints.
 
     Args:
-        store: an open `FeatureStore`.
+        store: an open store.
         missing: also list the utterances that lack each feature.
-
-    Returns:
-        corpus, utterances, dialogues, speakers, splits (name to utterances and dialogues), labels (in index order),
-        label_counts (split to label to utterances; "" counts those without a label), features ("modality/name" to
-        dim, present, reasons, and how it was made) and made (version, command line, time, content hash).
     """
     split, label = store.column("split"), store.column("label")
     heads = store.offsets[:-1]
     names = [s for s in ("train", "val", "test") if (split == s).any()]
-    features = {}
+    features: dict[str, FeatureSummary] = {}
     for name in store.feature_names():
         feature = store.feature(name)
         reasons = feature.reasons()

@@ -15,7 +15,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import xxhash
-from h5py import h5d, h5fd
 
 from ..base.errors import UserError
 from .format import Dataset, damaged
@@ -59,7 +58,7 @@ class MatrixWriter:
         at = 0
         while at < len(values):
             take = min(self._rows - self._done % self._rows, len(values) - at)
-            self._hash.update(values[at : at + take])
+            self._hash.update(values[at : at + take].data)
             at += take
             self._done += take
             if self._done in (self._dataset.shape[0], (len(self._sums) + 1) * self._rows):
@@ -88,7 +87,7 @@ class _Rows:
     def __init__(self, path: Path, file: h5py.File, dataset: Dataset, by_descriptor: bool):
         self._file, self._dataset, self._offset = file.id, dataset, None
         self._row = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
-        if dataset.layout != h5d.CONTIGUOUS:
+        if dataset.layout != h5py.h5d.CONTIGUOUS:
             return
         offset, claimed = dataset.id.get_offset(), dataset.shape[0] * self._row
         if offset is None or dataset.stored != claimed or offset + claimed > file.id.get_filesize():
@@ -118,7 +117,7 @@ class _Rows:
         Raises:
             OSError: they cannot be read, or the file ends before.
         """
-        view, size = memoryview(out).cast("B"), self._row
+        view, size = out.data.cast("B"), self._row
         if self._offset is None:
             for at in range(0, len(out), step):
                 self._dataset.opened.read_direct(
@@ -143,7 +142,7 @@ def has_descriptor(file: h5py.File) -> bool:
     """Whether the file can be read by its descriptor: other drivers hold it in memory, in pieces or elsewhere."""
     # A file that is open for writing may have bytes in HDF5's buffers that are not in the file yet.
     read_only = file.id.get_intent() == h5py.h5f.ACC_RDONLY
-    return hasattr(os, "preadv") and read_only and file.id.get_access_plist().get_driver() == h5fd.SEC2
+    return hasattr(os, "preadv") and read_only and file.id.get_access_plist().get_driver() == h5py.h5fd.SEC2
 
 
 class Matrix:
@@ -171,10 +170,10 @@ class Matrix:
         by_descriptor: bool,
     ):
         self._path, self._values = path, values
-        self.shape: tuple[int, int] = values.shape
+        self.shape: tuple[int, int] = (values.shape[0], values.shape[1])
         self._rows: int | None = None
         if checksums is None:
-            if values.layout != h5d.CHUNKED:
+            if values.layout != h5py.h5d.CHUNKED:
                 raise UserError(
                     f"{path}: {values.name} has no checksums: incomplete, or not by erc-toolkit; extract it again"
                 )
@@ -201,27 +200,27 @@ class Matrix:
         first, last = sorted((chosen[0], chosen[-1])) if len(chosen) else (0, -1)
         last += 1
         try:
-            values = self._values.opened[first:last] if self._rows is None else self._blocks(first, last)
+            values = self._values.opened[first:last] if self._rows is None else self._blocks(first, last, self._rows)
         except OSError as error:
             raise damaged(self._path, self._values.name, error) from None
         return values if chosen.step == 1 else np.ascontiguousarray(values[:: chosen.step])
 
-    def _blocks(self, first: int, last: int) -> np.ndarray:
+    def _blocks(self, first: int, last: int, rows: int) -> np.ndarray:
         if first == last or self.shape[1] == 0:
             return np.empty((last - first, self.shape[1]), np.float32)
-        begin, end = first // self._rows, -(-last // self._rows)
-        start = begin * self._rows
-        out = self._data.room(min(end * self._rows, self.shape[0]) - start, start)
+        begin, end = first // rows, -(-last // rows)
+        start = begin * rows
+        out = self._data.room(min(end * rows, self.shape[0]) - start, start)
         sums = np.empty(end - begin, _SUM_DTYPE)
         for _ in self._sums.pieces(sums, begin, len(sums)):
             pass
         row = out.itemsize * out.shape[1]
-        block, digest, found = row * self._rows, xxhash.xxh3_64_intdigest, []
-        for piece in self._data.pieces(out, start, max(1, _READ_BYTES // block) * self._rows):
+        block, digest, found = row * rows, xxhash.xxh3_64_intdigest, []
+        for piece in self._data.pieces(out, start, max(1, _READ_BYTES // block) * rows):
             found += [digest(piece[i : i + block]) for i in range(0, len(piece), block)]
         if found != (expected := sums.tolist()):
             wrong = next(i for i, pair in enumerate(zip(found, expected)) if pair[0] != pair[1])
-            raise OSError(f"rows {start + wrong * self._rows} on do not match their checksum")
+            raise OSError(f"rows {start + wrong * rows} on do not match their checksum")
         # Non-native only where a machine is big-endian.
         given = out[first - start : last - start].astype(np.float32, copy=False)
         # Few rows of a large block would keep the whole of it in memory.

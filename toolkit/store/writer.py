@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import h5py
@@ -67,19 +68,18 @@ class _SequenceWriter:
             write(self._group, "dimension_names", texts(names))
 
     def append(self, part: FeaturePart) -> None:
-        if (
-            part.counts.sum() != len(part.frames)
-            or len(part.frames) != len(part.times)
-            or not np.isfinite(part.frames).all()
-        ):
+        frames, counts, times = part.frames, part.counts, part.times
+        if frames is None or counts is None or times is None:
+            raise ValueError(f"{self._group.name}: the part at row {part.first} has no frames")
+        if counts.sum() != len(frames) or len(frames) != len(times) or not np.isfinite(frames).all():
             raise ValueError(
                 f"{self._group.name}: the part at row {part.first} miscounts its frames, or holds NaN or infinity"
             )
         start = self._values.shape[0]
-        for dataset, new in ((self._values, part.frames), (self._times, part.times)):
+        for dataset, new in ((self._values, frames), (self._times, times)):
             dataset.resize(start + len(new), axis=0)
             dataset[start:] = new
-        self._counts.append(part.counts)
+        self._counts.append(counts)
 
     def end(self) -> None:
         write(self._group, "offsets", np.cumsum(np.concatenate(self._counts)).astype(np.int64))
@@ -140,8 +140,10 @@ class StoreWriter:
             raise
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        if exc[0] is None:
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
             try:
                 self._file.flush()  # what is still in HDF5's buffers has no size yet
                 self._file.attrs["content_sha256"] = StoreFile(self.path, self._file).content_hash()
@@ -150,7 +152,7 @@ class StoreWriter:
                 self._atomic.__exit__(type(error), error, error.__traceback__)
                 raise
         self._file.close()
-        self._atomic.__exit__(*exc)
+        self._atomic.__exit__(kind, raised, traceback)
 
     def add_feature(
         self,

@@ -385,7 +385,7 @@ MANIFESTS = {
     ),
     "twice": (
         '{"id": "a", "dialogue": "d", "speaker": "s"}\n{"id": "a", "dialogue": "d", "speaker": "s"}',
-        "stands already",
+        "already in line 1",
     ),
     "not json": ("{id: a}", "not JSON"),
     "a list": ("[1, 2]", "not an object"),

@@ -37,7 +37,7 @@ from erc_toolkit.extract.encoders.opensmile_sets import functionals
 from erc_toolkit.extract.encoders.text import TextEncoder
 from erc_toolkit.extract.faces.detection import crop, face_model, make_detector
 from erc_toolkit.extract.run.worker import set_up
-from erc_toolkit.toolkit.base.pool import core_count
+from erc_toolkit.toolkit.base.processes import core_count
 from erc_toolkit.toolkit.manifest import Manifest, write_manifest
 from erc_toolkit.toolkit.media import SAMPLE_RATE, MediaReader, ffmpeg_binary
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..toolkit.base.errors import UserError
+from ..toolkit.base.processes import core_count
 from ..toolkit.base.progress import progress_bar
 from ..toolkit.manifest import Manifest, Utterance
 from ..toolkit.media import SAMPLE_RATE, MediaError, MediaReader
@@ -102,7 +103,7 @@ def validate(manifest: Manifest, media: bool = False, workers: int = 0) -> Repor
         )
     report = Report(len(manifest.utterances), len(uses), media)
     check = _decode if media else _look
-    workers = workers or os.cpu_count() or 1
+    workers = workers or core_count()
     with progress_bar("validate", len(uses)) as bar, ThreadPoolExecutor(workers) as pool:
         try:
             for found in pool.map(lambda item: list(check(manifest.path(item[0]), *item)), uses.items()):

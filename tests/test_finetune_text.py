@@ -124,6 +124,7 @@ def test_the_rate_rises_and_falls():
     factors = [rate(100, 0.06)(update) for update in range(100)]
     assert factors[:6] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1]) and factors[6] == 1
     assert factors[53] == pytest.approx(47 / 94) and factors[99] == pytest.approx(1 / 94) and rate(1, 0.06)(0) == 1
+    assert rate(1, 0.06)(1) == 0 == rate(100, 0.06)(100)  # PyTorch asks for it after the last update
 
 
 def test_mistakes_are_told_in_one_line(task, tuned, tmp_path):

@@ -16,7 +16,7 @@ import pytest
 
 from erc_toolkit.extract.run.assembly import parts_root
 from erc_toolkit.extract.run.parts import divide, shard_of
-from erc_toolkit.toolkit.base.pool import Fault, run_tasks
+from erc_toolkit.toolkit.base.processes import Failure, run_tasks
 from erc_toolkit.toolkit.manifest import Manifest, Utterance
 from erc_toolkit.toolkit.store import FeatureStore
 
@@ -235,6 +235,9 @@ def behave(task: str) -> str:
     return task.upper()
 
 
+_FAILS = {"raise": "ValueError: bad weather", "die": "SIGKILL", "hang": "longer than 2 s"}
+
+
 def test_bad_workers_take_nobody_with_them():
     tasks = ["a", "die", "b", "raise", "c", "hang", "d", "die", "e"]
     began = time.perf_counter()
@@ -244,7 +247,7 @@ def test_bad_workers_take_nobody_with_them():
         if len(task) == 1:
             assert result == task.upper()
         else:
-            assert isinstance(result, Fault) and ("bad weather" in result.what or "died" in result.what)
+            assert isinstance(result, Failure) and _FAILS[task] in result.reason
     assert time.perf_counter() - began < 60
 
 
@@ -253,12 +256,14 @@ def test_many_dying_workers_are_all_found():
     tasks = [("die" if k % 7 == 3 else f"{k}") for k in range(40)]
     results = list(run_tasks(tasks, behave, 2, set_up=nothing, time_limit=20, most_weight=5))
     assert sorted(task for task, _ in results) == sorted(tasks)
-    assert all(isinstance(result, Fault) == (task == "die") for task, result in results)
+    assert all(isinstance(result, Failure) == (task == "die") for task, result in results)
 
 
 def test_a_fault_names_the_utterance_and_keeps_the_rest(raw, text_encoder, tmp_path, monkeypatch):
     """A worker that dies on one clip: exit status 3, all other parts kept, and the next run completes the store."""
-    (tmp_path / "dying.py").write_text(
+    modules = tmp_path / "modules"  # on the path on purpose: workers import nothing from the script's own folder
+    modules.mkdir()
+    (modules / "dying.py").write_text(
         "import os, signal\n"
         "import erc_toolkit.extract.run.worker\n"
         "def process(job):\n"
@@ -274,7 +279,7 @@ def test_a_fault_names_the_utterance_and_keeps_the_rest(raw, text_encoder, tmp_p
         "main()\n"  # not behind `if __name__`: workers do not import the script
     )
     arguments = command(raw, tmp_path / "s.h5", text_encoder, "--modalities", "audio")
-    faulty = run([sys.executable, str(script), *arguments[3:]])
+    faulty = run([sys.executable, str(script), *arguments[3:]], env={**os.environ, "PYTHONPATH": str(modules)})
     assert faulty.returncode == 3 and "train_dia1_utt2" in faulty.stderr and "died" in faulty.stderr, faulty.stderr
     assert not (tmp_path / "s.h5").exists()
     done = run(arguments)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from test_train_support import DIMS, LABELS, one_after_the_other, write_store
 
 from erc_toolkit.toolkit.base.errors import UserError
-from erc_toolkit.toolkit.base.workers import Failure, work_off
+from erc_toolkit.toolkit.base.processes import Failure, work_off
 from erc_toolkit.toolkit.store import FeatureStore
 from erc_toolkit.train.commands.compare import compare_command
 from erc_toolkit.train.commands.eval import eval_command
@@ -224,7 +224,8 @@ def test_a_killed_study_goes_on(store, tmp_path, monkeypatch):
     deadline = time.monotonic() + 120
     while not list((tmp_path / "k").glob("*/*/result.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    threads = Path(f"/proc/{process.pid}/task").glob("*/children")
+    children = [child for thread in threads for child in thread.read_text().split()]
     process.send_signal(signal.SIGKILL)
     process.wait()
     while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:

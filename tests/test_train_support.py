@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from erc_toolkit.toolkit.base.errors import UserError
-from erc_toolkit.toolkit.base.workers import Failure
+from erc_toolkit.toolkit.base.processes import Failure
 from erc_toolkit.toolkit.manifest import Utterance
 from erc_toolkit.toolkit.store import FeatureStore, StoreWriter
 from erc_toolkit.train.config import ModelConfig
@@ -125,7 +125,7 @@ def tiny_model(dims=DIMS, config=TINY, speakers=2, counts=(3, 5, 2), weights=Non
 
 
 def one_after_the_other(function, tasks, jobs, threads, gpus=0):
-    """`erc_toolkit.toolkit.base.workers.work_off` in this process, for tests of what the tasks do; `test_study.py` has those of processes."""
+    """`erc_toolkit.toolkit.base.processes.work_off` in this process, for tests of what the tasks do; `test_study.py` has those of processes."""
     for number, task in enumerate(tasks):
         try:
             yield number, function(*task)

@@ -25,7 +25,7 @@ from ...toolkit.base.errors import FaultError, UserError
 from ...toolkit.base.files import write_atomically
 from ...toolkit.base.hashes import json_sha256
 from ...toolkit.base.interrupt import interruptible
-from ...toolkit.base.pool import warm_up
+from ...toolkit.base.processes import warm_up
 from ...toolkit.base.progress import Stages
 from ...toolkit.manifest import Manifest, write_manifest
 from ...toolkit.store import FeatureStore

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ...toolkit.base.cores import core_count
-from ...toolkit.base.pool import Fault, run_tasks
+from ...toolkit.base.processes import Failure, run_tasks
 from ...toolkit.base.progress import Stages
 from ...toolkit.manifest import Manifest
 from ..encoders.selection import Encoders, Options
@@ -76,10 +76,10 @@ def watch(
         most_weight=2 * options.part_size,
     ):
         part = open_parts[index]
-        if isinstance(found, Fault):
+        if isinstance(found, Failure):
             ids = [manifest.utterances[span.row].id for span in task.spans]
             part.faulty = True
-            faults += [f"{i}: {found.what}" for i in ids]
+            faults += [f"{i}: {found.reason}" for i in ids]
         else:
             part.found += found
         part.waiting -= 1

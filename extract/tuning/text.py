@@ -294,6 +294,6 @@ def rate(updates: int, warm_up: float) -> Callable[[int], float]:
     rising = max(1, int(updates * warm_up))
 
     def factor(update: int) -> float:
-        return (update + 1) / rising if update < rising else max(0.0, (updates - update) / (updates - rising))
+        return (update + 1) / rising if update < rising else max(0.0, (updates - update) / max(1, updates - rising))
 
     return factor

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +19,9 @@ import numpy as np
 
 from ... import manifests
 from ..base.cores import core_count
-from ..base.errors import UserError
+from ..base.errors import FaultError, UserError
 from ..base.files import write_atomically
+from ..base.processes import Failure, run_tasks
 from .clips import write_clip
 from .faces import render, speaker_look
 from .script import FPS, MODALITIES, Line, stream, syllables, write_dialogue
@@ -77,6 +76,7 @@ def make_corpus(
 
     Raises:
         UserError: the folder holds something else.
+        FaultError: a clip could not be made.
     """
     root = Path(root)
     sizes = {"train": train, "dev": dev, "test": test}
@@ -98,11 +98,12 @@ def make_corpus(
         _write_table(root / facts[_MELD_SPLIT[split]]["table"], [line for line in lines if line.split == split])
     _write_truth(root / "truth.csv", lines)
     jobs = [(line, root / facts[_MELD_SPLIT[line.split]]["folder"] / f"{line.name}.mp4", seed) for line in lines]
-    context = multiprocessing.get_context("spawn")  # safe whatever threads the caller runs
-    with ProcessPoolExecutor(min(workers or core_count(), len(jobs)), mp_context=context) as pool:
-        for done, _ in enumerate(pool.map(_make_clip, jobs, chunksize=4), 1):
-            if progress is not None:
-                progress(done, len(jobs))
+    workers = min(workers or core_count(), len(jobs))
+    for done, (job, failure) in enumerate(run_tasks(jobs, _make_clip, workers), 1):
+        if isinstance(failure, Failure):
+            raise FaultError(f"{job[1]}: the clip could not be made: {failure.reason}")
+        if progress is not None:
+            progress(done, len(jobs))
     write_atomically(marker, json.dumps({**wanted, "finished": True}).encode())
     return made
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..base.errors import FaultError, UserError
+from ..base.import_path import import_path
 
 # A file's content takes this many times its size in memory at most: a list of one-byte numbers, 8 bytes each, converted.
 MEMORY_FACTOR, MEMORY_SPARE = 20, 1 << 30
@@ -54,11 +55,11 @@ def convert_confined(
     }
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # threads reserve memory each
     child = subprocess.run(
-        [sys.executable, "-m", "erc_toolkit.toolkit.exchange.confined"],
+        [sys.executable, "-P", "-m", "erc_toolkit.toolkit.exchange.confined"],
         input=json.dumps(job),
         capture_output=True,
         text=True,
-        env=environment | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        env=environment | {"PYTHONPATH": os.pathsep.join(import_path())},
         check=False,
     )
     names = ", ".join(files)

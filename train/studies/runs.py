@@ -17,7 +17,7 @@ from ...toolkit.base.cores import core_count
 from ...toolkit.base.device import pick_device
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
-from ...toolkit.base.workers import Failure, work_off
+from ...toolkit.base.processes import Failure, work_off
 from ...toolkit.store import FeatureStore
 from ..config import protocol_label
 from ..loop.run_folder import read_result

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_train_support import random_batch, rows, tiny_model
 
-from erc_toolkit.train.config import ModelConfig
+from erc_toolkit.train.models.amb_dsgdn import Settings
 from erc_toolkit.train.models.variants import VARIANTS
 
-SMALL = ModelConfig(hidden=8, heads=2, dropout=0.0, graph_dropout=0.0, p_exe=1.0, warm_up=1)
+SMALL = Settings(hidden=8, heads=2, dropout=0.0, graph_dropout=0.0, p_exe=1.0, warm_up=1)
 
 
 def layer_norm(x, weight, bias, eps):

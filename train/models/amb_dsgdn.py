@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...toolkit.base.errors import UserError
-from ..config import ModelConfig
+from ...toolkit.manifest import MODALITIES
 from ..data.batch import Batch
 from ..layers.diff_graph_attention import DiffGraphAttention, DiffRGCN
 from ..layers.dropout import Dropout
@@ -28,6 +28,7 @@ from ..layers.graph import Graph, speaker_graphs
 from ..layers.graph_attention import GraphAttention
 from ..layers.graph_convolution import GraphConvolution
 from ..layers.modality_dropout import Dropped, drop_modalities, dropout_ratios, precision_times_recall, weighted_f1
+from ..settings import nearest, setting
 from .registry import About
 from .variants import VARIANTS
 
@@ -36,6 +37,60 @@ TINY = 1e-12  # the prior of a class that training never saw; a sum of weights b
 
 # What can stand in the graph blocks; the first is the model's own, the others are for ablations.
 GRAPH_LAYERS = {"differential": DiffGraphAttention, "attention": GraphAttention, "convolution": GraphConvolution}
+
+
+@dataclass
+class Settings:
+    """Section `model`.
+
+    Attributes:
+        name: of the model, see `erc-toolkit models`.
+        variant: "released" does what the authors' code does, "paper" what the equations say; `erc_toolkit.train.models.variants`
+            has the difference, switch by switch.
+        hidden: channels of every modality's representation.
+        heads: attention heads of the audio and visual encoders.
+        window: how many utterances back and ahead the speaker graphs reach.
+        encoder_window: how many utterances back and ahead the audio and visual encoders attend; None means the whole
+            dialogue, as in the paper. With a number, time and memory grow in proportion to the dialogue's length.
+        causal: an utterance attends to nothing that comes after it, neither in the encoders nor in the graphs; for models
+            that follow a conversation while it goes on. The paper's attends both ways.
+        dropout: in encoders and classification heads.
+        graph_heads: attention heads of each graph block.
+        graph: what the graph blocks hold: differential attention, the model's own; for ablations, "attention" with one
+            softmax, "convolution" that knows no relations, or "none", no blocks at all.
+        graph_dropout: in graph blocks.
+        fusion: modality to the weight of its logits in the sum (equation 29); null weighs each 1, as the model does.
+        q_base, lam: base probability and scale of adaptive modality dropout (equation 24).
+        p_exe: probability that a training step uses modality dropout at all.
+        warm_up: epochs before modality dropout begins.
+    """
+
+    name: str = "amb-dsgdn"
+    variant: str = setting("released", choices=("released", "paper"))
+    hidden: int = setting(512, least=2)
+    heads: int = setting(8, least=1)
+    window: int = setting(20, least=0)
+    encoder_window: int | None = setting(None, least=0)
+    causal: bool = False
+    dropout: float = setting(0.5, least=0, below=1)
+    graph_heads: int = setting(2, least=1)
+    graph: str = setting("differential", choices=("differential", "attention", "convolution", "none"))
+    graph_dropout: float = setting(0.2, least=0, below=1)
+    fusion: dict[str, float] | None = None
+    q_base: float = setting(0.3, least=0, most=1)
+    lam: float = setting(0.9, least=0)
+    p_exe: float = setting(0.5, least=0, most=1)
+    warm_up: int = setting(60, least=0)
+
+    def check(self, where: str) -> None:
+        """Raises a UserError where settings do not agree."""
+        if self.hidden % self.heads or self.hidden % 2:
+            raise UserError(
+                f"{where}: model.hidden={self.hidden} must be even and a multiple of model.heads={self.heads}"
+            )
+        for name in self.fusion or ():
+            if name not in MODALITIES:
+                raise UserError(f"{where}: model.fusion: unknown modality {name!r}{nearest(name, MODALITIES)}")
 
 
 @dataclass(slots=True)
@@ -78,7 +133,7 @@ class ModalityStream(nn.Module):
     has no gates at all.
     """
 
-    def __init__(self, config: ModelConfig, dim: int, sequential: bool) -> None:
+    def __init__(self, config: Settings, dim: int, sequential: bool) -> None:
         super().__init__()
         size = config.hidden
         self.projection = nn.Linear(dim, size)
@@ -128,12 +183,12 @@ class AMBDSGDN(nn.Module):
         class_weights: [C] for the loss, or None for equal weights.
     """
 
-    Settings = ModelConfig
+    Settings = Settings
     about = About("AMB-DSGDN", "arXiv 2603.10043", "in full: code and paper")
 
     def __init__(
         self,
-        config: ModelConfig,
+        config: Settings,
         dims: Mapping[str, int],
         speakers: int,
         class_counts: Tensor,

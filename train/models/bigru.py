@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..config import setting
 from ..data.batch import Batch
 from ..layers.dropout import Dropout
 from ..layers.heads import Logits, weighted_loss
 from ..layers.sequence import Recurrent
+from ..settings import setting
 from .registry import About
 
 

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...toolkit.base.errors import UserError
-from ..config import setting
 from ..data.batch import Batch
 from ..layers.dropout import Dropout
 from ..layers.encoder import WholeDialogues
 from ..layers.heads import Logits, weighted_loss
 from ..layers.post_norm import PostNormEncoder
 from ..layers.relational import NeighbourAttention, RelationalConvolution, RelationalGraph
+from ..settings import setting
 from .registry import About
 
 

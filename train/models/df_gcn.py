@@ -22,12 +22,12 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from ...toolkit.base.errors import UserError
-from ..config import setting
 from ..data.batch import Batch
 from ..layers.dropout import Dropout
 from ..layers.graph_ode import SOLVERS
 from ..layers.heads import Logits, weighted_loss
 from ..layers.sequence import Padded
+from ..settings import setting
 from .df_gcn_parts import Context, Reconstruction, ReleasedFusion, Stream, context
 from .df_gcn_variants import RECONSTRUCTION, VARIANTS, Switches
 from .registry import About

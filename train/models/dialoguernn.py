@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..config import setting
 from ..data.batch import Batch
 from ..layers.dialogue_rnn import DialogueRecurrence
 from ..layers.dropout import Dropout
 from ..layers.encoder import WholeDialogues
 from ..layers.heads import Logits, weighted_loss
+from ..settings import setting
 from .registry import About
 
 

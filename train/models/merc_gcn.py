@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...toolkit.base.errors import UserError
-from ..config import setting
 from ..data.batch import Batch
 from ..layers.adaptive_graph import EdgeWeights, KindConvolution, WeightedConvolution, edge_kinds
 from ..layers.cross_attention import CoAttention
@@ -28,6 +27,7 @@ from ..layers.dropout import Dropout
 from ..layers.encoder import WholeDialogues, dialogue_positions
 from ..layers.heads import Logits, weighted_loss
 from ..layers.sequence import Recurrent
+from ..settings import setting
 from .registry import About
 
 

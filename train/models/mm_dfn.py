@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...toolkit.base.errors import UserError
-from ..config import setting
 from ..data.batch import Batch
 from ..layers.angular_graph import AngularGraph
 from ..layers.dropout import Dropout
 from ..layers.heads import Logits, focal_loss
 from ..layers.initial_residual import InitialResidual
 from ..layers.sequence import Padded, Recurrent
+from ..settings import setting
 from .registry import About
 
 

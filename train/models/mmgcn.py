@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from ...toolkit.base.errors import UserError
-from ..config import setting
 from ..data.batch import Batch
 from ..layers.angular_graph import AngularGraph
 from ..layers.dropout import Dropout
 from ..layers.heads import Logits, weighted_loss
 from ..layers.initial_residual import InitialResidual
 from ..layers.sequence import Padded, Recurrent
+from ..settings import setting
 from .registry import About
 
 _GAMMA = 2.5  # of the released loss

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from ...toolkit.base.errors import UserError
-from ..config import setting
 from ..data.batch import Batch
 from ..layers.contrastive import focal_contrastive_loss, sample_weights
 from ..layers.dialogue_rnn import DialogueRecurrence
@@ -28,6 +27,7 @@ from ..layers.dropout import Dropout
 from ..layers.encoder import WholeDialogues
 from ..layers.heads import Logits, weighted_loss
 from ..layers.soft_hgr import soft_hgr_loss
+from ..settings import setting
 from .registry import About
 
 _FUSED = "fused"  # the part of the output that the contrastive loss is on; other parts are called after modalities

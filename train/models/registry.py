@@ -3,7 +3,7 @@
 A model is a `torch.nn.Module` that is built by `Model(config, dims, speakers, class_counts, class_weights)`, maps a
 `erc_toolkit.train.data.batch.Batch` (and the epoch, for what changes during training) to an object with `logits` [N, C] and, where its
 modalities have opinions of their own, `unimodal` (modality to [N, C]); its `loss(output, batch)` gives the scalar to minimise.
-Its class holds `Settings`, a dataclass made with `erc_toolkit.train.config.setting` whose first field is `name`, and `about`.
+Its class holds `Settings`, a dataclass made with `erc_toolkit.train.settings.setting` whose first field is `name`, and `about`.
 
 Other packages add models through entry points: `my-model = my_package.module:MyModel` in the group `erc_toolkit.models`.
 """

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...toolkit.base.errors import UserError
-from ..config import setting
 from ..data.batch import Batch
 from ..layers.dropout import Dropout
 from ..layers.encoder import EncoderBlock, WholeDialogues, dialogue_positions
 from ..layers.heads import Logits, weighted_loss
+from ..settings import setting
 from .registry import About
 
 

@@ -135,6 +135,7 @@ def _choose_model(config: Config, name: object, where: str) -> None:
         raise UserError(f"{where}: {_NAME} is {name!r}; must be a text")
     if name != config.model.name:
         config.model = settings_class(name)()
+        config.model.name = name  # a model of another package may share the settings of one of ours
 
 
 def check(config: Config, where: str) -> None:

@@ -9,10 +9,10 @@ import dataclasses
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
-def setting(default: object, *, least=None, most=None, below=None, above=None, choices: tuple[str, ...] = ()):
+def setting(default: object, *, least=None, most=None, below=None, above=None, choices: tuple[str, ...] = ()) -> Any:
     """A dataclass field with its default and the bounds that a value must keep (`least` and `most` are allowed)."""
     limits = {"least": least, "most": most, "below": below, "above": above, "choices": choices}
     return dataclasses.field(default=default, metadata={k: v for k, v in limits.items() if v not in (None, ())})

@@ -14,13 +14,12 @@ import os
 import types
 import typing
 from collections.abc import Callable, Mapping
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import click
 
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.plugins import PluginRegistry
 from ...toolkit.manifest import Manifest, manifest_from_rows
 
 CORPORA = {
@@ -29,18 +28,14 @@ CORPORA = {
     "folder": "erc_toolkit.extract.corpora.folder:read_folder",
     "subtitles": "erc_toolkit.extract.corpora.subtitles:read_subtitles",
 }
-ENTRY_POINTS = "erc_toolkit.corpora"
+_REGISTRY = PluginRegistry("corpus", "erc_toolkit.corpora", CORPORA)
 
 Reader = Callable[..., Manifest]
 
 
-def corpora() -> dict[str, str | list[EntryPoint]]:
-    """Every registered corpus: its name to this package's "module:function", or to other packages' entry points."""
-    found: dict[str, str | list[EntryPoint]] = dict(CORPORA)
-    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
-        if entry.name not in CORPORA:
-            found.setdefault(entry.name, []).append(entry)
-    return found
+def corpora() -> list[str]:
+    """The names of all registered corpora, this package's first."""
+    return _REGISTRY.names()
 
 
 def find_reader(name: str) -> Reader:
@@ -49,23 +44,9 @@ def find_reader(name: str) -> Reader:
     Raises:
         UserError: there is no such corpus, two packages claim its name, or it cannot be loaded.
     """
-    known = corpora()
-    if name not in known:
-        raise UserError(f"no corpus {name!r}; there are {', '.join(known)}")
-    target = known[name]
-    if isinstance(target, str):
-        module, function = target.split(":")
-        return getattr(import_module(module), function)
-    if len(target) > 1:
-        raise UserError(
-            f"corpus {name!r} is registered by {' and '.join(map(_package, target))}; uninstall one of them"
-        )
-    try:
-        reader = target[0].load()
-    except Exception as error:  # whatever another package's code does at import
-        raise UserError(f"corpus {name!r} of {_package(target[0])} cannot be loaded: {_first_line(error)}") from error
+    reader = _REGISTRY.load(name)
     if not callable(reader):
-        raise UserError(f"corpus {name!r} of {_package(target[0])}: {target[0].value} is not a function")
+        raise _REGISTRY.error(name, "is not a function")
     return reader
 
 
@@ -150,16 +131,12 @@ class CorpusGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         lines = [(name, self.commands[name].get_short_help_str(90)) for name in super().list_commands(ctx)]
-        for name, target in corpora().items():
+        for name in corpora():
             if name in self.commands:
                 continue
             # Another package's reader is not imported for its line of help: it may import anything.
-            what = (
-                _summary(find_reader(name))
-                if isinstance(target, str)
-                else f"From {' and '.join(map(_package, target))}."
-            )
-            lines.append((name, what))
+            packages = _REGISTRY.packages(name)
+            lines.append((name, f"From {' and '.join(packages)}." if packages else _summary(find_reader(name))))
         with formatter.section("Commands"):
             formatter.write_dl(lines)
 
@@ -203,11 +180,3 @@ def _parameters(reader: Reader) -> Mapping[str, tuple[object, str, inspect.Param
 def _summary(reader: Reader) -> str:
     """The first line of a reader's docstring."""
     return (inspect.getdoc(reader) or reader.__name__).splitlines()[0]
-
-
-def _package(entry: EntryPoint) -> str:
-    return f"package {entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

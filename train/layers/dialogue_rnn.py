@@ -53,7 +53,7 @@ class GRUCells(nn.Module):
         return new + update * (state - new)
 
 
-class _Matched:
+class _MatchedStates:
     """Past states that a query is matched with: softmax over their products (equation 2 of the paper).
 
     The states lie in blocks whose lengths fall and are powers of two; equal ones are joined. So every state is copied a
@@ -81,7 +81,7 @@ class _Matched:
         return sum((w[..., None, :] @ block)[..., 0, :] for w, block in zip(weights, self._blocks, strict=True))
 
 
-class _Running:
+class _RunningStates:
     """Past states under a softmax of scores of their own, which no query changes, as a running mean.
 
     Scores are taken relative to the largest so far, a constant for the gradient, so large ones do not overflow.
@@ -201,7 +201,7 @@ class DialogueRecurrence(nn.Module):
             x.new_zeros(cells, count, c.hidden.shape[1]) for c in (self.dialogue, self.dialogue, self.emotion)
         )
         parties = x.new_zeros(cells, count, self.slots, self.party.hidden.shape[1])
-        past = _Matched() if self.matched else _Running()
+        past = _MatchedStates() if self.matched else _RunningStates()
         found = []
         for t, now in enumerate(counts):
             if now < count:

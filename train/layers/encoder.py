@@ -38,7 +38,7 @@ def dialogue_positions(offsets: Tensor, size: int, like: Tensor) -> Tensor:
     return sinusoidal_positions(int(lengths.max()), size, like)[place.to(like.device, non_blocking=True)]
 
 
-class WholeDialogues:
+class WholeDialogueAttention:
     """Every utterance attends to every utterance of its dialogue, or to itself and those before it.
 
     Dialogues of like length are padded to a common one for this step alone: those of at most SHORT utterances together,
@@ -96,7 +96,7 @@ class WholeDialogues:
         return x.new_zeros(self._total, *x.shape[1:]).index_copy(0, self._place, x)
 
 
-class LocalDialogues:
+class LocalDialogueAttention:
     """Every utterance attends to those of its dialogue that are at most `window` places away.
 
     Args:
@@ -113,7 +113,7 @@ class LocalDialogues:
             self._near = self._near & (self._blocks.distance >= 0)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, present: Tensor, heads: int, rate: float) -> Tensor:
-        """As `WholeDialogues.attend`; who has nobody present around hears itself alone."""
+        """As `WholeDialogueAttention.attend`; who has nobody present around hears itself alone."""
         blocks = self._blocks
         mask = self._near & blocks.seen(present[None, :, None], False)[0].transpose(1, 2)
         mask = mask | (~mask.any(-1, keepdim=True) & (blocks.distance == 0))
@@ -187,7 +187,7 @@ class EncoderBlock(nn.Module):
         Args:
             x: [N, size], where queries come from, and the residual.
             source: [N, size], where keys and values come from; x itself for self-attention.
-            attend: `WholeDialogues.attend` or `LocalDialogues.attend`.
+            attend: `WholeDialogueAttention.attend` or `LocalDialogueAttention.attend`.
             present: [N] bool, which utterances of `source` may be attended to.
 
         Returns:

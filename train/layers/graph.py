@@ -31,7 +31,7 @@ class Graph(NamedTuple):
     relation: Tensor
     blocks: Blocks
 
-    def without(self, absent: Tensor) -> "Graph":
+    def without(self, absent: Tensor) -> Graph:
         """The same graph in which utterances flagged in `absent` [N] are no neighbours of any other."""
         heard = self.blocks.seen(~absent[None, :, None], False)[0].transpose(1, 2)
         return self._replace(mask=self.mask & (heard | (self.blocks.distance == 0)))

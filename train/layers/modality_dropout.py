@@ -80,7 +80,7 @@ def dropout_ratios(
     return q.clamp(0, 1)
 
 
-class Dropped(NamedTuple):
+class DroppedModalities(NamedTuple):
     """What modality dropout did to a batch.
 
     Attributes:
@@ -94,7 +94,7 @@ class Dropped(NamedTuple):
     ratios: Tensor
 
 
-def drop_modalities(ratios: Tensor, dialogues: int) -> Dropped:
+def drop_modalities(ratios: Tensor, dialogues: int) -> DroppedModalities:
     """Draws which dialogue loses which modality (equations 25 to 27), one draw per dialogue and modality.
 
     All modalities are equally wide here, so theta is the mean of the ratios. Ratios carry no gradient, so a plain
@@ -103,4 +103,4 @@ def drop_modalities(ratios: Tensor, dialogues: int) -> Dropped:
     draw = torch.rand(len(ratios), dialogues, device=ratios.device)
     kept = draw >= ratios[:, None]
     theta = ratios.mean().clamp_max(1 - EPSILON)
-    return Dropped(kept / (1 - theta), kept, ratios)
+    return DroppedModalities(kept / (1 - theta), kept, ratios)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .sequence import Padded
+from .sequence import PaddedDialogues
 
 QUERIES = 512  # at a time, so that no matrix of a whole long dialogue is kept
 
@@ -24,7 +24,7 @@ class NodalAttention(nn.Module):
 
     def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
         """Packed rows [N, size] to [N, size]; time is quadratic in a dialogue's length, memory linear."""
-        padded = Padded(offsets, x.device)
+        padded = PaddedDialogues(offsets, x.device)
         keys, queries, mask = padded.pad(x), padded.pad(self.query(x)), padded.mask[:, None]
 
         def attend(some: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class PostNormEncoder(nn.Module):
 
         Args:
             x: [N, size].
-            attend: `attend` of `erc_toolkit.train.layers.encoder.WholeDialogues` or `LocalDialogues`.
+            attend: `attend` of `erc_toolkit.train.layers.encoder.WholeDialogueAttention` or `LocalDialogueAttention`.
             present: [N] bool, which utterances may be attended to.
         """
         heard = attend(*self.projections(x).chunk(3, 1), present, self.heads, self.rate if self.training else 0.0)

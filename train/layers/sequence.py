@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 
-class Padded:
+class PaddedDialogues:
     """Where packed utterances lie in a padded matrix of [dialogues, longest].
 
     Args:
@@ -37,7 +37,7 @@ class Padded:
         return x.flatten(0, 1).index_select(0, self._place)
 
 
-class Recurrent(nn.Module):
+class RecurrentLayer(nn.Module):
     """A GRU or LSTM over the utterances of each dialogue; padding neither enters nor costs anything.
 
     Args:

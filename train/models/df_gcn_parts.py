@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,20 +16,17 @@ from ..data.batch import Batch
 from ..layers.diff_graph_attention import DiffRGCN
 from ..layers.dropout import Dropout
 from ..layers.dynamic_linear import DynamicLinear
-from ..layers.encoder import TransformerEncoder, WholeDialogues, sinusoidal_positions
+from ..layers.encoder import TransformerEncoder, WholeDialogueAttention, sinusoidal_positions
 from ..layers.graph import RELATIONS, Graph, speaker_graphs
 from ..layers.graph_attention import GAIN, RELATION_SIZE, GraphAttention
 from ..layers.graph_ode import GraphODE
-from ..layers.sequence import Padded
-
-if TYPE_CHECKING:
-    from .df_gcn import Settings
-    from .df_gcn_variants import Switches
+from ..layers.sequence import PaddedDialogues
+from .df_gcn_variants import Settings, Switches
 
 GRAPH_HEADS = 2  # fixed in the authors' code
 
 
-class Context(NamedTuple):
+class BatchContext(NamedTuple):
     """What modalities and fusion share in a batch of N rows.
 
     Attributes:
@@ -49,7 +46,7 @@ class Context(NamedTuple):
     heard: Tensor
     real: Tensor | None
     dialogue: Tensor
-    layout: Padded
+    layout: PaddedDialogues
 
     def level(self, x: Tensor) -> Tensor:
         """Rows [N, D] in which padding holds the mean of all rows of its dialogue.
@@ -72,14 +69,14 @@ class Context(NamedTuple):
 
 def context(
     batch: Batch, speaker: nn.Embedding, window: int, real: Tensor | None, identity: Tensor | None = None
-) -> Context:
+) -> BatchContext:
     """The context of a batch.
 
     Args:
         batch: whose dialogues are all of one length where there is padding.
         speaker: table of speaker embeddings.
         window: how far the graphs reach.
-        real: as in `Context`.
+        real: as in `BatchContext`.
         identity: [N] int, whose equality makes two utterances one speaker's in the graphs; None means the speakers.
     """
     lengths = batch.offsets.diff()
@@ -93,8 +90,10 @@ def context(
         apart = torch.where(real, apart, len(batch) + torch.arange(len(real), device=real.device))
     graphs = speaker_graphs(batch.speakers if identity is None else identity, apart, window, longest)
     inter, intra = (graph.without(~heard) for graph in graphs)
-    attend = WholeDialogues(batch.offsets, added.device).attend
-    return Context(added, attend, inter, intra, heard, real, batch.dialogue, Padded(batch.offsets, added.device))
+    attend = WholeDialogueAttention(batch.offsets, added.device).attend
+    return BatchContext(
+        added, attend, inter, intra, heard, real, batch.dialogue, PaddedDialogues(batch.offsets, added.device)
+    )
 
 
 class TextNorm(nn.BatchNorm1d):
@@ -107,30 +106,30 @@ class TextNorm(nn.BatchNorm1d):
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
 
 
-class Stream(nn.Module):
+class ModalityStream(nn.Module):
     """One modality from features to representations: weight-normalised linear map, Transformer encoder, sigmoid gate.
 
     Args:
         dim: width of the features.
         layers: how many vectors stand side by side in them, which are averaged; 1 for anything but text.
         norm: whether each of these is batch-normalised first.
-        config: of the model.
+        settings: of the model.
     """
 
-    def __init__(self, dim: int, layers: int, norm: bool, config: Settings) -> None:
+    def __init__(self, dim: int, layers: int, norm: bool, settings: Settings) -> None:
         super().__init__()
         if dim % layers:
             raise UserError(
                 f"model.text_layers={layers} vectors of one width cannot make a text feature of width {dim}"
             )
-        size = config.hidden
+        size = settings.hidden
         self.layers = layers
         self.norm = TextNorm(dim) if norm else None
         self.projection = weight_norm(nn.Linear(dim // layers, size))
-        self.encoder = TransformerEncoder(size, config.heads, config.dropout)
+        self.encoder = TransformerEncoder(size, settings.heads, settings.dropout)
         self.gate = nn.Linear(size, size)
 
-    def forward(self, features: Tensor, present: Tensor, where: Context) -> Tensor:
+    def forward(self, features: Tensor, present: Tensor, where: BatchContext) -> Tensor:
         """Features [N, D], present [N], to [N, hidden]; zeros where not present."""
         if self.norm is not None:
             features = self.norm(features)
@@ -142,7 +141,7 @@ class Stream(nn.Module):
         return torch.where(kept[:, None], torch.sigmoid(self.gate(x)) * x, 0)
 
 
-class Reconstruction(nn.Module):
+class ReconstructionFusion(nn.Module):
     """Ours, after the abstract: a graph ODE over the fused utterances, then a linear map that depends on what was said.
 
     H = LayerNorm(X + X(horizon)) of the ODE that starts at X, the sum of the modalities; g_i, the global information vector, is
@@ -150,22 +149,24 @@ class Reconstruction(nn.Module):
     utterance; the result is H_i W(g_i) + H_i.
     """
 
-    def __init__(self, config: Settings) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__()
-        size = config.hidden
-        self.by_utterance = config.dynamic == "utterance"
-        self.dropout = Dropout(config.graph_dropout)
+        size = settings.hidden
+        self.by_utterance = settings.dynamic == "utterance"
+        self.dropout = Dropout(settings.graph_dropout)
         self.ode = None
-        if config.ode_steps:
-            self.ode = GraphODE(size, config.ode_steps, config.horizon, config.solver, config.restart, config.relations)
+        if settings.ode_steps:
+            self.ode = GraphODE(
+                size, settings.ode_steps, settings.horizon, settings.solver, settings.restart, settings.relations
+            )
         self.norm = nn.LayerNorm(size)
         self.summary = self.map = None
-        if config.dynamic != "none":
-            self.map = DynamicLinear(size, config.boxes, config.temperature)
-            if config.boxes > 1:
-                self.summary = TransformerEncoder(size, config.heads, config.dropout)
+        if settings.dynamic != "none":
+            self.map = DynamicLinear(size, settings.boxes, settings.temperature)
+            if settings.boxes > 1:
+                self.summary = TransformerEncoder(size, settings.heads, settings.dropout)
 
-    def forward(self, x: Tensor, where: Context) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, x: Tensor, where: BatchContext) -> tuple[Tensor, dict[str, Tensor]]:
         """Sums of the modalities [N, hidden] to the same shape; and the weights of the matrices, where there are any."""
         x = self.dropout(x)
         h = self.norm(x + (x if self.ode is None else self.ode(x, where.inter, where.intra)))
@@ -181,7 +182,7 @@ class Reconstruction(nn.Module):
         return h + self.map(h, weights), {"boxes": weights}
 
 
-class SharedTable(GraphAttention):
+class SharedTableAttention(GraphAttention):
     """Graph attention whose relation vectors stand in a table that all layers share, as in the authors' code.
 
     Args:
@@ -206,10 +207,10 @@ class RelationalAttention(DiffRGCN):
     """Two heads of graph attention, an output head, a linear map, residual and LayerNorm ("RGAT" in the authors' code)."""
 
     def __init__(self, size: int, dropout: float, table: nn.Embedding) -> None:
-        super().__init__(size, GRAPH_HEADS, dropout, layer=partial(SharedTable, table=table))
+        super().__init__(size, GRAPH_HEADS, dropout, layer=partial(SharedTableAttention, table=table))
 
     def forward(self, x: Tensor, graph: Graph, level: Callable[[Tensor], Tensor] = lambda y: y) -> Tensor:
-        """[N, size] to [N, size]; `level` changes what both attention layers are given, see `Context.level`."""
+        """[N, size] to [N, size]; `level` changes what both attention layers are given, see `BatchContext.level`."""
         y = self.dropout(self.heads(level(self.input_dropout(x)), graph))
         y = F.gelu(self.output(level(y), graph))
         return self.norm(x + self.linear(y))
@@ -222,14 +223,14 @@ class ReleasedFusion(nn.Module):
     of one matrix, which maps every utterance of the dialogue.
     """
 
-    def __init__(self, config: Settings, switches: Switches, text: bool) -> None:
+    def __init__(self, settings: Settings, switches: Switches, text: bool) -> None:
         super().__init__()
-        size = config.hidden
+        size = settings.hidden
         self.frozen = switches.frozen_prompt
         self.relation = nn.Embedding(RELATIONS, RELATION_SIZE)
-        self.inter, self.intra = (RelationalAttention(size, config.graph_dropout, self.relation) for _ in range(2))
+        self.inter, self.intra = (RelationalAttention(size, settings.graph_dropout, self.relation) for _ in range(2))
         again = switches.text_encoder_again and text
-        self.encoder = None if again else TransformerEncoder(size, config.heads, config.dropout)
+        self.encoder = None if again else TransformerEncoder(size, settings.heads, settings.dropout)
         self.mlp = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, size), nn.ReLU())
         box = nn.init.xavier_uniform_(torch.empty(size, size))
         if self.frozen:
@@ -238,7 +239,9 @@ class ReleasedFusion(nn.Module):
         else:
             self.box = nn.Parameter(box)
 
-    def forward(self, x: Tensor, where: Context, text: TransformerEncoder | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, x: Tensor, where: BatchContext, text: TransformerEncoder | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Sums of the modalities [N, hidden] to the same shape; and the prompts [N, hidden].
 
         Args:

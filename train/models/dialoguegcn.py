@@ -14,20 +14,18 @@ it hears, which is the same where the two are equal, as they are in their script
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..data.batch import Batch
 from ..layers.dropout import Dropout
-from ..layers.heads import Logits, weighted_loss
 from ..layers.nodal_attention import NodalAttention
 from ..layers.relational import NeighbourSum, PlaceWeights, RelationalConvolution, RelationalGraph
-from ..layers.sequence import Recurrent
+from ..layers.sequence import RecurrentLayer
 from ..settings import setting
-from .registry import About
+from .base import Model, ModelInfo, ModelOutput
 
 CONTEXTS = {"lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -61,51 +59,38 @@ class Settings:
     dropout: float = setting(0.4, least=0, below=1)
 
 
-class DialogueGCN(nn.Module):
-    """Dialogue graph convolutional network. Arguments as `erc_toolkit.train.models.registry` says."""
+class DialogueGCN(Model[Settings]):
+    """Dialogue graph convolutional network."""
 
     Settings = Settings
-    about = About("DialogueGCN", "arXiv 1908.11540, EMNLP 2019", "their code")
+    about = ModelInfo("DialogueGCN", "arXiv 1908.11540, EMNLP 2019", "their code")
 
-    def __init__(
-        self,
-        config: Settings,
-        dims: Mapping[str, int],
-        speakers: int,
-        class_counts: Tensor,
-        class_weights: Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        self.config, self.dims = config, dict(dims)
-        size, width = 2 * config.context_hidden, config.graph_hidden
-        self.context = Recurrent(
-            CONTEXTS[config.context],
-            sum(dims.values()),
-            config.context_hidden,
-            config.context_layers,
-            dropout=config.dropout,
+    def build(self) -> None:
+        settings = self.settings
+        size, width = 2 * settings.context_hidden, settings.graph_hidden
+        self.context = RecurrentLayer(
+            CONTEXTS[settings.context],
+            sum(self.dims.values()),
+            settings.context_hidden,
+            settings.context_layers,
+            dropout=settings.dropout,
         )
-        self.edges = PlaceWeights(size, config.places)
-        self.relational = RelationalConvolution(size, width, speakers, config.bases)
+        self.edges = PlaceWeights(size, settings.places)
+        self.relational = RelationalConvolution(size, width, self.speakers, settings.bases)
         self.plain = NeighbourSum(width, width)
-        self.attention = NodalAttention(size + width) if config.attention else None
-        self.hidden, self.output = nn.Linear(size + width, width), nn.Linear(width, len(class_counts))
-        self.dropout = Dropout(config.dropout)
-        self.register_buffer("class_weights", class_weights)
+        self.attention = NodalAttention(size + width) if settings.attention else None
+        self.hidden, self.output = nn.Linear(size + width, width), nn.Linear(width, self.classes)
+        self.dropout = Dropout(settings.dropout)
 
-    def forward(self, batch: Batch, epoch: int = 0) -> Logits:
+    def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """Logits of a batch."""
         longest, rows = int(batch.offsets.diff().max()), len(batch.labels)
-        x = self.context(torch.cat([batch.features[m] for m in self.dims], 1), batch.offsets)
-        graph = RelationalGraph(batch.speakers, batch.dialogue, self.config.past, self.config.future, longest)
+        x = self.context(self.concatenated(batch), batch.offsets)
+        graph = RelationalGraph(batch.speakers, batch.dialogue, self.settings.past, self.settings.future, longest)
         begin = batch.offsets.to(x.device, non_blocking=True).index_select(0, batch.dialogue)
         place = torch.arange(rows, device=x.device) - begin
         y = self.plain(self.relational(x, graph, self.edges(x, graph, place)), graph)
         x = torch.cat([x, y], 1)
         if self.attention is not None:
             x = self.attention(x, batch.offsets)
-        return Logits(self.output(self.dropout(torch.relu(self.hidden(x)))))
-
-    def loss(self, output: Logits, batch: Batch) -> Tensor:
-        """Cross-entropy, a mean over labelled utterances weighted by class."""
-        return weighted_loss(output.logits, batch.labels, self.class_weights)
+        return ModelOutput(self.output(self.dropout(torch.relu(self.hidden(x)))))

@@ -6,15 +6,12 @@ What a model of conversations adds must show beyond this.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..data.batch import Batch
-from ..layers.heads import Logits, weighted_loss
-from .registry import About
+from .base import Model, ModelInfo, ModelOutput
 
 
 @dataclass
@@ -24,29 +21,16 @@ class Settings:
     name: str = "logistic-regression"
 
 
-class LogisticRegression(nn.Module):
-    """Softmax regression. Arguments as `erc_toolkit.train.models.registry` says."""
+class LogisticRegression(Model[Settings]):
+    """Softmax regression."""
 
     Settings = Settings
-    about = About("logistic regression", "none, ours", "in full")
+    about = ModelInfo("logistic regression", "none, ours", "in full")
 
-    def __init__(
-        self,
-        config: Settings,
-        dims: Mapping[str, int],
-        speakers: int,
-        class_counts: Tensor,
-        class_weights: Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        self.dims = dict(dims)
-        self.output = nn.Linear(sum(dims.values()), len(class_counts))
-        self.register_buffer("class_weights", class_weights)
+    def build(self) -> None:
+        settings = self.settings
+        self.output = nn.Linear(sum(self.dims.values()), self.classes)
 
-    def forward(self, batch: Batch, epoch: int = 0) -> Logits:
+    def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """Logits of a batch."""
-        return Logits(self.output(torch.cat([batch.features[m] for m in self.dims], 1)))
-
-    def loss(self, output: Logits, batch: Batch) -> Tensor:
-        """Cross-entropy, a mean over labelled utterances weighted by class."""
-        return weighted_loss(output.logits, batch.labels, self.class_weights)
+        return ModelOutput(self.output(self.concatenated(batch)))

@@ -11,7 +11,6 @@ there is no GRU over the dialogue; with one modality the graph holds that modali
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,11 +21,11 @@ from ...toolkit.base.errors import UserError
 from ..data.batch import Batch
 from ..layers.angular_graph import AngularGraph
 from ..layers.dropout import Dropout
-from ..layers.heads import Logits, focal_loss
-from ..layers.initial_residual import InitialResidual
-from ..layers.sequence import Padded, Recurrent
+from ..layers.initial_residual import InitialResidualConvolution
+from ..layers.losses import focal_loss
+from ..layers.sequence import PaddedDialogues, RecurrentLayer
 from ..settings import setting
-from .registry import About
+from .base import Model, ModelInfo, ModelOutput
 
 
 @dataclass
@@ -67,41 +66,35 @@ class Settings:
             raise UserError(f"{where}: model.size={self.size} must be even")
 
 
-class MMDFN(nn.Module):
-    """Multimodal dynamic fusion network. Arguments as `erc_toolkit.train.models.registry` says; it works for any number of speakers."""
+class MMDFN(Model[Settings]):
+    """Multimodal dynamic fusion network.; it works for any number of speakers."""
 
     Settings = Settings
-    about = About("MM-DFN", "arXiv 2203.02385 (ICASSP 2022)", "their code")
+    about = ModelInfo("MM-DFN", "arXiv 2203.02385 (ICASSP 2022)", "their code")
 
-    def __init__(
-        self,
-        config: Settings,
-        dims: Mapping[str, int],
-        speakers: int,
-        class_counts: Tensor,
-        class_weights: Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        self.config = config
+    def build(self) -> None:
+        settings = self.settings
 
-        def gru() -> Recurrent:
-            return Recurrent(nn.GRU, config.size, config.size // 2, config.encoder_layers, dropout=config.dropout)
+        def gru() -> RecurrentLayer:
+            return RecurrentLayer(
+                nn.GRU, settings.size, settings.size // 2, settings.encoder_layers, dropout=settings.dropout
+            )
 
-        self.projections = nn.ModuleDict({m: nn.Linear(dim, config.size) for m, dim in dims.items()})
-        self.encoder = gru() if "text" in dims else None
-        weights = {m: getattr(config, f"speaker_{m}") for m in dims}
+        self.projections = nn.ModuleDict({m: nn.Linear(dim, settings.size) for m, dim in self.dims.items()})
+        self.encoder = gru() if "text" in self.dims else None
+        weights = {m: getattr(settings, f"speaker_{m}") for m in self.dims}
         self.speaker_weights = {m: weight for m, weight in weights.items() if weight}
         self.speaker_encoder = gru() if self.speaker_weights else None
-        self.first = nn.Linear(config.size, config.graph_size)
-        self.depth = nn.LSTMCell(config.graph_size, config.graph_size)
+        self.first = nn.Linear(settings.size, settings.graph_size)
+        self.depth = nn.LSTMCell(settings.graph_size, settings.graph_size)
         self.layers = nn.ModuleList(
-            InitialResidual(config.graph_size, depth, config.alpha, config.lam) for depth in range(1, config.layers + 1)
+            InitialResidualConvolution(settings.graph_size, depth, settings.alpha, settings.lam)
+            for depth in range(1, settings.layers + 1)
         )
-        self.output = nn.Linear(len(dims) * (config.size + config.graph_size), len(class_counts))
-        self.dropout = Dropout(config.dropout)
-        self.register_buffer("class_weights", class_weights)
+        self.output = nn.Linear(len(self.dims) * (settings.size + settings.graph_size), self.classes)
+        self.dropout = Dropout(settings.dropout)
 
-    def forward(self, batch: Batch, epoch: int = 0) -> Logits:
+    def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """Logits of a batch."""
         nodes = self._nodes(batch)
         graph = AngularGraph(nodes, batch.offsets)
@@ -113,25 +106,25 @@ class MMDFN(nn.Module):
             spoken = state[0].unflatten(0, y.shape[:2])
             y = y + self.dropout(torch.relu(layer(graph.propagate(spoken), initial)))
         readout = torch.cat([x, y], -1).flatten(1)
-        return Logits(self.output(torch.relu(self.dropout(readout))))
+        return ModelOutput(self.output(torch.relu(self.dropout(readout))))
 
-    def loss(self, output: Logits, batch: Batch) -> Tensor:
+    def loss(self, output: ModelOutput, batch: Batch) -> Tensor:
         """Focal loss weighted by class, a mean over labelled utterances."""
-        return focal_loss(output.logits, batch.labels, self.config.gamma, self.class_weights)
+        return focal_loss(output.logits, batch.labels, self.settings.gamma, self.class_weights)
 
     def _nodes(self, batch: Batch) -> Tensor:
         """The vectors [N, M, size] with which the modalities enter the graph."""
         x = {m: projection(batch.features[m]) for m, projection in self.projections.items()}
         nodes = dict(x)
         if self.encoder is not None:
-            nodes["text"] = self._context(batch) if self.config.padded else self.encoder(x["text"], batch.offsets)
+            nodes["text"] = self._context(batch) if self.settings.padded else self.encoder(x["text"], batch.offsets)
         for modality, heard in self._by_speaker(x, batch).items():
             nodes[modality] = nodes[modality] + self.speaker_weights[modality] * heard
         return torch.stack(list(nodes.values()), 1)
 
     def _context(self, batch: Batch) -> Tensor:
         features = batch.features["text"]
-        padded = Padded(batch.offsets, features.device)
+        padded = PaddedDialogues(batch.offsets, features.device)
         return padded.pack(self.encoder.through_padding(self.projections["text"](padded.pad(features))))
 
     def _by_speaker(self, x: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
@@ -145,8 +138,8 @@ class MMDFN(nn.Module):
         lengths = key[order].unique_consecutive(return_counts=True)[1].cpu().repeat(len(chosen))
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         rows = torch.cat([x[modality].index_select(0, order) for modality in chosen])
-        if self.config.padded:
-            padded = Padded(offsets, rows.device)
+        if self.settings.padded:
+            padded = PaddedDialogues(offsets, rows.device)
             behind = int(batch.offsets.diff().max()) - int(lengths.max())
             heard = self.speaker_encoder.through_padding(F.pad(padded.pad(rows), (0, 0, 0, behind)))
             heard = padded.pack(heard[:, : int(lengths.max())])

@@ -44,7 +44,7 @@ def find_reader(name: str) -> Reader:
     Raises:
         UserError: there is no such corpus, two packages claim its name, or it cannot be loaded.
     """
-    reader = _REGISTRY.load(name)
+    reader: Reader = _REGISTRY.load(name)
     if not callable(reader):
         raise _REGISTRY.error(name, "is not a function")
     return reader
@@ -88,7 +88,7 @@ def reader_options(reader: Reader) -> list[click.Option]:
     options = []
     for name, (kind, help_text, parameter) in _parameters(reader).items():
         flag = "--" + name.replace("_", "-")
-        shared: dict[str, object] = {"help": help_text, "show_default": True}
+        shared: dict[str, typing.Any] = {"help": help_text, "show_default": True}
         if parameter.default is inspect.Parameter.empty:
             shared["required"] = True
         else:

@@ -33,7 +33,7 @@ def models_command(as_json: bool) -> None:
         except Exception as error:  # another package's code may raise anything; ours must not hide its errors
             if name in MODELS:
                 raise
-            problems.append(error.message if isinstance(error, UserError) else build_error(name, error))
+            problems.append(str(error) if isinstance(error, UserError) else build_error(name, error))
     for problem in problems:
         click.echo(problem, err=True)
     if as_json:

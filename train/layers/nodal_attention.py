@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -33,5 +35,5 @@ class NodalAttention(nn.Module):
 
         if queries.shape[1] <= QUERIES:
             return padded.pack(attend(queries))
-        parts = [checkpoint(attend, part, use_reentrant=False) for part in queries.split(QUERIES, 1)]
+        parts = [cast(Tensor, checkpoint(attend, part, use_reentrant=False)) for part in queries.split(QUERIES, 1)]
         return padded.pack(torch.cat(parts, 1))

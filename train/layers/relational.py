@@ -106,11 +106,11 @@ class RelationalConvolution(nn.Module):
 
     def _matrices(self, speakers: Tensor) -> tuple[Tensor, ...]:
         """For each of the given speakers as target: the matrices of all relations below each other, [2 S' d_in, d_out]."""
-        shared = self.coefficients is not None
-        table = (self.coefficients if shared else self.weight).unflatten(0, (self.speakers, self.speakers, 2))
+        coefficients = self.coefficients
+        table = (self.weight if coefficients is None else coefficients).unflatten(0, (self.speakers, self.speakers, 2))
         if len(speakers) < self.speakers:
             table = table.index_select(0, speakers).index_select(1, speakers)
-        if shared:
+        if coefficients is not None:
             table = (table @ self.weight.flatten(1)).unflatten(-1, self.weight.shape[1:])
         return table.transpose(0, 1).flatten(1, 3).unbind(0)
 

@@ -41,7 +41,7 @@ from .variants import VARIANTS
 PIECE = 4096  # utterances at a time in evaluation: their matrices fit what the allocator keeps
 TINY = 1e-12  # the prior of a class that training never saw; a sum of weights below it is an empty sum
 
-# What can stand in the graph blocks; the first is the model's own, the others are for ablations.
+# The layers that graph blocks can have; the first is the model's own, the others are for ablations.
 GRAPH_LAYERS = {"differential": DiffGraphAttention, "attention": GraphAttention, "convolution": GraphConvolution}
 
 
@@ -51,7 +51,7 @@ class Settings:
 
     Attributes:
         name: of the model, see `erc-toolkit models`.
-        variant: "released" does what the authors' code does, "paper" what the equations say; `erc_toolkit.train.models.variants`
+        variant: "released" does what the authors' code does, "paper" what the equations define; `erc_toolkit.train.models.variants`
             has the difference, switch by switch.
         hidden: channels of every modality's representation.
         heads: attention heads of the audio and visual encoders.
@@ -63,7 +63,7 @@ class Settings:
         dropout: in encoders and classification heads.
         graph_heads: attention heads of each graph block.
         graph: what the graph blocks hold: differential attention, the model's own; for ablations, "attention" with one
-            softmax, "convolution" that knows no relations, or "none", no blocks at all.
+            softmax, "convolution" without relations, or "none", no blocks at all.
         graph_dropout: in graph blocks.
         fusion: modality to the weight of its logits in the sum (equation 29); null weighs each 1, as the model does.
         q_base, lam: base probability and scale of adaptive modality dropout (equation 24).
@@ -161,8 +161,8 @@ class ModalityStream(nn.Module):
         x = self.projection(features)  # equation 1
         if self.encoder is not None:
             x = self.encoder(x, context.added, context.attend, present)
-        if self.inter is not None:
-            # First what others said, then what the speaker said (section 4.4).
+        if self.inter is not None and self.intra is not None:
+            # First the other speakers' utterances, then the speaker's own (section 4.4).
             x = self.inter(x, context.inter.without(~present))
             x = self.intra(x, context.intra.without(~present))
         if self.gate is not None:
@@ -180,6 +180,7 @@ class AMBDSGDN(Model[Settings]):
     about = ModelInfo("AMB-DSGDN", "arXiv 2603.10043", "in full: code and paper")
     fusion: Tensor | None
     log_prior: Tensor
+    class_weights: Tensor  # ones where the argument is None
 
     def build(self) -> None:
         settings = self.settings
@@ -236,20 +237,22 @@ class AMBDSGDN(Model[Settings]):
         """
         rows, lengths = len(batch.labels), batch.offsets.diff()
         place = torch.arange(rows) - batch.offsets[:-1].repeat_interleave(lengths)
-        if torch.is_grad_enabled() or rows <= PIECE or self.settings.encoder_window is None:
+        window = self.settings.encoder_window
+        if torch.is_grad_enabled() or rows <= PIECE or window is None:
             return self._represent(batch, place)
         found: dict[str, list[Tensor]] = {m: [] for m in self.streams}
+        reach = self._reach(window)
         for start in range(0, rows, PIECE):
             end = min(start + PIECE, rows)
-            first, last = max(0, start - self._reach()), min(rows, end + self._reach())
+            first, last = max(0, start - reach), min(rows, end + reach)
             for modality, x in self._represent(batch.rows(first, last), place[first:last]).items():
                 found[modality].append(x[start - first : end - first])
         return {m: torch.cat(parts) for m, parts in found.items()}
 
-    def _reach(self) -> int:
+    def _reach(self, encoder_window: int) -> int:
         """How far from an utterance another one can have a part in its representation."""
         graphs = 0 if self.settings.graph == "none" else 4 * self.settings.window  # two blocks of two layers each
-        return self.settings.encoder_window + graphs
+        return encoder_window + graphs
 
     def _represent(self, batch: Batch, place: Tensor) -> dict[str, Tensor]:
         context = self._context(batch, place)
@@ -308,7 +311,7 @@ class AMBDSGDN(Model[Settings]):
         return torch.where(present.any(0)[..., None], fused, self.log_prior)
 
     def _drop(self, features: dict[str, Tensor], batch: Batch) -> DroppedModalities | None:
-        # The draw stands on the host: whether a step drops at all must not make it wait for the device.
+        # The draw is made on the host: whether a step drops at all must not make it wait for the device.
         if len(features) < 2 or float(torch.rand(())) >= self.settings.p_exe:
             return None
         with torch.no_grad():

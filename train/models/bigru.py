@@ -1,7 +1,7 @@
-"""An anchor of our own: a bidirectional GRU over the dialogue, the simplest model that hears the conversation.
+"""A baseline: a bidirectional GRU over the dialogue, the simplest model that uses the conversation.
 
 The features that are present, normalised and side by side (absent ones are zeros, which is their mean), a linear map, a GRU
-in both directions, a linear map to the classes. It knows neither speakers nor modalities.
+in both directions, a linear map to the classes. It does not distinguish speakers or modalities.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """COGMEN (arXiv 2205.02455, NAACL 2022), in the form of its released code.
 
 All modalities' features side by side go through a transformer encoder over the dialogue; utterances in a window form a graph
-whose relations are who speaks, who hears and which comes first; a relational graph convolution, attention to the neighbours,
+whose relations are both speakers and which comes first; a relational graph convolution, attention to the neighbours,
 batch normalisation and two linear maps follow. `docs/models/cogmen.md` has the equations.
 
 The paper's model takes audio, text and video; ours takes any of them, absent features as zeros.
 
 Their encoder attends to padding, so in their code the logits of a dialogue depend on the longest one of its batch; in ours
 they do not. Batch normalisation mixes the utterances of a batch in training, there and here. In their code an utterance's
-window says who hears it; here `past` and `future` say what it hears, the same where both are equal, as they are there.
+window is the utterances that attend to it; here `past` and `future` are those that it attends to, the same if both are equal.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Settings:
             and 1 where none does.
         inner: width of the inner layer of its feed-forward networks.
         hidden: width of all that follows.
-        past, future: how many utterances back and ahead an utterance hears in the graph.
+        past, future: how many utterances back and ahead an utterance attends to in the graph.
         graph_heads: heads of the attention in the graph, each as wide as `hidden`.
         dropout: in the encoder, and before the classes.
     """

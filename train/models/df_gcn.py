@@ -1,7 +1,7 @@
-"""DF-GCN (arXiv 2603.22345): a graph ODE over fused utterances and a map whose parameters depend on what was said.
+"""DF-GCN (arXiv 2603.22345): a graph ODE over fused utterances and a map whose parameters depend on the dialogue.
 
-We know the abstract and the authors' public code, not the equations, and the two disagree: the code has no differential
-equation, and its dynamic part never learns. So there are three variants. "reconstruction" does what the abstract says in a way
+Known are the abstract and the authors' public code, not the equations, and the two disagree: the code has no differential
+equation, and its dynamic part never learns. So there are three variants. "reconstruction" does what the abstract describes in a way
 that is ours in every detail; "released" does what the code does, its bugs included; "repaired" is the code without them, see
 `erc_toolkit.train.models.df_gcn_variants`. `docs/models/df-gcn.md` has the equations.
 
@@ -66,14 +66,15 @@ class DFGCN(Model[Settings]):
         """Logits of a batch; `parts` has what mixed the dynamic map, "boxes" [N, boxes] or "prompt" [N, hidden]."""
         padded = None
         if self.switches is not None and self.switches.padding:
-            padded, batch = pad(batch, self.speaker.padding_idx)
+            padded, batch = pad(batch, self.speakers)
         where = self._context(batch, None if padded is None else padded.mask.flatten())
         x = {m: stream(batch.features[m], batch.present[m], where) for m, stream in self.streams.items()}
         logits = {m: self._head(head, x[m]) for m, head in self.heads.items()}
         counted = {m: torch.where(batch.present[m][:, None], y, 0) for m, y in logits.items()}
-        fused, parts = sum(counted.values()), {}
-        if self.fusion is not None:
-            total = sum(x.values())
+        zero = next(iter(x.values())).new_zeros(())
+        fused, parts = sum(counted.values(), zero), {}
+        if self.fusion is not None and self.fused_head is not None:
+            total = sum(x.values(), zero)
             if self.switches is None:
                 y, parts = self.fusion(total, where)
             else:

@@ -32,8 +32,8 @@ class BatchContext(NamedTuple):
     Attributes:
         added: [N, hidden], codes of positions and speakers.
         attend: attention over the whole dialogue.
-        inter, intra: speaker graphs; rows that nobody hears are no neighbours in them.
-        heard: [N] bool, rows that hold an utterance with any modality.
+        inter, intra: speaker graphs; rows without any modality are no neighbours in them.
+        present: [N] bool, rows that hold an utterance with any modality.
         real: [N] bool, rows that hold an utterance; None where all do.
         dialogue: [N] int64, number of the dialogue.
         layout: where the rows lie as dialogues side by side.
@@ -43,7 +43,7 @@ class BatchContext(NamedTuple):
     attend: Callable[..., Tensor]
     inter: Graph
     intra: Graph
-    heard: Tensor
+    present: Tensor
     real: Tensor | None
     dialogue: Tensor
     layout: PaddedDialogues
@@ -51,8 +51,8 @@ class BatchContext(NamedTuple):
     def level(self, x: Tensor) -> Tensor:
         """Rows [N, D] in which padding holds the mean of all rows of its dialogue.
 
-        In the authors' code padding has no neighbours, and a softmax over nothing makes it hear all rows alike. In ours it hears
-        itself alone, so what it is to hear is put in its place; nothing else hears it.
+        In the authors' code padding has no neighbours, and a softmax over nothing makes it attend to all rows equally. In ours
+        it attends to itself alone, so the mean of all rows is put in its place; no other row attends to it.
         """
         if self.real is None:
             return x
@@ -60,11 +60,11 @@ class BatchContext(NamedTuple):
         return torch.where(self.real[:, None], x, mean[self.dialogue])
 
     def mean(self, x: Tensor) -> Tensor:
-        """Mean of the rows that are heard, or of all where there is padding: [N, D] to [dialogues, D]; 0 where there is none."""
+        """Mean of the rows that are present, or of all if there is padding: [N, D] to [dialogues, D]; 0 where none is."""
         if self.real is not None:
             return self.layout.pad(x).mean(1)
-        heard = self.heard[:, None].to(x.dtype)
-        return self.layout.pad(x * heard).sum(1) / self.layout.pad(heard).sum(1).clamp_min(1)
+        present = self.present[:, None].to(x.dtype)
+        return self.layout.pad(x * present).sum(1) / self.layout.pad(present).sum(1).clamp_min(1)
 
 
 def context(
@@ -84,20 +84,20 @@ def context(
     place = torch.arange(len(batch.labels)) - batch.offsets[:-1].repeat_interleave(lengths)
     codes = sinusoidal_positions(longest, speaker.embedding_dim, speaker.weight)
     added = codes[place.to(codes.device, non_blocking=True)] + speaker(batch.speakers)
-    heard = torch.stack(list(batch.present.values())).any(0)
+    present = torch.stack(list(batch.present.values())).any(0)
     apart = batch.dialogue
-    if real is not None:  # a row of padding is a dialogue of its own, so that it hears itself alone
+    if real is not None:  # a row of padding is a dialogue of its own, so that it attends to itself alone
         apart = torch.where(real, apart, len(batch) + torch.arange(len(real), device=real.device))
     graphs = speaker_graphs(batch.speakers if identity is None else identity, apart, window, longest)
-    inter, intra = (graph.without(~heard) for graph in graphs)
+    inter, intra = (graph.without(~present) for graph in graphs)
     attend = WholeDialogueAttention(batch.offsets, added.device).attend
     return BatchContext(
-        added, attend, inter, intra, heard, real, batch.dialogue, PaddedDialogues(batch.offsets, added.device)
+        added, attend, inter, intra, present, real, batch.dialogue, PaddedDialogues(batch.offsets, added.device)
     )
 
 
 class TextNorm(nn.BatchNorm1d):
-    """Batch norm that also takes a single row in training: it has no variance, so the running statistics stand in for its own."""
+    """Batch norm that also takes a single row in training: it has no variance, so the running statistics replace its own."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, D] to [N, D]."""
@@ -111,7 +111,7 @@ class ModalityStream(nn.Module):
 
     Args:
         dim: width of the features.
-        layers: how many vectors stand side by side in them, which are averaged; 1 for anything but text.
+        layers: how many vectors are concatenated in them, which are averaged; 1 for anything but text.
         norm: whether each of these is batch-normalised first.
         settings: of the model.
     """
@@ -142,7 +142,7 @@ class ModalityStream(nn.Module):
 
 
 class ReconstructionFusion(nn.Module):
-    """Ours, after the abstract: a graph ODE over the fused utterances, then a linear map that depends on what was said.
+    """Ours, after the abstract: a graph ODE over the fused utterances, then a linear map that depends on the dialogue.
 
     H = LayerNorm(X + X(horizon)) of the ODE that starts at X, the sum of the modalities; g_i, the global information vector, is
     the mean over the dialogue of an encoder over H, to which an utterance adds its own row where the map depends on the
@@ -174,7 +174,7 @@ class ReconstructionFusion(nn.Module):
             return h, {}
         g = h
         if self.summary is not None:
-            encoded = self.summary(h, torch.zeros_like(h), where.attend, where.heard)
+            encoded = self.summary(h, torch.zeros_like(h), where.attend, where.present)
             g = where.mean(encoded)[where.dialogue]
             if self.by_utterance:
                 g = g + encoded
@@ -183,15 +183,17 @@ class ReconstructionFusion(nn.Module):
 
 
 class SharedTableAttention(GraphAttention):
-    """Graph attention whose relation vectors stand in a table that all layers share, as in the authors' code.
+    """Graph attention whose relation vectors are in a table that all layers share, as in the authors' code.
 
     Args:
-        table: [RELATIONS, RELATION_SIZE], a module of the model, which is no part of this one.
-        others: as for `GraphAttention`.
+        d_in, d_out, heads, dropout, normalised: as for `GraphAttention`.
+        table: [RELATIONS, RELATION_SIZE], a module of the model, not registered as part of this one.
     """
 
-    def __init__(self, *others: object, table: nn.Embedding) -> None:
-        super().__init__(*others)
+    def __init__(
+        self, d_in: int, d_out: int, heads: int, dropout: float, normalised: bool = True, *, table: nn.Embedding
+    ) -> None:
+        super().__init__(d_in, d_out, heads, dropout, normalised)
         self.relation = None
         self._table = (table,)  # a module in a tuple is not registered a second time
         for score in (self.left, self.right, self.relation_score):  # in their code one column of all three
@@ -251,7 +253,10 @@ class ReleasedFusion(nn.Module):
         """
         x = self.inter(x, where.inter, where.level)
         x = self.intra(x, where.intra, where.level)
-        x = (self.encoder or text)(x, where.added, where.attend, where.heard)
+        encoder = text if self.encoder is None else self.encoder
+        if encoder is None:
+            raise TypeError("without an encoder of its own, the fusion needs the text's")
+        x = encoder(x, where.added, where.attend, where.present)
         prompt = self.mlp(where.mean(x)).softmax(-1)[where.dialogue]
         if self.frozen:
             prompt = prompt.detach()

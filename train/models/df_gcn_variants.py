@@ -1,4 +1,4 @@
-"""The authors' code of DF-GCN with its bugs and without them, switch by switch.
+"""DF-GCN's settings; and the authors' code with its bugs and without them, switch by switch.
 
 The variant "reconstruction" is not of this family: it follows the paper's abstract, and nothing here concerns it.
 """
@@ -20,7 +20,7 @@ class Switches:
         padding: dialogues are padded with zeros to the batch's longest; that counts in the statistics of the text's batch
             norm and in the mean that gives the global vector, so that results depend on the other dialogues of a batch.
             Otherwise neither sees any padding.
-        text_as_speaker: the graphs are built from the text's vectors (the fourth RoBERTa layer, which stands where they
+        text_as_speaker: the graphs are built from the text's vectors (the fourth RoBERTa layer, which is where they
             look for the speaker): two utterances have one speaker where their texts are equal. Otherwise from the speakers.
         text_encoder_again: after the graphs comes the text's own encoder once more, with its weights. Otherwise an encoder of
             its own, which their class creates and never calls.
@@ -43,7 +43,7 @@ RECONSTRUCTION = "reconstruction"
 
 @dataclass
 class Settings:
-    """Section `model`. What stands from `ode_steps` to `temperature` concerns the variant "reconstruction" alone.
+    """Section `model`. The settings from `ode_steps` to `temperature` concern the variant "reconstruction" alone.
 
     Attributes:
         variant: "reconstruction", "released" or "repaired", see above.
@@ -57,7 +57,7 @@ class Settings:
         solver: "rk4" or "euler".
         horizon: time at which the ODE's state is read.
         restart: whether the ODE is drawn back to where it began.
-        relations: whether the ODE's graph tells the same speaker from others and before from after.
+        relations: whether the ODE's graph distinguishes the same speaker from others and before from after.
         dynamic: whether the parameters of the map after the ODE depend on the "dialogue" or on the "utterance" in it; with
             "none" there is no such map.
         boxes: matrices from which that map is mixed; 1 makes it static.

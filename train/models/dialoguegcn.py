@@ -1,15 +1,15 @@
 """DialogueGCN (arXiv 1908.11540, EMNLP 2019), in the form of its released code.
 
-A bidirectional LSTM over the dialogue, a graph of utterances in a window whose relations are who speaks, who hears and which
-comes first, a relational graph convolution with weighted edges and a plain one, attention over the whole dialogue, a hidden
+A bidirectional LSTM over the dialogue, a graph of utterances in a window whose relations are both speakers and which comes
+first, a relational graph convolution with weighted edges and a plain one, attention over the whole dialogue, a hidden
 layer. `docs/models/dialoguegcn.md` has the equations.
 
-The paper's model reads text. Ours takes any modalities: their features stand side by side, absent ones as zeros.
+The paper's model reads text. Ours takes any modalities: their features are concatenated, absent ones as zeros.
 
 Their LSTM runs over padding, so in their code the logits of a dialogue depend on the longest one of its batch; in ours
 nothing does. Their edge weights have a vector for each of 110 places and fail on a longer dialogue; ours uses the last
-vector for all places from there on. In their code an utterance's window says who hears it; here `past` and `future` say what
-it hears, which is the same where the two are equal, as they are in their script.
+vector for all places from there on. In their code an utterance's window is the utterances that attend to it; here `past`
+and `future` are those that it attends to, which is the same if both are equal, as in their script.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Settings:
         context: the recurrent layers in front of the graph, "lstm" as in the authors' command or "gru" as in the paper.
         context_layers: how many of them.
         context_hidden: width of the state of each direction.
-        past, future: how many utterances back and ahead an utterance hears.
+        past, future: how many utterances back and ahead an utterance attends to.
         bases: matrices that the relations share; null gives each relation its own.
         graph_hidden: width of the graph layers, and of the hidden layer before the classes.
         places: places in a dialogue that have an edge weight vector of their own; all from the last on share it.

@@ -1,7 +1,7 @@
 """DialogueRNN (arXiv 1811.00405, AAAI 2019), in the form of its released bidirectional model with attention (BiModel).
 
 The recurrence in both directions over every dialogue (`erc_toolkit.train.layers.dialogue_rnn`), attention of every emotion state over
-all those of its dialogue, a hidden layer, the classes. The paper's model hears the text alone on IEMOCAP and text and audio
+all those of its dialogue, a hidden layer, the classes. The paper's model uses the text alone on IEMOCAP and text and audio
 on MELD; ours takes any modalities and, as their scripts do, puts them side by side, absent ones as zeros.
 
 Their attention gives padding a score of 0, takes the softmax and then divides by what the utterances have of it: a softmax

@@ -1,7 +1,7 @@
-"""An anchor of our own: logistic regression on each utterance's features, deaf to the conversation.
+"""A baseline: logistic regression on each utterance's features, without the conversation.
 
 The features that are present, normalised and side by side, and one linear map; absent ones are zeros, which is their mean.
-What a model of conversations adds must show beyond this.
+A model of conversations is useful only if it beats this.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ class LogisticRegression(Model[Settings]):
     about = ModelInfo("logistic regression", "none, ours", "in full")
 
     def build(self) -> None:
-        settings = self.settings
         self.output = nn.Linear(sum(self.dims.values()), self.classes)
 
     def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:

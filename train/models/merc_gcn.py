@@ -76,6 +76,7 @@ class MERCGCN(Model[Settings]):
 
     Settings = Settings
     about = ModelInfo("MERC-GCN", "arXiv 2501.15063", "reconstruction: neither full text nor code is public")
+    groups: Tensor | None
 
     def build(self) -> None:
         settings = self.settings
@@ -131,7 +132,7 @@ class MERCGCN(Model[Settings]):
     def loss(self, output: ModelOutput, batch: Batch) -> Tensor:
         """Cross-entropy of the emotions, weighted by class, plus `coarse_weight` times that of their groups, unweighted."""
         total = weighted_loss(output.logits, batch.labels, self.class_weights)
-        if self.coarse is not None:
+        if self.coarse is not None and self.groups is not None:
             groups = self.groups[batch.labels.clamp_min(0)].masked_fill(batch.labels < 0, -1)
             total = total + self.settings.coarse_weight * weighted_loss(output.parts["coarse"], groups)
         return total

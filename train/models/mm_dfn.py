@@ -1,7 +1,7 @@
 """MM-DFN (arXiv 2203.02385): dynamic fusion on the graph of MMGCN, as its released code does it.
 
-Every modality's features are mapped to one width. Text then goes through a bidirectional GRU over the dialogue; every
-modality is given what a second one, shared by all, hears in the utterances of each speaker alone. The layers over the graph
+Every modality's features are mapped to one width. Text then goes through a bidirectional GRU over the dialogue; to every
+modality are added the states of a second one, shared by all, over the utterances of each speaker alone. The layers over the graph
 (`erc_toolkit.train.layers.angular_graph`, `erc_toolkit.train.layers.initial_residual`) are joined by an LSTM whose time is the depth: at each layer
 it takes a node's features and gives those that are propagated. The code calls its recurrent layers LSTM; they are GRUs.
 
@@ -35,7 +35,7 @@ class Settings:
     Attributes:
         size: width of a node; each direction of the GRUs has half of it.
         encoder_layers: of the GRUs.
-        speaker_text, speaker_audio, speaker_visual: weight of what the speaker's GRU says, in each modality.
+        speaker_text, speaker_audio, speaker_visual: weight of the speaker GRU's states, in each modality.
         graph_size: width within the graph convolution and of the LSTM over its depth.
         layers: graph convolutions.
         alpha: share of a convolution's output that comes from the stack's input.
@@ -67,7 +67,7 @@ class Settings:
 
 
 class MMDFN(Model[Settings]):
-    """Multimodal dynamic fusion network.; it works for any number of speakers."""
+    """Multimodal dynamic fusion network; it works for any number of speakers."""
 
     Settings = Settings
     about = ModelInfo("MM-DFN", "arXiv 2203.02385 (ICASSP 2022)", "their code")
@@ -117,20 +117,23 @@ class MMDFN(Model[Settings]):
         x = {m: projection(batch.features[m]) for m, projection in self.projections.items()}
         nodes = dict(x)
         if self.encoder is not None:
-            nodes["text"] = self._context(batch) if self.settings.padded else self.encoder(x["text"], batch.offsets)
-        for modality, heard in self._by_speaker(x, batch).items():
-            nodes[modality] = nodes[modality] + self.speaker_weights[modality] * heard
+            if self.settings.padded:
+                nodes["text"] = self._padded_context(self.encoder, batch)
+            else:
+                nodes["text"] = self.encoder(x["text"], batch.offsets)
+        for modality, states in self._by_speaker(x, batch).items():
+            nodes[modality] = nodes[modality] + self.speaker_weights[modality] * states
         return torch.stack(list(nodes.values()), 1)
 
-    def _context(self, batch: Batch) -> Tensor:
+    def _padded_context(self, encoder: RecurrentLayer, batch: Batch) -> Tensor:
         features = batch.features["text"]
         padded = PaddedDialogues(batch.offsets, features.device)
-        return padded.pack(self.encoder.through_padding(self.projections["text"](padded.pad(features))))
+        return padded.pack(encoder.through_padding(self.projections["text"](padded.pad(features))))
 
     def _by_speaker(self, x: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Modality to [N, size], each utterance heard among its speaker's others; modalities of weight 0 are left out."""
-        chosen = list(self.speaker_weights)
-        if not chosen:
+        """Modality to [N, size], the GRU's states over each speaker's utterances; modalities of weight 0 are left out."""
+        chosen, encoder = list(self.speaker_weights), self.speaker_encoder
+        if encoder is None:
             return {}
         # One sequence for each speaker of each dialogue and modality; they all lie end to end.
         key = batch.dialogue * (batch.speakers.max() + 1) + batch.speakers
@@ -141,9 +144,9 @@ class MMDFN(Model[Settings]):
         if self.settings.padded:
             padded = PaddedDialogues(offsets, rows.device)
             behind = int(batch.offsets.diff().max()) - int(lengths.max())
-            heard = self.speaker_encoder.through_padding(F.pad(padded.pad(rows), (0, 0, 0, behind)))
-            heard = padded.pack(heard[:, : int(lengths.max())])
+            states = encoder.through_padding(F.pad(padded.pad(rows), (0, 0, 0, behind)))
+            states = padded.pack(states[:, : int(lengths.max())])
         else:
-            heard = self.speaker_encoder(rows, offsets)
-        parts = heard.split(len(order))
+            states = encoder(rows, offsets)
+        parts = states.split(len(order))
         return {m: torch.empty_like(part).index_copy(0, order, part) for m, part in zip(chosen, parts, strict=True)}

@@ -36,7 +36,7 @@ class Settings:
         size: width of a node; each direction of the LSTM has half of it.
         encoder_layers: of the LSTM.
         graph_size: width within the graph convolution.
-        layers: graph convolutions. The released code has 64, whatever its script says.
+        layers: graph convolutions. The released code has 64, whatever its script sets.
         alpha: share of a convolution's output that comes from the stack's input.
         lam: how much the weights of the first convolutions do beside the identity.
         dropout: between layers of the LSTM, before every convolution and before the output.
@@ -106,14 +106,14 @@ class MMGCN(Model[Settings]):
     def _nodes(self, modality: str, batch: Batch) -> Tensor:
         """The vectors [N, size] with which a modality enters the graph."""
         projection, features = self.projections[modality], batch.features[modality]
-        if modality != "text":
+        if modality != "text" or self.encoder is None or self.speaker is None:
             return projection(features)
         if self.settings.padded:
             padded = PaddedDialogues(batch.offsets, features.device)
-            heard = padded.pack(self.encoder.through_padding(projection(padded.pad(features))))
+            states = padded.pack(self.encoder.through_padding(projection(padded.pad(features))))
         else:
-            heard = self.encoder(projection(features), batch.offsets)
-        return heard + self.speaker(batch.speakers)
+            states = self.encoder(projection(features), batch.offsets)
+        return states + self.speaker(batch.speakers)
 
 
 def released_loss(logits: Tensor, labels: Tensor) -> Tensor:

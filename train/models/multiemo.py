@@ -3,10 +3,10 @@
 Every modality is projected and goes through a DialogueRNN recurrence of its own (on MELD the text does not, and the others
 go one way only). Then each queries the others, one after the other, in a stack of cross-attention layers; the three results
 side by side give the representation that is classified. The loss adds to the cross-entropy a contrastive term on that
-representation and a correlation term on the three results; both look at the batch, so the loss depends on what else is in
+representation and a correlation term on the three results; both depend on the batch, so the loss depends on what else is in
 it. The logits do not.
 
-Their cross-attention hears padding as if it were utterances; ours does not. An absent feature is no key to other
+Their cross-attention attends to padding as if it were utterances; ours does not. An absent feature is no key to other
 modalities, and its utterance has no part in the correlation with them. With two modalities a layer has one cross-attention,
 with one it has none.
 """
@@ -77,7 +77,7 @@ class CrossAttention(nn.Module):
     Args:
         size: channels of both; a multiple of `heads`.
         heads: attention heads.
-        rate: dropout probability on what is heard.
+        rate: dropout probability on the output.
     """
 
     def __init__(self, size: int, heads: int, rate: float) -> None:
@@ -87,9 +87,9 @@ class CrossAttention(nn.Module):
         self.norm, self.dropout = nn.LayerNorm(size), Dropout(rate)
 
     def forward(self, x: Tensor, other: Tensor, present: Tensor, dialogues: WholeDialogueAttention) -> Tensor:
-        """Queries [N, size] and the other modality's [N, size], of which `present` [N] are heard, to [N, size]."""
-        heard = dialogues.attend(self.query(x), self.key(other), self.value(other), present, self.heads, 0.0)
-        return self.norm(x + self.dropout(self.output(heard)))
+        """Queries [N, size] and the other modality's [N, size], of which those `present` [N] are keys, to [N, size]."""
+        values = dialogues.attend(self.query(x), self.key(other), self.value(other), present, self.heads, 0.0)
+        return self.norm(x + self.dropout(self.output(values)))
 
 
 class CrossAttentionLayer(nn.Module):
@@ -113,6 +113,7 @@ class MultiEMO(Model[Settings]):
 
     Settings = Settings
     about = ModelInfo("MultiEMO", "ACL 2023, 2023.acl-long.824", "their code")
+    sample_weights: Tensor
 
     def build(self) -> None:
         settings = self.settings
@@ -160,9 +161,9 @@ class MultiEMO(Model[Settings]):
                 x[modality] = torch.relu(self.dropout(joined))
         dialogues = WholeDialogueAttention(batch.offsets, batch.dialogue.device)
         found = {}
-        for modality, stack in self.stacks.items():
+        for modality, layers in self.stacks.items():
             y, others = x[modality], [(x[m], batch.present[m]) for m in x if m != modality]
-            for layer in stack:
+            for layer in layers.children():
                 y = layer(y, others, dialogues)
             found[modality] = y
         fused = self.fusion(torch.cat(list(found.values()), -1))

@@ -66,7 +66,7 @@ def settings_class(name: str) -> type[ModelSettings]:
 
 def build_error(name: str, error: Exception) -> str:
     """A line about a model of another package whose constructor failed."""
-    return _REGISTRY.error(name, f"cannot be built: {one_line(error)}").message
+    return str(_REGISTRY.error(name, f"cannot be built: {one_line(error)}"))
 
 
 def contract_problem(found: object) -> str | None:
@@ -103,7 +103,7 @@ def _settings_problem(settings: object) -> str | None:
     try:
         get_type_hints(settings)
         defaults = settings()
-        defaults.name = ""
+        setattr(defaults, "name", "")  # noqa: B010
     except Exception as error:  # whatever annotations, __post_init__ and a frozen dataclass raise
         return f"has `Settings` that cannot be used: {one_line(error)}"
     return None

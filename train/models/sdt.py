@@ -55,12 +55,12 @@ class Settings:
 
 
 class TargetStream(nn.Module):
-    """One modality as it hears itself and the others: an encoder and a gate for each, joined by a linear map.
+    """One modality in the context of itself and the others: an encoder and a gate for each, joined by a linear map.
 
     Args:
         settings: sizes and probabilities.
         own: its name.
-        others: names of the modalities that it hears beside itself.
+        others: names of the other modalities.
     """
 
     def __init__(self, settings: Settings, own: str, others: list[str]) -> None:
@@ -77,13 +77,13 @@ class TargetStream(nn.Module):
         self, streams: Mapping[str, Tensor], present: Mapping[str, Tensor], attend: Callable[..., Tensor]
     ) -> Tensor:
         """Projected features with positions and speakers, modality to [N, hidden], to [N, hidden]."""
-        heard = []
+        outputs = []
         for source, encoder in self.encoders.items():
             # Each encoder draws a dropout mask of its own for each stream that it takes.
             x = self.dropout(streams[self.own])
             y = encoder(x, x if source == self.own else self.dropout(streams[source]), attend, present[source])
-            heard.append(torch.sigmoid(self.gates[source](y) if self.gates is not None else y) * y)
-        return self.join(torch.cat(heard, 1))
+            outputs.append(torch.sigmoid(self.gates[source](y) if self.gates is not None else y) * y)
+        return self.join(torch.cat(outputs, 1))
 
 
 class SDT(Model[Settings]):

@@ -261,7 +261,7 @@ def test_pieces_of_long_dialogues_are_as_the_whole(monkeypatch, window, encoder_
             model, "_represent", lambda part, place: seen.append(len(part.labels)) or original(part, place)
         )
         pieces = model.represent(batch)
-    assert len(seen) == math.ceil(305 / 32) and max(seen) <= 32 + 2 * model._reach()
+    assert len(seen) == math.ceil(305 / 32) and max(seen) <= 32 + 2 * model._reach(encoder_window)
     for modality, x in whole.items():
         rows = batch.present[modality]
         assert torch.allclose(pieces[modality][rows], x[rows], atol=1e-9)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_train_support import packing
 
 from erc_toolkit.train.layers.angular_graph import AngularGraph
-from erc_toolkit.train.layers.initial_residual import InitialResidual
+from erc_toolkit.train.layers.initial_residual import InitialResidualConvolution
 
 
 def slow_matrix(nodes, offsets):
@@ -72,7 +72,7 @@ def test_a_graph_in_bfloat16_arithmetic_has_no_holes():
 
 @pytest.mark.parametrize("depth", [1, 7])
 def test_layer_is_that_of_the_definition(depth):
-    layer = InitialResidual(4, depth, alpha=0.2, lam=0.5).double()
+    layer = InitialResidualConvolution(4, depth, alpha=0.2, lam=0.5).double()
     p, x0 = torch.randn(2, 6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     theta = math.log(0.5 / depth + 1)
     expected = theta * torch.cat([p, x0], 1) @ layer.weight + (1 - theta) * (0.8 * p + 0.2 * x0)

@@ -86,7 +86,7 @@ def test_logits_loss_gradients_and_running_statistics_in_training_are_the_author
 def test_edges_are_the_authors(case):
     model, batch = build(case)
     graph = RelationalGraph(
-        batch.speakers, batch.dialogue, model.config.past, model.config.future, max(case["lengths"])
+        batch.speakers, batch.dialogue, model.settings.past, model.settings.future, max(case["lengths"])
     )
     i, j, relation = graph.edges(int(case["sizes"][-1]))
     assert torch.equal(torch.stack([j, i, relation])[:, (1000 * j + i).argsort()], case["edges"].long())

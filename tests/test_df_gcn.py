@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import itertools
 import math
+from unittest import mock
 
 import pytest
 import torch
@@ -27,8 +28,8 @@ def authors(variant="released", seed=0, **switches):
     """A small model of the authors' family with some switches turned over."""
     torch.manual_seed(seed)
     config = Settings(variant=variant, hidden=16, heads=2, window=3, dropout=0.0, graph_dropout=0.0)
-    changed = dataclasses.replace(VARIANTS[variant], **switches)
-    return DFGCN(config, DIMS, 3, torch.ones(3), switches=changed).double().eval()
+    with mock.patch.dict(VARIANTS, {variant: dataclasses.replace(VARIANTS[variant], **switches)}):
+        return DFGCN(config, DIMS, 3, torch.ones(3)).double().eval()
 
 
 @pytest.mark.parametrize("solver, order", [("rk4", 4), ("euler", 1)])

@@ -83,7 +83,7 @@ def test_the_longest_dialogue_has_the_logits_that_their_code_gives_it_as_it_is(c
 def test_graph_and_edge_weights_are_the_authors(case):
     model, batch = build(case)
     graph = RelationalGraph(
-        batch.speakers, batch.dialogue, model.config.past, model.config.future, max(case["lengths"])
+        batch.speakers, batch.dialogue, model.settings.past, model.settings.future, max(case["lengths"])
     )
     i, j, relation = graph.edges(int(case["sizes"][-1]))
     order = (1000 * j + i).argsort()
@@ -91,7 +91,7 @@ def test_graph_and_edge_weights_are_the_authors(case):
     x = model.context(batch.features["text"], batch.offsets)
     place = torch.cat([torch.arange(n) for n in case["lengths"].tolist()])
     weights = torch.zeros(len(x), len(x), dtype=x.dtype)
-    block, row, column = graph.hears.nonzero(as_tuple=True)
+    block, row, column = graph.mask.nonzero(as_tuple=True)
     real = block * graph.blocks.size + row < len(x)
     weights[i, j] = model.edges(x, graph, place)[block, row, column][real].detach()
     torch.testing.assert_close(weights[i, j][order], case["edge_weights"], rtol=1e-7, atol=1e-8)

@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.store import FeatureStore, StoreWriter
-from erc_toolkit.train.config import DataConfig
 from erc_toolkit.train.data.batch import Conversations
 from erc_toolkit.train.data.dialogues import Dialogue, DialogueDataset, PaddedBatch, collate_packed, collate_padded
 from erc_toolkit.train.data.features import speaker_indices
+from erc_toolkit.train.settings import DataConfig
 
 
 def write(path, utterances, seed=0):

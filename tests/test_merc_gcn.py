@@ -10,8 +10,8 @@ from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.train.config import load_config
 from erc_toolkit.train.layers.adaptive_graph import KINDS, EdgeWeights, KindConvolution, WeightedConvolution, edge_kinds
 from erc_toolkit.train.layers.cross_attention import CoAttention
-from erc_toolkit.train.layers.encoder import WholeDialogues, dialogue_positions, sinusoidal_positions
-from erc_toolkit.train.layers.heads import weighted_loss
+from erc_toolkit.train.layers.encoder import WholeDialogueAttention, dialogue_positions, sinusoidal_positions
+from erc_toolkit.train.layers.losses import weighted_loss
 from erc_toolkit.train.models.merc_gcn import MERCGCN, Settings
 
 SELF, OWN_PAST, OWN_FUTURE, OTHERS_PAST, OTHERS_FUTURE = range(KINDS)
@@ -76,7 +76,7 @@ def test_co_attention_asks_the_other_stream_as_it_was():
     layer = CoAttention(8, 2, 2, 0.0).double()
     x, y = torch.randn(7, 8).double(), torch.randn(7, 8).double()
     _, offsets = packing([4, 3])
-    attend, present = WholeDialogues(offsets, x.device).attend, torch.ones(7, dtype=torch.bool)
+    attend, present = WholeDialogueAttention(offsets, x.device).attend, torch.ones(7, dtype=torch.bool)
     a, b = layer(x, y, attend, present, present)
     for first, second in zip(layer.first, layer.second):
         x_before = x

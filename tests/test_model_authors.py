@@ -13,10 +13,9 @@ import pytest
 import torch
 from test_train_support import dense, packing
 
-from erc_toolkit.train.config import ModelConfig
 from erc_toolkit.train.data.batch import Batch
 from erc_toolkit.train.layers.graph import speaker_graphs
-from erc_toolkit.train.models.amb_dsgdn import AMBDSGDN
+from erc_toolkit.train.models.amb_dsgdn import AMBDSGDN, Settings
 
 VECTORS = Path(__file__).parent / "data" / "amb_dsgdn.npz"
 MODALITIES = ("text", "audio", "visual")
@@ -34,7 +33,7 @@ def case(request):
 def build(case):
     """Our model with the authors' weights, in float64, and the batch."""
     features = {m: case[f"features/{m}"].double() for m in MODALITIES}
-    config = ModelConfig(
+    config = Settings(
         hidden=int(case["hidden"]),
         heads=int(case["heads"]),
         window=int(case["window"]),

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_train_support import random_batch, rows, tiny_model
 
-from erc_toolkit.train.config import ModelConfig
+from erc_toolkit.train.models.amb_dsgdn import Settings
 from erc_toolkit.train.models.variants import VARIANTS
 
-SMALL = ModelConfig(hidden=8, heads=2, dropout=0.0, graph_dropout=0.0, p_exe=1.0, warm_up=1)
+SMALL = Settings(hidden=8, heads=2, dropout=0.0, graph_dropout=0.0, p_exe=1.0, warm_up=1)
 
 
 def layer_norm(x, weight, bias, eps):
@@ -109,16 +109,16 @@ def encoder(p, name, x, speaker, heads, present):
 
 def nodes_of_dialogue(model, features, speakers, present):
     """Node representations of one dialogue (equations 1 to 18), modality to [n, hidden]."""
-    p, released = dict(model.named_parameters()), model.config.variant == "released"
+    p, released = dict(model.named_parameters()), model.settings.variant == "released"
     who = speakers.tolist()
     result = {}
     for m, f in features.items():
         name = f"streams.{m}."
         heard = present[m].tolist()
-        inter, intra = (edges(who, model.config.window, kind, heard) for kind in (False, True))
+        inter, intra = (edges(who, model.settings.window, kind, heard) for kind in (False, True))
         x = f @ p[name + "projection.weight"].T + p[name + "projection.bias"]  # 1
         if m != "text":
-            x = encoder(p, name + "encoder.", x, p["speaker.weight"][speakers], model.config.heads, heard)
+            x = encoder(p, name + "encoder.", x, p["speaker.weight"][speakers], model.settings.heads, heard)
         x = block(p, name + "intra.", block(p, name + "inter.", x, inter, released), intra, released)
         if released and m != "text":
             x = x / (1 + torch.exp(-(x @ p[name + "gate.weight"].T + p[name + "gate.bias"])))

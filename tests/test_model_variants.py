@@ -40,7 +40,7 @@ def test_paper_lacks_the_gates_and_the_norms_of_eighteen_attention_layers(recipe
         build_model(load_config(recipe, changes), dims, speakers, np.ones(classes, int))
         for changes in (["model.variant=paper"], [])
     )
-    assert default.config.variant == "released" and count(default) == released
+    assert default.settings.variant == "released" and count(default) == released
     assert count(paper) == released - 525_312 - 18 * 1_024
     assert all(stream.gate is None for stream in paper.streams.values())
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_train_support import packing
 
-from erc_toolkit.train.layers.encoder import WholeDialogues
+from erc_toolkit.train.layers.encoder import WholeDialogueAttention
 from erc_toolkit.train.layers.nodal_attention import NodalAttention
 from erc_toolkit.train.layers.post_norm import PostNormEncoder
 from erc_toolkit.train.layers.relational import (
@@ -78,7 +78,7 @@ def test_relational_convolution(conversation, bases, weighted):
     layer = RelationalConvolution(SIZE, WIDTH, slots, bases).double()
     graph = graph_of(lengths, speakers, past, future)
     x = torch.randn(len(speakers), SIZE, dtype=torch.float64)
-    weights = torch.rand(graph.hears.shape, dtype=torch.float64) * graph.hears if weighted else None
+    weights = torch.rand(graph.mask.shape, dtype=torch.float64) * graph.mask if weighted else None
     edges = slow_edges(speakers, lengths, past, future, slots)
     alike = {}
     for i, _, relation in edges:
@@ -174,6 +174,6 @@ def test_encoder_layer_is_the_library_s():
     lengths = [4, 1, 7]
     x = torch.randn(sum(lengths), 12, dtype=torch.float64)
     every = torch.ones(len(x), dtype=torch.bool)
-    found = layer(x, WholeDialogues(packing(lengths)[1], x.device).attend, every)
+    found = layer(x, WholeDialogueAttention(packing(lengths)[1], x.device).attend, every)
     expected = torch.cat([library(part[None])[0] for part in x.split(lengths)])
     torch.testing.assert_close(found, expected)

@@ -10,7 +10,7 @@ from test_train_support import DIMS, TINY, rows, write_store
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.manifest import Utterance
 from erc_toolkit.toolkit.store import FeatureStore, StoreWriter
-from erc_toolkit.train.config import Config, DataConfig
+from erc_toolkit.train.config import Config
 from erc_toolkit.train.data.batch import Conversations
 from erc_toolkit.train.data.features import (
     Normaliser,
@@ -24,6 +24,7 @@ from erc_toolkit.train.data.features import (
 )
 from erc_toolkit.train.loop.evaluation import predict
 from erc_toolkit.train.loop.trainer import make_plan
+from erc_toolkit.train.settings import DataConfig
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,12 @@ from erc_toolkit.train.layers import encoder as encoders
 from erc_toolkit.train.layers.blocks import Blocks
 from erc_toolkit.train.layers.diff_graph_attention import DiffGraphAttention, DiffRGCN, lambda_init
 from erc_toolkit.train.layers.dropout import Dropout, dropout
-from erc_toolkit.train.layers.encoder import LocalDialogues, TransformerEncoder, WholeDialogues, sinusoidal_positions
+from erc_toolkit.train.layers.encoder import (
+    LocalDialogueAttention,
+    TransformerEncoder,
+    WholeDialogueAttention,
+    sinusoidal_positions,
+)
 from erc_toolkit.train.layers.graph import speaker_graphs
 from erc_toolkit.train.layers.graph_attention import GraphAttention
 from erc_toolkit.train.layers.graph_convolution import GraphConvolution
@@ -192,7 +197,7 @@ def test_encoder_equals_its_equations():
     encoder = TransformerEncoder(8, 2, dropout=0.5).double().eval()
     x, added = torch.randn(12, 8, dtype=torch.float64), torch.randn(12, 8, dtype=torch.float64)
     present = torch.tensor([True, True, False, True, True, False] + [True] * 6)
-    attend = WholeDialogues(packing([6, 6])[1], x.device).attend
+    attend = WholeDialogueAttention(packing([6, 6])[1], x.device).attend
     p = {name: value.detach().numpy() for name, value in encoder.named_parameters()}
     got = encoder(x, added, attend, present).detach().numpy()
     for part in (slice(0, 6), slice(6, 12)):
@@ -222,8 +227,8 @@ def test_attention_within_dialogues_equals_the_loops(lengths, window, absent, ca
     q, k, v = torch.randn(3, n, 4, generator=generator, dtype=torch.float64)
     present = torch.rand(n, generator=generator) >= absent
     dialogue, offsets = packing(lengths)
-    whole = WholeDialogues(offsets, q.device, causal)
-    attention = whole if window is None else LocalDialogues(dialogue, window, max(lengths), causal)
+    whole = WholeDialogueAttention(offsets, q.device, causal)
+    attention = whole if window is None else LocalDialogueAttention(dialogue, window, max(lengths), causal)
     got = attention.attend(q, k, v, present, 2, 0.0).numpy()
     for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist()):
         heard = present[start:end].tolist()
@@ -257,7 +262,7 @@ def test_attention_of_long_dialogues_in_training_is_that_of_short_pieces(monkeyp
 def test_encoder_is_finite_where_nothing_may_be_attended_to():
     encoder = TransformerEncoder(8, 2, dropout=0.0)
     x, (dialogue, offsets) = torch.randn(3, 8), packing([3])
-    for attention in (WholeDialogues(offsets, x.device), LocalDialogues(dialogue, 1, 3)):
+    for attention in (WholeDialogueAttention(offsets, x.device), LocalDialogueAttention(dialogue, 1, 3)):
         assert encoder(x, x, attention.attend, torch.zeros(3, dtype=torch.bool)).isfinite().all()
 
 

@@ -11,7 +11,7 @@ from test_train_support import DIMS, TINY, cut, random_batch, rows, tiny_model
 
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.train.config import load_config
-from erc_toolkit.train.layers.modality_dropout import Dropped
+from erc_toolkit.train.layers.modality_dropout import DroppedModalities
 from erc_toolkit.train.loop.evaluation import build_model
 
 
@@ -86,7 +86,7 @@ def test_graph_blocks_can_be_replaced_and_left_out(graph):
 
 def test_streams_run_encoder_inter_intra_gate_in_this_order():
     model, batch = tiny_model(), random_batch((4,), seed=1)
-    from erc_toolkit.train.layers.encoder import WholeDialogues, sinusoidal_positions
+    from erc_toolkit.train.layers.encoder import WholeDialogueAttention, sinusoidal_positions
     from erc_toolkit.train.layers.graph import speaker_graphs
 
     inter, intra = speaker_graphs(batch.speakers, batch.dialogue, TINY.window, 4)
@@ -95,7 +95,7 @@ def test_streams_run_encoder_inter_intra_gate_in_this_order():
     assert torch.allclose(nodes["text"], text.intra(text.inter(text.projection(batch.features["text"]), inter), intra))
     audio = model.streams["audio"]
     added = sinusoidal_positions(4, TINY.hidden, model.speaker.weight) + model.speaker(batch.speakers)
-    attend = WholeDialogues(batch.offsets, added.device).attend
+    attend = WholeDialogueAttention(batch.offsets, added.device).attend
     x = audio.encoder(audio.projection(batch.features["audio"]), added, attend, batch.present["audio"])
     x = audio.intra(audio.inter(x, inter), intra)
     assert torch.allclose(nodes["audio"], torch.sigmoid(audio.gate(x)) * x)
@@ -202,7 +202,7 @@ def test_modality_dropout_zeroes_whole_dialogues_and_those_that_lose_all_do_not_
     kept = torch.tensor([[True, False, False], [True, True, False], [False, True, False]])  # text, audio, visual
     monkeypatch.setattr(
         "erc_toolkit.train.models.amb_dsgdn.drop_modalities",
-        lambda ratios, n: Dropped(kept.double() / 0.8, kept, ratios),
+        lambda ratios, n: DroppedModalities(kept.double() / 0.8, kept, ratios),
     )
     nodes, output = model.represent(batch), model(batch)
     for index, modality in enumerate(DIMS):
@@ -224,7 +224,8 @@ def test_an_utterance_whose_only_modality_is_dropped_does_not_teach(monkeypatch)
     batch.present["audio"][1] = batch.present["visual"][1] = False
     kept = torch.tensor([[False], [True], [True]])
     monkeypatch.setattr(
-        "erc_toolkit.train.models.amb_dsgdn.drop_modalities", lambda ratios, n: Dropped(kept.double(), kept, ratios)
+        "erc_toolkit.train.models.amb_dsgdn.drop_modalities",
+        lambda ratios, n: DroppedModalities(kept.double(), kept, ratios),
     )
     assert model(batch).learnable.tolist() == [True, False, True, True]
 
@@ -260,7 +261,7 @@ def test_pieces_of_long_dialogues_are_as_the_whole(monkeypatch, window, encoder_
             model, "_represent", lambda part, place: seen.append(len(part.labels)) or original(part, place)
         )
         pieces = model.represent(batch)
-    assert len(seen) == math.ceil(305 / 32) and max(seen) <= 32 + 2 * model._reach()
+    assert len(seen) == math.ceil(305 / 32) and max(seen) <= 32 + 2 * model._reach(encoder_window)
     for modality, x in whole.items():
         rows = batch.present[modality]
         assert torch.allclose(pieces[modality][rows], x[rows], atol=1e-9)

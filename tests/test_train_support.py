@@ -7,14 +7,13 @@ from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.base.processes import Failure
 from erc_toolkit.toolkit.manifest import Utterance
 from erc_toolkit.toolkit.store import FeatureStore, StoreWriter
-from erc_toolkit.train.config import ModelConfig
 from erc_toolkit.train.data.batch import Batch
-from erc_toolkit.train.models.amb_dsgdn import AMBDSGDN
+from erc_toolkit.train.models.amb_dsgdn import AMBDSGDN, Settings
 
 DIMS = {"text": 12, "audio": 10, "visual": 8}
 LABELS = ["anger", "joy", "neutral"]
 SIZES = {"train": 24, "val": 6, "test": 8}
-TINY = ModelConfig(hidden=16, heads=2, window=3, dropout=0.1, warm_up=0)
+TINY = Settings(hidden=16, heads=2, window=3, dropout=0.1, warm_up=0)
 
 
 def write_store(

@@ -1,4 +1,7 @@
-"""Settings of a training run: typed, checked, read from a recipe (YAML) and changed one by one on the command line."""
+"""All settings of a training run: checked, read from a recipe (YAML) and changed one by one on the command line.
+
+What the keys mean is in `erc_toolkit.train.settings` and, for the section `model`, in the model's own file.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, get_args, get_type_hints
+from typing import get_args, get_type_hints
 
 import yaml
 
@@ -15,138 +18,15 @@ from ..toolkit.base.errors import UserError
 from ..toolkit.manifest import MODALITIES
 from ..toolkit.store import FeatureStore
 from .models.registry import AMB_DSGDN, settings_class
+from .settings import DataConfig, ModelSettings, TrainConfig, nearest
 from .shipped import read_shipped, shipped_names
 
 _NAME = "model.name"
 
 
-def setting(default: object, *, least=None, most=None, below=None, above=None, choices: tuple[str, ...] = ()):
-    """A dataclass field with its default and the bounds that a value must keep (`least` and `most` are allowed)."""
-    limits = {"least": least, "most": most, "below": below, "above": above, "choices": choices}
-    return dataclasses.field(default=default, metadata={k: v for k, v in limits.items() if v not in (None, ())})
-
-
-@dataclass
-class DataConfig:
-    """Section `data`: what is read from the store.
-
-    Attributes:
-        modalities: which to use, of text, audio, visual; None means all that the store has features of.
-        text, audio, visual: name of the feature to use, e.g. "ComParE_2016"; None means the only one of that modality.
-        speakers: index of a speaker by first appearance in the dialogue ("dialogue") or in the whole store ("corpus").
-        speaker_slots: size of the speaker table; None means as many as the store needs.
-        normalise: "zscore" centres and scales every dimension by mean and standard deviation of the training split;
-            without it openSMILE functionals, of sizes from 1e-6 to 1e6, drown all else. "none" takes features as stored.
-        clip: greatest size of a value normalised by "zscore"; larger ones are set to it. A dimension that hardly varies
-            in training can be thousands of its standard deviations away in another split. None sets no bound.
-        val_fraction: share of the training dialogues held out for validation where the store has no "val" split.
-    """
-
-    modalities: list[str] | None = None
-    text: str | None = None
-    audio: str | None = None
-    visual: str | None = None
-    speakers: str = setting("dialogue", choices=("dialogue", "corpus"))
-    speaker_slots: int | None = setting(None, least=1)
-    normalise: str = setting("zscore", choices=("none", "zscore"))
-    clip: float | None = setting(10.0, above=0)
-    val_fraction: float = setting(0.1, above=0, below=1)
-
-
-@dataclass
-class ModelConfig:
-    """Section `model` of AMB-DSGDN. The settings of other models stand in their own files.
-
-    Attributes:
-        name: of the model, see `erc-toolkit models`.
-        variant: "released" does what the authors' code does, "paper" what the equations say; `erc_toolkit.train.models.variants`
-            has the difference, switch by switch.
-        hidden: channels of every modality's representation.
-        heads: attention heads of the audio and visual encoders.
-        window: how many utterances back and ahead the speaker graphs reach.
-        encoder_window: how many utterances back and ahead the audio and visual encoders attend; None means the whole
-            dialogue, as in the paper. With a number, time and memory grow in proportion to the dialogue's length.
-        causal: an utterance hears nothing that comes after it, neither in the encoders nor in the graphs; for models that
-            follow a conversation while it goes on. The paper's hears both ways.
-        dropout: in encoders and classification heads.
-        graph_heads: attention heads of each graph block.
-        graph: what the graph blocks hold: differential attention, the model's own; for ablations, "attention" with one
-            softmax, "convolution" that knows no relations, or "none", no blocks at all.
-        graph_dropout: in graph blocks.
-        fusion: modality to the weight of its logits in the sum (equation 29); null weighs each 1, as the model does.
-        q_base, lam: base probability and scale of adaptive modality dropout (equation 24).
-        p_exe: probability that a training step uses modality dropout at all.
-        warm_up: epochs before modality dropout begins.
-    """
-
-    name: str = AMB_DSGDN
-    variant: str = setting("released", choices=("released", "paper"))
-    hidden: int = setting(512, least=2)
-    heads: int = setting(8, least=1)
-    window: int = setting(20, least=0)
-    encoder_window: int | None = setting(None, least=0)
-    causal: bool = False
-    dropout: float = setting(0.5, least=0, below=1)
-    graph_heads: int = setting(2, least=1)
-    graph: str = setting("differential", choices=("differential", "attention", "convolution", "none"))
-    graph_dropout: float = setting(0.2, least=0, below=1)
-    fusion: dict[str, float] | None = None
-    q_base: float = setting(0.3, least=0, most=1)
-    lam: float = setting(0.9, least=0)
-    p_exe: float = setting(0.5, least=0, most=1)
-    warm_up: int = setting(60, least=0)
-
-    def check(self, where: str) -> None:
-        """Raises a UserError where settings do not agree."""
-        if self.hidden % self.heads or self.hidden % 2:
-            raise UserError(
-                f"{where}: model.hidden={self.hidden} must be even and a multiple of model.heads={self.heads}"
-            )
-        for name in self.fusion or ():
-            if name not in MODALITIES:
-                raise UserError(f"{where}: model.fusion: unknown modality {name!r}{_nearest(name, MODALITIES)}")
-
-
-@dataclass
-class TrainConfig:
-    """Section `train`: how the network is trained.
-
-    Attributes:
-        epochs, batch_size: a batch is counted in dialogues.
-        optimiser: "adam" adds the weight decay to the gradient, "adamw" shrinks the weights by it apart from the gradient.
-        lr, weight_decay: of the optimiser.
-        schedule: the learning rate after its warm-up: "constant", or falling to 0 at the end of the last epoch along a
-            line ("linear") or half a cosine ("cosine").
-        lr_warm_up: epochs (fractions too) in which the learning rate rises from 0 to lr, step by step.
-        max_grad_norm: a longer gradient (Euclidean norm over all parameters) is shortened to it; None never does.
-        precision: arithmetic of matrix products in training and evaluation: "float32", or "bfloat16", which is faster where
-            the hardware has it and gives other numbers.
-        class_weights: "balanced" weights the loss by the inverse frequency of the class in the training split.
-        patience: training stops after so many epochs without a better one; None trains for all epochs.
-        protocol: "validation" selects the epoch by weighted F1 on held-out dialogues; "best-on-test" trains on
-            training and validation dialogues and selects on the test split, as published scripts do, which flatters.
-        seed: of every random number generator.
-    """
-
-    epochs: int = setting(61, least=1)
-    batch_size: int = setting(16, least=1)
-    optimiser: str = setting("adam", choices=("adam", "adamw"))
-    lr: float = setting(6.8e-5, above=0)
-    schedule: str = setting("constant", choices=("constant", "linear", "cosine"))
-    lr_warm_up: float = setting(0.0, least=0)
-    weight_decay: float = setting(5e-5, least=0)
-    max_grad_norm: float | None = setting(None, above=0)
-    precision: str = setting("float32", choices=("float32", "bfloat16"))
-    class_weights: str = setting("none", choices=("none", "balanced"))
-    patience: int | None = setting(None, least=1)
-    protocol: str = setting("validation", choices=("validation", "best-on-test"))
-    seed: int = setting(0, least=0, most=2**32 - 1)
-
-
-class ModelSettings(Protocol):
-    """A dataclass with the settings of a model: `name`, and what else it wants. `check(where)` may refuse combinations."""
-
-    name: str
+def _default_model() -> ModelSettings:
+    """The settings of the model that is taken where none is named."""
+    return settings_class(AMB_DSGDN)()
 
 
 @dataclass
@@ -154,7 +34,7 @@ class Config:
     """All settings of a run. `model` has the settings of the model that its `name` says."""
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    model: ModelSettings = dataclasses.field(default_factory=ModelConfig)
+    model: ModelSettings = dataclasses.field(default_factory=_default_model)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
 
     def as_dict(self) -> dict[str, dict[str, object]]:
@@ -201,7 +81,7 @@ def load_config(recipe: str, changes: Sequence[str] = ()) -> Config:
 
     Args:
         recipe: name of a recipe of the toolkit, or path of a YAML file with the sections data, model, train. What a
-            file leaves out has the default of the dataclasses above. A run's config.yaml is such a file.
+            file leaves out has the default of the settings' dataclasses. A run's config.yaml is such a file.
         changes: texts "section.key=value", the value in YAML. With model.name=NAME, the toolkit's recipe "NAME-RECIPE" is
             taken where there is one, else the recipe's data and train and the model's own defaults.
 
@@ -240,7 +120,7 @@ def parse_config(content: object, where: str) -> Config:
         if section == RUN_SECTION:
             continue
         if section not in _keys(config):
-            raise UserError(f"{where}: unknown section {section!r}{_nearest(str(section), _keys(config))}")
+            raise UserError(f"{where}: unknown section {section!r}{nearest(str(section), _keys(config))}")
         if settings is not None and not isinstance(settings, dict):
             raise UserError(f"{where}: section {section!r} must hold keys and values")
         for key, value in (settings or {}).items():
@@ -255,6 +135,7 @@ def _choose_model(config: Config, name: object, where: str) -> None:
         raise UserError(f"{where}: {_NAME} is {name!r}; must be a text")
     if name != config.model.name:
         config.model = settings_class(name)()
+        config.model.name = name  # a model of another package may share the settings of one of ours
 
 
 def check(config: Config, where: str) -> None:
@@ -275,23 +156,18 @@ def check(config: Config, where: str) -> None:
             raise UserError(f"{where}: data.modalities must name one or more of {', '.join(MODALITIES)}, each once")
         for name in data.modalities:
             if name not in MODALITIES:
-                raise UserError(f"{where}: data.modalities: unknown modality {name!r}{_nearest(name, MODALITIES)}")
+                raise UserError(f"{where}: data.modalities: unknown modality {name!r}{nearest(name, MODALITIES)}")
 
 
 def _keys(section: object) -> list[str]:
     return [f.name for f in dataclasses.fields(section)]
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"; nearest is {close[0]!r}" if close else f"; known are {', '.join(known)}"
-
-
 def _assign(config: Config, dotted: str, value: object, where: str) -> None:
     section, _, key = dotted.partition(".")
     known = [f"{name}.{k}" for name in _keys(config) for k in _keys(getattr(config, name))]
     if dotted not in known:
-        raise UserError(f"{where}: unknown key {dotted!r}{_nearest(dotted, known)}")
+        raise UserError(f"{where}: unknown key {dotted!r}{nearest(dotted, known)}")
     target = getattr(config, section)
     hint = get_type_hints(type(target))[key]
     limits = next(f.metadata for f in dataclasses.fields(target) if f.name == key)

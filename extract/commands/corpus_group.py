@@ -14,8 +14,8 @@ from ...toolkit.commands.command import ToolkitCommand, ToolkitGroup
 from ..corpora.registry import (
     Reader,
     corpora,
+    corpus_packages,
     find_reader,
-    package_name,
     read_corpus,
     reader_parameters,
     reader_summary,
@@ -74,16 +74,12 @@ class CorpusGroup(ToolkitGroup):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         lines = [(name, self.commands[name].get_short_help_str(90)) for name in super().list_commands(ctx)]
-        for name, target in corpora().items():
+        for name in corpora():
             if name in self.commands:
                 continue
             # Another package's reader is not imported for its line of help: it may import anything.
-            what = (
-                reader_summary(find_reader(name))
-                if isinstance(target, str)
-                else f"From {' and '.join(map(package_name, target))}."
-            )
-            lines.append((name, what))
+            packages = corpus_packages(name)
+            lines.append((name, f"From {' and '.join(packages)}." if packages else reader_summary(find_reader(name))))
         with formatter.section("Commands"):
             formatter.write_dl(lines)
 

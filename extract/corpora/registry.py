@@ -14,11 +14,10 @@ import os
 import types
 import typing
 from collections.abc import Callable, Mapping
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from ...toolkit.base.errors import UserError, first_line
+from ...toolkit.base.errors import UserError
+from ...toolkit.base.plugins import PluginRegistry
 from ...toolkit.manifest import Manifest, manifest_from_rows
 
 CORPORA = {
@@ -27,18 +26,19 @@ CORPORA = {
     "folder": "erc_toolkit.extract.corpora.folder:read_folder",
     "subtitles": "erc_toolkit.extract.corpora.subtitles:read_subtitles",
 }
-ENTRY_POINTS = "erc_toolkit.corpora"
+_REGISTRY = PluginRegistry("corpus", "erc_toolkit.corpora", CORPORA)
 
 Reader = Callable[..., Manifest]
 
 
-def corpora() -> dict[str, str | list[EntryPoint]]:
-    """Every registered corpus: its name to this package's "module:function", or to other packages' entry points."""
-    found: dict[str, str | list[EntryPoint]] = dict(CORPORA)
-    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
-        if entry.name not in CORPORA:
-            found.setdefault(entry.name, []).append(entry)
-    return found
+def corpora() -> list[str]:
+    """The names of all registered corpora, this package's first."""
+    return _REGISTRY.names()
+
+
+def corpus_packages(name: str) -> list[str]:
+    """The packages that register a corpus; none for one of this package's own."""
+    return _REGISTRY.packages(name)
 
 
 def find_reader(name: str) -> Reader:
@@ -47,25 +47,9 @@ def find_reader(name: str) -> Reader:
     Raises:
         UserError: there is no such corpus, two packages claim its name, or it cannot be loaded.
     """
-    known = corpora()
-    if name not in known:
-        raise UserError(f"no corpus {name!r}; there are {', '.join(known)}")
-    target = known[name]
-    if isinstance(target, str):
-        module, function = target.split(":")
-        return getattr(import_module(module), function)
-    if len(target) > 1:
-        raise UserError(
-            f"corpus {name!r} is registered by {' and '.join(map(package_name, target))}; uninstall one of them"
-        )
-    try:
-        reader = target[0].load()
-    except Exception as error:  # whatever another package's code does at import
-        raise UserError(
-            f"corpus {name!r} of {package_name(target[0])} cannot be loaded: {first_line(error)}"
-        ) from error
+    reader: Reader = _REGISTRY.load(name)
     if not callable(reader):
-        raise UserError(f"corpus {name!r} of {package_name(target[0])}: {target[0].value} is not a function")
+        raise _REGISTRY.error(name, "is not a function")
     return reader
 
 
@@ -127,8 +111,3 @@ def reader_parameters(reader: Reader) -> Mapping[str, tuple[object, str, inspect
 def reader_summary(reader: Reader) -> str:
     """The first line of a reader's docstring."""
     return (inspect.getdoc(reader) or reader.__name__).splitlines()[0]
-
-
-def package_name(entry: EntryPoint) -> str:
-    """The package that registers an entry point, with its version."""
-    return f"package {entry.dist.name} {entry.dist.version}" if entry.dist else entry.value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
@@ -18,22 +19,25 @@ _SIZES = {
 @click.command("models", cls=ToolkitCommand)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def models_command(as_json: bool) -> None:
-    """List the models: where each is described, how far ours rests on that, and its parameters.
+    """List the models: where each is described, what ours is based on, and its parameters.
 
     Parameters are those of the recipes for IEMOCAP and MELD on the field's shared features (text 1024, audio 1582 or 300,
-    visual 342). A model of another package is listed when it registers under the entry point erc_toolkit.models.
+    visual 342). A model of another package is listed when it registers under the entry point erc_toolkit.models; one that
+    cannot be used is reported on stderr.
     """
-    from ..models.registry import model_class, models
+    from ...toolkit.base.errors import UserError
+    from ..models.registry import MODELS, build_error, ignored_models, models
 
-    found = {}
+    found, problems = {}, ignored_models()
     for name in models():
-        about = model_class(name).about
-        found[name] = {
-            "title": about.title,
-            "paper": about.paper,
-            "specified": about.specified,
-            "parameters": {corpus: _parameters(name, corpus) for corpus in _SIZES},
-        }
+        try:
+            found[name] = _facts(name)
+        except Exception as error:  # another package's code may raise anything; ours must not hide its errors
+            if name in MODELS:
+                raise
+            problems.append(str(error) if isinstance(error, UserError) else build_error(name, error))
+    for problem in problems:
+        click.echo(problem, err=True)
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
         return
@@ -46,14 +50,27 @@ def models_command(as_json: bool) -> None:
         table.add_column(column, overflow="fold")
     for corpus in _SIZES:
         table.add_column(corpus, justify="right")
-    for name, told in found.items():
-        numbers = [f"{n:,}" for n in told["parameters"].values()]
-        table.add_row(escape(name), escape(told["paper"]), escape(told["specified"]), *numbers)
+    for name, facts in found.items():
+        numbers = [f"{n:,}" for n in facts["parameters"].values()]
+        table.add_row(escape(name), escape(facts["paper"]), escape(facts["specified"]), *numbers)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 160
     console.print(table)
     click.echo("train one with: erc-toolkit train STORE --model NAME --out RUN")
+
+
+def _facts(name: str) -> dict[str, Any]:
+    """What is printed about a model, as in the JSON output."""
+    from ..models.registry import model_class
+
+    about = model_class(name).about
+    return {
+        "title": about.title,
+        "paper": about.paper,
+        "specified": about.specified,
+        "parameters": {corpus: _parameters(name, corpus) for corpus in _SIZES},
+    }
 
 
 def _parameters(name: str, corpus: str) -> int:

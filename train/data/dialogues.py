@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from ...toolkit.base.errors import UserError
 from ...toolkit.manifest import MODALITIES, SPLITS
 from ...toolkit.store import Feature, FeatureStore
-from ..config import DataConfig
+from ..settings import DataConfig
 from .batch import Batch
 from .features import divide, speaker_indices
 

@@ -10,7 +10,7 @@ import numpy as np
 from ...toolkit.base.errors import UserError
 from ...toolkit.manifest import MODALITIES
 from ...toolkit.store import Feature, FeatureStore
-from ..config import DataConfig
+from ..settings import DataConfig
 from .batch import Conversations
 
 VALIDATION_SEED = 0  # of the held-out draw; not the run's seed, so that runs of several seeds share their split

@@ -68,7 +68,7 @@ class KindConvolution(nn.Module):
 
 
 class WeightedConvolution(nn.Module):
-    """Graph convolution that knows weights and no kinds: y_i = W_0 x_i + sum over j of weight_ij W x_j, plus a bias.
+    """Graph convolution with weights but no kinds of edges: y_i = W_0 x_i + sum over j of weight_ij W x_j, plus a bias.
 
     Args:
         d_in, d_out: channels.

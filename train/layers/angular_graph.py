@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from .sequence import Padded
+from .sequence import PaddedDialogues
 
 _INSIDE = 0.99999  # their code
 
@@ -34,7 +34,7 @@ class AngularGraph:
     """
 
     def __init__(self, nodes: Tensor, offsets: Tensor) -> None:
-        self._padded = padded = Padded(offsets, nodes.device)
+        self._padded = padded = PaddedDialogues(offsets, nodes.device)
         # A cosine rounded to bfloat16 can leave the domain of arccos.
         with torch.autocast(nodes.device.type, enabled=False):
             x = nodes if nodes.dtype == torch.float64 else nodes.float()

@@ -48,7 +48,7 @@ class Blocks:
     def gather(self, weights: Tensor, x: Tensor) -> Tensor:
         """Weighted sums of what is seen: weights [S, count, size, span] on [S, N, C], to [S, N, C]."""
         # One product per slice: to fold slices and blocks into one batch would copy every overlapping block.
-        return self.flat(torch.stack([torch.bmm(w, v) for w, v in zip(weights, self.seen(x))]))
+        return self.flat(torch.stack([torch.bmm(w, v) for w, v in zip(weights, self.seen(x), strict=True)]))
 
     def local(self, dialogue: Tensor) -> Tensor:
         """[count, size, span] bool: which rows are at most `reach` away in the same dialogue ([N], from 0)."""

@@ -17,16 +17,17 @@ class PostNormBlock(EncoderBlock):
 
     def __init__(self, size: int, heads: int, dropout: float) -> None:
         super().__init__(size, heads, dropout)
+        # The name is in the weights of trained models.
         self.heard_norm = nn.LayerNorm(size, eps=1e-6)
 
     def forward(self, x: Tensor, source: Tensor, attend: Callable[..., Tensor], present: Tensor) -> Tensor:
         """As `EncoderBlock.forward`."""
-        y = self.heard_norm(x + self.listen(x, source, attend, present))
+        y = self.heard_norm(x + self.attention(x, source, attend, present))
         return self.norm(y + self.feed(y))
 
 
 class CoAttention(nn.Module):
-    """Blocks in pairs, in each of which one stream asks the other as both were before it.
+    """Blocks in pairs: in each pair either stream attends to the other as it was before the pair.
 
     Args:
         size, heads, dropout: as of `EncoderBlock`.
@@ -43,6 +44,6 @@ class CoAttention(nn.Module):
         self, x: Tensor, y: Tensor, attend: Callable[..., Tensor], x_present: Tensor, y_present: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Streams [N, size] to what each has become, [N, size]; utterances that are not present [N] are no keys."""
-        for first, second in zip(self.first, self.second):
+        for first, second in zip(self.first, self.second, strict=True):
             x, y = first(x, y, attend, y_present), second(y, x, attend, x_present)
         return x, y

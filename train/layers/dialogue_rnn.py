@@ -33,7 +33,7 @@ class GRUCells(nn.Module):
             nn.init.uniform_(parameter, -(size**-0.5), size**-0.5)
 
     def first(self, x: Tensor) -> Tensor:
-        """What the first part of the input, [R, n, width], gives to the gates, with the bias: [R, n, 3 size]."""
+        """The contribution of the first part of the input, [R, n, width], to the gates, with the bias: [R, n, 3 size]."""
         return torch.baddbmm(self.input_bias, x, self.inputs[0])
 
     def forward(self, gates: Tensor, state: Tensor, part: Tensor | None = None) -> Tensor:
@@ -53,7 +53,7 @@ class GRUCells(nn.Module):
         return new + update * (state - new)
 
 
-class _Matched:
+class _MatchedStates:
     """Past states that a query is matched with: softmax over their products (equation 2 of the paper).
 
     The states lie in blocks whose lengths fall and are powers of two; equal ones are joined. So every state is copied a
@@ -78,36 +78,45 @@ class _Matched:
         """Queries [R, k, size] to [R, k, size]."""
         scores = [(block @ query[..., None])[..., 0] for block in self._blocks]
         weights = torch.cat(scores, -1).softmax(-1).split([score.shape[-1] for score in scores], -1)
-        return sum((w[..., None, :] @ block)[..., 0, :] for w, block in zip(weights, self._blocks, strict=True))
+        found = ((w[..., None, :] @ block)[..., 0, :] for w, block in zip(weights, self._blocks, strict=True))
+        return sum(found, query.new_zeros(()))
 
 
-class _Running:
+class _RunningStates:
     """Past states under a softmax of scores of their own, which no query changes, as a running mean.
 
     Scores are taken relative to the largest so far, a constant for the gradient, so large ones do not overflow.
     """
 
     def __init__(self) -> None:
-        self._largest = self._total = self._sum = None
+        self._state: tuple[Tensor, Tensor, Tensor] | None = (
+            None  # largest score, sum of weights, weighted sum of states
+        )
 
     def add(self, state: Tensor, score: Tensor) -> None:
         """One more state, [R, k, size], with its score, [R, k, 1]."""
-        if self._sum is None:
-            self._largest = score.detach()
-            self._total = torch.exp(score - self._largest)
-            self._sum = self._total * state
+        if self._state is None:
+            largest = score.detach()
+            weight = torch.exp(score - largest)
+            self._state = largest, weight, weight * state
             return
-        largest = torch.maximum(self._largest, score.detach())
-        old, new = torch.exp(self._largest - largest), torch.exp(score - largest)
-        self._largest, self._total, self._sum = largest, self._total * old + new, self._sum * old + new * state
+        before, total, weighted = self._state
+        largest = torch.maximum(before, score.detach())
+        old, new = torch.exp(before - largest), torch.exp(score - largest)
+        self._state = largest, total * old + new, weighted * old + new * state
 
     def trim(self, count: int) -> None:
         """Forgets all but the first `count` dialogues."""
-        self._largest, self._total, self._sum = (x[:, :count] for x in (self._largest, self._total, self._sum))
+        if self._state is not None:
+            largest, total, weighted = self._state
+            self._state = largest[:, :count], total[:, :count], weighted[:, :count]
 
     def attend(self) -> Tensor:
-        """[R, k, size]."""
-        return self._sum / self._total
+        """The mean of the past states, [R, k, size]; there must be one."""
+        if self._state is None:
+            raise ValueError("there are no past states")
+        _, total, weighted = self._state
+        return weighted / total
 
 
 class DialogueRecurrence(nn.Module):
@@ -170,9 +179,9 @@ class DialogueRecurrence(nn.Module):
         rows, counts = self._steps(offsets)
         back = rows.argsort(1).to(x.device, non_blocking=True)
         rows = rows.to(x.device, non_blocking=True)
-        heard = x.index_select(1, rows.flatten()).unflatten(1, rows.shape).flatten(0, 1)
+        ordered = x.index_select(1, rows.flatten()).unflatten(1, rows.shape).flatten(0, 1)
         who = speakers[rows].repeat(len(x), 1)[..., None, None]
-        states = self._run(heard, who, counts).unflatten(0, (len(x), self.directions))
+        states = self._run(ordered, who, counts).unflatten(0, (len(x), self.directions))
         return torch.cat([states[:, d].index_select(1, back[d]) for d in range(self.directions)], -1)
 
     def _steps(self, offsets: Tensor) -> tuple[Tensor, list[int]]:
@@ -194,26 +203,26 @@ class DialogueRecurrence(nn.Module):
         cells, count = len(x), counts[0]
         of_dialogue, of_party = self.dialogue.first(x).split(counts, 1), self.party.first(x).split(counts, 1)
         of_listener = self.listener.first(x).split(counts, 1) if self.listener is not None else None
-        queries = torch.bmm(x, self.score).split(counts, 1) if self.matched else None
-        who = who.split(counts, 1)
+        queries = torch.bmm(x, self.score).split(counts, 1) if self.matched else ()
+        of_speaker = who.split(counts, 1)
         # Zeros of the features' own dtype and device.
         g, context, e = (
             x.new_zeros(cells, count, c.hidden.shape[1]) for c in (self.dialogue, self.dialogue, self.emotion)
         )
         parties = x.new_zeros(cells, count, self.slots, self.party.hidden.shape[1])
-        past = _Matched() if self.matched else _Running()
+        past = _MatchedStates() if self.matched else _RunningStates()
         found = []
         for t, now in enumerate(counts):
             if now < count:
                 g, e, parties, count = g[:, :now], e[:, :now], parties[:, :now], now
                 past.trim(now)
             if t:
-                context = past.attend(queries[t]) if self.matched else past.attend()
-            speaker = who[t].expand(-1, -1, 1, parties.shape[-1])
+                context = past.attend() if isinstance(past, _RunningStates) else past.attend(queries[t])
+            speaker = of_speaker[t].expand(-1, -1, 1, parties.shape[-1])
             q = parties.gather(2, speaker)[:, :, 0]
             g = kept(self.dialogue(of_dialogue[t], g, q))
             q = kept(self.party(of_party[t], q, context))
-            if self.listener is not None:
+            if self.listener is not None and of_listener is not None:
                 gates = torch.baddbmm(of_listener[t], q, self.listener.inputs[1])
                 gates = gates[:, :, None].expand(-1, -1, self.slots, -1).flatten(1, 2)
                 parties = kept(self.listener(gates, parties.flatten(1, 2))).unflatten(1, (now, self.slots))
@@ -221,5 +230,8 @@ class DialogueRecurrence(nn.Module):
             e = kept(self.emotion(self.emotion.first(q), e))
             found.append(e)
             if t + 1 < len(counts):
-                past.add(*((g,) if self.matched else (g, torch.bmm(g, self.score))))
+                if isinstance(past, _RunningStates):
+                    past.add(g, torch.bmm(g, self.score))
+                else:
+                    past.add(g)
         return torch.cat(found, 1)

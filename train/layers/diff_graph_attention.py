@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,11 @@ from .dropout import Dropout
 from .graph import Graph
 from .graph_attention import GraphAttention
 
-LAMBDA_STD = 0.1  # the paper says variance 0.1 (its exponentials then reach hundreds); the released code has std 0.1
+LAMBDA_STD = 0.1  # the paper has variance 0.1 (its exponentials then reach hundreds); the released code has std 0.1
 
 
 def lambda_init(depth: int = 1) -> float:
-    """Start of the differential coefficient (text below equation 14); 0.355509 at depth 1, where every layer stands."""
+    """Start of the differential coefficient (text below equation 14); 0.355509 at depth 1, which every layer has."""
     return 0.8 - 0.6 * math.exp(-0.3 * depth)
 
 
@@ -59,11 +60,11 @@ class DiffRGCN(nn.Module):
 
     Args:
         size: channels in and out.
-        heads: how many attention heads (2 in the released code, whatever its options say).
+        heads: how many attention heads (2 in the released code, whatever its options are).
         dropout: probability on the concatenated heads and, with `dropout_everywhere`, on input and attention weights.
         normalised: of every attention layer, see `DiffGraphAttention`; with it a GELU follows the output layer.
         dropout_everywhere: as in the released code.
-        layer: what stands in the place of differential attention in an ablation: a class with its arguments.
+        layer: what replaces differential attention in an ablation: a class, or a function, with its arguments.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class DiffRGCN(nn.Module):
         dropout: float = 0.2,
         normalised: bool = True,
         dropout_everywhere: bool = True,
-        layer: type[nn.Module] = DiffGraphAttention,
+        layer: Callable[..., nn.Module] = DiffGraphAttention,
     ) -> None:
         super().__init__()
         self.normalised = normalised

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class DynamicLinear(nn.Module):
     """x_i W_i with W_i = sum over k of s_ik Box_k and s_i = softmax(MLP(g_i) / temperature).
 
-    The MLP halves the width, applies GELU and says one number per matrix. With a single matrix the map is static, and there is
+    The MLP halves the width, applies GELU and gives one number per matrix. With a single matrix the map is static, and there is
     no MLP.
 
     Args:

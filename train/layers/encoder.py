@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ def dialogue_positions(offsets: Tensor, size: int, like: Tensor) -> Tensor:
     return sinusoidal_positions(int(lengths.max()), size, like)[place.to(like.device, non_blocking=True)]
 
 
-class WholeDialogues:
+class WholeDialogueAttention:
     """Every utterance attends to every utterance of its dialogue, or to itself and those before it.
 
     Dialogues of like length are padded to a common one for this step alone: those of at most SHORT utterances together,
@@ -74,12 +75,12 @@ class WholeDialogues:
         Args:
             q, k, v: of all heads.
             present: [N] bool, which utterances may be attended to. Where a dialogue has none, all may (causal: where
-                there is none up to an utterance, it hears itself): a softmax over nothing would be NaN.
+                there is none up to an utterance, it attends to itself): a softmax over nothing would be NaN.
             heads: number of heads.
             rate: dropout probability on the attention weights.
         """
         q, k, v, keys = self._pad(q), self._pad(k), self._pad(v), self._pad(present)
-        heard, begin = [], 0
+        outputs, begin = [], 0
         for count, longest in self._shapes:
             part = slice(begin, begin := begin + count * longest)
             a, b, c = (
@@ -89,14 +90,14 @@ class WholeDialogues:
             if not self._causal:
                 mask = mask | (real & ~mask.any(1, keepdim=True))
             mask = mask[:, None, None, :]
-            heard.append(_attention(a, b, c, mask, rate, self._causal).transpose(1, 2).flatten(2).flatten(0, 1))
-        return torch.cat(heard).index_select(0, self._place)
+            outputs.append(_attention(a, b, c, mask, rate, self._causal).transpose(1, 2).flatten(2).flatten(0, 1))
+        return torch.cat(outputs).index_select(0, self._place)
 
     def _pad(self, x: Tensor) -> Tensor:
         return x.new_zeros(self._total, *x.shape[1:]).index_copy(0, self._place, x)
 
 
-class LocalDialogues:
+class LocalDialogueAttention:
     """Every utterance attends to those of its dialogue that are at most `window` places away.
 
     Args:
@@ -113,43 +114,44 @@ class LocalDialogues:
             self._near = self._near & (self._blocks.distance >= 0)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, present: Tensor, heads: int, rate: float) -> Tensor:
-        """As `WholeDialogues.attend`; who has nobody present around hears itself alone."""
+        """As `WholeDialogueAttention.attend`; an utterance with none present in its window attends to itself alone."""
         blocks = self._blocks
         mask = self._near & blocks.seen(present[None, :, None], False)[0].transpose(1, 2)
         mask = mask | (~mask.any(-1, keepdim=True) & (blocks.distance == 0))
         q = blocks.own(q[None])[0]
         k, v = blocks.seen(k[None])[0], blocks.seen(v[None])[0]
         q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
-        heard = _attention(q, k, v, mask[:, None], rate)
-        return blocks.flat(heard.transpose(1, 2).flatten(2)[None])[0]
+        output = _attention(q, k, v, mask[:, None], rate)
+        return blocks.flat(output.transpose(1, 2).flatten(2)[None])[0]
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, rate: float, causal: bool = False) -> Tensor:
     """Attention of [B, heads, L, width] that never holds an L x L matrix of a long dialogue.
 
-    `mask` can be broadcast to [B, 1, L, L]. With `causal` it is [B, 1, 1, L], and a query hears no key after it; where that
-    leaves it nothing, it hears itself.
+    `mask` can be broadcast to [B, 1, L, L]. With `causal` it is [B, 1, 1, L], and a query attends to no key after it; where that
+    leaves none, it attends to its own place.
     """
     if not causal and (rate == 0 or q.device.type != "cpu"):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate)
 
     def attend(q: Tensor, first: int) -> Tensor:
-        heard = mask
+        allowed = mask
         if causal:
             place = torch.arange(first, first + q.shape[2], device=q.device)[:, None]
             key = torch.arange(k.shape[2], device=q.device)
-            heard = mask & (key <= place)
-            heard = heard | (~heard.any(-1, keepdim=True) & (key == place))
+            allowed = mask & (key <= place)
+            allowed = allowed | (~allowed.any(-1, keepdim=True) & (key == place))
         if rate == 0 or q.device.type != "cpu":
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=heard, dropout_p=rate)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=rate)
         # On a CPU the fused kernels have no dropout.
         scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(2, 3)
-        return dropout(scores.masked_fill(~heard, -torch.inf).softmax(-1), rate, True) @ v
+        return dropout(scores.masked_fill(~allowed, -torch.inf).softmax(-1), rate, True) @ v
 
     if q.shape[2] <= QUERIES:
         return attend(q, 0)
-    parts = (checkpoint(attend, part, QUERIES * i, use_reentrant=False) for i, part in enumerate(q.split(QUERIES, 2)))
-    return torch.cat(list(parts), 2)
+    parts = enumerate(q.split(QUERIES, 2))
+    found = [cast(Tensor, checkpoint(attend, part, QUERIES * i, use_reentrant=False)) for i, part in parts]
+    return torch.cat(found, 2)
 
 
 class EncoderBlock(nn.Module):
@@ -171,11 +173,11 @@ class EncoderBlock(nn.Module):
         self.inner, self.outer = nn.Linear(size, size), nn.Linear(size, size)
         self.dropout = Dropout(dropout)
 
-    def listen(self, x: Tensor, source: Tensor, attend: Callable[..., Tensor], present: Tensor) -> Tensor:
-        """What x [N, size] hears in source [N, size], behind the output map and its dropout."""
+    def attention(self, x: Tensor, source: Tensor, attend: Callable[..., Tensor], present: Tensor) -> Tensor:
+        """Attention of x [N, size] to source [N, size], after the output map and its dropout: [N, size]."""
         rate = self.rate if self.training else 0.0
-        heard = attend(self.query(x), self.key(source), self.value(source), present, self.heads, rate)
-        return self.dropout(self.output(heard))
+        values = attend(self.query(x), self.key(source), self.value(source), present, self.heads, rate)
+        return self.dropout(self.output(values))
 
     def feed(self, x: Tensor) -> Tensor:
         """The feed-forward network without norm and residual."""
@@ -187,13 +189,13 @@ class EncoderBlock(nn.Module):
         Args:
             x: [N, size], where queries come from, and the residual.
             source: [N, size], where keys and values come from; x itself for self-attention.
-            attend: `WholeDialogues.attend` or `LocalDialogues.attend`.
+            attend: `WholeDialogueAttention.attend` or `LocalDialogueAttention.attend`.
             present: [N] bool, which utterances of `source` may be attended to.
 
         Returns:
             [N, size].
         """
-        x = x + self.listen(x, source, attend, present)
+        x = x + self.attention(x, source, attend, present)
         return x + self.feed(self.norm(x))
 
 

@@ -18,23 +18,23 @@ SELF, INTRA_PAST, INTRA_FUTURE, INTER_FUTURE, INTER_PAST = 1, 2, 3, 4, 5
 
 
 class Graph(NamedTuple):
-    """Edges from every utterance i to the utterances j that it listens to, block by block.
+    """Edges from every utterance i to the utterances j that it attends to, block by block.
 
     Attributes:
         mask: [count, size, span] bool, True where there is an edge. Every row has its self-loop, also those that only
             fill the last block, so that a softmax over a row is always defined.
         relation: [size, span] int64, relation id that an edge has where there is one.
-        blocks: which utterances a row and a column stand for.
+        blocks: which utterances the rows and columns are.
     """
 
     mask: Tensor
     relation: Tensor
     blocks: Blocks
 
-    def without(self, absent: Tensor) -> "Graph":
-        """The same graph in which utterances flagged in `absent` [N] are no neighbours of any other."""
-        heard = self.blocks.seen(~absent[None, :, None], False)[0].transpose(1, 2)
-        return self._replace(mask=self.mask & (heard | (self.blocks.distance == 0)))
+    def without(self, absent: Tensor) -> Graph:
+        """The same graph in which utterances flagged in `absent` [N] are neighbours of no other."""
+        kept = self.blocks.seen(~absent[None, :, None], False)[0].transpose(1, 2)
+        return self._replace(mask=self.mask & (kept | (self.blocks.distance == 0)))
 
     def edges(self) -> tuple[Tensor, Tensor, Tensor]:
         """Every edge, as three [E] int64: i, j and the relation id (Adj of equations 7 and 8 where it is not 0)."""
@@ -52,7 +52,7 @@ def speaker_graphs(
     Args:
         speakers: [N] int, who speaks each utterance, from 0.
         dialogue: [N] int, number of each utterance's dialogue.
-        window: an utterance hears those at most this many places away.
+        window: an utterance has edges to those at most this many places away.
         longest: utterances of the longest dialogue (a bound will do), beyond which no window reaches.
         causal: no edges to what comes later; the equations have them.
 

@@ -54,7 +54,7 @@ class GraphAttention(nn.Module):
             bound = GAIN * math.sqrt(6 / (score.shape[-1] + 1))
             nn.init.uniform_(score, -bound, bound)
         nn.init.normal_(self.relation)
-        if self.norm_weight is not None:
+        if self.norm_weight is not None and self.norm_bias is not None:
             nn.init.ones_(self.norm_weight)
             nn.init.zeros_(self.norm_bias)
 
@@ -93,7 +93,7 @@ class GraphAttention(nn.Module):
         weights = dropout(self.attention(projected, graph), self.dropout, self.training)
         # Values of all branches side by side (equations 11 and 16) are the projected features again.
         y = graph.blocks.gather(weights, projected.unflatten(1, self.weight.shape[1:]).transpose(0, 1))  # equation 17
-        if self.norm_weight is not None:
+        if self.norm_weight is not None and self.norm_bias is not None:
             y = F.layer_norm(y, y.shape[-1:])
             y = F.gelu(torch.addcmul(self.scale * self.norm_bias[:, None], y, self.scale * self.norm_weight[:, None]))
         return y.transpose(0, 1).flatten(1)

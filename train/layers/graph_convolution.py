@@ -1,4 +1,4 @@
-"""Plain graph convolution (Kipf and Welling 2017, equation 2), which knows edges and no relations."""
+"""Plain graph convolution (Kipf and Welling 2017, equation 2), which has edges but no relations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class GraphConvolution(nn.Module):
         d_in: channels in.
         d_out, heads: `heads` times `d_out` channels out; a convolution has no heads, only their width.
         dropout: probability on the weights of the edges.
-        normalised: whether GELU follows; else nothing does, as in the layers that this one stands for.
+        normalised: whether GELU follows; else nothing does, as in the layers that this one replaces.
     """
 
     def __init__(self, d_in: int, d_out: int, heads: int, dropout: float, normalised: bool = True) -> None:

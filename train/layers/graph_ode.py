@@ -49,7 +49,7 @@ class GraphODE(nn.Module):
     Args:
         size: channels.
         steps, horizon, solver: as for `integrate`.
-        restart: whether X(0) stands in the equation.
+        restart: whether the equation has the term X(0).
         relations: whether relations differ; else A is the mean over the neighbours.
     """
 
@@ -85,7 +85,7 @@ class GraphODE(nn.Module):
         weights = self.adjacency(inter, intra)[None]
 
         def change(state: Tensor) -> Tensor:
-            heard = torch.tanh(inter.blocks.gather(weights, self.linear(state)[None])[0])
-            return heard - state + x if self.restart else heard - state
+            message = torch.tanh(inter.blocks.gather(weights, self.linear(state)[None])[0])
+            return message - state + x if self.restart else message - state
 
         return integrate(change, x, self.steps, self.horizon, self.solver)

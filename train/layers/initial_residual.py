@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 
-class InitialResidual(nn.Module):
+class InitialResidualConvolution(nn.Module):
     """theta [P x; x0] W + (1 - theta) ((1 - alpha) P x + alpha x0) with theta = ln(lam / depth + 1).
 
     Args:

@@ -41,7 +41,7 @@ def precision_times_recall(predicted: Tensor, labels: Tensor, counted: Tensor, c
 
 def _counts(predicted: Tensor, labels: Tensor, counted: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
     """Correct predictions, labels and predictions of every class, [C] float32 each, among what is counted."""
-    # A product of indicators: unlike a bincount it needs no look at the data from the host. Counts are exact.
+    # A product of indicators: unlike a bincount the host need not wait for the data. Counts are exact.
     index = torch.arange(classes, device=labels.device)
     is_label = ((labels[..., None] == index) & counted[..., None]).flatten(0, -2).float()
     is_predicted = (predicted[..., None] == index).flatten(0, -2).float()
@@ -59,7 +59,7 @@ def dropout_ratios(
         base: q_base.
         scale: lambda of equation 24.
         clipped: equation 23 averages max(r, 0) in place of r, as in the released code.
-        guarded: as in the released code, a modality that performs (nearly) at zero is no yardstick, and one whose mean
+        guarded: as in the released code, a modality that performs (nearly) at zero is not compared with, and one whose mean
             ratio is not above 0 is never dropped. Both together never drop a dialogue's weakest modality.
 
     Returns:
@@ -70,7 +70,7 @@ def dropout_ratios(
     if guarded:
         used = used & (performance >= EPSILON)[None, :]
     positive = ratio.clamp_min(0)
-    # Equation 22; NaN where there is no yardstick at all.
+    # Equation 22; NaN where there is nothing to compare with.
     weight = positive.masked_fill(~used, -torch.inf).softmax(1).nan_to_num(0)
     averaged = positive if clipped else ratio
     mean = (weight * averaged).sum(1) / used.sum(1).clamp_min(1)  # equation 23
@@ -80,7 +80,7 @@ def dropout_ratios(
     return q.clamp(0, 1)
 
 
-class Dropped(NamedTuple):
+class DroppedModalities(NamedTuple):
     """What modality dropout did to a batch.
 
     Attributes:
@@ -94,7 +94,7 @@ class Dropped(NamedTuple):
     ratios: Tensor
 
 
-def drop_modalities(ratios: Tensor, dialogues: int) -> Dropped:
+def drop_modalities(ratios: Tensor, dialogues: int) -> DroppedModalities:
     """Draws which dialogue loses which modality (equations 25 to 27), one draw per dialogue and modality.
 
     All modalities are equally wide here, so theta is the mean of the ratios. Ratios carry no gradient, so a plain
@@ -103,4 +103,4 @@ def drop_modalities(ratios: Tensor, dialogues: int) -> Dropped:
     draw = torch.rand(len(ratios), dialogues, device=ratios.device)
     kept = draw >= ratios[:, None]
     theta = ratios.mean().clamp_max(1 - EPSILON)
-    return Dropped(kept / (1 - theta), kept, ratios)
+    return DroppedModalities(kept / (1 - theta), kept, ratios)

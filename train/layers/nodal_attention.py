@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .sequence import Padded
+from .sequence import PaddedDialogues
 
 QUERIES = 512  # at a time, so that no matrix of a whole long dialogue is kept
 
@@ -24,7 +26,7 @@ class NodalAttention(nn.Module):
 
     def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
         """Packed rows [N, size] to [N, size]; time is quadratic in a dialogue's length, memory linear."""
-        padded = Padded(offsets, x.device)
+        padded = PaddedDialogues(offsets, x.device)
         keys, queries, mask = padded.pad(x), padded.pad(self.query(x)), padded.mask[:, None]
 
         def attend(some: Tensor) -> Tensor:
@@ -33,5 +35,5 @@ class NodalAttention(nn.Module):
 
         if queries.shape[1] <= QUERIES:
             return padded.pack(attend(queries))
-        parts = [checkpoint(attend, part, use_reentrant=False) for part in queries.split(QUERIES, 1)]
+        parts = [cast(Tensor, checkpoint(attend, part, use_reentrant=False)) for part in queries.split(QUERIES, 1)]
         return padded.pack(torch.cat(parts, 1))

@@ -25,6 +25,7 @@ class PostNormEncoder(nn.Module):
         self.heads, self.rate = heads, dropout
         self.projections, self.output = nn.Linear(size, 3 * size), nn.Linear(size, size)
         self.inner, self.outer = nn.Linear(size, inner), nn.Linear(inner, size)
+        # The name `heard_norm` is in the weights of trained models.
         self.heard_norm, self.norm = nn.LayerNorm(size), nn.LayerNorm(size)
         self.dropout = Dropout(dropout)
         nn.init.xavier_uniform_(self.projections.weight)
@@ -36,9 +37,9 @@ class PostNormEncoder(nn.Module):
 
         Args:
             x: [N, size].
-            attend: `attend` of `erc_toolkit.train.layers.encoder.WholeDialogues` or `LocalDialogues`.
+            attend: `attend` of `erc_toolkit.train.layers.encoder.WholeDialogueAttention` or `LocalDialogueAttention`.
             present: [N] bool, which utterances may be attended to.
         """
-        heard = attend(*self.projections(x).chunk(3, 1), present, self.heads, self.rate if self.training else 0.0)
-        x = self.heard_norm(x + self.dropout(self.output(heard)))
+        values = attend(*self.projections(x).chunk(3, 1), present, self.heads, self.rate if self.training else 0.0)
+        x = self.heard_norm(x + self.dropout(self.output(values)))
         return self.norm(x + self.dropout(self.outer(self.dropout(torch.relu(self.inner(x))))))

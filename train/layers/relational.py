@@ -15,24 +15,25 @@ from .blocks import Blocks
 
 
 class RelationalGraph:
-    """Every utterance i hears the utterances j of its dialogue with i - past <= j <= i + future, itself among them.
+    """Edges from every utterance i to the utterances j of its dialogue with i - past <= j <= i + future, itself included.
 
-    The relation of such an edge says who is heard, who hears, and the order of the two: with S speakers in all its id is
-    2 (S speaker_j + speaker_i), plus 1 where j is not earlier than i.
+    The relation of an edge is given by the speakers of both utterances and their order: with S speakers in all its id is
+    2 (S speaker_j + speaker_i), plus 1 where j is not earlier than i. "Target" is i, "source" is j.
 
     Args:
         speakers: [N] int64, who speaks each utterance, from 0.
         dialogue: [N] int64, number of each utterance's dialogue.
-        past, future: how many utterances back and ahead an utterance hears.
-        longest: utterances of the longest dialogue (a bound will do), beyond which no window reaches.
+        past, future: how many utterances back and ahead the sources of an utterance lie at most.
+        longest: utterances of the longest dialogue (or an upper bound), beyond which no window reaches.
 
     Attributes:
-        blocks: which utterances a row and a column of the masks stand for.
-        hears: [count, size, span] bool, True where the row's utterance hears the column's. Every row has its diagonal, also
-            those that only fill the last block, so that a softmax over a row is always defined.
-        heard: [count, size, span] bool, True where the row's utterance is heard by the column's; with the diagonal.
-        speakers: [S'] int64, the speakers that there are, rising.
-        sizes: how many utterances each of them has; to know them, the host waits for the device.
+        blocks: which utterances the rows and columns of the masks are.
+        mask: [count, size, span] bool, True where there is an edge from the row's utterance to the column's. Every row has
+            its diagonal, also those that only fill the last block, so that a softmax over a row is always defined.
+        reverse_mask: [count, size, span] bool, True where there is an edge from the column's utterance to the row's; with
+            the diagonal.
+        speakers: [S'] int64, the speakers that occur, ascending.
+        sizes: how many utterances each of them has; computing it makes the host wait for the device.
         order: [N] int64, the utterances sorted by speaker.
     """
 
@@ -41,22 +42,22 @@ class RelationalGraph:
         self.blocks = Blocks(len(speakers), max(past, future), speakers.device)
         near, distance = self.blocks.local(dialogue), self.blocks.distance
         diagonal = distance == 0
-        self.hears = (near & (distance <= past) & (distance >= -future)) | diagonal
-        self.heard = (near & (distance <= future) & (distance >= -past)) | diagonal
+        self.mask = (near & (distance <= past) & (distance >= -future)) | diagonal
+        self.reverse_mask = (near & (distance <= future) & (distance >= -past)) | diagonal
         self.speakers, self._who, counts = speakers.unique(return_inverse=True, return_counts=True)
         self.sizes, self.order = counts.tolist(), self._who.argsort(stable=True)
 
     def parts(self, dtype: torch.dtype) -> Tensor:
-        """The graph as one matrix for each speaker heard and each order, [count, 2 S', size, span] of 0 and 1."""
+        """The graph as one matrix for each speaker of a source and each order, [count, 2 S', size, span] of 0 and 1."""
         speaks = F.one_hot(self._who, len(self.sizes))
         speaks = self.blocks.seen(speaks[None])[0].transpose(1, 2)[:, :, None, None].bool()  # [count, S', 1, 1, span]
         earlier = self.blocks.distance > 0
         orders = torch.stack([earlier, ~earlier])
-        return (self.hears[:, None, None] & speaks & orders).flatten(1, 2).to(dtype)
+        return (self.mask[:, None, None] & speaks & orders).flatten(1, 2).to(dtype)
 
     def edges(self, speakers: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Every edge, as three [E] int64: i, j that it hears, and the relation, where there are so many speakers in all."""
-        block, row, column = self.hears.nonzero(as_tuple=True)
+        """Every edge, as three [E] int64: target i, source j, and the relation for the given number of speakers S."""
+        block, row, column = self.mask.nonzero(as_tuple=True)
         i = block * self.blocks.size + row
         real = i < self.blocks.rows
         i, distance = i[real], self.blocks.distance[row, column][real]
@@ -67,9 +68,9 @@ class RelationalGraph:
 class RelationalConvolution(nn.Module):
     """Relational graph convolution (Schlichtkrull et al. 2018, equation 2) without its non-linearity.
 
-    y_i = x_i W_0 + b + sum over relations r and utterances j that i hears in r of w_ij x_j W_r. Where no weights w are
-    given, it is the mean of each relation: w_ij is one over the number of utterances that i hears in r. With `bases`
-    (equation 3), W_r is a sum of that many matrices that all relations share, each times a coefficient.
+    y_i = x_i W_0 + b + sum over relations r and sources j of i in r of w_ij x_j W_r. Where no weights w are given, it is
+    the mean of each relation: w_ij is one over the number of sources of i in r. With `bases` (equation 3), W_r is a
+    sum of that many matrices that all relations share, each times a coefficient.
 
     Args:
         d_in, d_out: channels.
@@ -90,35 +91,35 @@ class RelationalConvolution(nn.Module):
                 nn.init.uniform_(parameter, -bound, bound)
 
     def forward(self, x: Tensor, graph: RelationalGraph, weights: Tensor | None = None) -> Tensor:
-        """Node features [N, d_in] to [N, d_out]; `weights` [count, size, span] as `graph.hears`."""
+        """Node features [N, d_in] to [N, d_out]; `weights` [count, size, span] as `graph.mask`."""
         blocks, parts = graph.blocks, graph.parts(x.dtype)
         if weights is None:
             parts = parts / parts.sum(-1, keepdim=True).clamp_min(1)
         else:
             parts = parts * weights[:, None]
-        # What an utterance hears, added up by speaker and order: who hears is the same for all of it.
-        heard = torch.bmm(parts.flatten(1, 2), blocks.seen(x[None])[0]).unflatten(1, (parts.shape[1], blocks.size))
-        heard = blocks.flat(heard.transpose(1, 2).flatten(2)[None])[0]  # [N, 2 S' d_in]
-        by_hearer = heard.index_select(0, graph.order).split(graph.sizes)
-        y = torch.cat([rows @ matrix for rows, matrix in zip(by_hearer, self._matrices(graph.speakers))])
+        # The sources of an utterance, summed by speaker and order: the target's speaker is the same for all of them.
+        sums = torch.bmm(parts.flatten(1, 2), blocks.seen(x[None])[0]).unflatten(1, (parts.shape[1], blocks.size))
+        sums = blocks.flat(sums.transpose(1, 2).flatten(2)[None])[0]  # [N, 2 S' d_in]
+        by_target = sums.index_select(0, graph.order).split(graph.sizes)
+        y = torch.cat([rows @ matrix for rows, matrix in zip(by_target, self._matrices(graph.speakers), strict=True)])
         return torch.empty_like(y).index_copy(0, graph.order, y) + x @ self.root + self.bias
 
     def _matrices(self, speakers: Tensor) -> tuple[Tensor, ...]:
-        """For each of the given speakers, as who hears: matrices of all relations one below the other, [2 S' d_in, d_out]."""
-        shared = self.coefficients is not None
-        table = (self.coefficients if shared else self.weight).unflatten(0, (self.speakers, self.speakers, 2))
+        """For each of the given speakers as target: the matrices of all relations below each other, [2 S' d_in, d_out]."""
+        coefficients = self.coefficients
+        table = (self.weight if coefficients is None else coefficients).unflatten(0, (self.speakers, self.speakers, 2))
         if len(speakers) < self.speakers:
             table = table.index_select(0, speakers).index_select(1, speakers)
-        if shared:
+        if coefficients is not None:
             table = (table @ self.weight.flatten(1)).unflatten(-1, self.weight.shape[1:])
         return table.transpose(0, 1).flatten(1, 3).unbind(0)
 
 
 class PlaceWeights(nn.Module):
-    """Edge weights of DialogueGCN's code: a vector for each place in a dialogue scores all who hear that place.
+    """Edge weights of DialogueGCN's code: a vector for each place in a dialogue scores all targets of that place.
 
-    w_ij = exp(v_j . x_i) / sum of exp(v_j . x_k) over all k that hear j, v_j the vector of j's place. Weights thus sum to 1
-    over the hearers of an utterance, not over what an utterance hears.
+    w_ij = exp(v_j . x_i) / sum of exp(v_j . x_k) over all targets k of j, v_j the vector of j's place. Weights thus sum
+    to 1 over the targets of an utterance, not over its sources.
 
     Args:
         size: channels.
@@ -132,18 +133,18 @@ class PlaceWeights(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
 
     def forward(self, x: Tensor, graph: RelationalGraph, place: Tensor) -> Tensor:
-        """Features [N, size] and places [N] int64 from 0, to [count, size, span] as `graph.hears`, 0 where there is no edge."""
+        """Features [N, size] and places [N] int64 from 0, to [count, size, span] as `graph.mask`, 0 where there is no edge."""
         blocks = graph.blocks
         vectors, x = self.weight.index_select(0, place.clamp_max(len(self.weight) - 1))[None], x[None]
-        by_speech = (blocks.own(vectors) @ blocks.seen(x).transpose(2, 3))[0]  # rows are heard, columns hear
-        total = blocks.flat(by_speech.masked_fill(~graph.heard, -torch.inf).logsumexp(-1)[None, ..., None])
-        by_hearer = (blocks.own(x) @ blocks.seen(vectors).transpose(2, 3))[0]  # rows hear, columns are heard
-        logs = by_hearer - blocks.seen(total)[0].transpose(1, 2)
-        return logs.masked_fill(~graph.hears, -torch.inf).exp()
+        by_source = (blocks.own(vectors) @ blocks.seen(x).transpose(2, 3))[0]  # rows are sources, columns targets
+        total = blocks.flat(by_source.masked_fill(~graph.reverse_mask, -torch.inf).logsumexp(-1)[None, ..., None])
+        by_target = (blocks.own(x) @ blocks.seen(vectors).transpose(2, 3))[0]  # rows are targets, columns sources
+        logs = by_target - blocks.seen(total)[0].transpose(1, 2)
+        return logs.masked_fill(~graph.mask, -torch.inf).exp()
 
 
 class NeighbourSum(nn.Module):
-    """y_i = x_i W_0 + (sum of x_j over the j that i hears) W + b (Morris et al. 2019, without its non-linearity).
+    """y_i = x_i W_0 + (sum of x_j over the sources j of i) W + b (Morris et al. 2019, without its non-linearity).
 
     Args:
         d_in, d_out: channels.
@@ -155,17 +156,17 @@ class NeighbourSum(nn.Module):
 
     def forward(self, x: Tensor, graph: RelationalGraph) -> Tensor:
         """Node features [N, d_in] to [N, d_out]."""
-        return self.neighbours(graph.blocks.gather(graph.hears[None].to(x.dtype), x[None])[0]) + self.own(x)
+        return self.neighbours(graph.blocks.gather(graph.mask[None].to(x.dtype), x[None])[0]) + self.own(x)
 
 
 class NeighbourAttention(nn.Module):
-    """Scaled dot-product attention to what an utterance hears, blind to relations (Shi et al. 2021, equations 3 and 4).
+    """Scaled dot-product attention to the sources of an utterance, without relations (Shi et al. 2021, equations 3 and 4).
 
     y_i = x_i W_0 + sum over j of softmax_j(q_i . k_j / sqrt(d_out)) v_j in each head; all four maps have a bias.
 
     Args:
         d_in: channels in.
-        d_out: channels out of each head; heads stand side by side.
+        d_out: channels out of each head; the heads are concatenated.
         heads: how many.
     """
 
@@ -179,5 +180,5 @@ class NeighbourAttention(nn.Module):
         blocks = graph.blocks
         q, k, v = (m(x).unflatten(-1, (self.heads, -1)).transpose(0, 1) for m in (self.query, self.key, self.value))
         scores = blocks.own(q / math.sqrt(q.shape[-1])) @ blocks.seen(k).transpose(2, 3)
-        weights = scores.masked_fill(~graph.hears, -torch.inf).softmax(-1)
+        weights = scores.masked_fill(~graph.mask, -torch.inf).softmax(-1)
         return blocks.gather(weights.to(v.dtype), v).transpose(0, 1).flatten(1) + self.own(x)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 
-class Padded:
+class PaddedDialogues:
     """Where packed utterances lie in a padded matrix of [dialogues, longest].
 
     Args:
@@ -37,7 +37,7 @@ class Padded:
         return x.flatten(0, 1).index_select(0, self._place)
 
 
-class Recurrent(nn.Module):
+class RecurrentLayer(nn.Module):
     """A GRU or LSTM over the utterances of each dialogue; padding neither enters nor costs anything.
 
     Args:
@@ -51,7 +51,7 @@ class Recurrent(nn.Module):
 
     def __init__(
         self,
-        kind: type[nn.RNNBase],
+        kind: type[nn.GRU] | type[nn.LSTM],
         dim: int,
         size: int,
         layers: int = 1,
@@ -70,13 +70,13 @@ class Recurrent(nn.Module):
         there = steps[:, None] < lengths[order]
         rows = (offsets[:-1][order] + steps[:, None])[there].to(x.device, non_blocking=True)
         packed = PackedSequence(x.index_select(0, rows), there.sum(1))
-        heard = self.rnn(packed)[0].data
-        return torch.empty_like(heard).index_copy(0, rows, heard)
+        states = self.rnn(packed)[0].data
+        return torch.empty_like(states).index_copy(0, rows, states)
 
     def through_padding(self, padded: Tensor) -> Tensor:
         """Padded rows [B, L, dim] to [B, L, size], or twice the size with two directions; padding is read like utterances.
 
         The published code of several models does so: the backward direction of all but the longest sequence begins in
-        padding, and what it says depends on how long the longest is.
+        padding, and its states depend on the length of the longest.
         """
         return self.rnn(padded.transpose(0, 1))[0].transpose(0, 1)

@@ -1,4 +1,4 @@
-"""The Soft-HGR loss in the form of MultiEMO's code: modalities shall say the same of an utterance."""
+"""The Soft-HGR loss in the form of MultiEMO's code: representations of an utterance by different modalities shall correlate."""
 
 from __future__ import annotations
 

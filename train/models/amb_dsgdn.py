@@ -10,8 +10,8 @@ logits, loss and balance metric leave it out; with every feature present all of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -19,44 +19,98 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...toolkit.base.errors import UserError
-from ..config import ModelConfig
+from ...toolkit.manifest import MODALITIES
 from ..data.batch import Batch
 from ..layers.diff_graph_attention import DiffGraphAttention, DiffRGCN
 from ..layers.dropout import Dropout
-from ..layers.encoder import LocalDialogues, TransformerEncoder, WholeDialogues, sinusoidal_positions
+from ..layers.encoder import LocalDialogueAttention, TransformerEncoder, WholeDialogueAttention, sinusoidal_positions
 from ..layers.graph import Graph, speaker_graphs
 from ..layers.graph_attention import GraphAttention
 from ..layers.graph_convolution import GraphConvolution
-from ..layers.modality_dropout import Dropped, drop_modalities, dropout_ratios, precision_times_recall, weighted_f1
-from .registry import About
+from ..layers.modality_dropout import (
+    DroppedModalities,
+    drop_modalities,
+    dropout_ratios,
+    precision_times_recall,
+    weighted_f1,
+)
+from ..settings import nearest, setting
+from .base import Model, ModelInfo, ModelOutput, check_heads
 from .variants import VARIANTS
 
 PIECE = 4096  # utterances at a time in evaluation: their matrices fit what the allocator keeps
 TINY = 1e-12  # the prior of a class that training never saw; a sum of weights below it is an empty sum
 
-# What can stand in the graph blocks; the first is the model's own, the others are for ablations.
+# The layers that graph blocks can have; the first is the model's own, the others are for ablations.
 GRAPH_LAYERS = {"differential": DiffGraphAttention, "attention": GraphAttention, "convolution": GraphConvolution}
 
 
-@dataclass(slots=True)
-class Output:
-    """What the model says about a batch of N utterances.
+@dataclass
+class Settings:
+    """Section `model`.
 
     Attributes:
-        logits: [N, C], fused (equation 29). Where an utterance has no modality: the log prior of the training split.
-        unimodal: modality to [N, C], logits of its head alone.
-        learnable: [N] bool, utterances that the loss may look at: they have a modality, and modality dropout left
-            them one.
-        ratios: [M] probabilities q_m that modality dropout used in this step, or None where it was not applied.
+        name: of the model, see `erc-toolkit models`.
+        variant: "released" does what the authors' code does, "paper" what the equations define; `erc_toolkit.train.models.variants`
+            has the difference, switch by switch.
+        hidden: channels of every modality's representation.
+        heads: attention heads of the audio and visual encoders.
+        window: how many utterances back and ahead the speaker graphs reach.
+        encoder_window: how many utterances back and ahead the audio and visual encoders attend; None means the whole
+            dialogue, as in the paper. With a number, time and memory grow in proportion to the dialogue's length.
+        causal: an utterance attends to nothing that comes after it, neither in the encoders nor in the graphs; for models
+            that follow a conversation while it goes on. The paper's attends both ways.
+        dropout: in encoders and classification heads.
+        graph_heads: attention heads of each graph block.
+        graph: what the graph blocks hold: differential attention, the model's own; for ablations, "attention" with one
+            softmax, "convolution" without relations, or "none", no blocks at all.
+        graph_dropout: in graph blocks.
+        fusion: modality to the weight of its logits in the sum (equation 29); null weighs each 1, as the model does.
+        q_base, lam: base probability and scale of adaptive modality dropout (equation 24).
+        p_exe: probability that a training step uses modality dropout at all.
+        warm_up: epochs before modality dropout begins.
     """
 
-    logits: Tensor
-    unimodal: dict[str, Tensor]
-    learnable: Tensor
-    ratios: Tensor | None = None
+    name: str = "amb-dsgdn"
+    variant: str = setting("released", choices=("released", "paper"))
+    hidden: int = setting(512, least=2)
+    heads: int = setting(8, least=1)
+    window: int = setting(20, least=0)
+    encoder_window: int | None = setting(None, least=0)
+    causal: bool = False
+    dropout: float = setting(0.5, least=0, below=1)
+    graph_heads: int = setting(2, least=1)
+    graph: str = setting("differential", choices=("differential", "attention", "convolution", "none"))
+    graph_dropout: float = setting(0.2, least=0, below=1)
+    fusion: dict[str, float] | None = None
+    q_base: float = setting(0.3, least=0, most=1)
+    lam: float = setting(0.9, least=0)
+    p_exe: float = setting(0.5, least=0, most=1)
+    warm_up: int = setting(60, least=0)
+
+    def check(self, where: str) -> None:
+        """Raises a UserError where settings do not agree."""
+        check_heads(where, self.hidden, self.heads)
+        for name in self.fusion or ():
+            if name not in MODALITIES:
+                raise UserError(f"{where}: model.fusion: unknown modality {name!r}{nearest(name, MODALITIES)}")
 
 
-class Context(NamedTuple):
+@dataclass(slots=True)
+class AMBDSGDNOutput(ModelOutput):
+    """The model's output for a batch of N utterances.
+
+    `logits` are the fused ones (equation 29); where an utterance has no modality, the log prior of the training split.
+    `ratios` are the q_m of modality dropout (equation 24).
+
+    Attributes:
+        learnable: [N] bool, utterances that count in the loss: they have a modality, and modality dropout left them one.
+    """
+
+    learnable: Tensor = field(kw_only=True)
+
+
+class BatchContext(NamedTuple):
     """What all modalities of a batch share.
 
     Attributes:
@@ -78,28 +132,28 @@ class ModalityStream(nn.Module):
     has no gates at all.
     """
 
-    def __init__(self, config: ModelConfig, dim: int, sequential: bool) -> None:
+    def __init__(self, settings: Settings, dim: int, sequential: bool) -> None:
         super().__init__()
-        size = config.hidden
+        size = settings.hidden
         self.projection = nn.Linear(dim, size)
-        self.encoder = TransformerEncoder(size, config.heads, config.dropout) if sequential else None
-        switches = VARIANTS[config.variant]
+        self.encoder = TransformerEncoder(size, settings.heads, settings.dropout) if sequential else None
+        switches = VARIANTS[settings.variant]
         self.inter, self.intra = (
             DiffRGCN(
                 size,
-                config.graph_heads,
-                config.graph_dropout,
+                settings.graph_heads,
+                settings.graph_dropout,
                 switches.normalised_attention,
                 switches.dropout_everywhere,
-                GRAPH_LAYERS[config.graph],
+                GRAPH_LAYERS[settings.graph],
             )
-            if config.graph != "none"
+            if settings.graph != "none"
             else None
             for _ in range(2)
         )
         self.gate = nn.Linear(size, size) if sequential and switches.gates else None
 
-    def forward(self, features: Tensor, present: Tensor, context: Context) -> Tensor:
+    def forward(self, features: Tensor, present: Tensor, context: BatchContext) -> Tensor:
         """Features [N, D], present [N], to [N, hidden].
 
         Rows where the feature is not present are finite and without meaning.
@@ -107,8 +161,8 @@ class ModalityStream(nn.Module):
         x = self.projection(features)  # equation 1
         if self.encoder is not None:
             x = self.encoder(x, context.added, context.attend, present)
-        if self.inter is not None:
-            # First what others said, then what the speaker said (section 4.4).
+        if self.inter is not None and self.intra is not None:
+            # First the other speakers' utterances, then the speaker's own (section 4.4).
             x = self.inter(x, context.inter.without(~present))
             x = self.intra(x, context.intra.without(~present))
         if self.gate is not None:
@@ -116,60 +170,48 @@ class ModalityStream(nn.Module):
         return x
 
 
-class AMBDSGDN(nn.Module):
+class AMBDSGDN(Model[Settings]):
     """Adaptive modality-balanced dynamic semantic graph differential network.
 
-    Args:
-        config: sizes and probabilities.
-        dims: modality ("text", "audio", "visual"; any non-empty choice of them) to the width of its features.
-        speakers: number of speaker indices; index `speakers` stands for padding.
-        class_counts: [C], labelled utterances of each class in the training split. Gives the number of classes, and
-            the prediction for an utterance that has no modality at all.
-        class_weights: [C] for the loss, or None for equal weights.
+    `class_counts` also gives the prediction for an utterance that has no modality at all.
     """
 
-    Settings = ModelConfig
-    about = About("AMB-DSGDN", "arXiv 2603.10043", "in full: code and paper")
+    Settings = Settings
+    about = ModelInfo("AMB-DSGDN", "arXiv 2603.10043", "in full: code and paper")
+    fusion: Tensor | None
+    log_prior: Tensor
+    class_weights: Tensor  # ones where the argument is None
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        dims: Mapping[str, int],
-        speakers: int,
-        class_counts: Tensor,
-        class_weights: Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.switches = VARIANTS[config.variant]
-        self.classes = len(class_counts)
-        sequential = {m: m != "text" for m in dims}
-        self.streams = nn.ModuleDict({m: ModalityStream(config, dim, sequential[m]) for m, dim in dims.items()})
-        self.heads = nn.ModuleDict({m: nn.Linear(config.hidden, self.classes) for m in dims})
-        self.head_dropout = Dropout(config.dropout)
+    def build(self) -> None:
+        settings = self.settings
+        self.switches = VARIANTS[settings.variant]
+        sequential = {m: m != "text" for m in self.dims}
+        self.streams = nn.ModuleDict({m: ModalityStream(settings, dim, sequential[m]) for m, dim in self.dims.items()})
+        self.heads = nn.ModuleDict({m: nn.Linear(settings.hidden, self.classes) for m in self.dims})
+        self.head_dropout = Dropout(settings.dropout)
         self.speaker = None
         if any(sequential.values()):
-            self.speaker = nn.Embedding(speakers + 1, config.hidden, padding_idx=speakers)
+            self.speaker = nn.Embedding(self.speakers + 1, settings.hidden, padding_idx=self.speakers)
         fusion = None
-        if config.fusion is not None:
-            if missing := [m for m in dims if m not in config.fusion]:
+        if settings.fusion is not None:
+            if missing := [m for m in self.dims if m not in settings.fusion]:
                 raise UserError(f"model.fusion names no weight for {missing[0]}, which the model uses")
-            fusion = torch.tensor([config.fusion[m] for m in dims])
+            fusion = torch.tensor([settings.fusion[m] for m in self.dims])
         self.register_buffer("fusion", fusion, persistent=False)
-        prior = (class_counts / class_counts.sum().clamp_min(1)).clamp_min(TINY)
+        prior = (self.class_counts / self.class_counts.sum().clamp_min(1)).clamp_min(TINY)
         self.register_buffer("log_prior", prior.log().to(torch.get_default_dtype()))
-        weights = torch.ones(self.classes) if class_weights is None else class_weights
-        self.register_buffer("class_weights", weights.to(torch.get_default_dtype()))
+        weights = torch.ones(self.classes) if self.class_weights is None else self.class_weights
+        self.class_weights = weights.to(torch.get_default_dtype())
 
     @property
     def modalities(self) -> list[str]:
-        """Names of the modalities in use, in the order of `Output.ratios`."""
+        """Names of the modalities in use, in the order of `ModelOutput.ratios`."""
         return list(self.streams)
 
-    def forward(self, batch: Batch, epoch: int = 0) -> Output:
+    def forward(self, batch: Batch, epoch: int = 0) -> AMBDSGDNOutput:
         """Logits of a batch; in training, from epoch `warm_up` (counted from 0) on, with modality dropout."""
         features = self.represent(batch)
-        dropped = self._drop(features, batch) if self.training and epoch >= self.config.warm_up else None
+        dropped = self._drop(features, batch) if self.training and epoch >= self.settings.warm_up else None
         learnable = torch.zeros_like(batch.dialogue, dtype=torch.bool)
         for index, modality in enumerate(self.modalities):
             present = batch.present[modality]
@@ -180,7 +222,12 @@ class AMBDSGDN(nn.Module):
                 features[modality] = features[modality] * factor[batch.dialogue, None]
                 learnable = learnable | (present & dropped.kept[index][batch.dialogue])
         unimodal = {modality: self._head(modality, x) for modality, x in features.items()}
-        return Output(self._fuse(unimodal, batch), unimodal, learnable, None if dropped is None else dropped.ratios)
+        return AMBDSGDNOutput(
+            self._fuse(unimodal, batch),
+            unimodal,
+            ratios=None if dropped is None else dropped.ratios,
+            learnable=learnable,
+        )
 
     def represent(self, batch: Batch) -> dict[str, Tensor]:
         """Node representations of every modality, [N, hidden], before modality dropout and heads.
@@ -190,32 +237,36 @@ class AMBDSGDN(nn.Module):
         """
         rows, lengths = len(batch.labels), batch.offsets.diff()
         place = torch.arange(rows) - batch.offsets[:-1].repeat_interleave(lengths)
-        if torch.is_grad_enabled() or rows <= PIECE or self.config.encoder_window is None:
+        window = self.settings.encoder_window
+        if torch.is_grad_enabled() or rows <= PIECE or window is None:
             return self._represent(batch, place)
         found: dict[str, list[Tensor]] = {m: [] for m in self.streams}
+        reach = self._reach(window)
         for start in range(0, rows, PIECE):
             end = min(start + PIECE, rows)
-            first, last = max(0, start - self._reach()), min(rows, end + self._reach())
+            first, last = max(0, start - reach), min(rows, end + reach)
             for modality, x in self._represent(batch.rows(first, last), place[first:last]).items():
                 found[modality].append(x[start - first : end - first])
         return {m: torch.cat(parts) for m, parts in found.items()}
 
-    def _reach(self) -> int:
+    def _reach(self, encoder_window: int) -> int:
         """How far from an utterance another one can have a part in its representation."""
-        graphs = 0 if self.config.graph == "none" else 4 * self.config.window  # two blocks of two layers each
-        return self.config.encoder_window + graphs
+        graphs = 0 if self.settings.graph == "none" else 4 * self.settings.window  # two blocks of two layers each
+        return encoder_window + graphs
 
     def _represent(self, batch: Batch, place: Tensor) -> dict[str, Tensor]:
         context = self._context(batch, place)
         return {m: stream(batch.features[m], batch.present[m], context) for m, stream in self.streams.items()}
 
-    def loss(self, output: Output, batch: Batch) -> Tensor:
+    def loss(self, output: ModelOutput, batch: Batch) -> Tensor:
         """Fused loss plus a tenth of each modality's squared loss (equation 33), a scalar.
 
         Every one of them is a mean over labelled utterances, weighted by class (equations 31 and 32, but for the mean).
         A batch without any gives 0. In the released code the weight of a modality's loss, a tenth of that loss, takes
         part in the gradient; in the paper it is a constant.
         """
+        if not isinstance(output, AMBDSGDNOutput):
+            raise TypeError(f"the loss needs the model's own output, not {type(output).__name__}")
         learnable = output.learnable & (batch.labels >= 0)
         total = self._mean_loss(output.logits, batch.labels, learnable)
         for modality, logits in output.unimodal.items():
@@ -224,19 +275,21 @@ class AMBDSGDN(nn.Module):
             total = total + weight * loss
         return total
 
-    def _context(self, batch: Batch, place: Tensor) -> Context:
+    def _context(self, batch: Batch, place: Tensor) -> BatchContext:
         longest = int(batch.offsets.diff().max())
-        graphs = speaker_graphs(batch.speakers, batch.dialogue, self.config.window, longest, self.config.causal)
+        graphs = speaker_graphs(batch.speakers, batch.dialogue, self.settings.window, longest, self.settings.causal)
         if self.speaker is None:
-            return Context(*graphs, None, None)
+            return BatchContext(*graphs, None, None)
         first, last = int(place.min()), int(place.max())
-        codes = sinusoidal_positions(last + 1 - first, self.config.hidden, self.speaker.weight, first)
+        codes = sinusoidal_positions(last + 1 - first, self.settings.hidden, self.speaker.weight, first)
         added = codes[(place - first).to(codes.device, non_blocking=True)] + self.speaker(batch.speakers)
-        if self.config.encoder_window is None:
-            attend = WholeDialogues(batch.offsets, added.device, self.config.causal).attend
+        if self.settings.encoder_window is None:
+            attend = WholeDialogueAttention(batch.offsets, added.device, self.settings.causal).attend
         else:
-            attend = LocalDialogues(batch.dialogue, self.config.encoder_window, longest, self.config.causal).attend
-        return Context(*graphs, added, attend)
+            attend = LocalDialogueAttention(
+                batch.dialogue, self.settings.encoder_window, longest, self.settings.causal
+            ).attend
+        return BatchContext(*graphs, added, attend)
 
     def _mean_loss(self, logits: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
         labels = labels.clamp_min(0)
@@ -257,9 +310,9 @@ class AMBDSGDN(nn.Module):
         fused = fused.sum(0)  # equation 29
         return torch.where(present.any(0)[..., None], fused, self.log_prior)
 
-    def _drop(self, features: dict[str, Tensor], batch: Batch) -> Dropped | None:
-        # The draw stands on the host: whether a step drops at all must not make it wait for the device.
-        if len(features) < 2 or float(torch.rand(())) >= self.config.p_exe:
+    def _drop(self, features: dict[str, Tensor], batch: Batch) -> DroppedModalities | None:
+        # The draw is made on the host: whether a step drops at all must not make it wait for the device.
+        if len(features) < 2 or float(torch.rand(())) >= self.settings.p_exe:
             return None
         with torch.no_grad():
             metric = weighted_f1 if self.switches.f1_balance else precision_times_recall
@@ -270,8 +323,8 @@ class AMBDSGDN(nn.Module):
                 performance.append(metric(predicted, batch.labels, counted, self.classes))
             ratios = dropout_ratios(
                 torch.stack(performance),
-                self.config.q_base,
-                self.config.lam,
+                self.settings.q_base,
+                self.settings.lam,
                 clipped=self.switches.clipped_ratios,
                 guarded=self.switches.guarded_ratios,
             )

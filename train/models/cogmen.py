@@ -1,19 +1,18 @@
 """COGMEN (arXiv 2205.02455, NAACL 2022), in the form of its released code.
 
 All modalities' features side by side go through a transformer encoder over the dialogue; utterances in a window form a graph
-whose relations are who speaks, who hears and which comes first; a relational graph convolution, attention to the neighbours,
+whose relations are both speakers and which comes first; a relational graph convolution, attention to the neighbours,
 batch normalisation and two linear maps follow. `docs/models/cogmen.md` has the equations.
 
 The paper's model takes audio, text and video; ours takes any of them, absent features as zeros.
 
 Their encoder attends to padding, so in their code the logits of a dialogue depend on the longest one of its batch; in ours
 they do not. Batch normalisation mixes the utterances of a batch in training, there and here. In their code an utterance's
-window says who hears it; here `past` and `future` say what it hears, the same where both are equal, as they are there.
+window is the utterances that attend to it; here `past` and `future` are those that it attends to, the same if both are equal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,14 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...toolkit.base.errors import UserError
-from ..config import setting
 from ..data.batch import Batch
 from ..layers.dropout import Dropout
-from ..layers.encoder import WholeDialogues
-from ..layers.heads import Logits, weighted_loss
+from ..layers.encoder import WholeDialogueAttention
 from ..layers.post_norm import PostNormEncoder
 from ..layers.relational import NeighbourAttention, RelationalConvolution, RelationalGraph
-from .registry import About
+from ..settings import setting
+from .base import Model, ModelInfo, ModelOutput
 
 
 @dataclass
@@ -41,7 +39,7 @@ class Settings:
             and 1 where none does.
         inner: width of the inner layer of its feed-forward networks.
         hidden: width of all that follows.
-        past, future: how many utterances back and ahead an utterance hears in the graph.
+        past, future: how many utterances back and ahead an utterance attends to in the graph.
         graph_heads: heads of the attention in the graph, each as wide as `hidden`.
         dropout: in the encoder, and before the classes.
     """
@@ -62,59 +60,46 @@ def heads_for(width: int) -> int:
     return next((heads for heads in range(7, 15) if width % heads == 0), 1)
 
 
-class COGMEN(nn.Module):
-    """Contextualized graph network for multimodal emotion recognition. Arguments as `erc_toolkit.train.models.registry` says.
+class COGMEN(Model[Settings]):
+    """Contextualized graph network for multimodal emotion recognition.
 
     Raises:
         UserError: the number of heads does not divide the width of the features.
     """
 
     Settings = Settings
-    about = About("COGMEN", "arXiv 2205.02455, NAACL 2022", "their code")
+    about = ModelInfo("COGMEN", "arXiv 2205.02455, NAACL 2022", "their code")
 
-    def __init__(
-        self,
-        config: Settings,
-        dims: Mapping[str, int],
-        speakers: int,
-        class_counts: Tensor,
-        class_weights: Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        self.config, self.dims = config, dict(dims)
-        width, size = sum(dims.values()), config.hidden
-        heads = config.heads or heads_for(width)
+    def build(self) -> None:
+        settings = self.settings
+        width, size = sum(self.dims.values()), settings.hidden
+        heads = settings.heads or heads_for(width)
         if width % heads:
             raise UserError(f"model.heads={heads} must divide the width of all features side by side, which is {width}")
         self.encoder = nn.ModuleList(
-            PostNormEncoder(width, heads, config.inner, config.dropout) for _ in range(config.encoder_layers)
+            PostNormEncoder(width, heads, settings.inner, settings.dropout) for _ in range(settings.encoder_layers)
         )
         self.projection = nn.Linear(width, size)
-        self.relational = RelationalConvolution(size, size, speakers)
-        self.attention = NeighbourAttention(size, size, config.graph_heads)
-        self.norm = nn.BatchNorm1d(size * config.graph_heads)
-        self.hidden, self.output = nn.Linear(size * config.graph_heads, size), nn.Linear(size, len(class_counts))
-        self.dropout = Dropout(config.dropout)
-        self.register_buffer("class_weights", class_weights)
+        self.relational = RelationalConvolution(size, size, self.speakers)
+        self.attention = NeighbourAttention(size, size, settings.graph_heads)
+        self.norm = nn.BatchNorm1d(size * settings.graph_heads)
+        self.hidden, self.output = nn.Linear(size * settings.graph_heads, size), nn.Linear(size, self.classes)
+        self.dropout = Dropout(settings.dropout)
 
-    def forward(self, batch: Batch, epoch: int = 0) -> Logits:
+    def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """Logits of a batch."""
-        x = torch.cat([batch.features[m] for m in self.dims], 1)
+        x = self.concatenated(batch)
         attend, every = (
-            WholeDialogues(batch.offsets, x.device).attend,
+            WholeDialogueAttention(batch.offsets, x.device).attend,
             torch.ones_like(batch.dialogue, dtype=torch.bool),
         )
         for layer in self.encoder:
             x = layer(x, attend, every)
         longest = int(batch.offsets.diff().max())
-        graph = RelationalGraph(batch.speakers, batch.dialogue, self.config.past, self.config.future, longest)
+        graph = RelationalGraph(batch.speakers, batch.dialogue, self.settings.past, self.settings.future, longest)
         x = self.attention(self.relational(self.projection(x), graph), graph)
         x = F.leaky_relu(self._normalised(x))
-        return Logits(self.output(self.dropout(torch.relu(self.hidden(x)))))
-
-    def loss(self, output: Logits, batch: Batch) -> Tensor:
-        """Cross-entropy, a mean over labelled utterances weighted by class."""
-        return weighted_loss(output.logits, batch.labels, self.class_weights)
+        return ModelOutput(self.output(self.dropout(torch.relu(self.hidden(x)))))
 
     def _normalised(self, x: Tensor) -> Tensor:
         if len(x) > 1 or not self.training:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,27 +16,24 @@ from ..data.batch import Batch
 from ..layers.diff_graph_attention import DiffRGCN
 from ..layers.dropout import Dropout
 from ..layers.dynamic_linear import DynamicLinear
-from ..layers.encoder import TransformerEncoder, WholeDialogues, sinusoidal_positions
+from ..layers.encoder import TransformerEncoder, WholeDialogueAttention, sinusoidal_positions
 from ..layers.graph import RELATIONS, Graph, speaker_graphs
 from ..layers.graph_attention import GAIN, RELATION_SIZE, GraphAttention
 from ..layers.graph_ode import GraphODE
-from ..layers.sequence import Padded
-
-if TYPE_CHECKING:
-    from .df_gcn import Settings
-    from .df_gcn_variants import Switches
+from ..layers.sequence import PaddedDialogues
+from .df_gcn_variants import Settings, Switches
 
 GRAPH_HEADS = 2  # fixed in the authors' code
 
 
-class Context(NamedTuple):
+class BatchContext(NamedTuple):
     """What modalities and fusion share in a batch of N rows.
 
     Attributes:
         added: [N, hidden], codes of positions and speakers.
         attend: attention over the whole dialogue.
-        inter, intra: speaker graphs; rows that nobody hears are no neighbours in them.
-        heard: [N] bool, rows that hold an utterance with any modality.
+        inter, intra: speaker graphs; rows without any modality are no neighbours in them.
+        present: [N] bool, rows that hold an utterance with any modality.
         real: [N] bool, rows that hold an utterance; None where all do.
         dialogue: [N] int64, number of the dialogue.
         layout: where the rows lie as dialogues side by side.
@@ -46,16 +43,16 @@ class Context(NamedTuple):
     attend: Callable[..., Tensor]
     inter: Graph
     intra: Graph
-    heard: Tensor
+    present: Tensor
     real: Tensor | None
     dialogue: Tensor
-    layout: Padded
+    layout: PaddedDialogues
 
     def level(self, x: Tensor) -> Tensor:
         """Rows [N, D] in which padding holds the mean of all rows of its dialogue.
 
-        In the authors' code padding has no neighbours, and a softmax over nothing makes it hear all rows alike. In ours it hears
-        itself alone, so what it is to hear is put in its place; nothing else hears it.
+        In the authors' code padding has no neighbours, and a softmax over nothing makes it attend to all rows equally. In ours
+        it attends to itself alone, so the mean of all rows is put in its place; no other row attends to it.
         """
         if self.real is None:
             return x
@@ -63,23 +60,23 @@ class Context(NamedTuple):
         return torch.where(self.real[:, None], x, mean[self.dialogue])
 
     def mean(self, x: Tensor) -> Tensor:
-        """Mean of the rows that are heard, or of all where there is padding: [N, D] to [dialogues, D]; 0 where there is none."""
+        """Mean of the rows that are present, or of all if there is padding: [N, D] to [dialogues, D]; 0 where none is."""
         if self.real is not None:
             return self.layout.pad(x).mean(1)
-        heard = self.heard[:, None].to(x.dtype)
-        return self.layout.pad(x * heard).sum(1) / self.layout.pad(heard).sum(1).clamp_min(1)
+        present = self.present[:, None].to(x.dtype)
+        return self.layout.pad(x * present).sum(1) / self.layout.pad(present).sum(1).clamp_min(1)
 
 
 def context(
     batch: Batch, speaker: nn.Embedding, window: int, real: Tensor | None, identity: Tensor | None = None
-) -> Context:
+) -> BatchContext:
     """The context of a batch.
 
     Args:
         batch: whose dialogues are all of one length where there is padding.
         speaker: table of speaker embeddings.
         window: how far the graphs reach.
-        real: as in `Context`.
+        real: as in `BatchContext`.
         identity: [N] int, whose equality makes two utterances one speaker's in the graphs; None means the speakers.
     """
     lengths = batch.offsets.diff()
@@ -87,18 +84,20 @@ def context(
     place = torch.arange(len(batch.labels)) - batch.offsets[:-1].repeat_interleave(lengths)
     codes = sinusoidal_positions(longest, speaker.embedding_dim, speaker.weight)
     added = codes[place.to(codes.device, non_blocking=True)] + speaker(batch.speakers)
-    heard = torch.stack(list(batch.present.values())).any(0)
+    present = torch.stack(list(batch.present.values())).any(0)
     apart = batch.dialogue
-    if real is not None:  # a row of padding is a dialogue of its own, so that it hears itself alone
+    if real is not None:  # a row of padding is a dialogue of its own, so that it attends to itself alone
         apart = torch.where(real, apart, len(batch) + torch.arange(len(real), device=real.device))
     graphs = speaker_graphs(batch.speakers if identity is None else identity, apart, window, longest)
-    inter, intra = (graph.without(~heard) for graph in graphs)
-    attend = WholeDialogues(batch.offsets, added.device).attend
-    return Context(added, attend, inter, intra, heard, real, batch.dialogue, Padded(batch.offsets, added.device))
+    inter, intra = (graph.without(~present) for graph in graphs)
+    attend = WholeDialogueAttention(batch.offsets, added.device).attend
+    return BatchContext(
+        added, attend, inter, intra, present, real, batch.dialogue, PaddedDialogues(batch.offsets, added.device)
+    )
 
 
 class TextNorm(nn.BatchNorm1d):
-    """Batch norm that also takes a single row in training: it has no variance, so the running statistics stand in for its own."""
+    """Batch norm that also takes a single row in training: it has no variance, so the running statistics replace its own."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, D] to [N, D]."""
@@ -107,30 +106,30 @@ class TextNorm(nn.BatchNorm1d):
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
 
 
-class Stream(nn.Module):
+class ModalityStream(nn.Module):
     """One modality from features to representations: weight-normalised linear map, Transformer encoder, sigmoid gate.
 
     Args:
         dim: width of the features.
-        layers: how many vectors stand side by side in them, which are averaged; 1 for anything but text.
+        layers: how many vectors are concatenated in them, which are averaged; 1 for anything but text.
         norm: whether each of these is batch-normalised first.
-        config: of the model.
+        settings: of the model.
     """
 
-    def __init__(self, dim: int, layers: int, norm: bool, config: Settings) -> None:
+    def __init__(self, dim: int, layers: int, norm: bool, settings: Settings) -> None:
         super().__init__()
         if dim % layers:
             raise UserError(
                 f"model.text_layers={layers} vectors of one width cannot make a text feature of width {dim}"
             )
-        size = config.hidden
+        size = settings.hidden
         self.layers = layers
         self.norm = TextNorm(dim) if norm else None
         self.projection = weight_norm(nn.Linear(dim // layers, size))
-        self.encoder = TransformerEncoder(size, config.heads, config.dropout)
+        self.encoder = TransformerEncoder(size, settings.heads, settings.dropout)
         self.gate = nn.Linear(size, size)
 
-    def forward(self, features: Tensor, present: Tensor, where: Context) -> Tensor:
+    def forward(self, features: Tensor, present: Tensor, where: BatchContext) -> Tensor:
         """Features [N, D], present [N], to [N, hidden]; zeros where not present."""
         if self.norm is not None:
             features = self.norm(features)
@@ -142,30 +141,32 @@ class Stream(nn.Module):
         return torch.where(kept[:, None], torch.sigmoid(self.gate(x)) * x, 0)
 
 
-class Reconstruction(nn.Module):
-    """Ours, after the abstract: a graph ODE over the fused utterances, then a linear map that depends on what was said.
+class ReconstructionFusion(nn.Module):
+    """Ours, after the abstract: a graph ODE over the fused utterances, then a linear map that depends on the dialogue.
 
     H = LayerNorm(X + X(horizon)) of the ODE that starts at X, the sum of the modalities; g_i, the global information vector, is
     the mean over the dialogue of an encoder over H, to which an utterance adds its own row where the map depends on the
     utterance; the result is H_i W(g_i) + H_i.
     """
 
-    def __init__(self, config: Settings) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__()
-        size = config.hidden
-        self.by_utterance = config.dynamic == "utterance"
-        self.dropout = Dropout(config.graph_dropout)
+        size = settings.hidden
+        self.by_utterance = settings.dynamic == "utterance"
+        self.dropout = Dropout(settings.graph_dropout)
         self.ode = None
-        if config.ode_steps:
-            self.ode = GraphODE(size, config.ode_steps, config.horizon, config.solver, config.restart, config.relations)
+        if settings.ode_steps:
+            self.ode = GraphODE(
+                size, settings.ode_steps, settings.horizon, settings.solver, settings.restart, settings.relations
+            )
         self.norm = nn.LayerNorm(size)
         self.summary = self.map = None
-        if config.dynamic != "none":
-            self.map = DynamicLinear(size, config.boxes, config.temperature)
-            if config.boxes > 1:
-                self.summary = TransformerEncoder(size, config.heads, config.dropout)
+        if settings.dynamic != "none":
+            self.map = DynamicLinear(size, settings.boxes, settings.temperature)
+            if settings.boxes > 1:
+                self.summary = TransformerEncoder(size, settings.heads, settings.dropout)
 
-    def forward(self, x: Tensor, where: Context) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, x: Tensor, where: BatchContext) -> tuple[Tensor, dict[str, Tensor]]:
         """Sums of the modalities [N, hidden] to the same shape; and the weights of the matrices, where there are any."""
         x = self.dropout(x)
         h = self.norm(x + (x if self.ode is None else self.ode(x, where.inter, where.intra)))
@@ -173,7 +174,7 @@ class Reconstruction(nn.Module):
             return h, {}
         g = h
         if self.summary is not None:
-            encoded = self.summary(h, torch.zeros_like(h), where.attend, where.heard)
+            encoded = self.summary(h, torch.zeros_like(h), where.attend, where.present)
             g = where.mean(encoded)[where.dialogue]
             if self.by_utterance:
                 g = g + encoded
@@ -181,16 +182,18 @@ class Reconstruction(nn.Module):
         return h + self.map(h, weights), {"boxes": weights}
 
 
-class SharedTable(GraphAttention):
-    """Graph attention whose relation vectors stand in a table that all layers share, as in the authors' code.
+class SharedTableAttention(GraphAttention):
+    """Graph attention whose relation vectors are in a table that all layers share, as in the authors' code.
 
     Args:
-        table: [RELATIONS, RELATION_SIZE], a module of the model, which is no part of this one.
-        others: as for `GraphAttention`.
+        d_in, d_out, heads, dropout, normalised: as for `GraphAttention`.
+        table: [RELATIONS, RELATION_SIZE], a module of the model, not registered as part of this one.
     """
 
-    def __init__(self, *others: object, table: nn.Embedding) -> None:
-        super().__init__(*others)
+    def __init__(
+        self, d_in: int, d_out: int, heads: int, dropout: float, normalised: bool = True, *, table: nn.Embedding
+    ) -> None:
+        super().__init__(d_in, d_out, heads, dropout, normalised)
         self.relation = None
         self._table = (table,)  # a module in a tuple is not registered a second time
         for score in (self.left, self.right, self.relation_score):  # in their code one column of all three
@@ -206,10 +209,10 @@ class RelationalAttention(DiffRGCN):
     """Two heads of graph attention, an output head, a linear map, residual and LayerNorm ("RGAT" in the authors' code)."""
 
     def __init__(self, size: int, dropout: float, table: nn.Embedding) -> None:
-        super().__init__(size, GRAPH_HEADS, dropout, layer=partial(SharedTable, table=table))
+        super().__init__(size, GRAPH_HEADS, dropout, layer=partial(SharedTableAttention, table=table))
 
     def forward(self, x: Tensor, graph: Graph, level: Callable[[Tensor], Tensor] = lambda y: y) -> Tensor:
-        """[N, size] to [N, size]; `level` changes what both attention layers are given, see `Context.level`."""
+        """[N, size] to [N, size]; `level` changes what both attention layers are given, see `BatchContext.level`."""
         y = self.dropout(self.heads(level(self.input_dropout(x)), graph))
         y = F.gelu(self.output(level(y), graph))
         return self.norm(x + self.linear(y))
@@ -222,14 +225,14 @@ class ReleasedFusion(nn.Module):
     of one matrix, which maps every utterance of the dialogue.
     """
 
-    def __init__(self, config: Settings, switches: Switches, text: bool) -> None:
+    def __init__(self, settings: Settings, switches: Switches, text: bool) -> None:
         super().__init__()
-        size = config.hidden
+        size = settings.hidden
         self.frozen = switches.frozen_prompt
         self.relation = nn.Embedding(RELATIONS, RELATION_SIZE)
-        self.inter, self.intra = (RelationalAttention(size, config.graph_dropout, self.relation) for _ in range(2))
+        self.inter, self.intra = (RelationalAttention(size, settings.graph_dropout, self.relation) for _ in range(2))
         again = switches.text_encoder_again and text
-        self.encoder = None if again else TransformerEncoder(size, config.heads, config.dropout)
+        self.encoder = None if again else TransformerEncoder(size, settings.heads, settings.dropout)
         self.mlp = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, size), nn.ReLU())
         box = nn.init.xavier_uniform_(torch.empty(size, size))
         if self.frozen:
@@ -238,7 +241,9 @@ class ReleasedFusion(nn.Module):
         else:
             self.box = nn.Parameter(box)
 
-    def forward(self, x: Tensor, where: Context, text: TransformerEncoder | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, x: Tensor, where: BatchContext, text: TransformerEncoder | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Sums of the modalities [N, hidden] to the same shape; and the prompts [N, hidden].
 
         Args:
@@ -248,7 +253,10 @@ class ReleasedFusion(nn.Module):
         """
         x = self.inter(x, where.inter, where.level)
         x = self.intra(x, where.intra, where.level)
-        x = (self.encoder or text)(x, where.added, where.attend, where.heard)
+        encoder = text if self.encoder is None else self.encoder
+        if encoder is None:
+            raise TypeError("without an encoder of its own, the fusion needs the text's")
+        x = encoder(x, where.added, where.attend, where.present)
         prompt = self.mlp(where.mean(x)).softmax(-1)[where.dialogue]
         if self.frozen:
             prompt = prompt.detach()

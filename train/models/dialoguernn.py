@@ -1,7 +1,7 @@
 """DialogueRNN (arXiv 1811.00405, AAAI 2019), in the form of its released bidirectional model with attention (BiModel).
 
 The recurrence in both directions over every dialogue (`erc_toolkit.train.layers.dialogue_rnn`), attention of every emotion state over
-all those of its dialogue, a hidden layer, the classes. The paper's model hears the text alone on IEMOCAP and text and audio
+all those of its dialogue, a hidden layer, the classes. The paper's model uses the text alone on IEMOCAP and text and audio
 on MELD; ours takes any modalities and, as their scripts do, puts them side by side, absent ones as zeros.
 
 Their attention gives padding a score of 0, takes the softmax and then divides by what the utterances have of it: a softmax
@@ -10,19 +10,17 @@ over the utterances, which is what ours is (theirs divides 0 by 0 where all scor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..config import setting
 from ..data.batch import Batch
 from ..layers.dialogue_rnn import DialogueRecurrence
 from ..layers.dropout import Dropout
-from ..layers.encoder import WholeDialogues
-from ..layers.heads import Logits, weighted_loss
-from .registry import About
+from ..layers.encoder import WholeDialogueAttention
+from ..settings import setting
+from .base import Model, ModelInfo, ModelOutput
 
 
 @dataclass
@@ -55,52 +53,39 @@ class Settings:
     dropout: float = setting(0.1, least=0, below=1)
 
 
-class DialogueRNN(nn.Module):
-    """Bidirectional DialogueRNN with emotion attention. Arguments as `erc_toolkit.train.models.registry` says."""
+class DialogueRNN(Model[Settings]):
+    """Bidirectional DialogueRNN with emotion attention."""
 
     Settings = Settings
-    about = About("DialogueRNN", "arXiv 1811.00405, AAAI 2019", "their code")
+    about = ModelInfo("DialogueRNN", "arXiv 1811.00405, AAAI 2019", "their code")
 
-    def __init__(
-        self,
-        config: Settings,
-        dims: Mapping[str, int],
-        speakers: int,
-        class_counts: Tensor,
-        class_weights: Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        self.dims = dict(dims)
+    def build(self) -> None:
+        settings = self.settings
         self.recurrence = DialogueRecurrence(
             1,
-            sum(dims.values()),
-            config.dialogue,
-            config.party,
-            config.emotion,
-            speakers,
-            config.context,
-            config.listener,
-            rate=config.recurrent_dropout,
+            sum(self.dims.values()),
+            settings.dialogue,
+            settings.party,
+            settings.emotion,
+            self.speakers,
+            settings.context,
+            settings.listener,
+            rate=settings.recurrent_dropout,
         )
-        width = 2 * config.emotion
-        self.query = nn.Linear(width, width) if config.attention else None
-        self.hidden = nn.Linear(width, config.hidden)
-        self.output = nn.Linear(config.hidden, len(class_counts))
-        self.emotion_dropout, self.dropout = Dropout(config.emotion_dropout), Dropout(config.dropout)
-        self.register_buffer("class_weights", class_weights)
+        width = 2 * settings.emotion
+        self.query = nn.Linear(width, width) if settings.attention else None
+        self.hidden = nn.Linear(width, settings.hidden)
+        self.output = nn.Linear(settings.hidden, self.classes)
+        self.emotion_dropout, self.dropout = Dropout(settings.emotion_dropout), Dropout(settings.dropout)
 
-    def forward(self, batch: Batch, epoch: int = 0) -> Logits:
+    def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """Logits of a batch."""
-        x = torch.cat([batch.features[m] for m in self.dims], 1)
+        x = self.concatenated(batch)
         emotions = self.emotion_dropout(self.recurrence(x[None], batch.speakers, batch.offsets)[0])
         if self.query is not None:
             # Their scores are products that nothing divides; the kernel divides by the root of the width.
             query = self.query(emotions) * emotions.shape[-1] ** 0.5
             every = torch.ones_like(batch.dialogue, dtype=torch.bool)
-            dialogues = WholeDialogues(batch.offsets, emotions.device)
+            dialogues = WholeDialogueAttention(batch.offsets, emotions.device)
             emotions = dialogues.attend(query, emotions.to(query.dtype), emotions.to(query.dtype), every, 1, 0.0)
-        return Logits(self.output(self.dropout(torch.relu(self.hidden(emotions)))))
-
-    def loss(self, output: Logits, batch: Batch) -> Tensor:
-        """Cross-entropy, a mean over labelled utterances weighted by class."""
-        return weighted_loss(output.logits, batch.labels, self.class_weights)
+        return ModelOutput(self.output(self.dropout(torch.relu(self.hidden(emotions)))))

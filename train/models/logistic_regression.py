@@ -1,20 +1,17 @@
-"""An anchor of our own: logistic regression on each utterance's features, deaf to the conversation.
+"""A baseline: logistic regression on each utterance's features, without the conversation.
 
 The features that are present, normalised and side by side, and one linear map; absent ones are zeros, which is their mean.
-What a model of conversations adds must show beyond this.
+A model of conversations is useful only if it beats this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..data.batch import Batch
-from ..layers.heads import Logits, weighted_loss
-from .registry import About
+from .base import Model, ModelInfo, ModelOutput
 
 
 @dataclass
@@ -24,29 +21,15 @@ class Settings:
     name: str = "logistic-regression"
 
 
-class LogisticRegression(nn.Module):
-    """Softmax regression. Arguments as `erc_toolkit.train.models.registry` says."""
+class LogisticRegression(Model[Settings]):
+    """Softmax regression."""
 
     Settings = Settings
-    about = About("logistic regression", "none, ours", "in full")
+    about = ModelInfo("logistic regression", "none, ours", "in full")
 
-    def __init__(
-        self,
-        config: Settings,
-        dims: Mapping[str, int],
-        speakers: int,
-        class_counts: Tensor,
-        class_weights: Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        self.dims = dict(dims)
-        self.output = nn.Linear(sum(dims.values()), len(class_counts))
-        self.register_buffer("class_weights", class_weights)
+    def build(self) -> None:
+        self.output = nn.Linear(sum(self.dims.values()), self.classes)
 
-    def forward(self, batch: Batch, epoch: int = 0) -> Logits:
+    def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """Logits of a batch."""
-        return Logits(self.output(torch.cat([batch.features[m] for m in self.dims], 1)))
-
-    def loss(self, output: Logits, batch: Batch) -> Tensor:
-        """Cross-entropy, a mean over labelled utterances weighted by class."""
-        return weighted_loss(output.logits, batch.labels, self.class_weights)
+        return ModelOutput(self.output(self.concatenated(batch)))

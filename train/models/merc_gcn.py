@@ -11,7 +11,6 @@ features alone. An absent feature is no key, and its part of the fused context i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -20,15 +19,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...toolkit.base.errors import UserError
-from ..config import setting
 from ..data.batch import Batch
 from ..layers.adaptive_graph import EdgeWeights, KindConvolution, WeightedConvolution, edge_kinds
 from ..layers.cross_attention import CoAttention
 from ..layers.dropout import Dropout
-from ..layers.encoder import WholeDialogues, dialogue_positions
-from ..layers.heads import Logits, weighted_loss
-from ..layers.sequence import Recurrent
-from .registry import About
+from ..layers.encoder import WholeDialogueAttention, dialogue_positions
+from ..layers.losses import weighted_loss
+from ..layers.sequence import RecurrentLayer
+from ..settings import setting
+from .base import Model, ModelInfo, ModelOutput, check_heads
 
 
 @dataclass
@@ -59,10 +58,7 @@ class Settings:
 
     def check(self, where: str) -> None:
         """Raises a UserError where settings do not agree."""
-        if self.hidden % self.heads or self.hidden % 2:
-            raise UserError(
-                f"{where}: model.hidden={self.hidden} must be even and a multiple of model.heads={self.heads}"
-            )
+        check_heads(where, self.hidden, self.heads)
         if self.coarse is not None:
             groups = sorted(set(self.coarse) - {-1})
             if len(groups) < 2 or groups != list(range(len(groups))):
@@ -71,76 +67,72 @@ class Settings:
                 )
 
 
-class MERCGCN(nn.Module):
-    """Cross-modal context fusion and adaptive graph convolution. Arguments as `erc_toolkit.train.models.registry` says.
+class MERCGCN(Model[Settings]):
+    """Cross-modal context fusion and adaptive graph convolution.
 
     Raises:
-        UserError: `config.coarse` is not as long as there are classes.
+        UserError: `settings.coarse` is not as long as there are classes.
     """
 
     Settings = Settings
-    about = About("MERC-GCN", "arXiv 2501.15063", "reconstruction: neither full text nor code is public")
+    about = ModelInfo("MERC-GCN", "arXiv 2501.15063", "reconstruction: neither full text nor code is public")
+    groups: Tensor | None
 
-    def __init__(
-        self,
-        config: Settings,
-        dims: Mapping[str, int],
-        speakers: int,
-        class_counts: Tensor,
-        class_weights: Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        self.config = config
-        size, classes = config.hidden, len(class_counts)
-        self.projections = nn.ModuleDict({m: nn.Linear(dim, size) for m, dim in dims.items()})
+    def build(self) -> None:
+        settings = self.settings
+        size = settings.hidden
+        self.projections = nn.ModuleDict({m: nn.Linear(dim, size) for m, dim in self.dims.items()})
         self.pairs = nn.ModuleDict(
             {
-                f"{m}+{n}": CoAttention(size, config.heads, config.layers, config.dropout)
-                for m, n in combinations(dims, 2)
+                f"{m}+{n}": CoAttention(size, settings.heads, settings.layers, settings.dropout)
+                for m, n in combinations(self.dims, 2)
             }
         )
-        self.context = Recurrent(nn.GRU, len(dims) ** 2 * size, size // 2)
+        self.context = RecurrentLayer(nn.GRU, len(self.dims) ** 2 * size, size // 2)
         self.edge_weights = EdgeWeights(size)
-        self.by_kind = KindConvolution(size, config.graph_hidden)
-        self.convolution = WeightedConvolution(config.graph_hidden, config.graph_hidden)
-        self.classifier = nn.Linear(size + config.graph_hidden, config.graph_hidden)
-        self.fine = nn.Linear(config.graph_hidden, classes)
+        self.by_kind = KindConvolution(size, settings.graph_hidden)
+        self.convolution = WeightedConvolution(settings.graph_hidden, settings.graph_hidden)
+        self.classifier = nn.Linear(size + settings.graph_hidden, settings.graph_hidden)
+        self.fine = nn.Linear(settings.graph_hidden, self.classes)
         self.coarse, groups = None, None
-        if config.coarse is not None:
-            if len(config.coarse) != classes:
-                raise UserError(f"model.coarse names groups of {len(config.coarse)} classes, but there are {classes}")
-            groups = torch.tensor(config.coarse)
-            self.coarse = nn.Linear(config.graph_hidden, max(config.coarse) + 1)
+        if settings.coarse is not None:
+            if len(settings.coarse) != self.classes:
+                raise UserError(
+                    f"model.coarse names groups of {len(settings.coarse)} classes, but there are {self.classes}"
+                )
+            groups = torch.tensor(settings.coarse)
+            self.coarse = nn.Linear(settings.graph_hidden, max(settings.coarse) + 1)
         self.register_buffer("groups", groups, persistent=False)
-        self.dropout = Dropout(config.dropout)
-        self.register_buffer("class_weights", class_weights)
+        self.dropout = Dropout(settings.dropout)
 
-    def forward(self, batch: Batch, epoch: int = 0) -> Logits:
+    def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """Logits of a batch; `parts["coarse"]`, where there are coarse groups G, their logits [N, G]."""
         z = self.dropout(self.context(torch.cat(self._aligned(batch), 1), batch.offsets))
-        kinds, blocks = edge_kinds(batch.speakers, batch.dialogue, self.config.window, int(batch.offsets.diff().max()))
+        kinds, blocks = edge_kinds(
+            batch.speakers, batch.dialogue, self.settings.window, int(batch.offsets.diff().max())
+        )
         weights = self.edge_weights(z, kinds, blocks)
         g = F.relu(self.by_kind(z, weights, kinds, blocks))
         g = F.relu(self.convolution(g, weights, blocks))
         y = self.dropout(F.relu(self.classifier(torch.cat([z, g], 1))))
-        return Logits(self.fine(y), parts={} if self.coarse is None else {"coarse": self.coarse(y)})
+        return ModelOutput(self.fine(y), parts={} if self.coarse is None else {"coarse": self.coarse(y)})
 
     def _aligned(self, batch: Batch) -> list[Tensor]:
         """Every modality, and every modality as each other one informs it: M x M times [N, hidden], zeros where it is absent."""
         present = batch.present
-        codes = dialogue_positions(batch.offsets, self.config.hidden, self.fine.weight)
+        codes = dialogue_positions(batch.offsets, self.settings.hidden, self.fine.weight)
         x = {m: self.dropout(projection(batch.features[m]) + codes) for m, projection in self.projections.items()}
-        attend = WholeDialogues(batch.offsets, codes.device).attend
+        attend = WholeDialogueAttention(batch.offsets, codes.device).attend
         found = [y * present[m][:, None] for m, y in x.items()]
         for m, n in combinations(x, 2):
             a, b = self.pairs[f"{m}+{n}"](x[m], x[n], attend, present[m], present[n])
             found += [a * present[m][:, None], b * present[n][:, None]]
         return found
 
-    def loss(self, output: Logits, batch: Batch) -> Tensor:
+    def loss(self, output: ModelOutput, batch: Batch) -> Tensor:
         """Cross-entropy of the emotions, weighted by class, plus `coarse_weight` times that of their groups, unweighted."""
         total = weighted_loss(output.logits, batch.labels, self.class_weights)
-        if self.coarse is not None:
+        if self.coarse is not None and self.groups is not None:
             groups = self.groups[batch.labels.clamp_min(0)].masked_fill(batch.labels < 0, -1)
-            total = total + self.config.coarse_weight * weighted_loss(output.parts["coarse"], groups)
+            total = total + self.settings.coarse_weight * weighted_loss(output.parts["coarse"], groups)
         return total

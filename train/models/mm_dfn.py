@@ -1,7 +1,7 @@
 """MM-DFN (arXiv 2203.02385): dynamic fusion on the graph of MMGCN, as its released code does it.
 
-Every modality's features are mapped to one width. Text then goes through a bidirectional GRU over the dialogue; every
-modality is given what a second one, shared by all, hears in the utterances of each speaker alone. The layers over the graph
+Every modality's features are mapped to one width. Text then goes through a bidirectional GRU over the dialogue; to every
+modality are added the states of a second one, shared by all, over the utterances of each speaker alone. The layers over the graph
 (`erc_toolkit.train.layers.angular_graph`, `erc_toolkit.train.layers.initial_residual`) are joined by an LSTM whose time is the depth: at each layer
 it takes a node's features and gives those that are propagated. The code calls its recurrent layers LSTM; they are GRUs.
 
@@ -11,7 +11,6 @@ there is no GRU over the dialogue; with one modality the graph holds that modali
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,14 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...toolkit.base.errors import UserError
-from ..config import setting
 from ..data.batch import Batch
 from ..layers.angular_graph import AngularGraph
 from ..layers.dropout import Dropout
-from ..layers.heads import Logits, focal_loss
-from ..layers.initial_residual import InitialResidual
-from ..layers.sequence import Padded, Recurrent
-from .registry import About
+from ..layers.initial_residual import InitialResidualConvolution
+from ..layers.losses import focal_loss
+from ..layers.sequence import PaddedDialogues, RecurrentLayer
+from ..settings import setting
+from .base import Model, ModelInfo, ModelOutput
 
 
 @dataclass
@@ -36,7 +35,7 @@ class Settings:
     Attributes:
         size: width of a node; each direction of the GRUs has half of it.
         encoder_layers: of the GRUs.
-        speaker_text, speaker_audio, speaker_visual: weight of what the speaker's GRU says, in each modality.
+        speaker_text, speaker_audio, speaker_visual: weight of the speaker GRU's states, in each modality.
         graph_size: width within the graph convolution and of the LSTM over its depth.
         layers: graph convolutions.
         alpha: share of a convolution's output that comes from the stack's input.
@@ -67,41 +66,35 @@ class Settings:
             raise UserError(f"{where}: model.size={self.size} must be even")
 
 
-class MMDFN(nn.Module):
-    """Multimodal dynamic fusion network. Arguments as `erc_toolkit.train.models.registry` says; it works for any number of speakers."""
+class MMDFN(Model[Settings]):
+    """Multimodal dynamic fusion network; it works for any number of speakers."""
 
     Settings = Settings
-    about = About("MM-DFN", "arXiv 2203.02385 (ICASSP 2022)", "their code")
+    about = ModelInfo("MM-DFN", "arXiv 2203.02385 (ICASSP 2022)", "their code")
 
-    def __init__(
-        self,
-        config: Settings,
-        dims: Mapping[str, int],
-        speakers: int,
-        class_counts: Tensor,
-        class_weights: Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        self.config = config
+    def build(self) -> None:
+        settings = self.settings
 
-        def gru() -> Recurrent:
-            return Recurrent(nn.GRU, config.size, config.size // 2, config.encoder_layers, dropout=config.dropout)
+        def gru() -> RecurrentLayer:
+            return RecurrentLayer(
+                nn.GRU, settings.size, settings.size // 2, settings.encoder_layers, dropout=settings.dropout
+            )
 
-        self.projections = nn.ModuleDict({m: nn.Linear(dim, config.size) for m, dim in dims.items()})
-        self.encoder = gru() if "text" in dims else None
-        weights = {m: getattr(config, f"speaker_{m}") for m in dims}
+        self.projections = nn.ModuleDict({m: nn.Linear(dim, settings.size) for m, dim in self.dims.items()})
+        self.encoder = gru() if "text" in self.dims else None
+        weights = {m: getattr(settings, f"speaker_{m}") for m in self.dims}
         self.speaker_weights = {m: weight for m, weight in weights.items() if weight}
         self.speaker_encoder = gru() if self.speaker_weights else None
-        self.first = nn.Linear(config.size, config.graph_size)
-        self.depth = nn.LSTMCell(config.graph_size, config.graph_size)
+        self.first = nn.Linear(settings.size, settings.graph_size)
+        self.depth = nn.LSTMCell(settings.graph_size, settings.graph_size)
         self.layers = nn.ModuleList(
-            InitialResidual(config.graph_size, depth, config.alpha, config.lam) for depth in range(1, config.layers + 1)
+            InitialResidualConvolution(settings.graph_size, depth, settings.alpha, settings.lam)
+            for depth in range(1, settings.layers + 1)
         )
-        self.output = nn.Linear(len(dims) * (config.size + config.graph_size), len(class_counts))
-        self.dropout = Dropout(config.dropout)
-        self.register_buffer("class_weights", class_weights)
+        self.output = nn.Linear(len(self.dims) * (settings.size + settings.graph_size), self.classes)
+        self.dropout = Dropout(settings.dropout)
 
-    def forward(self, batch: Batch, epoch: int = 0) -> Logits:
+    def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """Logits of a batch."""
         nodes = self._nodes(batch)
         graph = AngularGraph(nodes, batch.offsets)
@@ -113,31 +106,34 @@ class MMDFN(nn.Module):
             spoken = state[0].unflatten(0, y.shape[:2])
             y = y + self.dropout(torch.relu(layer(graph.propagate(spoken), initial)))
         readout = torch.cat([x, y], -1).flatten(1)
-        return Logits(self.output(torch.relu(self.dropout(readout))))
+        return ModelOutput(self.output(torch.relu(self.dropout(readout))))
 
-    def loss(self, output: Logits, batch: Batch) -> Tensor:
+    def loss(self, output: ModelOutput, batch: Batch) -> Tensor:
         """Focal loss weighted by class, a mean over labelled utterances."""
-        return focal_loss(output.logits, batch.labels, self.config.gamma, self.class_weights)
+        return focal_loss(output.logits, batch.labels, self.settings.gamma, self.class_weights)
 
     def _nodes(self, batch: Batch) -> Tensor:
         """The vectors [N, M, size] with which the modalities enter the graph."""
         x = {m: projection(batch.features[m]) for m, projection in self.projections.items()}
         nodes = dict(x)
         if self.encoder is not None:
-            nodes["text"] = self._context(batch) if self.config.padded else self.encoder(x["text"], batch.offsets)
-        for modality, heard in self._by_speaker(x, batch).items():
-            nodes[modality] = nodes[modality] + self.speaker_weights[modality] * heard
+            if self.settings.padded:
+                nodes["text"] = self._padded_context(self.encoder, batch)
+            else:
+                nodes["text"] = self.encoder(x["text"], batch.offsets)
+        for modality, states in self._by_speaker(x, batch).items():
+            nodes[modality] = nodes[modality] + self.speaker_weights[modality] * states
         return torch.stack(list(nodes.values()), 1)
 
-    def _context(self, batch: Batch) -> Tensor:
+    def _padded_context(self, encoder: RecurrentLayer, batch: Batch) -> Tensor:
         features = batch.features["text"]
-        padded = Padded(batch.offsets, features.device)
-        return padded.pack(self.encoder.through_padding(self.projections["text"](padded.pad(features))))
+        padded = PaddedDialogues(batch.offsets, features.device)
+        return padded.pack(encoder.through_padding(self.projections["text"](padded.pad(features))))
 
     def _by_speaker(self, x: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Modality to [N, size], each utterance heard among its speaker's others; modalities of weight 0 are left out."""
-        chosen = list(self.speaker_weights)
-        if not chosen:
+        """Modality to [N, size], the GRU's states over each speaker's utterances; modalities of weight 0 are left out."""
+        chosen, encoder = list(self.speaker_weights), self.speaker_encoder
+        if encoder is None:
             return {}
         # One sequence for each speaker of each dialogue and modality; they all lie end to end.
         key = batch.dialogue * (batch.speakers.max() + 1) + batch.speakers
@@ -145,12 +141,12 @@ class MMDFN(nn.Module):
         lengths = key[order].unique_consecutive(return_counts=True)[1].cpu().repeat(len(chosen))
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         rows = torch.cat([x[modality].index_select(0, order) for modality in chosen])
-        if self.config.padded:
-            padded = Padded(offsets, rows.device)
+        if self.settings.padded:
+            padded = PaddedDialogues(offsets, rows.device)
             behind = int(batch.offsets.diff().max()) - int(lengths.max())
-            heard = self.speaker_encoder.through_padding(F.pad(padded.pad(rows), (0, 0, 0, behind)))
-            heard = padded.pack(heard[:, : int(lengths.max())])
+            states = encoder.through_padding(F.pad(padded.pad(rows), (0, 0, 0, behind)))
+            states = padded.pack(states[:, : int(lengths.max())])
         else:
-            heard = self.speaker_encoder(rows, offsets)
-        parts = heard.split(len(order))
+            states = encoder(rows, offsets)
+        parts = states.split(len(order))
         return {m: torch.empty_like(part).index_copy(0, order, part) for m, part in zip(chosen, parts, strict=True)}

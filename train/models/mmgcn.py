@@ -10,21 +10,20 @@ default. Without text a model has neither LSTM nor speakers; with one modality t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ...toolkit.base.errors import UserError
-from ..config import setting
 from ..data.batch import Batch
 from ..layers.angular_graph import AngularGraph
 from ..layers.dropout import Dropout
-from ..layers.heads import Logits, weighted_loss
-from ..layers.initial_residual import InitialResidual
-from ..layers.sequence import Padded, Recurrent
-from .registry import About
+from ..layers.initial_residual import InitialResidualConvolution
+from ..layers.losses import weighted_loss
+from ..layers.sequence import PaddedDialogues, RecurrentLayer
+from ..settings import setting
+from .base import Model, ModelInfo, ModelOutput
 
 _GAMMA = 2.5  # of the released loss
 
@@ -37,7 +36,7 @@ class Settings:
         size: width of a node; each direction of the LSTM has half of it.
         encoder_layers: of the LSTM.
         graph_size: width within the graph convolution.
-        layers: graph convolutions. The released code has 64, whatever its script says.
+        layers: graph convolutions. The released code has 64, whatever its script sets.
         alpha: share of a convolution's output that comes from the stack's input.
         lam: how much the weights of the first convolutions do beside the identity.
         dropout: between layers of the LSTM, before every convolution and before the output.
@@ -64,38 +63,30 @@ class Settings:
             raise UserError(f"{where}: model.size={self.size} must be even")
 
 
-class MMGCN(nn.Module):
-    """Multimodal fusion by deep graph convolution. Arguments as `erc_toolkit.train.models.registry` says."""
+class MMGCN(Model[Settings]):
+    """Multimodal fusion by deep graph convolution."""
 
     Settings = Settings
-    about = About("MMGCN", "arXiv 2107.06779 (ACL 2021)", "their code")
+    about = ModelInfo("MMGCN", "arXiv 2107.06779 (ACL 2021)", "their code")
 
-    def __init__(
-        self,
-        config: Settings,
-        dims: Mapping[str, int],
-        speakers: int,
-        class_counts: Tensor,
-        class_weights: Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.projections = nn.ModuleDict({m: nn.Linear(dim, config.size) for m, dim in dims.items()})
+    def build(self) -> None:
+        settings = self.settings
+        self.projections = nn.ModuleDict({m: nn.Linear(dim, settings.size) for m, dim in self.dims.items()})
         self.encoder = self.speaker = None
-        if "text" in dims:
-            self.encoder = Recurrent(
-                nn.LSTM, config.size, config.size // 2, config.encoder_layers, dropout=config.dropout
+        if "text" in self.dims:
+            self.encoder = RecurrentLayer(
+                nn.LSTM, settings.size, settings.size // 2, settings.encoder_layers, dropout=settings.dropout
             )
-            self.speaker = nn.Embedding(speakers, config.size)
-        self.first = nn.Linear(config.size, config.graph_size)
+            self.speaker = nn.Embedding(self.speakers, settings.size)
+        self.first = nn.Linear(settings.size, settings.graph_size)
         self.layers = nn.ModuleList(
-            InitialResidual(config.graph_size, depth, config.alpha, config.lam) for depth in range(1, config.layers + 1)
+            InitialResidualConvolution(settings.graph_size, depth, settings.alpha, settings.lam)
+            for depth in range(1, settings.layers + 1)
         )
-        self.output = nn.Linear(len(dims) * (config.size + config.graph_size), len(class_counts))
-        self.dropout = Dropout(config.dropout)
-        self.register_buffer("class_weights", class_weights)
+        self.output = nn.Linear(len(self.dims) * (settings.size + settings.graph_size), self.classes)
+        self.dropout = Dropout(settings.dropout)
 
-    def forward(self, batch: Batch, epoch: int = 0) -> Logits:
+    def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """Logits of a batch."""
         nodes = torch.stack([self._nodes(modality, batch) for modality in self.projections], 1)
         graph = AngularGraph(nodes, batch.offsets)
@@ -104,25 +95,25 @@ class MMGCN(nn.Module):
         for layer in self.layers:
             y = torch.relu(layer(graph.propagate(self.dropout(y)), initial))
         readout = torch.cat([x, self.dropout(y)], -1).flatten(1)
-        return Logits(self.output(torch.relu(self.dropout(readout))))
+        return ModelOutput(self.output(torch.relu(self.dropout(readout))))
 
-    def loss(self, output: Logits, batch: Batch) -> Tensor:
+    def loss(self, output: ModelOutput, batch: Batch) -> Tensor:
         """The loss that `Settings.loss` names, over labelled utterances."""
-        if self.config.loss == "released":
+        if self.settings.loss == "released":
             return released_loss(output.logits, batch.labels)
         return weighted_loss(output.logits, batch.labels, self.class_weights)
 
     def _nodes(self, modality: str, batch: Batch) -> Tensor:
         """The vectors [N, size] with which a modality enters the graph."""
         projection, features = self.projections[modality], batch.features[modality]
-        if modality != "text":
+        if modality != "text" or self.encoder is None or self.speaker is None:
             return projection(features)
-        if self.config.padded:
-            padded = Padded(batch.offsets, features.device)
-            heard = padded.pack(self.encoder.through_padding(projection(padded.pad(features))))
+        if self.settings.padded:
+            padded = PaddedDialogues(batch.offsets, features.device)
+            states = padded.pack(self.encoder.through_padding(projection(padded.pad(features))))
         else:
-            heard = self.encoder(projection(features), batch.offsets)
-        return heard + self.speaker(batch.speakers)
+            states = self.encoder(projection(features), batch.offsets)
+        return states + self.speaker(batch.speakers)
 
 
 def released_loss(logits: Tensor, labels: Tensor) -> Tensor:

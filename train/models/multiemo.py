@@ -3,32 +3,30 @@
 Every modality is projected and goes through a DialogueRNN recurrence of its own (on MELD the text does not, and the others
 go one way only). Then each queries the others, one after the other, in a stack of cross-attention layers; the three results
 side by side give the representation that is classified. The loss adds to the cross-entropy a contrastive term on that
-representation and a correlation term on the three results; both look at the batch, so the loss depends on what else is in
+representation and a correlation term on the three results; both depend on the batch, so the loss depends on what else is in
 it. The logits do not.
 
-Their cross-attention hears padding as if it were utterances; ours does not. An absent feature is no key to other
+Their cross-attention attends to padding as if it were utterances; ours does not. An absent feature is no key to other
 modalities, and its utterance has no part in the correlation with them. With two modalities a layer has one cross-attention,
 with one it has none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ...toolkit.base.errors import UserError
-from ..config import setting
 from ..data.batch import Batch
 from ..layers.contrastive import focal_contrastive_loss, sample_weights
 from ..layers.dialogue_rnn import DialogueRecurrence
 from ..layers.dropout import Dropout
-from ..layers.encoder import WholeDialogues
-from ..layers.heads import Logits, weighted_loss
+from ..layers.encoder import WholeDialogueAttention
+from ..layers.losses import weighted_loss
 from ..layers.soft_hgr import soft_hgr_loss
-from .registry import About
+from ..settings import setting
+from .base import Model, ModelInfo, ModelOutput, check_heads
 
 _FUSED = "fused"  # the part of the output that the contrastive loss is on; other parts are called after modalities
 
@@ -70,8 +68,7 @@ class Settings:
 
     def check(self, where: str) -> None:
         """Raises a UserError where settings do not agree."""
-        if self.hidden % self.heads:
-            raise UserError(f"{where}: model.hidden={self.hidden} must be a multiple of model.heads={self.heads}")
+        check_heads(where, self.hidden, self.heads, even=False)
 
 
 class CrossAttention(nn.Module):
@@ -80,7 +77,7 @@ class CrossAttention(nn.Module):
     Args:
         size: channels of both; a multiple of `heads`.
         heads: attention heads.
-        rate: dropout probability on what is heard.
+        rate: dropout probability on the output.
     """
 
     def __init__(self, size: int, heads: int, rate: float) -> None:
@@ -89,13 +86,13 @@ class CrossAttention(nn.Module):
         self.query, self.key, self.value, self.output = (nn.Linear(size, size) for _ in range(4))
         self.norm, self.dropout = nn.LayerNorm(size), Dropout(rate)
 
-    def forward(self, x: Tensor, other: Tensor, present: Tensor, dialogues: WholeDialogues) -> Tensor:
-        """Queries [N, size] and the other modality's [N, size], of which `present` [N] are heard, to [N, size]."""
-        heard = dialogues.attend(self.query(x), self.key(other), self.value(other), present, self.heads, 0.0)
-        return self.norm(x + self.dropout(self.output(heard)))
+    def forward(self, x: Tensor, other: Tensor, present: Tensor, dialogues: WholeDialogueAttention) -> Tensor:
+        """Queries [N, size] and the other modality's [N, size], of which those `present` [N] are keys, to [N, size]."""
+        values = dialogues.attend(self.query(x), self.key(other), self.value(other), present, self.heads, 0.0)
+        return self.norm(x + self.dropout(self.output(values)))
 
 
-class MultiAttnLayer(nn.Module):
+class CrossAttentionLayer(nn.Module):
     """Cross-attention to each of the other modalities, then a feed-forward network; arguments as for `CrossAttention`."""
 
     def __init__(self, others: int, size: int, heads: int, inner: int, rate: float) -> None:
@@ -104,32 +101,25 @@ class MultiAttnLayer(nn.Module):
         self.inner, self.outer, self.norm = nn.Linear(size, inner), nn.Linear(inner, size), nn.LayerNorm(size)
         self.dropout = Dropout(rate)
 
-    def forward(self, x: Tensor, others: list[tuple[Tensor, Tensor]], dialogues: WholeDialogues) -> Tensor:
+    def forward(self, x: Tensor, others: list[tuple[Tensor, Tensor]], dialogues: WholeDialogueAttention) -> Tensor:
         """[N, size] to [N, size]; `others` are representations and presence of the other modalities."""
         for attention, (other, present) in zip(self.attentions, others, strict=True):
             x = attention(x, other, present, dialogues)
         return self.norm(x + self.dropout(self.outer(torch.relu(self.inner(x)))))
 
 
-class MultiEMO(nn.Module):
-    """MultiEMO. Arguments as `erc_toolkit.train.models.registry` says."""
+class MultiEMO(Model[Settings]):
+    """MultiEMO."""
 
     Settings = Settings
-    about = About("MultiEMO", "ACL 2023, 2023.acl-long.824", "their code")
+    about = ModelInfo("MultiEMO", "ACL 2023, 2023.acl-long.824", "their code")
+    sample_weights: Tensor
 
-    def __init__(
-        self,
-        config: Settings,
-        dims: Mapping[str, int],
-        speakers: int,
-        class_counts: Tensor,
-        class_weights: Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        self.config = config
-        size = config.hidden
-        self.projections = nn.ModuleDict({m: nn.Linear(dim, size) for m, dim in dims.items()})
-        self.recurrent = [m for m in dims if m != "text" or config.recurrent_text]
+    def build(self) -> None:
+        settings = self.settings
+        size = settings.hidden
+        self.projections = nn.ModuleDict({m: nn.Linear(dim, size) for m, dim in self.dims.items()})
+        self.recurrent = [m for m in self.dims if m != "text" or settings.recurrent_text]
         self.recurrence, self.joined = None, nn.ModuleDict()
         if self.recurrent:
             self.recurrence = DialogueRecurrence(
@@ -138,31 +128,30 @@ class MultiEMO(nn.Module):
                 size,
                 size,
                 size,
-                speakers,
+                self.speakers,
                 "simple",
-                bidirectional=config.bidirectional,
-                rate=config.recurrent_dropout,
+                bidirectional=settings.bidirectional,
+                rate=settings.recurrent_dropout,
             )
-            if config.bidirectional:
+            if settings.bidirectional:
                 self.joined = nn.ModuleDict({m: nn.Linear(2 * size, size) for m in self.recurrent})
-        others = len(dims) - 1
+        others = len(self.dims) - 1
         self.stacks = nn.ModuleDict(
             {
                 m: nn.ModuleList(
-                    MultiAttnLayer(others, size, config.heads, config.inner, config.dropout)
-                    for _ in range(config.layers)
+                    CrossAttentionLayer(others, size, settings.heads, settings.inner, settings.dropout)
+                    for _ in range(settings.layers)
                 )
-                for m in dims
+                for m in self.dims
             }
         )
-        self.fusion = nn.Linear(size * len(dims), size)
-        self.hidden, self.output = nn.Linear(size, config.head), nn.Linear(config.head, len(class_counts))
-        self.dropout = Dropout(config.dropout)
-        self.register_buffer("class_weights", class_weights)
-        weights = sample_weights(class_counts, config.rho).to(torch.get_default_dtype())
+        self.fusion = nn.Linear(size * len(self.dims), size)
+        self.hidden, self.output = nn.Linear(size, settings.head), nn.Linear(settings.head, self.classes)
+        self.dropout = Dropout(settings.dropout)
+        weights = sample_weights(self.class_counts, settings.rho).to(torch.get_default_dtype())
         self.register_buffer("sample_weights", weights, persistent=False)
 
-    def forward(self, batch: Batch, epoch: int = 0) -> Logits:
+    def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """Logits of a batch; `parts` has each modality's representation after cross-attention, and the fused one."""
         x = {m: projection(batch.features[m]) for m, projection in self.projections.items()}
         if self.recurrence is not None:
@@ -170,27 +159,29 @@ class MultiEMO(nn.Module):
             for modality, state in zip(self.recurrent, states, strict=True):
                 joined = self.joined[modality](state) if self.joined else state
                 x[modality] = torch.relu(self.dropout(joined))
-        dialogues = WholeDialogues(batch.offsets, batch.dialogue.device)
+        dialogues = WholeDialogueAttention(batch.offsets, batch.dialogue.device)
         found = {}
-        for modality, stack in self.stacks.items():
+        for modality, layers in self.stacks.items():
             y, others = x[modality], [(x[m], batch.present[m]) for m in x if m != modality]
-            for layer in stack:
+            for layer in layers.children():
                 y = layer(y, others, dialogues)
             found[modality] = y
         fused = self.fusion(torch.cat(list(found.values()), -1))
         logits = self.output(self.dropout(torch.relu(self.hidden(fused))))
-        return Logits(logits, parts={**found, _FUSED: fused})
+        return ModelOutput(logits, parts={**found, _FUSED: fused})
 
-    def loss(self, output: Logits, batch: Batch) -> Tensor:
+    def loss(self, output: ModelOutput, batch: Batch) -> Tensor:
         """The three losses, weighted, a scalar. Only labelled utterances count, in the correlation too (their code)."""
-        config, parts, labels = self.config, output.parts, batch.labels
+        settings, parts, labels = self.settings, output.parts, batch.labels
         contrastive = focal_contrastive_loss(
-            parts[_FUSED], labels, self.sample_weights, config.temperature, config.gamma
+            parts[_FUSED], labels, self.sample_weights, settings.temperature, settings.gamma
         )
         modalities = list(self.stacks)
         counted = [batch.present[m] & (labels >= 0) for m in modalities]
         correlation = soft_hgr_loss([parts[m] for m in modalities], counted)
         cross_entropy = weighted_loss(output.logits, labels, self.class_weights)
         return (
-            config.contrastive * contrastive + config.correlation * correlation + config.cross_entropy * cross_entropy
+            settings.contrastive * contrastive
+            + settings.correlation * correlation
+            + settings.cross_entropy * cross_entropy
         )

@@ -1,24 +1,20 @@
 """The models by name. A model's module is imported when it is asked for.
 
-A model is a `torch.nn.Module` that is built by `Model(config, dims, speakers, class_counts, class_weights)`, maps a
-`erc_toolkit.train.data.batch.Batch` (and the epoch, for what changes during training) to an object with `logits` [N, C] and, where its
-modalities have opinions of their own, `unimodal` (modality to [N, C]); its `loss(output, batch)` gives the scalar to minimise.
-Its class holds `Settings`, a dataclass made with `erc_toolkit.train.config.setting` whose first field is `name`, and `about`.
-
-Other packages add models through entry points: `my-model = my_package.module:MyModel` in the group `erc_toolkit.models`.
+A model is a subclass of `erc_toolkit.train.models.base.Model`. Other packages add models through entry points,
+`my-model = my_package.module:MyModel` in the group `erc_toolkit.models`; `docs/models.md` shows a complete one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
-from importlib.metadata import entry_points
+import dataclasses
+import inspect
+from typing import Any, get_type_hints
 
-from ...toolkit.base.errors import UserError
+from ...toolkit.base.plugins import PluginRegistry, one_line
+from ..settings import ModelSettings
+from .base import Model, ModelInfo
 
 AMB_DSGDN = "amb-dsgdn"
-ENTRY_POINTS = "erc_toolkit.models"
 MODELS = {
     AMB_DSGDN: "erc_toolkit.train.models.amb_dsgdn:AMBDSGDN",
     "logistic-regression": "erc_toolkit.train.models.logistic_regression:LogisticRegression",
@@ -33,52 +29,81 @@ MODELS = {
     "cogmen": "erc_toolkit.train.models.cogmen:COGMEN",
     "df-gcn": "erc_toolkit.train.models.df_gcn:DFGCN",
 }
+_REGISTRY = PluginRegistry("model", "erc_toolkit.models", MODELS, option="model.name")
 
 
-@dataclass(frozen=True)
-class About:
-    """What `erc-toolkit models` says of a model.
-
-    Attributes:
-        title: its name in print.
-        paper: where it is described; "none, ours" for an anchor.
-        specified: how far our implementation rests on what its authors published: "in full: code and paper", "their code",
-            "reconstruction: …".
-    """
-
-    title: str
-    paper: str
-    specified: str
+def models() -> list[str]:
+    """The names of all registered models, the toolkit's first. Those of other packages need not work."""
+    return _REGISTRY.names()
 
 
-@cache
-def models() -> dict[str, str]:
-    """Name to "module:Class" of every model, those of other packages included; ours come first and cannot be replaced."""
-    others = {entry.name: entry.value for entry in entry_points(group=ENTRY_POINTS)}
-    return {**MODELS, **{name: value for name, value in sorted(others.items()) if name not in MODELS}}
+def ignored_models() -> list[str]:
+    """A line about each model of another package that has no effect because its name is the toolkit's own."""
+    return _REGISTRY.ignored()
 
 
-def model_class(name: str) -> type:
+def model_class(name: str) -> type[Model[Any]]:
     """The class of a model.
 
     Raises:
-        UserError: there is no model of that name, or its package is broken.
+        UserError: there is no model of that name, several packages register it, or the class of another package cannot be
+            loaded or lacks what `erc_toolkit.train.models.base.Model` asks for; names the package and what is missing.
     """
-    if name not in models():
-        raise UserError(f"model.name: no model {name!r}; there is {', '.join(models())}")
-    module, _, attribute = models()[name].partition(":")
-    try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        if name in MODELS:
-            raise
-        raise UserError(f"model {name!r} of another package cannot be loaded ({error})") from None
+    found = _REGISTRY.load(name)
+    if name not in MODELS and (problem := contract_problem(found)):
+        raise _REGISTRY.error(name, problem)
+    return found
 
 
-def settings_class(name: str) -> type:
+def settings_class(name: str) -> type[ModelSettings]:
     """The dataclass of a model's settings.
 
     Raises:
-        UserError: there is no model of that name.
+        UserError: as for `model_class`.
     """
     return model_class(name).Settings
+
+
+def build_error(name: str, error: Exception) -> str:
+    """A line about a model of another package whose constructor failed."""
+    return str(_REGISTRY.error(name, f"cannot be built: {one_line(error)}"))
+
+
+def contract_problem(found: object) -> str | None:
+    """What an object lacks to be a model, as the end of a sentence that begins with its name; None for a model."""
+    if not isinstance(found, type):
+        return "is not a class"
+    missing = [member for member in ("Settings", "about") if not hasattr(found, member)]
+    if getattr(found, "forward", None) in (None, Model.forward):
+        missing.append("forward")
+    if missing:
+        return f"lacks {', '.join(f'`{member}`' for member in missing)}"
+    if problem := _settings_problem(getattr(found, "Settings")):  # noqa: B009 - a type checker knows no such attribute
+        return problem
+    if not isinstance(getattr(found, "about"), ModelInfo):  # noqa: B009
+        return f"has an `about` that is no {ModelInfo.__module__}.{ModelInfo.__qualname__}"
+    if not issubclass(found, Model):
+        return f"is no subclass of {Model.__module__}.{Model.__qualname__}"
+    try:
+        inspect.signature(found).bind(*"settings dims speakers class_counts class_weights".split())
+    except (TypeError, ValueError):
+        return "has a constructor that does not take (settings, dims, speakers, class_counts, class_weights)"
+    return None
+
+
+def _settings_problem(settings: object) -> str | None:
+    if not (isinstance(settings, type) and dataclasses.is_dataclass(settings)):
+        return "has `Settings` that are no dataclass"
+    fields = dataclasses.fields(settings)
+    if "name" not in [field.name for field in fields]:
+        return "has `Settings` without the field `name`"
+    unset = [f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
+    if unset:
+        return f"has `Settings` whose field `{unset[0]}` has no default"
+    try:
+        get_type_hints(settings)
+        defaults = settings()
+        setattr(defaults, "name", "")  # noqa: B010
+    except Exception as error:  # whatever annotations, __post_init__ and a frozen dataclass raise
+        return f"has `Settings` that cannot be used: {one_line(error)}"
+    return None

@@ -19,13 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...toolkit.base.errors import UserError
-from ..config import setting
 from ..data.batch import Batch
 from ..layers.dropout import Dropout
-from ..layers.encoder import EncoderBlock, WholeDialogues, dialogue_positions
-from ..layers.heads import Logits, weighted_loss
-from .registry import About
+from ..layers.encoder import EncoderBlock, WholeDialogueAttention, dialogue_positions
+from ..layers.losses import weighted_loss
+from ..settings import setting
+from .base import Model, ModelInfo, ModelOutput, check_heads
 
 
 @dataclass
@@ -52,83 +51,73 @@ class Settings:
 
     def check(self, where: str) -> None:
         """Raises a UserError where settings do not agree."""
-        if self.hidden % self.heads or self.hidden % 2:
-            raise UserError(
-                f"{where}: model.hidden={self.hidden} must be even and a multiple of model.heads={self.heads}"
-            )
+        check_heads(where, self.hidden, self.heads)
 
 
-class Target(nn.Module):
-    """One modality as it hears itself and the others: an encoder and a gate for each, joined by a linear map.
+class TargetStream(nn.Module):
+    """One modality in the context of itself and the others: an encoder and a gate for each, joined by a linear map.
 
     Args:
-        config: sizes and probabilities.
+        settings: sizes and probabilities.
         own: its name.
-        others: names of the modalities that it hears beside itself.
+        others: names of the other modalities.
     """
 
-    def __init__(self, config: Settings, own: str, others: list[str]) -> None:
+    def __init__(self, settings: Settings, own: str, others: list[str]) -> None:
         super().__init__()
-        self.own, sources, size = own, [own, *others], config.hidden
-        self.encoders = nn.ModuleDict({m: EncoderBlock(size, config.heads, config.dropout) for m in sources})
+        self.own, sources, size = own, [own, *others], settings.hidden
+        self.encoders = nn.ModuleDict({m: EncoderBlock(size, settings.heads, settings.dropout) for m in sources})
         self.gates = None
-        if config.gates == "learned":
+        if settings.gates == "learned":
             self.gates = nn.ModuleDict({m: nn.Linear(size, size, bias=False) for m in sources})
         self.join = nn.Linear(len(sources) * size, size)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = Dropout(settings.dropout)
 
     def forward(
         self, streams: Mapping[str, Tensor], present: Mapping[str, Tensor], attend: Callable[..., Tensor]
     ) -> Tensor:
         """Projected features with positions and speakers, modality to [N, hidden], to [N, hidden]."""
-        heard = []
+        outputs = []
         for source, encoder in self.encoders.items():
             # Each encoder draws a dropout mask of its own for each stream that it takes.
             x = self.dropout(streams[self.own])
             y = encoder(x, x if source == self.own else self.dropout(streams[source]), attend, present[source])
-            heard.append(torch.sigmoid(self.gates[source](y) if self.gates is not None else y) * y)
-        return self.join(torch.cat(heard, 1))
+            outputs.append(torch.sigmoid(self.gates[source](y) if self.gates is not None else y) * y)
+        return self.join(torch.cat(outputs, 1))
 
 
-class SDT(nn.Module):
-    """Transformer-based model with self-distillation. Arguments as `erc_toolkit.train.models.registry` says."""
+class SDT(Model[Settings]):
+    """Transformer-based model with self-distillation."""
 
     Settings = Settings
-    about = About("SDT", "IEEE TMM 26, 2024, doi 10.1109/TMM.2023.3271019", "their code")
+    about = ModelInfo("SDT", "IEEE TMM 26, 2024, doi 10.1109/TMM.2023.3271019", "their code")
 
-    def __init__(
-        self,
-        config: Settings,
-        dims: Mapping[str, int],
-        speakers: int,
-        class_counts: Tensor,
-        class_weights: Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        self.config = config
-        size, classes = config.hidden, len(class_counts)
-        self.speaker = nn.Embedding(speakers, size)
-        self.projections = nn.ModuleDict({m: nn.Linear(dim, size, bias=False) for m, dim in dims.items()})
-        self.targets = nn.ModuleDict({m: Target(config, m, [n for n in dims if n != m]) for m in dims})
+    def build(self) -> None:
+        settings = self.settings
+        size = settings.hidden
+        self.speaker = nn.Embedding(self.speakers, size)
+        self.projections = nn.ModuleDict({m: nn.Linear(dim, size, bias=False) for m, dim in self.dims.items()})
+        self.targets = nn.ModuleDict(
+            {m: TargetStream(settings, m, [n for n in self.dims if n != m]) for m in self.dims}
+        )
         self.fusion = nn.Linear(size, size, bias=False)
-        self.heads = nn.ModuleDict({m: nn.Linear(size, classes) for m in dims})
-        self.output = nn.Linear(size, classes)
-        self.dropout = Dropout(config.dropout)
-        self.register_buffer("class_weights", class_weights)
+        self.heads = nn.ModuleDict({m: nn.Linear(size, self.classes) for m in self.dims})
+        self.output = nn.Linear(size, self.classes)
+        self.dropout = Dropout(settings.dropout)
 
-    def forward(self, batch: Batch, epoch: int = 0) -> Logits:
+    def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """Fused logits of a batch and those of each modality, which mean nothing where it is absent.
 
         An utterance without any modality has the bias of the fused classifier as its logits.
         """
-        added = dialogue_positions(batch.offsets, self.config.hidden, self.speaker.weight) + self.speaker(
+        added = dialogue_positions(batch.offsets, self.settings.hidden, self.speaker.weight) + self.speaker(
             batch.speakers
         )
         streams = {m: projection(batch.features[m]) + added for m, projection in self.projections.items()}
-        attend = WholeDialogues(batch.offsets, added.device).attend
+        attend = WholeDialogueAttention(batch.offsets, added.device).attend
         x = {m: target(streams, batch.present, attend) for m, target in self.targets.items()}
         unimodal = {m: self.heads[m](self.dropout(F.relu(y))) for m, y in x.items()}
-        return Logits(self.output(self._fuse(x, batch.present)), unimodal)
+        return ModelOutput(self.output(self._fuse(x, batch.present)), unimodal)
 
     def _fuse(self, x: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
         """Sum over the modalities that are present, weighted channel by channel by a softmax over them."""
@@ -137,7 +126,7 @@ class SDT(nn.Module):
         scores = scores.masked_fill(~there, torch.finfo(scores.dtype).min)  # not -inf: an utterance may lack them all
         return (scores.softmax(0) * there * y).sum(0)
 
-    def loss(self, output: Logits, batch: Batch) -> Tensor:
+    def loss(self, output: ModelOutput, batch: Batch) -> Tensor:
         """Cross-entropies of the fused classifier and of each modality's, and the divergences of these from the fused one.
 
         A cross-entropy is a mean over labelled utterances, weighted by class. A divergence is KL(p_fused || p_modality) of the
@@ -145,13 +134,13 @@ class SDT(nn.Module):
         off from the fused classifier, so that the teacher learns from its students.
         """
         total = weighted_loss(output.logits, batch.labels, self.class_weights)
-        teacher = (output.logits / self.config.temperature).log_softmax(-1)
+        teacher = (output.logits / self.settings.temperature).log_softmax(-1)
         for modality, logits in output.unimodal.items():
             labels = batch.labels.masked_fill(~batch.present[modality], -1)
             counted = (labels >= 0).to(logits.dtype)
-            student = (logits / self.config.temperature).log_softmax(-1)
+            student = (logits / self.settings.temperature).log_softmax(-1)
             divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
             distilled = (divergence * counted).sum() / counted.sum().clamp_min(1)
-            total = total + self.config.unimodal_weight * weighted_loss(logits, labels, self.class_weights)
-            total = total + self.config.distillation_weight * distilled
+            total = total + self.settings.unimodal_weight * weighted_loss(logits, labels, self.class_weights)
+            total = total + self.settings.distillation_weight * distilled
         return total

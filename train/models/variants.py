@@ -1,6 +1,6 @@
 """The two forms of AMB-DSGDN, and every switch by which they differ.
 
-`released` does what the authors' public code does, `paper` what the equations of arXiv 2603.10043 say. What both leave
+`released` does what the authors' public code does, `paper` what the equations of arXiv 2603.10043 define. What both leave
 to a recipe (window, epochs, warm-up, class weights) is a setting of its own and no switch.
 """
 
@@ -23,7 +23,7 @@ class Switches:
         clipped_ratios: the ReLU of the code works in place, so equation 23 averages max(r, 0) in place of r. A bug,
             kept because the published figures were made with it.
         guarded_ratios: a modality is dropped only if its mean ratio is above 0, and one that performs at zero is no
-            yardstick; equations 20 to 24 have neither condition. With `clipped_ratios` the weakest modality is never
+            reference; equations 20 to 24 have neither condition. With `clipped_ratios` the weakest modality is never
             dropped, which alone keeps the authors' code from crashing on dialogues that lost all modalities.
         loss_through_weight: gradients also pass through alpha_m = L_m / 10 of equation 33, which doubles the gradient
             of a modality's loss; as a weight in the paper's sense alpha_m is a constant.

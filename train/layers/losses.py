@@ -1,29 +1,12 @@
-"""What most models share at their end: what they return, and the cross-entropy that the field trains with."""
+"""The classification losses that models share. `contrastive` and `soft_hgr` have those of MultiEMO."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 _TINY = 1e-12  # a sum of weights below it is an empty sum
-
-
-@dataclass(slots=True)
-class Logits:
-    """A model's output on N utterances.
-
-    Attributes:
-        logits: [N, C].
-        unimodal: modality to [N, C], what it says alone; empty for models that have no such opinion.
-        parts: whatever else the model's own loss needs.
-    """
-
-    logits: Tensor
-    unimodal: dict[str, Tensor] = field(default_factory=dict)
-    parts: dict[str, Tensor] = field(default_factory=dict)
 
 
 def weighted_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:

@@ -1,0 +1,131 @@
+"""What every model is: its settings, what it is built for, what it takes and returns, and the usual loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ...toolkit.base.errors import UserError
+from ..data.batch import Batch
+from ..layers.losses import weighted_loss
+from ..settings import ModelSettings
+
+SettingsType = TypeVar("SettingsType", bound=ModelSettings)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What `erc-toolkit models` prints about a model.
+
+    Attributes:
+        title: its name in print.
+        paper: where it is described; "none, ours" for a baseline.
+        specified: what the implementation is based on: "in full: code and paper", "their code", "reconstruction: …".
+    """
+
+    title: str
+    paper: str
+    specified: str
+
+
+@dataclass(slots=True)
+class ModelOutput:
+    """A model's output for a batch of N utterances and C classes.
+
+    Attributes:
+        logits: [N, C] float, the prediction.
+        unimodal: modality to [N, C] float, the logits from that modality alone; rows of utterances without the modality are
+            finite and meaningless. Empty for models that make no such prediction.
+        parts: name to tensor, whatever else the model's own loss needs.
+        ratios: [M] float, the probability with which each modality was dropped in this training step, in the order of the
+            model's modalities; None where modality dropout was not applied.
+    """
+
+    logits: Tensor
+    unimodal: dict[str, Tensor] = field(default_factory=dict)
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    ratios: Tensor | None = None
+
+
+class Model(nn.Module, Generic[SettingsType]):
+    """The base class of all models.
+
+    A subclass has the class attributes `Settings` and `about` and the method `forward`; it makes its layers in `build`, and
+    defines `loss` where the weighted cross-entropy is not what it minimises. `docs/models.md` shows a complete one.
+
+    Args:
+        settings: an instance of `Settings`.
+        dims: modality ("text", "audio", "visual"; any non-empty choice of them) to the width of its features.
+        speakers: number of speaker indices; those of a batch are below it.
+        class_counts: [C] float64, labelled utterances of each class in the training split.
+        class_weights: [C] float64 for the loss, or None for equal weights.
+
+    Attributes:
+        Settings: dataclass of the section `model` of a recipe. Every field has a default; `erc_toolkit.train.settings.setting`
+            gives it bounds. It has the field `name`, and may have `check(where)`, which raises a UserError that begins with
+            `where` if settings do not agree.
+        about: what `erc-toolkit models` prints.
+        settings, dims, speakers, class_counts: the arguments.
+        classes: C.
+        class_weights: the argument, as a buffer.
+    """
+
+    Settings: ClassVar[type[ModelSettings]]
+    about: ClassVar[ModelInfo]
+    settings: SettingsType
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        settings: SettingsType,
+        dims: Mapping[str, int],
+        speakers: int,
+        class_counts: Tensor,
+        class_weights: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.dims = dict(dims)
+        self.speakers = speakers
+        self.class_counts = class_counts
+        self.classes = len(class_counts)
+        self.register_buffer("class_weights", class_weights)
+        self.build()
+
+    def build(self) -> None:
+        """Makes the layers from the attributes above; the constructor calls it last.
+
+        The order of the layers is the order in which their weights are drawn.
+
+        Raises:
+            UserError: the settings do not fit the features or the classes.
+        """
+
+    def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
+        """Logits of a batch; `epoch`, counted from 0, is for what changes during training."""
+        raise NotImplementedError
+
+    def loss(self, output: ModelOutput, batch: Batch) -> Tensor:
+        """Cross-entropy, a mean over the labelled utterances weighted by class: a scalar, 0 where nothing is labelled."""
+        return weighted_loss(output.logits, batch.labels, self.class_weights)
+
+    def concatenated(self, batch: Batch) -> Tensor:
+        """The features of all modalities side by side, [N, sum of dims]; absent ones are zeros."""
+        return torch.cat([batch.features[m] for m in self.dims], 1)
+
+
+def check_heads(where: str, hidden: int, heads: int, even: bool = True) -> None:
+    """Raises a UserError if `hidden` channels cannot be split among attention heads.
+
+    Args:
+        where: begins the message.
+        hidden, heads: the settings model.hidden and model.heads.
+        even: whether `hidden` must be even as well, as position codes need it.
+    """
+    if hidden % heads or (even and hidden % 2):
+        parity = "even and " if even else ""
+        raise UserError(f"{where}: model.hidden={hidden} must be {parity}a multiple of model.heads={heads}")

@@ -1,0 +1,93 @@
+"""The dataclasses of settings: what a key of a recipe means, its default and its bounds.
+
+`erc_toolkit.train.config` reads recipes into them and checks values. Every model's file holds its own `Settings`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+def setting(default: object, *, least=None, most=None, below=None, above=None, choices: tuple[str, ...] = ()) -> Any:
+    """A dataclass field with its default and the bounds that a value must keep (`least` and `most` are allowed)."""
+    limits = {"least": least, "most": most, "below": below, "above": above, "choices": choices}
+    return dataclasses.field(default=default, metadata={k: v for k, v in limits.items() if v not in (None, ())})
+
+
+@dataclass
+class DataConfig:
+    """Section `data`: what is read from the store.
+
+    Attributes:
+        modalities: which to use, of text, audio, visual; None means all that the store has features of.
+        text, audio, visual: name of the feature to use, e.g. "ComParE_2016"; None means the only one of that modality.
+        speakers: index of a speaker by first appearance in the dialogue ("dialogue") or in the whole store ("corpus").
+        speaker_slots: size of the speaker table; None means as many as the store needs.
+        normalise: "zscore" centres and scales every dimension by mean and standard deviation of the training split;
+            without it openSMILE functionals, of sizes from 1e-6 to 1e6, drown all else. "none" takes features as stored.
+        clip: greatest size of a value normalised by "zscore"; larger ones are set to it. A dimension that hardly varies
+            in training can be thousands of its standard deviations away in another split. None sets no bound.
+        val_fraction: share of the training dialogues held out for validation where the store has no "val" split.
+    """
+
+    modalities: list[str] | None = None
+    text: str | None = None
+    audio: str | None = None
+    visual: str | None = None
+    speakers: str = setting("dialogue", choices=("dialogue", "corpus"))
+    speaker_slots: int | None = setting(None, least=1)
+    normalise: str = setting("zscore", choices=("none", "zscore"))
+    clip: float | None = setting(10.0, above=0)
+    val_fraction: float = setting(0.1, above=0, below=1)
+
+
+@dataclass
+class TrainConfig:
+    """Section `train`: how the network is trained.
+
+    Attributes:
+        epochs, batch_size: a batch is counted in dialogues.
+        optimiser: "adam" adds the weight decay to the gradient, "adamw" shrinks the weights by it apart from the gradient.
+        lr, weight_decay: of the optimiser.
+        schedule: the learning rate after its warm-up: "constant", or falling to 0 at the end of the last epoch along a
+            line ("linear") or half a cosine ("cosine").
+        lr_warm_up: epochs (fractions too) in which the learning rate rises from 0 to lr, step by step.
+        max_grad_norm: a longer gradient (Euclidean norm over all parameters) is shortened to it; None never does.
+        precision: arithmetic of matrix products in training and evaluation: "float32", or "bfloat16", which is faster where
+            the hardware has it and gives other numbers.
+        class_weights: "balanced" weights the loss by the inverse frequency of the class in the training split.
+        patience: training stops after so many epochs without a better one; None trains for all epochs.
+        protocol: "validation" selects the epoch by weighted F1 on held-out dialogues; "best-on-test" trains on
+            training and validation dialogues and selects on the test split, as published scripts do, which flatters.
+        seed: of every random number generator.
+    """
+
+    epochs: int = setting(61, least=1)
+    batch_size: int = setting(16, least=1)
+    optimiser: str = setting("adam", choices=("adam", "adamw"))
+    lr: float = setting(6.8e-5, above=0)
+    schedule: str = setting("constant", choices=("constant", "linear", "cosine"))
+    lr_warm_up: float = setting(0.0, least=0)
+    weight_decay: float = setting(5e-5, least=0)
+    max_grad_norm: float | None = setting(None, above=0)
+    precision: str = setting("float32", choices=("float32", "bfloat16"))
+    class_weights: str = setting("none", choices=("none", "balanced"))
+    patience: int | None = setting(None, least=1)
+    protocol: str = setting("validation", choices=("validation", "best-on-test"))
+    seed: int = setting(0, least=0, most=2**32 - 1)
+
+
+class ModelSettings(Protocol):
+    """A dataclass with the settings of a model: `name`, and what else it wants. `check(where)` may refuse combinations."""
+
+    name: str
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """How an error message about an unknown name ends: the closest known one, or all of them."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f"; nearest is {close[0]!r}" if close else f"; known are {', '.join(known)}"

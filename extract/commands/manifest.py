@@ -13,7 +13,7 @@ from ..corpora.registry import CorpusGroup
 
 @click.group("manifest")
 def manifest_group() -> None:
-    """Build, check and count manifests: a line for each utterance, the only thing extraction sees (docs/manifest.md)."""
+    """Build, check and count manifests: a line for each utterance, the only thing extraction sees (docs/reference/manifest.md)."""
 
 
 def _build(manifest, out: Path) -> None:

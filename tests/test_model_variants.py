@@ -47,7 +47,7 @@ def test_paper_lacks_the_gates_and_the_norms_of_eighteen_attention_layers(recipe
 
 @pytest.mark.parametrize("recipe", ["iemocap", "meld"])
 def test_recipes_say_how_to_run_as_the_paper_says(recipe):
-    text = (resources.files("manifests") / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8")
+    text = (resources.files("erc_toolkit.manifests") / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8")
     changes = [c for line in text.splitlines() if line.startswith("# --set") for c in re.findall(r"--set (\S+)", line)]
     config = load_config(recipe, changes)
     assert (config.model.variant, config.model.window, config.train.epochs) == ("paper", 5, 100)

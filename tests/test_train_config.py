@@ -27,7 +27,7 @@ def test_recipes_hold_the_published_settings():
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_names_every_setting_with_its_command(name):
-    text = (resources.files("manifests") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (resources.files("erc_toolkit.manifests") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
     assert re.match(rf"# erc-toolkit train \S+ --recipe {name} --out \S+\n", text)
     content = yaml.safe_load(text)
     every = Config(model=settings_class(content["model"]["name"])()).as_dict()

@@ -10,7 +10,7 @@ from ..toolkit.base.errors import UserError
 
 def shipped_names(folder: str) -> list[str]:
     """Names of the YAML files in a folder of `manifests`, without their ending."""
-    items = (resources.files("manifests") / folder).iterdir()
+    items = (resources.files("erc_toolkit.manifests") / folder).iterdir()
     return sorted(item.name.removesuffix(".yaml") for item in items if item.name.endswith(".yaml"))
 
 
@@ -26,7 +26,7 @@ def read_shipped(folder: str, kind: str, name: str) -> tuple[str, str]:
         UserError: it is neither, or cannot be read.
     """
     if name in shipped_names(folder):
-        return (resources.files("manifests") / folder / f"{name}.yaml").read_text(encoding="utf-8"), f"{kind} {name}"
+        return (resources.files("erc_toolkit.manifests") / folder / f"{name}.yaml").read_text(encoding="utf-8"), f"{kind} {name}"
     try:
         return Path(name).read_text(encoding="utf-8-sig"), name
     except (FileNotFoundError, IsADirectoryError):

@@ -10,7 +10,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import Files
 from mkdocs.structure.pages import Page
 
-PAGE, WIDTH = "reference/commands.md", 100
+PAGE, WIDTH = "reference/commands.md", 80
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -27,8 +27,13 @@ def sections(command: click.Command, name: str, parent: click.Context | None = N
     Corpora of other installed packages are left out: the page describes this package alone.
     """
     ctx = click.Context(
-        command, info_name=name, parent=parent, terminal_width=WIDTH, max_content_width=WIDTH,
-        help_option_names=["-h", "--help"], color=False,
+        command,
+        info_name=name,
+        parent=parent,
+        terminal_width=WIDTH,
+        max_content_width=WIDTH,
+        help_option_names=["-h", "--help"],
+        color=False,
     )
     title = ctx.command_path
     found = [f"{'#' * level} {title}\n\n```text\n{command.get_help(ctx).rstrip()}\n```"]

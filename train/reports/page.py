@@ -129,4 +129,4 @@ def read_study(folder: Path) -> dict[str, object]:
 
 def published() -> dict[str, object]:
     """Results that others have printed (manifests/published.yaml)."""
-    return yaml.safe_load((resources.files("manifests") / "published.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load((resources.files("erc_toolkit.manifests") / "published.yaml").read_text(encoding="utf-8"))

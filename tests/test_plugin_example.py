@@ -19,7 +19,7 @@ PLUGIN = ROOT / "examples" / "plugin"
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory) -> Path:
-    """The interpreter of a new environment that sees the running one's packages and, installed in itself, the plug-in."""
+    """The interpreter of a new environment: the running one's packages below, the plug-in installed on top."""
     pytest.importorskip("pip")
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder / "venv", symlinks=os.name != "nt")

@@ -1,6 +1,6 @@
 """A study measure: how sure each variant is of what it says, and how often it is right when it is sure.
 
-A study file asks for it by `measure: confidence`, with `least: 0.8` for the probability from which a prediction is called sure.
+A study file asks for it by `measure: confidence`; `least: 0.8` is the probability of a sure prediction.
 """
 
 from __future__ import annotations

@@ -394,7 +394,7 @@ def test_three_calls_of_the_manual(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("MELD.Raw").mkdir()
     Path("MELD.Raw/dev_sent_emo.csv").write_text("Utterance,Speaker,Emotion,Dialogue_ID,Utterance_ID\nhi,A,joy,0,0\n")
-    exec(compile(python_block("manifest.md"), "manifest.md", "exec"), {})
+    exec(compile(python_block("reference/manifest.md"), "manifest.md", "exec"), {})
     assert (
         read_manifest(Path("meld.jsonl")).utterances[0].id == "val_dia0_utt0"
         and "text alone" in capsys.readouterr().out
@@ -402,14 +402,14 @@ def test_three_calls_of_the_manual(tmp_path, monkeypatch, capsys):
 
 
 def test_the_manuals_reader_works_as_a_package(tmp_path):
-    """docs/corpora.md's reader, installed by nothing but its file and pip's metadata, is a command with its options."""
+    """docs/how-to/add-a-corpus.md's reader, installed by nothing but its file and pip's metadata, is a command with its options."""
     site, plays = tmp_path / "site", tmp_path / "plays"
     (site / "my_package-1.dist-info").mkdir(parents=True)
     (site / "my_package").mkdir()
-    (site / "my_package/radio.py").write_text(python_block("corpora.md"))
+    (site / "my_package/radio.py").write_text(python_block("how-to/add-a-corpus.md"))
     (site / "my_package-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: my_package\nVersion: 1\n")
     entry = re.search(
-        r'^\[project.entry-points."(.+)"\]\nradio = "(.+)"', (ROOT / "docs/corpora.md").read_text("utf-8"), re.MULTILINE
+        r'^\[project.entry-points."(.+)"\]\nradio = "(.+)"', (ROOT / "docs/how-to/add-a-corpus.md").read_text("utf-8"), re.MULTILINE
     )
     (site / "my_package-1.dist-info/entry_points.txt").write_text(f"[{entry[1]}]\nradio = {entry[2]}\n")
     (plays / "one").mkdir(parents=True)

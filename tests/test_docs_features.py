@@ -1,4 +1,4 @@
-"""docs/features.md: every example runs as it stands on a store, and prints what the store holds."""
+"""docs/how-to/features.md: every example runs as it stands on a store, and prints what the store holds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from erc_toolkit.toolkit.manifest import Utterance
 from erc_toolkit.toolkit.store import StoreWriter
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs/how-to/features.md").read_text(encoding="utf-8")
 SECTIONS = {part.split("\n", 1)[0]: part for part in re.split(r"^## ", TEXT, flags=re.MULTILINE)[1:]}
 EXAMPLES = {
     title: re.findall(r"^```python\n(.*?)^```", part, re.MULTILINE | re.DOTALL) for title, part in SECTIONS.items()
@@ -146,7 +146,7 @@ def test_an_example_prints_what_the_store_holds(title, tmp_path, monkeypatch, ca
     else:
         monkeypatch.chdir(tmp_path)
         torch.manual_seed(0)
-        exec(compile(EXAMPLES[title][0], f"docs/features.md, {title}", "exec"), {"__name__": "__main__"})
+        exec(compile(EXAMPLES[title][0], f"docs/how-to/features.md, {title}", "exec"), {"__name__": "__main__"})
         printed = capsys.readouterr().out
     CHECKS[title](made, printed.splitlines())
 

@@ -1,6 +1,6 @@
 """What becomes of bad and unusual input: one extraction over a table of files, a reason or a feature for each.
 
-docs/inputs.md states the behaviour that is tested here.
+docs/reference/inputs.md states the behaviour that is tested here.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ def test_every_dropped_draw_is_scaled_by_the_expectation(modalities, dialogues, 
 
 
 def test_the_walk_through_the_model_names_only_what_exists():
-    text = (Path(__file__).parents[1] / "docs" / "model.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[1] / "docs/explanation/model.md").read_text(encoding="utf-8")
     words = set(re.findall(r"`([\w./]+)`", text))
     for path in (w for w in words if "/" in w):
         assert (Path(__file__).parents[1] / path).exists(), path

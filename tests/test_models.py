@@ -165,11 +165,11 @@ def test_recipes_build_it(name):
 
 def test_every_model_has_its_page_and_its_place_in_the_study():
     docs = Path(__file__).resolve().parents[1] / "docs"
-    overview = (docs / "models.md").read_text(encoding="utf-8")
+    overview = (docs / "how-to/models.md").read_text(encoding="utf-8")
     for name in MODELS:
         assert f"| `{name}` |" in overview
         if name not in (AMB_DSGDN, "logistic-regression", "bigru"):
-            assert (docs / "models" / f"{name}.md").is_file() and f"models/{name}.md" in overview
+            assert (docs / "explanation/models" / f"{name}.md").is_file() and f"models/{name}.md" in overview
     assert {v.changes["model.name"] for v in load_study("models").variants} == set(MODELS)
 
 

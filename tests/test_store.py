@@ -49,7 +49,7 @@ def test_round_trip(store_path, utterances):
 
 
 def test_readable_with_h5py_alone(store_path):
-    """What docs/store.md promises to other programs."""
+    """What docs/reference/store.md promises to other programs."""
     with h5py.File(store_path) as f:
         assert f.attrs["format"] == "erc-feature-store" and f.attrs["schema"] == 1
         assert list(f.attrs["labels"]) == ["joy", "sadness"]
@@ -65,7 +65,7 @@ def test_readable_with_h5py_alone(store_path):
 
 
 def test_the_documented_way_to_recompute_checksums(store_path):
-    page = (Path(__file__).parents[1] / "docs/store.md").read_text("utf-8")
+    page = (Path(__file__).parents[1] / "docs/reference/store.md").read_text("utf-8")
     code = re.search(r"```python\n(x, sums = .*?)```", page, re.DOTALL)[1]
     found = []
     for _ in range(2):

@@ -2,7 +2,7 @@
 
 A manifest file is JSON Lines (or CSV). In JSON Lines the first line may be a header, an object with the key
 `erc_manifest` (the schema's version) and `corpus`, `labels` (names in index order), `root` (the folder that media
-paths are relative to, itself relative to the manifest file) and `notes`. docs/manifest.md describes every field.
+paths are relative to, itself relative to the manifest file) and `notes`. docs/reference/manifest.md describes every field.
 """
 
 from __future__ import annotations

@@ -263,6 +263,6 @@ extract_group.add_command(
         "manifest",
         callback=_extract_manifest,
         params=[click.Argument(["file"], type=click.Path(path_type=Path)), *OPTIONS],
-        help="Extract the features of any corpus that the manifest FILE describes (docs/manifest.md).",
+        help="Extract the features of any corpus that the manifest FILE describes (docs/reference/manifest.md).",
     )
 )

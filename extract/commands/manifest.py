@@ -14,7 +14,7 @@ from .corpus_group import CorpusGroup
 
 @click.group("manifest", cls=ToolkitGroup)
 def manifest_group() -> None:
-    """Build, check and count manifests: a line for each utterance, the only thing extraction sees (docs/manifest.md)."""
+    """Build, check and count manifests: a line for each utterance, the only thing extraction sees (docs/reference/manifest.md)."""
 
 
 def _build(manifest, out: Path) -> None:

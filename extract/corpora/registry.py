@@ -3,7 +3,7 @@
 A corpus is one function `read_<name>(root: Path, *, options) -> Manifest`. Its keyword-only parameters are its options
 on the command line, annotated `Annotated[T, "help"]` with T a Literal of texts, bool, str, int, float or Path, or one
 of these or None. It is registered by a line in `CORPORA`, or by another package through the entry-point group
-`erc_toolkit.corpora`. docs/corpora.md shows a whole one.
+`erc_toolkit.corpora`. docs/how-to/add-a-corpus.md shows a whole one.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Worker processes decode media, compute functionals and cut out faces; the text encoder runs in a thread of its own and
 the face encoder in the main thread. Rows are divided into parts; a part is computed as a whole, so that its numbers do
-not depend on what was interrupted before, and written when it is done (`extract/run/parts.py`). docs/architecture.md
+not depend on what was interrupted before, and written when it is done (`extract/run/parts.py`). docs/explanation/architecture.md
 follows one utterance through.
 """
 

@@ -1,4 +1,4 @@
-"""The feature store: one HDF5 file with utterances, dialogues and feature matrices (docs/store.md has the schema).
+"""The feature store: one HDF5 file with utterances, dialogues and feature matrices (docs/reference/store.md has the schema).
 
 `FeatureStore` reads, `StoreWriter` writes. Opening looks at little, since a look at everything takes longer than reading a
 dialogue: each dataset is checked before its first use (`erc_toolkit.toolkit.store.hdf5`), and `FeatureStore.check` checks all at once.

@@ -1,4 +1,4 @@
-"""Writing a feature store (docs/store.md has the schema)."""
+"""Writing a feature store (docs/reference/store.md has the schema)."""
 
 from __future__ import annotations
 

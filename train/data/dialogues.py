@@ -1,4 +1,4 @@
-"""The dialogues of a feature store as a PyTorch dataset, for models of one's own (docs/features.md has examples).
+"""The dialogues of a feature store as a PyTorch dataset, for models of one's own (docs/how-to/features.md has examples).
 
 `erc-toolkit train` does not use it: it keeps the whole store in memory (`erc_toolkit.train.data.batch.Conversations`).
 """

@@ -1,6 +1,6 @@
 """AMB-DSGDN (arXiv 2603.10043), in the form of its released code or of its equations.
 
-`erc_toolkit.train.models.variants` names what differs; `docs/model.md` walks through the equations. In both forms lambda vectors
+`erc_toolkit.train.models.variants` names what differs; `docs/explanation/model.md` walks through the equations. In both forms lambda vectors
 start with standard deviation 0.1 (with variance 0.1 as written, their exponentials reach hundreds) and a loss is a mean
 over utterances (the sum of equation 32 would let the squares of equation 33 grow with the batch).
 

@@ -55,7 +55,7 @@ class Model(nn.Module, Generic[SettingsType]):
     """The base class of all models.
 
     A subclass has the class attributes `Settings` and `about` and the method `forward`; it makes its layers in `build`, and
-    defines `loss` where the weighted cross-entropy is not what it minimises. `docs/models.md` shows a complete one.
+    defines `loss` where the weighted cross-entropy is not what it minimises. `docs/how-to/models.md` shows a complete one.
 
     Args:
         settings: an instance of `Settings`.

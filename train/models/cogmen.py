@@ -2,7 +2,7 @@
 
 All modalities' features side by side go through a transformer encoder over the dialogue; utterances in a window form a graph
 whose relations are both speakers and which comes first; a relational graph convolution, attention to the neighbours,
-batch normalisation and two linear maps follow. `docs/models/cogmen.md` has the equations.
+batch normalisation and two linear maps follow. `docs/explanation/models/cogmen.md` has the equations.
 
 The paper's model takes audio, text and video; ours takes any of them, absent features as zeros.
 

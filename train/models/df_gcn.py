@@ -3,7 +3,7 @@
 Known are the abstract and the authors' public code, not the equations, and the two disagree: the code has no differential
 equation, and its dynamic part never learns. So there are three variants. "reconstruction" does what the abstract describes in a way
 that is ours in every detail; "released" does what the code does, its bugs included; "repaired" is the code without them, see
-`erc_toolkit.train.models.df_gcn_variants`. `docs/models/df-gcn.md` has the equations.
+`erc_toolkit.train.models.df_gcn_variants`. `docs/explanation/models/df-gcn.md` has the equations.
 
 All variants have a stream per modality (with encoder, positions and speakers also for text) and a head per modality, whose
 logits are summed. Utterances may lack modalities: a feature that is absent is no attention key, adds nothing to the sum of the

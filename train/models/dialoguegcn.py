@@ -2,7 +2,7 @@
 
 A bidirectional LSTM over the dialogue, a graph of utterances in a window whose relations are both speakers and which comes
 first, a relational graph convolution with weighted edges and a plain one, attention over the whole dialogue, a hidden
-layer. `docs/models/dialoguegcn.md` has the equations.
+layer. `docs/explanation/models/dialoguegcn.md` has the equations.
 
 The paper's model reads text. Ours takes any modalities: their features are concatenated, absent ones as zeros.
 

@@ -3,7 +3,7 @@
 Neither its code nor its full text is public. What is known: modalities are aligned pair by pair with co-attention
 transformers, their context is fused, a graph convolution follows over a directed graph with edge weights that are learned
 within and between speakers, and emotions are learned together with coarse groups of them. Every equation, size and weight
-below is ours, and so is what it scores; `docs/models/merc-gcn.md` lists the choices.
+below is ours, and so is what it scores; `docs/explanation/models/merc-gcn.md` lists the choices.
 
 The paper's modalities are three. With two there is one pair; with one there is none, and the context is fused from its
 features alone. An absent feature is no key, and its part of the fused context is zero.

@@ -1,7 +1,7 @@
 """The models by name. A model's module is imported when it is asked for.
 
 A model is a subclass of `erc_toolkit.train.models.base.Model`. Other packages add models through entry points,
-`my-model = my_package.module:MyModel` in the group `erc_toolkit.models`; `docs/models.md` shows a complete one.
+`my-model = my_package.module:MyModel` in the group `erc_toolkit.models`; `docs/how-to/models.md` shows a complete one.
 """
 
 from __future__ import annotations

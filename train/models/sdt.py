@@ -3,7 +3,7 @@
 The form is that of the authors' code. Every modality is the target of one encoder for each modality, its own too: queries
 from the target, keys and values from the other. Gates weigh what comes out, a linear map joins it, a softmax over modalities
 weighs the channels of the targets, and each target has a classifier of its own that learns from the labels and from the
-fused classifier. `docs/models/sdt.md` has the equations.
+fused classifier. `docs/explanation/models/sdt.md` has the equations.
 
 With M modalities there are M x M encoders; the paper has three. Utterances may lack modalities: an absent feature is no key,
 and as a target it has no part in the fusion, in the loss of its classifier and in the distillation. With everything present

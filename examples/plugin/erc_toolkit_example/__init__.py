@@ -1,0 +1,1 @@
+"""Extensions of erc-toolkit, one file each."""

@@ -1,0 +1,56 @@
+"""A text extractor without any network: how often each letter occurs in an utterance.
+
+`erc-toolkit extract CORPUS ROOT --modalities text --extractor letters --extractor-option letters.scale=length` uses it.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from erc_toolkit.extract.encoders.base import (
+    CheckedOptions,
+    Extracted,
+    Extractor,
+    Provenance,
+    Setup,
+    Texts,
+    Turn,
+    option,
+)
+
+
+@dataclass(frozen=True)
+class Options(CheckedOptions):
+    """The extractor's own options."""
+
+    scale: str = option("counts", choices=("counts", "length"), help="Counts as they are, or divided by the length.")
+
+
+class Letters(Extractor):
+    """26 counts of letters for each utterance; a text without letters is absent."""
+
+    modality = "text"
+    Options = Options
+
+    def __init__(self, options: Options, setup: Setup) -> None:
+        self.options = options
+        self.name = "letters"
+        self.wants = Texts()
+        self.dim = len(string.ascii_lowercase)
+        self.dimension_names = list(string.ascii_lowercase)
+
+    def extract(self, utterances: Sequence[Turn], done: Callable[[int], None]) -> Iterable[Extracted]:
+        for turn in utterances:
+            counts = np.array([turn.text.lower().count(letter) for letter in string.ascii_lowercase], np.float32)
+            if not counts.any():
+                yield Extracted(None, "no letters")
+                continue
+            yield Extracted(counts / counts.sum() if self.options.scale == "length" else counts)
+
+    def provenance(self) -> Provenance:
+        """Whatever changes the numbers is here, so that features made otherwise are not taken for the same."""
+        return {"model": "letter counts", "parameters": {"scale": self.options.scale}}

@@ -118,6 +118,7 @@ def test_provenance(extracted):
     assert found["features"]["audio/eGeMAPSv02"]["reasons"]["missing file"] == 1
 
 
+@pytest.mark.slow
 def test_again_gives_the_same_content(raw, extracted, text_encoder, tmp_path):
     """One worker or two, the numbers are the same."""
     run("extract", "meld", raw, "--out", tmp_path / "again.h5", "--text-model", text_encoder, *SMALL, "--workers", 1)
@@ -279,6 +280,7 @@ def test_meld_mini(shared, tmp_path, text_encoder):
         assert (details["speaker_confidence"][present & ~alone] < 1).all()
 
 
+@pytest.mark.slow
 def test_iemocap_mini_shows_who_speaks(shared, tmp_path):
     """The two actors sit side by side in one picture: each turn's crops are of the one whose turn it is."""
     run(

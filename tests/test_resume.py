@@ -114,14 +114,13 @@ def test_kills_at_every_stage(raw, text_encoder, tmp_path, undisturbed):
     assert_completed(out, undisturbed)
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_the_part_and_says_how_to_resume(raw, text_encoder, tmp_path, undisturbed):
     out = tmp_path / "s.h5"
     arguments = command(raw, out, text_encoder)
     # To the workers as well, as a terminal does.
     folder = parts_root(out) / "audio--eGeMAPSv02"
-    stopped = run_until(
-        arguments[3:], "finish", r"audio--eGeMAPSv02/\d+\.npz$", 1, how=signal.SIGINT, group=True
-    )
+    stopped = run_until(arguments[3:], "finish", r"audio--eGeMAPSv02/\d+\.npz$", 1, how=signal.SIGINT, group=True)
     assert stopped.returncode == 1 and "Traceback" not in stopped.stderr
     assert "run the same command again" in stopped.stderr
     assert list(folder.glob("*.npz")) and not out.exists()
@@ -129,6 +128,7 @@ def test_ctrl_c_finishes_the_part_and_says_how_to_resume(raw, text_encoder, tmp_
     assert "resuming" in done.stdout and content(out) == undisturbed
 
 
+@pytest.mark.slow
 def test_shards_join_to_the_same_store(raw, text_encoder, tmp_path, undisturbed):
     """Two machines' folders; a share alone is refused."""
     for k in (1, 2):
@@ -141,6 +141,7 @@ def test_shards_join_to_the_same_store(raw, text_encoder, tmp_path, undisturbed)
     assert content(tmp_path / "two.h5") == undisturbed
 
 
+@pytest.mark.slow
 def test_other_options_never_mix(raw, text_encoder, tmp_path):
     out = tmp_path / "s.h5"
     assert run(command(raw, out, text_encoder, "--shard", "1/2")).returncode == 0
@@ -154,6 +155,7 @@ def test_other_options_never_mix(raw, text_encoder, tmp_path):
     assert '"mean", now "cls"' in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_second_feature_set_is_added(raw, text_encoder, tmp_path, undisturbed):
     """Only what is new is computed, and the old is kept to the bit; asking again computes nothing."""
     out = tmp_path / "s.h5"
@@ -174,6 +176,7 @@ def test_a_second_feature_set_is_added(raw, text_encoder, tmp_path, undisturbed)
     )
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line(raw, text_encoder, tmp_path):
     """Full while parts are written, and full when the store is; in the end nothing is lost."""
     out, arguments = tmp_path / "s.h5", command(raw, tmp_path / "s.h5", text_encoder, "--modalities", "audio")
@@ -189,6 +192,7 @@ def test_a_full_disk_is_one_line(raw, text_encoder, tmp_path):
     assert run(arguments).returncode == 0 and content(out)
 
 
+@pytest.mark.slow
 def test_a_damaged_part_is_named(raw, text_encoder, tmp_path):
     out = tmp_path / "s.h5"
     alone = ["--modalities", "audio"]
@@ -203,6 +207,7 @@ def test_a_damaged_part_is_named(raw, text_encoder, tmp_path):
     assert run(command(raw, out, text_encoder, *alone)).returncode == 0
 
 
+@pytest.mark.slow
 def test_log_json(raw, text_encoder, tmp_path):
     done = run(command(raw, tmp_path / "s.h5", text_encoder, "--log-json"))
     events = [json.loads(line) for line in done.stderr.splitlines()]
@@ -248,6 +253,7 @@ def test_many_dying_workers_are_all_found():
     assert all(isinstance(result, Fault) == (task == "die") for task, result in results)
 
 
+@pytest.mark.slow
 def test_a_fault_names_the_utterance_and_keeps_the_rest(raw, text_encoder, tmp_path, monkeypatch):
     """A worker that dies on one clip: exit status 3, all other parts kept, and the next run completes the store."""
     (tmp_path / "dying.py").write_text(

@@ -162,6 +162,7 @@ def test_mistakes_are_told_before_anything_runs(store, tmp_path):
         assert study(store, *arguments).exit_code == 2
 
 
+@pytest.mark.slow
 def test_a_grid_runs_side_by_side_and_once(store, tmp_path):
     arguments = [store, "--grid", "model.window=0,4", "--seeds", "2", "--jobs", "2", "--out", tmp_path / "g", *SMALL]
     result = study(*arguments, "--json")
@@ -213,6 +214,7 @@ def test_one_failed_run_does_not_end_the_others_nor_a_store_that_lacks_a_modalit
     assert "seen: skipped" in result.stdout and "broken (1 failed)" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on(store, tmp_path, monkeypatch):
     arguments = [str(a) for a in (store, "--grid", "model.window=0,1,2,3", "--out", tmp_path / "k", *SMALL)]
     # Killed when it has the first result: its worker may finish the second run before it notices, but gets no third.
@@ -251,6 +253,7 @@ def test_a_task_takes_nobody_else_down():
     assert found[2].reason.startswith("ValueError: on purpose (misbehave in ")
 
 
+@pytest.mark.slow
 def test_noise_positions_and_confusion_are_measured_on_the_trained_model(store, tmp_path, monkeypatch):
     monkeypatch.setattr("erc_toolkit.train.studies.runs.work_off", one_after_the_other)
     for name, more in (("noise", "levels: [0, 0.5, 50]"), ("positions", "lengths: [3, 5]"), ("confusion", "")):
@@ -300,6 +303,7 @@ def test_cost_counts_parameters_and_operations(store):
         assert row["throughput"] == pytest.approx(1000 / row["inference_ms"]) and row["batch_ms"] > 0 < row["epoch_s"]
 
 
+@pytest.mark.slow
 def test_search_chooses_on_validation_and_goes_on(store, tmp_path, monkeypatch):
     pytest.importorskip("optuna")
     monkeypatch.setattr("erc_toolkit.train.studies.runs.work_off", one_after_the_other)
@@ -344,6 +348,7 @@ def test_searches_that_cannot_be(store, tmp_path):
         assert result.exit_code == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
 
 
+@pytest.mark.slow
 def test_models_side_by_side(store, tmp_path):
     """Per class, overall, size and time, and every pair; the numbers are those of the runs."""
     file = tmp_path / "two.yaml"

@@ -210,6 +210,7 @@ def test_modalities_left_out_by_choice(store, tmp_path):
     assert call(eval_command, tmp_path / "run").exit_code == 0
 
 
+@pytest.mark.slow
 def test_bfloat16_learns_too_and_is_recorded(store, tmp_path):
     result = train_on(store, tmp_path / "run", settings=(*SMALL, "train.precision=bfloat16"))
     assert result.exit_code == 0 and "matrix products in bfloat16" in result.stdout, (result.output, result.exception)
@@ -379,6 +380,7 @@ def test_eval_tells_intervals_calibration_and_groups(run):
     ]
 
 
+@pytest.mark.slow
 def test_compare_tells_settings_and_differences(run, store, tmp_path):
     out, _ = run
     assert train_on(store, tmp_path / "seeds", "--seeds", "2", "--set", "model.window=0").exit_code == 0

@@ -74,6 +74,7 @@ POINTS = [
 ]
 
 
+@pytest.mark.slow
 def test_killed_runs_end_with_the_same_bits(store, undisturbed, tmp_path):
     """Killed again and again, also while it loads or writes."""
     out = tmp_path / "run"

@@ -11,7 +11,37 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+from erc_toolkit.toolkit.base.pool import core_count
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+class _Collection:
+    """What pytest is to know of this checkout before it collects."""
+
+    def pytest_collect_directory(self, path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        """The checkout is the package's folder; pytest would import it a second time, under the name of the folder."""
+        return pytest.Dir.from_parent(parent, path=path) if path == ROOT else None
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_auto_num_workers(self, config: pytest.Config) -> int:
+        """The cores that this process may use; xdist would count those of the machine."""
+        return core_count()
+
+
+SLOW_TIMEOUT = 1800
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # As a plugin of its own, since a conftest's hooks see nothing of the folders above it.
+    config.pluginmanager.register(_Collection(), "collection of the checkout")
 
 
 @pytest.fixture(scope="session")

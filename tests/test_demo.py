@@ -10,6 +10,8 @@ from click.testing import CliRunner
 
 from erc_toolkit.toolkit.commands.main import main
 
+pytestmark = pytest.mark.slow
+
 
 def run(*arguments) -> str:
     result = CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)

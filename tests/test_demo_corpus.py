@@ -79,6 +79,7 @@ def test_yunet_finds_the_faces(shared):
     assert found_rate("yunet", shared / "models" / "yunet_n_640_640.onnx") > 0.9
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(made, tmp_path):
     again = make_corpus(tmp_path / "raw", seed=5, train=1, dev=1, test=1, workers=1)
     assert digest(again.root) == digest(made.root)

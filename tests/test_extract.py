@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import wave
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from kill_support import run_until
 
 from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.demo.clips import write_clip
@@ -118,6 +118,7 @@ def test_provenance(extracted):
     assert found["features"]["audio/eGeMAPSv02"]["reasons"]["missing file"] == 1
 
 
+@pytest.mark.slow
 def test_again_gives_the_same_content(raw, extracted, text_encoder, tmp_path):
     """One worker or two, the numbers are the same."""
     run("extract", "meld", raw, "--out", tmp_path / "again.h5", "--text-model", text_encoder, *SMALL, "--workers", 1)
@@ -233,29 +234,8 @@ def test_another_file_for_the_sound(long_clip, tmp_path):
 
 def test_ctrl_c_leaves_no_half_store(raw, tmp_path, text_encoder):
     """A run that is killed leaves nothing under the store's name."""
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "erc_toolkit",
-            "extract",
-            "meld",
-            raw,
-            "--out",
-            tmp_path / "s.h5",
-            "--text-model",
-            text_encoder,
-            *SMALL,
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    for line in process.stdout:
-        if line.startswith("faces:"):
-            break
-    process.kill()
-    process.communicate()
+    command = ["extract", "meld", raw, "--out", tmp_path / "s.h5", "--text-model", text_encoder, *SMALL]
+    run_until(command, "finish", r"audio--eGeMAPSv02/\d+\.npz$", group=True)
     assert not (tmp_path / "s.h5").exists()
 
 
@@ -300,6 +280,7 @@ def test_meld_mini(shared, tmp_path, text_encoder):
         assert (details["speaker_confidence"][present & ~alone] < 1).all()
 
 
+@pytest.mark.slow
 def test_iemocap_mini_shows_who_speaks(shared, tmp_path):
     """The two actors sit side by side in one picture: each turn's crops are of the one whose turn it is."""
     run(

@@ -136,7 +136,9 @@ def test_denseface_is_the_published_network():
     assert channels["conv0"][1:] == (32, 32) and channels["norm5"][1:] == (8, 8)
 
 
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "denseface")) for n in sorted(ARCHITECTURES)]
+)
 def test_faces_in_batches_equal_faces_alone(name):
     encoder = FaceEncoder(name, "random")
     size, grey = encoder.pictures.side, encoder.pictures.grey

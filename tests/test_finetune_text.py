@@ -158,6 +158,7 @@ def test_a_loss_that_runs_away(task, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_the_same_command_again(task, tuned, tmp_path):
     """What was interrupted, twice, ends with the same bytes as what was not."""
 
@@ -181,6 +182,7 @@ def test_ctrl_c_and_the_same_command_again(task, tuned, tmp_path):
     assert not list(tmp_path.glob("none*"))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(task, tuned, tmp_path):
     """SIGKILL after an epoch: the rest is done by the next call, to the same bytes."""
     manifest, start = task

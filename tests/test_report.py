@@ -126,6 +126,7 @@ def test_dialogues_are_the_predictions(made):
                     assert np.allclose(sums, 1000, atol=8)  # each branch is a softmax, rounded to thousandths
 
 
+@pytest.mark.slow
 def test_several_seeds_are_one_report_and_a_grid_of_numbers_is_a_curve(made, tmp_path, monkeypatch):
     options = ["--recipe", "demo", "--set", "train.epochs=1"]
     assert train_on(made / "s.h5", tmp_path / "seeds", "--seeds", "3", *options).exit_code == 0

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import random
 import resource
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
+from kill_support import run_until
 
 from erc_toolkit.extract.run.assembly import parts_root
 from erc_toolkit.extract.run.parts import divide, shard_of
@@ -67,74 +65,70 @@ def content(path) -> str:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(raw, text_encoder, tmp_path_factory):
+def undisturbed(raw, text_encoder, tmp_path_factory) -> str:
+    """Content hash of the store that nothing disturbed."""
     out = tmp_path_factory.mktemp("undisturbed") / "s.h5"
-    began = time.perf_counter()
     done = run(command(raw, out, text_encoder))
     assert done.returncode == 0, done.stderr
-    return content(out), time.perf_counter() - began
+    return content(out)
 
 
-# The full count takes minutes; set ERC_KILLS=20 for it.
-KILLS = int(os.environ.get("ERC_KILLS", "4"))
+def assert_completed(out, expected: str) -> None:
+    """The store is the undisturbed one, and nothing but what a killed process could not remove lies beside it."""
+    assert content(out) == expected and not parts_root(out).exists()
+    assert [p.name for p in out.parent.iterdir() if not p.name.endswith(".tmp")] == [out.name]
 
 
-def test_kills(raw, text_encoder, tmp_path, undisturbed):
-    """SIGKILL at random moments, to the whole process group; the store that comes out in the end is the undisturbed one."""
-    expected, seconds = undisturbed
-    out, rng, kills, resumed = tmp_path / "s.h5", random.Random(1), 0, False
-    while kills < KILLS:
-        process = subprocess.Popen(
-            command(raw, out, text_encoder),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        if (
-            kills % 2
-        ):  # just after a part was finished, so that there is something to resume whatever the machine's speed
-            before = len(list(parts_root(out).glob("*/*.npz")))
-            while process.poll() is None and len(list(parts_root(out).glob("*/*.npz"))) <= before:
-                time.sleep(0.01)
-        else:  # at any moment: early ones hit the loading and the first writes, late ones the store itself
-            time.sleep(rng.uniform(0.2, 1.1) * seconds)
-        with contextlib.suppress(ProcessLookupError):  # it was done before
-            os.killpg(process.pid, signal.SIGKILL)
-        output = process.communicate()[0]
-        kills += 1
-        resumed |= "resuming" in output
-        if out.exists():
-            assert content(out) == expected
-            out.unlink()
+def test_a_killed_extraction_goes_on(raw, text_encoder, tmp_path, undisturbed):
+    out = tmp_path / "s.h5"
+    arguments = command(raw, out, text_encoder)
+    run_until(arguments[3:], "finish", r"audio--eGeMAPSv02/\d+\.npz$", 3, group=True)
+    assert len(list(parts_root(out).glob("audio--*/*.npz"))) == 2 and not out.exists()
+    done = run(arguments)
+    assert done.returncode == 0 and "resuming" in done.stdout, done.stderr
+    assert_completed(out, undisturbed)
+
+
+# Where an extraction is killed, in turn.
+POINTS = [
+    ("import", r"^torch$", 1),  # while it loads
+    ("finish", r"text--[^/]+/feature\.json$", 1),  # before a feature's folder says whose it is
+    ("finish", r"\.parts/manifest\.jsonl$", 1),
+    ("finish", r"text--[^/]+/\d+\.npz$", 1),  # the first part is written, but has no name yet
+    ("finish", r"audio--[^/]+/\d+\.npz$", 2),  # between the parts of one folder and the next
+    ("finish", r"visual--[^/]+/\d+\.npz$", 4),
+    ("finish", r"/s\.h5$", 1),  # the whole store is there, but has no name yet
+    ("finish", r"/s\.h5$", 1),  # now with nothing to do but that
+]
+
+
+@pytest.mark.slow
+def test_kills_at_every_stage(raw, text_encoder, tmp_path, undisturbed):
+    """SIGKILL to the whole process group, again and again; the store that comes out in the end is the undisturbed one."""
+    out = tmp_path / "s.h5"
+    for event, pattern, count in POINTS:
+        run_until(command(raw, out, text_encoder)[3:], event, pattern, count, group=True)
+        assert not out.exists()
     done = run(command(raw, out, text_encoder))
-    assert done.returncode == 0, done.stderr
-    assert content(out) == expected and (resumed or "resuming" in done.stdout)
-    assert not parts_root(out).exists() and [p.name for p in tmp_path.iterdir() if not p.name.endswith(".tmp")] == [
-        "s.h5"
-    ]
+    assert done.returncode == 0 and "resuming" in done.stdout, done.stderr
+    assert_completed(out, undisturbed)
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_the_part_and_says_how_to_resume(raw, text_encoder, tmp_path, undisturbed):
     out = tmp_path / "s.h5"
-    process = subprocess.Popen(
-        command(raw, out, text_encoder),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    arguments = command(raw, out, text_encoder)
+    # To the workers as well, as a terminal does.
     folder = parts_root(out) / "audio--eGeMAPSv02"
-    while not list(folder.glob("*.npz")) and process.poll() is None:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1 and "run the same command again" in errors and "Traceback" not in errors
+    stopped = run_until(arguments[3:], "finish", r"audio--eGeMAPSv02/\d+\.npz$", 1, how=signal.SIGINT, group=True)
+    assert stopped.returncode == 1 and "Traceback" not in stopped.stderr
+    assert "run the same command again" in stopped.stderr
     assert list(folder.glob("*.npz")) and not out.exists()
-    done = run(command(raw, out, text_encoder))
-    assert "resuming" in done.stdout and content(out) == undisturbed[0]
+    done = run(arguments)
+    assert "resuming" in done.stdout and content(out) == undisturbed
 
 
+@pytest.mark.slow
 def test_shards_join_to_the_same_store(raw, text_encoder, tmp_path, undisturbed):
     """Two machines' folders; a share alone is refused."""
     for k in (1, 2):
@@ -144,9 +138,10 @@ def test_shards_join_to_the_same_store(raw, text_encoder, tmp_path, undisturbed)
     half = run([*merge, str(tmp_path / "two.h5"), folders[0]])
     assert half.returncode == 1 and "parts are missing" in half.stderr
     assert run([*merge, str(tmp_path / "two.h5"), *folders]).returncode == 0
-    assert content(tmp_path / "two.h5") == undisturbed[0]
+    assert content(tmp_path / "two.h5") == undisturbed
 
 
+@pytest.mark.slow
 def test_other_options_never_mix(raw, text_encoder, tmp_path):
     out = tmp_path / "s.h5"
     assert run(command(raw, out, text_encoder, "--shard", "1/2")).returncode == 0
@@ -160,6 +155,7 @@ def test_other_options_never_mix(raw, text_encoder, tmp_path):
     assert '"mean", now "cls"' in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_second_feature_set_is_added(raw, text_encoder, tmp_path, undisturbed):
     """Only what is new is computed, and the old is kept to the bit; asking again computes nothing."""
     out = tmp_path / "s.h5"
@@ -180,6 +176,7 @@ def test_a_second_feature_set_is_added(raw, text_encoder, tmp_path, undisturbed)
     )
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line(raw, text_encoder, tmp_path):
     """Full while parts are written, and full when the store is; in the end nothing is lost."""
     out, arguments = tmp_path / "s.h5", command(raw, tmp_path / "s.h5", text_encoder, "--modalities", "audio")
@@ -195,6 +192,7 @@ def test_a_full_disk_is_one_line(raw, text_encoder, tmp_path):
     assert run(arguments).returncode == 0 and content(out)
 
 
+@pytest.mark.slow
 def test_a_damaged_part_is_named(raw, text_encoder, tmp_path):
     out = tmp_path / "s.h5"
     alone = ["--modalities", "audio"]
@@ -209,6 +207,7 @@ def test_a_damaged_part_is_named(raw, text_encoder, tmp_path):
     assert run(command(raw, out, text_encoder, *alone)).returncode == 0
 
 
+@pytest.mark.slow
 def test_log_json(raw, text_encoder, tmp_path):
     done = run(command(raw, tmp_path / "s.h5", text_encoder, "--log-json"))
     events = [json.loads(line) for line in done.stderr.splitlines()]
@@ -231,24 +230,22 @@ def behave(task: str) -> str:
         os.kill(os.getpid(), signal.SIGKILL)
     if task == "hang":
         while True:  # as a library's C code would: no Python signal handler gets through an ignored alarm
-            time.sleep(1)
+            signal.pause()
     return task.upper()
 
 
-_FAILS = {"raise": "ValueError: bad weather", "die": "SIGKILL", "hang": "longer than 2 s"}
+_FAILS = {"raise": "ValueError: bad weather", "die": "SIGKILL", "hang": "longer than 10 s"}
 
 
 def test_bad_workers_take_nobody_with_them():
     tasks = ["a", "die", "b", "raise", "c", "hang", "d", "die", "e"]
-    began = time.perf_counter()
-    results = list(run_tasks(tasks, behave, 2, set_up=nothing, time_limit=2))
+    results = list(run_tasks(tasks, behave, 2, set_up=nothing, time_limit=10))
     assert sorted(task for task, _ in results) == sorted(tasks)
     for task, result in results:
         if len(task) == 1:
             assert result == task.upper()
         else:
             assert isinstance(result, Failure) and _FAILS[task] in result.reason
-    assert time.perf_counter() - began < 60
 
 
 def test_many_dying_workers_are_all_found():
@@ -259,6 +256,7 @@ def test_many_dying_workers_are_all_found():
     assert all(isinstance(result, Failure) == (task == "die") for task, result in results)
 
 
+@pytest.mark.slow
 def test_a_fault_names_the_utterance_and_keeps_the_rest(raw, text_encoder, tmp_path, monkeypatch):
     """A worker that dies on one clip: exit status 3, all other parts kept, and the next run completes the store."""
     modules = tmp_path / "modules"  # on the path on purpose: workers import nothing from the script's own folder

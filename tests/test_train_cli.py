@@ -2,12 +2,9 @@
 
 import csv
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import h5py
@@ -15,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from kill_support import run_until
 from safetensors.numpy import load_file, save_file
 from sklearn.metrics import f1_score
 from store_support import replace_values
@@ -212,6 +210,7 @@ def test_modalities_left_out_by_choice(store, tmp_path):
     assert call(eval_command, tmp_path / "run").exit_code == 0
 
 
+@pytest.mark.slow
 def test_bfloat16_learns_too_and_is_recorded(store, tmp_path):
     result = train_on(store, tmp_path / "run", settings=(*SMALL, "train.precision=bfloat16"))
     assert result.exit_code == 0 and "matrix products in bfloat16" in result.stdout, (result.output, result.exception)
@@ -264,25 +263,9 @@ def test_run_folder_is_not_overwritten_unasked(run, store, tmp_path):
 
 def test_a_killed_training_leaves_no_model_and_can_be_repeated(store, tmp_path):
     out = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "erc_toolkit",
-        "train",
-        str(store),
-        "--out",
-        str(out),
-        "--set",
-        "train.epochs=100000",
-    ]
-    root = Path(__file__).parent.parent
-    process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    for _ in range(600):
-        if (out / "metrics.jsonl").is_file():
-            break
-        time.sleep(0.1)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    changes = [part for setting in SMALL for part in ("--set", setting)]
+    run_until(["train", store, "--out", out, "--device", "cpu", *changes], "append", r"metrics\.jsonl$", 2)
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 1
     assert not (out / "model.safetensors").exists()
     assert "training did not finish" in one_line(call(eval_command, out))
     assert train_on(store, out, "--overwrite", "--set", "train.epochs=1").exit_code == 0
@@ -397,6 +380,7 @@ def test_eval_tells_intervals_calibration_and_groups(run):
     ]
 
 
+@pytest.mark.slow
 def test_compare_tells_settings_and_differences(run, store, tmp_path):
     out, _ = run
     assert train_on(store, tmp_path / "seeds", "--seeds", "2", "--set", "model.window=0").exit_code == 0

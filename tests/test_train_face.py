@@ -80,6 +80,7 @@ def test_its_weights_and_normalisation_are_those_of_the_encoder(trained, faces):
         FaceEncoder("densenet121", str(out))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(trained, faces, tmp_path):
     out = tmp_path / "stripes"
     code = (

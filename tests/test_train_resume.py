@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import statistics
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kill_support import run_until
 from test_train_cli import SMALL, call, one_line, train_on
 from test_train_support import write_store
 
@@ -47,47 +45,43 @@ def content(out) -> dict[str, object]:
         "metrics": lines,
         "weights": (out / "model.safetensors").read_bytes(),
         "predictions": (out / "predictions.csv").read_bytes(),
-        "files": sorted(p.name for p in out.iterdir()),
+        "files": sorted(p.name for p in out.iterdir() if not p.name.endswith(".tmp")),  # of what was killed
         "selected": result["selected"],
         "test": result["test"],
     }
 
 
-def killed_after(store, out, seconds: float | None = None, epochs: int | None = None) -> int:
-    """Trains in a process that is killed after some time, or once so many epochs are in metrics.jsonl."""
+def train_until(store, out, event: str, pattern: str, count: int = 1) -> None:
+    """Trains, or goes on, in a process that is killed at a point of `run_until`."""
     changes = [part for setting in SETTINGS for part in ("--set", setting)]
-    command = [
-        sys.executable,
-        "-m",
-        "erc_toolkit",
-        "train",
-        store,
-        "--out",
-        out,
-        "--device",
-        "cpu",
-        "--resume",
-        *changes,
-    ]
-    process = subprocess.Popen([str(c) for c in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    began = time.monotonic()
-    while process.poll() is None:
-        metrics = out / "metrics.jsonl"
-        done = len(metrics.read_text().splitlines()) if metrics.exists() else 0
-        if (epochs is not None and done >= epochs) or (seconds is not None and time.monotonic() - began >= seconds):
-            process.send_signal(signal.SIGKILL)
-        time.sleep(0.002)
-    return process.returncode
+    run_until(["train", store, "--out", out, "--device", "cpu", "--resume", *changes], event, pattern, count)
 
 
+def killed_after(store, out, epochs: int) -> None:
+    """Trains in a process that is killed once so many epochs are in metrics.jsonl and in the checkpoint."""
+    train_until(store, out, "append", r"metrics\.jsonl$", epochs + 1)
+
+
+# Where a training is killed, in turn, and how many epochs are in metrics.jsonl then.
+POINTS = [
+    ("finish", r"checkpoint\.safetensors$", 1, 1),  # the first epoch is in metrics.jsonl, but not in a checkpoint
+    ("append", r"metrics\.jsonl$", 3, 2),
+    ("import", r"^torch$", 1, 2),  # while it loads
+    ("finish", r"metrics\.jsonl$", 1, 2),  # while it takes up the work
+    ("finish", r"checkpoint\.safetensors$", 4, 6),
+    ("finish", r"model\.safetensors$", 1, 12),
+    ("finish", r"result\.json$", 1, 12),  # all is there but the last file
+]
+
+
+@pytest.mark.slow
 def test_killed_runs_end_with_the_same_bits(store, undisturbed, tmp_path):
-    """Killed again and again, at any moment, also while it loads or writes."""
+    """Killed again and again, also while it loads or writes."""
     out = tmp_path / "run"
-    assert killed_after(store, out, epochs=1) == -signal.SIGKILL
-    rng = np.random.default_rng(0)
-    for epochs in (3, 7):
-        assert killed_after(store, out, epochs=epochs) in (-signal.SIGKILL, 0)
-        killed_after(store, out, seconds=float(rng.uniform(0.5, 4)))
+    for event, pattern, count, epochs in POINTS:
+        train_until(store, out, event, pattern, count)
+        assert len((out / "metrics.jsonl").read_text().splitlines()) == epochs, (event, pattern)
+        assert not (out / "result.json").exists()
     result = train_on(store, out, "--resume", settings=SETTINGS)
     assert result.exit_code == 0, result.output
     assert content(out) == content(undisturbed)

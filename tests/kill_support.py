@@ -1,0 +1,66 @@
+"""Commands in child processes that end themselves at a chosen point of their progress, whatever the machine's speed.
+
+A point is an event of Python's audit hooks, which are called just before the thing happens.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+_CHILD = """
+import os, re, signal, sys
+event, pattern, left, number, group = sys.argv[1:6]
+left, number = int(left), int(number)
+sys.argv[:6] = ["erc-toolkit"]
+def subject(name, arguments):
+    if name == "os.rename": return "finish", arguments[1]
+    if name == "open": return "append" if "a" in str(arguments[1]) else "", arguments[0]
+    return name, arguments[0] if arguments else ""
+def watch(*what):
+    global left
+    name, of = subject(*what)
+    if left and name == event and re.search(pattern, str(of)):
+        left -= 1
+        if not left:
+            (os.killpg if group == "group" else os.kill)(os.getpid(), number)
+sys.addaudithook(watch)
+from erc_toolkit.toolkit.commands.main import main
+main()
+"""
+
+
+def run_until(
+    arguments: Sequence[object],
+    event: str,
+    pattern: str,
+    count: int = 1,
+    *,
+    how: signal.Signals = signal.SIGKILL,
+    group: bool = False,
+) -> subprocess.CompletedProcess:
+    """Runs `erc-toolkit ARGUMENTS`, which sends itself a signal just before an event; waits for all its processes.
+
+    Args:
+        arguments: of the command.
+        event: "finish", a file takes its final name; "append", a file is opened to add to it; or "import".
+        pattern: regular expression, searched in the name of that file or module.
+        count: which of the events that match, from 1.
+        how: the signal; after SIGKILL the exit status is checked, so that a point that is never reached fails the test.
+        group: the signal goes to the worker processes too, as that of a terminal does.
+    """
+    words = [event, pattern, count, int(how), "group" if group else "alone", *arguments]
+    # Waits until nobody holds the pipes any more: workers that outlive their parent for a moment are waited for too.
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILD, *map(str, words)],
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert how != signal.SIGKILL or done.returncode == -signal.SIGKILL, (done.returncode, done.stdout, done.stderr)
+    return done

@@ -47,7 +47,7 @@ def face_model(detector: str, given: Path | None) -> tuple[Path, str]:
             raise UserError(f"--face-model {given}: no such file")
         path = given
     elif detector == "haar":
-        path = Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"
+        path = Path(cv2.__file__).parent / "data/haarcascade_frontalface_default.xml"
     else:
         from huggingface_hub import hf_hub_download
 

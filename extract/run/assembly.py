@@ -13,7 +13,7 @@ from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import require_space
 from ...toolkit.manifest import read_manifest
 from ...toolkit.store import FeaturePart, FeatureStore, StoreWriter
-from .parts import PartsFolder, corpus_fingerprint, difference, fingerprint
+from .parts import ColumnNames, PartsFolder, corpus_fingerprint, difference, fingerprint
 
 
 class NothingFound(UserError):
@@ -70,9 +70,10 @@ def assemble(out: Path, roots: list[Path], command: str = "") -> None:
                 for reader in readers.values()
                 for matrix in reader.made["matrices"]
             }
-            for name in old.feature_names() if old is not None else ():
-                if name not in new:
-                    writer.copy_feature(old.feature(name))
+            if old is not None:
+                for name in old.feature_names():
+                    if name not in new:
+                        writer.copy_feature(old.feature(name))
             for name, reader in readers.items():
                 made = reader.made
                 for at, (matrix, apart) in enumerate(made["matrices"].items()):
@@ -137,7 +138,7 @@ class _Assembly:
         """The options of the command line that make the feature."""
         return json.loads((self._folders[0].folder / "options.json").read_text(encoding="utf-8"))
 
-    def names(self) -> dict[str, object]:
+    def names(self) -> ColumnNames:
         """Names of the matrix's columns, and width and names of its frames' columns."""
         return json.loads((self._folders[0].folder / "names.json").read_text(encoding="utf-8"))
 

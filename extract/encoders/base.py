@@ -133,7 +133,7 @@ class Extracted:
         values: float32 (matrices * dim,), or None.
         reason: empty where there are values; else a few words, which the store keeps. What stands before a colon is
             counted as one kind of reason.
-        frames: float32 (T, frame_width), the sequence behind the values, where sequences are asked for.
+        frames: float32 (T, frame_width), the sequence behind the values; kept where sequences are asked for.
         times: float64 (T,), of the frames, in seconds from the utterance's start.
         details: a number for each of the extractor's own `details`.
     """

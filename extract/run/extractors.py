@@ -83,7 +83,7 @@ class RunExtractor:
         if np.shape(result.values) != (width,):
             raise self._broken(f"gave values of shape {np.shape(result.values)}, not ({width},)")
         if not extractor.frame_width:
-            return result if result.frames is None else self._without_frames()
+            return result
         if result.frames is None or result.times is None:
             raise self._broken("gave no frames, or no times, where sequences are asked for")
         if np.shape(result.frames) != (len(result.times), extractor.frame_width):
@@ -92,9 +92,6 @@ class RunExtractor:
                 f"{extractor.frame_width}) and T"
             )
         return result
-
-    def _without_frames(self) -> Extracted:
-        raise self._broken("gave frames where no sequences are asked for")
 
     def _broken(self, what: str) -> UserError:
         return UserError(f"{self.registered}: extract() {what}")

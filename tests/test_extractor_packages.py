@@ -28,6 +28,7 @@ ENTRY = re.search(r'^\[project.entry-points."(.+)"\]\n(\S+) = "(.+)"$', DOCUMENT
 MORE = '''
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -112,6 +113,19 @@ class Scene(Simple):
             assert one.images.shape[1:] == (12, 16, 3)
             colours = one.images.mean((1, 2))
             yield Extracted(np.array([colours.mean(), len(one.times)], np.float32), "", colours, one.times)
+
+
+class FromFile(Simple):
+    @dataclass(frozen=True)
+    class Options(CheckedOptions):
+        weights: Path | None = option(None, help="A file.")
+        batch: int = option(8, low=1, help="Utterances at once.", changes_numbers=False)
+
+    def __init__(self, options, setup):
+        self.name, self.value = "from-file", float(options.weights.read_text())
+
+    def extract(self, utterances, done):
+        return [Extracted(np.full(2, self.value, np.float32)) for one in utterances]
 
 
 class NoExtract(Extractor):
@@ -408,6 +422,25 @@ def test_every_kind_of_wants(site, clip, tmp_path):
         assert unpacked(store.feature("visual/simple").attrs["parameters"])["crop_pixels"] == 20
         assert unpacked(store.feature("visual/simple").attrs["options"])["face_detector"] == "haar"
         assert store.feature("visual/simple").details()["faces"][0] > 0
+
+
+def test_a_file_is_recorded_by_its_path_and_known_by_its_content(site, clip, tmp_path, monkeypatch):
+    from erc_toolkit.train.inference.packaging import _file_options
+
+    monkeypatch.chdir(tmp_path)
+    Path("w.txt").write_text("2.5")
+    options = {"extractor_options": {"FromFile.weights": "w.txt", "FromFile.batch": "3"}}
+    assert (made(tmp_path / "s.h5", clip, "FromFile", **options)["audio/from-file"][0] == 2.5).all()
+    with FeatureStore.open(tmp_path / "s.h5") as store:
+        attrs = store.feature("audio/from-file").attrs
+        recorded = unpacked(attrs["options"])
+        assert recorded["FromFile.weights"] == str(tmp_path / "w.txt") and "FromFile.batch" not in recorded
+        assert "options" not in unpacked(attrs["parameters"])
+    # `package` takes the file along, and what it has become is found again.
+    assert "FromFile.weights" in _file_options(recorded)
+    assert "FromFile.weights" in _file_options({"FromFile.weights": "encoders/FromFile.weights/w.txt"})
+    assert "FromFile.weights" not in _file_options({"FromFile.weights": "encoders/../w.txt"})
+    assert recorded_options("audio", recorded).extractor_options == {"FromFile.weights": str(tmp_path / "w.txt")}
 
 
 @pytest.mark.parametrize(

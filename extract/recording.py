@@ -1,4 +1,6 @@
-"""One new recording with its transcript: the turns of a dialogue, and their features by the options of a trained run."""
+"""One new recording with its transcript: the turns of a dialogue, and their features by the options of a trained
+run.
+"""
 
 from __future__ import annotations
 
@@ -183,7 +185,8 @@ def _recorded_extractor(where: str, modality: str, name: object, package: object
     if not isinstance(name, str) or name not in known:
         source = f" of package {str(package)[:60]}" if package else ""
         raise UserError(
-            f"{where}: were made by the extractor {str(name)[:60]!r}{source}, which is not installed; install that package"
+            f"{where}: were made by the extractor {str(name)[:60]!r}{source}, which is not installed; install "
+            f"that package"
         )
     registered = find_extractor(name)
     if registered.built_in or registered.cls.modality != modality:

@@ -1,4 +1,6 @@
-"""Extractors of other packages: docs/extractors.md's example from extraction to `predict`, and contracts that are broken."""
+"""Extractors of other packages: docs/extractors.md's example from extraction to `predict`, and contracts that are
+broken.
+"""
 
 from __future__ import annotations
 

@@ -42,7 +42,9 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Turn:
-    """What a text extractor is to read for one utterance: its transcript, who speaks, and the turns before, oldest first."""
+    """What a text extractor is to read for one utterance: its transcript, who speaks, and the turns before, oldest
+    first.
+    """
 
     text: str
     speaker: str = ""
@@ -59,7 +61,9 @@ class AudioSpan:
 
 @dataclass(frozen=True)
 class FrameSeries:
-    """An utterance's images, uint8 (n, height, width, 3) RGB or (n, height, width) grey, and their times in seconds (n,)."""
+    """An utterance's images, uint8 (n, height, width, 3) RGB or (n, height, width) grey, and their times in seconds
+    (n,).
+    """
 
     images: np.ndarray
     times: np.ndarray
@@ -84,8 +88,8 @@ class Samples:
     Args:
         rate: in Hz. 16000 is the decoder's own conversion, any other rate is resampled from the track's own by
             `torchaudio.functional.resample`; None gives the track's own rate.
-        in_workers: a function (of a module, or a `functools.partial` of one) from an `AudioSpan` to `Extracted` that is run
-            in the processes that decode, in place of `Extractor.extract`, so that the cores share the work. It needs a
+        in_workers: a function (of a module, or a `functools.partial` of one) from an `AudioSpan` to `Extracted` that
+            is run in the processes that decode, in place of `Extractor.extract`, so that the cores share the work. It needs a
             rate of 16000 or None.
     """
 
@@ -146,8 +150,9 @@ class Extracted:
 
 
 class Provenance(TypedDict):
-    """What made the features, as the store records it. Whatever changes the numbers must be in it: features with another
-    provenance are not taken for the same."""
+    """What made the features, as the store records it. Whatever changes the numbers must be in it: features with
+    another provenance are not taken for the same.
+    """
 
     model: str
     extractor: NotRequired[str]
@@ -175,7 +180,8 @@ class Extractor(ABC):
     Attributes:
         modality: "text", "audio" or "visual"; of the class.
         Options: a dataclass made of `option` fields, the extractor's own; of the class.
-        gives_sequences: whether it can give the frames behind a vector; of the class. Asking another for them is an error.
+        gives_sequences: whether it can give the frames behind a vector; of the class. Asking another for them is an
+            error.
         name: what the store calls the matrix.
         wants: `Texts`, `Samples`, `Crops` or `Frames`.
         dim: columns of a matrix.
@@ -209,7 +215,9 @@ class Extractor(ABC):
 
     @property
     def matrices(self) -> Mapping[str, Mapping[str, Any]]:
-        """Names of the matrices that it gives side by side, each with what sets it apart; by default one, of its own name."""
+        """Names of the matrices that it gives side by side, each with what sets it apart; by default one, of its own
+        name.
+        """
         return {self.name: {}}
 
     @abstractmethod

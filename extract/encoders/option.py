@@ -1,4 +1,5 @@
-"""Options declared once, as fields of a dataclass: the command line, the checks and the recorded provenance read them there.
+"""Options declared once, as fields of a dataclass: the command line, the checks and the recorded provenance read
+them there.
 
     @dataclass(frozen=True)
     class Options(CheckedOptions):
@@ -83,7 +84,8 @@ class OptionSpec:
         optional: None is a value of it.
         many: the field is a tuple of texts.
         default: where none is given.
-        help, choices, low, high, makes, of, changes_numbers, metavar, default_text, folder, on_command_line: see `option`.
+        help, choices, low, high, makes, of, changes_numbers, metavar, default_text, folder, on_command_line: see
+            `option`.
     """
 
     name: str
@@ -108,7 +110,9 @@ class OptionSpec:
         return "--" + self.name.replace("_", "-")
 
     def checked(self, value: Any) -> Any:
-        """The value, a whole number as float where the option is one and a text as path; ValueError says what is wrong."""
+        """The value, a whole number as float where the option is one and a text as path; ValueError says what is
+        wrong.
+        """
         if value is None:
             if not self.optional:
                 raise ValueError("None is no value for it")

@@ -81,7 +81,9 @@ class Registered:
         return self.cls.Options(**given)
 
     def check_sequences(self) -> None:
-        """Raises UserError where the extractor cannot give frame sequences. Texts have none: there they ask for nothing."""
+        """Raises UserError where the extractor cannot give frame sequences. Texts have none: there they ask for
+        nothing.
+        """
         if self.cls.modality != "text" and not self.cls.gives_sequences:
             raise UserError(f"--sequences: {self} cannot give frame sequences; leave the option out")
 
@@ -89,8 +91,8 @@ class Registered:
         """The extractor, checked against the contract.
 
         Raises:
-            UserError: a model that cannot be had, sequences of an extractor that gives none, or a broken contract; names
-                the member.
+            UserError: a model that cannot be had, sequences of an extractor that gives none, or a broken contract;
+                names the member.
         """
         if setup.sequences:
             self.check_sequences()
@@ -159,13 +161,14 @@ def find_extractor(name: str) -> Registered:
     """A registered extractor, its class loaded and checked.
 
     Raises:
-        UserError: there is no such extractor, two packages claim its name, it cannot be loaded, or its class lacks a member
-            of the contract; names it.
+        UserError: there is no such extractor, two packages claim its name, it cannot be loaded, or its class lacks a
+            member of the contract; names it.
     """
     known = extractors()
     if name not in known:
         raise UserError(
-            f"no extractor {name[:60]!r} is installed; there is {', '.join(known)}. Install the package that registers it"
+            f"no extractor {name[:60]!r} is installed; there is {', '.join(known)}. Install the package that "
+            f"registers it"
         )
     target = known[name]
     if isinstance(target, str):

@@ -1,4 +1,6 @@
-"""What to extract: the options of `erc-toolkit extract`, declared once, and which extractor they choose for a modality."""
+"""What to extract: the options of `erc-toolkit extract`, declared once, and which extractor they choose for a
+modality.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ from pathlib import Path
 from ...toolkit.manifest import MODALITIES
 from .option import CheckedOptions, option, option_specs
 
-# The feature sets of the opensmile package and the DenseNets of `face_network.ARCHITECTURES`, named here so that `--help`
-# imports neither; tests compare them.
+# The feature sets of the opensmile package and the DenseNets of `face_network.ARCHITECTURES`, named here so that
+# `--help` imports neither; tests compare them.
 AUDIO_SETS = (
     "ComParE_2016",
     "IS09",
@@ -72,15 +74,16 @@ class Options(CheckedOptions):
     audio_model: str | None = option(
         None,
         metavar="NAME|DIR",
-        help="A speech encoder of transformers (wav2vec2, hubert, wavlm, …) in place of openSMILE: hub name, or a folder.",
+        help="A speech encoder of transformers (wav2vec2, hubert, wavlm, …) in place of openSMILE: hub name, "
+        "or a folder.",
         makes=("audio",),
         of=(SPEECH_MODEL,),
     )
     visual_model: str = option(
         "densenet121",
         metavar="NAME|DIR",
-        help="Network over the face crops: densenet121 (1024), denseface (the field's 342), vit, or any image encoder of "
-        "transformers: hub name, or a folder.",
+        help="Network over the face crops: densenet121 (1024), denseface (the field's 342), vit, or any image "
+        "encoder of transformers: hub name, or a folder.",
         makes=("visual",),
         of=_VISUAL,
     )
@@ -94,7 +97,8 @@ class Options(CheckedOptions):
     normalisation: str | None = option(
         None,
         metavar="MEAN,STD",
-        help="Of the crops' grey levels, 0 to 255, in place of the network's own; for denseface also ferplus, iemocap, meld.",
+        help="Of the crops' grey levels, 0 to 255, in place of the network's own; for denseface also ferplus, "
+        "iemocap, meld.",
         makes=("visual",),
         of=_VISUAL,
     )
@@ -109,14 +113,14 @@ class Options(CheckedOptions):
     )
     sequences: bool = option(
         False,
-        help="Keep the frames behind each vector as well: low-level descriptors, a speech model's frames, a vector for each "
-        "face crop.",
+        help="Keep the frames behind each vector as well: low-level descriptors, a speech model's frames, a "
+        "vector for each face crop.",
     )
     precision: str = option(
         "float32",
         choices=PRECISIONS,
-        help="What the networks run in; features are float32. float32 is exact, the others are fast where the hardware has "
-        "them.",
+        help="What the networks run in; features are float32. float32 is exact, the others are fast where the "
+        "hardware has them.",
         makes=MODALITIES,
     )
     face_detector: str = option(
@@ -145,7 +149,8 @@ class Options(CheckedOptions):
     workers: int = option(0, low=0, default_text="one a core", help="Processes that decode.")
 
 
-# The options that make a modality's features what they are. The store keeps them, so that the same can be done to other files.
+# The options that make a modality's features what they are. The store keeps them, so that the same can be done to
+# other files.
 MAKING: dict[str, tuple[str, ...]] = {
     modality: tuple(name for name, spec in option_specs(Options).items() if modality in spec.makes)
     for modality in MODALITIES

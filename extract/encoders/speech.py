@@ -86,7 +86,7 @@ class AudioModel(Extractor):
         waves = [self._resampled(span) for span in spans]
         done: dict[int, np.ndarray | None] = {}
         for batch in self._batches([len(wave) for wave in waves]):
-            done.update(zip(batch, self._fitting.run(self._encode, [waves[i] for i in batch])))
+            done.update(zip(batch, self._fitting.run(self._encode, [waves[i] for i in batch]), strict=True))
         for i, wave in enumerate(waves):
             frames = done.get(i)
             if frames is None:
@@ -130,7 +130,7 @@ class AudioModel(Extractor):
         with warnings.catch_warnings():  # WavLM mixes kinds of masks, of which torch warns on each batch
             warnings.simplefilter("ignore", UserWarning)
             frames = self._model(**given).last_hidden_state.float().cpu().numpy()
-        return [one[: self._length(len(wave))] for one, wave in zip(frames, waves)]
+        return [one[: self._length(len(wave))] for one, wave in zip(frames, waves, strict=True)]
 
     def provenance(self) -> Provenance:
         """What made the features, for the store."""

@@ -204,7 +204,7 @@ class TextEncoder(Extractor):
         mask = padded["attention_mask"]
         if self.context:
             mask = torch.zeros_like(mask)
-            for line, one in zip(mask, batch):
+            for line, one in zip(mask, batch, strict=True):
                 line[one.own] = 1
         return self._pool(given, mask).float().cpu().numpy()
 

@@ -115,7 +115,8 @@ class Haar:
             grey, scaleFactor=1.1, minNeighbors=5, minSize=(least, least), outputRejectLevels=True
         )
         found = [
-            Face(tuple((np.asarray(box) / scale).tolist()), float(weight), None) for box, weight in zip(boxes, weights)
+            Face(tuple((np.asarray(box) / scale).tolist()), float(weight), None)
+            for box, weight in zip(boxes, weights, strict=True)
         ]
         kept: list[Face] = []
         for face in sorted(found, key=lambda face: -face.score):  # the cascade finds smaller faces within a face

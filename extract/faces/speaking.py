@@ -5,10 +5,10 @@ The track that speaks is the one with the highest score
     score = 0.25 seen + 0.25 size + 0.5 speech            (without audio: 0.5 seen + 0.5 size)
 
 where `seen` is the number of frames that show the track, `size` the median width of its box, and `speech` the motion of
-its mouth, averaged over time with the loudness of the audio as weight (motion measured n times counts n / (n + 3)); each
-is divided by the greatest of the utterance's tracks. The confidence is (best score - second score) / best score, 1 where
-there is one track alone. Where the manifest gives the speaker's region of the image (IEMOCAP's half of the split screen),
-faces outside it are not looked at.
+its mouth, averaged over time with the loudness of the audio as weight (motion measured n times counts
+n / (n + 3)); each is divided by the greatest of the utterance's tracks. The confidence is
+(best score - second score) / best score, 1 where there is one track alone. Where the manifest gives the speaker's
+region of the image (IEMOCAP's half of the split screen), faces outside it are not looked at.
 """
 
 from __future__ import annotations

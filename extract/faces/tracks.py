@@ -1,4 +1,5 @@
-"""Faces through the frames of an utterance: each is followed by the overlap of its boxes, so that a track is one person.
+"""Faces through the frames of an utterance: each is followed by the overlap of its boxes, so that a track is one
+person.
 
 A cut in the film, or a face that looks unlike the last one in its place, begins a new track. The six largest faces of a
 frame are followed.

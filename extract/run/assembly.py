@@ -108,7 +108,7 @@ class _Assembly:
 
     def __init__(self, name: str, folders: list[Path]):
         made = [json.loads((folder / "feature.json").read_text(encoding="utf-8")) for folder in folders]
-        for other, folder in zip(made, folders):
+        for other, folder in zip(made, folders, strict=True):
             if other != made[0]:
                 raise UserError(
                     f"{folder}: was made with {difference(other, made[0])} in {folders[0]}; they cannot be joined"

@@ -107,11 +107,12 @@ class RunExtractors:
 
     @classmethod
     def make(cls, options: Options) -> RunExtractors:
-        """Loads what was asked for, what is cheapest first, so that a missing model is reported before anything else is done.
+        """Loads what was asked for, what is cheapest first, so that a missing model is reported before anything else
+        is done.
 
         Raises:
-            UserError: a model that cannot be had, an extractor that is not there or breaks the contract, or options that do
-                not go together.
+            UserError: a model that cannot be had, an extractor that is not there or breaks the contract, or options
+                that do not go together.
         """
         chosen = choose(options)
         # Options of all extractors, and whether they can give sequences, before the first model is loaded.

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 
 class FeaturePlan(TypedDict):
-    """Everything that makes a feature's numbers: what extracts it, of which corpus, in which parts (first and last row)."""
+    """Everything that makes a feature's numbers: what extracts it, of which corpus, in which parts (first and last
+    row).
+    """
 
     modality: str
     name: str

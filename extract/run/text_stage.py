@@ -31,7 +31,9 @@ def turns(manifest: Manifest, rows: range, context: int) -> list[Turn]:
 
 
 def read_texts(job: Job, manifest: Manifest, stop: threading.Event, progress: Stages, stages: dict[str, float]) -> None:
-    """Runs the text extractor over the parts that are not done, until all are or `stop` is set; adds its seconds to `stages`."""
+    """Runs the text extractor over the parts that are not done, until all are or `stop` is set; adds its seconds to
+    `stages`.
+    """
     began = time.perf_counter()
     wants = job.planned.extractor.wants
     assert isinstance(wants, Texts)

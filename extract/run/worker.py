@@ -54,7 +54,8 @@ class UtteranceMedia:
         audio: what was extracted here; `span` the audio itself, where the extractor runs elsewhere.
         audio_seconds: length of the audio.
         series: face crops or frames.
-        frames, faces, tracks, speaker_confidence: frames looked at, crops kept, faces followed, confidence in the choice.
+        frames, faces, tracks, speaker_confidence: frames looked at, crops kept, faces followed, confidence in the
+            choice.
     """
 
     row: int
@@ -104,11 +105,11 @@ def process(job: tuple[int, Task | None, MediaRequest]) -> list[UtteranceMedia]:
                             watcher.look(time, _region(image, task.spans[i].region))
             media.finish()
     except MediaError as error:
-        for span, one in zip(task.spans, found):
+        for span, one in zip(task.spans, found, strict=True):
             one.audio_reason = str(error) if span.audio else ""
             one.visual_reason = str(error) if span.visual else ""
         return found
-    for i, (span, one) in enumerate(zip(task.spans, found)):
+    for i, (span, one) in enumerate(zip(task.spans, found, strict=True)):
         if span.audio and audio is not None:
             length = 0.0 if media.samples is None else len(media.samples) / SAMPLE_RATE
             one.audio_reason = _no_such_span(span, length, media, "no audio track" if media.samples is None else "")
@@ -179,7 +180,8 @@ def _take_video(one: UtteranceMedia, span: Span, watched: FaceTracks | FrameKeep
 
 
 class FrameKeeper:
-    """Keeps an utterance's frames, resized; beyond twice `most` every second one is forgotten, and fewer are kept from then.
+    """Keeps an utterance's frames, resized; beyond twice `most` every second one is forgotten, and fewer are kept
+    from then.
 
     Args:
         wants: their size.

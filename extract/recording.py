@@ -1,4 +1,6 @@
-"""One new recording with its transcript: the turns of a dialogue, and their features by the options of a trained run."""
+"""One new recording with its transcript: the turns of a dialogue, and their features by the options of a trained
+run.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,17 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-import click
+from typing import Any, TypedDict
 
 from ..toolkit.base.errors import UserError
 from ..toolkit.manifest import MODALITIES, Manifest, manifest_from_rows
 from .corpora.subtitles import UNKNOWN, parse_subtitles
+from .encoders.option import option_specs
+from .encoders.registry import Registered, extractors, find_extractor, own_options
 from .encoders.selection import MAKING, Options
 from .run.assembly import NothingFound
 from .run.engine import extract
+from .run.extractors import shared_options
 
 # What the columns of a table, or the keys of an object, are called; the first one that is there counts.
 _KEYS = {
@@ -27,6 +31,15 @@ _KEYS = {
     "speaker": ("speaker", "name", "who"),
     "text": ("text", "utterance", "transcript", "sentence"),
 }
+
+
+class _Turn(TypedDict):
+    start: float
+    end: float
+    speaker: str
+    text: str
+
+
 _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)", re.ASCII)
 
 
@@ -57,7 +70,7 @@ def read_recording(media: Path, transcript: Path, labels: Sequence[str], speaker
     return manifest_from_rows(transcript, rows, name, list(labels), media.resolve().parent, unit="turn")
 
 
-def _turns(transcript: Path, speakers: set[str] | None) -> list[dict[str, object]]:
+def _turns(transcript: Path, speakers: set[str] | None) -> list[_Turn]:
     try:
         text = transcript.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -77,7 +90,7 @@ def _turns(transcript: Path, speakers: set[str] | None) -> list[dict[str, object
     raise UserError(f"{transcript}: a transcript is .srt, .vtt, .csv or .json")
 
 
-def _of_table(text: str, source: Path) -> list[dict[str, object]]:
+def _of_table(text: str, source: Path) -> list[_Turn]:
     try:
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
     except csv.Error as error:
@@ -85,7 +98,7 @@ def _of_table(text: str, source: Path) -> list[dict[str, object]]:
     return [_turn(row, f"{source}, row {i}") for i, row in enumerate(rows, 1)]
 
 
-def _of_json(text: str, source: Path) -> list[dict[str, object]]:
+def _of_json(text: str, source: Path) -> list[_Turn]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -100,16 +113,17 @@ def _of_json(text: str, source: Path) -> list[dict[str, object]]:
     return [_turn(row, f"{source}, turn {i}") for i, row in enumerate(content, 1)]
 
 
-def _turn(row: Mapping[str, object], where: str) -> dict[str, object]:
+def _turn(row: Mapping[str, object], where: str) -> _Turn:
     fields = {str(k).strip().lower(): v for k, v in row.items() if k is not None}
 
-    def given(what: str) -> object:
+    def given(what: str) -> Any:
         return next((fields[key] for key in _KEYS[what] if fields.get(key) not in (None, "")), None)
 
-    turn: dict[str, object] = {what: _seconds(given(what), f"{where}, {what}") for what in ("start", "end")}
+    start, end = (_seconds(given(what), f"{where}, {what}") for what in ("start", "end"))
     speaker, text = given("speaker"), given("text")
     return {
-        **turn,
+        "start": start,
+        "end": end,
         "speaker": str(speaker).strip() or UNKNOWN if speaker is not None else UNKNOWN,
         "text": "" if text is None else str(text).strip(),
     }
@@ -136,35 +150,48 @@ def recorded_options(modality: str, recorded: Mapping[str, object]) -> Options:
     """Options of a modality as a run or a package records them, checked as the command line checks its own.
 
     Raises:
-        UserError: one of them is none that makes features, or its value is none that it can have.
+        UserError: one of them is none that makes features, or its value is none that it can have; or the extractor of
+            another package that made them is not installed.
     """
-    from .commands.extract import OPTIONS
-
-    known = {option.name: option for option in OPTIONS}
-    context, chosen = click.Context(click.Command("predict")), {}
-    for name, value in recorded.items():
+    where = f"the run's {modality} features"
+    specs, allowed = option_specs(Options), MAKING[modality]
+    chosen: dict[str, object] = {}
+    own: dict[str, object] = {}
+    name = recorded.get("extractor")
+    if name is not None:
+        registered = _recorded_extractor(where, modality, name, recorded.get("extractor_package"))
+        own = own_options(registered.name, recorded)
+        registered.options(own)
+        allowed = shared_options(modality)
+        chosen = {
+            "extractors": (registered.name,),
+            "extractor_options": {f"{registered.name}.{key}": value for key, value in own.items()},
+        }
+    for key, value in recorded.items():
+        if name is not None and (key in ("extractor", "extractor_package") or key.removeprefix(f"{name}.") in own):
+            continue
         # A package comes from elsewhere: it may say how features are made, and not, say, where to write crops.
-        if name not in MAKING[modality]:
-            raise UserError(f"the run's {modality} features: option {str(name)[:40]!r} is none that makes them")
-        if value is None or (isinstance(value, (str, int, float)) and not isinstance(value, bool)):
-            try:
-                chosen[name] = (
-                    None
-                    if value is None
-                    else value
-                    if name == "most_frames"
-                    else known[name].type_cast_value(context, value)
-                )
-                continue
-            except click.BadParameter as error:
-                raise UserError(f"the run's {modality} features: {name}: {error.message}") from None
-        raise UserError(f"the run's {modality} features: {name} is {str(value)[:40]!r}, which is no value for it")
-    frames = chosen.get("most_frames", Options.most_frames)
-    if type(frames) is not int or not 1 <= frames <= 100_000:
+        if key not in allowed:
+            raise UserError(f"{where}: option {str(key)[:40]!r} is none that makes them")
+        try:
+            chosen[key] = specs[key].parsed(value)
+        except ValueError as error:
+            raise UserError(f"{where}: {key}: {error}") from None
+    return Options(modalities=(modality,), **chosen)  # pyright: ignore[reportArgumentType]
+
+
+def _recorded_extractor(where: str, modality: str, name: object, package: object) -> Registered:
+    known = extractors()
+    if not isinstance(name, str) or name not in known:
+        source = f" of package {str(package)[:60]}" if package else ""
         raise UserError(
-            f"the run's {modality} features: most_frames is {str(frames)[:40]!r}; must be a whole number from 1"
+            f"{where}: were made by the extractor {str(name)[:60]!r}{source}, which is not installed; install "
+            f"that package"
         )
-    return Options(modalities=(modality,), **chosen)
+    registered = find_extractor(name)
+    if registered.built_in or registered.cls.modality != modality:
+        raise UserError(f"{where}: {registered} is built in, or makes {registered.cls.modality}; the record is damaged")
+    return registered
 
 
 def extract_recording(
@@ -202,6 +229,6 @@ def extract_recording(
             notify(f"{modality}: absent in this recording ({lacking[modality]})")
     if set(lacking) == set(made):
         raise UserError(
-            f"{manifest.root / manifest.utterances[0].media}: has none of {', '.join(made)}; nothing to go by"
+            f"{manifest.path(manifest.utterances[0].media or '')}: has none of {', '.join(made)}; nothing to go by"
         )
     return lacking

@@ -11,10 +11,10 @@ import torch
 import transformers
 from click.testing import CliRunner
 
+from erc_toolkit.extract.encoders.base import AudioSpan
 from erc_toolkit.extract.encoders.face_network import FaceEncoder, Normalisation
 from erc_toolkit.extract.encoders.image import ImageModel
 from erc_toolkit.extract.encoders.speech import AudioModel
-from erc_toolkit.extract.run.worker import Sound
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.store import FeatureStore
@@ -49,9 +49,9 @@ def speech_folder(folder, kind: str, rate: int = 16_000):
     return folder
 
 
-def sounds(seed: int = 0) -> list[Sound]:
+def sounds(seed: int = 0) -> list[AudioSpan]:
     rng = np.random.default_rng(seed)
-    return [Sound(rng.normal(0, 0.1, n).astype(np.float32), 16_000) for n in (16_000, 4_000, 25_000, 3, 16_001)]
+    return [AudioSpan(rng.normal(0, 0.1, n).astype(np.float32), 16_000) for n in (16_000, 4_000, 25_000, 3, 16_001)]
 
 
 @pytest.mark.parametrize("kind", sorted(SPEECH))
@@ -82,7 +82,7 @@ def test_sound_of_another_rate_is_resampled_by_torchaudio(tmp_path):
     encoder = AudioModel(str(speech_folder(tmp_path / "m", "wavlm")))
     wave = np.sin(np.arange(44_100) / 15).astype(np.float32)
     expected = torchaudio.functional.resample(torch.from_numpy(wave), 44_100, 16_000).numpy()
-    (mean, *_), (own, *_) = encoder.utterances([Sound(wave, 44_100), Sound(expected, 16_000)])
+    (mean, *_), (own, *_) = encoder.utterances([AudioSpan(wave, 44_100), AudioSpan(expected, 16_000)])
     np.testing.assert_array_equal(mean, own)
 
 

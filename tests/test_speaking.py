@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from erc_toolkit.extract.faces.detection import Face, face_model, make_detector
-from erc_toolkit.extract.faces.speaking import FaceTracks
+from erc_toolkit.extract.faces.speaking import choose_speaker
+from erc_toolkit.extract.faces.tracks import FaceTracks
 
 RATE = 16_000
 
@@ -39,7 +40,7 @@ def test_a_moving_face_is_one_track():
     found = iter([[at(x, y)] for x, y in places])
     tracks = tracks_of(pictures, lambda picture: next(found))
     assert [len(track.widths) for track in tracks.tracks] == [8]
-    chosen, confidence = tracks.speaker(None, RATE)
+    chosen, confidence = choose_speaker(tracks.tracks, None, RATE)
     assert chosen is tracks.tracks[0] and confidence == 1.0
     assert [number for number, _, _ in chosen.crops] == list(range(8))
 
@@ -71,7 +72,7 @@ def test_a_face_that_comes_back_after_long_is_another_track(begin):
 
 def test_without_sound_the_large_and_lasting_face_is_chosen():
     found = iter([[at(10, 10, 40), at(150, 60, 80)]] * 5 + [[at(10, 10, 40)]])
-    chosen, confidence = tracks_of([textured(0)] * 6, lambda picture: next(found)).speaker(None, RATE)
+    chosen, confidence = choose_speaker(tracks_of([textured(0)] * 6, lambda picture: next(found)).tracks, None, RATE)
     assert chosen.widths == [80] * 5 and confidence == pytest.approx((5 / 6 + 1 - (1 + 0.5)) / (5 / 6 + 1))
 
 
@@ -82,13 +83,13 @@ def test_a_crowd_does_not_fill_the_memory():
 
 
 def test_no_face():
-    assert tracks_of([textured(0)] * 3, lambda picture: []).speaker(None, RATE) == (None, 0.0)
+    assert choose_speaker(tracks_of([textured(0)] * 3, lambda picture: []).tracks, None, RATE) == (None, 0.0)
 
 
 def test_memory_is_bounded():
     """A long clip keeps at most twice as many crops as asked for, evenly spread over its whole length."""
     tracks = tracks_of([textured(0)] * 500, lambda picture: [at(100, 60)], most=10)
-    chosen, _ = tracks.speaker(None, RATE)
+    chosen, _ = choose_speaker(tracks.tracks, None, RATE)
     numbers = [number for number, _, _ in chosen.crops]
     assert 10 <= len(numbers) < 20 and numbers[0] == 0 and numbers[-1] > 450 and len(set(np.diff(numbers))) == 1
 
@@ -114,8 +115,8 @@ def test_the_face_whose_mouth_moves_with_the_sound_is_chosen(speaks):
     sound = np.repeat(loudness, RATE // FPS + 1) * rng.normal(0, 0.3, len(loudness) * (RATE // FPS + 1))
     detect = make_detector("haar", face_model("haar", None)[0])
     tracks = tracks_of(pictures[:: FPS // 5], detect)
-    chosen, confidence = tracks.speaker(sound.astype(np.float32), RATE)
+    chosen, confidence = choose_speaker(tracks.tracks, sound.astype(np.float32), RATE)
     middle = chosen.last.box[0] + chosen.last.box[2] / 2
     assert (middle < pictures[0].shape[1] / 2) == (speaks == "left") and confidence > 0.1
-    unheard, _ = tracks.speaker(None, RATE)
+    unheard, _ = choose_speaker(tracks.tracks, None, RATE)
     assert unheard.widths != chosen.widths  # by size alone it would be the listener

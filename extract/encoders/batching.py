@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +23,8 @@ class Batches:
         self.what = what
         self.most: int | None = None
 
-    def run(self, work: Callable[[Sequence], Sequence], items: Sequence) -> list:
-        """work(items), in as many pieces as it takes: one result for each item.
+    def run(self, work: Callable[[Any], Iterable], items: Any) -> list:
+        """work(items), in as many pieces as it takes: one result for each item of a sequence or array.
 
         Raises:
             UserError: a single item does not fit.
@@ -45,6 +46,6 @@ class Batches:
             print(f"{self.what}: out of memory; batches of {self.most} from here on", file=sys.stderr, flush=True)
         return done
 
-    def array(self, work: Callable[[Sequence], np.ndarray], items: Sequence) -> np.ndarray:
+    def array(self, work: Callable[[Any], np.ndarray], items: Sequence | np.ndarray) -> np.ndarray:
         """As `run`, for results that are rows of an array."""
         return np.stack(self.run(work, items))

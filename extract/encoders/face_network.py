@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,9 @@ from torch import nn
 from torchvision.models import DenseNet, DenseNet121_Weights, densenet121
 
 from ...toolkit.base.errors import UserError
+from .base import Crops, Extracted, Extractor, FrameSeries, Provenance, Setup
 from .batching import Batches
+from .selection import Options
 from .weights import DTYPES, checksum, load_state
 
 RANDOM_SEED = 0
@@ -89,7 +91,8 @@ def _denseface() -> DenseNet:
     The stem is a single 3x3 convolution of stride 2 without normalisation or pooling; channels go 24, 216, 108, 300,
     150, 342. The classifier has FER+'s eight classes.
     """
-    net = DenseNet(growth_rate=12, block_config=(16, 16, 16), num_init_features=24, bn_size=4, num_classes=8)
+    blocks: Any = (16, 16, 16)  # torchvision's annotation knows its own four alone
+    net = DenseNet(growth_rate=12, block_config=blocks, num_init_features=24, bn_size=4, num_classes=8)
     net.features.conv0 = nn.Conv2d(1, 24, kernel_size=3, stride=2, padding=1, bias=False)
     nn.init.kaiming_normal_(net.features.conv0.weight)
     for name in ("norm0", "relu0", "pool0"):
@@ -108,7 +111,7 @@ ARCHITECTURES = {
 }
 
 
-class CropEncoder(ABC):
+class CropEncoder(Extractor):
     """What encoders of face crops share: normalisation, batches that are filled across utterances, the mean over frames.
 
     Args:
@@ -121,7 +124,8 @@ class CropEncoder(ABC):
     """
 
     modality = "visual"
-    details: ClassVar = {"frames": np.int32, "faces": np.int32, "tracks": np.int32, "speaker_confidence": np.float32}
+    Options = Options
+    gives_sequences = True
 
     def __init__(
         self, name: str, net: nn.Module, pictures: Pictures, device: torch.device | str, precision: str, sequences: bool
@@ -130,8 +134,9 @@ class CropEncoder(ABC):
         self._batches = Batches(f"visual model {name}")
         pixels, most = _CPU_BATCH if self.device.type == "cpu" else _GPU_BATCH
         self._batch_size = max(1, min(most, pixels // pictures.side**2))
-        self.net = net.eval().to(self.device, DTYPES[precision], memory_format=torch.channels_last)
-        self.faces: dict[str, object] = {}  # how the crops were made, which is for the caller to say
+        self.net = net.eval().to(self.device, DTYPES[precision])
+        self.net = self.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.wants = Crops(pictures.side, pictures.grey)
         self._mean, self._std = (
             torch.tensor(numbers, device=self.device).view(1, -1, 1, 1)
             for numbers in (pictures.normalisation.mean, pictures.normalisation.std)
@@ -166,16 +171,20 @@ class CropEncoder(ABC):
         for start, end in itertools.pairwise(counts):
             yield features[start:end].mean(0, dtype=np.float64).astype(np.float32), features[start:end]
 
-    def described(self, extractor: str, model: str, sha256: str, versions: dict[str, str]) -> dict[str, object]:
-        """What made the features, for the store; the parameters are those of the crops and of the network's input."""
+    def extract(self, utterances: Sequence[FrameSeries], done: Callable[[int], None]) -> Iterator[Extracted]:
+        """As `utterances`, with the crops' times."""
+        for series, (mean, frames) in zip(utterances, self.utterances([u.images for u in utterances]), strict=True):
+            yield Extracted(mean, "", frames, series.times) if self.frame_width else Extracted(mean)
+
+    def described(self, extractor: str, model: str, sha256: str, versions: dict[str, str]) -> Provenance:
+        """What made the features, for the store; the run adds how the crops were made."""
         normalisation = self.pictures.normalisation
         return {
             "extractor": extractor,
             "model": model,
             "weights_sha256": sha256,
-            "versions": {"torch": torch.__version__, **versions, **self.faces.get("versions", {})},
+            "versions": {"torch": torch.__version__, **versions},
             "parameters": {
-                **self.faces.get("parameters", {}),
                 "normalised_by": normalisation.source,
                 "mean": normalisation.mean,
                 "std": normalisation.std,
@@ -228,17 +237,25 @@ class FaceEncoder(CropEncoder):
         else:
             _fill(name, net, load_state(Path(weights)))
             self.weights = f"file {Path(weights).name}"
-        self._sha256 = checksum(net.features.state_dict())
+        self._features: Any = net.features
+        self._sha256 = checksum(self._features.state_dict())
         pictures = self._architecture.pictures
         if normalisation is not None:
             pictures = replace(pictures, normalisation=normalisation)
         super().__init__(name, net, pictures, device, precision, sequences)
 
+    @classmethod
+    def build(cls, options: Options, setup: Setup) -> FaceEncoder:
+        """The network that --visual-model names, with --visual-weights."""
+        name = options.visual_model
+        normalisation = given_normalisation(options, grey=ARCHITECTURES[name].pictures.grey)
+        return cls(name, options.visual_weights, setup.device, setup.precision, setup.sequences, normalisation)
+
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """(n, channels, side, side), normalised, to (n, dim)."""
-        return torch.relu(self.net.features(pictures)).mean((2, 3))
+        return torch.relu(self._features(pictures)).mean((2, 3))
 
-    def provenance(self) -> dict[str, object]:
+    def provenance(self) -> Provenance:
         """What made the features, for the store."""
         made = self.described(
             "DenseNet on face crops, mean over frames",
@@ -247,6 +264,11 @@ class FaceEncoder(CropEncoder):
             {"torchvision": version("torchvision")},
         )
         return {**made, "weights": self.weights}
+
+
+def given_normalisation(options: Options, grey: bool) -> Normalisation | None:
+    """What --normalisation says, or None where it is not given."""
+    return None if options.normalisation is None else Normalisation.parse(options.normalisation, grey)
 
 
 def _trained_normalisation(folder: Path, name: str) -> Normalisation:

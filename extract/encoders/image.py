@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 
 from ...toolkit.base.errors import UserError
-from .face_network import CropEncoder, Normalisation, Pictures
+from .base import Provenance, Setup
+from .face_network import CropEncoder, Normalisation, Pictures, given_normalisation
 from .hub import load_transformer, short_name
+from .selection import Options
 
 # Short names for models that papers mean by them.
 NAMES = {"vit": "google/vit-base-patch16-224-in21k"}
@@ -57,6 +59,12 @@ class ImageModel(CropEncoder):
         pictures = Pictures(side, False, normalisation or own)
         super().__init__(short_name(name_or_dir), model, pictures, device, precision, sequences)
 
+    @classmethod
+    def build(cls, options: Options, setup: Setup) -> ImageModel:
+        """The model that --visual-model names."""
+        normalisation = given_normalisation(options, grey=False)
+        return cls(options.visual_model, setup.device, setup.precision, setup.sequences, normalisation)
+
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """(n, 3, side, side), normalised, to (n, dim)."""
         hidden = self.net(pixel_values=pictures).last_hidden_state
@@ -65,7 +73,7 @@ class ImageModel(CropEncoder):
         embeddings = getattr(self.net, "embeddings", None)
         return hidden[:, 0] if _has_class_token(embeddings) else hidden.mean(1)
 
-    def provenance(self) -> dict[str, object]:
+    def provenance(self) -> Provenance:
         """What made the features, for the store."""
         return self.described(
             "transformers image encoder on face crops, mean over frames",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 
 from ...toolkit.media import FULL_SCALE, SAMPLE_RATE, ffmpeg_version
+from .base import AudioSpan, Extracted, Extractor, Provenance, Samples, Setup
+from .selection import Options
 
 # Half a step of 16 bits: below it every sample is zero for openSMILE.
 SILENCE = 2.0**-16
@@ -24,7 +27,7 @@ def no_sound(samples: np.ndarray) -> str:
     return ""
 
 
-class Functionals:
+class Functionals(Extractor):
     """One openSMILE feature set at the level of functionals.
 
     Args:
@@ -34,23 +37,23 @@ class Functionals:
     """
 
     modality = "audio"
-    details: ClassVar = {"seconds": np.float64}
+    Options = Options
+    gives_sequences = True
 
     def __init__(self, name: str, sequences: bool = False):
         import opensmile
 
         self.name = name
-        self.frame_names: list[str] = descriptors(name).names if sequences else []
+        self.wants = Samples(SAMPLE_RATE, in_workers=functools.partial(extract_span, name, sequences))
+        self.frame_names = descriptors(name).names if sequences else []
         self._smile = opensmile.Smile(opensmile.FeatureSet[name], opensmile.FeatureLevel.Functionals)
         self.dimension_names: list[str] = list(self._smile.feature_names)
+        self.dim, self.frame_width = len(self.dimension_names), len(self.frame_names)
 
-    @property
-    def dim(self) -> int:
-        return len(self.dimension_names)
-
-    @property
-    def frame_width(self) -> int:
-        return len(self.frame_names)
+    @classmethod
+    def build(cls, options: Options, setup: Setup) -> Functionals:
+        """The set that --audio-set names."""
+        return cls(options.audio_set, setup.sequences)
 
     def __call__(self, samples: np.ndarray) -> tuple[np.ndarray | None, str]:
         """Functionals of one utterance.
@@ -70,7 +73,12 @@ class Functionals:
             return None, f"audio too short for {self.name}: {len(samples) / SAMPLE_RATE:.3f} s"
         return values, ""
 
-    def provenance(self) -> dict[str, object]:
+    def extract(self, utterances: Sequence[AudioSpan], done: Callable[[int], None]) -> Iterator[Extracted]:
+        """One result for each utterance; in a run, the processes that decode do it."""
+        for span in utterances:
+            yield extract_span(self.name, self.frame_width > 0, span)
+
+    def provenance(self) -> Provenance:
         """What made the features, for the store."""
         return {
             "extractor": "opensmile functionals",
@@ -104,7 +112,8 @@ class Descriptors:
             table = self._smile.process_signal(samples, SAMPLE_RATE)
         values = table.to_numpy(np.float32)
         whole = np.isfinite(values).all(1)  # a segment too short for one frame comes as one row of NaN
-        return values[whole], table.index.get_level_values("start").total_seconds().to_numpy(np.float64)[whole]
+        starts: Any = table.index.get_level_values("start")
+        return values[whole], starts.total_seconds().to_numpy(np.float64)[whole]
 
 
 @functools.cache
@@ -117,3 +126,11 @@ def descriptors(name: str) -> Descriptors:
 def functionals(name: str) -> Functionals:
     """The feature set, made once in each process."""
     return Functionals(name)
+
+
+def extract_span(name: str, sequences: bool, span: AudioSpan) -> Extracted:
+    """Functionals of one utterance at 16 kHz, and its low-level descriptors where sequences are asked for."""
+    values, reason = functionals(name)(span.samples)
+    if values is None or not sequences:
+        return Extracted(values, reason)
+    return Extracted(values, reason, *descriptors(name)(span.samples))

@@ -1,186 +1,183 @@
-"""What to extract, and the encoders that do it."""
+"""What to extract: the options of `erc-toolkit extract`, declared once, and which extractor they choose for a
+modality.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
-from ...toolkit.base.device import pick_device
 from ...toolkit.manifest import MODALITIES
-from ...toolkit.media import ffmpeg_version
-from ..run.worker import Wanted
+from .option import CheckedOptions, option, option_specs
+
+# The feature sets of the opensmile package and the DenseNets of `face_network.ARCHITECTURES`, named here so that
+# `--help` imports neither; tests compare them.
+AUDIO_SETS = (
+    "ComParE_2016",
+    "IS09",
+    "IS10",
+    "IS11",
+    "IS12",
+    "IS13",
+    "GeMAPS",
+    "GeMAPSv01b",
+    "eGeMAPS",
+    "eGeMAPSv01b",
+    "eGeMAPSv02",
+    "emobase",
+)
+DENSENETS = ("densenet121", "denseface")
+PRECISIONS = ("float32", "bfloat16", "float16")
+POOLINGS = ("cls", "mean", "last4", "last4-mean")
+# Registered names of the built-in extractors.
+TEXT_MODEL, OPENSMILE, SPEECH_MODEL = "text-model", "opensmile", "speech-model"
+FACE_NETWORK, IMAGE_MODEL = "face-network", "image-model"
+_VISUAL = (FACE_NETWORK, IMAGE_MODEL)
 
 
 @dataclass(frozen=True)
-class Options:
-    """What to extract and how; the fields are the options of `erc-toolkit extract`."""
+class Options(CheckedOptions):
+    """What to extract and how; the fields are the options of `erc-toolkit extract`, in the order of its help.
 
-    modalities: tuple[str, ...] = MODALITIES
-    text_model: str = "roberta-large"
-    pooling: str = "mean"
-    text_context: int = 0
-    audio_set: str = "ComParE_2016"
-    audio_model: str | None = None
-    visual_model: str = "densenet121"
-    visual_weights: str = "imagenet"
-    normalisation: str | None = None
-    sequences: bool = False
-    precision: str = "float32"
-    face_detector: str = "yunet"
-    face_model: Path | None = None
-    fps: float = 5.0
-    face_margin: float = 0.1
-    most_frames: int = 100
-    save_crops: Path | None = None
-    device: str = "auto"
-    workers: int = 0
-    time_limit: float = 1800.0
-    log_json: bool = False
-    part_size: int = 32
+    Raises:
+        UserError: a value that the option cannot have.
+    """
+
+    modalities: tuple[str, ...] = option(MODALITIES, help="Which to extract, with commas.", choices=MODALITIES)
+    text_model: str = option(
+        "roberta-large", help="Hub name, or a folder with the model.", makes=("text",), of=(TEXT_MODEL,)
+    )
+    pooling: str = option(
+        "mean",
+        choices=POOLINGS,
+        help="How the tokens' vectors become one; last4 stores the last four layers' <s>, a matrix each.",
+        makes=("text",),
+        of=(TEXT_MODEL,),
+    )
+    text_context: int = option(
+        0,
+        low=0,
+        high=100,
+        metavar="K",
+        help="Let the text model read the K utterances before, with speakers' names.",
+        makes=("text",),
+        of=(TEXT_MODEL,),
+    )
+    audio_set: str = option(
+        "ComParE_2016",
+        choices=AUDIO_SETS,
+        help="openSMILE feature set; functionals.",
+        makes=("audio",),
+        of=(OPENSMILE,),
+    )
+    audio_model: str | None = option(
+        None,
+        metavar="NAME|DIR",
+        help="A speech encoder of transformers (wav2vec2, hubert, wavlm, …) in place of openSMILE: hub name, "
+        "or a folder.",
+        makes=("audio",),
+        of=(SPEECH_MODEL,),
+    )
+    visual_model: str = option(
+        "densenet121",
+        metavar="NAME|DIR",
+        help="Network over the face crops: densenet121 (1024), denseface (the field's 342), vit, or any image "
+        "encoder of transformers: hub name, or a folder.",
+        makes=("visual",),
+        of=_VISUAL,
+    )
+    visual_weights: str = option(
+        "imagenet",
+        metavar="imagenet|random|FILE",
+        help="A DenseNet's weights: torchvision's, untrained from a fixed seed, or a .safetensors or .pt file.",
+        makes=("visual",),
+        of=(FACE_NETWORK,),
+    )
+    normalisation: str | None = option(
+        None,
+        metavar="MEAN,STD",
+        help="Of the crops' grey levels, 0 to 255, in place of the network's own; for denseface also ferplus, "
+        "iemocap, meld.",
+        makes=("visual",),
+        of=_VISUAL,
+    )
+    extractors: tuple[str, ...] = option(
+        (),
+        metavar="NAME",
+        help="An extractor of another package, by the name it is registered with, in place of its modality's own "
+        "(docs/how-to/extractors.md). May be given for each modality.",
+    )
+    extractor_options: Mapping[str, object] = option(
+        {}, metavar="NAME.KEY=VALUE", help="An option of such an extractor. May be given repeatedly."
+    )
+    sequences: bool = option(
+        False,
+        help="Keep the frames behind each vector as well: low-level descriptors, a speech model's frames, a "
+        "vector for each face crop.",
+    )
+    precision: str = option(
+        "float32",
+        choices=PRECISIONS,
+        help="What the networks run in; features are float32. float32 is exact, the others are fast where the "
+        "hardware has them.",
+        makes=MODALITIES,
+    )
+    face_detector: str = option(
+        "yunet",
+        choices=("yunet", "haar"),
+        help="YuNet gives landmarks, and so upright crops.",
+        makes=("visual",),
+    )
+    face_model: Path | None = option(
+        None, help="The detector's file. Default: YuNet's from the hub; Haar's from OpenCV.", makes=("visual",)
+    )
+    face_margin: float = option(
+        0.1,
+        low=0,
+        high=2,
+        help="Added around the face on each side, as a fraction of its own.",
+        makes=("visual",),
+    )
+    fps: float = option(5.0, low=0.1, high=60, help="Frames looked at in each second of video.", makes=("visual",))
+    most_frames: int = option(100, low=1, high=100_000, makes=("visual",), on_command_line=False)
+    save_crops: Path | None = option(None, folder=True, help="Write each utterance's face crops to this folder.")
+    device: str = option("auto", help="auto, cpu or cuda, for the encoders.")
+    part_size: int = option(32, low=1, help="Utterances that are finished, and written, together.")
+    time_limit: float = option(1800.0, low=1, help="Seconds after which decoding a file is given up.")
+    log_json: bool = option(False, help="Progress as JSON lines on standard error.")
+    workers: int = option(0, low=0, default_text="one a core", help="Processes that decode.")
 
 
-# The options that make a modality's features what they are. The store keeps them, so that the same can be done to other files.
-MAKING = {
-    "text": ("text_model", "pooling", "text_context", "precision"),
-    "audio": ("audio_set", "audio_model", "precision"),
-    "visual": (
-        "visual_model",
-        "visual_weights",
-        "normalisation",
-        "precision",
-        "face_detector",
-        "face_model",
-        "fps",
-        "face_margin",
-        "most_frames",
-    ),
+# The options that make a modality's features what they are. The store keeps them, so that the same can be done to
+# other files.
+MAKING: dict[str, tuple[str, ...]] = {
+    modality: tuple(name for name, spec in option_specs(Options).items() if modality in spec.makes)
+    for modality in MODALITIES
 }
 
 
+def built_in_extractor(options: Options, modality: str) -> str:
+    """The registered name of this package's extractor that the options choose for a modality."""
+    if modality == "text":
+        return TEXT_MODEL
+    if modality == "audio":
+        return OPENSMILE if options.audio_model is None else SPEECH_MODEL
+    return FACE_NETWORK if options.visual_model in DENSENETS else IMAGE_MODEL
+
+
 def making(options: Options, modality: str) -> dict[str, object]:
-    """The options that a modality's features depend on, as JSON holds them; a file or folder by its absolute path."""
-    made = {name: getattr(options, name) for name in MAKING[modality]}
-    return {
-        name: str(Path(v).resolve()) if isinstance(v, (str, Path)) and Path(v).exists() else v
-        for name, v in made.items()
-    }
+    """The options that the features of a modality's built-in extractor depend on, as JSON holds them."""
+    return recordable(options, MAKING[modality])
 
 
-@dataclass(frozen=True)
-class Encoders:
-    """The encoders of a run, each None where its modality is not asked for; and the face detector's (file, SHA-256)."""
-
-    text: object | None
-    audio: object | None
-    visual: object | None
-    detector: tuple[Path, str] | None
-    options: Options
-
-    @classmethod
-    def make(cls, options: Options) -> Encoders:
-        """Loads what was asked for, cheapest lack first, so that a missing model is told before anything else is done.
-
-        Raises:
-            UserError: a model that cannot be had.
-        """
-        text = audio = visual = detector = None
-        if "visual" in options.modalities:
-            from ..faces.detection import face_model, make_detector
-
-            detector = face_model(options.face_detector, options.face_model)
-            make_detector(options.face_detector, detector[0])
-        if "audio" in options.modalities:
-            if options.audio_model is None:
-                from .opensmile_sets import Functionals
-
-                audio = Functionals(options.audio_set, options.sequences)
-            else:
-                from .speech import AudioModel
-
-                audio = AudioModel(
-                    options.audio_model, pick_device(options.device), options.precision, options.sequences
-                )
-        if "visual" in options.modalities:
-            visual = _visual(options)
-            visual.faces = _face_record(options, detector[1], visual)
-        if "text" in options.modalities:
-            from .text import TextEncoder
-
-            text = TextEncoder(
-                options.text_model,
-                options.pooling,
-                pick_device(options.device),
-                options.text_context,
-                options.precision,
-            )
-        return cls(text, audio, visual, detector, options)
-
-    def all(self) -> Iterator[object]:
-        """The encoders that there are."""
-        yield from (encoder for encoder in (self.text, self.audio, self.visual) if encoder is not None)
-
-    def lines(self) -> Iterator[str]:
-        """A line about each, for the user."""
-        for encoder in self.all():
-            made = encoder.provenance()
-            parts = [str(made["weights"])] if "weights" in made else []
-            if "weights_sha256" in made:
-                parts.append(f"weights sha256 {str(made['weights_sha256'])[:12]}…, on {made['device']}")
-            origin = f" ({'; '.join(parts)})" if parts else ""
-            yield f"{encoder.modality}: {made['model']}, {encoder.dim} dimensions{origin}"
-        if self.detector is not None:
-            yield f"faces: {self.options.face_detector} ({self.detector[0].name}), {self.options.fps:g} pictures a second"
-
-    def wanted(self, options: Options, audio: bool, visual: bool) -> Wanted:
-        """What workers are to compute of the modalities that are still open."""
-        return Wanted(
-            audio=getattr(self.audio, "wants", self.audio.name) if audio else None,
-            sequences=options.sequences,
-            detector=options.face_detector if visual else None,
-            detector_model=self.detector[0] if visual else None,
-            fps=options.fps,
-            crop_size=self.visual.pictures.side if visual else 0,
-            grey=self.visual.pictures.grey if visual else False,
-            margin=options.face_margin,
-            most_frames=options.most_frames,
-            time_limit=options.time_limit,
-        )
-
-
-def _visual(options: Options):
-    from .face_network import ARCHITECTURES, FaceEncoder, Normalisation
-
-    own = ARCHITECTURES.get(options.visual_model)
-    normalisation = None
-    if options.normalisation is not None:
-        normalisation = Normalisation.parse(options.normalisation, grey=own is not None and own.pictures.grey)
-    rest = (pick_device(options.device), options.precision, options.sequences, normalisation)
-    if own is not None:
-        return FaceEncoder(options.visual_model, options.visual_weights, *rest)
-    from .image import ImageModel
-
-    return ImageModel(options.visual_model, *rest)
-
-
-def _face_record(options: Options, model_sha256: str, encoder) -> dict[str, object]:
-    """How faces are found and cut out, for the store."""
-    from ..faces.detection import DETECTION_WIDTH, YUNET_SCORE
-    from ..faces.speaking import RULE
-
-    return {
-        "versions": {"opencv": version("opencv-python-headless"), "ffmpeg": ffmpeg_version()},
-        "parameters": {
-            "frames_per_second": options.fps,
-            "most_frames": options.most_frames,
-            "face_detector": options.face_detector,
-            "face_model_sha256": model_sha256,
-            "detection_width": DETECTION_WIDTH,
-            "least_score": YUNET_SCORE if options.face_detector == "yunet" else "the cascade's own",
-            "speaker": f"the track with the highest score: {RULE}; within the manifest's region where it gives one",
-            "crop_pixels": encoder.pictures.side,
-            "crop_margin": options.face_margin,
-            "aligned": "five landmarks" if options.face_detector == "yunet" else "no, box alone",
-        },
-    }
+def recordable(options: CheckedOptions, names: Iterable[str]) -> dict[str, object]:
+    """Values of options as JSON holds them; one that names a file or folder by its absolute path."""
+    specs, found = option_specs(type(options)), {}
+    for name in names:
+        value = getattr(options, name)
+        may_be_file = isinstance(value, (str, Path)) and not specs[name].choices
+        found[name] = str(Path(value).resolve()) if may_be_file and Path(value).exists() else value
+        if isinstance(found[name], Path):
+            found[name] = str(found[name])
+    return found

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,16 +12,17 @@ import torchaudio
 
 from ...toolkit.base.errors import UserError
 from ...toolkit.media import ffmpeg_version
-from ..run.worker import SAMPLES, Sound
+from .base import AudioSpan, Extracted, Extractor, Provenance, Samples, Setup
 from .batching import Batches
 from .hub import load_transformer, short_name
+from .selection import Options
 from .weights import DTYPES
 
 # Samples in a padded batch; longer utterances go alone.
 _BATCH_SAMPLES = 60 * 16_000
 
 
-class AudioModel:
+class AudioModel(Extractor):
     """Any speech encoder of transformers that reads raw waveforms.
 
     The track is decoded at its own rate and resampled by torchaudio (`functional.resample`, its defaults) to the rate
@@ -39,8 +39,9 @@ class AudioModel:
     """
 
     modality = "audio"
-    wants = SAMPLES
-    details: ClassVar = {"seconds": np.float64}
+    Options = Options
+    gives_sequences = True
+    wants = Samples(rate=None)
 
     def __init__(
         self, name_or_dir: str, device: torch.device | str = "cpu", precision: str = "float32", sequences: bool = False
@@ -62,13 +63,16 @@ class AudioModel:
         self._model = model.to(self.device, DTYPES[precision])
         self._fitting = Batches(f"audio model {self.name}")
         self.rate = int(self._prepare.sampling_rate)
+        self.dim = int(self._model.config.hidden_size)
         self.frame_width = self.dim if sequences else 0
         # Models that normalise over a whole utterance's time must not see padding, and say so in their preprocessor.
         self._padded = bool(getattr(self._prepare, "return_attention_mask", False))
 
-    @property
-    def dim(self) -> int:
-        return int(self._model.config.hidden_size)
+    @classmethod
+    def build(cls, options: Options, setup: Setup) -> AudioModel:
+        """The model that --audio-model names."""
+        assert options.audio_model is not None
+        return cls(options.audio_model, setup.device, setup.precision, setup.sequences)
 
     @property
     def hop_s(self) -> float:
@@ -76,26 +80,30 @@ class AudioModel:
         return float(np.prod(self._model.config.conv_stride)) / self.rate
 
     def utterances(
-        self, sounds: Sequence[Sound]
+        self, spans: Sequence[AudioSpan]
     ) -> Iterator[tuple[np.ndarray | None, str, np.ndarray | None, np.ndarray | None]]:
         """For each utterance, in order: float32 (dim,) or None, the reason for None, frames (T, dim) and times (T,)."""
-        waves = [self._resampled(sound) for sound in sounds]
+        waves = [self._resampled(span) for span in spans]
         done: dict[int, np.ndarray | None] = {}
         for batch in self._batches([len(wave) for wave in waves]):
-            done.update(zip(batch, self._fitting.run(self._encode, [waves[i] for i in batch])))
+            done.update(zip(batch, self._fitting.run(self._encode, [waves[i] for i in batch]), strict=True))
         for i, wave in enumerate(waves):
             frames = done.get(i)
             if frames is None:
                 yield None, f"audio too short for {self.name}: {len(wave) / self.rate:.3f} s", None, None
             else:
                 mean = frames.mean(0, dtype=np.float64).astype(np.float32)
-                times = np.arange(len(frames)) * self.hop_s
-                yield mean, "", *((frames, times) if self.frame_width else (None, None))
+                if self.frame_width:
+                    yield mean, "", frames, np.arange(len(frames)) * self.hop_s
+                else:
+                    yield mean, "", None, None
 
-    def _resampled(self, sound: Sound) -> np.ndarray:
-        if sound.rate == self.rate:
-            return sound.samples
-        return torchaudio.functional.resample(torch.from_numpy(sound.samples), sound.rate, self.rate).numpy()
+    def extract(self, utterances: Sequence[AudioSpan], done: Callable[[int], None]) -> Iterator[Extracted]:
+        """As `utterances`."""
+        return (Extracted(*result) for result in self.utterances(utterances))
+
+    def _resampled(self, span: AudioSpan) -> np.ndarray:
+        return resample(span, self.rate).samples
 
     def _length(self, samples: int) -> int:
         return int(self._model._get_feat_extract_output_lengths(samples))
@@ -114,17 +122,17 @@ class AudioModel:
             yield batch
 
     @torch.inference_mode()
-    def _encode(self, waves: list[np.ndarray]) -> list[np.ndarray]:
+    def _encode(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Waveforms at the model's rate to the frames of each, float32 (T, dim)."""
-        given = self._prepare(waves, sampling_rate=self.rate, padding=True, return_tensors="pt")
+        given = self._prepare(list(waves), sampling_rate=self.rate, padding=True, return_tensors="pt")
         given = {key: value.to(self.device) for key, value in given.items()}
         given["input_values"] = given["input_values"].to(DTYPES[self.precision])
         with warnings.catch_warnings():  # WavLM mixes kinds of masks, of which torch warns on each batch
             warnings.simplefilter("ignore", UserWarning)
             frames = self._model(**given).last_hidden_state.float().cpu().numpy()
-        return [one[: self._length(len(wave))] for one, wave in zip(frames, waves)]
+        return [one[: self._length(len(wave))] for one, wave in zip(frames, waves, strict=True)]
 
-    def provenance(self) -> dict[str, object]:
+    def provenance(self) -> Provenance:
         """What made the features, for the store."""
         return {
             "extractor": "transformers speech encoder",
@@ -147,3 +155,11 @@ class AudioModel:
             },
             "device": self.device.type,
         }
+
+
+def resample(span: AudioSpan, rate: int) -> AudioSpan:
+    """The same audio at another rate, by `torchaudio.functional.resample`."""
+    if span.rate == rate:
+        return span
+    wave = torchaudio.functional.resample(torch.from_numpy(span.samples), span.rate, rate)
+    return AudioSpan(wave.numpy(), rate)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,42 +12,15 @@ import torch
 import yaml
 
 from ...toolkit.base.errors import UserError
-from ...toolkit.manifest import Manifest
+from .base import Extracted, Extractor, Provenance, Setup, Texts, Turn
 from .batching import Batches
 from .hub import hub_unreachable
+from .selection import Options
 from .weights import DTYPES, checksum
 
-POOLINGS = ("mean", "cls", "last4", "last4-mean")
 _LAYERS = ("last", "second-last", "third-last", "fourth-last")
 # Padded tokens in a batch: enough to keep the matrix products busy, little enough for small memories.
 _BATCH_TOKENS = 4096
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What the encoder is to read for one utterance: its transcript, who speaks, and the turns before it, oldest first."""
-
-    text: str
-    speaker: str = ""
-    before: tuple[str, ...] = ()
-
-
-def turns(manifest: Manifest, rows: range, context: int) -> list[Turn]:
-    """The turns at `rows`, each with those of the `context` utterances before it in its dialogue that have a text.
-
-    A turn of the context is written "speaker: transcript". A text that the manifest masks is empty and in no context.
-    """
-    said = manifest.utterances
-    made = []
-    for row in rows:
-        earlier = said[max(0, row - context) : row]
-        before = tuple(
-            f"{u.speaker}: {u.text.strip()}"
-            for u in earlier
-            if u.dialogue == said[row].dialogue and u.text.strip() and "text" not in u.mask
-        )
-        made.append(Turn("" if "text" in said[row].mask else said[row].text, said[row].speaker, before))
-    return made
 
 
 def load_pretrained(
@@ -115,7 +88,7 @@ def longest_input(tokenizer, config) -> int:
     return int(min(limits))
 
 
-class TextEncoder:
+class TextEncoder(Extractor):
     """Any encoder that transformers' `AutoModel` loads.
 
     Args:
@@ -137,6 +110,7 @@ class TextEncoder:
     """
 
     modality = "text"
+    Options = Options
 
     def __init__(
         self,
@@ -166,6 +140,14 @@ class TextEncoder:
         self._sha256 = checksum(self._model.state_dict())
         self.precision, self._fitting = precision, Batches(f"text model {self.name}")
         self._model.eval().to(self.device, DTYPES[precision])
+        self.dim, self.wants = int(self._model.config.hidden_size), Texts(context)
+        counts = ("tokens", "tokens_cut", "context", "context_cut")[: 4 if context else 2]
+        self.details = dict.fromkeys(counts, np.int32)
+
+    @classmethod
+    def build(cls, options: Options, setup: Setup) -> TextEncoder:
+        """The model that --text-model names."""
+        return cls(options.text_model, options.pooling, setup.device, options.text_context, setup.precision)
 
     @property
     def matrices(self) -> dict[str, dict[str, object]]:
@@ -173,11 +155,6 @@ class TextEncoder:
         if self.pooling != "last4":
             return {self.name: {}}
         return {f"{self.name}-{i}": {"layer": layer} for i, layer in enumerate(_LAYERS, 1)}
-
-    @property
-    def dim(self) -> int:
-        """Columns of one matrix."""
-        return int(self._model.config.hidden_size)
 
     @torch.inference_mode()
     def __call__(
@@ -199,12 +176,11 @@ class TextEncoder:
         reasons = ["" if turn.text.strip() else "empty transcript" for turn in said]
         rows = [i for i, reason in enumerate(reasons) if not reason]
         done(len(texts) - len(rows))
-        counts = ("tokens", "tokens_cut", "context", "context_cut")[: 4 if self.context else 2]
-        details = {name: np.zeros(len(said), np.int32) for name in counts}
+        details = {name: np.zeros(len(said), kind) for name, kind in self.details.items()}
         encoded: dict[int, _Encoded] = {}
         for i in rows:
             encoded[i] = self._encode(said[i])
-            for name in counts:
+            for name in details:
                 details[name][i] = getattr(encoded[i], name)
         for batch in _batches(sorted(rows, key=lambda i: (encoded[i].tokens, i)), encoded):
             values[batch] = self._fitting.array(lambda some: self._vectors([encoded[i] for i in some]), batch)
@@ -214,6 +190,13 @@ class TextEncoder:
                 reasons[i] = "the text encoder gave NaN or infinity"
         return values, reasons, details
 
+    def extract(self, utterances: Sequence[Turn], done: Callable[[int], None]) -> Iterator[Extracted]:
+        """As a call, an utterance at a time."""
+        values, reasons, details = self(utterances, done)
+        for i, reason in enumerate(reasons):
+            counted = {name: int(column[i]) for name, column in details.items()}
+            yield Extracted(None if reason else values[i], reason, details=counted)
+
     def _vectors(self, batch: list[_Encoded]) -> np.ndarray:
         """float32 (batch, matrices * dim)."""
         padded = self._tokenizer.pad([one.inputs for one in batch], return_tensors="pt").to(self.device)
@@ -221,7 +204,7 @@ class TextEncoder:
         mask = padded["attention_mask"]
         if self.context:
             mask = torch.zeros_like(mask)
-            for line, one in zip(mask, batch):
+            for line, one in zip(mask, batch, strict=True):
                 line[one.own] = 1
         return self._pool(given, mask).float().cpu().numpy()
 
@@ -254,9 +237,9 @@ class TextEncoder:
         weight = mask.unsqueeze(-1).to(hidden.dtype)
         return (hidden * weight).sum(1) / weight.sum(1)
 
-    def provenance(self) -> dict[str, object]:
+    def provenance(self) -> Provenance:
         """What made the features, for the store."""
-        return {
+        made: Provenance = {
             "extractor": "transformers encoder",
             "model": f"{self.name} ({self._model.config.model_type})",
             "weights_sha256": self._sha256,
@@ -270,8 +253,10 @@ class TextEncoder:
                 **({"input": _INPUT} if self.context else {}),
             },
             "device": self.device.type,
-            **({"fine_tuning": self._finetuned} if self._finetuned else {}),
         }
+        if self._finetuned:
+            made["fine_tuning"] = self._finetuned
+        return made
 
 
 _INPUT = "pair of context and utterance, each turn as 'speaker: transcript', turns of the context joined by a space"

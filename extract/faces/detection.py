@@ -47,7 +47,7 @@ def face_model(detector: str, given: Path | None) -> tuple[Path, str]:
             raise UserError(f"--face-model {given}: no such file")
         path = given
     elif detector == "haar":
-        path = Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"
+        path = Path(cv2.__file__).parent / "data/haarcascade_frontalface_default.xml"
     else:
         from huggingface_hub import hf_hub_download
 
@@ -115,7 +115,8 @@ class Haar:
             grey, scaleFactor=1.1, minNeighbors=5, minSize=(least, least), outputRejectLevels=True
         )
         found = [
-            Face(tuple((np.asarray(box) / scale).tolist()), float(weight), None) for box, weight in zip(boxes, weights)
+            Face(tuple((np.asarray(box) / scale).tolist()), float(weight), None)
+            for box, weight in zip(boxes, weights, strict=True)
         ]
         kept: list[Face] = []
         for face in sorted(found, key=lambda face: -face.score):  # the cascade finds smaller faces within a face

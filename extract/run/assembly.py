@@ -14,7 +14,7 @@ from ...toolkit.base.files import require_space
 from ...toolkit.base.hashes import json_sha256
 from ...toolkit.manifest import read_manifest
 from ...toolkit.store import FeaturePart, FeatureStore, StoreWriter
-from .parts import PartsFolder, corpus_fingerprint, difference
+from .parts import ColumnNames, PartsFolder, corpus_fingerprint, difference
 
 
 class NothingFound(UserError):
@@ -71,9 +71,10 @@ def assemble(out: Path, roots: list[Path], command: str = "") -> None:
                 for reader in readers.values()
                 for matrix in reader.made["matrices"]
             }
-            for name in old.feature_names() if old is not None else ():
-                if name not in new:
-                    writer.copy_feature(old.feature(name))
+            if old is not None:
+                for name in old.feature_names():
+                    if name not in new:
+                        writer.copy_feature(old.feature(name))
             for name, reader in readers.items():
                 made = reader.made
                 for at, (matrix, apart) in enumerate(made["matrices"].items()):
@@ -108,7 +109,7 @@ class _Assembly:
 
     def __init__(self, name: str, folders: list[Path]):
         made = [json.loads((folder / "feature.json").read_text(encoding="utf-8")) for folder in folders]
-        for other, folder in zip(made, folders):
+        for other, folder in zip(made, folders, strict=True):
             if other != made[0]:
                 raise UserError(
                     f"{folder}: was made with {difference(other, made[0])} in {folders[0]}; they cannot be joined"
@@ -138,7 +139,7 @@ class _Assembly:
         """The options of the command line that make the feature."""
         return json.loads((self._folders[0].folder / "options.json").read_text(encoding="utf-8"))
 
-    def names(self) -> dict[str, object]:
+    def names(self) -> ColumnNames:
         """Names of the matrix's columns, and width and names of its frames' columns."""
         return json.loads((self._folders[0].folder / "names.json").read_text(encoding="utf-8"))
 

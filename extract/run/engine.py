@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import errno
 import json
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,10 +30,22 @@ from ...toolkit.base.progress import Stages
 from ...toolkit.manifest import Manifest, write_manifest
 from ...toolkit.store import FeatureStore
 from ...toolkit.store.summary import unpacked
-from ..encoders.selection import Encoders, Options, making
+from ..encoders.selection import Options
 from .assembly import assemble, parts_root
+from .extractors import RunExtractor, RunExtractors
 from .media_stage import watch
-from .parts import Job, PartsFolder, corpus_fingerprint, difference, divide, matrices_of, shard_of
+from .parts import (
+    ColumnNames,
+    FeaturePlan,
+    Job,
+    PartsFolder,
+    corpus_fingerprint,
+    difference,
+    divide,
+    matrices_of,
+    shard_of,
+)
+from .text_stage import read_texts
 
 # A part of texts is larger than a part of media: texts of like length must meet to be batched, and cost less.
 TEXT_PARTS = 8
@@ -46,7 +58,7 @@ class Summary:
     Attributes:
         utterances, dialogues: of the manifest.
         seconds: in all; `stages` where they went.
-        media_seconds: of sound that was heard, or of picture that was seen where that is more.
+        media_seconds: of audio, or of video where that is more.
         features: "modality/name" to (dim, present, reason to count).
         store: the store, or None where a shard wrote parts alone.
         notes: what was cut from texts, a line for each way in which they were read.
@@ -101,14 +113,16 @@ def _extract(manifest: Manifest, out: Path, options: Options, command: str, shar
             "erc_toolkit.extract.run.worker",
             *(["opensmile"] if "audio" in options.modalities and options.audio_model is None else []),
         )
-    encoders = Encoders.make(options)
-    for line in encoders.lines():
+    extractors = RunExtractors.make(options)
+    for line in extractors.lines():
         notify(line)
     stages = {"load": time.perf_counter() - began}
     root = parts_root(out)
     corpus = corpus_fingerprint(manifest)
     jobs = [
-        job for encoder in encoders.all() if (job := _job(manifest, out, root, encoder, corpus, shard, options, notify))
+        job
+        for planned in extractors.all()
+        if (job := _job(manifest, out, root, planned, corpus, shard, options, notify))
     ]
     if not jobs:
         notify(f"{out}: has all of it already; nothing to do")
@@ -122,10 +136,10 @@ def _extract(manifest: Manifest, out: Path, options: Options, command: str, shar
     with interruptible() as stop, Stages(options.log_json) as progress, ThreadPoolExecutor(1) as side:
         text = next((job for job in jobs if job.modality == "text"), None)
         media = [job for job in jobs if job.modality != "text"]
-        reading = side.submit(_read_texts, text, manifest, stop, progress, stages) if text else None
+        reading = side.submit(read_texts, text, manifest, stop, progress, stages) if text else None
         try:
             if media:
-                faults = watch(media, manifest, encoders, options, stop, progress, stages)
+                faults = watch(media, manifest, extractors, options, stop, progress, stages)
         except BaseException:
             stop.set()  # the text thread would otherwise read on to its end
             raise
@@ -166,18 +180,28 @@ def _room_on(out: Path) -> Iterator[None]:
         ) from None
 
 
-def _job(manifest, out: Path, root: Path, encoder, corpus: str, shard, options: Options, notify) -> Job | None:
-    """What is to be done for an encoder, or None where the store at `out` has it."""
+def _job(
+    manifest: Manifest,
+    out: Path,
+    root: Path,
+    planned: RunExtractor,
+    corpus: str,
+    shard: tuple[int, int] | None,
+    options: Options,
+    notify: Callable[[str], None],
+) -> Job | None:
+    """What is to be done for an extractor, or None where the store at `out` has it."""
+    encoder = planned.extractor
     parts = divide(manifest, options.part_size * (TEXT_PARTS if encoder.modality == "text" else 1))
     name = encoder.name.replace("/", "--")
-    made = {
+    made: FeaturePlan = {
         "modality": encoder.modality,
         "name": encoder.name,
         "dim": encoder.dim,
         "matrices": matrices_of(encoder),
         "corpus": corpus,
         "parts": [[part.start, part.stop] for part in parts],
-        "provenance": encoder.provenance(),
+        "provenance": planned.provenance,
     }
     if out.exists():
         with FeatureStore.open(out) as store:
@@ -196,38 +220,16 @@ def _job(manifest, out: Path, root: Path, encoder, corpus: str, shard, options: 
                 notify(f"{encoder.modality}/{', '.join(there)}: is in {out} already")
                 return None
     folder = PartsFolder(root / f"{encoder.modality}--{name}", made)
-    names = {name: getattr(encoder, name, empty) for name, empty in _NAMES.items()}
+    names: ColumnNames = {
+        "dimension_names": list(encoder.dimension_names),
+        "frame_width": encoder.frame_width,
+        "frame_names": list(encoder.frame_names),
+    }
     write_atomically(folder.folder / "names.json", json.dumps(names).encode())
     # Apart from what makes the fingerprint: a model that was moved to another folder is the same model.
-    write_atomically(folder.folder / "options.json", json.dumps(making(options, encoder.modality)).encode())
+    write_atomically(folder.folder / "options.json", json.dumps(planned.options).encode())
     mine = range(len(parts)) if shard is None else shard_of(parts, shard)
-    return Job(encoder, folder, parts, [i for i in mine if not folder.has(i)])
-
-
-# Of the columns of a matrix and of the frames behind it; the store keeps them apart from the feature's attributes.
-_NAMES = {"dimension_names": [], "frame_width": 0, "frame_names": []}
-
-
-def _read_texts(
-    job: Job, manifest: Manifest, stop: threading.Event, progress: Stages, stages: dict[str, float]
-) -> None:
-    from ..encoders.text import turns
-
-    began = time.perf_counter()
-    bar = progress.stage("text", sum(len(part) for part in job.parts))
-    bar.advance(sum(len(part) for i, part in enumerate(job.parts) if i not in job.todo))
-    for index in job.todo:
-        if stop.is_set():
-            break
-        rows = job.begin(index)
-        part = [manifest.utterances[row] for row in job.parts[index]]
-        said = turns(manifest, job.parts[index], job.encoder.context)
-        values, reasons, rows.details = job.encoder(said, bar.advance)
-        for row, u, vector, reason in zip(job.parts[index], part, values, reasons):
-            reason = u.mask.get("text", reason)
-            rows.put(row, None if reason else vector, reason)
-        job.folder.write(index, rows.finished())
-    stages["text"] = time.perf_counter() - began
+    return Job(planned, folder, parts, [i for i in mine if not folder.has(i)])
 
 
 def _dialogues(manifest: Manifest) -> int:
@@ -236,30 +238,38 @@ def _dialogues(manifest: Manifest) -> int:
 
 def _summary(out: Path, began: float, stages: dict[str, float]) -> Summary:
     """Counts what the finished store holds."""
-    features, heard, notes = {}, 0.0, {}
+    features, media_seconds, notes = {}, 0.0, {}
     with FeatureStore.open(out) as store:
         for name in store.feature_names():
             feature = store.feature(name)
             reasons = Counter(r.split(":")[0] for r in feature.reasons() if r)
             features[name] = (feature.dim, int(feature.present().sum()), dict(reasons.most_common()))
             details = feature.details()
-            heard = max(heard, float(details.get("seconds", np.zeros(1)).sum()))
+            parameters: Any = unpacked(feature.attrs.get("parameters", "{}"))
+            media_seconds = max(media_seconds, float(details.get("seconds", np.zeros(1)).sum()))
             if "frames" in details:
-                heard = max(
-                    heard, float(details["frames"].sum()) / unpacked(feature.attrs["parameters"])["frames_per_second"]
-                )
-            notes |= dict.fromkeys(_cut_texts(feature.attrs, details))  # matrices of one run say the same
+                media_seconds = max(media_seconds, float(details["frames"].sum()) / parameters["frames_per_second"])
+            notes |= dict.fromkeys(
+                _cut_texts(feature.attrs.get("model"), parameters, details)
+            )  # matrices of one run say the same
         return Summary(
-            len(store), len(store.dialogue_ids), time.perf_counter() - began, stages, heard, features, out, list(notes)
+            len(store),
+            len(store.dialogue_ids),
+            time.perf_counter() - began,
+            stages,
+            media_seconds,
+            features,
+            out,
+            list(notes),
         )
 
 
-def _cut_texts(attrs: dict[str, object], details: dict[str, np.ndarray]) -> Iterator[str]:
+def _cut_texts(model: object, parameters: Mapping[str, Any], details: Mapping[str, np.ndarray]) -> Iterator[str]:
     """Says how many texts were too long for the model, and how many lost context for that."""
     cut, less = (np.count_nonzero(details.get(name, ())) for name in ("tokens_cut", "context_cut"))
-    if cut or less:
-        most = unpacked(attrs["parameters"])["max_tokens"]
+    if (cut or less) and "max_tokens" in parameters:
+        most = parameters["max_tokens"]
         if cut:
-            yield f"{attrs['model']}: {cut} transcripts cut, they exceed {most} tokens"
+            yield f"{model}: {cut} transcripts cut, they exceed {most} tokens"
         if less:
-            yield f"{attrs['model']}: {less} utterances read with less context than asked for, it exceeds {most} tokens"
+            yield f"{model}: {less} utterances read with less context than asked for, it exceeds {most} tokens"

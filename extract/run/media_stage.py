@@ -19,15 +19,17 @@ from ...toolkit.base.cores import core_count
 from ...toolkit.base.processes import Failure, run_tasks
 from ...toolkit.base.progress import Stages
 from ...toolkit.manifest import Manifest
-from ..encoders.selection import Encoders, Options
+from ..encoders.base import MediaRequest, Samples
+from ..encoders.selection import Options
+from .extractors import RunExtractors
 from .parts import Job, Rows
-from .worker import Found, Span, Task, Wanted, process, set_up
+from .worker import Span, Task, UtteranceMedia, process, set_up
 
 
 def watch(
     jobs: list[Job],
     manifest: Manifest,
-    encoders: Encoders,
+    extractors: RunExtractors,
     options: Options,
     stop: threading.Event,
     progress: Stages,
@@ -50,7 +52,7 @@ def watch(
     faults: list[str] = []
     encoding = 0.0
 
-    def tasks() -> Iterator[tuple[int, Task, Wanted]]:
+    def tasks() -> Iterator[tuple[int, Task | None, MediaRequest]]:
         for index in todo:
             if stop.is_set():
                 return
@@ -59,10 +61,10 @@ def watch(
             planned = list(_plan(manifest, parts[index], part.rows))
             part.waiting = len(planned)
             open_parts[index] = part
-            wanted = encoders.wanted(options, audio in here, visual in here)
-            yield from ((index, task, wanted) for task in planned)
+            request = extractors.request(audio in here, visual in here)
+            yield from ((index, task, request) for task in planned)
             if not planned:
-                yield index, None, wanted
+                yield index, None, request
 
     workers = options.workers or core_count()
     limit = options.time_limit + 60  # ffmpeg is stopped first, which is an input's defect; this stops a hanging library
@@ -94,12 +96,13 @@ def watch(
             del open_parts[index]
             bar.advance(len(parts[index]))
     stages["media"] = time.perf_counter() - began
-    if visual is not None or (audio is not None and hasattr(audio.encoder, "utterances")):
+    wants = audio.planned.extractor.wants if audio is not None else None
+    if visual is not None or (isinstance(wants, Samples) and wants.in_workers is None):
         stages["encoders"] = encoding
     return faults
 
 
-def _utterances(job: tuple[int, Task | None, Wanted]) -> int:
+def _utterances(job: tuple[int, Task | None, MediaRequest]) -> int:
     return 1 if job[1] is None else len(job[1].spans)
 
 
@@ -109,7 +112,7 @@ class _Part:
 
     rows: dict[str, Rows]
     waiting: int = 0
-    found: list[Found] = field(default_factory=list)
+    found: list[UtteranceMedia] = field(default_factory=list)
     faulty: bool = False
 
 
@@ -126,7 +129,10 @@ def _plan(manifest: Manifest, part: range, rows: dict[str, Rows]) -> Iterator[Ta
             if modality not in rows:
                 continue
             path, start, end = sources[modality]
-            reason = u.mask.get(modality) or ("no media file in the manifest" if path is None else "")
+            reason = u.mask.get(modality) or ""
+            if path is None:
+                rows[modality].put(row, None, reason or "no media file in the manifest")
+                continue
             if not reason and ((start or 0) < 0 or (end is not None and end <= (start or 0))):
                 reason = f"time stamps that make no span: {start} to {end} s"
             if reason:
@@ -141,45 +147,43 @@ def _plan(manifest: Manifest, part: range, rows: dict[str, Rows]) -> Iterator[Ta
 
 
 def _finish(part: _Part, audio: Job | None, visual: Job | None, manifest: Manifest, options: Options) -> None:
-    """Puts a part's findings into rows. All its utterances go through an encoder together, in the order of rows."""
+    """Puts a part's findings into rows. All its utterances go through an extractor together, in the order of rows."""
     found = sorted(part.found, key=lambda one: one.row)
-    if "audio" in part.rows:
-        _hear(
-            part.rows["audio"],
-            [one for one in found if one.audio is not None or one.audio_reason or one.sound],
-            audio.encoder,
-        )
-    if "visual" in part.rows:
-        seen = [one for one in found if one.crops is not None or one.visual_reason]
-        _see(part.rows["visual"], seen, visual.encoder)
+    if audio is not None and "audio" in part.rows:
+        given = [one for one in found if one.audio is not None or one.audio_reason or one.span is not None]
+        _put_audio(part.rows["audio"], given, audio)
+    if visual is not None and "visual" in part.rows:
+        given = [one for one in found if one.series is not None or one.visual_reason]
+        _put_visual(part.rows["visual"], given, visual)
         if options.save_crops is not None:
-            for one in seen:
-                if one.crops is not None:
-                    _save_crops(options.save_crops, manifest.utterances[one.row].id, one.crops)
+            for one in given:
+                if one.series is not None:
+                    _save_crops(options.save_crops, manifest.utterances[one.row].id, one.series.images)
 
 
-def _hear(rows: Rows, found: list[Found], encoder) -> None:
+def _put_audio(rows: Rows, found: list[UtteranceMedia], job: Job) -> None:
     for one in found:
         rows.count(one.row, seconds=one.audio_seconds)
-        if one.sound is None:
-            rows.put(one.row, one.audio, one.audio_reason, *(one.audio_frames or ()))
-    heard = [one for one in found if one.sound is not None]
-    if heard:
-        for one, given in zip(heard, encoder.utterances([one.sound for one in heard])):
-            rows.put(one.row, *given)
+        if one.audio is not None:
+            rows.put_result(one.row, job.planned.checked(one.audio))
+        elif one.audio_reason:
+            rows.put(one.row, None, one.audio_reason)
+    given = [(one.row, one.span) for one in found if one.span is not None]
+    if given:
+        for (row, _), result in zip(given, job.planned.results([span for _, span in given]), strict=True):
+            rows.put_result(row, result)
 
 
-def _see(rows: Rows, found: list[Found], encoder) -> None:
+def _put_visual(rows: Rows, found: list[UtteranceMedia], job: Job) -> None:
+    counted = job.planned.extractor.wants.details
     for one in found:
-        rows.count(
-            one.row, frames=one.frames, faces=one.faces, tracks=one.tracks, speaker_confidence=one.speaker_confidence
-        )
-        if one.crops is None:
+        rows.count(one.row, **{name: getattr(one, name) for name in counted})
+        if one.series is None:
             rows.put(one.row, None, one.visual_reason)
-    shown = [one for one in found if one.crops is not None]
-    if shown:
-        for one, (mean, frames) in zip(shown, encoder.utterances([one.crops for one in shown])):
-            rows.put(one.row, mean, "", *((frames, one.crop_times) if rows.frame_width else ()))
+    given = [(one.row, one.series) for one in found if one.series is not None]
+    if given:
+        for (row, _), result in zip(given, job.planned.results([series for _, series in given]), strict=True):
+            rows.put_result(row, result)
 
 
 def _save_crops(folder: Path, utterance: str, crops: np.ndarray) -> None:

@@ -11,9 +11,10 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -22,6 +23,32 @@ from ...toolkit.base.files import write_atomically
 from ...toolkit.base.hashes import json_sha256
 from ...toolkit.manifest import Manifest
 from ...toolkit.store import FeaturePart
+from ..encoders.base import Extracted, Extractor, Provenance
+
+if TYPE_CHECKING:
+    from .extractors import RunExtractor
+
+
+class FeaturePlan(TypedDict):
+    """Everything that makes a feature's numbers: what extracts it, of which corpus, in which parts (first and last
+    row).
+    """
+
+    modality: str
+    name: str
+    dim: int
+    matrices: dict[str, dict[str, Any]]
+    corpus: str
+    parts: list[list[int]]
+    provenance: Provenance
+
+
+class ColumnNames(TypedDict):
+    """Names of a matrix's columns, and width and names of the columns of the frames behind it."""
+
+    dimension_names: list[str]
+    frame_width: int
+    frame_names: list[str]
 
 
 @dataclass
@@ -58,8 +85,13 @@ class Rows:
         self.reasons[row - self.first] = "" if values is not None else reason
         if values is not None:
             self.values[row - self.first] = values
-            if frames is not None:
+            if frames is not None and times is not None:
                 self.frames[row] = frames, times
+
+    def put_result(self, row: int, result: Extracted) -> None:
+        """Fills a row with what an extractor gave."""
+        self.count(row, **result.details)
+        self.put(row, result.values, result.reason, result.frames, result.times)
 
     def count(self, row: int, **counted: float) -> None:
         """Fills a row of the details."""
@@ -86,17 +118,17 @@ class Rows:
 UNDONE = "not processed"
 
 
-def matrices_of(encoder) -> dict[str, dict[str, object]]:
-    """Names of the matrices that an encoder gives, each with what sets it apart; most give one, of their own name."""
-    own = getattr(encoder, "matrices", None) or {encoder.name: {}}
-    return {name.replace("/", "--"): apart for name, apart in own.items()}
+def matrices_of(extractor: Extractor) -> dict[str, dict[str, Any]]:
+    """Names of the matrices that an extractor gives, as the store has them, each with what sets it apart."""
+    return {name.replace("/", "--"): dict(apart) for name, apart in extractor.matrices.items()}
 
 
-def empty_rows(first: int, n: int, encoder) -> Rows:
-    """Rows of an encoder in which nothing is done yet."""
-    values = np.zeros((n, encoder.dim * len(matrices_of(encoder))), np.float32)
-    details = {name: np.zeros(n, kind) for name, kind in getattr(encoder, "details", {}).items()}
-    return Rows(first, values, [UNDONE] * n, details, getattr(encoder, "frame_width", 0))
+def empty_rows(first: int, n: int, extractor: Extractor) -> Rows:
+    """Rows of an extractor in which nothing is done yet."""
+    values = np.zeros((n, extractor.dim * len(extractor.matrices)), np.float32)
+    kinds = {**extractor.wants.details, **extractor.details}
+    details = {name: np.zeros(n, kind) for name, kind in kinds.items()}
+    return Rows(first, values, [UNDONE] * n, details, extractor.frame_width)
 
 
 def corpus_fingerprint(manifest: Manifest) -> str:
@@ -112,15 +144,15 @@ class PartsFolder:
 
     Args:
         folder: STORE.parts/modality--name.
-        made: everything that makes the feature's numbers: provenance and the corpus's fingerprint.
+        made: everything that makes the feature's numbers.
 
     Raises:
         UserError: the folder holds parts that something else made; the message names what differs.
     """
 
-    def __init__(self, folder: Path, made: dict[str, object]):
+    def __init__(self, folder: Path, made: FeaturePlan):
         self.folder = folder
-        self.made = json.loads(json.dumps(made))
+        self.made: FeaturePlan = json.loads(json.dumps(made))
         self.fingerprint = json_sha256(self.made)
         folder.mkdir(parents=True, exist_ok=True)
         marker = folder / "feature.json"
@@ -146,7 +178,7 @@ class PartsFolder:
 
     def write(self, index: int, rows: FeaturePart) -> None:
         """Makes a part last: it is whole on disk when this returns."""
-        data = {f"detail_{name}": column for name, column in rows.details.items()}
+        data: dict[str, Any] = {f"detail_{name}": column for name, column in rows.details.items()}
         if rows.frames is not None:
             data |= {"frames": rows.frames, "counts": rows.counts, "times": rows.times}
         buffer = io.BytesIO()
@@ -185,7 +217,7 @@ def _bytes(text: str) -> np.ndarray:
     return np.frombuffer(text.encode(), np.uint8)  # numpy's own text type drops zeros at the end
 
 
-def difference(old: dict, new: dict, prefix: str = "") -> str:
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
     """The first thing in which two descriptions differ, old and new, in words."""
     for key in sorted(set(old) | set(new)):
         a, b = old.get(key), new.get(key)
@@ -204,21 +236,21 @@ def _short(value: object) -> str:
 
 @dataclass
 class Job:
-    """One feature of a run: its encoder, its parts on disk, and which of them are to be done."""
+    """One feature of a run: its extractor, its parts on disk, and which of them are to be done."""
 
-    encoder: object
+    planned: RunExtractor
     folder: PartsFolder
     parts: list[range]
     todo: list[int]
 
     @property
     def modality(self) -> str:
-        return self.encoder.modality
+        return self.planned.modality
 
     def begin(self, index: int) -> Rows:
         """A part's rows, in which nothing is done yet."""
         part = self.parts[index]
-        return empty_rows(part.start, len(part), self.encoder)
+        return empty_rows(part.start, len(part), self.planned.extractor)
 
 
 def divide(manifest: Manifest, size: int) -> list[range]:

@@ -10,40 +10,16 @@ import cv2
 import numpy as np
 
 from ...toolkit.media import SAMPLE_RATE, MediaError, MediaReader
-from ..encoders.opensmile_sets import descriptors, functionals, no_sound
+from ..encoders.base import AudioSpan, Crops, Extracted, Frames, FrameSeries, MediaRequest, Samples
+from ..encoders.opensmile_sets import no_sound
 from ..faces.detection import make_detector
-from ..faces.speaking import FaceTracks
+from ..faces.speaking import choose_speaker
+from ..faces.tracks import FaceTracks
 
 # Rounding in time stamps must not cost the last frame or sample of an utterance.
 _SLACK_S = 0.05
-# Mean of 8-bit grey below which a picture is black; video's own black is 16 before it is expanded to 0.
+# Mean of 8-bit grey below which a frame is black; video's own black is 16 before it is expanded to 0.
 _BLACK = 8.0
-
-
-# An encoder's name for the sound itself.
-SAMPLES = "samples"
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What to compute, the same for every file. None leaves a modality out.
-
-    Attributes:
-        audio: an openSMILE set, whose functionals are computed here, or `SAMPLES`: an encoder elsewhere wants the sound
-            itself, at the track's own rate.
-        sequences: low-level descriptors as well.
-    """
-
-    audio: str | None
-    sequences: bool
-    detector: str | None
-    detector_model: Path | None
-    fps: float
-    crop_size: int
-    grey: bool
-    margin: float
-    most_frames: int
-    time_limit: float
 
 
 @dataclass(frozen=True)
@@ -69,26 +45,25 @@ class Task:
     spans: list[Span]
 
 
-@dataclass(frozen=True)
-class Sound:
-    """An utterance's samples, float32 (n,), mono, within [-1, 1 - 2**-15], and how many make a second."""
-
-    samples: np.ndarray
-    rate: int
-
-
 @dataclass
-class Found:
-    """What one file gave for one utterance. A modality is there, or its reason says why not."""
+class UtteranceMedia:
+    """What one file gave for one utterance. A modality is there, or its reason says why not.
+
+    Attributes:
+        row: of the utterance.
+        audio: what was extracted here; `span` the audio itself, where the extractor runs elsewhere.
+        audio_seconds: length of the audio.
+        series: face crops or frames.
+        frames, faces, tracks, speaker_confidence: frames looked at, crops kept, faces followed, confidence in the
+            choice.
+    """
 
     row: int
-    audio: np.ndarray | None = None
-    audio_frames: tuple[np.ndarray, np.ndarray] | None = None
-    sound: Sound | None = None
+    audio: Extracted | None = None
+    span: AudioSpan | None = None
     audio_reason: str = ""
     audio_seconds: float = 0.0
-    crops: np.ndarray | None = None
-    crop_times: np.ndarray | None = None
+    series: FrameSeries | None = None
     visual_reason: str = ""
     frames: int = 0
     faces: int = 0
@@ -101,54 +76,54 @@ def set_up() -> None:
     cv2.setNumThreads(1)
 
 
-def process(job: tuple[int, Task | None, Wanted]) -> list[Found]:
+def process(job: tuple[int, Task | None, MediaRequest]) -> list[UtteranceMedia]:
     """Decodes a file in one pass and gives each of its utterances what it holds for them.
 
     Args:
         job: index of the part (not used here), the file with its utterances (None: nothing to do), what to compute.
     """
-    _, task, wanted = job
+    _, task, request = job
     if task is None:
         return []
-    found = [Found(span.row) for span in task.spans]
-    audio = any(span.audio for span in task.spans) and wanted.audio is not None
-    visual = any(span.visual for span in task.spans) and wanted.detector is not None
+    found = [UtteranceMedia(span.row) for span in task.spans]
+    audio = request.audio if any(span.audio for span in task.spans) else None
+    visual = request.visual if any(span.visual for span in task.spans) else None
     try:
-        # The sound helps to choose who speaks, also where no audio features are asked for.
+        # The audio helps to choose who speaks, also where no audio features are asked for.
         with MediaReader(
             task.path,
-            audio=audio or visual,
-            fps=wanted.fps if visual else None,
-            own_rate=audio and wanted.audio == SAMPLES,
-            time_limit=wanted.time_limit,
+            audio=audio is not None or isinstance(visual, Crops),
+            fps=request.fps if visual is not None else None,
+            own_rate=audio is not None and audio.rate != SAMPLE_RATE,
+            time_limit=request.time_limit,
         ) as media:
-            if visual:
-                faces = {i: _tracks(wanted) for i, span in enumerate(task.spans) if span.visual}
-                for time, picture in media.frames():
-                    for i, tracks in faces.items():
+            watched = {i: _watcher(visual, request) for i, span in enumerate(task.spans) if visual and span.visual}
+            if visual is not None:
+                for time, image in media.frames():
+                    for i, watcher in watched.items():
                         if task.spans[i].covers(time):
-                            tracks.look(time, _part(picture, task.spans[i].region))
+                            watcher.look(time, _region(image, task.spans[i].region))
             media.finish()
     except MediaError as error:
-        for span, one in zip(task.spans, found):
+        for span, one in zip(task.spans, found, strict=True):
             one.audio_reason = str(error) if span.audio else ""
             one.visual_reason = str(error) if span.visual else ""
         return found
-    for i, (span, one) in enumerate(zip(task.spans, found)):
-        if span.audio and audio:
+    for i, (span, one) in enumerate(zip(task.spans, found, strict=True)):
+        if span.audio and audio is not None:
             length = 0.0 if media.samples is None else len(media.samples) / SAMPLE_RATE
-            one.audio_reason = _unfit(span, length, media, "no audio track" if media.samples is None else "")
+            one.audio_reason = _no_such_span(span, length, media, "no audio track" if media.samples is None else "")
             if not one.audio_reason:
-                _hear(one, span, media, wanted)
-        if span.visual and visual:
-            length = (media.frame_count + 1) / wanted.fps  # the picture may go on until just before the next sample
-            one.visual_reason = _unfit(span, length, media, "" if media.has_video else "no video track")
+                _take_audio(one, span, media, audio)
+        if i in watched:
+            length = (media.frame_count + 1) / request.fps  # the video may go on until just before the next sample
+            one.visual_reason = _no_such_span(span, length, media, "" if media.has_video else "no video track")
             if not one.visual_reason:
-                _see(one, span, faces[i], media)
+                _take_video(one, span, watched[i], media)
     return found
 
 
-def _unfit(span: Span, length: float, media: MediaReader, lack: str) -> str:
+def _no_such_span(span: Span, length: float, media: MediaReader, lack: str) -> str:
     """Why a track of that many seconds cannot give the span, or nothing."""
     if lack:
         return lack
@@ -159,40 +134,77 @@ def _unfit(span: Span, length: float, media: MediaReader, lack: str) -> str:
     return ""
 
 
-def _cut(span: Span, samples: np.ndarray, rate: int) -> np.ndarray:
+def _cut(span: Span, samples: np.ndarray | None, rate: int) -> np.ndarray:
+    assert samples is not None
     start = 0 if span.start is None else max(0, round(span.start * rate))
     end = len(samples) if span.end is None else round(span.end * rate)
     return samples[start:end]
 
 
-def _hear(one: Found, span: Span, media: MediaReader, wanted: Wanted) -> None:
+def _take_audio(one: UtteranceMedia, span: Span, media: MediaReader, wants: Samples) -> None:
     samples = _cut(span, media.samples, SAMPLE_RATE)
     one.audio_seconds = len(samples) / SAMPLE_RATE
-    if wanted.audio == SAMPLES:
-        one.audio_reason = no_sound(samples)
-        if not one.audio_reason:
-            one.sound = Sound(_cut(span, media.own_samples, media.rate), media.rate)
+    one.audio_reason = no_sound(samples)
+    if one.audio_reason:
         return
-    one.audio, one.audio_reason = functionals(wanted.audio)(samples)
-    if wanted.sequences and one.audio is not None:
-        one.audio_frames = descriptors(wanted.audio)(samples)
+    if wants.rate == SAMPLE_RATE:
+        taken = AudioSpan(samples, SAMPLE_RATE)
+    else:
+        taken = AudioSpan(_cut(span, media.own_samples, media.rate), media.rate)
+    if wants.in_workers is None:
+        one.span = taken
+    else:
+        one.audio = wants.in_workers(taken)
 
 
-def _see(one: Found, span: Span, tracks: FaceTracks, media: MediaReader) -> None:
-    one.frames, one.tracks = tracks.looked_at, len(tracks.tracks)
+def _take_video(one: UtteranceMedia, span: Span, watched: FaceTracks | FrameKeeper, media: MediaReader) -> None:
+    one.frames = watched.looked_at
     start = span.start or 0.0
-    # Frames' times count from the file's start, and so must the sound by which the speaker is chosen.
-    chosen, confidence = tracks.speaker(media.samples, SAMPLE_RATE)
-    if chosen is not None:
-        one.faces, one.speaker_confidence = len(chosen.widths), confidence
-        one.crops = np.stack([picture for _, _, picture in chosen.crops])
-        one.crop_times = np.array([time - start for _, time, _ in chosen.crops])
-    elif tracks.looked_at == 0:
+    if isinstance(watched, FrameKeeper):
+        kept = [(time - start, image) for _, time, image in watched.kept]
+    else:
+        one.tracks = len(watched.tracks)
+        # Frames' times count from the file's start, and so must the audio by which the speaker is chosen.
+        chosen, confidence = choose_speaker(watched.tracks, media.samples, SAMPLE_RATE)
+        kept = [] if chosen is None else [(time - start, image) for _, time, image in chosen.crops]
+        if chosen is not None:
+            one.faces, one.speaker_confidence = len(chosen.widths), confidence
+    if kept:
+        one.series = FrameSeries(np.stack([image for _, image in kept]), np.array([time for time, _ in kept]))
+    elif watched.looked_at == 0:
         one.visual_reason = "no frame in this span"
-    elif tracks.brightest < _BLACK:
+    elif watched.brightest < _BLACK:
         one.visual_reason = "black picture"
     else:
-        one.visual_reason = f"no face found: {tracks.looked_at} frames"
+        one.visual_reason = f"no face found: {watched.looked_at} frames"
+
+
+class FrameKeeper:
+    """Keeps an utterance's frames, resized; beyond twice `most` every second one is forgotten, and fewer are kept
+    from then.
+
+    Args:
+        wants: their size.
+        most: frames.
+    """
+
+    def __init__(self, wants: Frames, most: int):
+        self._size, self._most = (wants.width, wants.height), most
+        self.kept: list[tuple[int, float, np.ndarray]] = []
+        self.looked_at, self.brightest = 0, 0.0
+        self._seen, self._stride = 0, 1
+
+    def look(self, time: float, image: np.ndarray) -> None:
+        """Takes the next frame, uint8 (height, width, 3), at `time` seconds."""
+        number, self._seen = self._seen, self._seen + 1
+        if number % self._stride:
+            return
+        self.looked_at += 1
+        self.brightest = max(self.brightest, float(image.mean()))
+        self.kept.append((number, time, cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)))
+        if len(self.kept) >= 2 * self._most:
+            self._stride *= 2
+            self.kept = [one for one in self.kept if one[0] % self._stride == 0]
 
 
 @functools.cache
@@ -200,15 +212,18 @@ def _detector(kind: str, model: Path):
     return make_detector(kind, model)
 
 
-def _tracks(wanted: Wanted) -> FaceTracks:
-    detect = _detector(wanted.detector, wanted.detector_model)
-    return FaceTracks(detect, wanted.crop_size, wanted.margin, wanted.grey, wanted.most_frames)
+def _watcher(wants: Crops | Frames, request: MediaRequest) -> FaceTracks | FrameKeeper:
+    if isinstance(wants, Frames):
+        return FrameKeeper(wants, request.most_frames)
+    assert request.detector_model is not None
+    detect = _detector(request.detector, request.detector_model)
+    return FaceTracks(detect, wants.side, request.margin, wants.grey, request.most_frames)
 
 
-def _part(picture: np.ndarray, region: tuple[float, float, float, float] | None) -> np.ndarray:
-    """The region of the picture, given as fractions of its sides (left, top, right, bottom)."""
+def _region(image: np.ndarray, region: tuple[float, float, float, float] | None) -> np.ndarray:
+    """The region of the image, given as fractions of its sides (left, top, right, bottom)."""
     if region is None:
-        return picture
-    height, width = picture.shape[:2]
+        return image
+    height, width = image.shape[:2]
     left, top, right, bottom = region
-    return picture[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
+    return image[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]

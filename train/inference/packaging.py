@@ -71,9 +71,22 @@ def package(folder: Path, out: Path, say: Callable[[str], None], encoders: bool 
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _file_options(options: dict[str, object]) -> list[str]:
+    """Names of the options that may name a file: ours, and those of another package's extractor ("NAME.key") that do."""
+    others = {name: Path(value) for name, value in options.items() if "." in name and isinstance(value, str)}
+    return [
+        *_FILES,
+        *(
+            name
+            for name, path in others.items()
+            if (path.is_absolute() and path.exists()) or (path.parts[:1] == (ENCODERS,) and ".." not in path.parts)
+        ),
+    ]
+
+
 def _check_encoders(folder: Path, made: dict[str, dict[str, object]]) -> None:
     for modality, options in made.items():
-        for name in _FILES:
+        for name in _file_options(options):
             value = options.get(name)
             if isinstance(value, str) and Path(value).is_absolute() and not Path(value).exists():
                 raise UserError(
@@ -88,7 +101,7 @@ def _take_along(
     """Copies local encoders into the package; returns what each path has become."""
     moved: dict[str, str] = {}
     for options in made.values():
-        for name in _FILES:
+        for name in _file_options(options):
             value = options.get(name)
             if not isinstance(value, str) or value in moved:
                 continue

@@ -1,0 +1,228 @@
+"""Options declared once, as fields of a dataclass: the command line, the checks and the recorded provenance read
+them there.
+
+    @dataclass(frozen=True)
+    class Options(CheckedOptions):
+        window: float = option(0.5, help="Seconds of a window.", low=0.01, high=10)
+
+Nothing heavy is imported here, so that `--help` stays light.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ...toolkit.base.errors import UserError
+
+_KEY = "erc_toolkit.option"
+_KINDS: tuple[type, ...] = (str, int, float, bool, Path)
+
+
+def option(
+    default: Any,
+    *,
+    help: str = "",
+    choices: tuple[str, ...] = (),
+    low: float | None = None,
+    high: float | None = None,
+    makes: tuple[str, ...] = (),
+    of: tuple[str, ...] = (),
+    changes_numbers: bool = True,
+    metavar: str | None = None,
+    default_text: str | None = None,
+    folder: bool = False,
+    on_command_line: bool = True,
+) -> Any:
+    """A field of a dataclass of options.
+
+    Args:
+        default: the value where none is given; a mapping is copied.
+        help: a line for the command line.
+        choices: the texts that it may be; empty allows any. Of a field that is a tuple, the texts that it may hold.
+        low, high: the range of a number, both ends included.
+        makes: of `erc-toolkit extract`'s own options, the modalities whose features depend on it. The store records it.
+        of: names of the built-in extractors that read it; empty means that it is of the run, whatever the extractor.
+        changes_numbers: False for an extractor's own option that does not change the features (a batch size); it is
+            neither recorded nor part of what identifies the features.
+        metavar, default_text: what the command line shows for the value, and for the default.
+        folder: a path is a folder to write to.
+        on_command_line: False for what the library alone offers.
+    """
+    about = {
+        "help": help,
+        "choices": choices,
+        "low": low,
+        "high": high,
+        "makes": makes,
+        "of": of,
+        "changes_numbers": changes_numbers,
+        "metavar": metavar,
+        "default_text": default_text,
+        "folder": folder,
+        "on_command_line": on_command_line,
+    }
+    if isinstance(default, Mapping):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata={_KEY: about})
+    return dataclasses.field(default=default, metadata={_KEY: about})
+
+
+@dataclass(frozen=True)
+class OptionSpec:
+    """A declared option.
+
+    Attributes:
+        name: of the field.
+        kind: str, int, float, bool or Path; of a tuple field, str; of a mapping field, object.
+        optional: None is a value of it.
+        many: the field is a tuple of texts.
+        default: where none is given.
+        help, choices, low, high, makes, of, changes_numbers, metavar, default_text, folder, on_command_line: see
+            `option`.
+    """
+
+    name: str
+    kind: type
+    optional: bool
+    many: bool
+    default: Any
+    help: str = ""
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    makes: tuple[str, ...] = ()
+    of: tuple[str, ...] = ()
+    changes_numbers: bool = True
+    metavar: str | None = None
+    default_text: str | None = None
+    folder: bool = False
+    on_command_line: bool = True
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    def checked(self, value: Any) -> Any:
+        """The value, a whole number as float where the option is one and a text as path; ValueError says what is
+        wrong.
+        """
+        if value is None:
+            if not self.optional:
+                raise ValueError("None is no value for it")
+            return None
+        if self.many:
+            if isinstance(value, str) or not all(isinstance(one, str) for one in value):
+                raise ValueError(f"{_short(value)} is no value for it; give texts in a tuple")
+            if self.choices and (not value or set(value) - set(self.choices)):
+                raise ValueError(f"{_short(','.join(value))}: choose from {', '.join(self.choices)}")
+            return tuple(value)
+        if self.kind is object:
+            return value
+        if self.kind is Path and isinstance(value, str):
+            value = Path(value)
+        if self.kind is float and type(value) is int:
+            value = float(value)
+        if not isinstance(value, self.kind) or (isinstance(value, bool) and self.kind is not bool):
+            raise ValueError(f"{_short(value)} is no value for it, which must be {_WORDS[self.kind]}")
+        if self.choices and value not in self.choices:
+            raise ValueError(f"{_short(value)} is not one of {', '.join(self.choices)}")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if not math.isfinite(value) or value < self._least or value > self._most:
+                raise ValueError(f"{value} must be {_WORDS[self.kind]} {self._range()}")
+        return value
+
+    def parsed(self, value: Any) -> Any:
+        """As `checked`; a text is read as the command line reads it. Raises ValueError."""
+        if isinstance(value, str) and not self.many and self.kind in (int, float, bool):
+            try:
+                value = _BOOLS[value.strip().lower()] if self.kind is bool else self.kind(value)
+            except (KeyError, ValueError):
+                raise ValueError(f"{_short(value)} is no value for it, which must be {_WORDS[self.kind]}") from None
+        elif isinstance(value, str) and self.many:
+            value = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+        return self.checked(value)
+
+    @property
+    def _least(self) -> float:
+        return -math.inf if self.low is None else self.low
+
+    @property
+    def _most(self) -> float:
+        return math.inf if self.high is None else self.high
+
+    def _range(self) -> str:
+        if self.high is None:
+            return "" if self.low is None else f"from {self.low:g}"
+        return f"up to {self.high:g}" if self.low is None else f"from {self.low:g} to {self.high:g}"
+
+
+_WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+_BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+@cache
+def option_specs(options: type) -> Mapping[str, OptionSpec]:
+    """The options of a dataclass by name, in their order.
+
+    Raises:
+        UserError: a field whose type no option can have, or without a default.
+    """
+    where = f"{options.__module__}.{options.__qualname__}"
+    if not dataclasses.is_dataclass(options):
+        raise UserError(f"{where}: is no dataclass; write @dataclass(frozen=True) before it")
+    try:
+        hints = typing.get_type_hints(options)
+    except NameError as error:
+        raise UserError(f"{where}: an annotation cannot be resolved ({error})") from None
+    found = {}
+    for field in dataclasses.fields(options):
+        kind, optional, many = hints[field.name], False, False
+        if typing.get_origin(kind) in (typing.Union, types.UnionType):
+            rest = [one for one in typing.get_args(kind) if one is not types.NoneType]
+            optional, kind = len(rest) < len(typing.get_args(kind)), rest[0] if len(rest) == 1 else kind
+        if typing.get_origin(kind) is tuple:
+            kind, many = typing.get_args(kind)[0], True
+        elif typing.get_origin(kind) is Mapping:
+            kind = object
+        if kind is not object and kind not in _KINDS:
+            raise UserError(
+                f"{where}, field {field.name}: an option cannot be {kind}; str, int, float, bool or Path can"
+            )
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        if default is dataclasses.MISSING:
+            raise UserError(f"{where}, field {field.name}: needs a default")
+        found[field.name] = OptionSpec(field.name, kind, optional, many, default, **field.metadata.get(_KEY, {}))
+    return found
+
+
+@dataclass(frozen=True)
+class CheckedOptions:
+    """A dataclass of options that checks its values when it is made.
+
+    Raises:
+        UserError: a value that the option cannot have; names the option.
+    """
+
+    def __post_init__(self) -> None:
+        for name, spec in option_specs(type(self)).items():
+            value = getattr(self, name)
+            try:
+                checked = spec.checked(value)
+            except ValueError as error:
+                raise UserError(f"{spec.flag}: {error}") from None
+            if spec.kind is Path or spec.many:
+                object.__setattr__(self, name, checked)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.schedule import lr_factor
 from ...toolkit.base.version import __version__
 from ...toolkit.store import Feature, FeatureStore
 from ..config import Config, model_in_words, protocol_label
@@ -48,7 +49,6 @@ from .run_folder import (
     write_weights,
 )
 from .runtime import choose_device, device_name, precision, seed_everything
-from .schedule import lr_factor
 
 
 @dataclass(slots=True)
@@ -325,17 +325,17 @@ def _train_epoch(plan: Plan, state: State, data: Conversations, progress: EpochP
             settings.epochs * len(parts),
             settings.lr_warm_up * len(parts),
         )
-        for group in state.optimiser.param_groups:
+        for group in state.optimizer.param_groups:
             group["lr"] = settings.lr * factor
         batch = data.batch(part)
         with precision(settings.precision, batch.labels.device):
             output = model(batch, state.epoch)
             loss = model.loss(output, batch)
-        state.optimiser.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if settings.max_grad_norm is not None:
             norms.append(nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm).detach())
-        state.optimiser.step()
+        state.optimizer.step()
         losses.append(loss.detach())
         if getattr(output, "ratios", None) is not None:
             ratios.append(output.ratios)

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ...toolkit.base.checkpoint import CHECKPOINT, TrainedParts, load_checkpoint, save_checkpoint
 from ...toolkit.base.errors import UserError
@@ -38,7 +39,7 @@ class Epochs:
         self, folder: Path, fingerprint: Mapping[str, str], parts: TrainedParts, notify: Callable[[str], None]
     ) -> None:
         self._path, self._fingerprint, self._parts = folder / CHECKPOINT, dict(fingerprint), parts
-        self.lines: list[dict[str, object]] = []
+        self.lines: list[dict[str, Any]] = []
         folder.mkdir(exist_ok=True)
         remedy = f"repeat the options and data of the work in {folder} to resume it, or delete that folder"
         found = load_checkpoint(self._path, self._fingerprint, parts, remedy)
@@ -53,11 +54,11 @@ class Epochs:
     def epoch(self) -> int:
         return len(self.lines)
 
-    def best(self, key: str) -> dict[str, object]:
+    def best(self, key: str) -> dict[str, Any]:
         """The line of the first epoch with the greatest value under that key."""
         return max(self.lines, key=lambda line: line[key])
 
-    def done(self, line: dict[str, object]) -> None:
+    def done(self, line: dict[str, Any]) -> None:
         """Ends an epoch: all that the next one needs is on disk when this returns."""
         self.lines.append(line)
         save_checkpoint(self._path, self._fingerprint, self._parts, {"lines": self.lines})

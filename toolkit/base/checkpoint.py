@@ -11,6 +11,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,7 +83,7 @@ def save_checkpoint(
 
 def load_checkpoint(
     path: Path, fingerprint: Mapping[str, str], parts: TrainedParts, remedy: str
-) -> tuple[dict[str, object], dict[str, Tensor]] | None:
+) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """Puts a checkpoint into a training's fresh parts and into the global random generators.
 
     Args:

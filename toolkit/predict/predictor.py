@@ -57,7 +57,7 @@ class Predictor:
                 )
             for options in users:
                 options[name] = value
-        self._judge = self._model.Judge(self.folder, device, say)
+        self._judge = self._model.TurnClassifier(self.folder, device, say)
 
     def predict(
         self,

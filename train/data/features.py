@@ -139,7 +139,8 @@ def divide(store: FeatureStore, held_out: Sequence[str] = ()) -> Division:
         first = np.where(
             (first == "train") & np.isin(np.array(store.dialogue_ids, object), list(held_out)), "val", first
         )
-    return Division(*(np.flatnonzero(first == name) for name in ("train", "val", "test")), list(held_out))
+    train, val, test = (np.flatnonzero(first == name) for name in ("train", "val", "test"))
+    return Division(train, val, test, list(held_out))
 
 
 def divide_for_training(store: FeatureStore, config: DataConfig, best_on_test: bool) -> Division:

@@ -19,7 +19,7 @@ _REMEDY = "start anew with --overwrite"
 
 
 @dataclass(slots=True)
-class Best:
+class BestEpoch:
     """The epoch selected so far: highest weighted F1, among equals lowest loss, among equals the earliest.
 
     Attributes:
@@ -40,7 +40,7 @@ class Best:
 
 
 @dataclass(slots=True)
-class State:
+class TrainingState:
     """All that the rest of a training depends on, besides the generators of Python, NumPy and PyTorch.
 
     Attributes:
@@ -54,7 +54,7 @@ class State:
     optimizer: torch.optim.Optimizer
     shuffle: torch.Generator
     epoch: int = 0
-    best: Best | None = None
+    best: BestEpoch | None = None
 
     @property
     def parts(self) -> TrainedParts:
@@ -62,7 +62,7 @@ class State:
         return TrainedParts(self.model, self.optimizer, self.shuffle)
 
 
-def save_checkpoint(folder: Path, state: State, fingerprint: Mapping[str, str]) -> None:
+def save_checkpoint(folder: Path, state: TrainingState, fingerprint: Mapping[str, str]) -> None:
     """Writes the state after at least one epoch, and the generators' states, atomically."""
     best = state.best
     assert best is not None  # there is a best epoch as soon as one is done
@@ -70,7 +70,7 @@ def save_checkpoint(folder: Path, state: State, fingerprint: Mapping[str, str]) 
     save_parts(folder / CHECKPOINT, fingerprint, state.parts, facts, best.weights)
 
 
-def load_checkpoint(folder: Path, state: State, fingerprint: Mapping[str, str]) -> bool:
+def load_checkpoint(folder: Path, state: TrainingState, fingerprint: Mapping[str, str]) -> bool:
     """Puts a folder's checkpoint into a fresh state and the generators; False where there is none.
 
     Raises:
@@ -85,7 +85,7 @@ def load_checkpoint(folder: Path, state: State, fingerprint: Mapping[str, str]) 
         best = facts["best"]
         expected = state.model.state_dict()
         weights = {name: tensor.to(expected[name].device) for name, tensor in tensors.items()}
-        state.best = Best(best["epoch"], best["measures"], best["loss"], weights)
+        state.best = BestEpoch(best["epoch"], best["measures"], best["loss"], weights)
         state.epoch = facts["epoch"]
     except (LookupError, TypeError) as error:
         raise UserError(f"{path}: damaged (lacks {error}); {_REMEDY}") from None

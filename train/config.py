@@ -100,11 +100,11 @@ def load_config(recipe: str, changes: Sequence[str] = ()) -> Config:
         recipe = f"{names[-1][0]}-{recipe}"
     text, where = read_shipped("recipes", "recipe", recipe)
     config = parse_config(parse_yaml(text, where), where)
-    for name, told in names:
-        _choose_model(config, name, told)
-    for key, value, told in parsed:
+    for name, option in names:
+        _choose_model(config, name, option)
+    for key, value, option in parsed:
         if key != _NAME:
-            _assign(config, key, value, told)
+            _assign(config, key, value, option)
     check(config, " ".join([where, *(f"--set {change}" for change in changes)]))
     return config
 

@@ -79,7 +79,7 @@ def read_texts(path: Path) -> Texts:
     if path.is_file() and h5py.is_hdf5(path):
         with FeatureStore.open(path) as store:
             corpus, labels = store.corpus, list(store.labels)
-            rows = list(zip(store.column("split"), store.column("label").tolist(), store.column("text")))
+            rows = list(zip(store.column("split"), store.column("label").tolist(), store.column("text"), strict=True))
     else:
         manifest = read_manifest(path)
         corpus, labels = manifest.corpus, manifest.labels

@@ -1,7 +1,7 @@
 """The state of a training between two epochs, as a file that a killed training goes on from.
 
-A checkpoint is one safetensors file: tensors and, in the header, one JSON text. Nothing in it is executed. It takes its name
-when it is complete, so that a kill at any moment leaves the last complete one.
+A checkpoint is one safetensors file: tensors and, in the header, one JSON text. Nothing in it is executed. It takes its
+name when it is complete, so that a kill at any moment leaves the last complete one.
 """
 
 from __future__ import annotations

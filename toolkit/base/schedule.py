@@ -1,12 +1,12 @@
-"""Learning rates over the steps of a training. They depend on nothing but their arguments: there is no state to keep."""
+"""Learning rates over the steps of a training: functions of their arguments, without any state to keep."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-# Of torch's ReduceLROnPlateau, by default: a score is better when it is so much above the best one (relative), and a rate
-# that would change by less than this (absolute) stays.
+# The defaults of torch's ReduceLROnPlateau: a score is better when it is so much above the best one (relative), and a
+# rate that would change by less than this (absolute) stays.
 _THRESHOLD, _SMALLEST_CHANGE = 1e-4, 1e-8
 
 

@@ -178,7 +178,7 @@ class TurnClassifier:
                     float(end[i]),
                     labels[best],
                     float(row[best]),
-                    {label: float(p) for label, p in zip(labels, row)},
+                    {label: float(p) for label, p in zip(labels, row, strict=True)},
                     opinions,
                     missing,
                 )

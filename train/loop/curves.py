@@ -1,4 +1,4 @@
-"""Training curves as a picture."""
+"""Training curves as an image."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def write_curves(folder: Path, lines: Sequence[EpochLine], split: str, selected:
     """Draws `curves_figure` to curves.png in the run's folder."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # pyplot would look for a display
 
-    picture = io.BytesIO()
-    FigureCanvasAgg(curves_figure(lines, split, selected, protocol)).print_png(picture)
-    write_atomically(folder / CURVES, picture.getvalue())
+    image = io.BytesIO()
+    FigureCanvasAgg(curves_figure(lines, split, selected, protocol)).print_png(image)
+    write_atomically(folder / CURVES, image.getvalue())
 
 
 def curves_figure(lines: Sequence[EpochLine], split: str, selected: int, protocol: str) -> Figure:

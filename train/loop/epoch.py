@@ -52,7 +52,9 @@ def train_epoch(plan: Plan, state: TrainingState, data: Conversations, progress:
         "loss": float(losses.mean()),
         "lr": lr,
         "grad_norm": float(torch.stack(norms).mean()) if norms else None,
-        "modality_dropout": dict(zip(plan.features, torch.stack(ratios).mean(0).tolist())) if ratios else None,
+        "modality_dropout": dict(zip(plan.features, torch.stack(ratios).mean(0).tolist(), strict=True))
+        if ratios
+        else None,
     }
 
 
@@ -63,6 +65,6 @@ def _check_finite(plan: Plan, state: TrainingState, losses: Tensor, parts: tuple
     names = [plan.store.dialogue_ids[d] for d in parts[first].tolist()]
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     raise UserError(
-        f"{plan.store.path}: the loss became {float(losses[first])} in epoch {state.epoch + 1} on the batch of dialogues "
-        f"{shown}; a lower train.lr may help"
+        f"{plan.store.path}: the loss became {float(losses[first])} in epoch {state.epoch + 1} on the batch of "
+        f"dialogues {shown}; a lower train.lr may help"
     )

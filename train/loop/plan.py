@@ -102,13 +102,13 @@ def describe(plan: Plan, model: nn.Module) -> PlanDescription:
 
 def fingerprint_of(plan: Plan, device: torch.device) -> dict[str, str]:
     """What a checkpoint and a result belong to: a hash of settings, dimensions and kind of device, and the store's."""
-    made = {
+    settings = {
         "config": plan.config.as_dict(),
         "dims": {m: f.dim for m, f in plan.features.items()},
         "device": device.type,
     }
-    settings = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
-    return {"settings": settings, "store": plan.store.content_hash}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return {"settings": digest, "store": plan.store.content_hash}
 
 
 def facts_of(plan: Plan, model: nn.Module, device: torch.device) -> RunFacts:
@@ -125,7 +125,7 @@ def facts_of(plan: Plan, model: nn.Module, device: torch.device) -> RunFacts:
             for m, feature in plan.features.items()
         },
         "labels": list(store.labels),
-        "train_label_counts": dict(zip(store.labels, plan.counts.tolist())),
+        "train_label_counts": dict(zip(store.labels, plan.counts.tolist(), strict=True)),
         "speakers": {"slots": plan.speakers.slots, "names": list(plan.speakers.names)},
         "splits": described["splits"],
         "validation": {"source": _validation_source(plan), "held_out": division.held_out},
@@ -151,7 +151,7 @@ def announce(
     device: torch.device,
     say: Callable[[str], None],
 ) -> None:
-    """Tells the user what is used."""
+    """Prints what is used."""
     described = describe(plan, model)
     say(f"store: {plan.store.path} ({plan.store.corpus}, {len(plan.store)} utterances)")
     for modality in ("text", "audio", "visual"):

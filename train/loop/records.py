@@ -106,9 +106,9 @@ class SplitScores(TypedDict):
 class EpochMeans(TypedDict):
     """One pass over the training split.
 
-    `loss` is the mean over steps; `lr` that of the last step; `grad_norm` the mean norm of the gradients before they were
-    shortened, None where train.max_grad_norm is; `modality_dropout` the mean dropout probability of each modality over the
-    steps that used it, None where no step did.
+    `loss` is the mean over steps; `lr` that of the last step; `grad_norm` the mean norm of the gradients before they
+    were shortened, None where train.max_grad_norm is; `modality_dropout` the mean dropout probability of each modality
+    over the steps that used it, None where no step did.
     """
 
     loss: float

@@ -50,7 +50,7 @@ class Evaluation(Measures):
 
 
 class Spread(TypedDict):
-    """One measure over runs that differ in their seed: mean, deviation (of a sample; None for one run), each run's value."""
+    """One measure over runs that differ in their seed: mean, deviation of a sample (None for one run), all values."""
 
     mean: float
     std: float | None
@@ -101,6 +101,6 @@ def evaluate(y_true: np.ndarray, y_pred: np.ndarray, labels: Sequence[str], *, m
         "majority_weighted_f1": float(baseline),
         "per_class": {
             name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
-            for name, p, r, f, s in zip(labels, precision, recall, f1, support)
+            for name, p, r, f, s in zip(labels, precision, recall, f1, support, strict=True)
         },
     }

@@ -38,9 +38,10 @@ from erc_toolkit.train.data.batch import Batch, Conversations
 from erc_toolkit.train.data.features import conversations, fit_normalisers, read_feature, rows_of
 from erc_toolkit.train.layers.encoder import sinusoidal_positions
 from erc_toolkit.train.layers.modality_dropout import drop_modalities, dropout_ratios
+from erc_toolkit.train.loop.epoch import new_state, train_epoch
 from erc_toolkit.train.loop.evaluation import predict, score
+from erc_toolkit.train.loop.plan import Plan, make_plan
 from erc_toolkit.train.loop.seeding import seed_everything
-from erc_toolkit.train.loop.trainer import Plan, _begin, _train_epoch, make_plan
 from erc_toolkit.train.models.amb_dsgdn import AMBDSGDN
 
 # dialogues and utterances of the training and test splits, longest dialogue, widths, classes, speakers of a dialogue
@@ -373,10 +374,10 @@ def report(
     """Times our epoch and prints its line."""
     config = plan.config
     seed_everything(0)
-    state, _ = _begin(plan, plan.model().to(device), plan.store.path.parent, {}, False)
+    state = new_state(plan.model().to(device), config.train)
 
     def epoch() -> None:
-        _train_epoch(plan, state, data, Silent())
+        train_epoch(plan, state, data, Silent())
         prediction = predict(state.model, data, plan.division.test, config.train.batch_size, config.train.precision)
         score(prediction, plan.store.column("label"), plan.store.labels, plan.counts)
 

@@ -16,7 +16,7 @@ import yaml
 from click.testing import CliRunner
 
 from erc_toolkit.extract.encoders.text import TextEncoder
-from erc_toolkit.extract.tuning.text import Recipe, finetune, rate, read_texts
+from erc_toolkit.extract.tuning.text import Recipe, finetune, read_texts
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.demo.encoders import make_text_encoder
@@ -120,13 +120,6 @@ def test_a_store_gives_the_same_texts(task, tmp_path):
         assert one.splits[split][0] == other.splits[split][0] and one.splits[split][1].equal(other.splits[split][1])
 
 
-def test_the_rate_rises_and_falls():
-    factors = [rate(100, 0.06)(update) for update in range(100)]
-    assert factors[:6] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1]) and factors[6] == 1
-    assert factors[53] == pytest.approx(47 / 94) and factors[99] == pytest.approx(1 / 94) and rate(1, 0.06)(0) == 1
-    assert rate(1, 0.06)(1) == 0 == rate(100, 0.06)(100)  # PyTorch asks for it after the last update
-
-
 def test_mistakes_are_told_in_one_line(task, tuned, tmp_path):
     manifest, start = task
 
@@ -171,7 +164,7 @@ def test_ctrl_c_and_the_same_command_again(task, tuned, tmp_path):
         with pytest.raises(UserError, match=rf"interrupted after epoch {epoch} of 6; run the same command again"):
             finetune(task[0], str(task[1]), out, QUICK, "cpu", after(epoch))
         assert not out.exists()
-    with pytest.raises(UserError, match="holds work of other options"):
+    with pytest.raises(UserError, match=r"belongs to recipe"):
         finetune(task[0], str(task[1]), out, Recipe(epochs=6, lr=1e-4), "cpu", lambda line: None)
     said = []
     finetune(task[0], str(task[1]), out, QUICK, "cpu", said.append)

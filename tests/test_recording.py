@@ -25,7 +25,7 @@ from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.predict.predictor import Predictor
 from erc_toolkit.toolkit.predict.turns import Turn, subrip, table, webvtt
 from erc_toolkit.toolkit.store import FeatureStore
-from erc_toolkit.train.inference.turns import Judge, extraction_of
+from erc_toolkit.train.inference.turns import TurnClassifier, extraction_of
 
 
 def run(*arguments: object, code: int = 0) -> str:
@@ -170,12 +170,12 @@ def test_features_are_those_of_the_run(trained, predicted):
 
 
 def test_reduction_and_predictions_are_the_runs_own(trained):
-    """On the run's own test dialogues, `Judge` says what `eval` wrote in predictions.csv."""
+    """On the run's own test dialogues, `TurnClassifier` says what `eval` wrote in predictions.csv."""
     rows = {
         r["id"]: r
         for r in csv.DictReader(io.StringIO((trained / "run" / "predictions.csv").read_text(encoding="utf-8")))
     }
-    judge = Judge(trained / "run", "cpu", lambda line: None)
+    judge = TurnClassifier(trained / "run", "cpu", lambda line: None)
     with FeatureStore.open(trained / "store.h5") as store:
         turns = {t.id: t for t in judge.turns(store)[0]}
     assert rows
@@ -189,7 +189,7 @@ def test_reduction_and_predictions_are_the_runs_own(trained):
 
 def test_causal_judges_from_the_past_alone(trained, scene, predicted):
     """Each turn as a dialogue that ends with it; and what comes later makes no difference."""
-    judge = Judge(trained / "run", "cpu", lambda line: None)
+    judge = TurnClassifier(trained / "run", "cpu", lambda line: None)
     with FeatureStore.open(predicted / "features.h5") as store:
         turns, batch = judge.turns(store, causal=True)
         import torch

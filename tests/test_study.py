@@ -23,7 +23,8 @@ from erc_toolkit.train.commands.eval import eval_command
 from erc_toolkit.train.commands.report import report_command
 from erc_toolkit.train.commands.study import study_command
 from erc_toolkit.train.config import load_config, recipe_names
-from erc_toolkit.train.loop.trainer import make_plan, train
+from erc_toolkit.train.loop.plan import make_plan
+from erc_toolkit.train.loop.trainer import train
 from erc_toolkit.train.models.registry import AMB_DSGDN
 from erc_toolkit.train.studies.definition import Variant, grid, load_study, parse_study, study_names
 from erc_toolkit.train.studies.measures import cost

@@ -23,7 +23,7 @@ from erc_toolkit.train.data.features import (
     speaker_indices,
 )
 from erc_toolkit.train.loop.evaluation import predict
-from erc_toolkit.train.loop.trainer import make_plan
+from erc_toolkit.train.loop.plan import make_plan
 from erc_toolkit.train.settings import DataConfig
 
 

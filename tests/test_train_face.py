@@ -90,7 +90,7 @@ def test_a_killed_run_goes_on(trained, faces, tmp_path):
     )
     died = subprocess.run([sys.executable, "-c", code, faces, out], check=False)
     assert died.returncode == -signal.SIGKILL and not out.exists()
-    with pytest.raises(UserError, match="holds work of other options"):
+    with pytest.raises(UserError, match="belongs to recipe"):
         train_face(faces, out, FaceRecipe(epochs=3, batch=16, lr=1e-4, patience=0), "cpu", lambda line: None)
 
     def ask(line: str) -> None:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from kill_support import run_until
 from test_train_cli import SMALL, call, one_line, train_on
 from test_train_support import write_store
 
 from erc_toolkit.train.commands.eval import eval_command
 from erc_toolkit.train.data.features import Normaliser
-from erc_toolkit.train.loop.schedule import lr_factor
 
 # Schedule, warm-up and clipping in it, so that a resumed run must get them right too.
 SETTINGS = (*SMALL, "train.schedule=cosine", "train.lr_warm_up=1.5", "train.max_grad_norm=1.0")
@@ -163,16 +159,6 @@ def test_tensorboard_that_is_not_installed(store, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     message = one_line(train_on(store, tmp_path / "run", "--tensorboard"))
     assert "pip install 'erc-toolkit[tensorboard]'" in message and not (tmp_path / "run").exists()
-
-
-@given(st.sampled_from(["constant", "linear", "cosine"]), st.integers(1, 500), st.floats(0, 1))
-def test_learning_rates(schedule, steps, share):
-    warm_up = share * steps
-    factors = [lr_factor(schedule, step, steps, warm_up) for step in range(steps)]
-    assert all(0 < f <= 1 + 1e-12 for f in factors)
-    top = max(range(steps), key=factors.__getitem__)
-    assert factors[: top + 1] == sorted(factors[: top + 1]) and factors[top:] == sorted(factors[top:], reverse=True)
-    assert schedule != "constant" or all(f == 1 for f in factors[math.ceil(warm_up) :])
 
 
 def test_clipping_bounds_what_training_never_saw():

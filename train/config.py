@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import yaml
 
@@ -53,7 +53,8 @@ def protocol_label(config: Config) -> str:
 
 def model_in_words(model: ModelSettings) -> str:
     """A model for people: its name and, where it has one, its variant."""
-    return model.name + (f", variant {model.variant}" if hasattr(model, "variant") else "")
+    variant = getattr(model, "variant", None)
+    return model.name + (f", variant {variant}" if variant is not None else "")
 
 
 def recipe_names() -> list[str]:
@@ -99,11 +100,11 @@ def load_config(recipe: str, changes: Sequence[str] = ()) -> Config:
         recipe = f"{names[-1][0]}-{recipe}"
     text, where = read_shipped("recipes", "recipe", recipe)
     config = parse_config(parse_yaml(text, where), where)
-    for name, told in names:
-        _choose_model(config, name, told)
-    for key, value, told in parsed:
+    for name, option in names:
+        _choose_model(config, name, option)
+    for key, value, option in parsed:
         if key != _NAME:
-            _assign(config, key, value, told)
+            _assign(config, key, value, option)
     check(config, " ".join([where, *(f"--set {change}" for change in changes)]))
     return config
 
@@ -145,8 +146,9 @@ def check(config: Config, where: str) -> None:
         UserError: names the settings that do not agree.
     """
     model, data = config.model, config.data
-    if hasattr(model, "check"):
-        model.check(where)
+    check_model = getattr(model, "check", None)
+    if check_model is not None:
+        check_model(where)
     if config.train.lr_warm_up > config.train.epochs:
         raise UserError(
             f"{where}: train.lr_warm_up={config.train.lr_warm_up:g} is longer than train.epochs={config.train.epochs}"
@@ -159,7 +161,7 @@ def check(config: Config, where: str) -> None:
                 raise UserError(f"{where}: data.modalities: unknown modality {name!r}{nearest(name, MODALITIES)}")
 
 
-def _keys(section: object) -> list[str]:
+def _keys(section: Any) -> list[str]:
     return [f.name for f in dataclasses.fields(section)]
 
 
@@ -174,7 +176,7 @@ def _assign(config: Config, dotted: str, value: object, where: str) -> None:
     setattr(target, key, _value(value, hint, limits, f"{where}: {dotted}"))
 
 
-def _value(value: object, hint: object, limits: dict, where: str) -> object:
+def _value(value: object, hint: object, limits: Mapping[str, Any], where: str) -> object:
     optional = type(None) in get_args(hint)
     if optional and value is None:
         return None

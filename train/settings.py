@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 
 def setting(default: object, *, least=None, most=None, below=None, above=None, choices: tuple[str, ...] = ()) -> Any:
@@ -52,7 +52,7 @@ class TrainConfig:
     Attributes:
         epochs, batch_size: a batch is counted in dialogues.
         optimiser: "adam" adds the weight decay to the gradient, "adamw" shrinks the weights by it apart from the gradient.
-        lr, weight_decay: of the optimiser.
+        lr, weight_decay: of the optimizer.
         schedule: the learning rate after its warm-up: "constant", or falling to 0 at the end of the last epoch along a
             line ("linear") or half a cosine ("cosine").
         lr_warm_up: epochs (fractions too) in which the learning rate rises from 0 to lr, step by step.
@@ -83,6 +83,8 @@ class TrainConfig:
 
 class ModelSettings(Protocol):
     """A dataclass with the settings of a model: `name`, and what else it wants. `check(where)` may refuse combinations."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     name: str
 

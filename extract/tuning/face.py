@@ -20,13 +20,15 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.transforms import v2
 
+from ...toolkit.base.checkpoint import TrainedParts
 from ...toolkit.base.device import pick_device
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.interrupt import interruptible
 from ...toolkit.base.progress import Stages
+from ...toolkit.base.schedule import lr_on_plateau
 from ..encoders.face_network import ARCHITECTURES, FACE_SETTINGS, FACE_WEIGHTS
 from ..encoders.weights import load_state
-from .epochs import Epochs, become, becoming, check_out
+from .epochs import Epochs, become, becoming, check_out, fingerprint_of
 from .face_images import FaceImages, read_face_images
 
 _NETWORK = "denseface"
@@ -103,7 +105,6 @@ class _Run:
         grey = images.splits["train"][0]
         self.mean, self.std = float(grey.mean()), max(1e-3, float(grey.std()))
         self._optimizer = torch.optim.Adam(self.net.parameters(), recipe.lr)
-        self._halving = torch.optim.lr_scheduler.ReduceLROnPlateau(self._optimizer, "max", 0.5, recipe.patience)
         self._shuffle = torch.Generator().manual_seed(recipe.seed)
         self._vary = v2.Compose(
             [
@@ -115,20 +116,17 @@ class _Run:
         digest = hashlib.sha256()
         for pictures, labels in images.splits.values():
             digest.update(pictures.tobytes() + labels.tobytes())
-        made = {
-            "recipe": asdict(recipe),
-            "labels": images.labels,
-            "pictures": digest.hexdigest(),
-            "device": device.type,
-        }
-        parts = {"net": self.net, "optimizer": self._optimizer, "halving": self._halving}
+        fingerprint = fingerprint_of(
+            recipe=asdict(recipe), labels=images.labels, pictures=digest.hexdigest(), device=device.type
+        )
+        parts = TrainedParts(self.net, self._optimizer, self._shuffle)
         counts = ", ".join(f"{len(labels)} {split}" for split, (_, labels) in images.splits.items())
         skipped = "".join(f"; {n} left out: {reason}" for reason, n in images.skipped.items())
         notify(f"{len(images.labels)} labels; pictures: {counts}{skipped}")
         notify(
             f"{_NETWORK} on {device}: {recipe.epochs} epochs, batch {recipe.batch}, lr {recipe.lr:g}, seed {recipe.seed}"
         )
-        self.epochs = Epochs(folder, made, parts, self._shuffle, device, notify)
+        self.epochs = Epochs(folder, fingerprint, parts, notify)
 
     def train(self, log_json: bool, stop: threading.Event) -> None:
         """The epochs that are left, until `stop` is set; after each the validation pictures decide whether it is kept."""
@@ -138,6 +136,9 @@ class _Run:
             bar = stages.stage("train", self.recipe.epochs * updates)
             bar.advance(self.epochs.epoch * updates)
             for epoch in range(self.epochs.epoch + 1, self.recipe.epochs + 1):
+                scores = [line["val_accuracy"] for line in self.epochs.lines]
+                for group in self._optimizer.param_groups:
+                    group["lr"] = lr_on_plateau(self.recipe.lr, scores, self.recipe.patience)
                 self.net.train()
                 total = 0.0
                 for batch in torch.randperm(len(labels), generator=self._shuffle).split(self.recipe.batch):
@@ -175,7 +176,6 @@ class _Run:
             "train_loss": train_loss,
             "val_accuracy": accuracy,
         }
-        self._halving.step(accuracy)
         self.epochs.done(line)
 
     @torch.inference_mode()

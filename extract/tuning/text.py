@@ -7,7 +7,6 @@ The rate decays over epochs * batches updates; fairseq leaves out what does not 
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,16 +17,17 @@ import numpy as np
 import torch
 import yaml
 
+from ...toolkit.base.checkpoint import TrainedParts
 from ...toolkit.base.device import pick_device
 from ...toolkit.base.errors import UserError
-from ...toolkit.base.hashes import text_sha256
 from ...toolkit.base.interrupt import interruptible
 from ...toolkit.base.progress import Stages
+from ...toolkit.base.schedule import fairseq_linear_factor
 from ...toolkit.manifest import SPLITS, read_manifest
 from ...toolkit.store import FeatureStore
 from ..encoders.text import load_pretrained, longest_input
 from ..encoders.weights import checksum
-from .epochs import Epochs, become, becoming, check_out
+from .epochs import Epochs, become, becoming, check_out, fingerprint_of
 
 SETTINGS = "finetune.yaml"
 # Where the corpora's recipes differ; any other corpus takes MELD's.
@@ -80,7 +80,7 @@ def read_texts(path: Path) -> Texts:
     if path.is_file() and h5py.is_hdf5(path):
         with FeatureStore.open(path) as store:
             corpus, labels = store.corpus, list(store.labels)
-            rows = list(zip(store.column("split"), store.column("label").tolist(), store.column("text")))
+            rows = list(zip(store.column("split"), store.column("label").tolist(), store.column("text"), strict=True))
     else:
         manifest = read_manifest(path)
         corpus, labels = manifest.corpus, manifest.labels
@@ -179,14 +179,17 @@ class _Run:
         self.before = checksum({k: v for k, v in encoder.items() if not k.startswith("pooler.")})
         self.model.to(device)
         self.ids = {split: [self._ids(text) for text in texts.splits[split][0]] for split in ("train", "val")}
-        r, a_epoch = recipe, -(-len(self.ids["train"]) // recipe.batch)
+        r = recipe
         self._optimizer = torch.optim.AdamW(self.model.parameters(), r.lr, r.betas, r.eps, r.weight_decay)
-        self._decay = torch.optim.lr_scheduler.LambdaLR(self._optimizer, rate(r.epochs * a_epoch, r.warm_up))
         self._shuffle = torch.Generator().manual_seed(r.seed)
-        utterances = text_sha256(json.dumps([self.ids, [texts.splits[split][1].tolist() for split in self.ids]]))
-        made = {"recipe": asdict(r), "weights": self.before, "utterances": utterances, "device": device.type}
-        parts = {"model": self.model, "optimizer": self._optimizer, "decay": self._decay}
-        self.epochs = Epochs(folder, made, parts, self._shuffle, device, notify)
+        fingerprint = fingerprint_of(
+            recipe=asdict(r),
+            weights=self.before,
+            utterances=[self.ids, [texts.splits[split][1].tolist() for split in self.ids]],
+            device=device.type,
+        )
+        parts = TrainedParts(self.model, self._optimizer, self._shuffle)
+        self.epochs = Epochs(folder, fingerprint, parts, notify)
 
     @property
     def best(self) -> dict[str, object]:
@@ -208,14 +211,15 @@ class _Run:
         """The epochs that are left, until `stop` is set; after each the validation split decides whether it is kept."""
         r = self.recipe
         labels, ids = self.texts.splits["train"][1], self.ids["train"]
-        a_epoch = -(-len(ids) // r.batch)
+        updates = -(-len(ids) // r.batch)  # of an epoch
         with Stages(log_json) as stages:
-            bar = stages.stage("fine-tune", r.epochs * a_epoch)
-            bar.advance(self.epochs.epoch * a_epoch)
+            bar = stages.stage("fine-tune", r.epochs * updates)
+            bar.advance(self.epochs.epoch * updates)
             for epoch in range(self.epochs.epoch + 1, r.epochs + 1):
                 self.model.train()
                 total = 0.0
-                for batch in torch.randperm(len(ids), generator=self._shuffle).split(r.batch):
+                order = torch.randperm(len(ids), generator=self._shuffle)
+                for update, batch in enumerate(order.split(r.batch), (epoch - 1) * updates):
                     self._optimizer.zero_grad(set_to_none=True)
                     for few in batch.split(r.micro_batch):
                         loss = self._loss(self._logits([ids[i] for i in few]), labels[few])
@@ -223,8 +227,10 @@ class _Run:
                         total += loss.item()
                     if not np.isfinite(total):
                         raise UserError(f"the loss is not finite in epoch {epoch}; choose a lower --lr than {r.lr:g}")
+                    factor = fairseq_linear_factor(update, r.epochs * updates, r.warm_up)
+                    for group in self._optimizer.param_groups:
+                        group["lr"] = r.lr * factor
                     self._optimizer.step()
-                    self._decay.step()
                     bar.advance(1, f"epoch {epoch}, loss {total / len(ids):.3f} so far")
                     if stop.is_set():
                         return
@@ -287,13 +293,3 @@ class _Run:
             "device": self.device.type,
             "versions": {"torch": str(torch.__version__), "transformers": version("transformers")},
         }
-
-
-def rate(updates: int, warm_up: float) -> Callable[[int], float]:
-    """Factor of the learning rate at an update, counted from 0: linear up over `warm_up` of them, then linear to 0."""
-    rising = max(1, int(updates * warm_up))
-
-    def factor(update: int) -> float:
-        return (update + 1) / rising if update < rising else max(0.0, (updates - update) / max(1, updates - rising))
-
-    return factor

@@ -55,7 +55,7 @@ class Predictor:
                 )
             for options in users:
                 options[name] = value
-        self._trained = models_half.Judge(self.folder, device, say)
+        self._trained = models_half.TurnClassifier(self.folder, device, say)
 
     def predict(
         self,

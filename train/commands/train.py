@@ -92,7 +92,8 @@ def train_command(
         if seed is not None:
             config.train.seed = seed
 
-        from ..loop.trainer import describe, make_plan, train
+        from ..loop.plan import describe, make_plan
+        from ..loop.trainer import train
 
         if dry_run:
             plan = make_plan(opened, config)

@@ -91,7 +91,7 @@ def speaker_indices(store: FeatureStore, config: DataConfig, known: Sequence[str
         index = np.array([place[name] for name in store.speaker_names], np.int64)[speaker]
     else:
         names, index = [], np.empty_like(speaker)
-        for start, end in zip(store.offsets[:-1], store.offsets[1:]):
+        for start, end in zip(store.offsets[:-1], store.offsets[1:], strict=True):
             _, first, inverse = np.unique(speaker[start:end], return_index=True, return_inverse=True)
             index[start:end] = np.argsort(np.argsort(first))[inverse]
     needed = max(int(index.max()) + 1, len(names))
@@ -139,7 +139,8 @@ def divide(store: FeatureStore, held_out: Sequence[str] = ()) -> Division:
         first = np.where(
             (first == "train") & np.isin(np.array(store.dialogue_ids, object), list(held_out)), "val", first
         )
-    return Division(*(np.flatnonzero(first == name) for name in ("train", "val", "test")), list(held_out))
+    train, val, test = (np.flatnonzero(first == name) for name in ("train", "val", "test"))
+    return Division(train, val, test, list(held_out))
 
 
 def divide_for_training(store: FeatureStore, config: DataConfig, best_on_test: bool) -> Division:
@@ -184,7 +185,7 @@ class Normaliser:
     clip: float | None = None
 
     @classmethod
-    def fit(cls, values: np.ndarray, rows: np.ndarray, clip: float | None = None) -> "Normaliser":
+    def fit(cls, values: np.ndarray, rows: np.ndarray, clip: float | None = None) -> Normaliser:
         """Mean and one over the standard deviation of some rows of (N, D) values.
 
         A dimension that is constant there, up to rounding, has scale 0: it carries nothing that could be learned, and
@@ -202,7 +203,7 @@ class Normaliser:
         return cls(mean, np.where(varies, 1 / np.where(varies, deviation, 1), 0), clip)
 
     @classmethod
-    def identity(cls, dim: int) -> "Normaliser":
+    def identity(cls, dim: int) -> Normaliser:
         """Changes nothing."""
         return cls(np.zeros(dim), np.ones(dim))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from typing import TypedDict, cast
 
 from ...toolkit.base.errors import UserError
 from ...toolkit.store import Feature, FeatureStore
@@ -12,24 +13,52 @@ from ...toolkit.store.summary import unpacked
 _KEPT = ("extractor", "model", "layer", "weights", "weights_sha256", "parameters", "versions", "options", "licence")
 
 
-def made_by(store: FeatureStore, feature: Feature) -> dict[str, object]:
-    """What config.yaml says of a feature's making.
+class Provenance(TypedDict, total=False):
+    """How a feature was made, as far as the store has it; see `provenance_of`."""
+
+    extractor: str
+    model: str
+    layer: int | str
+    weights: str
+    weights_sha256: str
+    parameters: dict[str, object]
+    versions: dict[str, str]
+    options: dict[str, object]
+    licence: str
+    reduced_from: str
+    method: str
+
+
+class FeatureFacts(TypedDict):
+    """A feature that a run was trained on: its name in the store, its width, how it was made."""
+
+    name: str
+    dim: int
+    made: Provenance
+
+
+def provenance_of(store: FeatureStore, feature: Feature) -> Provenance:
+    """How a feature was made, as config.yaml records it.
 
     Returns:
         Of the feature: extractor, model, weights_sha256, parameters, versions, options, licence, as far as the store has
         them. Of a reduced one: `reduced_from`, the source's name, and `method`, and the rest is the source's.
     """
-    attrs = {k: unpacked(feature.attrs[k]) for k in _KEPT if k in feature.attrs}
+    attrs = cast(Provenance, {k: unpacked(feature.attrs[k]) for k in _KEPT if k in feature.attrs})
     if "source" not in feature.attrs or not feature.reduction():
         return attrs
     source = str(feature.attrs["source"])
-    below = {"reduced_from": source, "method": feature.attrs.get("method", ""), "licence": attrs.get("licence", "")}
+    below: Provenance = {
+        "reduced_from": source,
+        "method": str(feature.attrs.get("method", "")),
+        "licence": attrs.get("licence", ""),
+    }
     if source in store.feature_names():
-        below = {**made_by(store, store.feature(source)), **below}
+        below = cast(Provenance, {**provenance_of(store, store.feature(source)), **below})
     return below
 
 
-def options_of(run_path: object, features: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, object]]:
+def options_of(run_path: object, features: Mapping[str, FeatureFacts]) -> dict[str, dict[str, object]]:
     """Modality to the extraction options of a run's features.
 
     Raises:
@@ -43,21 +72,20 @@ def options_of(run_path: object, features: Mapping[str, Mapping[str, object]]) -
                 f"{run_path}: its {modality} feature {feature['name']} was converted from another project's file; nobody can make "
                 "it of a new recording. Train on features that `erc-toolkit extract` made"
             )
-        if not isinstance(made.get("options"), dict):
+        options = made.get("options")
+        if not isinstance(options, dict):
             raise UserError(
                 f"{run_path}: does not record how {feature['name']} was made (an earlier version wrote it, or the store); extract "
                 "and train again"
             )
-        found[modality] = dict(made["options"])
+        found[modality] = dict(options)
     return found
 
 
-def check_same(
-    modality: str, trained: Mapping[str, object], here: Mapping[str, object], say: Callable[[str], None]
-) -> None:
+def check_same(modality: str, trained: Provenance, here: Provenance, say: Callable[[str], None]) -> None:
     """Makes sure that a feature was made as the run's was.
 
-    Versions of libraries may differ, which is told.
+    Versions of libraries may differ, which is reported.
 
     Raises:
         UserError: another model, other weights or other parameters.

@@ -15,6 +15,7 @@ from ...toolkit.base.files import write_atomically
 from ...toolkit.exchange.licences import corpus_terms, extractor_terms, one_line
 from ..config import OPTIMISTIC, model_in_words
 from ..data.provenance import options_of
+from ..loop.records import RunFacts, TrainResult
 from ..loop.run_folder import RESULT, WEIGHTS, Run, read_result, read_run, write_config
 from ..scores.tables import percent
 from .turns import ENCODERS
@@ -119,12 +120,12 @@ def _take_along(
     return moved
 
 
-def _without_paths(facts: dict[str, object], moved: dict[str, str]) -> dict[str, object]:
+def _without_paths(facts: RunFacts, moved: dict[str, str]) -> RunFacts:
     """The run's facts without folders of the machine that trained it."""
     facts = copy.deepcopy(facts)
     facts["store"]["path"] = Path(facts["store"]["path"]).name
     for feature in facts["features"].values():
-        options = feature["made"]["options"]
+        options = feature["made"].get("options", {})
         for name, value in options.items():
             if isinstance(value, str) and value in moved:
                 options[name] = moved[value]
@@ -133,11 +134,11 @@ def _without_paths(facts: dict[str, object], moved: dict[str, str]) -> dict[str,
     return facts
 
 
-def _anywhere(result: dict[str, object]) -> dict[str, object]:
+def _anywhere(result: TrainResult) -> dict[str, object]:
     return {k: v for k, v in result.items() if k != "run"}
 
 
-def _card(run: Run, facts: dict[str, object], result: dict[str, object], moved: dict[str, str]) -> str:
+def _card(run: Run, facts: RunFacts, result: TrainResult, moved: dict[str, str]) -> str:
     """The model card: Markdown with the hub's YAML front matter."""
     corpus, test, protocol = facts["store"]["corpus"], result["test"], facts["protocol"]
     name = f"{run.config.model.name} on {corpus}"
@@ -237,7 +238,7 @@ def _card(run: Run, facts: dict[str, object], result: dict[str, object], moved: 
     return "\n".join(lines)
 
 
-def _licences(facts: dict[str, object]) -> list[str]:
+def _licences(facts: RunFacts) -> list[str]:
     corpus = facts["store"]["corpus"]
     told = [f"Trained on {one_line(corpus)}: {corpus_terms(corpus) or 'its terms are not known here.'}"]
     for modality, feature in facts["features"].items():

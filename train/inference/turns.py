@@ -17,7 +17,7 @@ from ...toolkit.store.reduction import apply_reduction
 from ..config import model_in_words
 from ..data.batch import Batch
 from ..data.features import conversations, read_feature, speaker_indices
-from ..data.provenance import check_same, made_by, options_of
+from ..data.provenance import FeatureFacts, check_same, options_of, provenance_of
 from ..loop.evaluation import build_model
 from ..loop.run_folder import Run, load_reductions, load_weights, read_run
 from ..reports.attention import GRAPHS, attention_edges
@@ -50,7 +50,7 @@ def extraction_of(folder: Path) -> tuple[dict[str, dict[str, object]], list[str]
     return made, list(run.facts["labels"])
 
 
-class Judge:
+class TurnClassifier:
     """A trained model, ready for recordings. `turns` may be called for one store after another.
 
     Args:
@@ -126,7 +126,7 @@ class Judge:
             if feature is None:
                 matrices[modality] = np.zeros((len(store), dims[modality]), np.float32), np.zeros(len(store), bool)
                 continue
-            check_same(modality, trained.get("made") or {}, made_by(store, feature), self._say)
+            check_same(modality, trained.get("made") or {}, provenance_of(store, feature), self._say)
             values, present = read_feature(store, feature)
             if modality in self.reductions:
                 values = np.where(present[:, None], apply_reduction(self.reductions[modality], values), np.float32(0))
@@ -139,7 +139,7 @@ class Judge:
         speakers = speaker_indices(store, self.run.config.data, self.run.facts["speakers"]["names"])
         return conversations(store, matrices, self.normalisers, speakers).to(self.target)
 
-    def _feature(self, store: FeatureStore, modality: str, trained: dict) -> Feature | None:
+    def _feature(self, store: FeatureStore, modality: str, trained: FeatureFacts) -> Feature | None:
         """The store's feature that stands for the run's; None where the store has none of the modality."""
         made = trained.get("made") or {}
         wanted = made.get("reduced_from", trained["name"])
@@ -178,7 +178,7 @@ class Judge:
                     float(end[i]),
                     labels[best],
                     float(row[best]),
-                    {label: float(p) for label, p in zip(labels, row)},
+                    {label: float(p) for label, p in zip(labels, row, strict=True)},
                     opinions,
                     missing,
                 )
@@ -206,7 +206,7 @@ class Judge:
                 "true": -1,
                 "predicted": index[t.emotion],
                 "sure": round(t.probability, 3),
-                "own": [index[t.opinions[m][0]] if t.opinions[m] else -1 for m in modalities],
+                "own": [-1 if (own := t.opinions[m]) is None else index[own[0]] for m in modalities],
                 "at": _clock(t.start),
             }
             for t in turns

@@ -20,7 +20,7 @@ from ..data.features import choose_features, conversations, divide, read_feature
 from ..models.registry import model_class
 from ..scores.breakdown import breakdown, confusion_matrix
 from ..scores.calibration import calibrate
-from ..scores.metrics import evaluate
+from ..scores.metrics import Evaluation, Measures, evaluate
 from ..scores.predictions import Predictions
 from ..scores.resampling import intervals
 from .run_folder import Run, load_weights, read_run
@@ -111,7 +111,7 @@ def tabulate(store: FeatureStore, prediction: Prediction) -> Predictions:
     )
 
 
-def score(prediction: Prediction, labels: np.ndarray, names: list[str], class_counts: np.ndarray) -> dict | None:
+def score(prediction: Prediction, labels: np.ndarray, names: list[str], class_counts: np.ndarray) -> Measures | None:
     """`erc_toolkit.train.scores.metrics.evaluate` on the labelled utterances of a prediction; None where there are none.
 
     Args:
@@ -129,7 +129,7 @@ def score(prediction: Prediction, labels: np.ndarray, names: list[str], class_co
 
 def evaluate_run(
     folder: Path, store_path: Path | None, split: str, device: str, say: Callable[[str], None], by: Sequence[str] = ()
-) -> dict[str, object]:
+) -> Evaluation:
     """Evaluates a finished run on a split of a store.
 
     Args:
@@ -180,7 +180,7 @@ def evaluate_run(
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedRun:
     """A finished run, ready to predict.
 
     Attributes:
@@ -201,7 +201,7 @@ class Opened:
 
 
 @contextmanager
-def opened_run(folder: Path, store_path: Path | None, device: str, say: Callable[[str], None]) -> Iterator[Opened]:
+def opened_run(folder: Path, store_path: Path | None, device: str, say: Callable[[str], None]) -> Iterator[OpenedRun]:
     """Opens a run with the store that it was trained on, or another one.
 
     Raises:
@@ -228,7 +228,7 @@ def opened_run(folder: Path, store_path: Path | None, device: str, say: Callable
         normalisers = load_weights(run, model)
         data = conversations(store, {m: read_feature(store, f) for m, f in features.items()}, normalisers, speakers)
         say(f"device: {device_name(target)}, matrix products in {run.config.train.precision}")
-        yield Opened(run, store, model.to(target), data.to(target), counts, target)
+        yield OpenedRun(run, store, model.to(target), data.to(target), counts, target)
 
 
 def _check_fit(run: Run, store: FeatureStore) -> None:

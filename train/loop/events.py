@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...toolkit.base.errors import UserError
 from ..config import OPTIMISTIC
+from .records import EpochLine, scores_of
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 EVENTS = "tensorboard"  # folder in the run's
 
 
-class Events:
-    """Writes what metrics.jsonl holds as TensorBoard scalars. A context manager; see `Events.open`."""
+class EventWriter:
+    """Writes what metrics.jsonl holds as TensorBoard scalars. A context manager; see `EventWriter.open`."""
 
-    def __init__(self, writer: object | None) -> None:
+    def __init__(self, writer: SummaryWriter | None) -> None:
         self._writer = writer
 
     @classmethod
-    def open(cls, folder: Path, wanted: bool, lines: Sequence[Mapping[str, object]]) -> Events:
+    def open(cls, folder: Path, wanted: bool, lines: Sequence[EpochLine]) -> EventWriter:
         """Begins the events of the run in `folder` with those of the epochs that are done.
 
         A resumed run's earlier events are written anew from its metrics: a killed process leaves an event file that may
@@ -44,23 +49,23 @@ class Events:
             events.add(line)
         return events
 
-    def add(self, line: Mapping[str, object]) -> None:
+    def add(self, line: EpochLine) -> None:
         """One epoch: a line of metrics.jsonl."""
         if self._writer is None:
             return
         epoch = line["epoch"]
-        for name in ("loss", "lr", "grad_norm"):
-            if line.get(name) is not None:
-                self._writer.add_scalar(f"train/{name}", line[name], epoch)
+        for name, number in (("loss", line["loss"]), ("lr", line["lr"]), ("grad_norm", line["grad_norm"])):
+            if number is not None:
+                self._writer.add_scalar(f"train/{name}", number, epoch)
         for modality, ratio in (line["modality_dropout"] or {}).items():
             self._writer.add_scalar(f"modality_dropout/{modality}", ratio, epoch)
         for split in ("val", "test"):
-            for name, value in line.get(split, {}).items():
+            for name, value in (scores_of(line, split) if split in line else {}).items():
                 if value is not None:
                     self._writer.add_scalar(f"{_group(split, line['protocol'])}/{name}", value, epoch)
         self._writer.flush()
 
-    def __enter__(self) -> Events:
+    def __enter__(self) -> EventWriter:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -13,13 +13,14 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from ...toolkit.base.checkpoint import CHECKPOINT
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
 from ..config import RUN_SECTION, Config, check, parse_config
 from ..data.features import Normaliser
 from ..scores.predictions import PREDICTIONS
-from .checkpoint import CHECKPOINT
 from .curves import CURVES
+from .records import EpochLine, ResultRecord, RunFacts
 
 CONFIG, WEIGHTS, METRICS = "config.yaml", "model.safetensors", "metrics.jsonl"
 RESULT = "result.json"
@@ -34,12 +35,12 @@ class Run:
     Attributes:
         path: its folder.
         config: its settings.
-        facts: what was used: see `erc_toolkit.train.loop.trainer`, which writes them.
+        facts: what was used, see `erc_toolkit.train.loop.plan`, which collects them.
     """
 
     path: Path
     config: Config
-    facts: dict[str, object]
+    facts: RunFacts
 
     @property
     def dims(self) -> dict[str, int]:
@@ -70,19 +71,19 @@ def prepare_folder(path: Path, overwrite: bool, resume: bool = False) -> None:
         raise UserError(f"{path}: cannot be used as the run's folder ({error.strerror})") from None
 
 
-def write_config(path: Path, config: Config, facts: Mapping[str, object]) -> None:
+def write_config(path: Path, config: Config, facts: RunFacts) -> None:
     """Writes config.yaml: the resolved settings and, under `run`, the facts. It is itself a recipe."""
     text = yaml.safe_dump({**config.as_dict(), RUN_SECTION: dict(facts)}, sort_keys=False, allow_unicode=True)
     write_atomically(path / CONFIG, text.encode("utf-8"))
 
 
-def append_metrics(path: Path, line: Mapping[str, object]) -> None:
+def append_metrics(path: Path, line: EpochLine) -> None:
     """Adds one line to metrics.jsonl."""
     with open(path / METRICS, "a", encoding="utf-8") as file:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def keep_metrics(path: Path, epochs: int) -> list[dict[str, object]]:
+def keep_metrics(path: Path, epochs: int) -> list[EpochLine]:
     """Cuts metrics.jsonl after so many epochs and returns their lines. A kill may have left more, or half a line.
 
     Raises:
@@ -103,12 +104,12 @@ def keep_metrics(path: Path, epochs: int) -> list[dict[str, object]]:
     return lines
 
 
-def write_result(path: Path, result: Mapping[str, object]) -> None:
+def write_result(path: Path, result: ResultRecord) -> None:
     """Writes result.json, the last file of a run: where it is, the run is finished."""
     write_atomically(path / RESULT, json.dumps(result, ensure_ascii=False, indent=1).encode())
 
 
-def read_result(path: Path) -> dict[str, object] | None:
+def read_result(path: Path) -> ResultRecord | None:
     """What `write_result` wrote, or None where the run is not finished."""
     try:
         return json.loads((path / RESULT).read_text(encoding="utf-8"))

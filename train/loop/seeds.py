@@ -12,6 +12,8 @@ from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
 from ...toolkit.store import FeatureStore
 from ..config import Config
+from ..scores.metrics import Measures, Spread
+from .records import SeedsSummary
 from .trainer import train
 
 SUMMARY = "summary.json"
@@ -26,7 +28,7 @@ def train_seeds(
     device: str,
     say: Callable[[str], None],
     **options: bool,
-) -> dict[str, object]:
+) -> SeedsSummary:
     """Trains once for each seed, in OUT/seed-N, and writes OUT/summary.json.
 
     Args:
@@ -49,20 +51,21 @@ def train_seeds(
         own = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))
         out.mkdir(parents=True, exist_ok=True)
         runs.append(train(store, own, out / f"seed-{seed}", device, say, name=f"seed {seed}: ", **options))
-    summary = {
+    tests = [run["test"] for run in runs if run["test"] is not None]  # of all runs or of none: they share the store
+    summary: SeedsSummary = {
         "protocol": runs[0]["protocol"],
         "seeds": list(seeds),
         "runs": [run["run"] for run in runs],
         "selected": spread([run["selected"] for run in runs]),
-        "test": spread([run["test"] for run in runs]) if runs[0]["test"] is not None else None,
+        "test": spread(tests) if tests else None,
     }
     write_atomically(out / SUMMARY, json.dumps(summary, indent=1).encode())
     return summary
 
 
-def spread(measures: list[dict[str, float]]) -> dict[str, dict[str, object]]:
+def spread(measures: Sequence[Measures]) -> dict[str, Spread]:
     """Each of MEASURES over several runs: mean, std (of a sample; None for one run) and every value."""
-    found = {}
+    found: dict[str, Spread] = {}
     for name in MEASURES:
         values = [float(one[name]) for one in measures]
         found[name] = {
@@ -73,16 +76,16 @@ def spread(measures: list[dict[str, float]]) -> dict[str, dict[str, object]]:
     return found
 
 
-def spread_lines(summary: dict[str, object]) -> list[str]:
+def spread_lines(summary: SeedsSummary) -> list[str]:
     """The summary as lines for the user, in percent."""
     seeds = ", ".join(map(str, summary["seeds"]))
     lines = [f"{len(summary['seeds'])} seeds ({seeds}), protocol {summary['protocol']}: mean ± standard deviation"]
-    for name, part in (("selected epoch", "selected"), ("test", "test")):
-        if summary[part] is not None:
-            shown = (f"{measure.replace('_', ' ')} {_shown(spread)}" for measure, spread in summary[part].items())
+    for name, part in (("selected epoch", summary["selected"]), ("test", summary["test"])):
+        if part is not None:
+            shown = (f"{measure.replace('_', ' ')} {_shown(spread)}" for measure, spread in part.items())
             lines.append(f"  {name}: {', '.join(shown)}")
     return lines
 
 
-def _shown(spread: dict[str, object]) -> str:
+def _shown(spread: Spread) -> str:
     return f"{100 * spread['mean']:.2f}" + ("" if spread["std"] is None else f" ± {100 * spread['std']:.2f}")

@@ -21,7 +21,7 @@ _ABSENT = "(none)"
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ComparedRun:
     """A run, or runs that differ in their seed alone.
 
     Attributes:
@@ -52,7 +52,7 @@ class Comparison:
         mcnemar: for each run after the first, what `erc_toolkit.train.scores.resampling.mcnemar` gives; None with several seeds.
     """
 
-    runs: list[Compared]
+    runs: list[ComparedRun]
     settings: dict[str, list[object]]
     differences: list[dict[str, Difference]]
     mcnemar: list[tuple[int, int, float] | None]
@@ -86,7 +86,7 @@ def compare(folders: list[Path]) -> Comparison:
     )
 
 
-def load(folder: Path) -> Compared:
+def load(folder: Path) -> ComparedRun:
     """Reads a run, or the runs of several seeds.
 
     Raises:
@@ -102,7 +102,7 @@ def load(folder: Path) -> Compared:
         raise UserError(f"{folder}: {error}") from None
     measured = [evaluate(*_labelled(p), p.labels, majority=0) for p in predictions]
     means = {name: sum(one[name] for one in measured) / len(measured) for name in MEASURES}
-    return Compared(folder, [run.facts["seed"] for run in runs], _settings(parts[0]), means, bounds, predictions)
+    return ComparedRun(folder, [run.facts["seed"] for run in runs], _settings(parts[0]), means, bounds, predictions)
 
 
 def seed_folders(folder: Path) -> list[Path]:

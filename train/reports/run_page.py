@@ -12,7 +12,7 @@ import torch
 from ...toolkit.base.errors import UserError
 from ..config import OPTIMISTIC, model_in_words
 from ..loop.curves import curves_figure
-from ..loop.evaluation import Opened, opened_run
+from ..loop.evaluation import OpenedRun, opened_run
 from ..loop.run_folder import METRICS, read_run
 from ..scores.breakdown import FIRST, GROUPS, SAME, SHIFT, breakdown, confusion_matrix
 from ..scores.calibration import calibrate
@@ -21,7 +21,7 @@ from ..scores.predictions import Predictions
 from ..scores.results_table import MEASURES
 from ..scores.tables import ReportTable, percent
 from .attention import GRAPHS, Edges, attention_edges
-from .comparison import Compared, load, seed_folders
+from .comparison import ComparedRun, load, seed_folders
 from .figures import confusion_figure, reliability_figure, styled
 from .page import OPTIMISTIC_WARNING, Page, Section, published
 
@@ -120,7 +120,7 @@ def _by_class(predictions: Predictions) -> ReportTable:
     return ReportTable("by_emotion", "Precision, recall and F1 of each emotion", head, rows)
 
 
-def _beside_papers(compared: Compared, corpus: str, protocol: str) -> Section:
+def _beside_papers(compared: ComparedRun, corpus: str, protocol: str) -> Section:
     section = Section("Beside what others printed")
     told = published().get(corpus.lower())
     names = {"accuracy": "accuracy", "weighted_precision": "w. precision", "weighted_f1": "weighted F1"}
@@ -197,7 +197,7 @@ def _groups(predictions: Predictions) -> Section:
     return Section("Where it is right", tables)
 
 
-def _dialogues(opened: Opened, predictions: Predictions) -> list[dict[str, object]]:
+def _dialogues(opened: OpenedRun, predictions: Predictions) -> list[dict[str, object]]:
     """Every test dialogue: name, how many of how many labelled utterances are right, utterances, and edges.
 
     An utterance: speaker, text, true, predicted (class or -1), sure (probability of the predicted one), own (class of each

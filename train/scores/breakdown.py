@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
@@ -62,7 +63,8 @@ def _by_speaker(predictions: Predictions) -> tuple[np.ndarray, list[str]]:
 def _by_modalities(predictions: Predictions) -> tuple[np.ndarray, list[str]]:
     there = predictions.own >= 0
     names = np.array(
-        [" + ".join(m for m, t in zip(predictions.modalities, row) if t) or "none" for row in there], object
+        [" + ".join(m for m, t in zip(predictions.modalities, row, strict=True) if t) or "none" for row in there],
+        object,
     )
     order = sorted(set(names), key=lambda name: (-(name.count("+") + (name != "none")), name))
     return names, order
@@ -70,7 +72,7 @@ def _by_modalities(predictions: Predictions) -> tuple[np.ndarray, list[str]]:
 
 def _by_shift(predictions: Predictions) -> tuple[np.ndarray, list[str]]:
     group, last = [], {}
-    for dialogue, speaker, true in zip(predictions.dialogue, predictions.speaker, predictions.true):
+    for dialogue, speaker, true in zip(predictions.dialogue, predictions.speaker, predictions.true, strict=True):
         before = last.get((dialogue, speaker))
         group.append(FIRST if before is None else SAME if before == true else SHIFT)
         if true >= 0:
@@ -79,7 +81,7 @@ def _by_shift(predictions: Predictions) -> tuple[np.ndarray, list[str]]:
 
 
 def _binned(numbers: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    names = [f"{a} to {b - 1}" for a, b in zip(EDGES, EDGES[1:])] + [f"{EDGES[-1]} and more"]
+    names = [f"{a} to {b - 1}" for a, b in pairwise(EDGES)] + [f"{EDGES[-1]} and more"]
     return np.array(names, object)[np.searchsorted(EDGES, numbers, "right") - 1], names
 
 

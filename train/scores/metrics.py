@@ -3,11 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypedDict
 
 import numpy as np
 
 
-def evaluate(y_true: np.ndarray, y_pred: np.ndarray, labels: Sequence[str], *, majority: int) -> dict[str, object]:
+class ClassMeasures(TypedDict):
+    """Measures of one class, fractions, and its support: the utterances that truly are of it."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+class Measures(TypedDict):
+    """What `evaluate` returns; see there."""
+
+    utterances: int
+    accuracy: float
+    weighted_f1: float
+    weighted_precision: float
+    macro_f1: float
+    uar: float
+    majority_class: str
+    majority_weighted_f1: float
+    per_class: dict[str, ClassMeasures]
+
+
+class Evaluation(Measures):
+    """What `erc_toolkit.train.loop.evaluation.evaluate_run` returns; see there."""
+
+    run: str
+    store: str
+    corpus: str
+    split: str
+    protocol: str
+    seed: int
+    model: str
+    device: str
+    labels: list[str]
+    intervals: dict[str, list[float]]
+    ece: float
+    confusion: list[list[int]]
+    by: dict[str, dict[str, dict[str, float | int]]]
+
+
+class Spread(TypedDict):
+    """One measure over runs that differ in their seed: mean, deviation of a sample (None for one run), all values."""
+
+    mean: float
+    std: float | None
+    values: list[float]
+
+
+def evaluate(y_true: np.ndarray, y_pred: np.ndarray, labels: Sequence[str], *, majority: int) -> Measures:
     """Scores predictions against true labels. Every measure is a fraction; what is undefined (0 / 0) counts as 0.
 
     Args:
@@ -34,8 +84,12 @@ def evaluate(y_true: np.ndarray, y_pred: np.ndarray, labels: Sequence[str], *, m
     if len(y_true) == 0:
         raise ValueError("no utterances to evaluate")
     index = np.arange(len(labels))
-    precision, recall, f1, support = precision_recall_fscore_support(y_true, y_pred, labels=index, zero_division=0)
-    baseline = f1_score(y_true, np.full_like(y_true, majority), labels=index, average="weighted", zero_division=0)
+    undefined: Any = 0  # scikit-learn annotates the parameter as a text and takes this number
+    scored: Any = precision_recall_fscore_support(y_true, y_pred, labels=index, zero_division=undefined)
+    precision, recall, f1, support = scored
+    baseline = f1_score(
+        y_true, np.full_like(y_true, majority), labels=index, average="weighted", zero_division=undefined
+    )
     return {
         "utterances": len(y_true),
         "accuracy": float((y_true == y_pred).mean()),
@@ -47,6 +101,6 @@ def evaluate(y_true: np.ndarray, y_pred: np.ndarray, labels: Sequence[str], *, m
         "majority_weighted_f1": float(baseline),
         "per_class": {
             name: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
-            for name, p, r, f, s in zip(labels, precision, recall, f1, support)
+            for name, p, r, f, s in zip(labels, precision, recall, f1, support, strict=True)
         },
     }

@@ -68,7 +68,7 @@ class Predictions:
         writer.writerow(
             [*_FIXED, *(_OWN + m for m in self.modalities), *(_PROBABILITY + label for label in self.labels)]
         )
-        for *cells, own, row in zip(*columns, names[self.own], self.probabilities):
+        for *cells, own, row in zip(*columns, names[self.own], self.probabilities, strict=True):
             writer.writerow([*cells, *own, *(f"{p:.6f}" for p in row)])
         write_atomically(folder / PREDICTIONS, text.getvalue().encode("utf-8"))
 

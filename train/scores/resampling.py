@@ -146,7 +146,7 @@ def _resampled(models: list[np.ndarray], draws: int, seed: int) -> list[dict[str
     for start in range(0, draws, _AT_ONCE):
         some = min(_AT_ONCE, draws - start)
         times = rng.multinomial(count, np.full(count, 1 / count), some)
-        for part, runs in zip(parts, models):
+        for part, runs in zip(parts, models, strict=True):
             seeds = len(runs)
             share = rng.multinomial(seeds, np.full(seeds, 1 / seeds), some).T / seeds  # (runs, some)
             drawn = (times @ runs.reshape(seeds, count, -1)).reshape(seeds, some, *runs.shape[2:])

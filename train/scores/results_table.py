@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .metrics import Evaluation
+
 MEASURES = {
     "accuracy": "accuracy",
     "weighted precision": "weighted_precision",
@@ -16,7 +18,7 @@ MEASURES = {
 }
 
 
-def print_report(result: dict, console: Console) -> None:
+def print_report(result: Evaluation, console: Console) -> None:
     """Prints what `erc_toolkit.train.loop.evaluation.evaluate_run` returns: per class and overall, in percent."""
     head = f"{result['corpus']}, {result['split']} split: {result['utterances']} labelled utterances, in percent"
     console.print(head, markup=False, highlight=False)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...toolkit.base.files import write_atomically
+from .metrics import Spread
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -73,7 +74,7 @@ def percent(fraction: float | None) -> str:
     return "–" if fraction is None else f"{100 * fraction:.2f}"
 
 
-def mean_and_spread(part: dict[str, object] | None) -> str:
+def mean_and_spread(part: Spread | None) -> str:
     """What `erc_toolkit.train.loop.seeds.spread` says of one measure, in percent: "67.43 ± 0.51", or the mean alone for one seed."""
     if part is None:
         return "–"

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ...toolkit.base.device import device_name, matrix_precision, pick_device
+from ...toolkit.base.device import device_name, pick_device
 from ..config import Config
+from ..data.batch import Conversations
 from ..data.features import conversations, divide, fit_normalisers, read_feature, rows_of
-from ..loop.evaluation import Opened, opened_run, predict, score
+from ..loop.evaluation import OpenedRun, opened_run, predict, score
+from ..loop.plan import Plan
 from ..loop.run_folder import METRICS, read_result
 from ..loop.seeding import seed_everything
-from ..loop.trainer import Plan
+from ..loop.step import make_optimizer, training_step
 from ..scores.breakdown import breakdown, confusion_matrix
 from ..scores.predictions import Predictions, read_predictions
 from .definition import Study
@@ -61,7 +63,7 @@ def positions(predictions: Predictions, least: int, most: int) -> dict[str, obje
     }
 
 
-def noise(opened: Opened, levels: list[float]) -> dict[str, dict[str, dict[str, float]]]:
+def noise(opened: OpenedRun, levels: list[float]) -> dict[str, dict[str, dict[str, float]]]:
     """Results on the test split with Gaussian noise on the features that are there.
 
     A dimension's noise has `level` times its standard deviation over the training split. The draw is the same for every
@@ -109,7 +111,7 @@ def cost(plan: Plan, device: str) -> dict[str, object]:
 
     Returns:
         device; parameters; inference_ms: for an utterance of the test split; throughput: utterances a second;
-        batch_ms: a training step, forward, backward and optimiser; epoch_s: all steps of the training split;
+        batch_ms: a training step, forward, backward, clipping and optimizer; epoch_s: all steps of the training split;
         flops: multiplications and additions in matrix products for an utterance of the test split.
     """
     target, config = pick_device(device), plan.config
@@ -130,7 +132,7 @@ def cost(plan: Plan, device: str) -> dict[str, object]:
     with FlopCounterMode(display=False) as counter:
         infer()
     parts = torch.from_numpy(plan.division.train).split(config.train.batch_size)
-    epoch = _seconds(_epoch(model, data, parts, config, target), target)
+    epoch = _seconds(_epoch(model, data, parts, config), target)
     return {
         "device": device_name(target),
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -143,19 +145,14 @@ def cost(plan: Plan, device: str) -> dict[str, object]:
 
 
 def _epoch(
-    model: torch.nn.Module, data, parts: tuple[Tensor, ...], config: Config, target: torch.device
+    model: torch.nn.Module, data: Conversations, parts: tuple[Tensor, ...], config: Config
 ) -> Callable[[], None]:
-    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=config.train.lr, fused=True)
+    optimizer = make_optimizer(model, config.train)
 
     def work() -> None:
         model.train()
         for part in parts:
-            batch = data.batch(part)
-            with matrix_precision(config.train.precision, target):
-                loss = model.loss(model(batch, config.train.epochs), batch)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
+            training_step(model, optimizer, data.batch(part), config.train.epochs, config.train)
 
     return work
 

@@ -20,9 +20,10 @@ from ...toolkit.base.files import write_atomically
 from ...toolkit.base.processes import Failure, work_off
 from ...toolkit.store import FeatureStore
 from ..config import protocol_label
+from ..loop.plan import fingerprint_of, make_plan
 from ..loop.run_folder import read_result
 from ..loop.seeds import MEASURES, spread
-from ..loop.trainer import fingerprint_of, finished_result, make_plan, train
+from ..loop.trainer import finished_result, train
 from .definition import DONE, FAILED, SKIPPED, Study, Variant
 from .measures import cost, measure_run
 from .model_tables import significance

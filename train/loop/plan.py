@@ -1,0 +1,173 @@
+"""What a training on a store will use, before it begins, and what a run records of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...toolkit.base.device import device_name
+from ...toolkit.base.errors import UserError
+from ...toolkit.base.version import __version__
+from ...toolkit.store import Feature, FeatureStore
+from ..config import Config, model_in_words, protocol_label
+from ..data.features import (
+    VALIDATION_SEED,
+    Division,
+    Speakers,
+    choose_features,
+    divide_for_training,
+    label_counts,
+    rows_of,
+    speaker_indices,
+)
+from ..data.provenance import provenance_of
+from .evaluation import build_model
+from .records import PlanDescription, RunFacts
+
+
+@dataclass(slots=True)
+class Plan:
+    """What training on a store with some settings comes to, before any feature is read.
+
+    Attributes:
+        features: modality to the feature that is used.
+        speakers: speaker indices.
+        division: dialogues of each split.
+        counts: (C,) int64, labelled utterances of each class in the training split.
+    """
+
+    store: FeatureStore
+    config: Config
+    features: dict[str, Feature]
+    speakers: Speakers
+    division: Division
+    counts: np.ndarray
+
+    @property
+    def selection(self) -> tuple[str, np.ndarray]:
+        """Name and dialogues of the split that the epoch is selected on."""
+        if self.config.train.protocol == "best-on-test":
+            return "test", self.division.test
+        return "val", self.division.val
+
+    def model(self) -> nn.Module:
+        """A freshly initialised model."""
+        dims = {m: feature.dim for m, feature in self.features.items()}
+        return build_model(self.config, dims, self.speakers.slots, self.counts)
+
+
+def make_plan(store: FeatureStore, config: Config) -> Plan:
+    """Chooses features, speakers and splits.
+
+    Raises:
+        UserError: store and settings do not go together.
+    """
+    if not store.labels:
+        raise UserError(f"{store.path}: names no labels; there is nothing to learn")
+    features = choose_features(store, config.data)
+    speakers = speaker_indices(store, config.data)
+    division = divide_for_training(store, config.data, config.train.protocol == "best-on-test")
+    counts = label_counts(store.column("label")[rows_of(store.offsets, division.train)], len(store.labels))
+    return Plan(store, config, features, speakers, division, counts)
+
+
+def describe(plan: Plan, model: nn.Module) -> PlanDescription:
+    """The plan as `train --dry-run --json` prints it."""
+    parameters = list(model.parameters())
+    division = plan.division
+    splits = {"train": division.train, "val": division.val, "test": division.test}
+    return {
+        "model": plan.config.model.name,
+        "variant": getattr(plan.config.model, "variant", None),
+        "parameters": sum(p.numel() for p in parameters),
+        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        "store": str(plan.store.path),
+        "corpus": plan.store.corpus,
+        "labels": plan.store.labels,
+        "features": {m: {"name": f.name, "dim": f.dim} for m, f in plan.features.items()},
+        "speaker_slots": plan.speakers.slots,
+        "splits": {
+            name: {"dialogues": len(d), "utterances": len(rows_of(plan.store.offsets, d))} for name, d in splits.items()
+        },
+        "protocol": protocol_label(plan.config),
+        "config": plan.config.as_dict(),
+    }
+
+
+def fingerprint_of(plan: Plan, device: torch.device) -> dict[str, str]:
+    """What a checkpoint and a result belong to: a hash of settings, dimensions and kind of device, and the store's."""
+    settings = {
+        "config": plan.config.as_dict(),
+        "dims": {m: f.dim for m, f in plan.features.items()},
+        "device": device.type,
+    }
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return {"settings": digest, "store": plan.store.content_hash}
+
+
+def facts_of(plan: Plan, model: nn.Module, device: torch.device) -> RunFacts:
+    """What config.yaml records under `run`."""
+    store, config, division = plan.store, plan.config, plan.division
+    described = describe(plan, model)
+    return {
+        "toolkit_version": __version__,
+        "torch_version": str(torch.__version__),
+        "device": device_name(device),
+        "store": {"path": str(store.path.resolve()), "corpus": store.corpus, "content_sha256": store.content_hash},
+        "features": {
+            m: {"name": feature.name, "dim": feature.dim, "made": provenance_of(store, feature)}
+            for m, feature in plan.features.items()
+        },
+        "labels": list(store.labels),
+        "train_label_counts": dict(zip(store.labels, plan.counts.tolist(), strict=True)),
+        "speakers": {"slots": plan.speakers.slots, "names": list(plan.speakers.names)},
+        "splits": described["splits"],
+        "validation": {"source": _validation_source(plan), "held_out": division.held_out},
+        "protocol": protocol_label(config),
+        "seed": config.train.seed,
+        "parameters": described["parameters"],
+        "trainable_parameters": described["trainable_parameters"],
+    }
+
+
+def _validation_source(plan: Plan) -> str:
+    if plan.config.train.protocol == "best-on-test":
+        return "none; training used the store's val split too, and the epoch is selected on the test split"
+    if plan.division.held_out:
+        return f"held out of the train split (fraction {plan.config.data.val_fraction}, seed {VALIDATION_SEED})"
+    return "the store's val split"
+
+
+def announce(
+    plan: Plan,
+    matrices: dict[str, tuple[np.ndarray, np.ndarray]],
+    model: nn.Module,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> None:
+    """Prints what is used."""
+    described = describe(plan, model)
+    say(f"store: {plan.store.path} ({plan.store.corpus}, {len(plan.store)} utterances)")
+    for modality in ("text", "audio", "visual"):
+        if modality not in plan.features:
+            held = any(name.startswith(f"{modality}/") for name in plan.store.feature_names())
+            say(f"{modality}: {'left out by data.modalities' if held else 'the store holds no such feature'}; not used")
+            continue
+        feature, absent = plan.features[modality], int((~matrices[modality][1]).sum())
+        absences = f", absent for {absent} utterances" if absent else ""
+        say(
+            f"{modality}: {feature.name}, {feature.dim} dimensions{absences}; normalised by {plan.config.data.normalise}"
+        )
+    for name, sizes in described["splits"].items():
+        say(f"{name}: {sizes['dialogues']} dialogues, {sizes['utterances']} utterances")
+    say(f"validation: {_validation_source(plan)}")
+    say(f"model: {model_in_words(plan.config.model)}, {described['parameters']:,} parameters")
+    settings = plan.config.train
+    say(f"device: {device_name(device)}, matrix products in {settings.precision}")
+    say(f"seed {settings.seed}; protocol {described['protocol']}")

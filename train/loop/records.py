@@ -1,0 +1,173 @@
+"""What a training writes as YAML and JSON: facts in config.yaml, lines of metrics.jsonl, result.json, summary.json.
+
+The order of keys on disk is that in which these are built, which is the order of the classes below.
+"""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict
+
+from ..data.provenance import FeatureFacts
+from ..scores.metrics import Measures, Spread
+
+
+class SplitSize(TypedDict):
+    """Size of a split."""
+
+    dialogues: int
+    utterances: int
+
+
+class FeatureChoice(TypedDict):
+    """A feature that training uses: its name in the store and its width."""
+
+    name: str
+    dim: int
+
+
+class PlanDescription(TypedDict):
+    """What `train --dry-run --json` prints."""
+
+    model: str
+    variant: str | None
+    parameters: int
+    trainable_parameters: int
+    store: str
+    corpus: str
+    labels: list[str]
+    features: dict[str, FeatureChoice]
+    speaker_slots: int
+    splits: dict[str, SplitSize]
+    protocol: str
+    config: dict[str, dict[str, object]]
+
+
+class StoreFacts(TypedDict):
+    """The store that a run was trained on."""
+
+    path: str
+    corpus: str
+    content_sha256: str
+
+
+class SpeakerFacts(TypedDict):
+    """Size of the speaker table and, where an index means one speaker of the corpus, the names in index order."""
+
+    slots: int
+    names: list[str]
+
+
+class ValidationFacts(TypedDict):
+    """Where the validation split comes from, and the ids of dialogues that were held out for it."""
+
+    source: str
+    held_out: list[str]
+
+
+class SelectedEpoch(TypedDict):
+    """The epoch whose weights the run holds, and on which split it was best."""
+
+    epoch: int
+    split: str
+    weighted_f1: float
+    protocol: str
+
+
+class RunFacts(TypedDict):
+    """Section `run` of a run's config.yaml; `selected` is there once the training is finished."""
+
+    toolkit_version: str
+    torch_version: str
+    device: str
+    store: StoreFacts
+    features: dict[str, FeatureFacts]
+    labels: list[str]
+    train_label_counts: dict[str, int]
+    speakers: SpeakerFacts
+    splits: dict[str, SplitSize]
+    validation: ValidationFacts
+    protocol: str
+    seed: int
+    parameters: int
+    trainable_parameters: int
+    selected: NotRequired[SelectedEpoch]
+
+
+class SplitScores(TypedDict):
+    """An epoch's loss (None where it is not finite: JSON has no NaN) and measures on the split that selects."""
+
+    loss: float | None
+    accuracy: float
+    weighted_f1: float
+    weighted_precision: float
+    macro_f1: float
+
+
+class EpochMeans(TypedDict):
+    """One pass over the training split.
+
+    `loss` is the mean over steps; `lr` that of the last step; `grad_norm` the mean norm of the gradients before they
+    were shortened, None where train.max_grad_norm is; `modality_dropout` the mean dropout probability of each modality
+    over the steps that used it, None where no step did.
+    """
+
+    loss: float
+    lr: float
+    grad_norm: float | None
+    modality_dropout: dict[str, float] | None
+
+
+class EpochLine(EpochMeans):
+    """A line of metrics.jsonl, with the scores of the split that selects: `val` or `test`."""
+
+    epoch: int
+    val: NotRequired[SplitScores]
+    test: NotRequired[SplitScores]
+    protocol: str
+    seconds: float
+
+
+class SelectedMeasures(Measures):
+    """The measures of the selected epoch on the split that selects."""
+
+    epoch: int
+    split: str
+
+
+class TrainResult(TypedDict):
+    """What a training returns; `test` is None where the store has no test split or no labels in it."""
+
+    run: str
+    protocol: str
+    seed: int
+    device: str
+    parameters: int
+    seconds: float
+    epochs: int
+    selected: SelectedMeasures
+    test: Measures | None
+
+
+class ResultRecord(TypedDict):
+    """result.json: what the training was made of, by hashes, and what it returned."""
+
+    fingerprint: dict[str, str]
+    result: TrainResult
+
+
+class SeedsSummary(TypedDict):
+    """summary.json of several seeds; `selected` and `test` map measures to their spread."""
+
+    protocol: str
+    seeds: list[int]
+    runs: list[str]
+    selected: dict[str, Spread]
+    test: dict[str, Spread] | None
+
+
+def scores_of(line: EpochLine, split: str) -> SplitScores:
+    """An epoch's scores on the split that selects, "val" or "test"; KeyError where the line has none."""
+    scores = line.get("test") if split == "test" else line.get("val")
+    if scores is None:
+        raise KeyError(split)
+    return scores

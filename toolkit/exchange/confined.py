@@ -54,7 +54,7 @@ def convert_confined(
     }
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # threads reserve memory each
     child = subprocess.run(
-        [sys.executable, "-m", "erc_toolkit.toolkit.exchange.confined"],
+        [sys.executable, "-P", "-m", "erc_toolkit.toolkit.exchange.confined"],  # -P: not what lies where the user works
         input=json.dumps(job),
         capture_output=True,
         text=True,

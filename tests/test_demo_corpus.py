@@ -71,6 +71,7 @@ def found_rate(kind, model) -> float:
     return hits / count
 
 
+@pytest.mark.slow
 def test_haar_finds_the_faces():
     assert found_rate("haar", face_model("haar", None)[0]) > 0.9
 
@@ -88,6 +89,7 @@ def test_the_same_seed_gives_the_same_bytes(made, tmp_path):
     assert digest(other.root)[clip] != digest(made.root)[clip]
 
 
+@pytest.mark.slow
 def test_a_finished_corpus_is_kept_and_an_unfinished_one_made_again(made):
     clip = next(made.root.rglob("*.mp4"))
     before, when = digest(made.root), clip.stat().st_mtime_ns

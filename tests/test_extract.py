@@ -232,6 +232,7 @@ def test_another_file_for_the_sound(long_clip, tmp_path):
         assert store.feature("audio/eGeMAPSv02").present()[0] and abs(seconds - 32000 / 48000) < 0.1
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_half_store(raw, tmp_path, text_encoder):
     """A run that is killed leaves nothing under the store's name."""
     command = ["extract", "meld", raw, "--out", tmp_path / "s.h5", "--text-model", text_encoder, *SMALL]

@@ -179,6 +179,7 @@ def test_normalisation():
     assert dark.provenance()["parameters"]["normalised_by"] == "given as meld"
 
 
+@pytest.mark.slow
 def test_extracting_with_models_by_name_and_sequences(raw, tmp_path):
     """The whole command: the frames behind each vector are kept, and their mean is the vector."""
     audio, visual = speech_folder(tmp_path / "speech", "hubert"), image_folder(tmp_path / "image", "vit")

@@ -235,6 +235,7 @@ def test_sound_alone_and_silence(trained, scene, tmp_path):
     assert "has none of" in said
 
 
+@pytest.mark.slow
 def test_a_package_works_elsewhere(trained, scene, predicted, tmp_path):
     run("package", trained / "run", "--out", tmp_path / "pkg")
     assert "exists already" in run("package", trained / "run", "--out", tmp_path / "pkg", code=1)

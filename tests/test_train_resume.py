@@ -94,6 +94,7 @@ def test_a_torn_line_of_metrics_is_written_again(store, undisturbed, tmp_path):
     assert content(out) == content(undisturbed)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_resumed_is_told(store, undisturbed, tmp_path):
     out = tmp_path / "run"
     killed_after(store, out, epochs=2)

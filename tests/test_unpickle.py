@@ -9,6 +9,7 @@ import pickle
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,6 +190,17 @@ def test_bombs_end_in_one_line_and_little_memory(tmp_path):
     with FeatureStore.open(tmp_path / f"{1 + list(bombs()).index('laughs as a feature')}.h5") as store:
         assert store.feature("text/amb-dsgdn").reasons().tolist() == ["", "not a vector of numbers"]
     assert not list(tmp_path.glob(".*"))
+
+
+def test_no_module_of_the_working_folder_is_imported(tmp_path, monkeypatch):
+    """One may work in a folder that came with the files."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("h5py", "numpy", "erc_toolkit"):
+        Path(f"{name}.py").write_text("open('imported', 'w').close()\nraise SystemExit('hostile')\n")
+    Path("x.pkl").write_bytes(pickle.dumps({}))
+    with pytest.raises(UserError):
+        confined.convert_confined(["x.pkl"], tmp_path / "x.h5")
+    assert not Path("imported").exists()
 
 
 def test_a_crash_in_the_reader_is_one_line(tmp_path, monkeypatch):

@@ -406,7 +406,7 @@ def test_three_calls_of_the_manual(tmp_path, monkeypatch, capsys):
 
 
 def test_the_manuals_reader_works_as_a_package(tmp_path):
-    """docs/how-to/add-a-corpus.md's reader, installed by nothing but its file and pip's metadata, is a command with its options."""
+    """The reader in docs/how-to/add-a-corpus.md, installed as its file and pip's metadata, is a command with its options."""
     site, plays = tmp_path / "site", tmp_path / "plays"
     (site / "my_package-1.dist-info").mkdir(parents=True)
     (site / "my_package").mkdir()

@@ -18,7 +18,7 @@ from erc_toolkit.train.commands.eval import eval_command
 from erc_toolkit.train.commands.report import report_command
 from erc_toolkit.train.commands.study import study_command
 from erc_toolkit.train.reports.attention import attention_edges
-from erc_toolkit.train.reports.page import published
+from erc_toolkit.train.reports.run_page import published
 from erc_toolkit.train.scores.tables import ReportTable
 
 HOSTILE = '</script><script>document.title="owned"</script><img src=x onerror=alert(1)> & "quoted" {{ 7*7 }} $x$'

@@ -27,8 +27,9 @@ from erc_toolkit.train.loop.plan import make_plan
 from erc_toolkit.train.loop.trainer import train
 from erc_toolkit.train.models.registry import AMB_DSGDN
 from erc_toolkit.train.studies.definition import Variant, grid, load_study, parse_study, study_names
-from erc_toolkit.train.studies.measures import cost
-from erc_toolkit.train.studies.model_tables import holm, models_tables
+from erc_toolkit.train.studies.measures.cost import model_cost
+from erc_toolkit.train.studies.measures.models import holm
+from erc_toolkit.train.studies.study_text import study_tables
 
 SMALL = [
     "--set",
@@ -129,9 +130,12 @@ def test_a_grid_is_every_combination():
         ("runs: {a: {}}\nmeasure: joy", "measure is 'joy'"),
         ("runs: {a: {}}\nrun: 1", "unknown key 'run'"),
         ("runs: {a b: {}, a/b: {}}", "would share a folder"),
-        ("runs: {a: {}}\nlengths: [5, 1]", "lengths must be"),
-        ("runs: {a: {}}\nlevels: [-1]", "levels must be"),
-        ("runs: {a: {}}\nlevels: [.nan]", "levels must be"),
+        ("runs: {a: {}}\nmeasure: [joy]", "measure is \\['joy'\\]"),
+        ("runs: {a: {}}\nmeasure: positions\nlengths: [5, 1]", "lengths must be"),
+        ("runs: {a: {}}\nmeasure: noise\nlevels: [-1]", "levels must be"),
+        ("runs: {a: {}}\nmeasure: noise\nlevels: [.nan]", "levels must be"),
+        ("runs: {a: {}}\nlevels: [1]", "unknown key 'levels'"),
+        ("runs: {a: {}}\nmeasure: noise\nlengths: [1, 5]", "unknown key 'lengths'"),
         ("runs: [", "not valid YAML"),
         ("title: [1]\nruns: {a: {}}", "must be texts"),
         ("runs: {a: {1: 2}}", "'a' must map keys"),
@@ -294,7 +298,7 @@ def test_cost_counts_parameters_and_operations(store):
         for graph in ("differential", "none"):
             config = load_config("demo", ["model.hidden=16", "model.heads=2", f"model.graph={graph}"])
             plan = make_plan(opened, config)
-            found[graph] = cost(plan, "cpu")
+            found[graph] = model_cost(plan, "cpu")
             assert found[graph]["parameters"] == sum(p.numel() for p in plan.model().parameters())
     # Without graphs little but the linear maps is left: two operations for each weight and utterance.
     size = 16
@@ -379,7 +383,7 @@ def test_models_side_by_side(store, tmp_path):
         "plain",
         "plain again",
     }
-    per_class, overall, cost_, pairs = models_tables(told)
+    per_class, overall, cost_, pairs = study_tables(told)
     gru = told["variants"][0]
     joy = [run["result"]["test"]["per_class"]["joy"]["f1"] for run in gru["runs"]]
     assert per_class.head == ["", *LABELS] and per_class.rows[0][1 + LABELS.index("joy")] == f"{100 * np.mean(joy):.2f}"

@@ -34,10 +34,17 @@ def report_command(folder: Path, out: Path, store: Path | None, device: str) -> 
     FILE.html needs nothing else and no network. Beside it, FILE_files holds every figure (PNG, SVG) and table (CSV, LaTeX).
     """
     from ...toolkit.base.errors import UserError
-    from ..reports.page import write_report
+    from ..reports.page import write_page
+    from ..reports.run_page import run_page
+    from ..studies.record import STUDY, read_study
+    from ..studies.study_page import study_page
 
     try:
-        write_report(folder, out, store, device, lambda line: click.echo(line, err=True))
+        if (folder / STUDY).is_file():
+            page = study_page(read_study(folder))
+        else:
+            page = run_page(folder, store, device, lambda line: click.echo(line, err=True))
+        write_page(page, out)
     except OSError as error:
         raise UserError(f"{error.filename or out}: cannot be written ({error.strerror or error})") from None
     click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB; figures and tables in {out.with_name(out.stem + '_files')}")

@@ -91,9 +91,9 @@ def study_command(
     from ...toolkit.base.errors import UserError
     from ...toolkit.store import FeatureStore
     from ..config import recipe_of
-    from ..studies.definition import FAILED
-    from ..studies.results_text import print_study
+    from ..studies.record import FAILED
     from ..studies.runs import run_study
+    from ..studies.study_text import print_study
 
     def say(line: str) -> None:
         click.echo(line, err=as_json)

@@ -1,8 +1,9 @@
-"""Which utterances an utterance listened to: the attention edges of a trained model."""
+"""Which utterances an utterance attends to: the attention edges of a trained model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +20,8 @@ class Edges:
     """Edges of one graph in one modality, means over the heads of the block's first layer.
 
     Attributes:
-        i, j: (E,) int64, i listens to j; utterances of the batch.
-        relation: (E,) int64, as `erc_toolkit.train.layers.graph.Graph.edges` tells.
+        i, j: (E,) int64, i attends to j; utterances of the batch.
+        relation: (E,) int64, as `erc_toolkit.train.layers.graph.Graph.edges` gives it.
         branches: (E, branches) float32, the softmax of each branch: of differential attention the positive and the
             negative one.
         weight: (E,) float32, what is used: of differential attention positive - lambda * negative.
@@ -49,7 +50,7 @@ def attention_edges(model: nn.Module, batch: Batch) -> dict[str, dict[str, Edges
     found: dict[str, dict[str, Edges]] = {}
     handles = []
 
-    def listen(modality: str, graph: str) -> None:
+    def record_edges(modality: str, graph: str) -> None:
         def hook(layer: GraphAttention, inputs: tuple, output: torch.Tensor) -> None:
             x, edges = inputs
             softmaxes = layer.softmaxes(x @ layer.weight.flatten(1), edges)
@@ -57,17 +58,18 @@ def attention_edges(model: nn.Module, batch: Batch) -> dict[str, dict[str, Edges
             real = edges.mask.flatten().nonzero()[:, 0]  # the same order; what fills the last block is cut off
             branches = softmaxes.mean(0).flatten(1)[:, real][:, : len(i)].T
             weight = layer.combine(softmaxes).mean(0).flatten()[real][: len(i)]
-            told = [t.detach().cpu().numpy() for t in (i, j, relation, branches.float(), weight.float())]
-            found.setdefault(modality, {})[graph] = Edges(*told)
+            arrays = [t.detach().cpu().numpy() for t in (i, j, relation, branches.float(), weight.float())]
+            found.setdefault(modality, {})[graph] = Edges(*arrays)
 
         handles.append(layers[modality, graph].register_forward_hook(hook))
 
     try:
         for name in layers:
-            listen(*name)
+            record_edges(*name)
         with torch.enable_grad():  # or a model may do long dialogues piece by piece, and the edges count from the piece
             if layers:
-                model.represent(batch)
+                represent: Any = model.represent
+                represent(batch)
     finally:
         for handle in handles:
             handle.remove()

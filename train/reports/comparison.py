@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, cast
 
 import yaml
 
@@ -100,9 +102,10 @@ def load(folder: Path) -> ComparedRun:
         bounds = intervals(predictions)
     except ValueError as error:
         raise UserError(f"{folder}: {error}") from None
-    measured = [evaluate(*_labelled(p), p.labels, majority=0) for p in predictions]
-    means = {name: sum(one[name] for one in measured) / len(measured) for name in MEASURES}
-    return ComparedRun(folder, [run.facts["seed"] for run in runs], _settings(parts[0]), means, bounds, predictions)
+    scores = [_scores(one) for one in predictions]
+    means = {name: sum(one[name] for one in scores) / len(scores) for name in MEASURES}
+    seeds = [cast(int, run.facts["seed"]) for run in runs]
+    return ComparedRun(folder, seeds, _settings(parts[0]), means, bounds, predictions)
 
 
 def seed_folders(folder: Path) -> list[Path]:
@@ -122,9 +125,10 @@ def seed_folders(folder: Path) -> list[Path]:
     return sorted(parts, key=lambda part: int(part.name.removeprefix("seed-")))
 
 
-def _labelled(predictions: Predictions) -> tuple:
+def _scores(predictions: Predictions) -> Mapping[str, Any]:
+    """Of the labelled utterances."""
     kept = predictions.true >= 0
-    return predictions.true[kept], predictions.predicted[kept]
+    return evaluate(predictions.true[kept], predictions.predicted[kept], predictions.labels, majority=0)
 
 
 def _settings(folder: Path) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import matplotlib
@@ -36,9 +37,9 @@ _STYLE = {
 ACCENT, SECOND = "#4477aa", "#cc6677"  # told apart by colour-blind readers, on light and on dark
 
 
-def styled() -> object:
+def styled() -> AbstractContextManager[None]:
     """Context in which figures of the page are drawn."""
-    return matplotlib.rc_context(_STYLE)
+    return matplotlib.rc_context(_STYLE)  # pyright: ignore[reportArgumentType]
 
 
 def inline(figure: Figure) -> str:
@@ -81,7 +82,7 @@ def confusion_figure(labels: Sequence[str], confusion: np.ndarray) -> Figure:
         axes.set(xlabel="predicted", ylabel="true")
         axes.tick_params(axis="x", rotation=45)
         for label in axes.get_xticklabels():
-            label.set_ha("right")
+            label.set_horizontalalignment("right")
     return figure
 
 
@@ -122,7 +123,7 @@ def dots_figure(
 
 
 def lines_figure(
-    places: Sequence[object],
+    places: Sequence[str] | Sequence[float],
     lines: Mapping[str, Sequence[float]],
     across: str,
     up: str,
@@ -132,13 +133,14 @@ def lines_figure(
     with styled():
         figure = Figure(figsize=(7, 3.8), layout="constrained")
         axes = figure.subplots()
-        numbers = all(isinstance(place, (int, float)) for place in places)
-        across_at = list(places) if numbers else list(range(len(places)))
+        numbers = [place for place in places if isinstance(place, (int, float))]
+        texts = [str(place) for place in places if isinstance(place, str)]
+        across_at = np.arange(len(texts)) if texts else np.array(numbers)
         for name, values in lines.items():
             error = None if deviations is None else deviations.get(name)
             axes.errorbar(across_at, values, yerr=error, marker="o", markersize=4, capsize=3, label=_short(name, 40))
-        if not numbers:
-            axes.set_xticks(across_at, [_short(str(place), 24) for place in places])
+        if texts:
+            axes.set_xticks(across_at, [_short(text, 24) for text in texts])
         axes.set(xlabel=across, ylabel=up)
         axes.grid(alpha=0.3)
         if len(lines) > 1:
@@ -168,11 +170,12 @@ def _fields(
     across: Sequence[str],
     shade: np.ndarray,
     texts: Sequence[Sequence[str]],
-    **bounds: float,
+    vmin: float | None = None,
+    vmax: float | None = None,
 ) -> None:
     """Fields (down, across), shaded, each with its text; vector graphics, which an image would not be."""
-    edges = [np.arange(len(names) + 1) - 0.5 for names in (across, down)]
-    drawn = axes.pcolormesh(*edges, shade, cmap="Blues", **bounds)
+    right, below = (np.arange(len(names) + 1) - 0.5 for names in (across, down))
+    drawn = axes.pcolormesh(right, below, shade, cmap="Blues", vmin=vmin, vmax=vmax)
     axes.invert_yaxis()
     axes.set_xticks(range(len(across)), across)
     axes.set_yticks(range(len(down)), down)
@@ -180,9 +183,8 @@ def _fields(
     for i, row in enumerate(texts):
         for j, text in enumerate(row):
             if text:
-                axes.text(
-                    j, i, text, ha="center", va="center", color="white" if drawn.norm(shade[i, j]) > 0.5 else "#102030"
-                )
+                dark = float(np.asarray(drawn.norm(shade[i, j]))) > 0.5
+                axes.text(j, i, text, ha="center", va="center", color="white" if dark else "#102030")
 
 
 def _short(text: str, most: int = 16) -> str:

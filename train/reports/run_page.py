@@ -1,14 +1,18 @@
-"""The report of a run: results, what the papers printed, confusion, curves, calibration, groups, and every dialogue."""
+"""The page of a run: results, what the papers printed, confusion, curves, calibration, groups, and every dialogue."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import resources
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
+import yaml
 
+from ... import manifests
 from ...toolkit.base.errors import UserError
 from ..config import OPTIMISTIC, model_in_words
 from ..loop.curves import curves_figure
@@ -23,7 +27,7 @@ from ..scores.tables import ReportTable, percent
 from .attention import GRAPHS, Edges, attention_edges
 from .comparison import ComparedRun, load, seed_folders
 from .figures import confusion_figure, reliability_figure, styled
-from .page import OPTIMISTIC_WARNING, Page, Section, published
+from .page import OPTIMISTIC_WARNING, Page, PageDialogue, PageFigure, PageUtterance, Section
 
 _GROUP_TITLES = {
     "length": "length of the dialogue, in utterances",
@@ -45,14 +49,15 @@ def run_page(folder: Path, store: Path | None, device: str, say: Callable[[str],
     compared = load(folder)
     first = seed_folders(folder)[0]
     run, predictions = read_run(first), compared.predictions[0]
-    facts, protocol = run.facts, run.facts["protocol"]
+    facts = cast(Mapping[str, Any], run.facts)
+    protocol = facts["protocol"]
     sections = [
         Section("By emotion", [_by_class(predictions)]),
         _beside_papers(compared, facts["store"]["corpus"], protocol),
         Section(
             "Confusion",
             figures=[
-                (
+                PageFigure(
                     "confusion",
                     "True emotion down, predicted emotion across; shaded by the share of the true emotion.",
                     confusion_figure(predictions.labels, confusion_matrix(predictions)),
@@ -63,7 +68,7 @@ def run_page(folder: Path, store: Path | None, device: str, say: Callable[[str],
         _calibration(predictions),
         _groups(predictions),
     ]
-    dialogues: list[dict[str, object]] = []
+    dialogues: list[PageDialogue] = []
     warnings = [OPTIMISTIC_WARNING] if protocol == OPTIMISTIC else []
     try:
         with opened_run(first, store, device, say) as opened:
@@ -78,7 +83,7 @@ def run_page(folder: Path, store: Path | None, device: str, say: Callable[[str],
         if len(compared.seeds) == 1
         else f"mean over seeds {', '.join(map(str, compared.seeds))}"
     )
-    told = [
+    shown_facts = [
         ("corpus", facts["store"]["corpus"]),
         ("model", model_in_words(run.config.model)),
         ("parameters", f"{facts['parameters']:,}"),
@@ -88,7 +93,7 @@ def run_page(folder: Path, store: Path | None, device: str, say: Callable[[str],
         ("device", facts["device"]),
         ("toolkit", f"{facts['toolkit_version']}, torch {facts['torch_version']}"),
     ]
-    told += [(m, f"{f['name'].split('/', 1)[1]}, {f['dim']} dimensions") for m, f in facts["features"].items()]
+    shown_facts += [(m, f"{f['name'].split('/', 1)[1]}, {f['dim']} dimensions") for m, f in facts["features"].items()]
     headline = [
         (
             name,
@@ -99,7 +104,7 @@ def run_page(folder: Path, store: Path | None, device: str, say: Callable[[str],
     ]
     return Page(
         f"{facts['store']['corpus']}: {folder.resolve().name}",
-        told,
+        shown_facts,
         headline,
         warnings,
         sections,
@@ -111,7 +116,10 @@ def run_page(folder: Path, store: Path | None, device: str, say: Callable[[str],
 
 def _by_class(predictions: Predictions) -> ReportTable:
     kept = predictions.true >= 0
-    measures = evaluate(predictions.true[kept], predictions.predicted[kept], predictions.labels, majority=0)
+    measures = cast(
+        Mapping[str, Any],
+        evaluate(predictions.true[kept], predictions.predicted[kept], predictions.labels, majority=0),
+    )
     rows = [
         [name, percent(row["precision"]), percent(row["recall"]), percent(row["f1"]), str(row["support"])]
         for name, row in measures["per_class"].items()
@@ -122,31 +130,32 @@ def _by_class(predictions: Predictions) -> ReportTable:
 
 def _beside_papers(compared: ComparedRun, corpus: str, protocol: str) -> Section:
     section = Section("Beside what others printed")
-    told = published().get(corpus.lower())
+    printed = published()
+    of_corpus = printed.get(corpus.lower())
     names = {"accuracy": "accuracy", "weighted_precision": "w. precision", "weighted_f1": "weighted F1"}
     ours = ["this run", protocol, *(percent(compared.measures[key]) for key in names)]
-    if told is None:
+    if of_corpus is None:
         section.warning = f"Nobody has printed results on the corpus {corpus!r} that we know of."
         return section
     rows = [ours]
-    for row in told["rows"]:
+    for row in of_corpus["rows"]:
         cells = [f"{row[key]:.2f}" if key in row else "–" for key in names]
         rows.append([f"{row['name']} ({row['source']})", row["selection"], *cells])
     labels = compared.predictions[0].labels
     classes = (
         ""
-        if sorted(labels) == sorted(told["classes"])
-        else f" They are of other emotions: {', '.join(told['classes'])}."
+        if sorted(labels) == sorted(of_corpus["classes"])
+        else f" They are of other emotions: {', '.join(of_corpus['classes'])}."
     )
     count = int((compared.predictions[0].true >= 0).sum())
     other = ""
-    if count != told["test_utterances"]:
+    if count != of_corpus["test_utterances"]:
         other = (
-            f"Another test split: {count:,} labelled utterances here, {told['test_utterances']:,} in the papers, so that nothing "
+            f"Another test split: {count:,} labelled utterances here, {of_corpus['test_utterances']:,} in the papers, so that nothing "
             "below can be compared. "
         )
     section.warning = (
-        f"{other}Not the same features: the printed rows used {published()['features'].strip()}. "
+        f"{other}Not the same features: the printed rows used {printed['features'].strip()}. "
         f"Only rows of the same protocol may be compared; this run's is {protocol}.{classes}"
     )
     section.tables.append(
@@ -161,20 +170,22 @@ def _beside_papers(compared: ComparedRun, corpus: str, protocol: str) -> Section
     return section
 
 
-def _training(folder: Path, facts: dict[str, object]) -> Section:
+def _training(folder: Path, facts: Mapping[str, Any]) -> Section:
     try:
         lines = [json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
         with styled():
             figure = curves_figure(lines, facts["selected"]["split"], facts["selected"]["epoch"], facts["protocol"])
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{folder / METRICS}: damaged; train again with --overwrite") from None
-    return Section("Training", figures=[("curves", "Loss and scores over the epochs.", figure)])
+    return Section("Training", figures=[PageFigure("curves", "Loss and scores over the epochs.", figure)])
 
 
 def _calibration(predictions: Predictions) -> Section:
     found = calibrate(predictions)
     text = f"Expected calibration error {percent(found.ece)} percent, over {len(found.counts)} steps."
-    return Section("Is it as sure as it is right?", figures=[("reliability", text, reliability_figure(found))])
+    return Section(
+        "Is it as sure as it is right?", figures=[PageFigure("reliability", text, reliability_figure(found))]
+    )
 
 
 def _groups(predictions: Predictions) -> Section:
@@ -197,21 +208,17 @@ def _groups(predictions: Predictions) -> Section:
     return Section("Where it is right", tables)
 
 
-def _dialogues(opened: OpenedRun, predictions: Predictions) -> list[dict[str, object]]:
-    """Every test dialogue: name, how many of how many labelled utterances are right, utterances, and edges.
-
-    An utterance: speaker, text, true, predicted (class or -1), sure (probability of the predicted one), own (class of each
-    modality, or -1). Edges: modality to graph to a list of [i, j, weight of each branch…, weight used], in thousandths.
-    """
+def _dialogues(opened: OpenedRun, predictions: Predictions) -> list[PageDialogue]:
+    """Every test dialogue."""
     texts = dict(zip(opened.store.column("id"), opened.store.column("text")))
     number = {name: i for i, name in enumerate(opened.store.dialogue_ids)}
     sure = predictions.probabilities[np.arange(len(predictions)), predictions.predicted]
     opened.model.eval()
     starts = np.flatnonzero(predictions.position == 0)
-    found = []
+    found: list[PageDialogue] = []
     for start, end in zip(starts, [*starts[1:], len(predictions)]):
         name = predictions.dialogue[start]
-        utterances = [
+        utterances: list[PageUtterance] = [
             {
                 "speaker": predictions.speaker[i],
                 "text": texts.get(predictions.id[i], ""),
@@ -224,8 +231,8 @@ def _dialogues(opened: OpenedRun, predictions: Predictions) -> list[dict[str, ob
         ]
         edges: dict[str, dict[str, list[list[int]]]] = {}
         if name in number:
-            told = attention_edges(opened.model, opened.data.batch(torch.tensor([number[name]])))
-            edges = {m: {g: edge_list(graphs[g]) for g in GRAPHS if g in graphs} for m, graphs in told.items()}
+            attended = attention_edges(opened.model, opened.data.batch(torch.tensor([number[name]])))
+            edges = {m: {g: edge_list(graphs[g]) for g in GRAPHS if g in graphs} for m, graphs in attended.items()}
         part = slice(start, end)
         labelled = predictions.true[part] >= 0
         right = (predictions.true[part] == predictions.predicted[part]) & labelled
@@ -246,3 +253,8 @@ def edge_list(edges: Edges) -> list[list[int]]:
     numbers = np.concatenate([edges.branches, edges.weight[:, None]], 1)
     thousandths = np.rint(1000 * numbers).astype(int)
     return np.concatenate([edges.i[:, None], edges.j[:, None], thousandths], 1).tolist()
+
+
+def published() -> dict[str, Any]:
+    """Results that others have printed (manifests/published.yaml)."""
+    return yaml.safe_load((resources.files(manifests) / "published.yaml").read_text(encoding="utf-8"))

@@ -2,16 +2,17 @@
 
     title: Heads of graph attention
     shows: Fig. 4                        # of the paper; may be left out
-    measure: results                     # or positions, noise, confusion, cost, models; results where left out
+    measure: results                     # or positions, noise, confusion, cost, models, or another package's
     grid: {model.graph_heads: [1, 2]}    # every combination of the values, or by name:
     runs: {two heads: {model.graph_heads: 2}}
 
-`positions` takes `lengths: [least, most]` of the dialogues, `noise` takes `levels` in standard deviations.
+A measure may add keys of its own; its class in `train/studies/measures/` describes them.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,10 +23,8 @@ import yaml
 from ...toolkit.base.errors import UserError
 from ..config import Config, load_config, parse_yaml
 from ..shipped import read_shipped, shipped_names
+from .measures.registry import STUDY_KEYS, find_measure, measures
 
-MEASURES = ("results", "positions", "noise", "confusion", "cost", "models")
-DONE, FAILED, SKIPPED = "done", "failed", "skipped"  # what became of a run
-_KEYS = ("title", "shows", "measure", "runs", "grid", "lengths", "levels")
 _END_OF_DOCUMENT = "...\n"  # which YAML puts after a bare number or text
 _SLUG = 60  # characters of a folder's name
 
@@ -71,10 +70,9 @@ class Study:
     Attributes:
         name: of the file, without its ending.
         title, shows: for people; `shows` names the table or figure of the paper, or is empty.
-        measure: one of MEASURES.
+        measure: name of a registered measure.
         variants: in order.
-        lengths: least and most utterances of the dialogues that `positions` looks at.
-        levels: of `noise`, standard deviations.
+        settings: of the measure, as its `check` returned them.
     """
 
     name: str
@@ -82,8 +80,7 @@ class Study:
     variants: list[Variant]
     shows: str = ""
     measure: str = "results"
-    lengths: tuple[int, int] = (1, 1_000_000)
-    levels: list[float] = field(default_factory=lambda: [0.0])
+    settings: dict[str, object] = field(default_factory=dict)
 
 
 def study_names() -> list[str]:
@@ -110,18 +107,33 @@ def parse_study(text: str, name: str, where: str) -> Study:
     content = parse_yaml(text, where)
     if not isinstance(content, dict):
         raise UserError(f"{where}: must hold a title, and runs or a grid")
-    for key in content:
-        if key not in _KEYS:
-            raise UserError(f"{where}: unknown key {key!r}; known are {', '.join(_KEYS)}")
-    title, shows, measure = content.get("title", name), content.get("shows", ""), content.get("measure", "results")
+    measure = content.get("measure", "results")
+    if not isinstance(measure, str) or measure not in measures():
+        raise UserError(f"{where}: measure is {measure!r}; must be one of {', '.join(measures())}")
+    settings = _measure_settings(measure, content, where)
+    title, shows = content.get("title", name), content.get("shows", "")
     if not isinstance(title, str) or not isinstance(shows, str):
         raise UserError(f"{where}: title and shows must be texts")
-    if measure not in MEASURES:
-        raise UserError(f"{where}: measure is {measure!r}; must be one of {', '.join(MEASURES)}")
     if ("runs" in content) == ("grid" in content):
         raise UserError(f"{where}: must hold either runs or a grid")
     variants = _runs(content["runs"], where) if "runs" in content else grid(content["grid"], where)
-    return Study(name, title, variants, shows, measure, _lengths(content, where), _levels(content, where))
+    return Study(name, title, variants, shows, measure, settings)
+
+
+def _measure_settings(name: str, content: Mapping[str, object], where: str) -> dict[str, object]:
+    """Checks that the file holds no key which neither a study nor its measure has; the measure checks its own."""
+    measure = find_measure(name)
+    for key in content:
+        if key not in STUDY_KEYS and key not in measure.keys:
+            known = ", ".join([*STUDY_KEYS, *measure.keys])
+            raise UserError(f"{where}: unknown key {key!r}; a study with measure {name} may hold {known}")
+    settings = measure.check({key: content[key] for key in measure.keys if key in content}, where)
+    if not isinstance(settings, dict):
+        raise UserError(f"measure {name!r}: check() must give a dict")
+    try:
+        return json.loads(json.dumps(settings, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"measure {name!r}: JSON cannot hold what check() gives ({error})") from None
 
 
 def grid(values: Mapping[str, Sequence[object]], where: str) -> list[Variant]:
@@ -158,23 +170,3 @@ def _distinct(variants: list[Variant], where: str) -> list[Variant]:
         if (other := places.setdefault(variant.folder.lower(), variant)) is not variant:
             raise UserError(f"{where}: {other.name!r} and {variant.name!r} would share a folder; rename one")
     return variants
-
-
-def _lengths(content: dict, where: str) -> tuple[int, int]:
-    lengths = content.get("lengths", [1, 1_000_000])
-    if (
-        not isinstance(lengths, list)
-        or len(lengths) != 2
-        or not all(type(n) is int for n in lengths)
-        or lengths[0] > lengths[1]
-    ):
-        raise UserError(f"{where}: lengths must be two whole numbers, [least, most]")
-    return lengths[0], lengths[1]
-
-
-def _levels(content: dict, where: str) -> list[float]:
-    levels = content.get("levels", [0.0])
-    sound = isinstance(levels, list) and levels and all(type(x) in (int, float) and 0 <= x < 1e6 for x in levels)
-    if not sound:
-        raise UserError(f"{where}: levels must be a list of numbers from 0")
-    return [float(level) for level in levels]

@@ -1,15 +1,16 @@
-"""Running a study: every variant with every seed, side by side, each once, and what came of it."""
+"""Running a study: every variant with every seed, several at a time, each once, and the results."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
+import faulthandler
 import json
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
@@ -19,16 +20,17 @@ from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
 from ...toolkit.base.processes import Failure, work_off
 from ...toolkit.store import FeatureStore
-from ..config import protocol_label
+from ..config import Config, protocol_label
 from ..loop.plan import fingerprint_of, make_plan
 from ..loop.run_folder import read_result
-from ..loop.seeds import MEASURES, spread
+from ..loop.seeds import spread
 from ..loop.trainer import finished_result, train
-from .definition import DONE, FAILED, SKIPPED, Study, Variant
-from .measures import cost, measure_run
-from .model_tables import significance
+from .definition import Study, Variant
+from .measures.base import Measure, RunAtHand
+from .measures.registry import find_measure
+from .record import DONE, FAILED, SKIPPED, RunResult, SpreadRecord, StudyRecord, VariantRecord, write_study
 
-STUDY, TABLE, LOG, MEASURED = "study.json", "results.csv", "train.log", "measured.json"
+LOG, MEASURED = "train.log", "measured.json"
 
 
 @dataclass(slots=True)
@@ -38,10 +40,10 @@ class StudyRun:
     Attributes:
         variant, seed: what it is.
         folder: of the run.
-        status: DONE, FAILED or SKIPPED (the store cannot serve it); empty while it waits.
+        status: DONE, FAILED or SKIPPED (the store lacks what it needs); empty while it waits.
         reason: why it is not done, in one line.
-        result: what `train` returned, of `cost` None.
-        measured: what the study measures besides.
+        result: what `train` returned; None where the measure trains nothing.
+        measured: what the study's measure gave.
     """
 
     variant: Variant
@@ -49,8 +51,22 @@ class StudyRun:
     folder: Path
     status: str = ""
     reason: str = ""
-    result: dict[str, object] | None = None
-    measured: dict[str, object] | None = None
+    result: RunResult | None = None
+    measured: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunTask:
+    """What a process needs to know to do a run; the attributes are those of `run_study` and `StudyRun`."""
+
+    store_path: Path
+    study: Study
+    variant: Variant
+    seed: int
+    recipe: str
+    changes: list[str]
+    folder: Path
+    device: str
 
 
 def run_study(
@@ -63,7 +79,7 @@ def run_study(
     jobs: int,
     device: str,
     say: Callable[[str], None],
-) -> dict[str, object]:
+) -> StudyRecord:
     """Trains what is not trained yet, measures, and writes OUT/study.json and OUT/results.csv after every run.
 
     Args:
@@ -71,27 +87,25 @@ def run_study(
         study: what to run.
         out: folder of the study; a run lies in OUT/VARIANT/seed-N.
         recipe, changes: settings that all variants share.
-        seeds: of the runs; `cost` takes the first alone.
-        jobs: runs at a time; `cost` is always alone.
+        seeds: of the runs; a measure that trains nothing takes the first alone.
+        jobs: runs at a time; one where the measure trains nothing, so that nothing disturbs its times.
         device: "auto", "cpu", "cuda" or "cuda:N".
         say: takes lines for the user.
 
     Returns:
-        What study.json holds: study, title, shows, measure, store, corpus, recipe, changes, protocol, seeds and
-        variants: for each name, changes, runs (seed, folder, status, reason, measured) and, over the runs that are done,
-        `selected` and `test` as `erc_toolkit.train.loop.seeds` gives them.
+        What study.json holds.
 
     Raises:
-        UserError: settings are wrong, or `out` cannot be used.
+        UserError: settings are wrong, `out` cannot be used, or the measure is not installed.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; --out names a folder")
-    alone = study.measure == "cost"
-    seeds = list(seeds)[:1] if alone else list(seeds)
+    measure = find_measure(study.measure)
+    seeds = list(seeds) if measure.trains else list(seeds)[:1]
     runs = [StudyRun(v, seed, out / v.folder / f"seed-{seed}") for v in study.variants for seed in seeds]
     target = pick_device(device)
     with FeatureStore.open(store_path) as store:
-        facts = {
+        record: StudyRecord = {
             "study": study.name,
             "title": study.title,
             "shows": study.shows,
@@ -103,9 +117,10 @@ def run_study(
             "changes": list(changes),
             "seeds": seeds,
             "protocol": protocol_label(study.variants[0].config(recipe, changes)),
+            "variants": [],
         }
         for run in runs:
-            _take_up(run, study, store, recipe, changes, target)
+            _take_up(run, study, measure, store, recipe, changes, target)
     out.mkdir(parents=True, exist_ok=True)
     waiting = [run for run in runs if not run.status]
     say(f"study {study.name}: {study.title}; {len(study.variants)} variants, {len(seeds)} seeds; {_counts(runs)}")
@@ -113,74 +128,98 @@ def run_study(
         if run.status == SKIPPED and run.seed == seeds[0]:
             say(f"{run.variant.name}: skipped: {run.reason}")
     began = time.perf_counter()
-    jobs = 1 if alone else max(1, min(jobs, len(waiting)))
+    jobs = max(1, min(jobs, len(waiting))) if measure.trains else 1
     threads = max(1, core_count() // jobs)
-    tasks = [(store_path, study, run.variant, run.seed, recipe, list(changes), run.folder, device) for run in waiting]
+    tasks = [
+        (RunTask(store_path, study, run.variant, run.seed, recipe, list(changes), run.folder, device),)
+        for run in waiting
+    ]
     gpus = torch.cuda.device_count() if target.type == "cuda" and target.index is None else 0
     for done, (number, outcome) in enumerate(work_off(work, tasks, jobs, threads, gpus), 1):
         run = waiting[number]
         if isinstance(outcome, Failure):
             run.status, run.reason = FAILED, outcome.reason
         else:
-            run.status, (run.result, run.measured) = DONE, outcome
-        _write(out, facts, runs)
+            run.status, (run.result, run.measured) = DONE, cast(tuple[RunResult | None, Any], outcome)
+        record["variants"] = _variant_records(out, runs)
+        write_study(out, record)
         left = (time.perf_counter() - began) / done * (len(waiting) - done)
-        say(f"[{done}/{len(waiting)}] {run.variant.name}, seed {run.seed}: {_said(run)}{_left(left)}")
-    if study.measure == "models":
-        facts["significance"] = _significance(out, study, runs)
-    return _write(out, facts, runs)
+        say(f"[{done}/{len(waiting)}] {run.variant.name}, seed {run.seed}: {_report(run, measure)}{_left(left)}")
+    record["variants"] = _variant_records(out, runs)
+    record = _with_conclusion(record, measure, out)
+    write_study(out, record)
+    return record
 
 
-def _significance(out: Path, study: Study, runs: Sequence[StudyRun]) -> dict[str, object] | None:
-    """What holds between the variants whose every seed is done and tested; None where fewer than two are."""
-    whole = {
-        v.name: v.folder
-        for v in study.variants
-        if all(r.status == DONE and r.result and r.result["test"] for r in runs if r.variant.name == v.name)
-    }
-    return significance(out, whole) if len(whole) > 1 else None
+def _with_conclusion(record: StudyRecord, measure: Measure, out: Path) -> StudyRecord:
+    """The record and, before its variants, what the measure concludes over all runs."""
+    concluded = measure.conclude(record, out)
+    if taken := [key for key in concluded if key in record]:
+        raise UserError(f"measure {measure.name!r}: conclude() gives {taken[0]!r}, which study.json holds already")
+    found: dict[str, Any] = {**record, **_plain_json(concluded, f"measure {measure.name!r}: conclude()")}
+    found["variants"] = found.pop("variants")
+    return cast(StudyRecord, found)
 
 
-def work(
-    store_path: Path,
-    study: Study,
-    variant: Variant,
-    seed: int,
-    recipe: str,
-    changes: list[str],
-    folder: Path,
-    device: str,
-) -> tuple[dict[str, object] | None, dict[str, object] | None]:
-    """Trains one run if it must and measures it; what it says goes to train.log in its folder.
+def work(task: RunTask) -> tuple[RunResult | None, Any]:
+    """Trains one run if it must and measures it; its messages, and what went wrong, go to train.log in its folder.
 
     Returns:
-        `train`'s result (None for `cost`) and what the study measures (None for `results`).
+        `train`'s result (None where the measure trains nothing) and what the measure gives.
     """
-    config = variant.config(recipe, [*changes, f"train.seed={seed}"])
-    folder.mkdir(parents=True, exist_ok=True)
+    config = task.variant.config(task.recipe, [*task.changes, f"train.seed={task.seed}"])
+    task.folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        log = stack.enter_context(open(folder / LOG, "a", encoding="utf-8"))
+        log = stack.enter_context(open(task.folder / LOG, "a", encoding="utf-8"))
         stack.enter_context(contextlib.redirect_stderr(log))
-        store = stack.enter_context(FeatureStore.open(store_path))
+        if not faulthandler.is_enabled():  # so that the log tells where a crash in native code happened
+            faulthandler.enable(log)
+            stack.callback(faulthandler.disable)
+        try:
+            return _train_and_measure(task, config, lambda line: print(line, file=log, flush=True))
+        except UserError as error:
+            print(f"Error: {error.message}", file=log)
+            raise
+        except Exception:
+            traceback.print_exc(file=log)
+            raise
+
+
+def _train_and_measure(task: RunTask, config: Config, say: Callable[[str], None]) -> tuple[RunResult | None, Any]:
+    measure = find_measure(task.study.measure)
+    with FeatureStore.open(task.store_path) as store:
         plan = make_plan(store, config)
-        fingerprint = fingerprint_of(plan, pick_device(device))
-        if study.measure == "cost":
-            result, measured = None, cost(plan, device)
-        else:
-            result = train(store, config, folder, device, lambda line: print(line, file=log, flush=True), resume=True)
-            measured = measure_run(study, folder, device)
-        kept = {"fingerprint": fingerprint, "asked": _asked(study), "measured": measured}
-        write_atomically(folder / MEASURED, json.dumps(kept, ensure_ascii=False).encode())
+        fingerprint = fingerprint_of(plan, pick_device(task.device))
+        result = None
+        if measure.trains:
+            result = cast(RunResult, train(store, config, task.folder, task.device, say, resume=True))
+        given = measure.measure(RunAtHand(plan, task.folder, task.device), task.study.settings)
+        measured = _plain_json(given, f"measure {task.study.measure!r}: measure()")
+        kept = {"fingerprint": fingerprint, "asked": _asked(task.study), "measured": measured}
+        write_atomically(task.folder / MEASURED, json.dumps(kept, ensure_ascii=False).encode())
     return result, measured
 
 
+def _plain_json(value: object, where: str) -> Any:
+    """The value after a turn through JSON, so that it is the same now as when it is read again."""
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where} gave what JSON cannot hold ({error})") from None
+
+
 def _take_up(
-    run: StudyRun, study: Study, store: FeatureStore, recipe: str, changes: Sequence[str], target: torch.device
+    run: StudyRun,
+    study: Study,
+    measure: Measure,
+    store: FeatureStore,
+    recipe: str,
+    changes: Sequence[str],
+    target: torch.device,
 ) -> None:
     """Sets the state of a run that is done already or cannot be done with this store."""
-    config = run.variant.config(
-        recipe, [*changes, f"train.seed={run.seed}"]
-    )  # a wrong key ends the study before it begins
+    # A wrong key ends the study before it begins.
+    config = run.variant.config(recipe, [*changes, f"train.seed={run.seed}"])
     try:
         plan = make_plan(store, config)
         if read_result(run.folder) is None:
@@ -189,68 +228,56 @@ def _take_up(
         run.status, run.reason = SKIPPED, str(error)
         return
     fingerprint = fingerprint_of(plan, target)
-    if study.measure != "cost" and read_result(run.folder) is not None:
-        run.result = finished_result(run.folder, fingerprint)
+    if measure.trains and read_result(run.folder) is not None:
+        run.result = cast(RunResult | None, finished_result(run.folder, fingerprint))
     try:
         kept = json.loads((run.folder / MEASURED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        asked = kept["asked"]
+        same = kept["fingerprint"] == fingerprint and all(asked[key] == value for key, value in _asked(study).items())
+        measured = kept["measured"]
+    except (OSError, ValueError, KeyError, TypeError):
         return
-    if kept.get("fingerprint") == fingerprint and kept.get("asked") == _asked(study):
-        if study.measure == "cost" or run.result is not None:
-            run.status, run.measured = DONE, kept["measured"]
+    if same and (run.result is not None or not measure.trains):
+        run.status, run.measured = DONE, measured
 
 
 def _asked(study: Study) -> dict[str, object]:
-    """What `measured.json` answers; equal to itself after a turn through JSON."""
-    return {"measure": study.measure, "lengths": list(study.lengths), "levels": study.levels}
+    """What `measured.json` answers; it may hold more, as earlier releases wrote the keys of every measure."""
+    return {"measure": study.measure, **study.settings}
 
 
-def _write(out: Path, facts: dict[str, object], runs: list[StudyRun]) -> dict[str, object]:
-    variants: dict[str, dict[str, object]] = {}
+def _variant_records(out: Path, runs: Sequence[StudyRun]) -> list[VariantRecord]:
+    variants: dict[str, VariantRecord] = {}
     for run in runs:
-        row = variants.setdefault(
-            run.variant.name, {"name": run.variant.name, "changes": run.variant.changes, "runs": []}
+        name = run.variant.name
+        variant = variants.setdefault(name, {"name": name, "changes": run.variant.changes, "runs": []})
+        variant["runs"].append(
+            {
+                "seed": run.seed,
+                "folder": str(run.folder.relative_to(out)),
+                "status": run.status,
+                "reason": run.reason,
+                "result": run.result,
+                "measured": run.measured,
+            }
         )
-        told = {
-            "seed": run.seed,
-            "folder": str(run.folder.relative_to(out)),
-            "status": run.status,
-            "reason": run.reason,
-        }
-        row["runs"].append(told | {"result": run.result, "measured": run.measured})
-    for row in variants.values():
-        results = [run["result"] for run in row["runs"] if run["status"] == DONE and run["result"] is not None]
-        for part in ("selected", "test"):
-            found = [result[part] for result in results if result[part] is not None]
-            row[part] = spread(found) if found else None
-    study = {**facts, "variants": list(variants.values())}
-    write_atomically(out / STUDY, json.dumps(study, ensure_ascii=False, indent=1).encode())
-    write_atomically(out / TABLE, _table(list(variants.values())).encode())
-    return study
+    for variant in variants.values():
+        results = [run["result"] for run in variant["runs"] if run["status"] == DONE and run["result"] is not None]
+        selected = [result["selected"] for result in results if result["selected"] is not None]
+        test = [result["test"] for result in results if result["test"] is not None]
+        variant["selected"] = cast(dict[str, SpreadRecord], spread(selected)) if selected else None
+        variant["test"] = cast(dict[str, SpreadRecord], spread(test)) if test else None
+    return list(variants.values())
 
 
-def _table(variants: list[dict[str, object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["variant", "seed", "status", *(f"{part}_{name}" for part in ("selected", "test") for name in MEASURES)]
-    )
-    for row in variants:
-        for run in row["runs"]:
-            result = run["result"] or {}
-            cells = [(result.get(part) or {}).get(name, "") for part in ("selected", "test") for name in MEASURES]
-            writer.writerow([row["name"], run["seed"], run["status"] or "waiting", *cells])
-    return text.getvalue()
-
-
-def _said(run: StudyRun) -> str:
+def _report(run: StudyRun, measure: Measure) -> str:
     if run.status == FAILED:
         return f"failed: {run.reason} (see {run.folder / LOG})"
     if run.result is None:
-        return f"{run.measured['parameters']:,} parameters, {run.measured['inference_ms']:.3f} ms an utterance"
+        return measure.brief(run.measured)
     test = run.result["test"]
-    part = f"test weighted F1 {100 * test['weighted_f1']:.2f}" if test else "no test split"
-    return f"{part}; {run.result['seconds']:.1f} s"
+    scores = f"test weighted F1 {100 * test['weighted_f1']:.2f}" if test else "no test split"
+    return f"{scores}; {run.result['seconds']:.1f} s"
 
 
 def _left(seconds: float) -> str:

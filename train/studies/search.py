@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ...toolkit.base.errors import UserError
 from ..config import load_config, parse_yaml
-from .definition import DONE, Study, Variant
+from .definition import Study, Variant
+from .record import DONE, StudyRecord
 from .runs import run_study
 
 JOURNAL = "search.journal"
@@ -36,18 +37,21 @@ def parse_space(texts: Sequence[str]) -> dict[str, Range | list[object]]:
     """
     space: dict[str, Range | list[object]] = {}
     for text in texts:
-        key, equals, told = text.partition("=")
+        key, equals, listed = text.partition("=")
         where = f"--search {text}"
-        if not equals or not told:
+        if not equals or not listed:
             raise UserError(f"{where}: must have the form section.key=a,b,c or section.key=low..high, log:low..high")
-        if ".." in told:
-            bounds = [_number(bound, where) for bound in told.removeprefix("log:").split("..", 1)]
-            log = told.startswith("log:")
+        if ".." in listed:
+            bounds = [_number(bound, where) for bound in listed.removeprefix("log:").split("..", 1)]
+            log = listed.startswith("log:")
             if bounds[0] >= bounds[1] or (log and bounds[0] <= 0):
                 raise UserError(f"{where}: the first bound must be below the second{', both above 0' if log else ''}")
-            space[key.strip()] = Range(*bounds, log)
+            space[key.strip()] = Range(bounds[0], bounds[1], log)
         else:
-            space[key.strip()] = parse_yaml(f"[{told}]", where)
+            values = parse_yaml(f"[{listed}]", where)
+            if not isinstance(values, list):
+                raise UserError(f"{where}: must hold values, separated by commas")
+            space[key.strip()] = values
     return space
 
 
@@ -62,7 +66,7 @@ def run_search(
     jobs: int,
     device: str,
     say: Callable[[str], None],
-) -> dict[str, object]:
+) -> StudyRecord:
     """Tries settings until there are `trials`, each the better guessed the more are known.
 
     A trial's value is its mean weighted F1 on the validation split, at the epoch that this split selects; the test split
@@ -116,25 +120,27 @@ def run_search(
         found = run_study(store_path, study, out, recipe, changes, seeds, jobs, device, say)
         for number in waiting:
             row = found["variants"][number]
-            if all(run["status"] == DONE for run in row["runs"]):
-                search.tell(number, row["selected"]["weighted_f1"]["mean"])
+            selected = row.get("selected")
+            if selected and all(run["status"] == DONE for run in row["runs"]):
+                search.tell(number, selected["weighted_f1"]["mean"])
             else:
                 search.tell(number, state=state.FAIL)
     if not any(t.state == state.COMPLETE for t in search.trials):
         raise UserError(f"{out}: no trial succeeded; study.json has the reasons")
-    best = search.best_trial
-    found["best"] = {"number": best.number, "value": best.value, "settings": _variant(best).settings()}
-    chosen = " ".join(f"--set {setting}" for setting in found["best"]["settings"])
-    say(f"best of {len(search.trials)} trials on validation: trial {best.number}, {100 * best.value:.2f}: {chosen}")
+    best, value = search.best_trial, search.best_value
+    settings = _variant(best).settings()
+    found["best"] = {"number": best.number, "value": value, "settings": settings}
+    chosen = " ".join(f"--set {setting}" for setting in settings)
+    say(f"best of {len(search.trials)} trials on validation: trial {best.number}, {100 * value:.2f}: {chosen}")
     return found
 
 
 def _variant(trial) -> Variant:
-    told = ", ".join(
+    settings = ", ".join(
         f"{key.split('.')[-1]} {value:.3g}" if isinstance(value, float) else f"{key.split('.')[-1]} {value}"
         for key, value in trial.params.items()
     )
-    return Variant(f"trial {trial.number}, {told}", dict(trial.params))
+    return Variant(f"trial {trial.number}, {settings}", dict(trial.params))
 
 
 def _suggest(trial, key: str, values: Range | list[object]) -> None:

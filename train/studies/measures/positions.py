@@ -1,0 +1,139 @@
+"""Results by position in the dialogue, over test dialogues of some lengths."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from ....toolkit.base.errors import UserError
+from ...scores.tables import ReportTable, percent
+from ..record import StudyRecord
+from .base import Measure, RunAtHand, SummarisedVariant, mean_percent
+
+if TYPE_CHECKING:
+    from ...reports.page import Section
+    from ...scores.predictions import Predictions
+
+_ALL_LENGTHS = [1, 1_000_000]
+
+
+class PositionScores(TypedDict):
+    """Scores of a run.
+
+    `dialogues`: how many have such a length; `by_position`: group of positions to what
+    `erc_toolkit.train.scores.breakdown.breakdown` gives; `overall`: the same over all positions, None where no utterance
+    is labelled.
+    """
+
+    dialogues: int
+    by_position: dict[str, dict[str, float | int]]
+    overall: dict[str, float | int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class PositionSummary:
+    """Means over the seeds.
+
+    Attributes:
+        dialogues: how many were looked at.
+        overall: weighted F1 in percent over all positions; NaN where nothing is labelled.
+        by_position: the same for each group of positions that a run has.
+    """
+
+    dialogues: int
+    overall: float
+    by_position: dict[str, float]
+
+
+class Positions(Measure[PositionScores, PositionSummary]):
+    """`lengths: [least, most]`: of how many utterances the dialogues are."""
+
+    keys = ("lengths",)
+
+    def check(self, given: Mapping[str, object], where: str) -> dict[str, object]:
+        lengths = given.get("lengths", _ALL_LENGTHS)
+        if (
+            not isinstance(lengths, list)
+            or len(lengths) != 2
+            or not all(type(n) is int for n in lengths)
+            or lengths[0] > lengths[1]
+        ):
+            raise UserError(f"{where}: lengths must be two whole numbers, [least, most]")
+        return {"lengths": lengths}
+
+    def measure(self, run: RunAtHand, settings: Mapping[str, Any]) -> PositionScores:
+        return position_scores(run.predictions(), *settings["lengths"])
+
+    def summarise(self, measured: Sequence[PositionScores]) -> PositionSummary:
+        groups = {group: None for scores in measured for group in scores["by_position"]}
+        return PositionSummary(
+            measured[0]["dialogues"],
+            mean_percent([scores["overall"]["weighted_f1"] for scores in measured if scores["overall"]]),
+            {
+                group: mean_percent(
+                    [s["by_position"][group]["weighted_f1"] for s in measured if group in s["by_position"]]
+                )
+                for group in groups
+            },
+        )
+
+    def tables(self, study: StudyRecord, variants: Sequence[SummarisedVariant[PositionSummary]]) -> list[ReportTable]:
+        groups = _groups(variants)
+        dialogues = next((variant.summary.dialogues for variant in variants if variant.summary), 0)
+        title = f"weighted F1 by place, {dialogues} dialogues"
+        rows = [[variant.name, *(_shown(value, "-") for value in _values(variant, groups))] for variant in variants]
+        return [ReportTable("positions", title, ["", "all", *groups], rows)]
+
+    def section(self, study: StudyRecord, variants: Sequence[SummarisedVariant[PositionSummary]]) -> Section | None:
+        from ...reports.figures import lines_figure
+        from ...reports.page import PageFigure, Section
+
+        measured = [variant for variant in variants if variant.summary]
+        dialogues = next((variant.summary.dialogues for variant in variants if variant.summary), None)
+        if dialogues is None:
+            return None
+        groups = _groups(variants)
+        rows = [[variant.name, *(_shown(value, "–") for value in _values(variant, groups))] for variant in measured]
+        title = f"Weighted F1, percent, in {dialogues} dialogues"
+        section = Section(
+            "By place in the dialogue", [ReportTable("positions", title, ["", "all places", *groups], rows)]
+        )
+        if dialogues:
+            lines = {variant.name: _values(variant, groups)[1:] for variant in measured}
+            figure = lines_figure(groups, lines, "place in the dialogue", "test weighted F1, percent")
+            section.figures.append(PageFigure("positions", "Weighted F1 over the dialogue.", figure))
+        else:
+            section.warning = "The test split has no dialogue of such a length."
+        return section
+
+
+def position_scores(predictions: Predictions, least: int, most: int) -> PositionScores:
+    """Scores by position, over the dialogues of `least` to `most` utterances."""
+    from ...scores.breakdown import breakdown
+
+    chosen = predictions.select((predictions.lengths >= least) & (predictions.lengths <= most))
+    overall = breakdown(chosen, "all")
+    return {
+        "dialogues": len(set(chosen.dialogue)),
+        "by_position": breakdown(chosen, "position"),
+        "overall": next(iter(overall.values()), None),
+    }
+
+
+def _groups(variants: Sequence[SummarisedVariant[PositionSummary]]) -> list[str]:
+    """Names of the groups that any variant has, in the order of the dialogue."""
+    found = {group for variant in variants if variant.summary for group in variant.summary.by_position}
+    return sorted(found, key=lambda group: int(group.split()[0]))
+
+
+def _values(variant: SummarisedVariant[PositionSummary], groups: Sequence[str]) -> list[float]:
+    """Weighted F1 in percent over all positions and in each group; NaN where the variant has none."""
+    if variant.summary is None:
+        return [math.nan] * (1 + len(groups))
+    return [variant.summary.overall, *(variant.summary.by_position.get(group, math.nan) for group in groups)]
+
+
+def _shown(value: float, absent: str) -> str:
+    return absent if math.isnan(value) else percent(value / 100)

@@ -1,0 +1,61 @@
+"""The page of a study: its variants side by side, and what its measure shows."""
+
+from __future__ import annotations
+
+from ...toolkit.base.errors import UserError
+from ..config import OPTIMISTIC
+from ..reports.page import OPTIMISTIC_WARNING, Page, Section
+from ..scores.tables import ReportTable
+from .measures.base import Measure, summarised_variants
+from .measures.registry import find_measure
+from .measures.results import Results
+from .record import DONE, StudyRecord
+
+
+def study_page(study: StudyRecord) -> Page:
+    """The report of what `erc_toolkit.train.studies.runs.run_study` returns.
+
+    Raises:
+        UserError: the measure is not installed or gives something else than a section.
+    """
+    measure = find_measure(study["measure"])
+    sections = [_section_of(Results(), study)] if measure.trains else []
+    if not isinstance(measure, Results):
+        sections.append(_section_of(measure, study))
+    sections.append(_left_out_section(study))
+    seeds = study["seeds"]
+    facts = [
+        ("corpus", study["corpus"]),
+        ("store", f"{study['store']['path']} ({study['store']['content_sha256'][:12]})"),
+        ("recipe", study["recipe"]),
+        ("changed for all", ", ".join(study["changes"]) or "nothing"),
+        ("seeds", ", ".join(map(str, seeds))),
+        ("epoch selected by", study["protocol"]),
+    ]
+    if study["shows"]:
+        facts.append(("in the paper", study["shows"]))
+    warnings = [OPTIMISTIC_WARNING] if study["protocol"] == OPTIMISTIC else []
+    if measure.trains and len(seeds) < 3:
+        warnings.append(
+            f"{len(seeds)} seed{'s' * (len(seeds) > 1)}: differences between variants may be chance; use --seeds 5."
+        )
+    shown = [section for section in sections if section is not None]
+    return Page(f"{study['title']} on {study['corpus']}", facts, [], warnings, shown)
+
+
+def _section_of(measure: Measure, study: StudyRecord) -> Section | None:
+    section = measure.section(study, summarised_variants(measure, study))
+    if not (section is None or isinstance(section, Section)):
+        raise UserError(f"measure {measure.name!r}: section() must give a {Section.__name__} or None")
+    return section
+
+
+def _left_out_section(study: StudyRecord) -> Section | None:
+    rows = [
+        [variant["name"], str(run["seed"]), run["status"] or "not run yet", run["reason"]]
+        for variant in study["variants"]
+        for run in variant["runs"]
+        if run["status"] != DONE
+    ]
+    table = ReportTable("left_out", "Runs without a result", ["", "seed", "", "why"], rows)
+    return Section("Left out", [table]) if rows else None

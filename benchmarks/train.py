@@ -238,7 +238,7 @@ class Naive(nn.Module):
                 x = self.encoders[m](x + sinusoidal_positions(x.shape[1], x.shape[2], x) + self.speaker(speakers), mask)
             x = self.intra[m](self.inter[m](x, inter), intra)
             nodes[m] = torch.sigmoid(self.gates[m](x)) * x if m != "text" else x
-        if labels is not None and epoch >= self.config.warm_up and torch.rand(()).item() < self.config.p_exe:
+        if labels is not None and epoch >= self.config.dropout_warm_up and torch.rand(()).item() < self.config.p_exe:
             truth = labels[mask].cpu().numpy()
             performance = []
             for m, x in nodes.items():
@@ -264,7 +264,7 @@ def padded(batch: Batch, speakers: int) -> tuple[dict[str, torch.Tensor], torch.
     return {m: pad(x) for m, x in batch.features.items()}, pad(batch.speakers, speakers), mask, pad(batch.labels, -1)
 
 
-def naive_epoch(model: Naive, optimiser, data: Conversations, plan: Plan, batch_size: int) -> None:
+def naive_epoch(model: Naive, optimizer, data: Conversations, plan: Plan, batch_size: int) -> None:
     """A training pass and a test pass of the naive model."""
     slots = plan.speakers.slots
     for training, dialogues in ((True, plan.division.train), (False, plan.division.test)):
@@ -281,9 +281,9 @@ def naive_epoch(model: Naive, optimiser, data: Conversations, plan: Plan, batch_
                     single = F.cross_entropy(z[mask], labels[mask])
                     loss = loss + single**2 / 10
                 if training:
-                    optimiser.zero_grad()
+                    optimizer.zero_grad()
                     loss.backward()
-                    optimiser.step()
+                    optimizer.step()
                 loss.item()
                 f1_score(
                     labels[mask].cpu().numpy(),
@@ -362,10 +362,10 @@ def time_naive(plan: Plan, data: Conversations, device: torch.device, rounds: in
         torch.testing.assert_close(
             sum(naive(features, speakers, mask).values())[mask], ours(batch).logits, rtol=1e-3, atol=1e-3
         )
-    optimiser = torch.optim.Adam(
+    optimizer = torch.optim.Adam(
         naive.parameters(), lr=plan.config.train.lr, weight_decay=plan.config.train.weight_decay
     )
-    return clock(lambda: naive_epoch(naive, optimiser, data, plan, plan.config.train.batch_size), device, rounds)
+    return clock(lambda: naive_epoch(naive, optimizer, data, plan, plan.config.train.batch_size), device, rounds)
 
 
 def report(

@@ -1,1 +1,5 @@
 """Raw video, audio and transcripts become features in one HDF5 store."""
+
+from ..toolkit.base.callable_package import make_callable
+
+make_callable(__name__, f"{__name__}.api", "extract")

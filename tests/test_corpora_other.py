@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from erc_toolkit.extract.corpora.registry import read_corpus
 from erc_toolkit.extract.corpora.subtitles import Cue, parse_subtitles
 from erc_toolkit.toolkit.base.errors import UserError
-from erc_toolkit.toolkit.manifest import read_manifest, write_manifest
+from erc_toolkit.toolkit.manifest import load_manifest, write_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -136,7 +136,7 @@ def comes_back(name: str, tmp_path: Path) -> None:
         assert error.message and "\n" not in error.message
         return
     write_manifest(manifest, tmp_path / "m.jsonl")
-    back = read_manifest(tmp_path / "m.jsonl")
+    back = load_manifest(tmp_path / "m.jsonl")
     assert (back.utterances, back.notes, back.labels) == (manifest.utterances, manifest.notes, manifest.labels)
 
 
@@ -400,7 +400,7 @@ def test_three_calls_of_the_manual(tmp_path, monkeypatch, capsys):
     Path("MELD.Raw/dev_sent_emo.csv").write_text("Utterance,Speaker,Emotion,Dialogue_ID,Utterance_ID\nhi,A,joy,0,0\n")
     exec(compile(python_block("reference/manifest.md"), "manifest.md", "exec"), {})
     assert (
-        read_manifest(Path("meld.jsonl")).utterances[0].id == "val_dia0_utt0"
+        load_manifest(Path("meld.jsonl")).utterances[0].id == "val_dia0_utt0"
         and "text alone" in capsys.readouterr().out
     )
 
@@ -438,5 +438,5 @@ def test_the_manuals_reader_works_as_a_package(tmp_path):
     ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "note: one: 1 turns" in done.stdout, done.stderr
-    manifest = read_manifest(tmp_path / "m.jsonl")
+    manifest = load_manifest(tmp_path / "m.jsonl")
     assert [(u.id, u.label, u.split, u.end) for u in manifest.utterances] == [("one_0", "angry", "train", 1.5)]

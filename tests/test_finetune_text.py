@@ -109,9 +109,9 @@ def test_the_same_seed_gives_the_same_bytes(task, tuned, tmp_path):
 
 
 def test_a_store_gives_the_same_texts(task, tmp_path):
-    from erc_toolkit.toolkit.manifest import read_manifest
+    from erc_toolkit.toolkit.manifest import load_manifest
 
-    manifest = read_manifest(task[0])
+    manifest = load_manifest(task[0])
     with StoreWriter(tmp_path / "s.h5", corpus="toy", labels=manifest.labels, utterances=manifest.utterances):
         pass
     one, other = read_texts(task[0]), read_texts(tmp_path / "s.h5")

@@ -43,7 +43,9 @@ def command(program: list[object], arguments: list[object], folder: Path, **envi
 
 EXTRACT = "extract meld {raw} --text-model {encoder} --audio-set eGeMAPSv02 --visual-model denseface".split()
 EXTRACT += "--visual-weights random --face-detector haar --fps 2 --workers 2".split()
-TINY = "--recipe demo --set model.hidden=16 --set model.heads=2 --set model.warm_up=0 --set train.epochs=1".split()
+TINY = (
+    "--recipe demo --set model.hidden=16 --set model.heads=2 --set model.dropout_warm_up=0 --set train.epochs=1".split()
+)
 
 # Each command with real inputs, in an order in which every one finds what the earlier ones made.
 LINES: dict[str, list[list[str]]] = {
@@ -184,12 +186,12 @@ from pathlib import Path
 
 from erc_toolkit.extract.encoders.selection import Options
 from erc_toolkit.extract.run.engine import extract
-from erc_toolkit.toolkit.manifest import read_manifest
+from erc_toolkit.toolkit.manifest import load_manifest
 
 with open("ran.txt", "a") as file:
     file.write(__name__ + "\\n")
 options = Options(modalities=("audio",), audio_set="eGeMAPSv02", workers=2)
-print(extract(read_manifest(Path("m.jsonl")), Path("s.h5"), options).utterances)
+print(extract(load_manifest(Path("m.jsonl")), Path("s.h5"), options).utterances)
 """
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from erc_toolkit.toolkit.base.errors import UserError
-from erc_toolkit.toolkit.manifest import Manifest, Utterance, read_manifest, write_manifest
+from erc_toolkit.toolkit.manifest import Manifest, Utterance, load_manifest, write_manifest
 
 ROW = {"id": "a", "dialogue": "d", "speaker": "S", "text": "hi"}
 
@@ -20,7 +20,7 @@ def write(path, *rows):
 
 
 def test_smallest_manifest(tmp_path):
-    manifest = read_manifest(
+    manifest = load_manifest(
         write(tmp_path / "mine.jsonl", ROW, {**ROW, "id": "b", "label": "joy", "media": "x/b.mp4"})
     )
     assert manifest.corpus == "mine" and manifest.labels == ["joy"] and manifest.root == tmp_path / "."
@@ -34,7 +34,7 @@ def test_csv(tmp_path):
     path.write_text(
         'id,dialogue,speaker,text,label,split,start,region\na,d,S,"one, two",joy,dev,1.5,0 0 0.5 1\nb,d,T,,,dev,,\n'
     )
-    first, second = read_manifest(path).utterances
+    first, second = load_manifest(path).utterances
     assert (first.text, first.split, first.start, first.region) == ("one, two", "val", 1.5, (0, 0, 0.5, 1))
     assert (second.text, second.label, second.start) == ("", None, None)
 
@@ -69,17 +69,17 @@ def test_csv(tmp_path):
 def test_mistakes_name_line_and_field(tmp_path, rows, where, what):
     path = write(tmp_path / "m.jsonl", *rows)
     with pytest.raises(UserError) as error:
-        read_manifest(path)
+        load_manifest(path)
     message = error.value.message
     assert str(path) in message and where in message and what in message and "\n" not in message
 
 
 def test_no_file_and_no_text(tmp_path):
     with pytest.raises(UserError, match="no such manifest"):
-        read_manifest(tmp_path / "none.jsonl")
+        load_manifest(tmp_path / "none.jsonl")
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe{}")
     with pytest.raises(UserError, match="UTF-8"):
-        read_manifest(tmp_path / "bytes.jsonl")
+        load_manifest(tmp_path / "bytes.jsonl")
 
 
 text = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12)
@@ -120,7 +120,7 @@ def manifests(draw):
 def test_what_is_written_is_read(tmp_path, made):
     labels, utterances = made
     write_manifest(Manifest("c", labels, tmp_path, utterances), tmp_path / "m.jsonl")
-    back = read_manifest(tmp_path / "m.jsonl")
+    back = load_manifest(tmp_path / "m.jsonl")
     assert (back.corpus, back.labels, back.utterances) == ("c", labels, utterances)
     assert back.root.resolve() == tmp_path.resolve()
 
@@ -145,6 +145,6 @@ def test_no_input_makes_a_traceback(tmp_path, data):
     (tmp_path / "m.csv").write_bytes(b"id,dialogue,speaker,start\n" + data)
     for path in (tmp_path / "m.jsonl", tmp_path / "m.csv"):
         try:
-            read_manifest(path)
+            load_manifest(path)
         except UserError:
             pass

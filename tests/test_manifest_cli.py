@@ -18,7 +18,7 @@ from erc_toolkit.extract.stats import compare, count
 from erc_toolkit.extract.validate import validate
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main
-from erc_toolkit.toolkit.manifest import Manifest, Utterance, read_manifest, write_manifest
+from erc_toolkit.toolkit.manifest import Manifest, Utterance, load_manifest, write_manifest
 from erc_toolkit.toolkit.media import ffmpeg_binary
 from erc_toolkit.toolkit.store import FeatureStore
 
@@ -91,7 +91,7 @@ def test_three_calls_in_python(tmp_path, clip):
     report = validate(manifest, media=True)
     write_manifest(manifest, tmp_path / "m.jsonl")
     assert (
-        report.counts() == {"missing file": 1} and read_manifest(tmp_path / "m.jsonl").utterances == manifest.utterances
+        report.counts() == {"missing file": 1} and load_manifest(tmp_path / "m.jsonl").utterances == manifest.utterances
     )
 
 
@@ -115,7 +115,7 @@ def test_manifest_and_corpus_move_together(tmp_path, manifest, root, written):
     assert json.loads((old / manifest).read_text().splitlines()[0])["root"] == (written or str(old / root))
     if written is not None:
         old.rename(tmp_path / "new")
-        back = read_manifest(tmp_path / "new" / manifest)
+        back = load_manifest(tmp_path / "new" / manifest)
         assert back.path("x.mp4").exists() and back.notes == ["a note"]
 
 
@@ -138,7 +138,7 @@ def test_build_says_what_is_wrong_in_one_line(tmp_path, clip):
 def test_csv_lines_end_only_at_line_ends(tmp_path):
     """U+0085, which the mojibake of MELD's archive is full of, is no line end in an unquoted cell."""
     (tmp_path / "m.csv").write_text("id,dialogue,speaker,text\na,d,S,wait\x85 what\u2028?\n", encoding="utf-8")
-    assert read_manifest(tmp_path / "m.csv").utterances[0].text == "wait\x85 what\u2028?"
+    assert load_manifest(tmp_path / "m.csv").utterances[0].text == "wait\x85 what\u2028?"
 
 
 # -- validate
@@ -425,7 +425,7 @@ def test_another_package_registers_a_corpus(plugin, tmp_path):
         "t",
     )
     assert "twice True keep False table" in output and "Path('t')" in output.replace("Posix", "")
-    manifest = read_manifest(out)
+    manifest = load_manifest(out)
     assert manifest.labels == ["rage"] and [u.speaker for u in manifest.utterances] == ["Z"] * 3
     assert read_corpus("toy", tmp_path, count=1).utterances[0].extra == {"scale": 1.5}
     assert find_reader("meld").__module__ == "erc_toolkit.extract.corpora.meld"  # ours are not replaced

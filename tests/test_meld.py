@@ -17,7 +17,7 @@ from erc_toolkit.extract.corpora.meld import parse_time, read_meld, repair_text
 from erc_toolkit.extract.corpora.registry import read_corpus
 from erc_toolkit.extract.stats import compare
 from erc_toolkit.toolkit.base.errors import UserError
-from erc_toolkit.toolkit.manifest import read_manifest, write_manifest
+from erc_toolkit.toolkit.manifest import load_manifest, write_manifest
 from erc_toolkit.toolkit.media import ffmpeg_binary
 
 HEADER = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
@@ -267,7 +267,7 @@ def test_no_table_makes_a_traceback(tmp_path, rows):
         assert "\n" not in error.message
         return
     write_manifest(manifest, tmp_path / "m.jsonl")
-    back = read_manifest(tmp_path / "m.jsonl")
+    back = load_manifest(tmp_path / "m.jsonl")
     assert back.utterances == manifest.utterances and back.notes == manifest.notes and back.labels == manifest.labels
 
 

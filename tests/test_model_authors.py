@@ -42,7 +42,7 @@ def build(case):
         q_base=0.3,
         lam=0.9,
         p_exe=1.0,
-        warm_up=1,
+        dropout_warm_up=1,
     )
     dims = {m: x.shape[-1] for m, x in features.items()}
     counts = torch.ones(len(case["class_weights"]))

@@ -12,7 +12,7 @@ from test_train_support import random_batch, rows, tiny_model
 from erc_toolkit.train.models.amb_dsgdn import Settings
 from erc_toolkit.train.models.variants import VARIANTS
 
-SMALL = Settings(hidden=8, heads=2, dropout=0.0, graph_dropout=0.0, p_exe=1.0, warm_up=1)
+SMALL = Settings(hidden=8, heads=2, dropout=0.0, graph_dropout=0.0, p_exe=1.0, dropout_warm_up=1)
 
 
 def layer_norm(x, weight, bias, eps):

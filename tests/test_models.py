@@ -21,7 +21,7 @@ from erc_toolkit.train.studies.definition import load_study
 
 # Settings that make a model small and drop nothing; a model that is not here has none to make small.
 SMALL: dict[str, dict[str, object]] = {
-    AMB_DSGDN: {"hidden": 16, "heads": 2, "window": 3, "dropout": 0.0, "graph_dropout": 0.0, "warm_up": 1000},
+    AMB_DSGDN: {"hidden": 16, "heads": 2, "window": 3, "dropout": 0.0, "graph_dropout": 0.0, "dropout_warm_up": 1000},
     "bigru": {"hidden": 16, "dropout": 0.0},
     "sdt": {"hidden": 16, "heads": 2, "dropout": 0.0},
     "merc-gcn": {"hidden": 16, "graph_hidden": 8, "heads": 2, "window": 3, "dropout": 0.0, "coarse": [0, 1, 1]},
@@ -112,13 +112,13 @@ def test_it_learns_five_dialogues_by_heart(name):
     torch.manual_seed(1)
     batch = random_batch((4, 6, 3, 5, 4), speakers=2, seed=2, dtype=torch.float32)
     model = small(name, speakers=2).float().train()
-    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=RATES.get(name, 5e-3))
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=RATES.get(name, 5e-3))
     for step in range(600):
         output = model(batch)
         loss = model.loss(output, batch)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         if step % 20 == 19 and (model.eval()(batch).logits.argmax(1) == batch.labels).all():
             return
         model.train()

@@ -341,7 +341,7 @@ def test_a_foreign_reduction_is_checked(tmp_path, damage):
 def test_training_takes_it_by_name(tmp_path):
     path = write_store(tmp_path / "s.h5")
     assert CliRunner().invoke(main, ["reduce", str(path), "--feature", "audio/audio_x", "--to", "4"]).exit_code == 0
-    settings = ["model.hidden=16", "model.heads=2", "train.epochs=1", "model.warm_up=0"]
+    settings = ["model.hidden=16", "model.heads=2", "train.epochs=1", "model.dropout_warm_up=0"]
     options = [part for s in settings for part in ("--set", s)]
     arguments = ["train", str(path), "--device", "cpu", *options]
     result = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "no")])

@@ -41,7 +41,7 @@ SMALL = [
     "--set",
     "train.lr=5e-3",
     "--set",
-    "model.warm_up=2",
+    "model.dropout_warm_up=2",
     "--device",
     "cpu",
 ]

@@ -28,7 +28,7 @@ SMALL = (
     "model.heads=2",
     "train.epochs=12",
     "train.lr=3e-3",
-    "model.warm_up=3",
+    "model.dropout_warm_up=3",
     "train.batch_size=6",
 )
 

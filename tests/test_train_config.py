@@ -14,12 +14,12 @@ from erc_toolkit.train.models.registry import settings_class
 def test_recipes_hold_the_published_settings():
     iemocap, meld = load_config("iemocap"), load_config("meld")
     model, train = iemocap.model, iemocap.train
-    assert (model.hidden, model.heads, model.window, model.dropout, model.warm_up) == (512, 8, 20, 0.5, 60)
+    assert (model.hidden, model.heads, model.window, model.dropout, model.dropout_warm_up) == (512, 8, 20, 0.5, 60)
     assert (model.q_base, model.p_exe, model.lam) == (0.3, 0.5, 0.9)
     assert (train.epochs, train.batch_size, train.lr, train.weight_decay) == (61, 16, 6.8e-5, 5e-5)
     assert (train.class_weights, train.protocol, iemocap.data.speaker_slots) == ("balanced", "validation", 2)
     model, train = meld.model, meld.train
-    assert (model.hidden, model.window, model.dropout, model.warm_up) == (512, 6, 0.11, 0)
+    assert (model.hidden, model.window, model.dropout, model.dropout_warm_up) == (512, 6, 0.11, 0)
     assert (model.q_base, model.p_exe, model.lam) == (0.2, 0.2, 0.9)
     assert (train.epochs, train.batch_size, train.lr, train.weight_decay) == (20, 64, 5e-5, 7.5e-5)
     assert (train.class_weights, train.protocol, meld.data.speaker_slots) == ("none", "validation", 9)
@@ -124,3 +124,10 @@ def test_a_file_may_leave_settings_out(tmp_path):
     path.write_text("model:\n  window: 3\ntrain:\n")
     assert load_config(str(path)).as_dict() == parse_config({"model": {"window": 3}}, "").as_dict()
     assert load_config(str(path)).model.hidden == Config().model.hidden
+
+
+def test_settings_under_their_old_names():
+    config = load_config("demo", ["train.optimiser=adamw", "model.warm_up=7"])
+    assert (config.train.optimizer, config.model.dropout_warm_up) == ("adamw", 7)
+    with pytest.raises(UserError, match="model.warm_up"):  # a model without such a setting
+        load_config("demo", ["model.name=bigru", "model.warm_up=7"])

@@ -186,7 +186,7 @@ def test_unlabelled_utterances_are_context_but_teach_nothing():
 
 
 def test_modality_dropout_waits_for_its_epoch_and_for_training():
-    config = dataclasses.replace(TINY, p_exe=1.0, warm_up=2)
+    config = dataclasses.replace(TINY, p_exe=1.0, dropout_warm_up=2)
     model, batch = tiny_model(config=config), random_batch((6, 5, 4))
     assert model(batch, epoch=5).ratios is None  # evaluation
     model.train()
@@ -283,9 +283,9 @@ def test_rows_of_a_batch_are_a_batch():
 
 def test_speaker_table_has_a_zero_row_that_stays_zero():
     model, batch = tiny_model().train(), random_batch()
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.1, weight_decay=0.1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1, weight_decay=0.1)
     model.loss(model(batch), batch).backward()
-    optimiser.step()
+    optimizer.step()
     assert model.speaker.weight.shape == (3, 16) and (model.speaker.weight[2] == 0).all()
 
 

@@ -13,7 +13,7 @@ from erc_toolkit.train.models.amb_dsgdn import AMBDSGDN, Settings
 DIMS = {"text": 12, "audio": 10, "visual": 8}
 LABELS = ["anger", "joy", "neutral"]
 SIZES = {"train": 24, "val": 6, "test": 8}
-TINY = Settings(hidden=16, heads=2, window=3, dropout=0.1, warm_up=0)
+TINY = Settings(hidden=16, heads=2, window=3, dropout=0.1, dropout_warm_up=0)
 
 
 def write_store(

@@ -115,7 +115,7 @@ def path_problem(relative: str) -> str | None:
     return None
 
 
-def read_manifest(path: Path) -> Manifest:
+def load_manifest(path: Path) -> Manifest:
     """Reads and checks a manifest file, JSON Lines or (by its name's ending) CSV.
 
     Raises:

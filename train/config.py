@@ -22,6 +22,8 @@ from .settings import DataConfig, ModelSettings, TrainConfig, nearest
 from .shipped import read_shipped, shipped_names
 
 _NAME = "model.name"
+# Settings under the names that they had in version 0.1, whose recipes and runs stay readable.
+RENAMED = {"train.optimiser": "train.optimizer", "model.warm_up": "model.dropout_warm_up"}
 
 
 def _default_model() -> ModelSettings:
@@ -168,6 +170,9 @@ def _keys(section: Any) -> list[str]:
 def _assign(config: Config, dotted: str, value: object, where: str) -> None:
     section, _, key = dotted.partition(".")
     known = [f"{name}.{k}" for name in _keys(config) for k in _keys(getattr(config, name))]
+    if dotted not in known and RENAMED.get(dotted) in known:
+        dotted = RENAMED[dotted]
+        section, _, key = dotted.partition(".")
     if dotted not in known:
         raise UserError(f"{where}: unknown key {dotted!r}{nearest(dotted, known)}")
     target = getattr(config, section)

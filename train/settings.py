@@ -51,7 +51,7 @@ class TrainConfig:
 
     Attributes:
         epochs, batch_size: a batch is counted in dialogues.
-        optimiser: "adam" adds the weight decay to the gradient, "adamw" shrinks the weights by it apart from the gradient.
+        optimizer: "adam" adds the weight decay to the gradient, "adamw" shrinks the weights by it apart from the gradient.
         lr, weight_decay: of the optimizer.
         schedule: the learning rate after its warm-up: "constant", or falling to 0 at the end of the last epoch along a
             line ("linear") or half a cosine ("cosine").
@@ -68,7 +68,7 @@ class TrainConfig:
 
     epochs: int = setting(61, least=1)
     batch_size: int = setting(16, least=1)
-    optimiser: str = setting("adam", choices=("adam", "adamw"))
+    optimizer: str = setting("adam", choices=("adam", "adamw"))
     lr: float = setting(6.8e-5, above=0)
     schedule: str = setting("constant", choices=("constant", "linear", "cosine"))
     lr_warm_up: float = setting(0.0, least=0)

@@ -88,7 +88,7 @@ OPTIONS = _options()
 
 def _run(manifest, **options) -> None:
     from ...toolkit.base.errors import UserError
-    from ..run.engine import extract
+    from ..api import extract
 
     out, shard, strict = (options.pop(name) for name in ("out", "shard", "strict"))
     try:
@@ -118,7 +118,7 @@ def _run(manifest, **options) -> None:
     for note in manifest.notes:
         click.echo(f"  note: {note}")
     command = shlex.join(["erc-toolkit", *sys.argv[1:]])
-    summary = extract(manifest, out, Options(**options), command=command, shard=shard, notify=click.echo)
+    summary = extract(manifest, out, shard=shard, command=command, notify=click.echo, **options)
     if summary.store is not None:
         _report(summary)
         masked = sum(sum(reasons.values()) for _, _, reasons in summary.features.values())
@@ -176,9 +176,9 @@ extract_group = CorpusGroup(
 
 
 def _extract_manifest(file: Path, **options) -> None:
-    from ...toolkit.manifest import read_manifest
+    from ...toolkit.manifest import load_manifest
 
-    _run(read_manifest(file), **options)
+    _run(load_manifest(file), **options)
 
 
 extract_group.add_command(

@@ -52,10 +52,10 @@ def validate_command(file: Path, media: bool, strict: bool, as_json: bool, worke
     A mistake in the manifest itself ends with status 1. Defects of media files are reported, and extraction masks what
     they spoil, so that they end with status 0 unless --strict is given.
     """
-    from ...toolkit.manifest import read_manifest
+    from ...toolkit.manifest import load_manifest
     from ..validate import validate
 
-    report = validate(read_manifest(file), media=media, workers=workers)
+    report = validate(load_manifest(file), media=media, workers=workers)
     if as_json:
         click.echo(json.dumps({**dataclasses.asdict(report), "counts": report.counts()}, ensure_ascii=False, indent=2))
     else:
@@ -78,10 +78,10 @@ def validate_command(file: Path, media: bool, strict: bool, as_json: bool, worke
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def stats_command(file: Path, as_json: bool) -> None:
     """Count what the manifest FILE holds, and name what differs from the corpus's published counts."""
-    from ...toolkit.manifest import read_manifest
+    from ...toolkit.manifest import load_manifest
     from ..stats import compare, count
 
-    manifest = read_manifest(file)
+    manifest = load_manifest(file)
     counted, compared = count(manifest), compare(manifest)
     if as_json:
         click.echo(json.dumps({**counted, "compared": compared}, ensure_ascii=False, indent=2))

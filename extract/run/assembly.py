@@ -12,7 +12,7 @@ from pathlib import Path
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import require_space
 from ...toolkit.base.hashes import json_sha256
-from ...toolkit.manifest import read_manifest
+from ...toolkit.manifest import load_manifest
 from ...toolkit.store import FeaturePart, FeatureStore, StoreWriter
 from .parts import ColumnNames, PartsFolder, corpus_fingerprint, difference
 
@@ -41,7 +41,7 @@ def assemble(out: Path, roots: list[Path], command: str = "") -> None:
     roots = [root for root in roots if root.is_dir()]
     if not roots:
         raise UserError(f"{parts_root(out)}: no such folder of parts; run erc-toolkit extract --shard first")
-    manifest = read_manifest(roots[0] / "manifest.jsonl")
+    manifest = load_manifest(roots[0] / "manifest.jsonl")
     names = sorted({folder.name for root in roots for folder in root.iterdir() if (folder / "feature.json").exists()})
     if not names:
         raise UserError(f"{roots[0]}: holds no finished part")

@@ -25,7 +25,7 @@ from ...toolkit.base.errors import FaultError, UserError
 from ...toolkit.base.files import write_atomically
 from ...toolkit.base.hashes import json_sha256
 from ...toolkit.base.interrupt import interruptible
-from ...toolkit.base.processes import warm_up
+from ...toolkit.base.processes import preload
 from ...toolkit.base.progress import Stages
 from ...toolkit.manifest import Manifest, write_manifest
 from ...toolkit.store import FeatureStore
@@ -109,7 +109,7 @@ def _extract(manifest: Manifest, out: Path, options: Options, command: str, shar
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: the folder {out.parent} does not exist; make it first")
     if set(options.modalities) & {"audio", "visual"}:
-        warm_up(
+        preload(
             "erc_toolkit.extract.run.worker",
             *(["opensmile"] if "audio" in options.modalities and options.audio_model is None else []),
         )

@@ -23,7 +23,7 @@ from ...toolkit.base.errors import UserError
 from ...toolkit.base.interrupt import interruptible
 from ...toolkit.base.progress import Stages
 from ...toolkit.base.schedule import fairseq_linear_factor
-from ...toolkit.manifest import SPLITS, read_manifest
+from ...toolkit.manifest import SPLITS, load_manifest
 from ...toolkit.store import FeatureStore
 from ..encoders.text import load_pretrained, longest_input
 from ..encoders.weights import checksum
@@ -82,7 +82,7 @@ def read_texts(path: Path) -> Texts:
             corpus, labels = store.corpus, list(store.labels)
             rows = list(zip(store.column("split"), store.column("label").tolist(), store.column("text"), strict=True))
     else:
-        manifest = read_manifest(path)
+        manifest = load_manifest(path)
         corpus, labels = manifest.corpus, manifest.labels
         rows = [
             (u.split, -1 if u.label is None else labels.index(u.label), u.text)

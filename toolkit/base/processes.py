@@ -59,7 +59,7 @@ def run_tasks(
         weight, most_weight: tasks are handed out while the sum of the weights of those not yet yielded is below the
             most, so that workers go on while the caller is busy, and memory stays bounded.
         retry: do a task whose worker died once more, alone, since memory that others took may have been the cause.
-        fresh: start workers as new interpreters, not as forks of the server that `warm_up` started.
+        fresh: start workers as new interpreters, not as forks of the server that `preload` started.
         threads: of PyTorch in each worker; None leaves PyTorch alone.
         gpus: of the machine; with several, the worker in place i sees only the one of number i modulo `gpus`.
 
@@ -112,7 +112,7 @@ def work_off(
         yield number, result
 
 
-def warm_up(*modules: str) -> None:
+def preload(*modules: str) -> None:
     """Begins to import modules for the workers of a later `run_tasks`, beside what this process does meanwhile."""
     if _METHOD == "forkserver":
         multiprocessing.get_context(_METHOD).set_forkserver_preload(list(modules))
@@ -121,7 +121,7 @@ def warm_up(*modules: str) -> None:
 
 
 _END = object()
-# One server imports the libraries once (`warm_up`) and forks the workers from itself, free of this process's threads.
+# One server imports the libraries once (`preload`) and forks the workers from itself, free of this process's threads.
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 

@@ -57,11 +57,11 @@ def predict_command(
     """
     from ..predict.predictor import REPORT, Predictor
 
-    def say(line: str) -> None:
+    def notify(line: str) -> None:
         click.echo(line, err=as_json)
 
     out = out or Path(f"{recording.stem}-emotions")
-    predictor = Predictor(run, device, {k: v for k, v in models.items() if v is not None}, say)
+    predictor = Predictor(run, device, {k: v for k, v in models.items() if v is not None}, notify)
     names = [name.strip() for name in speakers.split(",") if name.strip()] if speakers else []
     command = shlex.join(["erc-toolkit", *sys.argv[1:]])
     turns = predictor.predict(recording, transcript, out, causal=causal, speakers=names, command=command)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..base.errors import UserError
-from ..manifest import read_manifest
+from ..manifest import load_manifest
 from . import arrays, mmsa
 from .layouts import LAYOUTS, Layout, describe, recognise
 from .pack import Pack, entry_length, write_pack
@@ -56,7 +56,7 @@ def convert(
             raise UserError(f"{path}: no such file")
     pack = None
     if manifest is not None:
-        read = read_manifest(manifest)
+        read = load_manifest(manifest)
         pack = arrays.pack_of(read.utterances, corpus or read.corpus, labels or read.labels)
     layouts = []
     for given, path in named:

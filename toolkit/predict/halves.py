@@ -67,7 +67,7 @@ class Models(Protocol):
         """Modality to the options of its extraction, and the labels, of a run or a package."""
         ...
 
-    def TurnClassifier(self, folder: Path, device: str, say: Callable[[str], None], /) -> TrainedModel:
+    def TurnClassifier(self, folder: Path, device: str, notify: Callable[[str], None], /) -> TrainedModel:
         """Loads the model of a run or a package."""
         ...
 

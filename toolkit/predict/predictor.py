@@ -31,7 +31,7 @@ class Predictor:
         device: "auto", "cpu", "cuda" or "cuda:N".
         models: options of `erc-toolkit extract` to put in place of those that were recorded, e.g.
             {"text_model": "/models/roberta"} where a folder was moved. Other weights are refused.
-        say: takes lines about what is used; by default nothing is reported.
+        notify: takes lines about what is used; by default nothing is reported.
 
     Raises:
         UserError: no finished run, or one whose features cannot be made of a recording.
@@ -42,9 +42,9 @@ class Predictor:
         folder: str | os.PathLike,
         device: str = "auto",
         models: Mapping[str, str] | None = None,
-        say: Callable[[str], None] = lambda _: None,
+        notify: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.folder, self.device, self._say = Path(folder), device, say
+        self.folder, self.device, self._notify = Path(folder), device, notify
         models_half = load_models()
         self.extraction, self.labels = models_half.extraction_of(self.folder)
         for name, value in (models or {}).items():
@@ -55,7 +55,7 @@ class Predictor:
                 )
             for options in users:
                 options[name] = value
-        self._trained = models_half.TurnClassifier(self.folder, device, say)
+        self._trained = models_half.TurnClassifier(self.folder, device, notify)
 
     def predict(
         self,
@@ -89,7 +89,7 @@ class Predictor:
             except OSError as error:
                 raise UserError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from None
             absent = extraction.extract_recording(
-                manifest, folder / STORE, self.extraction, device=self.device, command=command, notify=self._say
+                manifest, folder / STORE, self.extraction, device=self.device, command=command, notify=self._notify
             )
             with FeatureStore.open(folder / STORE) as store:
                 turns, batch = self._trained.turns(store, causal)

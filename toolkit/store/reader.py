@@ -19,9 +19,6 @@ from ..manifest import SPLITS
 from .feature import Feature
 from .format import COLUMNS, FORMAT, SCHEMA
 from .hdf5 import StoreFile
-from .writer import FeaturePart, StoreWriter
-
-__all__ = ["Feature", "FeaturePart", "FeatureStore", "StoreWriter"]
 
 
 class FeatureStore:

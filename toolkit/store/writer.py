@@ -23,7 +23,7 @@ from .hdf5 import StoreFile
 from .values import MatrixWriter
 
 if TYPE_CHECKING:
-    from . import Feature
+    from .feature import Feature
 
 _ROWS = 2048  # at a time, where copies are made
 

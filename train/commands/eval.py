@@ -40,9 +40,11 @@ def eval_command(
     run_dir: Path, store: Path | None, split: str, device: str, by: tuple[str, ...], as_json: bool
 ) -> None:
     """Evaluate the trained model in RUN_DIR: precision, recall and F1 per class, and overall."""
-    from ..loop.evaluation import evaluate_run
+    from ..api import evaluate
 
-    result = evaluate_run(run_dir, store, split, device, lambda line: click.echo(line, err=as_json), by)
+    result = evaluate(
+        run_dir, store, split=split, device=device, by=by, notify=lambda line: click.echo(line, err=as_json)
+    )
     if as_json:
         click.echo(json.dumps(result, ensure_ascii=False, indent=2))
     else:

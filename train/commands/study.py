@@ -95,7 +95,7 @@ def study_command(
     from ..studies.runs import run_study
     from ..studies.study_text import print_study
 
-    def say(line: str) -> None:
+    def notify(line: str) -> None:
         click.echo(line, err=as_json)
 
     study = load_study(name) if name else _grid(grids) if grids else None
@@ -103,12 +103,14 @@ def study_command(
         recipe = recipe or recipe_of(opened)
     try:
         if study is not None:
-            found = run_study(store, study, out, recipe, changes, range(seed, seed + seeds), jobs, device, say)
+            found = run_study(store, study, out, recipe, changes, range(seed, seed + seeds), jobs, device, notify)
         else:
             from ..studies.search import parse_space, run_search
 
             space = parse_space(spaces)
-            found = run_search(store, space, out, recipe, changes, range(seed, seed + seeds), trials, jobs, device, say)
+            found = run_search(
+                store, space, out, recipe, changes, range(seed, seed + seeds), trials, jobs, device, notify
+            )
     except KeyboardInterrupt:
         raise UserError(f"interrupted; what is done is kept in {out}: go on with the same command") from None
     except OSError as error:

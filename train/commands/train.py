@@ -76,57 +76,49 @@ def train_command(
 
     from ...toolkit.base.errors import UserError
     from ...toolkit.store import FeatureStore
-    from ..config import load_config, recipe_of
+    from .. import api
 
-    def say(line: str) -> None:
+    def notify(line: str) -> None:
         click.echo(line, err=as_json)
 
-    with FeatureStore.open(store) as opened:
-        if recipe is None:
-            recipe = recipe_of(opened)
-            say(f"recipe: {recipe} (by the name of the store's corpus)")
-        else:
-            say(f"recipe: {recipe}")
-        named = [f"model.name={model}"] if model is not None else []
-        config = load_config(recipe, (*named, *changes, *(["model.causal=true"] if causal else [])))
-        if seed is not None:
-            config.train.seed = seed
-
+    settings = [*changes, *(["model.causal=true"] if causal else [])]
+    chosen = {"recipe": recipe, "model": model, "settings": settings, "notify": notify}
+    if out is None or dry_run:
         from ..loop.plan import describe, make_plan
-        from ..loop.trainer import train
 
-        if dry_run:
-            plan = make_plan(opened, config)
+        with FeatureStore.open(store) as opened:
+            plan = make_plan(opened, api.configure(opened, seed=seed, **chosen))
             described = describe(plan, plan.model())
-            click.echo(json.dumps(described, ensure_ascii=False, indent=2) if as_json else _plain(described))
-            return
-        options = {"overwrite": overwrite, "resume": resume, "tensorboard": tensorboard}
-        try:
-            if seeds is not None:
-                from ..loop.seeds import spread_lines, train_seeds
+        click.echo(json.dumps(described, ensure_ascii=False, indent=2) if as_json else _plain(described))
+        return
+    how = {"device": device, "overwrite": overwrite, "resume": resume, "tensorboard": tensorboard}
+    try:
+        if seeds is not None:
+            from ..loop.seeds import spread_lines
 
-                first = config.train.seed
-                summary = train_seeds(opened, config, out, range(first, first + seeds), device, say, **options)
-                for line in spread_lines(summary):
-                    say(line)
-                if as_json:
-                    click.echo(json.dumps(summary, ensure_ascii=False, indent=2))
-                return
-            result = train(opened, config, out, device, say, **options)
-        except OSError as error:
-            raise UserError(f"{error.filename or out}: cannot be written ({error.strerror or error})") from None
-        except KeyboardInterrupt:
-            kept = f"interrupted; the epochs that are done are kept in {out}: go on with the same command and --resume"
-            raise UserError(kept) from None
-        selected = result["selected"]
-        say(
-            f"selected epoch {selected['epoch']} of {result['epochs']}: {selected['split']} weighted F1 "
-            f"{100 * selected['weighted_f1']:.2f} ({result['protocol']}); {result['seconds']:.1f} s; run in {out}"
-        )
-        if as_json:
-            click.echo(json.dumps(result, ensure_ascii=False, indent=2))
-        elif result["test"] is not None:
-            show_result({**result, **result["test"], "corpus": opened.corpus, "split": "test"})
+            summary = api.train_several(store, out, seeds, first_seed=seed, **chosen, **how)
+            for line in spread_lines(summary):
+                notify(line)
+            if as_json:
+                click.echo(json.dumps(summary, ensure_ascii=False, indent=2))
+            return
+        result = api.train(store, out, seed=seed, **chosen, **how)
+    except OSError as error:
+        raise UserError(f"{error.filename or out}: cannot be written ({error.strerror or error})") from None
+    except KeyboardInterrupt:
+        kept = f"interrupted; the epochs that are done are kept in {out}: continue with the same command and --resume"
+        raise UserError(kept) from None
+    selected = result["selected"]
+    notify(
+        f"selected epoch {selected['epoch']} of {result['epochs']}: {selected['split']} weighted F1 "
+        f"{100 * selected['weighted_f1']:.2f} ({result['protocol']}); {result['seconds']:.1f} s; run in {out}"
+    )
+    if as_json:
+        click.echo(json.dumps(result, ensure_ascii=False, indent=2))
+    elif result["test"] is not None:
+        with FeatureStore.open(store) as opened:
+            corpus = opened.corpus
+        show_result({**result, **result["test"], "corpus": corpus, "split": "test"})
 
 
 def _plain(described: dict) -> str:

@@ -82,7 +82,7 @@ def options_of(run_path: object, features: Mapping[str, FeatureFacts]) -> dict[s
     return found
 
 
-def check_same(modality: str, trained: Provenance, here: Provenance, say: Callable[[str], None]) -> None:
+def check_same(modality: str, trained: Provenance, here: Provenance, notify: Callable[[str], None]) -> None:
     """Makes sure that a feature was made as the run's was.
 
     Versions of libraries may differ, which is reported.
@@ -105,7 +105,7 @@ def check_same(modality: str, trained: Provenance, here: Provenance, say: Callab
     old, new = trained.get("versions") or {}, here.get("versions") or {}
     for name in sorted(old.keys() & new.keys()):
         if old[name] != new[name]:
-            say(f"note: {modality}: {name} {new[name]} here, {old[name]} when the run's features were made")
+            notify(f"note: {modality}: {name} {new[name]} here, {old[name]} when the run's features were made")
 
 
 def _short(value: object) -> str:

@@ -26,13 +26,13 @@ _FILES = ("text_model", "audio_model", "visual_model", "visual_weights", "face_m
 _MEASURES = {"weighted_f1": "weighted F1", "accuracy": "accuracy", "macro_f1": "macro F1"}
 
 
-def package(folder: Path, out: Path, say: Callable[[str], None], encoders: bool = True) -> None:
+def package(folder: Path, out: Path, notify: Callable[[str], None], encoders: bool = True) -> None:
     """Writes a package of a run.
 
     Args:
         folder: of the run.
         out: the folder to make.
-        say: takes lines for the user.
+        notify: takes lines for the user.
         encoders: take along the encoders that are files or folders here; those of the hub are only named.
 
     Raises:
@@ -49,7 +49,7 @@ def package(folder: Path, out: Path, say: Callable[[str], None], encoders: bool 
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        moved = _take_along(made, temporary, folder, say) if encoders else {}
+        moved = _take_along(made, temporary, folder, notify) if encoders else {}
         facts = _without_paths(run.facts, moved)
         write_config(temporary, run.config, facts)
         shutil.copyfile(folder / WEIGHTS, temporary / WEIGHTS)
@@ -97,7 +97,7 @@ def _check_encoders(folder: Path, made: dict[str, dict[str, object]]) -> None:
 
 
 def _take_along(
-    made: dict[str, dict[str, object]], out: Path, folder: Path, say: Callable[[str], None]
+    made: dict[str, dict[str, object]], out: Path, folder: Path, notify: Callable[[str], None]
 ) -> dict[str, str]:
     """Copies local encoders into the package; returns what each path has become."""
     moved: dict[str, str] = {}
@@ -116,7 +116,7 @@ def _take_along(
             else:
                 shutil.copyfile(source, out / target)
             moved[value] = target
-            say(f"{value}: taken along as {target}")
+            notify(f"{value}: taken along as {target}")
     return moved
 
 

@@ -56,16 +56,16 @@ class TurnClassifier:
     Args:
         folder: of a run or a package.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        say: takes lines for the user.
+        notify: takes lines for the user.
 
     Raises:
         UserError: the folder holds no finished run.
     """
 
-    def __init__(self, folder: Path, device: str, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, device: str, notify: Callable[[str], None]) -> None:
         self.run: Run = read_run(folder)
         self.target = pick_device(device)
-        self._say = say
+        self._notify = notify
         facts = self.run.facts
         counts = np.array([facts["train_label_counts"][label] for label in facts["labels"]])
         self.model = build_model(self.run.config, self.run.dims, facts["speakers"]["slots"], counts)
@@ -126,7 +126,7 @@ class TurnClassifier:
             if feature is None:
                 matrices[modality] = np.zeros((len(store), dims[modality]), np.float32), np.zeros(len(store), bool)
                 continue
-            check_same(modality, trained.get("made") or {}, provenance_of(store, feature), self._say)
+            check_same(modality, trained.get("made") or {}, provenance_of(store, feature), self._notify)
             values, present = read_feature(store, feature)
             if modality in self.reductions:
                 values = np.where(present[:, None], apply_reduction(self.reductions[modality], values), np.float32(0))

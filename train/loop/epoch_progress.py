@@ -26,7 +26,7 @@ class EpochProgress:
         if self._bar is not None:
             self._bar.at(self._done + done / steps, self._epochs)
         elif time.perf_counter() - (self._began if self._spoke is None else self._spoke) >= _SILENCE:
-            self._say(
+            self._notify(
                 f"epoch {self._done + 1}/{self._epochs}, step {done}/{steps}{self._note}{self._left(done / steps)}"
             )
 
@@ -37,7 +37,7 @@ class EpochProgress:
         if self._bar is not None:
             self._bar.advance(0, note=note)
         elif self._spoke is None or time.perf_counter() - self._spoke >= _SILENCE:
-            self._say(f"epoch {self._done}/{self._epochs}{self._note}{self._left(0)}")
+            self._notify(f"epoch {self._done}/{self._epochs}{self._note}{self._left(0)}")
 
     def _left(self, part: float) -> str:
         """The time that the rest will take if it goes on like this, as text."""
@@ -47,7 +47,7 @@ class EpochProgress:
         shown = f"{hours} h {minutes} min" if hours else f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"
         return f"  {shown} left" if seconds >= 1 else ""
 
-    def _say(self, line: str) -> None:
+    def _notify(self, line: str) -> None:
         print(self._name + line, file=sys.stderr, flush=True)
         self._spoke = time.perf_counter()
 

@@ -128,7 +128,12 @@ def score(prediction: Prediction, labels: np.ndarray, names: list[str], class_co
 
 
 def evaluate_run(
-    folder: Path, store_path: Path | None, split: str, device: str, say: Callable[[str], None], by: Sequence[str] = ()
+    folder: Path,
+    store_path: Path | None,
+    split: str,
+    device: str,
+    notify: Callable[[str], None],
+    by: Sequence[str] = (),
 ) -> Evaluation:
     """Evaluates a finished run on a split of a store.
 
@@ -137,7 +142,7 @@ def evaluate_run(
         store_path: another store than the one that the run was trained on.
         split: "train", "val" or "test". Dialogues that training held out for validation count as "val".
         device: "auto", "cpu", "cuda" or "cuda:N".
-        say: takes lines for the user.
+        notify: takes lines for the user.
         by: names in `erc_toolkit.train.scores.breakdown.GROUPS`.
 
     Returns:
@@ -148,13 +153,13 @@ def evaluate_run(
     Raises:
         UserError: run or store cannot be read or do not belong together, or the split has no labelled utterance.
     """
-    with opened_run(folder, store_path, device, say) as opened:
+    with opened_run(folder, store_path, device, notify) as opened:
         run, store = opened.run, opened.store
         dialogues = getattr(divide(store, run.facts["validation"]["held_out"]), split)
         if len(dialogues) == 0:
             raise UserError(f"{store.path}: has no {split} split; choose another with --split")
         if split == "val" and run.facts["protocol"] == OPTIMISTIC:
-            say("note: this run was trained on the val split too")
+            notify("note: this run was trained on the val split too")
         settings = run.config.train
         prediction = predict(opened.model, opened.data, dialogues, settings.batch_size, settings.precision)
         measures = score(prediction, store.column("label"), store.labels, opened.counts)
@@ -201,7 +206,9 @@ class OpenedRun:
 
 
 @contextmanager
-def opened_run(folder: Path, store_path: Path | None, device: str, say: Callable[[str], None]) -> Iterator[OpenedRun]:
+def opened_run(
+    folder: Path, store_path: Path | None, device: str, notify: Callable[[str], None]
+) -> Iterator[OpenedRun]:
     """Opens a run with the store that it was trained on, or another one.
 
     Raises:
@@ -215,7 +222,7 @@ def opened_run(folder: Path, store_path: Path | None, device: str, say: Callable
     with FeatureStore.open(path) as store:
         _check_fit(run, store)
         if store.content_hash != run.facts["store"]["content_sha256"]:
-            say(f"note: {path} is not the store that the run was trained on (another content hash)")
+            notify(f"note: {path} is not the store that the run was trained on (another content hash)")
         # The names that training chose; a store may have gained further features since.
         for modality, feature in run.facts["features"].items():
             setattr(run.config.data, modality, feature["name"])
@@ -227,7 +234,7 @@ def opened_run(folder: Path, store_path: Path | None, device: str, say: Callable
         model = build_model(run.config, run.dims, speakers.slots, counts)
         normalisers = load_weights(run, model)
         data = conversations(store, {m: read_feature(store, f) for m, f in features.items()}, normalisers, speakers)
-        say(f"device: {device_name(target)}, matrix products in {run.config.train.precision}")
+        notify(f"device: {device_name(target)}, matrix products in {run.config.train.precision}")
         yield OpenedRun(run, store, model.to(target), data.to(target), counts, target)
 
 

@@ -149,25 +149,27 @@ def announce(
     matrices: dict[str, tuple[np.ndarray, np.ndarray]],
     model: nn.Module,
     device: torch.device,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> None:
     """Prints what is used."""
     described = describe(plan, model)
-    say(f"store: {plan.store.path} ({plan.store.corpus}, {len(plan.store)} utterances)")
+    notify(f"store: {plan.store.path} ({plan.store.corpus}, {len(plan.store)} utterances)")
     for modality in ("text", "audio", "visual"):
         if modality not in plan.features:
             held = any(name.startswith(f"{modality}/") for name in plan.store.feature_names())
-            say(f"{modality}: {'left out by data.modalities' if held else 'the store holds no such feature'}; not used")
+            notify(
+                f"{modality}: {'left out by data.modalities' if held else 'the store holds no such feature'}; not used"
+            )
             continue
         feature, absent = plan.features[modality], int((~matrices[modality][1]).sum())
         absences = f", absent for {absent} utterances" if absent else ""
-        say(
+        notify(
             f"{modality}: {feature.name}, {feature.dim} dimensions{absences}; normalised by {plan.config.data.normalise}"
         )
     for name, sizes in described["splits"].items():
-        say(f"{name}: {sizes['dialogues']} dialogues, {sizes['utterances']} utterances")
-    say(f"validation: {_validation_source(plan)}")
-    say(f"model: {model_in_words(plan.config.model)}, {described['parameters']:,} parameters")
+        notify(f"{name}: {sizes['dialogues']} dialogues, {sizes['utterances']} utterances")
+    notify(f"validation: {_validation_source(plan)}")
+    notify(f"model: {model_in_words(plan.config.model)}, {described['parameters']:,} parameters")
     settings = plan.config.train
-    say(f"device: {device_name(device)}, matrix products in {settings.precision}")
-    say(f"seed {settings.seed}; protocol {described['protocol']}")
+    notify(f"device: {device_name(device)}, matrix products in {settings.precision}")
+    notify(f"seed {settings.seed}; protocol {described['protocol']}")

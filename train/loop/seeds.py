@@ -26,13 +26,13 @@ def train_seeds(
     out: Path,
     seeds: Sequence[int],
     device: str,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
     **options: bool,
 ) -> SeedsSummary:
     """Trains once for each seed, in OUT/seed-N, and writes OUT/summary.json.
 
     Args:
-        store, config, device, say, options: as for `erc_toolkit.train.loop.trainer.train`.
+        store, config, device, notify, options: as for `erc_toolkit.train.loop.trainer.train`.
         out: folder of the runs.
         seeds: of the runs.
 
@@ -47,10 +47,10 @@ def train_seeds(
         raise UserError(f"{out}: is a file; --out names a folder")
     runs = []
     for number, seed in enumerate(seeds, 1):
-        say(f"seed {seed} ({number} of {len(seeds)})")
+        notify(f"seed {seed} ({number} of {len(seeds)})")
         own = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))
         out.mkdir(parents=True, exist_ok=True)
-        runs.append(train(store, own, out / f"seed-{seed}", device, say, name=f"seed {seed}: ", **options))
+        runs.append(train(store, own, out / f"seed-{seed}", device, notify, name=f"seed {seed}: ", **options))
     tests = [run["test"] for run in runs if run["test"] is not None]  # of all runs or of none: they share the store
     summary: SeedsSummary = {
         "protocol": runs[0]["protocol"],

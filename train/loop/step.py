@@ -28,8 +28,8 @@ class StepOutcome:
 
 
 def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
-    """The optimizer of `train.optimiser` for the parameters that are trained."""
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimiser](
+    """The optimizer of `train.optimizer` for the parameters that are trained."""
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer](
         [p for p in model.parameters() if p.requires_grad],
         lr=settings.lr,
         weight_decay=settings.weight_decay,

@@ -43,7 +43,7 @@ def train(
     config: Config,
     out: Path,
     device: str,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
     *,
     overwrite: bool = False,
     resume: bool = False,
@@ -60,7 +60,7 @@ def train(
         config: the settings.
         out: folder of the run, made here.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        say: takes lines for the user.
+        notify: takes lines for the user.
         overwrite: whether an earlier run in `out` may be replaced.
         resume: go on after the last epoch that a killed training in `out` has done; a finished one is left as it is.
         tensorboard: write TensorBoard events as well.
@@ -79,14 +79,14 @@ def train(
     plan = make_plan(store, config)
     fingerprint = fingerprint_of(plan, target)
     if resume and (finished := finished_result(out, fingerprint)) is not None:
-        say(f"{out}: is finished already")
+        notify(f"{out}: is finished already")
         return finished
     prepare_folder(out, overwrite, resume)
     began = time.perf_counter()
     seed_everything(config.train.seed)
     model = plan.model()
     matrices = {m: read_feature(store, feature) for m, feature in plan.features.items()}
-    announce(plan, matrices, model, target, say)
+    announce(plan, matrices, model, target, notify)
     normalisers = fit_normalisers(
         matrices, rows_of(store.offsets, plan.division.train), config.data.normalise, config.data.clip
     )
@@ -96,7 +96,7 @@ def train(
 
     state, lines = _begin(plan, model.to(target), out, fingerprint, resume)
     if state.epoch:
-        say(f"resuming after epoch {state.epoch}")
+        notify(f"resuming after epoch {state.epoch}")
     with (
         EventWriter.open(out, tensorboard, lines) as events,
         epoch_progress(name, config.train.epochs, state.epoch) as progress,
@@ -117,7 +117,7 @@ def train(
         test = score(prediction, store.column("label"), store.labels, plan.counts)
         tabulate(store, prediction).write(out)
     else:
-        say("the store has no test split: no predictions.csv")
+        notify("the store has no test split: no predictions.csv")
     write_curves(out, lines, plan.selection[0], best.epoch, protocol_label(config))
     write_weights(out, model, normalisers, {m: numbers for m, f in plan.features.items() if (numbers := f.reduction())})
     write_config(out, config, facts)

@@ -68,7 +68,7 @@ class Settings:
         fusion: modality to the weight of its logits in the sum (equation 29); null weighs each 1, as the model does.
         q_base, lam: base probability and scale of adaptive modality dropout (equation 24).
         p_exe: probability that a training step uses modality dropout at all.
-        warm_up: epochs before modality dropout begins.
+        dropout_warm_up: epochs before modality dropout begins.
     """
 
     name: str = "amb-dsgdn"
@@ -86,7 +86,7 @@ class Settings:
     q_base: float = setting(0.3, least=0, most=1)
     lam: float = setting(0.9, least=0)
     p_exe: float = setting(0.5, least=0, most=1)
-    warm_up: int = setting(60, least=0)
+    dropout_warm_up: int = setting(60, least=0)
 
     def check(self, where: str) -> None:
         """Raises a UserError where settings do not agree."""
@@ -209,9 +209,9 @@ class AMBDSGDN(Model[Settings]):
         return list(self.streams)
 
     def forward(self, batch: Batch, epoch: int = 0) -> AMBDSGDNOutput:
-        """Logits of a batch; in training, from epoch `warm_up` (counted from 0) on, with modality dropout."""
+        """Logits of a batch; in training, from epoch `dropout_warm_up` (counted from 0) on, with modality dropout."""
         features = self.represent(batch)
-        dropped = self._drop(features, batch) if self.training and epoch >= self.settings.warm_up else None
+        dropped = self._drop(features, batch) if self.training and epoch >= self.settings.dropout_warm_up else None
         learnable = torch.zeros_like(batch.dialogue, dtype=torch.bool)
         for index, modality in enumerate(self.modalities):
             present = batch.present[modality]

@@ -15,26 +15,26 @@ from .comparison import Comparison
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Prints runs, settings that differ, results, and differences from the first run, in percent."""
 
-    def say(line: str) -> None:
+    def notify(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     names = [f"[{i}]" for i in range(1, len(comparison.runs) + 1)]
     for name, run in zip(names, comparison.runs):
         seeds = f"seed {run.seeds[0]}" if len(run.seeds) == 1 else f"mean over seeds {', '.join(map(str, run.seeds))}"
-        say(f"{name} {run.path} ({seeds})")
+        notify(f"{name} {run.path} ({seeds})")
     first = comparison.runs[0].predictions[0]
-    say(
+    notify(
         f"test split: {int((first.true >= 0).sum())} labelled utterances of {len(set(first.dialogue))} dialogues, in percent"
     )
-    say("")
+    notify("")
     if comparison.settings:
         table = _table("setting", names)
         for key, values in comparison.settings.items():
             table.add_row(escape(key), *(escape(str(value)) for value in values))
         console.print(table)
     else:
-        say("settings: all the same")
-    say("")
+        notify("settings: all the same")
+    notify("")
     table = _table("result", names)
     for name, key in MEASURES.items():
         table.add_row(name, *(f"{100 * run.measures[key]:.2f}" for run in comparison.runs))
@@ -43,7 +43,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         )
     console.print(table)
     for name, found, test in zip(names[1:], comparison.differences, comparison.mcnemar):
-        say("")
+        notify("")
         table = _table(f"{name} minus {names[0]}", ["difference", "95 % interval", "p"])
         for label, key in MEASURES.items():
             d = found[key]
@@ -51,9 +51,9 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             table.add_row(label, f"{100 * d.value:+.2f}", f"{100 * d.low:+.2f} to {100 * d.high:+.2f}", p)
         console.print(table)
         if test is not None:
-            say(f"McNemar: {test[0]} right in {names[0]} alone, {test[1]} in {name} alone, p = {test[2]:.4f}")
-    say("")
-    say("intervals and p: paired bootstrap, dialogues (and seeds, where there are several) resampled")
+            notify(f"McNemar: {test[0]} right in {names[0]} alone, {test[1]} in {name} alone, p = {test[2]:.4f}")
+    notify("")
+    notify("intervals and p: paired bootstrap, dialogues (and seeds, where there are several) resampled")
 
 
 def _table(head: str, columns: list[str]) -> Table:

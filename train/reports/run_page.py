@@ -40,7 +40,7 @@ _SHIFTS = {FIRST: "their first", SAME: "as in their utterance before", SHIFT: "a
 _MOST_SPEAKERS = 12  # rows of the table by speaker
 
 
-def run_page(folder: Path, store: Path | None, device: str, say: Callable[[str], None]) -> Page:
+def run_page(folder: Path, store: Path | None, device: str, notify: Callable[[str], None]) -> Page:
     """The report of a run, or of the runs of several seeds (dialogues, curves and groups are then of the first).
 
     Raises:
@@ -71,12 +71,12 @@ def run_page(folder: Path, store: Path | None, device: str, say: Callable[[str],
     dialogues: list[PageDialogue] = []
     warnings = [OPTIMISTIC_WARNING] if protocol == OPTIMISTIC else []
     try:
-        with opened_run(first, store, device, say) as opened:
+        with opened_run(first, store, device, notify) as opened:
             dialogues = _dialogues(opened, predictions)
     except UserError as error:
         if store is not None:
             raise
-        say(f"note: no dialogues in the report: {error}")
+        notify(f"note: no dialogues in the report: {error}")
         warnings.append(f"The dialogues are not shown: {error}")
     seeds = (
         f"seed {compared.seeds[0]}"

@@ -78,7 +78,7 @@ def run_study(
     seeds: Sequence[int],
     jobs: int,
     device: str,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> StudyRecord:
     """Trains what is not trained yet, measures, and writes OUT/study.json and OUT/results.csv after every run.
 
@@ -90,7 +90,7 @@ def run_study(
         seeds: of the runs; a measure that trains nothing takes the first alone.
         jobs: runs at a time; one where the measure trains nothing, so that nothing disturbs its times.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        say: takes lines for the user.
+        notify: takes lines for the user.
 
     Returns:
         What study.json holds.
@@ -123,10 +123,10 @@ def run_study(
             _take_up(run, study, measure, store, recipe, changes, target)
     out.mkdir(parents=True, exist_ok=True)
     waiting = [run for run in runs if not run.status]
-    say(f"study {study.name}: {study.title}; {len(study.variants)} variants, {len(seeds)} seeds; {_counts(runs)}")
+    notify(f"study {study.name}: {study.title}; {len(study.variants)} variants, {len(seeds)} seeds; {_counts(runs)}")
     for run in runs:
         if run.status == SKIPPED and run.seed == seeds[0]:
-            say(f"{run.variant.name}: skipped: {run.reason}")
+            notify(f"{run.variant.name}: skipped: {run.reason}")
     began = time.perf_counter()
     jobs = max(1, min(jobs, len(waiting))) if measure.trains else 1
     threads = max(1, core_count() // jobs)
@@ -144,7 +144,7 @@ def run_study(
         record["variants"] = _variant_records(out, runs)
         write_study(out, record)
         left = (time.perf_counter() - began) / done * (len(waiting) - done)
-        say(f"[{done}/{len(waiting)}] {run.variant.name}, seed {run.seed}: {_report(run, measure)}{_left(left)}")
+        notify(f"[{done}/{len(waiting)}] {run.variant.name}, seed {run.seed}: {_report(run, measure)}{_left(left)}")
     record["variants"] = _variant_records(out, runs)
     record = _with_conclusion(record, measure, out)
     write_study(out, record)
@@ -185,14 +185,14 @@ def work(task: RunTask) -> tuple[RunResult | None, Any]:
             raise
 
 
-def _train_and_measure(task: RunTask, config: Config, say: Callable[[str], None]) -> tuple[RunResult | None, Any]:
+def _train_and_measure(task: RunTask, config: Config, notify: Callable[[str], None]) -> tuple[RunResult | None, Any]:
     measure = find_measure(task.study.measure)
     with FeatureStore.open(task.store_path) as store:
         plan = make_plan(store, config)
         fingerprint = fingerprint_of(plan, pick_device(task.device))
         result = None
         if measure.trains:
-            result = cast(RunResult, train(store, config, task.folder, task.device, say, resume=True))
+            result = cast(RunResult, train(store, config, task.folder, task.device, notify, resume=True))
         given = measure.measure(RunAtHand(plan, task.folder, task.device), task.study.settings)
         measured = _plain_json(given, f"measure {task.study.measure!r}: measure()")
         kept = {"fingerprint": fingerprint, "asked": _asked(task.study), "measured": measured}

@@ -65,7 +65,7 @@ def run_search(
     trials: int,
     jobs: int,
     device: str,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> StudyRecord:
     """Tries settings until there are `trials`, each the better guessed the more are known.
 
@@ -73,7 +73,7 @@ def run_search(
     has no part in it. Trials are kept in OUT/search.journal and go on there when the search was killed.
 
     Args:
-        store_path, out, recipe, changes, seeds, jobs, device, say: as for `erc_toolkit.train.studies.runs.run_study`.
+        store_path, out, recipe, changes, seeds, jobs, device, notify: as for `erc_toolkit.train.studies.runs.run_study`.
         space: "section.key" to what may be tried.
         trials: in all, those of an earlier search in `out` among them.
 
@@ -117,7 +117,7 @@ def run_search(
         if not waiting and found is not None:
             break
         study = Study("search", "Search on the validation split", [_variant(t) for t in search.trials])
-        found = run_study(store_path, study, out, recipe, changes, seeds, jobs, device, say)
+        found = run_study(store_path, study, out, recipe, changes, seeds, jobs, device, notify)
         for number in waiting:
             row = found["variants"][number]
             selected = row.get("selected")
@@ -131,7 +131,7 @@ def run_search(
     settings = _variant(best).settings()
     found["best"] = {"number": best.number, "value": value, "settings": settings}
     chosen = " ".join(f"--set {setting}" for setting in settings)
-    say(f"best of {len(search.trials)} trials on validation: trial {best.number}, {100 * value:.2f}: {chosen}")
+    notify(f"best of {len(search.trials)} trials on validation: trial {best.number}, {100 * value:.2f}: {chosen}")
     return found
 
 

@@ -1,0 +1,160 @@
+"""Training and evaluation as functions, for programs: `erc_toolkit.train`, `erc_toolkit.evaluate`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from ..toolkit.store import FeatureStore
+from .config import Config, load_config, recipe_of
+from .loop import trainer
+from .loop.evaluation import evaluate_run
+from .loop.records import SeedsSummary, TrainResult
+from .loop.seeds import train_seeds
+from .scores.metrics import Evaluation
+
+Settings = Mapping[str, object] | Sequence[str]
+
+
+def configure(
+    store: FeatureStore,
+    *,
+    recipe: str | None = None,
+    model: str | None = None,
+    settings: Settings = (),
+    seed: int | None = None,
+    notify: Callable[[str], None] = print,
+) -> Config:
+    """The settings of a training: a recipe with changes.
+
+    Args:
+        store: an open store, whose corpus names the recipe where none is given.
+        recipe: name of a recipe of the toolkit, or path of a YAML file.
+        model: name of a model, trained by its own recipe.
+        settings: "section.key" to its value, or texts "section.key=value" with the value in YAML.
+        seed: of all random numbers; None takes the recipe's.
+        notify: called with a line that names the recipe.
+
+    Raises:
+        UserError: there is no such recipe, or a key or value is wrong.
+    """
+    if recipe is None:
+        recipe = recipe_of(store)
+        notify(f"recipe: {recipe} (by the name of the store's corpus)")
+    else:
+        notify(f"recipe: {recipe}")
+    changes = [_text(key, value) for key, value in settings.items()] if isinstance(settings, Mapping) else settings
+    config = load_config(recipe, [*([f"model.name={model}"] if model is not None else []), *changes])
+    if seed is not None:
+        config.train.seed = seed
+    return config
+
+
+def train(
+    store: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    recipe: str | None = None,
+    model: str | None = None,
+    settings: Settings = (),
+    seed: int | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    resume: bool = False,
+    tensorboard: bool = False,
+    notify: Callable[[str], None] = print,
+) -> TrainResult:
+    """Trains a model on a feature store and writes its run; `erc-toolkit train` is this function.
+
+    The epoch is selected on the validation split unless `train.protocol` says otherwise.
+
+    Args:
+        store: a feature store.
+        out: folder of the run, made here: config.yaml, model.safetensors, metrics.jsonl, predictions.csv, result.json.
+        recipe: name of a recipe of the toolkit, or path of a YAML file; None takes the one named like the corpus.
+        model: name of a model (`erc-toolkit models`), trained by its own recipe; None takes the recipe's.
+        settings: changes, as {"model.window": 5} or ["model.window=5"].
+        seed: of all random numbers; None takes the recipe's.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        overwrite: replace an earlier run in `out`.
+        resume: continue a training that was interrupted in `out`.
+        tensorboard: write TensorBoard events as well.
+        notify: called with lines about what is used.
+
+    Returns:
+        The selected epoch with its measures, and the measures on the test split (None where it has no labels), as fractions.
+
+    Raises:
+        UserError: store, settings and folder do not go together, or the loss is not finite any more.
+    """
+    with FeatureStore.open(store) as opened:
+        config = configure(opened, recipe=recipe, model=model, settings=settings, seed=seed, notify=notify)
+        return trainer.train(
+            opened, config, Path(out), device, notify, overwrite=overwrite, resume=resume, tensorboard=tensorboard
+        )
+
+
+def train_several(
+    store: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    seeds: int,
+    *,
+    first_seed: int | None = None,
+    recipe: str | None = None,
+    model: str | None = None,
+    settings: Settings = (),
+    device: str = "auto",
+    overwrite: bool = False,
+    resume: bool = False,
+    tensorboard: bool = False,
+    notify: Callable[[str], None] = print,
+) -> SeedsSummary:
+    """Trains once for each of several seeds, in OUT/seed-N; other arguments and errors as for `train`.
+
+    Args:
+        seeds: how many.
+        first_seed: the first of them; the others follow it. None takes the recipe's.
+
+    Returns:
+        Of each measure the mean, the standard deviation (of a sample, None for one seed) and every value.
+    """
+    with FeatureStore.open(store) as opened:
+        config = configure(opened, recipe=recipe, model=model, settings=settings, seed=first_seed, notify=notify)
+        numbers = range(config.train.seed, config.train.seed + seeds)
+        how = {"overwrite": overwrite, "resume": resume, "tensorboard": tensorboard}
+        return train_seeds(opened, config, Path(out), numbers, device, notify, **how)
+
+
+def evaluate(
+    run: str | os.PathLike[str],
+    store: str | os.PathLike[str] | None = None,
+    *,
+    split: str = "test",
+    device: str = "auto",
+    by: Sequence[str] = (),
+    notify: Callable[[str], None] = print,
+) -> Evaluation:
+    """Evaluates a finished run; `erc-toolkit eval` is this function.
+
+    Args:
+        run: the folder that `train` wrote.
+        store: another store than the one of the training.
+        split: "train", "val" or "test".
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        by: results by group as well: "length", "position", "speaker", "modalities", "shift".
+        notify: called with lines about what is used.
+
+    Returns:
+        Measures as fractions, per class and overall, with their 95 % intervals and the confusion matrix.
+
+    Raises:
+        UserError: run and store cannot be read or do not belong together, or the split has no labelled utterance.
+    """
+    return evaluate_run(Path(run), None if store is None else Path(store), split, device, notify, by)
+
+
+def _text(key: str, value: object) -> str:
+    return f"{key}={yaml.safe_dump(value, default_flow_style=True, width=float('inf')).removesuffix('...' + chr(10)).strip()}"

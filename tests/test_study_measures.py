@@ -206,12 +206,13 @@ def test_wrong_answers_of_a_measure_are_named_in_one_line(install, store, tmp_pa
 
 
 def test_a_measure_that_trains_nothing_and_concludes(install, store, tmp_path, monkeypatch):
-    """One seed alone, no results, a line of its own for a run; what it concludes is in study.json and for its tables."""
+    """One seed alone, no results, its own line for a run; its conclusion is in study.json and in its tables."""
     code = WHOLE.replace("class Toy(Measure):", "class Toy(Measure):\n    trains = False\n").replace(
         "return 1", "return len(run.plan.store)"
     )
     code = code.replace("return []", "return [ReportTable('t', 'rows', ['', 'n'], [['all', str(study['total'])]])]")
-    code += "\n    def conclude(self, study, out):\n        return {'total': sum(r['measured'] for v in study['variants'] for r in v['runs'])}\n"
+    code += "\n    def conclude(self, study, out):\n"
+    code += "        return {'total': sum(run['measured'] for v in study['variants'] for run in v['runs'])}\n"
     code += "\n    def brief(self, measured):\n        return f'{measured} rows'\n"
     code = "from erc_toolkit.train.scores.tables import ReportTable\n" + code
     monkeypatch.setattr("erc_toolkit.train.studies.runs.work_off", one_after_the_other)
@@ -232,10 +233,12 @@ def test_a_run_that_dies_is_reported_with_its_reason_and_its_log(install, store,
     code = WHOLE.replace(
         "        return 1\n",
         "        what = run.folder.parent.name\n"
-        "        if what == 'killed':\n            import os, signal\n            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        if what == 'killed':\n"
+        "            import os, signal\n            os.kill(os.getpid(), signal.SIGKILL)\n"
         "        if what == 'raises':\n            raise ValueError('on purpose')\n"
         "        if what == 'refuses':\n"
-        "            from erc_toolkit.toolkit.base.errors import UserError\n            raise UserError('no such thing')\n"
+        "            from erc_toolkit.toolkit.base.errors import UserError\n"
+        "            raise UserError('no such thing')\n"
         "        return 1\n",
     )
     install("toys", "toymeasure", code, "toy", "toymeasure:Toy")

@@ -51,7 +51,8 @@ class Comparison:
         runs: in the order in which they were named.
         settings: "section.key" to its value in each run, of those that are not equal in all.
         differences: for each run after the first, measure to how it differs from the first.
-        mcnemar: for each run after the first, what `erc_toolkit.train.scores.resampling.mcnemar` gives; None with several seeds.
+        mcnemar: for each run after the first, what `erc_toolkit.train.scores.resampling.mcnemar` gives; None with
+            several seeds.
     """
 
     runs: list[ComparedRun]

@@ -23,9 +23,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         seeds = f"seed {run.seeds[0]}" if len(run.seeds) == 1 else f"mean over seeds {', '.join(map(str, run.seeds))}"
         notify(f"{name} {run.path} ({seeds})")
     first = comparison.runs[0].predictions[0]
-    notify(
-        f"test split: {int((first.true >= 0).sum())} labelled utterances of {len(set(first.dialogue))} dialogues, in percent"
-    )
+    labelled, dialogues = int((first.true >= 0).sum()), len(set(first.dialogue))
+    notify(f"test split: {labelled} labelled utterances of {dialogues} dialogues, in percent")
     notify("")
     if comparison.settings:
         table = _table("setting", names)

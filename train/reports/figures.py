@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from ...toolkit.base.files import write_atomically
 from ..scores.calibration import Calibration
 
-_INK = "#010203"  # stands for the page's own colour of text, light or dark
+_INK = "#010203"  # replaced by the page's own colour of text, light or dark
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "erc-toolkit",
@@ -34,7 +34,7 @@ _STYLE = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
 }
-ACCENT, SECOND = "#4477aa", "#cc6677"  # told apart by colour-blind readers, on light and on dark
+ACCENT, SECOND = "#4477aa", "#cc6677"  # distinct for colour-blind readers, on light and on dark
 
 
 def styled() -> AbstractContextManager[None]:
@@ -54,10 +54,10 @@ def inline(figure: Figure) -> str:
 
 def save(figure: Figure, stem: Path) -> None:
     """Writes STEM.png (200 dpi) and STEM.svg, dark on white."""
-    picture = io.BytesIO()
+    image = io.BytesIO()
     FigureCanvasAgg(figure)
-    figure.savefig(picture, format="png", dpi=200, facecolor="white")
-    write_atomically(stem.with_suffix(".png"), picture.getvalue())
+    figure.savefig(image, format="png", dpi=200, facecolor="white")
+    write_atomically(stem.with_suffix(".png"), image.getvalue())
     write_atomically(stem.with_suffix(".svg"), _svg(figure).encode())
 
 

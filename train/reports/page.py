@@ -32,8 +32,8 @@ class PageFigure(NamedTuple):
 class PageUtterance(TypedDict):
     """An utterance of a dialogue on the page.
 
-    `true`, `predicted`: class, -1 where there is none; `sure`: probability of the predicted class; `own`: the class that each
-    modality alone predicts, -1 where it is absent; `at`: when it begins, of a recording.
+    `true`, `predicted`: class, -1 where there is none; `sure`: probability of the predicted class; `own`: the class
+    that each modality alone predicts, -1 where it is absent; `at`: when it begins, of a recording.
     """
 
     speaker: str
@@ -48,8 +48,8 @@ class PageUtterance(TypedDict):
 class PageDialogue(TypedDict):
     """A dialogue on the page.
 
-    `right`, `labelled`: how many of how many labelled utterances are predicted right; `edges`: modality to graph to a list of
-    [i, j, weight of each branch, ..., weight used], in thousandths.
+    `right`, `labelled`: how many of how many labelled utterances are predicted right; `edges`: modality to graph to a
+    list of [i, j, weight of each branch, ..., weight used], in thousandths.
     """
 
     name: str
@@ -106,7 +106,7 @@ def write_page(page: Page, out: Path) -> None:
 
     Args:
         page: what to write.
-        out: the HTML file; its folder is made.
+        out: the HTML file; its folder is created if need be.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     files = out.with_name(f"{out.stem}_files")

@@ -151,8 +151,8 @@ def _beside_papers(compared: ComparedRun, corpus: str, protocol: str) -> Section
     other = ""
     if count != of_corpus["test_utterances"]:
         other = (
-            f"Another test split: {count:,} labelled utterances here, {of_corpus['test_utterances']:,} in the papers, so that nothing "
-            "below can be compared. "
+            f"Another test split: {count:,} labelled utterances here, {of_corpus['test_utterances']:,} in the papers, "
+            "so that nothing below can be compared. "
         )
     section.warning = (
         f"{other}Not the same features: the printed rows used {printed['features'].strip()}. "

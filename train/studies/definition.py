@@ -1,4 +1,4 @@
-"""Studies: variants of a recipe that are trained and set side by side, described in a short YAML file.
+"""Studies: variants of a recipe that are trained and compared, described in a short YAML file.
 
     title: Heads of graph attention
     shows: Fig. 4                        # of the paper; may be left out
@@ -65,7 +65,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What a study file says.
+    """The content of a study file.
 
     Attributes:
         name: of the file, without its ending.
@@ -92,7 +92,7 @@ def load_study(name: str) -> Study:
     """A study of the toolkit by name, or one in a YAML file.
 
     Raises:
-        UserError: there is none, or the file says something that no study can.
+        UserError: there is none, or the file is not a valid study.
     """
     text, where = read_shipped("studies", "study", name)
     return parse_study(text, Path(name).stem if where == name else name, where)

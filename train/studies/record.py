@@ -40,7 +40,7 @@ class RunResult(TypedDict):
 
 
 class RunRecord(TypedDict):
-    """A run: folder below the study's, status, why it is not done, what training returned and what was measured on it."""
+    """A run: its folder below the study's, status, why it is not done, result of training, and what was measured."""
 
     seed: int
     folder: str
@@ -51,7 +51,7 @@ class RunRecord(TypedDict):
 
 
 class VariantRecord(TypedDict):
-    """A variant with its runs and, over those that are done, each score on the selecting split and on the test split."""
+    """A variant with its runs and, over those that are done, each score on the selecting and on the test split."""
 
     name: str
     changes: dict[str, object]
@@ -68,7 +68,7 @@ class StoreRecord(TypedDict):
 
 
 class PairRecord(TypedDict):
-    """How the second variant's weighted F1 differs from the first's; `p_holm` is p corrected for the number of pairs."""
+    """How the second variant's weighted F1 differs from the first's; `p_holm` is corrected for the number of pairs."""
 
     first: str
     second: str

@@ -67,10 +67,10 @@ def run_search(
     device: str,
     notify: Callable[[str], None],
 ) -> StudyRecord:
-    """Tries settings until there are `trials`, each the better guessed the more are known.
+    """Tries settings until there are `trials`; each choice learns from the trials before it.
 
-    A trial's value is its mean weighted F1 on the validation split, at the epoch that this split selects; the test split
-    has no part in it. Trials are kept in OUT/search.journal and go on there when the search was killed.
+    A trial's value is its mean weighted F1 on the validation split, at the epoch that this split selects; the test
+    split has no part in it. Trials are kept in OUT/search.journal, from which a killed search goes on.
 
     Args:
         store_path, out, recipe, changes, seeds, jobs, device, notify: as for `erc_toolkit.train.studies.runs.run_study`.

@@ -18,7 +18,7 @@ from .record import StudyRecord
 
 
 def print_study(study: StudyRecord, console: Console) -> None:
-    """Prints what `erc_toolkit.train.studies.runs.run_study` returns; scores in percent, mean and standard deviation."""
+    """Prints what `erc_toolkit.train.studies.runs.run_study` returns; scores in percent."""
     seeds = study["seeds"]
     head = f"{study['title']} ({study['corpus']}, {len(seeds)} seed{'s' * (len(seeds) != 1)}, {study['protocol']})"
     console.print()

@@ -1,10 +1,11 @@
 """The contract of a study's measure.
 
-A measure is one object that knows all about what it measures: the keys that it adds to the study file, the measuring of a run,
-the summary over the seeds of a variant, its tables at the terminal and its section of the page. `registry.py` finds it by
-the name that a study file gives under `measure:`; docs/how-to/studies.md shows a whole one.
+A measure is one object: the keys that it adds to the study file, how it measures a run, the summary over the seeds of a
+variant, its tables at the terminal and its section of the page. `registry.py` finds it by the name that a study file
+gives under `measure:`; docs/how-to/studies.md shows a complete one.
 
-`study --list` loads the measure of every study, so a measure imports PyTorch and matplotlib in the methods that use them.
+`study --list` loads the measure of every study, so a measure imports PyTorch and matplotlib in the methods that use
+them.
 """
 
 from __future__ import annotations
@@ -73,16 +74,16 @@ class SummarisedVariant(Generic[Summary]):
 
 
 class Measure(ABC, Generic[Measured, Summary]):
-    """What a study measures. It is made without arguments and keeps nothing between calls.
+    """What a study measures. It is constructed without arguments and keeps no state between calls.
 
-    `Measured` is what one run gives, as JSON holds it: study.json keeps it, and a run that has been measured with the same
-    settings is not measured again. `Summary` is whatever the tables and the section need.
+    `Measured` is what one run gives, as JSON holds it: study.json keeps it, and a run that has been measured with the
+    same settings is not measured again. `Summary` is whatever the tables and the section need.
 
     Attributes:
         name: as it is registered; the registry sets it.
         keys: names of its own keys in the study file.
-        trains: False if it needs no trained model. Then nothing is trained, each variant is measured with the first seed
-            alone, and one at a time, so that times can be measured.
+        trains: False if it needs no trained model. Then nothing is trained, and each variant is measured with the
+            first seed alone, one at a time, so that times can be measured.
         covers_results: whether its tables at the terminal show the results, so that the table of results is left out.
     """
 

@@ -1,4 +1,4 @@
-"""Parameters and running time of every variant; nothing is trained, since neither depends on what a model has learned."""
+"""Parameters and running time of every variant. Nothing is trained: neither depends on what a model has learned."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ ROUNDS = 5  # of timings, after one to warm up; the median counts
 
 
 class ModelCost(TypedDict):
-    """What a model takes.
+    """Size and time of a model.
 
-    `inference_ms`: for an utterance of the test split; `throughput`: utterances a second; `batch_ms`: a training step, forward,
-    backward, clipping and optimizer; `epoch_s`: all steps of the training split; `flops`: multiplications and additions in matrix
-    products for an utterance of the test split.
+    `inference_ms`: for an utterance of the test split; `throughput`: utterances per second; `batch_ms`: a training
+    step, i.e. forward, backward, clipping and optimizer; `epoch_s`: all steps of the training split; `flops`: multiplications and
+    additions in matrix products for an utterance of the test split.
     """
 
     device: str

@@ -48,7 +48,7 @@ class RunCostSummary:
 
 
 class Models(Measure[RunCost, RunCostSummary]):
-    """The tables of the papers; its table of overall scores stands in for that of the results."""
+    """The tables of the papers; its table of overall scores replaces that of the results."""
 
     covers_results = True
 
@@ -69,7 +69,7 @@ class Models(Measure[RunCost, RunCostSummary]):
         )
 
     def conclude(self, study: StudyRecord, out: Path) -> dict[str, object]:
-        """Adds `significance` between the variants whose every seed is done and tested; None where fewer than two are."""
+        """Adds `significance` between the variants whose every seed is done and tested; None of fewer than two."""
         folders = {}
         for variant in study["variants"]:
             runs = variant["runs"]
@@ -112,9 +112,9 @@ def significance(folders: Mapping[str, Path]) -> SignificanceRecord:
         folders: variant to the folder with the finished runs of its seeds.
 
     Returns:
-        intervals: variant to [low, high] of the test split's weighted F1; pairs: first, second, difference (second minus
-        first), low, high, p of the paired bootstrap over dialogues and seeds, and p_holm, p by Holm's correction for
-        the number of pairs.
+        intervals: variant to [low, high] of the test split's weighted F1; pairs: first, second, difference (second
+        minus first), low, high, p of the paired bootstrap over dialogues and seeds, and p_holm, p by Holm's correction
+        for the number of pairs.
     """
     from ...reports.comparison import load
     from ...scores.resampling import DRAWS, differences

@@ -23,8 +23,8 @@ class PositionScores(TypedDict):
     """Scores of a run.
 
     `dialogues`: how many have such a length; `by_position`: group of positions to what
-    `erc_toolkit.train.scores.breakdown.breakdown` gives; `overall`: the same over all positions, None where no utterance
-    is labelled.
+    `erc_toolkit.train.scores.breakdown.breakdown` gives; `overall`: the same over all positions, None where no
+    utterance is labelled.
     """
 
     dialogues: int

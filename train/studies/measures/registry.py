@@ -74,13 +74,13 @@ def _of_another_package(name: str, entries: list[EntryPoint]) -> Measure:
     try:
         measure = found()
     except Exception as error:
-        raise UserError(f"{where}: {found.__name__}() cannot be made ({_one_line(error)})") from error
+        raise UserError(f"{where}: {found.__name__}() cannot be constructed ({_one_line(error)})") from error
     _check_members(measure, f"{where}: {found.__name__}")
     return measure
 
 
 def _check_members(measure: Measure, where: str) -> None:
-    """Raises a UserError that names the first member which is not as the contract wants it."""
+    """Raises a UserError that names the first member which is not as the contract requires."""
     if not isinstance(measure.keys, tuple) or not all(isinstance(key, str) for key in measure.keys):
         raise UserError(f"{where}.keys must be a tuple of texts")
     if taken := [key for key in measure.keys if key in STUDY_KEYS]:

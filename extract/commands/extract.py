@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from ...toolkit.commands.command import ToolkitCommand
+from ...toolkit.commands.options import make_device_option
 from ..encoders.option import option_specs
 from ..encoders.selection import DENSENETS, Options
 from .corpus_group import CorpusGroup
@@ -49,6 +50,7 @@ def _options() -> list[click.Option]:
         "modalities": click.Option(
             ["--modalities"], default=",".join(modalities.default), show_default=True, help=modalities.help
         ),
+        "device": make_device_option("Where the encoders compute; auto takes CUDA where there is any."),
         "extractors": _repeated("--extractor", "extractors"),
         "extractor_options": _repeated("--extractor-option", "extractor_options"),
     }

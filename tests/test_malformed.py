@@ -247,7 +247,7 @@ FILES: dict[str, tuple[str, str]] = {
     "two_of_each.mkv": ("", ""),
     "subtitled.mkv": ("", ""),
     "damaged_middle.mp4": ("", ""),
-    "black.mp4": ("", "black picture"),
+    "black.mp4": ("", "black frames"),
     "faceless.mp4": ("", "no face found"),
     "stereo.wav": ("", "no video track"),
     "opposite.wav": ("silent audio", "no video track"),
@@ -278,9 +278,9 @@ FILES: dict[str, tuple[str, str]] = {
 # Rows that differ in more than their file: fields, sound, picture, text.
 ROWS: dict[str, tuple[dict[str, object], str, str, str]] = {
     "span": ({"start": 0.5, "end": 1.5}, "", "", ""),
-    "negative": ({"start": -1, "end": 1}, "time stamps that make no span", "time stamps that make no span", ""),
-    "swapped": ({"start": 1.5, "end": 0.5}, "time stamps that make no span", "time stamps that make no span", ""),
-    "no length": ({"start": 1, "end": 1}, "time stamps that make no span", "time stamps that make no span", ""),
+    "negative": ({"start": -1, "end": 1}, "invalid time span", "invalid time span", ""),
+    "swapped": ({"start": 1.5, "end": 0.5}, "invalid time span", "invalid time span", ""),
+    "no length": ({"start": 1, "end": 1}, "invalid time span", "invalid time span", ""),
     "end beyond": ({"start": 1, "end": 60}, "beyond the end of the file", "beyond the end of the file", ""),
     "both beyond": ({"start": 50, "end": 60}, "beyond the end of the file", "beyond the end of the file", ""),
     "in a cut file": (
@@ -289,7 +289,7 @@ ROWS: dict[str, tuple[dict[str, object], str, str, str]] = {
         "beyond the end",
         "",
     ),
-    "late in an hour": ({"media": "hour.mkv", "start": 3590, "end": 3592}, "", "black picture", ""),
+    "late in an hour": ({"media": "hour.mkv", "start": 3590, "end": 3592}, "", "black frames", ""),
     "no media": ({"media": None}, "no media file in the manifest", "no media file in the manifest", ""),
     "empty text": ({"text": ""}, "", "", "empty transcript"),
     "blank text": ({"text": " \t\n"}, "", "", "empty transcript"),

@@ -56,9 +56,9 @@ def test_it_learns(trained):
     out, best, said = trained
     assert best["test_accuracy"] > 0.6 and best["val_accuracy"] > 0.6  # chance is a third
     made = yaml.safe_load((out / "face.yaml").read_text())
-    assert made["pictures"] == {"train": 72, "val": 24, "test": 24} and made["skipped"] == {"unreadable picture": 2}
+    assert made["pictures"] == {"train": 72, "val": 24, "test": 24} and made["skipped"] == {"unreadable image": 2}
     assert made["selected"] == best and made["labels"] == list(LABELS) and 100 < made["mean"] < 120 and made["std"] > 20
-    assert "2 left out: unreadable picture" in said[0] and len((out / "metrics.jsonl").read_text().splitlines()) == 3
+    assert "2 left out: unreadable image" in said[0] and len((out / "metrics.jsonl").read_text().splitlines()) == 3
     assert sorted(p.name for p in out.iterdir()) == ["face.yaml", "metrics.jsonl", "model.safetensors"]
 
 
@@ -66,7 +66,7 @@ def test_its_weights_and_normalisation_are_those_of_the_encoder(trained, faces):
     out, _, _ = trained
     encoder = FaceEncoder("denseface", str(out))
     made = yaml.safe_load((out / "face.yaml").read_text())
-    assert encoder.pictures.normalisation.mean == (made["mean"] / 255,)
+    assert encoder.expected.normalisation.mean == (made["mean"] / 255,)
     assert encoder.provenance()["parameters"]["normalised_by"] == "the pictures it was trained on"
     assert encoder.provenance()["weights"] == "folder stripes"
     given = FaceEncoder("denseface", str(out), normalisation=Normalisation.parse("iemocap", True))

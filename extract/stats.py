@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections import Counter
 from importlib.resources import files
+from typing import Any
 
 from .. import manifests
 from ..toolkit.base.words import counted
 from ..toolkit.manifest import SPLITS, Manifest
 
 
-def count(manifest: Manifest) -> dict[str, object]:
+def count(manifest: Manifest) -> dict[str, Any]:
     """Counts dialogues, utterances, speakers and classes.
 
     Returns:

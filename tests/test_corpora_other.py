@@ -90,7 +90,7 @@ def test_folder_from_a_german_spreadsheet_with_positions(tmp_path):
         ("file,dialogue,speaker\na.mp4,d,\n", ["line 2, field speaker: "]),
         ("file,dialogue,speaker,end\na.mp4,d,S,late\n", ["line 2, field end"]),
         ("file,dialogue,speaker,position\na.mp4,d,S,\n", ["line 2, field position"]),
-        ('file,dialogue,speaker\n"a.mp4,d,S\n' + "x" * 200_000, ["line 3: ", "quote"]),
+        ('file,dialogue,speaker\n"a.mp4,d,S\n' + "x" * 200_000, ["line 1: ", "quote"]),
         ("", ["column 'dialogue'"]),
     ],
 )

@@ -1,6 +1,4 @@
-"""Extractors of other packages: docs/how-to/extractors.md's example from extraction to `predict`, and contracts that are
-broken.
-"""
+"""Extractors of other packages: the example of docs/how-to/extractors.md up to `predict`, and violated contracts."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ def test_times_are_kept_and_never_cut(tmp_path):
     )
     assert "source_start" not in manifest.utterances[3].extra
     for facts in (
-        ("train: 1 row ", "end before they start: dia0_utt1"),
+        ("train: 1 row ", "time span: dia0_utt1"),
         ("train: 1 row ", "shorter than 0.2 s", ": dia0_utt2"),
         ("train: 1 row ", "invalid time stamps: dia0_utt3"),
     ):

@@ -303,7 +303,7 @@ def _when(row: dict[str, str | None], name: str, odd: dict[str, list[str]]) -> d
         return found
     found |= {"source_start": start, "source_end": end}
     if end <= start:
-        odd.setdefault("whose time stamps end before they start", []).append(name)
+        odd.setdefault("with an empty or negative time span", []).append(name)
     elif end - start < _SHORT_S:
         odd.setdefault(f"shorter than {_SHORT_S} s by their time stamps", []).append(name)
     return found

@@ -270,7 +270,7 @@ def _summary(out: Path, began: float, stages: dict[str, float]) -> Summary:
 
 def _cut_texts(model: object, parameters: Mapping[str, Any], details: Mapping[str, np.ndarray]) -> Iterator[str]:
     """Notes on how many texts were too long for the model, and how many were read with less context for that reason."""
-    cut, less = (np.count_nonzero(details.get(name, ())) for name in ("tokens_cut", "context_cut"))
+    cut, less = (int(np.count_nonzero(details.get(name, ()))) for name in ("tokens_cut", "context_cut"))
     if (cut or less) and "max_tokens" in parameters:
         most = parameters["max_tokens"]
         if cut:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -100,7 +101,7 @@ class _Run:
 
     def __init__(self, images: FaceImages, recipe: FaceRecipe, device: torch.device, folder: Path, notify):
         self.images, self.recipe, self.device, self.folder, self.notify = images, recipe, device, folder, notify
-        self.net = ARCHITECTURES[_NETWORK].build()
+        self.net: Any = ARCHITECTURES[_NETWORK].build()
         self.net.classifier = nn.Linear(self.net.classifier.in_features, len(images.labels))
         self.net.to(device, memory_format=torch.channels_last)
         grey = images.splits["train"][0]

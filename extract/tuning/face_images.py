@@ -124,7 +124,7 @@ def _ferplus(source: Path, side: int) -> FaceImages:
                 if image["Usage"] != vote["Usage"]:
                     raise UserError(f"{votes_file}: its rows are not those of fer2013.csv (Usage {vote['Usage']!r})")
                 counts = {name: int(vote[name]) for name in (*FERPLUS, "unknown", "NF")}
-                most = max(counts, key=counts.get)
+                most = max(counts, key=lambda name: counts[name])
                 grey = np.array(image["pixels"].split(), np.uint8)
                 if not vote["Image name"]:
                     skipped["removed by FER+"] += 1

@@ -1,8 +1,14 @@
-"""Small helpers for messages."""
+"""Small helpers for the English of messages."""
 
 from __future__ import annotations
 
 
-def counted(n: int, noun: str, plural: str | None = None) -> str:
-    """A count and its noun: "1 dialogue", "2 dialogues", "2 entries" with `plural="entries"`."""
-    return f"{n} {noun if n == 1 else plural or noun + 's'}"
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """A count with its noun in the right number: "1 dialogue", "2 dialogues", "0 dialogues".
+
+    Args:
+        count: how many.
+        noun: the singular.
+        plural: the plural where it is not the singular and an "s", e.g. "indices".
+    """
+    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from erc_toolkit.extract.corpora.registry import read_corpus
-from erc_toolkit.extract.encoders.face_network import ARCHITECTURES, FaceEncoder, Pictures
+from erc_toolkit.extract.encoders.face_network import ARCHITECTURES, FaceEncoder, ImageInput
 from erc_toolkit.extract.encoders.opensmile_sets import functionals
 from erc_toolkit.extract.encoders.text import TextEncoder
 from erc_toolkit.extract.faces.detection import crop, face_model, make_detector
@@ -125,7 +125,7 @@ def _functionals(samples: np.ndarray) -> np.ndarray:
 _DETECTOR = None
 
 
-def _faces(job: tuple[str, Path, Pictures, list[np.ndarray]]) -> list[np.ndarray]:
+def _faces(job: tuple[str, Path, ImageInput, list[np.ndarray]]) -> list[np.ndarray]:
     global _DETECTOR
     kind, model, expected, pictures = job
     if _DETECTOR is None:
@@ -148,9 +148,9 @@ def stages_alone(
         media = list(pool.map(_decode, paths))
         list(pool.map(_functionals, [samples for samples, _ in media[: core_count()]]))
         smile, _ = timed(lambda: list(pool.map(_functionals, [samples for samples, _ in media])))
-        list(pool.map(_faces, [(*detector, face.pictures, media[0][1])] * core_count()))
+        list(pool.map(_faces, [(*detector, face.input, media[0][1])] * core_count()))
         detect, crops = timed(
-            lambda: list(pool.map(_faces, [(*detector, face.pictures, pictures) for _, pictures in media]))
+            lambda: list(pool.map(_faces, [(*detector, face.input, pictures) for _, pictures in media]))
         )
     crops = [np.stack(c) for c in crops if c]
     texts = [u.text for u in manifest.utterances]
@@ -177,7 +177,7 @@ def usual_recipe(
     smile = opensmile.Smile(opensmile.FeatureSet[SET], opensmile.FeatureLevel.Functionals)
     detect = make_detector(*detector)
     tokenizer, text = AutoTokenizer.from_pretrained(model), AutoModel.from_pretrained(model).eval().to(device)
-    face, expected = ARCHITECTURES[visual].build().eval().to(device), ARCHITECTURES[visual].pictures
+    face, expected = ARCHITECTURES[visual].build().eval().to(device), ARCHITECTURES[visual].input
     normalisation = expected.normalisation
     mean, std = (
         torch.tensor(numbers, device=device).view(1, -1, 1, 1) for numbers in (normalisation.mean, normalisation.std)

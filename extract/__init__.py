@@ -1,4 +1,4 @@
-"""Raw video, audio and transcripts become features in one HDF5 store."""
+"""Feature extraction: from raw video, audio and transcripts to features in one HDF5 store."""
 
 from ..toolkit.base.callable_package import make_callable
 

@@ -26,25 +26,26 @@ def extract(
 ) -> Summary:
     """Extracts the features of a manifest into a store; `erc-toolkit extract` is this function.
 
-    What an earlier, interrupted call has finished is kept, and features that the store has already are not computed
-    again. An utterance whose media cannot be used is masked in the store, with its reason.
+    Work finished by an earlier, interrupted call is reused, and features that are already in the store are not computed
+    again. An utterance whose media cannot be used is masked in the store, with the reason.
 
     Args:
         manifest: the corpus, or the path of a manifest file.
         out: the store to write (.h5); it appears complete or not at all.
-        shard: (i, n): do the i-th of n shares (from 1) and write parts alone; `erc-toolkit merge` joins them.
+        shard: (i, n): process shard i of n (counted from 1) and write its parts only; `erc-toolkit merge` joins them.
         command: the command line, for the record.
-        notify: called with a line about each encoder that is used and about what was found done.
+        notify: called with one line per encoder and per finding about earlier work.
         **options: those of `erc-toolkit extract`, with underscores: `modalities=("text", "audio")`,
-            `text_model="roberta-base"`, `device="cuda:1"`, ... `Options` has them with their types and defaults.
+            `text_model="roberta-base"`, `device="cuda:1"`, ... `Options` lists them with types and defaults.
 
     Returns:
-        Counts of utterances, of masked rows by reason, and the time that each stage took.
+        Counts of utterances and of masked rows by reason, and the time taken by each stage.
 
     Raises:
-        UserError: an option that does not exist or has a wrong value, a model that cannot be loaded, a folder that cannot
-            be written, work of other options in the way, or an interruption (the message says how to resume).
-        FaultError: a worker failed on some utterances with no known defect; everything else is done and kept.
+        UserError: an unknown option or an invalid value, a model that cannot be loaded, a folder that cannot be
+            written, unfinished work with other options at `out`, or an interruption (the message says how to resume).
+        FaultError: a worker failed on some utterances that have no known defect; everything else is done and kept.
+
     """
     known = option_specs(Options)
     if unknown := [name for name in options if name not in known]:

@@ -1,6 +1,4 @@
-"""One new recording with its transcript: the turns of a dialogue, and their features by the options of a trained
-run.
-"""
+"""A new recording with its transcript: the turns of a dialogue, and their features, extracted as for a trained run."""
 
 from __future__ import annotations
 
@@ -19,12 +17,12 @@ from ..toolkit.manifest import MODALITIES, Manifest, manifest_from_rows
 from .corpora.subtitles import UNKNOWN, parse_subtitles
 from .encoders.option import option_specs
 from .encoders.registry import Registered, extractors, find_extractor, own_options
-from .encoders.selection import MAKING, Options
+from .encoders.selection import FEATURE_OPTIONS, Options
 from .run.assembly import NothingFound
 from .run.engine import extract
 from .run.extractors import shared_options
 
-# What the columns of a table, or the keys of an object, are called; the first one that is there counts.
+# Accepted names of a table's columns or an object's keys, in order of precedence.
 _KEYS = {
     "start": ("start", "start_s", "begin", "starttime", "start_time"),
     "end": ("end", "end_s", "stop", "endtime", "end_time"),
@@ -44,23 +42,23 @@ _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)", re.ASCII)
 
 
 def read_recording(media: Path, transcript: Path, labels: Sequence[str], speakers: Sequence[str] = ()) -> Manifest:
-    """A manifest of one dialogue: the turns of the transcript, shown and heard in the recording.
+    """A manifest of one dialogue: the turns of the transcript, with their spans of the recording.
 
     Args:
-        media: a video or sound file.
+        media: a video or audio file.
         transcript: SubRip (.srt), WebVTT (.vtt), a table (.csv) or JSON (.json; a list of turns, or an object with them
             under "segments", "turns" or "utterances") with start and end in seconds or as H:M:S, speaker and text.
         labels: names in index order, for the header.
-        speakers: of subtitles, the only names that are taken for speakers; empty takes any.
+        speakers: for subtitles, the only names that count as speakers; empty accepts any name.
 
     Raises:
-        UserError: a file that is not there, or a transcript that cannot be read; names file and line.
+        UserError: a missing file, or a transcript that cannot be read; names file and line.
     """
     if not media.is_file():
         raise UserError(f"{media}: no such file")
     turns = _turns(transcript, set(speakers) or None)
     if not turns:
-        raise UserError(f"{transcript}: holds no turn with a text")
+        raise UserError(f"{transcript}: contains no turn with text")
     turns.sort(key=lambda turn: turn["start"])
     name = media.stem or "recording"
     rows = [
@@ -87,7 +85,7 @@ def _turns(transcript: Path, speakers: set[str] | None) -> list[_Turn]:
         return _of_table(text, transcript)
     if ending == ".json":
         return _of_json(text, transcript)
-    raise UserError(f"{transcript}: a transcript is .srt, .vtt, .csv or .json")
+    raise UserError(f"{transcript}: unknown transcript format {ending!r}; use .srt, .vtt, .csv or .json")
 
 
 def _of_table(text: str, source: Path) -> list[_Turn]:
@@ -142,19 +140,19 @@ def _seconds(value: object, where: str) -> float:
             except ValueError:
                 pass
     if not (math.isfinite(number) and number >= 0):
-        raise UserError(f"{where}: {value!r} is no time; write seconds, or H:M:S")
+        raise UserError(f"{where}: {value!r} is not a time; write seconds, or H:M:S")
     return number
 
 
 def recorded_options(modality: str, recorded: Mapping[str, object]) -> Options:
-    """Options of a modality as a run or a package records them, checked as the command line checks its own.
+    """The options of a modality as recorded by a run or a package, checked in the same way as on the command line.
 
     Raises:
-        UserError: one of them is none that makes features, or its value is none that it can have; or the extractor of
-            another package that made them is not installed.
+        UserError: an option that does not affect features, or an invalid value; or the features were extracted by
+            another package's extractor, which is not installed.
     """
     where = f"the run's {modality} features"
-    specs, allowed = option_specs(Options), MAKING[modality]
+    specs, allowed = option_specs(Options), FEATURE_OPTIONS[modality]
     chosen: dict[str, object] = {}
     own: dict[str, object] = {}
     name = recorded.get("extractor")
@@ -170,9 +168,11 @@ def recorded_options(modality: str, recorded: Mapping[str, object]) -> Options:
     for key, value in recorded.items():
         if name is not None and (key in ("extractor", "extractor_package") or key.removeprefix(f"{name}.") in own):
             continue
-        # A package comes from elsewhere: it may say how features are made, and not, say, where to write crops.
+        # A package comes from someone else: it may decide how features are extracted, but not where to write crops.
         if key not in allowed:
-            raise UserError(f"{where}: option {str(key)[:40]!r} is none that makes them")
+            raise UserError(
+                f"{where}: the recorded option {str(key)[:40]!r} does not affect them; the record is damaged"
+            )
         try:
             chosen[key] = specs[key].parsed(value)
         except ValueError as error:
@@ -185,50 +185,53 @@ def _recorded_extractor(where: str, modality: str, name: object, package: object
     if not isinstance(name, str) or name not in known:
         source = f" of package {str(package)[:60]}" if package else ""
         raise UserError(
-            f"{where}: were made by the extractor {str(name)[:60]!r}{source}, which is not installed; install "
-            f"that package"
+            f"{where}: extracted with {str(name)[:60]!r}{source}, which is not installed; install that package"
         )
     registered = find_extractor(name)
     if registered.built_in or registered.cls.modality != modality:
-        raise UserError(f"{where}: {registered} is built in, or makes {registered.cls.modality}; the record is damaged")
+        raise UserError(
+            f"{where}: {registered} is built in, or extracts {registered.cls.modality}; the record is damaged"
+        )
     return registered
 
 
 def extract_recording(
     manifest: Manifest,
     out: Path,
-    made: Mapping[str, Mapping[str, object]],
+    recorded: Mapping[str, Mapping[str, object]],
     *,
     device: str = "auto",
     command: str = "",
     notify: Callable[[str], None] = print,
 ) -> dict[str, str]:
-    """Extracts a recording's features as a run's were: every modality by the options that made the run's.
+    """Extracts a recording's features with the options that were recorded for a run's features.
 
     Args:
-        manifest: of `read_recording`.
-        out: the store to make, or to go on with.
-        made: modality to the options of `erc_toolkit.extract.encoders.selection.Options` that its features depend on.
+        manifest: from `read_recording`.
+        out: the store to write, or to resume.
+        recorded: for each modality, the options of `erc_toolkit.extract.encoders.selection.Options` that its features
+            depend on.
         device: for the encoders.
         command: the command line, for the record.
-        notify: told a line about each encoder.
+        notify: called with one line per encoder.
 
     Returns:
-        Modality to the reason why the recording has nothing of it; empty where it has all.
+        For each modality that the recording lacks entirely, the reason.
 
     Raises:
-        UserError: a model that cannot be had, or a recording without any of the modalities.
+        UserError: a model that cannot be loaded, or a recording that has none of the modalities.
     """
-    lacking: dict[str, str] = {}
-    for modality in (m for m in MODALITIES if m in made):
-        options = recorded_options(modality, made[modality])
+    absent: dict[str, str] = {}
+    for modality in (m for m in MODALITIES if m in recorded):
+        options = recorded_options(modality, recorded[modality])
         try:
             extract(manifest, out, dataclasses.replace(options, device=device), command=command, notify=notify)
         except NothingFound as nothing:
-            lacking[modality] = nothing.message.partition(": ")[2].partition(";")[0]
-            notify(f"{modality}: absent in this recording ({lacking[modality]})")
-    if set(lacking) == set(made):
+            absent[modality] = nothing.reason
+            notify(f"{modality}: absent in this recording ({absent[modality]})")
+    if set(absent) == set(recorded):
         raise UserError(
-            f"{manifest.path(manifest.utterances[0].media or '')}: has none of {', '.join(made)}; nothing to go by"
+            f"{manifest.path(manifest.utterances[0].media or '')}: has none of {', '.join(recorded)}, which the model "
+            "needs; check the recording"
         )
-    return lacking
+    return absent

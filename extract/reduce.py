@@ -1,11 +1,11 @@
-"""Fewer dimensions for a feature of a store: supervised selection or projection, fitted on the training split alone."""
+"""Dimensionality reduction of a stored feature: selection or projection, fitted on the training split only."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 from ..toolkit.base.errors import UserError
 from ..toolkit.base.files import require_space
 from ..toolkit.base.hashes import json_sha256
+from ..toolkit.base.words import counted
 from ..toolkit.manifest import Utterance
 from ..toolkit.store import Feature, FeatureStore, StoreWriter
 from ..toolkit.store.reduction import apply_reduction
@@ -26,21 +27,22 @@ METHODS = {
 }
 _SPLIT = "train"
 _PLS_ITERATIONS = 500
-_LEAST_VARIANCE = 1e-12  # of a component beside the greatest; below it is rounding
-# What `StoreWriter` sets anew in every file.
+_LEAST_VARIANCE = 1e-12  # of a component relative to the largest; anything below is rounding error
+# Attributes that `StoreWriter` sets afresh in every file.
 _ROOT = {"format", "schema", "corpus", "toolkit_version", "created", "command", "content_sha256"}
 
 
 @dataclass(frozen=True)
 class Reduction:
-    """What was fitted, and all that is needed to apply it to other rows of the same source feature.
+    """A fitted reduction, with everything needed to apply it to other rows of the same source feature.
 
     Attributes:
         method: "anova", "pca" or "pls".
-        rows: how many rows it was fitted on.
-        numbers: for anova `columns` int64 (k,), ascending, and their `f_values` float64 (k,), infinite where a class is
-            told without error; else `mean` and `scale` float64 (columns,) and `components` float64 (columns, k).
-        notes: what the fit counted, for the record.
+        rows: number of rows it was fitted on.
+        numbers: for anova `columns` int64 (k,), ascending, and their `f_values` float64 (k,), infinite where a column
+            separates the classes perfectly; otherwise `mean` and `scale` float64 (columns,) and `components` float64
+            (columns, k).
+        notes: statistics of the fit, for the record.
     """
 
     method: str
@@ -49,11 +51,13 @@ class Reduction:
     notes: dict[str, object]
 
     def apply(self, x: np.ndarray) -> np.ndarray:
-        """Rows of the source feature, float32 (n, columns), to float32 (n, k)."""
+        """Reduces rows of the source feature, float32 (n, columns), to float32 (n, k)."""
         return apply_reduction(self.numbers, x)
 
     def sha256(self) -> str:
-        """Over the fitted numbers by name: name, dtype and shape, each followed by a zero byte, then the bytes."""
+        """SHA-256 of the fitted arrays in order of name: name, dtype and shape, each followed by a zero byte, then the
+        bytes.
+        """
         digest = hashlib.sha256()
         for name, array in sorted(self.numbers.items()):
             digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
@@ -62,34 +66,34 @@ class Reduction:
 
 
 def fit(x: np.ndarray, labels: np.ndarray, to: int, method: str = "anova") -> Reduction:
-    """Fits a reduction on the rows it is given, and on nothing else.
+    """Fits a reduction on exactly the given rows.
 
     Args:
         x: float32 (n, columns).
         labels: int (n,), the class of each row.
-        to: dimensions to keep.
+        to: number of dimensions to keep.
         method: "anova", "pca" or "pls" (`METHODS`).
 
     Raises:
-        UserError: fewer than two classes, no more rows than classes, or more dimensions than columns, rows, or than the
-            rows have directions.
+        UserError: fewer than two classes, no more rows than classes, or more dimensions than columns, rows, or
+            directions in which the rows vary.
     """
     n, columns = x.shape
     classes = np.unique(labels)
     if n == 0:
-        raise UserError("no training row is both present and labelled: there is nothing to fit on")
+        raise UserError("no training row is both present and labelled, so there is nothing to fit on")
     if len(classes) < 2:
-        raise UserError(f"the {n} labelled training rows hold one class only: there is nothing to tell apart")
+        raise UserError(f"{counted(n, 'labelled training row')} of a single class; at least two classes are needed")
     if n <= len(classes):
         raise UserError(
-            f"{n} labelled training rows of {len(classes)} classes are too few: each class needs some to vary"
+            f"{n} labelled training rows of {len(classes)} classes are too few; there must be more rows than classes"
         )
     if to > min(n, columns):
         what = f"{columns} columns" if to > columns else f"{n} labelled training rows"
         raise UserError(f"--to {to} is more than the {what}; give at most {min(n, columns)}")
     x = np.asarray(x, np.float64)
     constant = x.max(axis=0) == x.min(axis=0)
-    mean = np.where(constant, x[0], x.mean(axis=0))  # the mean of equal numbers may round to another one
+    mean = np.where(constant, x[0], x.mean(axis=0))  # the mean of equal numbers may be rounded
     scale = np.where(constant, 1.0, x.std(axis=0))
     scale[scale == 0] = 1.0
     z = (x - mean) / scale
@@ -100,8 +104,8 @@ def fit(x: np.ndarray, labels: np.ndarray, to: int, method: str = "anova") -> Re
         components, directions, notes = (_pca if method == "pca" else _pls)(z, labels, to)
         numbers = {"mean": mean, "scale": scale, "components": components}
     if directions < to:
-        found = "columns that vary" if method == "anova" else f"directions that {method} finds"
-        raise UserError(f"--to {to} is more than the {directions} {found} in the {n} labelled training rows")
+        found = counted(directions, "varying column" if method == "anova" else f"{method} direction")
+        raise UserError(f"--to {to} is more than the {found} in the {counted(n, 'labelled training row')}")
     return Reduction(method, n, {k: np.ascontiguousarray(v) for k, v in numbers.items()}, notes)
 
 
@@ -109,7 +113,7 @@ def _select(z: np.ndarray, labels: np.ndarray, to: int, varying: int) -> tuple[d
     from sklearn.feature_selection import SelectKBest, f_classif
 
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
-        warnings.simplefilter("ignore", UserWarning)  # of constant columns: they rank last
+        warnings.simplefilter("ignore", UserWarning)  # about constant columns: they rank last
         chosen = SelectKBest(f_classif, k=to).fit(z, labels)
     columns = chosen.get_support(indices=True).astype(np.int64)
     return {"columns": columns, "f_values": chosen.scores_[columns]}, varying
@@ -131,10 +135,12 @@ def _pls(z: np.ndarray, labels: np.ndarray, to: int) -> tuple[np.ndarray, int, d
     one_hot = (labels[:, None] == np.unique(labels)).astype(np.float64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # counted below
-        warnings.simplefilter("ignore", UserWarning)  # of labels that are explained before all directions are found
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # when the labels are fully explained before all directions are found
         model = PLSRegression(to, scale=False, max_iter=_PLS_ITERATIONS).fit(z, one_hot)
     unconverged = sum(i >= _PLS_ITERATIONS for i in model.n_iter_)
-    variance = (model.x_scores_**2).sum(axis=0)  # zero where it stopped early, rounding where the rows span no more
+    variance = (model.x_scores_**2).sum(axis=0)  # zero if it stopped early, rounding error if the rows span no more
     directions = int((variance > _LEAST_VARIANCE * variance.max()).sum())
     return model.x_rotations_, directions, {"unconverged_components": unconverged}
 
@@ -142,22 +148,22 @@ def _pls(z: np.ndarray, labels: np.ndarray, to: int) -> tuple[np.ndarray, int, d
 def reduce_store(
     path: Path, source: str, to: int, method: str = "anova", name: str | None = None, command: str = ""
 ) -> tuple[str, Reduction]:
-    """Adds a reduced feature to a store, beside its source; the other features are copied as they are.
+    """Adds a reduced feature to a store, next to its source; the other features are copied unchanged.
 
     Args:
-        path: the store; it is replaced at once when all is written, or stays as it was.
+        path: the store; it is replaced atomically once everything is written, and otherwise left unchanged.
         source: "modality/name" of the feature to reduce.
-        to: dimensions to keep.
+        to: number of dimensions to keep.
         method: "anova", "pca" or "pls".
-        name: of the new feature, without the modality; SOURCE-METHODn where None.
+        name: name of the new feature, without the modality; SOURCE-METHODn if None.
         command: the command line, for the record.
 
     Returns:
-        "modality/name" of the new feature, and what was fitted.
+        "modality/name" of the new feature, and the fitted reduction.
 
     Raises:
-        OSError: the disk cannot hold the store.
-        UserError: no such store or feature, a name that is taken or cannot be one, a damaged store, or as for `fit`.
+        OSError: there is no space for the store on the disk.
+        UserError: no such store or feature, a name that is taken or invalid, a damaged store, or as for `fit`.
     """
     path = Path(path)
     with FeatureStore.open(path) as store:
@@ -165,11 +171,11 @@ def reduce_store(
         modality, stem = source.split("/")
         name = f"{stem}-{method}{to}" if name is None else name.removeprefix(f"{modality}/")
         if not re.fullmatch(r"\w[\w.+-]*", name):
-            raise UserError(f"{path}: --name {name!r}: letters, digits, '_', '-', '.' and '+' make a name")
+            raise UserError(f"{path}: --name {name!r}: use letters, digits, '_', '-', '.' and '+' only")
         new = f"{modality}/{name}"
         if new in store.feature_names():
-            raise UserError(f"{path}: has {new} already; give the new feature another name by --name")
-        store.verify()  # the new store gets a new content hash, which must not make damage pass for content
+            raise UserError(f"{path}: already has {new}; choose another name with --name")
+        store.verify()  # the new store gets a new content hash, which must not cover up damage
         present, labels = feature.present(), store.column("label")
         rows = present & (labels >= 0) & (store.column("split") == _SPLIT)
         values = feature.values()
@@ -181,9 +187,9 @@ def reduce_store(
         reduced[present] = reduction.apply(values[present])
         if len(wild := np.flatnonzero(~np.isfinite(reduced).all(axis=1))):
             worst = store.column("id")[wild[0]]
-            raise UserError(f"{path}: {source}: {worst} leaves the range of float32 when projected; use --method anova")
+            raise UserError(f"{path}: {source}: the projection of {worst} overflows float32; use --method anova")
         fitted_bytes = sum(array.nbytes for array in reduction.numbers.values())
-        # HDF5 does not survive a failing write, so the disk is asked first.
+        # HDF5 does not survive a failed write, so the free space is checked first.
         require_space(path, path.stat().st_size + int(1.1 * (reduced.nbytes + fitted_bytes)) + (1 << 20))
         old = str(store.attrs.get("command", ""))
         with StoreWriter(
@@ -212,7 +218,8 @@ def reduce_store(
 def _recipe(
     feature: Feature, values: np.ndarray, reduction: Reduction, labels: np.ndarray, to: int
 ) -> dict[str, object]:
-    """How the feature was made, for its attributes."""
+    """How the feature was computed, for its attributes."""
+
     recipe = {
         "extractor": "erc-toolkit reduce",
         "model": METHODS[reduction.method],
@@ -240,13 +247,13 @@ def _names(feature: Feature, reduction: Reduction, to: int) -> list[str]:
 
 
 def utterances_of(store: FeatureStore) -> list[Utterance]:
-    """The rows of a store as utterances, from which `StoreWriter` writes the same columns again."""
+    """The rows of a store as utterances, from which `StoreWriter` can write the same columns again."""
 
     def maybe(value: float) -> float | None:
         return None if np.isnan(value) else float(value)
 
-    def columns(*names: str) -> Sequence[tuple]:
-        return zip(*(store.column(name) for name in names))
+    def columns(*names: str) -> Iterator[tuple]:
+        return zip(*(store.column(name) for name in names), strict=True)
 
     return [
         Utterance(

@@ -1,23 +1,25 @@
-"""Counts of a manifest, against the counts that are published for its corpus.
+"""Counts of a manifest, compared with the counts published for its corpus.
 
-Those stand in manifests/<corpus>.yaml under `published`, a list with an entry for each label set:
+The published counts are in manifests/<corpus>.yaml under `published`, a list with one entry per label set:
 
     name: shown to the user
-    labels: [names in index order]    # an entry is for manifests with exactly these
-    splits: {train: {dialogues: 1, utterances: 2, speakers: 2, labels: {joy: 2}}, …}    # each count may be left out
-    dialogues: {id: utterances}    # may be left out
+    labels: [names in index order]    # the entry applies to manifests with exactly these labels
+    splits: {train: {dialogues: 1, utterances: 2, speakers: 2, labels: {joy: 2}}, …}    # every count is optional
+    dialogues: {id: utterances}    # optional
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from importlib.resources import files
+from typing import Any
 
 from .. import manifests
+from ..toolkit.base.words import counted
 from ..toolkit.manifest import SPLITS, Manifest
 
 
-def count(manifest: Manifest) -> dict[str, object]:
+def count(manifest: Manifest) -> dict[str, Any]:
     """Counts dialogues, utterances, speakers and classes.
 
     Returns:
@@ -29,12 +31,12 @@ def count(manifest: Manifest) -> dict[str, object]:
     for split in SPLITS:
         chosen = [u for u in utterances if u.split == split]
         if chosen:
-            counted = Counter(u.label or "" for u in chosen)
+            per_label = Counter(u.label or "" for u in chosen)
             splits[split] = {
                 "dialogues": len({u.dialogue for u in chosen}),
                 "utterances": len(chosen),
                 "speakers": len({u.speaker for u in chosen}),
-                "labels": {label: counted[label] for label in [*manifest.labels, ""]},
+                "labels": {label: per_label[label] for label in [*manifest.labels, ""]},
             }
     return {
         "corpus": manifest.corpus,
@@ -49,43 +51,45 @@ def count(manifest: Manifest) -> dict[str, object]:
 def compare(manifest: Manifest) -> dict[str, object] | None:
     """Compares a manifest with the counts published for its corpus, labels and splits (manifests/<corpus>.yaml).
 
-    Utterances are compared by those that have a label; the others are context.
+    Only labelled utterances are counted; the others are context.
 
     Returns:
-        None where nothing is published for it; else `published`, the name of those counts, and `differences`, a line
-        each, none where everything agrees.
+        None if nothing is published for the corpus and labels; otherwise `published`, the name of the counts, and
+        `differences`, one line per difference (empty if everything agrees).
     """
     published = _published(manifest)
     if published is None:
         return None
-    counted = count(manifest)["splits"]
+    found_splits = count(manifest)["splits"]
     differences = []
     total: Counter[str] = Counter()
     for split, expected in published["splits"].items():
         expected = _flat(expected)
-        found = _flat(counted.get(split, {"dialogues": 0, "utterances": 0, "speakers": 0, "labels": {}}))
+        found = _flat(found_splits.get(split, {"dialogues": 0, "utterances": 0, "speakers": 0, "labels": {}}))
         for what, n in expected.items():
             if found.get(what, 0) != n:
                 differences.append(_difference(f"{split}, {what}", found.get(what, 0), n))
-            if what != "speakers":  # one may speak in several splits
+            if what != "speakers":  # the same person may speak in several splits
                 total[what] += found.get(what, 0) - n
     if differences and not any(total.values()):
-        differences.insert(0, "the same in all, but split in another way:")
+        differences.insert(0, "the totals agree, but the splits differ:")
     differences += _dialogues(manifest, published.get("dialogues", {}))
     return {"published": published["name"], "differences": differences}
 
 
 def _flat(split: dict) -> dict[str, int]:
-    """A split's counts by name, labels among them; utterances are those with a label."""
+    """A split's counts by name, including those of the labels; `utterances` counts the labelled ones."""
     labels = {label: n for label, n in split.get("labels", {}).items() if label}
     counts = {what: split[what] for what in ("dialogues", "utterances", "speakers") if what in split}
     return {**counts, **({"utterances": sum(labels.values())} if labels else {}), **labels}
 
 
 def _published(manifest: Manifest) -> dict | None:
-    """The published counts with exactly these labels, where the corpus has any."""
+    """The published counts for exactly these labels, or None."""
     name = f"{manifest.corpus}.yaml"
-    if name not in {path.name for path in files(manifests).iterdir()}:  # the name is the user's: no path
+    if name not in {
+        path.name for path in files(manifests).iterdir()
+    }:  # the name comes from the user and must not act as a path
         return None
     for published in manifests.load(name).get("published", ()):
         if published["labels"] == manifest.labels:
@@ -103,12 +107,12 @@ def _dialogues(manifest: Manifest, expected: dict[str, int]) -> list[str]:
         for dialogue, n in expected.items()
         if dialogue in present and found[dialogue] != n
     ]
-    for what, dialogues in (
-        ("published dialogues are not there", [d for d in expected if d not in present]),
-        ("dialogues are not published", sorted(present - set(expected))),
+    for noun, what, dialogues in (
+        ("published dialogue", "missing", [d for d in expected if d not in present]),
+        ("dialogue", "not in the published counts", sorted(present - set(expected))),
     ):
         if dialogues:
-            lines.append(f"{len(dialogues)} {what}: {', '.join(dialogues)}")
+            lines.append(f"{counted(len(dialogues), noun)} {what}: {', '.join(dialogues)}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Checks what a manifest points at: opens every media file, in parallel, as extraction will."""
+"""Checks the media files that a manifest names: opens each of them, in parallel, as extraction will."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from ..toolkit.manifest import Manifest, Utterance
 from ..toolkit.media import SAMPLE_RATE, MediaError, MediaReader
 from .encoders.opensmile_sets import SILENCE
 
-FPS = 5.0  # pictures a second that are taken out, extraction's default
-SHORT_S = 0.2  # a clip below it holds two to four frames
+FPS = 5.0  # frames sampled per second, extraction's default
+SHORT_S = 0.2  # a shorter clip has only two to four frames
 LONG_S = 60.0
-DISAGREE_S = 0.5  # between a clip's duration and the time stamps that it was cut by
+DISAGREE_S = 0.5  # between a clip's duration and the time stamps by which it was cut
 _SLACK_S = 0.05
-_BLACK = 8.0  # mean of 8-bit values below which a picture is black; video's own black may come out as a little above 0
+_BLACK = 8.0  # mean of 8-bit values below which a frame is black; decoded black may be slightly above 0
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with one file.
+    """One problem of one file.
 
     Attributes:
-        kind: a short name, to count by.
+        kind: a short name, by which problems are counted.
         file: path as in the manifest.
-        utterances: ids of those that are touched.
-        detail: numbers, where there are any.
+        utterances: ids of the utterances affected.
+        detail: the numbers, if there are any.
     """
 
     kind: str
@@ -45,13 +45,13 @@ class Problem:
 
 @dataclass
 class Report:
-    """What a validation found.
+    """The result of a validation.
 
     Attributes:
         utterances: number of utterances in the manifest.
         files: number of media files that they name.
-        decoded: whether the files were decoded, or only looked for.
-        problems: in the manifest's order.
+        decoded: whether the files were decoded; otherwise only their existence was checked.
+        problems: in the order of the manifest.
     """
 
     utterances: int
@@ -60,13 +60,13 @@ class Report:
     problems: list[Problem] = field(default_factory=list)
 
     def counts(self) -> dict[str, int]:
-        """Number of problems by kind, the most frequent first."""
+        """Number of problems of each kind, most frequent first."""
         return dict(Counter(problem.kind for problem in self.problems).most_common())
 
 
 @dataclass(frozen=True)
 class _Use:
-    """What one utterance wants of one file."""
+    """What one utterance needs from one file."""
 
     utterance: Utterance
     audio: bool
@@ -76,7 +76,7 @@ class _Use:
 
     @property
     def cut(self) -> bool:
-        """Whether the file holds this utterance alone."""
+        """Whether the file contains this utterance only."""
         return self.start is None and self.end is None
 
 
@@ -84,22 +84,23 @@ def validate(manifest: Manifest, media: bool = False, workers: int = 0) -> Repor
     """Checks the files that a manifest names.
 
     Args:
-        manifest: read and so already right in itself.
-        media: decode every file in full: does it decode to its end, has it sound and picture that are not silent and
-            black, does it last as long as its time stamps say. Else it is only checked that the files are there and
-            the spans possible.
-        workers: files under way at once; 0 for one a core.
+        manifest: a loaded manifest, whose own fields are already checked.
+        media: decode every file in full, and check that it decodes to its end, that its audio is not silent and its
+            frames not black, and that its duration agrees with its time stamps. Otherwise only check that the files
+            exist and the spans are valid.
+        workers: number of files checked at once; 0 for one per core.
 
     Returns:
-        the problems. A modality that the manifest masks is not looked for.
+        The problems. Modalities that the manifest masks are not checked.
 
     Raises:
-        UserError: the manifest names files and its root is no folder.
+        UserError: the manifest names files and its root is not a folder.
     """
     uses = _uses(manifest)
     if uses and not os.path.isdir(manifest.root):
         raise UserError(
-            f"{manifest.root}: the manifest's root is no folder; move it there or mend the manifest's header"
+            f"{manifest.root}: the manifest's root is not a folder; move the files there, or correct `root` in the "
+            "manifest's header"
         )
     report = Report(len(manifest.utterances), len(uses), media)
     check = _decode if media else _look
@@ -115,7 +116,7 @@ def validate(manifest: Manifest, media: bool = False, workers: int = 0) -> Repor
 
 
 def _uses(manifest: Manifest) -> dict[str, list[_Use]]:
-    """The files and what is wanted of each, in the manifest's order."""
+    """The files and what is needed from each, in the order of the manifest."""
     uses: dict[str, list[_Use]] = defaultdict(list)
     for u in manifest.utterances:
         audio, visual = "audio" not in u.mask, "visual" not in u.mask
@@ -127,7 +128,7 @@ def _uses(manifest: Manifest) -> dict[str, list[_Use]]:
 
 
 def _look(path: Path, file: str, uses: list[_Use]) -> Iterator[Problem]:
-    """What can be known without opening the file."""
+    """Problems that show without opening the file."""
     try:
         size = path.stat().st_size if path.is_file() else -1
     except OSError:
@@ -136,15 +137,15 @@ def _look(path: Path, file: str, uses: list[_Use]) -> Iterator[Problem]:
         yield Problem("missing file" if size < 0 else "empty file", file, _ids(uses))
     for use in uses:
         if _impossible(use):
-            yield Problem("time stamps that make no span", file, (use.utterance.id,), f"{use.start} to {use.end} s")
+            yield Problem("invalid time span", file, (use.utterance.id,), f"{use.start} to {use.end} s")
 
 
 def _decode(path: Path, file: str, uses: list[_Use]) -> Iterator[Problem]:
-    """What decoding the whole file shows."""
+    """Problems that show when the whole file is decoded."""
     audio, visual = [use for use in uses if use.audio], [use for use in uses if use.visual]
     try:
         with MediaReader(path, audio=bool(audio), fps=FPS if visual else None) as media:
-            brightest = max((float(picture[::4, ::4].mean()) for _, picture in media.frames()), default=None)
+            brightest = max((float(image[::4, ::4].mean()) for _, image in media.frames()), default=None)
             media.finish()
     except MediaError as error:
         kind, _, detail = str(error).partition(": ")
@@ -159,14 +160,14 @@ def _decode(path: Path, file: str, uses: list[_Use]) -> Iterator[Problem]:
     if audio and media.has_audio and float(np.abs(media.samples).max(initial=0)) < SILENCE:
         yield Problem("silent audio", file, _ids(audio))
     if brightest is not None and brightest < _BLACK:
-        yield Problem("black picture", file, _ids(visual))
-    heard = len(media.samples) / SAMPLE_RATE if media.samples is not None else None
-    seen = (media.frame_count + 1) / FPS if media.has_video and visual else None  # to just before the next picture
+        yield Problem("black frames", file, _ids(visual))
+    audio_s = len(media.samples) / SAMPLE_RATE if media.samples is not None else None
+    video_s = (media.frame_count + 1) / FPS if media.has_video and visual else None  # until just before the next frame
     whole = media.declared_duration or media.duration
     for use in uses:
-        lengths = [x for x, wanted in ((heard, use.audio), (seen, use.visual)) if wanted and x is not None]
+        lengths = [x for x, needed in ((audio_s, use.audio), (video_s, use.visual)) if needed and x is not None]
         if _impossible(use):
-            yield Problem("time stamps that make no span", file, (use.utterance.id,), f"{use.start} to {use.end} s")
+            yield Problem("invalid time span", file, (use.utterance.id,), f"{use.start} to {use.end} s")
         elif use.end is not None and lengths and use.end > min(lengths) + _SLACK_S:
             detail = f"ends at {use.end:.2f} of {min(lengths):.2f} s"
             yield Problem("beyond the end of the file", file, (use.utterance.id,), detail)
@@ -174,18 +175,17 @@ def _decode(path: Path, file: str, uses: list[_Use]) -> Iterator[Problem]:
             yield from _odd_length(file, use, whole)
 
 
-def _odd_length(file: str, use: _Use, lasts: float) -> Iterator[Problem]:
-    """A clip that is very short or long, or lasts otherwise than the time stamps that it was cut by."""
+def _odd_length(file: str, use: _Use, duration: float) -> Iterator[Problem]:
+    """A clip that is very short or long, or whose duration differs from the time stamps by which it was cut."""
     ids = (use.utterance.id,)
-    if lasts < SHORT_S:
-        yield Problem(f"shorter than {SHORT_S:g} s", file, ids, f"lasts {lasts:.2f} s")
-    if lasts > LONG_S:
-        yield Problem(f"longer than {LONG_S:g} s", file, ids, f"lasts {lasts:.2f} s")
+    if duration < SHORT_S:
+        yield Problem(f"shorter than {SHORT_S:g} s", file, ids, f"lasts {duration:.2f} s")
+    if duration > LONG_S:
+        yield Problem(f"longer than {LONG_S:g} s", file, ids, f"lasts {duration:.2f} s")
     start, end = (use.utterance.extra.get(name) for name in ("source_start", "source_end"))
-    if isinstance(start, (int, float)) and isinstance(end, (int, float)) and abs(lasts - (end - start)) > DISAGREE_S:
-        yield Problem(
-            "time stamps disagree with the clip", file, ids, f"{end - start:.2f} s by them, lasts {lasts:.2f} s"
-        )
+    if isinstance(start, (int, float)) and isinstance(end, (int, float)) and abs(duration - (end - start)) > DISAGREE_S:
+        detail = f"{end - start:.2f} s by the time stamps, lasts {duration:.2f} s"
+        yield Problem("time stamps disagree with the clip", file, ids, detail)
 
 
 def _impossible(use: _Use) -> bool:

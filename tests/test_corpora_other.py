@@ -1,4 +1,4 @@
-"""Anything else that becomes a manifest: a folder with a table, videos with subtitles; and the tutorials, word for word."""
+"""Other sources of manifests: a folder with a table, and videos with subtitles; and the tutorials' code and output."""
 
 from __future__ import annotations
 
@@ -60,11 +60,12 @@ def test_folder(tmp_path):
         ["anger", "joy"],
         "mine",
     )
-    assert manifest.notes == [
-        "1 files that the table names are not there: b.mp4",
-        "1 files without a row in the table left out: c/z.wav",
-        "1 utterances without a label: context only",
-    ]
+    for note, (start, end) in zip(
+        manifest.notes,
+        [("1 file ", ": b.mp4"), ("1 file ", ": c/z.wav"), ("1 utterance without a label", "")],
+        strict=True,
+    ):
+        assert note.startswith(start) and note.endswith(end)
 
 
 def test_folder_from_a_german_spreadsheet_with_positions(tmp_path):
@@ -75,41 +76,42 @@ def test_folder_from_a_german_spreadsheet_with_positions(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "table, said",
+    "table, facts",
     [
-        ("file,speaker\n", "no column 'dialogue'"),
-        ("dialogue,speaker\n", "no column 'id'"),
-        ("file,media,dialogue,speaker\n", "both columns 'file' and 'media'"),
-        ("file,dialogue,speaker,speaker\n", "column 'speaker' stands twice"),
-        ("file,dialogue,speaker,extra,mood\n", "'mood' would go under 'extra'"),
-        ("file,dialogue,speaker\n", "holds no utterance"),
-        ("file,dialogue,speaker\na,d,S,more\n", "line 2: more fields"),
-        ("file,dialogue,speaker\na.mp4,d,S\na.mp4,d,S\n", "line 3, field id: 'a' is already in line 2"),
-        ("file,dialogue,speaker\n../a.mp4,d,S\n", "line 2, field media"),
-        ("file,dialogue,speaker\na.mp4,d,\n", "line 2, field speaker: missing"),
-        ("file,dialogue,speaker,end\na.mp4,d,S,late\n", "line 2, field end"),
-        ("file,dialogue,speaker,position\na.mp4,d,S,\n", "line 2, field position"),
-        ('file,dialogue,speaker\n"a.mp4,d,S\n' + "x" * 200_000, "not closed"),
-        ("", "no column 'dialogue'"),
+        ("file,speaker\n", ["column 'dialogue'", "file, speaker"]),
+        ("dialogue,speaker\n", ["column 'id'", "dialogue, speaker"]),
+        ("file,media,dialogue,speaker\n", ["'file'", "'media'"]),
+        ("file,dialogue,speaker,speaker\n", ["column 'speaker'"]),
+        ("file,dialogue,speaker,extra,mood\n", ["column 'mood'", "'extra'"]),
+        ("file,dialogue,speaker\n", ["no utterance"]),
+        ("file,dialogue,speaker\na,d,S,more\n", ["line 2: "]),
+        ("file,dialogue,speaker\na.mp4,d,S\na.mp4,d,S\n", ["line 3, field id: ", "'a'", "line 2"]),
+        ("file,dialogue,speaker\n../a.mp4,d,S\n", ["line 2, field media"]),
+        ("file,dialogue,speaker\na.mp4,d,\n", ["line 2, field speaker: "]),
+        ("file,dialogue,speaker,end\na.mp4,d,S,late\n", ["line 2, field end"]),
+        ("file,dialogue,speaker,position\na.mp4,d,S,\n", ["line 2, field position"]),
+        ('file,dialogue,speaker\n"a.mp4,d,S\n' + "x" * 200_000, ["line 1: ", "quote"]),
+        ("", ["column 'dialogue'"]),
     ],
 )
-def test_folder_mistakes(tmp_path, table, said):
+def test_folder_mistakes(tmp_path, table, facts):
     with pytest.raises(UserError) as error:
         read_corpus("folder", folder(tmp_path / "mine", table))
-    assert said in error.value.message and "t.csv" in error.value.message and "\n" not in error.value.message
+    message = error.value.message
+    assert all(fact in message for fact in facts) and "t.csv" in message and "\n" not in message
 
 
 def test_folder_needs_one_table(tmp_path):
     root = folder(tmp_path / "mine", "id,dialogue,speaker\na,d,S\n")
     (root / "u.csv").write_bytes(b"id,dialogue,speaker\n\xff,d,S\n")
-    with pytest.raises(UserError, match="there is t.csv, u.csv; name it with --table"):
+    with pytest.raises(UserError, match="t.csv, u.csv; .*--table"):
         read_corpus("folder", root)
-    with pytest.raises(UserError, match="u.csv: not UTF-8"):
+    with pytest.raises(UserError, match="u.csv: .*UTF-8"):
         read_corpus("folder", root, table="u.csv")
-    with pytest.raises(UserError, match="no such table"):
+    with pytest.raises(UserError, match="v.csv: .*--table"):
         read_corpus("folder", root, table="v.csv")
     assert read_corpus("folder", root, table="t.csv").utterances[0].id == "a"
-    with pytest.raises(UserError, match="--labels"):
+    with pytest.raises(UserError, match="--labels a,a: 'a'"):
         read_corpus("folder", root, table="t.csv", labels="a,a")
 
 
@@ -122,14 +124,14 @@ cells = st.sampled_from(["", "a", "..", ".", "a/b.mp4", "1", '"', "{}", "1e999",
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
 @given(st.lists(columns, max_size=8), st.lists(st.lists(cells, max_size=8), max_size=4), st.sampled_from(",;\t"))
-def test_no_table_makes_a_traceback(tmp_path, header, rows, separator):
+def test_no_table_causes_a_traceback(tmp_path, header, rows, separator):
     lines = [["dialogue", "speaker", *header], *(["d", "S", *row] for row in rows)]
     folder(tmp_path / "mine", "".join(separator.join(line) + "\n" for line in lines))
-    comes_back("folder", tmp_path)
+    round_trips("folder", tmp_path)
 
 
-def comes_back(name: str, tmp_path: Path) -> None:
-    """What a reader accepts can be written and read; what it does not is one line."""
+def round_trips(name: str, tmp_path: Path) -> None:
+    """A manifest that a reader returns can be written and read; otherwise there is a one-line error."""
     try:
         manifest = read_corpus(name, tmp_path / "mine")
     except UserError as error:
@@ -210,24 +212,23 @@ def test_only_the_allowed_names():
 
 
 @pytest.mark.parametrize(
-    "text, where, said",
+    "text, where, fact",
     [
-        ("1\nAnn: hi\n", "line 1", "times of a cue are due"),
-        ("\n\nAnn: hi\n", "line 3", "'Ann: hi' where the times"),
-        ("1\n00:00:01 --> 00:00:02\nhi", "line 2", "are no times"),
-        ("1\n00:00:61,000 --> 00:00:62,000\nhi", "line 2", "are no times"),
-        ("WEBVTT\n\nid\nmore\n00:01.000 --> 00:02.000\nhi", "line 3", "times of a cue are due"),
-        ("1\n00:00:01,000 --> 00:00:02,000\nhi\n2\n00:00:03,000 -->\nho", "line 5", "are no times"),
-        ("1\n" + "9" * 5000 + ":00:01,000 --> 00:00:02,000\nhi", "line 2", "are no times"),
+        ("1\nAnn: hi\n", "line 1", "'1'"),
+        ("\n\nAnn: hi\n", "line 3", "'Ann: hi'"),
+        ("1\n00:00:01 --> 00:00:02\nhi", "line 2", "'00:00:01 --> 00:00:02'"),
+        ("1\n00:00:61,000 --> 00:00:62,000\nhi", "line 2", "'00:00:61,000 --> 00:00:62,000'"),
+        ("WEBVTT\n\nid\nmore\n00:01.000 --> 00:02.000\nhi", "line 3", "'id'"),
+        ("1\n00:00:01,000 --> 00:00:02,000\nhi\n2\n00:00:03,000 -->\nho", "line 5", "'00:00:03,000 -->'"),
+        ("1\n" + "9" * 5000 + ":00:01,000 --> 00:00:02,000\nhi", "line 2", "'9999"),
     ],
 )
-def test_subtitle_mistakes(tmp_path, text, where, said):
+def test_subtitle_mistakes(tmp_path, text, where, fact):
     (tmp_path / "a.srt").write_text(text)
     with pytest.raises(UserError) as error:
         read_corpus("subtitles", tmp_path)
-    assert (
-        f"a.srt, {where}: " in error.value.message and said in error.value.message and "\n" not in error.value.message
-    )
+    message = error.value.message
+    assert f"a.srt, {where}: " in message and fact in message and "-->" in message and "\n" not in message
 
 
 def test_subtitles(tmp_path):
@@ -248,17 +249,19 @@ def test_subtitles(tmp_path):
         ("d_0", "Ann", "text alone", None, 1, 2, "train", None),
     ]
     assert manifest.labels == ["joy", "anger"] and manifest.corpus == "n"
-    assert manifest.notes == [
-        "a.en.srt: cues are not in order of time; they were sorted",
-        "a.en.srt: a.mp4 is used; not used: a.wav",
-        "d.srt: no video or sound file of that name beside it; text alone",
-        "sub/c.srt: holds nothing that is said",
-        "speakers: Ann 2, Bob 1, unknown 1",
-        "1 utterances name no speaker: they are 'unknown'",
-        "1 utterances have a span of no length: their sound and picture will be masked",
+    facts = [
+        ("a.en.srt: ", "sorted"),
+        ("a.en.srt: a.mp4 ", "a.wav"),
+        ("d.srt: ", "text only"),
+        ("sub/c.srt: ", "no speech"),
+        ("speakers: Ann 2, Bob 1, unknown 1",),
+        ("1 utterance without a speaker", "'unknown'"),
+        ("1 utterance with an empty time span", "masked"),
     ]
+    for note, (start, *rest) in zip(manifest.notes, facts, strict=True):
+        assert note.startswith(start) and all(fact in note for fact in rest)
     (tmp_path / "d.vtt").write_text("WEBVTT\n")
-    with pytest.raises(UserError, match="of another ending too"):
+    with pytest.raises(UserError, match=r"d.vtt: 'd' .*\.srt"):
         read_corpus("subtitles", tmp_path)
 
 
@@ -353,7 +356,7 @@ def test_no_subtitles_make_a_traceback(tmp_path, data, name):
     for old in root.iterdir():
         old.unlink()
     (root / name).write_bytes(data)
-    comes_back("subtitles", tmp_path)
+    round_trips("subtitles", tmp_path)
 
 
 # -- tutorials
@@ -365,7 +368,7 @@ def test_no_subtitles_make_a_traceback(tmp_path, data, name):
     ids=lambda path: path.stem,
 )
 def test_tutorials(path, tmp_path):
-    """Each sh and python block runs in turn, in one folder; lines of a text block stand in the output before it."""
+    """The sh and python blocks run in order, in one folder; the lines of a text block are in the preceding output."""
     blocks = re.findall(r"^```(sh|python|text)\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert sum(kind == "text" for kind, _ in blocks) >= 1
     environment = {
@@ -386,7 +389,7 @@ def test_tutorials(path, tmp_path):
         output = done.stdout + done.stderr
 
 
-# -- what docs/ shows beside the tutorials
+# -- the examples in docs/ outside the tutorials
 
 
 def python_block(name: str) -> str:
@@ -401,12 +404,13 @@ def test_three_calls_of_the_manual(tmp_path, monkeypatch, capsys):
     exec(compile(python_block("reference/manifest.md"), "manifest.md", "exec"), {})
     assert (
         load_manifest(Path("meld.jsonl")).utterances[0].id == "val_dia0_utt0"
-        and "text alone" in capsys.readouterr().out
+        and "dev_splits_complete" in capsys.readouterr().out
     )
 
 
 def test_the_manuals_reader_works_as_a_package(tmp_path):
-    """The reader in docs/how-to/add-a-corpus.md, installed as its file and pip's metadata, is a command with its options."""
+    """The reader in docs/how-to/add-a-corpus.md, installed as a package, is a command with its options."""
+
     site, plays = tmp_path / "site", tmp_path / "plays"
     (site / "my_package-1.dist-info").mkdir(parents=True)
     (site / "my_package").mkdir()

@@ -1,4 +1,4 @@
-"""docs/how-to/features.md: every example runs as it stands on a store, and prints what the store holds."""
+"""docs/how-to/features.md: every example runs unchanged on a store, and prints what the store contains."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ EMOTIONS = ["anger", "joy", "neutral"]
 DIMS = {"text/roberta-base": 8, "audio/IS10": 6, "visual/denseface": 4}
 
 
-class Made:
-    """A store of 12 dialogues and 50 utterances, and the arrays that it was made of."""
+class Example:
+    """A store of 12 dialogues and 50 utterances, and the arrays from which it was written."""
 
     def __init__(self, path: Path) -> None:
         rng = np.random.default_rng(0)
@@ -40,10 +40,10 @@ class Made:
         self.split = np.array([("train", "train", "val", "test")[d % 4] for d, _ in rows])
         self.id = [f"d{d}_u{i}" for d, i in rows]
         self.dialogue = np.array([d for d, _ in rows])
-        # The text tells the emotion half of the time, so that a classifier's score is neither chance nor 1.
-        told = np.eye(8, dtype=np.float32)[np.where(rng.random(50) < 0.5, self.label, rng.integers(3, size=50))]
+        # The text reveals the emotion half of the time, so that a classifier's score is neither chance nor 1.
+        signal = np.eye(8, dtype=np.float32)[np.where(rng.random(50) < 0.5, self.label, rng.integers(3, size=50))]
         self.values = {
-            name: (rng.normal(size=(50, dim)) + (3 * told if dim == 8 else 0)).astype(np.float32)
+            name: (rng.normal(size=(50, dim)) + (3 * signal if dim == 8 else 0)).astype(np.float32)
             for name, dim in DIMS.items()
         }
         self.face = np.arange(50) % 9 != 4
@@ -113,12 +113,12 @@ class Made:
 
 
 CHECKS = {
-    "h5py alone": Made.h5py,
-    "FeatureStore": Made.feature_store,
-    "PyTorch": Made.pytorch,
-    "scikit-learn": Made.sklearn,
-    "pandas": Made.pandas,
-    "Hugging Face datasets": Made.datasets,
+    "h5py alone": Example.h5py,
+    "FeatureStore": Example.feature_store,
+    "PyTorch": Example.pytorch,
+    "scikit-learn": Example.sklearn,
+    "pandas": Example.pandas,
+    "Hugging Face datasets": Example.datasets,
 }
 
 
@@ -128,7 +128,7 @@ def test_every_section_has_one_example_and_a_check():
 
 
 def run_apart(title: str, folder: Path) -> str:
-    """What the example prints in a process of its own, without a network: its library would keep that setting for later tests."""
+    """The output of the example in its own offline process, because its library would keep that setting."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", EXAMPLES[title][0]]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -137,10 +137,10 @@ def run_apart(title: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("title", CHECKS)
-def test_an_example_prints_what_the_store_holds(title, tmp_path, monkeypatch, capsys):
+def test_an_example_prints_the_content_of_the_store(title, tmp_path, monkeypatch, capsys):
     if title in LIBRARIES and importlib.util.find_spec(LIBRARIES[title]) is None:
         pytest.skip(f"{LIBRARIES[title]} is not installed; erc-toolkit does not need it")
-    made = Made(tmp_path / "store.h5")
+    store = Example(tmp_path / "store.h5")
     if title == "Hugging Face datasets":
         printed = run_apart(title, tmp_path)
     else:
@@ -148,9 +148,9 @@ def test_an_example_prints_what_the_store_holds(title, tmp_path, monkeypatch, ca
         torch.manual_seed(0)
         exec(compile(EXAMPLES[title][0], f"docs/how-to/features.md, {title}", "exec"), {"__name__": "__main__"})
         printed = capsys.readouterr().out
-    CHECKS[title](made, printed.splitlines())
+    CHECKS[title](store, printed.splitlines())
 
 
-def test_the_plain_example_needs_nothing_of_ours():
+def test_the_plain_example_imports_h5py_only():
     imports = re.findall(r"^\s*(?:import|from) (\w+)", EXAMPLES["h5py alone"][0], re.MULTILINE)
     assert imports == ["h5py"]

@@ -1,4 +1,4 @@
-"""Each extractor against the library it stands on, or a slow second way to the same numbers."""
+"""Each extractor compared with the library that it uses, or with a slow second computation."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_functionals_are_opensmiles_own(name, dim):
     assert functionals(name).dimension_names == list(table.columns)
 
 
-def test_audio_that_gives_no_functionals():
+def test_audio_without_functionals():
     assert functionals("IS10")(np.zeros(0, np.float32)) == (None, "no audio samples in this span")
     assert functionals("IS10")(np.zeros(16000, np.float32))[1].startswith("silent audio")
     assert functionals("ComParE_2016")(voice(0.02))[1].startswith("audio too short for ComParE_2016")
@@ -88,7 +88,7 @@ def test_text_equals_transformers_own_result(text_encoder):
     assert not np.allclose(TextEncoder(str(text_encoder))([TEXTS[1]])[0], TextEncoder(str(text_encoder))([TEXTS[0]])[0])
 
 
-def test_a_text_model_that_cannot_be_had(tmp_path):
+def test_a_text_model_that_cannot_be_loaded(tmp_path):
     with pytest.raises(UserError) as error:
         TextEncoder(str(tmp_path))
     assert (
@@ -97,7 +97,7 @@ def test_a_text_model_that_cannot_be_had(tmp_path):
 
 
 def test_the_same_weights_have_the_same_checksum(text_encoder):
-    """The checkpoint has no pooler; a random one must not enter the record, nor any other weight that is lacking."""
+    """The checkpoint has no pooler; a random one must not enter the record, nor any other missing weight."""
     assert TextEncoder(str(text_encoder)).provenance() == TextEncoder(str(text_encoder)).provenance()
 
 
@@ -109,20 +109,20 @@ def test_weights_that_lack_a_layer_are_refused(text_encoder, tmp_path):
     state = load_file(text_encoder / "model.safetensors")
     del state["encoder.layer.1.output.dense.weight"]
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"lack 'encoder\.layer\.1\.output\.dense\.weight'"):
+    with pytest.raises(UserError, match=r"'encoder\.layer\.1\.output\.dense\.weight'"):
         TextEncoder(str(tmp_path))
 
 
 def test_a_folder_without_a_tokenizer_is_refused(text_encoder, tmp_path):
-    """transformers would build a tokenizer without a single word and say nothing."""
+    """transformers would build a tokenizer without any words, and without a warning."""
     for name in ("config.json", "model.safetensors"):
         shutil.copy(text_encoder / name, tmp_path)
-    with pytest.raises(UserError, match="no tokenizer"):
+    with pytest.raises(UserError, match="tokenizer.json"):
         TextEncoder(str(tmp_path))
 
 
 def test_denseface_is_the_published_network():
-    """Channels 24, 216, 108, 300, 150, 342 and an 8x8 last map, from a 64x64 grey picture."""
+    """Channels 24, 216, 108, 300, 150, 342 and an 8x8 last map, from a 64x64 grey image."""
     encoder = FaceEncoder("denseface", "random")
     net = encoder.net.features
     channels = {}
@@ -141,18 +141,18 @@ def test_denseface_is_the_published_network():
 )
 def test_faces_in_batches_equal_faces_alone(name):
     encoder = FaceEncoder(name, "random")
-    size, grey = encoder.pictures.side, encoder.pictures.grey
+    size, grey = encoder.expected.side, encoder.expected.grey
     crops = np.random.default_rng(0).integers(0, 256, (3, size, size) if grey else (3, size, size, 3), dtype=np.uint8)
     together = encoder(crops)
     np.testing.assert_allclose(together, np.concatenate([encoder(c[None]) for c in crops]), rtol=1e-4, atol=1e-5)
-    pictures = torch.from_numpy(crops).float() / 255
-    pictures = pictures[:, None] if grey else pictures.permute(0, 3, 1, 2)
+    images = torch.from_numpy(crops).float() / 255
+    images = images[:, None] if grey else images.permute(0, 3, 1, 2)
     mean, std = (
         torch.tensor(x).view(1, -1, 1, 1)
-        for x in (encoder.pictures.normalisation.mean, encoder.pictures.normalisation.std)
+        for x in (encoder.expected.normalisation.mean, encoder.expected.normalisation.std)
     )
     with torch.no_grad():
-        maps = torch.relu(encoder.net.features((pictures - mean) / std))
+        maps = torch.relu(encoder.net.features((images - mean) / std))
     np.testing.assert_allclose(
         together, torch.nn.functional.adaptive_avg_pool2d(maps, 1).flatten(1), rtol=1e-4, atol=1e-5
     )
@@ -177,7 +177,7 @@ def test_weights_from_a_file(tmp_path, kind):
 
 
 def test_old_names_of_densenet_layers(tmp_path):
-    """torchvision's published file still says norm.1 where the module is norm1."""
+    """torchvision's published file still has norm.1 instead of norm1."""
     net = ARCHITECTURES["densenet121"].build()
     old = {
         k.replace(".norm1.", ".norm.1.")
@@ -207,28 +207,28 @@ def test_weights_that_are_refused(tmp_path, monkeypatch):
     torch.save({"x": Evil()}, tmp_path / "evil.pt")
     (tmp_path / "text.pt").write_text("hello")
     torch.save({"features.conv0.weight": torch.zeros(3)}, tmp_path / "other.pt")
-    for weights, said in [
-        ("evil.pt", "safely"),
-        ("text.pt", "safely"),
-        ("other.pt", "do not fit"),
-        ("none.pt", "no such"),
-        ("imagenet", "denseface has none"),
+    for weights, fact in [
+        ("evil.pt", "evil.pt"),
+        ("text.pt", "text.pt"),
+        ("other.pt", "--visual-weights: .*denseface: '.+'"),
+        ("none.pt", "none.pt"),
+        ("imagenet", "--visual-weights imagenet: denseface"),
     ]:
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=fact):
             FaceEncoder("denseface", weights)
     assert not (tmp_path / "evil").exists()
     with pytest.raises(UserError):
         load_state(tmp_path / "text.pt")
 
 
-def test_imagenet_weights_that_cannot_be_had(monkeypatch, tmp_path):
+def test_imagenet_weights_that_cannot_be_downloaded(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     with pytest.raises(UserError, match="--visual-weights FILE"):
         FaceEncoder("densenet121", "imagenet")
 
 
-def test_yunet_that_cannot_be_had(monkeypatch, tmp_path):
+def test_yunet_that_cannot_be_downloaded(monkeypatch, tmp_path):
     import huggingface_hub
 
     def offline(*_, **__):
@@ -237,34 +237,38 @@ def test_yunet_that_cannot_be_had(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
     with pytest.raises(UserError, match="--face-model FILE"):
         face_model("yunet", None)
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="--face-model .*none.onnx"):
         face_model("yunet", tmp_path / "none.onnx")
     (tmp_path / "bad.onnx").write_text("hello")
     for kind in ("yunet", "haar"):
-        with pytest.raises(UserError, match="cannot read it as a"):
+        with pytest.raises(UserError, match="--face-model .*bad.onnx: .*(?i:haar|yunet)"):
             make_detector(kind, tmp_path / "bad.onnx")
 
 
-def test_aligned_crop_puts_landmarks_where_they_belong():
-    """A face turned by 30 degrees comes out upright, at any place, size and margin."""
-    picture = np.zeros((400, 500, 3), np.uint8)
+def test_aligned_crop_puts_landmarks_in_place():
+    """A face rotated by 30 degrees becomes upright, whatever its position, size and margin."""
+    image = np.zeros((400, 500, 3), np.uint8)
     upright = np.array([[0.32, 0.38], [0.68, 0.38], [0.50, 0.58], [0.36, 0.77], [0.64, 0.77]])
     angle, side, at = np.deg2rad(30), 120, np.array([230.0, 180.0])
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = (upright - 0.5) * side @ turn.T + at
-    for colour, (x, y) in zip([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)], points):
-        picture[int(y) - 3 : int(y) + 4, int(x) - 3 : int(x) + 4] = colour
+    for colour, (x, y) in zip(
+        [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)], points, strict=True
+    ):
+        image[int(y) - 3 : int(y) + 4, int(x) - 3 : int(x) + 4] = colour
     face = Face((170, 120, 120, 120), 0.9, points)
     for margin in (0.0, 0.25):
-        cut = crop(picture, face, 100, margin)
+        cut = crop(image, face, 100, margin)
         expected = ((upright - 0.5) / (1 + 2 * margin) + 0.5) * 100
-        for colour, (x, y) in zip([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)], expected):
+        for colour, (x, y) in zip(
+            [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)], expected, strict=True
+        ):
             assert np.abs(cut[int(y), int(x)].astype(int) - colour).max() < 90
 
 
 def test_box_crop_is_the_box():
-    picture = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
-    assert (crop(picture, Face((40, 50, 64, 64), 1, None), 64, 0.0) == picture[50:114, 40:104]).all()
+    image = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
+    assert (crop(image, Face((40, 50, 64, 64), 1, None), 64, 0.0) == image[50:114, 40:104]).all()
 
 
 def test_overlap():

@@ -1,6 +1,6 @@
-"""What becomes of bad and unusual input: one extraction over a table of files, a reason or a feature for each.
+"""Defective and unusual input: one extraction of a table of files, with a reason or a feature for each.
 
-docs/reference/inputs.md states the behaviour that is tested here.
+docs/reference/inputs.md documents the behaviour that is tested here.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def tone(seconds: float = SECONDS, rate: int = 48_000, peak: float = 0.3) -> np.
 
 
 class Maker:
-    """Makes the table's files in a folder; `face` is a sound clip of a talking face that most of them are made from."""
+    """Writes the table's files to a folder; most of them are derived from `face`, an intact clip of a talking face."""
 
     def __init__(self, root: Path):
         from erc_toolkit.toolkit.demo.faces import render, speaker_look
@@ -45,7 +45,7 @@ class Maker:
         write_clip(self.face, frames, tone(), fps=FPS)
 
     def again(self, name: str, *options, inputs=()) -> None:
-        """The face clip through ffmpeg with other options."""
+        """The face clip, converted by ffmpeg with other options."""
         ffmpeg("-i", self.face, *inputs, *options, self.root / name)
 
     def cut(self, name: str, source: Path, keep: float) -> None:
@@ -247,7 +247,7 @@ FILES: dict[str, tuple[str, str]] = {
     "two_of_each.mkv": ("", ""),
     "subtitled.mkv": ("", ""),
     "damaged_middle.mp4": ("", ""),
-    "black.mp4": ("", "black picture"),
+    "black.mp4": ("", "black frames"),
     "faceless.mp4": ("", "no face found"),
     "stereo.wav": ("", "no video track"),
     "opposite.wav": ("silent audio", "no video track"),
@@ -275,12 +275,12 @@ FILES: dict[str, tuple[str, str]] = {
     "list.mp4": ("unreadable file", "unreadable file"),
     **dict.fromkeys(STRANGE_NAMES, ("", "")),
 }
-# Rows that differ in more than their file: fields, sound, picture, text.
+# Rows that differ in more than their file: fields, and the expected audio, visual and text reasons.
 ROWS: dict[str, tuple[dict[str, object], str, str, str]] = {
     "span": ({"start": 0.5, "end": 1.5}, "", "", ""),
-    "negative": ({"start": -1, "end": 1}, "time stamps that make no span", "time stamps that make no span", ""),
-    "swapped": ({"start": 1.5, "end": 0.5}, "time stamps that make no span", "time stamps that make no span", ""),
-    "no length": ({"start": 1, "end": 1}, "time stamps that make no span", "time stamps that make no span", ""),
+    "negative": ({"start": -1, "end": 1}, "invalid time span", "invalid time span", ""),
+    "swapped": ({"start": 1.5, "end": 0.5}, "invalid time span", "invalid time span", ""),
+    "no length": ({"start": 1, "end": 1}, "invalid time span", "invalid time span", ""),
     "end beyond": ({"start": 1, "end": 60}, "beyond the end of the file", "beyond the end of the file", ""),
     "both beyond": ({"start": 50, "end": 60}, "beyond the end of the file", "beyond the end of the file", ""),
     "in a cut file": (
@@ -289,7 +289,7 @@ ROWS: dict[str, tuple[dict[str, object], str, str, str]] = {
         "beyond the end",
         "",
     ),
-    "late in an hour": ({"media": "hour.mkv", "start": 3590, "end": 3592}, "", "black picture", ""),
+    "late in an hour": ({"media": "hour.mkv", "start": 3590, "end": 3592}, "", "black frames", ""),
     "no media": ({"media": None}, "no media file in the manifest", "no media file in the manifest", ""),
     "empty text": ({"text": ""}, "", "", "empty transcript"),
     "blank text": ({"text": " \t\n"}, "", "", "empty transcript"),
@@ -365,8 +365,8 @@ def test_long_text_is_counted(store):
     assert cut[row] > 4000 and (np.delete(cut, row) == 0).all()
 
 
-def test_the_same_sound_at_another_rate_is_the_same_features(store):
-    """8 kHz lacks what lies above 4 kHz; the others agree on the loudness and pitch of a 180 Hz tone."""
+def test_the_same_audio_at_another_rate_has_the_same_features(store):
+    """All sampling rates and channel layouts agree on the pitch of a 180 Hz tone."""
     feature = next(store.feature(name) for name in store.feature_names() if name.startswith("audio/"))
     ids, values, names = store.column("id").tolist(), feature.values(), feature.dimension_names()
     pitch = names.index("F0final_sma_quartile2")
@@ -375,24 +375,27 @@ def test_the_same_sound_at_another_rate_is_the_same_features(store):
 
 
 MANIFESTS = {
-    "leaves the root": ('{"id": "a", "dialogue": "d", "speaker": "s", "media": "../x.mp4"}', "leaves the root"),
-    "absolute": ('{"id": "a", "dialogue": "d", "speaker": "s", "media": "/etc/passwd"}', "is absolute"),
-    "windows": ('{"id": "a", "dialogue": "d", "speaker": "s", "media": "C:\\\\x.mp4"}', "is absolute"),
-    "nan": ('{"id": "a", "dialogue": "d", "speaker": "s", "media": "x.mp4", "start": NaN}', "not a number of seconds"),
+    "leaves the root": ('{"id": "a", "dialogue": "d", "speaker": "s", "media": "../x.mp4"}', "line 1, field media"),
+    "absolute": ('{"id": "a", "dialogue": "d", "speaker": "s", "media": "/etc/passwd"}', "line 1, field media"),
+    "windows": ('{"id": "a", "dialogue": "d", "speaker": "s", "media": "C:\\\\x.mp4"}', "line 1, field media"),
+    "nan": ('{"id": "a", "dialogue": "d", "speaker": "s", "media": "x.mp4", "start": NaN}', "line 1, field start"),
     "infinite": (
         '{"id": "a", "dialogue": "d", "speaker": "s", "media": "x.mp4", "end": Infinity}',
-        "not a number of seconds",
+        "line 1, field end",
     ),
     "twice": (
         '{"id": "a", "dialogue": "d", "speaker": "s"}\n{"id": "a", "dialogue": "d", "speaker": "s"}',
-        "already in line 1",
+        "line 2, field id: 'a'",
     ),
-    "not json": ("{id: a}", "not JSON"),
-    "a list": ("[1, 2]", "not an object"),
-    "nothing": ("", "holds no utterance"),
-    "zero byte in a path": ('{"id": "a", "dialogue": "d", "speaker": "s", "media": "x\\u0000.mp4"}', "NUL"),
-    "half a character": ('{"id": "a", "dialogue": "d", "speaker": "s", "text": "\\ud83d"}', "half of a surrogate"),
-    "deep": ("[" * 100_000, "not JSON"),
+    "not json": ("{id: a}", "line 1: "),
+    "a list": ("[1, 2]", "line 1: "),
+    "nothing": ("", "utterance"),
+    "zero byte in a path": (
+        '{"id": "a", "dialogue": "d", "speaker": "s", "media": "x\\u0000.mp4"}',
+        "line 1, field media",
+    ),
+    "half a character": ('{"id": "a", "dialogue": "d", "speaker": "s", "text": "\\ud83d"}', "line 1, field text"),
+    "deep": ("[" * 100_000, "line 1: "),
     "latin-1": (b'{"id": "a", "dialogue": "d", "speaker": "s", "text": "na\xefve"}', "UTF-8"),
 }
 
@@ -404,6 +407,6 @@ def test_manifest_is_refused_in_one_line(tmp_path, name):
     result = CliRunner().invoke(
         main, ["extract", "manifest", str(tmp_path / "m.jsonl"), "--out", str(tmp_path / "s.h5")]
     )
-    said = result.output.strip().splitlines()
-    assert result.exit_code == 1 and len(said) == 1 and expected in said[0] and "m.jsonl" in said[0]
+    lines = result.output.strip().splitlines()
+    assert result.exit_code == 1 and len(lines) == 1 and expected in lines[0] and "m.jsonl" in lines[0]
     assert not (tmp_path / "s.h5").exists()

@@ -76,7 +76,7 @@ def meld_tree(root: Path, clip: Path) -> Path:
 def test_a_built_manifest_extracts_to_the_same_store(tmp_path, clip):
     root = meld_tree(tmp_path / "raw", clip)
     output = run("manifest", "build", "meld", root, "--out", tmp_path / "m.jsonl", "--label-set", "sentiment")
-    assert "3 utterances, 1 dialogues" in output and "without a clip: dia0_utt2.mp4" in output
+    assert "3 utterances, 1 dialogue " in output and "dia0_utt2.mp4" in output
     options = ["--modalities", "audio", "--audio-set", "eGeMAPSv02", "--workers", "1"]
     run("extract", "meld", root, "--label-set", "sentiment", "--out", tmp_path / "a.h5", *options)
     run("extract", "manifest", tmp_path / "m.jsonl", "--out", tmp_path / "b.h5", *options)
@@ -119,16 +119,16 @@ def test_manifest_and_corpus_move_together(tmp_path, manifest, root, written):
         assert back.path("x.mp4").exists() and back.notes == ["a note"]
 
 
-def test_build_says_what_is_wrong_in_one_line(tmp_path, clip):
+def test_build_reports_mistakes_in_one_line(tmp_path, clip):
     root = meld_tree(tmp_path / "raw", clip)
-    for arguments, said in (
-        (["meld", tmp_path / "none", "--out", tmp_path / "m.jsonl"], "no such folder"),
-        (["meld", root, "--out", tmp_path / "m.csv"], "name it .jsonl"),
-        (["meld", root, "--out", tmp_path / "none/m.jsonl"], "does not exist"),
+    for arguments, fact in (
+        (["meld", tmp_path / "none", "--out", tmp_path / "m.jsonl"], str(tmp_path / "none")),
+        (["meld", root, "--out", tmp_path / "m.csv"], ".jsonl"),
+        (["meld", root, "--out", tmp_path / "none/m.jsonl"], str(tmp_path / "none")),
         (["meld", root, "--out", tmp_path / "m.jsonl", "--train-table", "x.csv"], "--train-table x.csv"),
     ):
         output = run("manifest", "build", *arguments, status=1)
-        assert said in output and output.startswith("Error: ") and output.count("\n") == 1
+        assert fact in output and output.startswith("Error: ") and output.count("\n") == 1
     assert not (tmp_path / "m.jsonl").exists()
     assert "Invalid value for '--label-set'" in run(
         "manifest", "build", "meld", root, "--out", "m.jsonl", "--label-set", "x", status=2
@@ -136,7 +136,7 @@ def test_build_says_what_is_wrong_in_one_line(tmp_path, clip):
 
 
 def test_csv_lines_end_only_at_line_ends(tmp_path):
-    """U+0085, which the mojibake of MELD's archive is full of, is no line end in an unquoted cell."""
+    """U+0085, which is frequent in the mojibake of MELD's archive, does not end a line in an unquoted cell."""
     (tmp_path / "m.csv").write_text("id,dialogue,speaker,text\na,d,S,wait\x85 what\u2028?\n", encoding="utf-8")
     assert load_manifest(tmp_path / "m.csv").utterances[0].text == "wait\x85 what\u2028?"
 
@@ -203,8 +203,8 @@ def planted(tmp_path_factory, clip) -> Manifest:
 FOUND = {
     "u7": {"time stamps disagree with the clip"},
     "u8": {"beyond the end of the file"},
-    "u9": {"time stamps that make no span"},
-    "u10": {"time stamps that make no span"},
+    "u9": {"invalid time span"},
+    "u10": {"invalid time span"},
     "u11": {"missing file"},
     "u12": {"empty file"},
     "u13": {"unreadable file"},
@@ -213,7 +213,7 @@ FOUND = {
     "u16": {"no video track"},
     "u17": {"shorter than 0.2 s"},
     "u18": {"longer than 60 s"},
-    "u19": {"silent audio", "black picture"},
+    "u19": {"silent audio", "black frames"},
     "u20": {"not a regular file"},
     "u21": {"missing file"},
 }
@@ -238,8 +238,8 @@ def test_validate_finds_exactly_what_was_planted(planted, workers):
 def test_validate_without_decoding(planted):
     found = by_utterance(validate(planted))
     assert found == {
-        "u9": {"time stamps that make no span"},
-        "u10": {"time stamps that make no span"},
+        "u9": {"invalid time span"},
+        "u10": {"invalid time span"},
         "u11": {"missing file"},
         "u12": {"empty file"},
         "u20": {"missing file"},
@@ -258,13 +258,11 @@ def test_validate_command(planted, tmp_path):
     )
     run("manifest", "validate", path, "--strict", status=1)
     found = json.loads(run("manifest", "validate", path, "--json", "--workers", 1))
-    assert (
-        found["counts"] == {"missing file": 3, "time stamps that make no span": 2, "empty file": 1}
-        and found["files"] == 13
-    )
+    assert found["counts"] == {"missing file": 3, "invalid time span": 2, "empty file": 1} and found["files"] == 13
     good = tmp_path / "good.jsonl"
     write_manifest(Manifest("good", ["joy"], planted.root, planted.utterances[:4]), good)
-    assert "0 problems" in run("manifest", "validate", good, "--media", "--strict")
+    assert "4 utterances" in run("manifest", "validate", good, "--media", "--strict")
+    assert json.loads(run("manifest", "validate", good, "--media", "--json"))["problems"] == []
 
 
 def test_validate_refuses_a_wrong_manifest(tmp_path):
@@ -273,7 +271,8 @@ def test_validate_refuses_a_wrong_manifest(tmp_path):
     (tmp_path / "m.jsonl").write_text(
         '{"erc_manifest": 1, "root": "gone"}\n{"id": "a", "dialogue": "d", "speaker": "S", "media": "x"}\n'
     )
-    assert "root is no folder" in run("manifest", "validate", tmp_path / "m.jsonl", status=1)
+    output = run("manifest", "validate", tmp_path / "m.jsonl", status=1)
+    assert str(tmp_path / "gone") in output and "root" in output and output.count("\n") == 1
 
 
 # -- stats
@@ -307,27 +306,27 @@ def test_stats_count_and_name_the_differences(tmp_path):
     )
 
 
-def test_stats_of_a_corpus_nobody_counted(tmp_path):
+def test_stats_of_a_corpus_without_published_counts(tmp_path):
     for name in ("mine", "../meld", "recipes/meld"):
         manifest = Manifest(name, ["joy"], tmp_path, [utterance(0)])
         assert compare(manifest) is None
     assert compare(Manifest("meld", ["joy"], tmp_path, [utterance(0)])) is None
     write_manifest(manifest, tmp_path / "m.jsonl")
-    assert "no published counts are known" in run("manifest", "stats", tmp_path / "m.jsonl")
+    assert "no published counts for 'recipes/meld'" in run("manifest", "stats", tmp_path / "m.jsonl")
+    assert json.loads(run("manifest", "stats", tmp_path / "m.jsonl", "--json"))["compared"] is None
 
 
 def test_stats_name_the_dialogues_that_differ(monkeypatch):
     published = {"name": "p", "labels": ["joy"], "splits": {}, "dialogues": {"d": 3, "e": 2}}
     monkeypatch.setattr("erc_toolkit.extract.stats._published", lambda manifest: published)
     manifest = Manifest("c", ["joy"], Path("."), [utterance(0), utterance(1), utterance(2, dialogue="f", position=0)])
-    assert compare(manifest)["differences"] == [
-        "dialogue d, utterances: 2, published 3 (-1)",
-        "1 published dialogues are not there: e",
-        "1 dialogues are not published: f",
-    ]
+    counts, missing, additional = compare(manifest)["differences"]
+    assert counts == "dialogue d, utterances: 2, published 3 (-1)"
+    assert missing.startswith("1 published dialogue missing") and missing.endswith(": e")
+    assert additional.startswith("1 dialogue not in ") and additional.endswith(": f")
 
 
-def test_stats_tell_another_split_from_other_counts(monkeypatch):
+def test_stats_distinguish_a_different_split_from_different_counts(monkeypatch):
     labels = {"labels": {"joy": 1}}
     published = {
         "name": "p",
@@ -338,15 +337,20 @@ def test_stats_tell_another_split_from_other_counts(monkeypatch):
     both = [utterance(0), utterance(1, dialogue="e", position=0, split="test")]
     assert compare(Manifest("c", ["joy"], Path("."), both))["differences"] == []
     swapped = [utterance(0), utterance(1, dialogue="e", position=0)]
-    assert compare(Manifest("c", ["joy"], Path("."), swapped))["differences"] == [
-        "the same in all, but split in another way:",
-        "train, dialogues: 2, published 1 (+1)",
-        "train, utterances: 2, published 1 (+1)",
-        "train, joy: 2, published 1 (+1)",
-        "test, dialogues: 0, published 1 (-1)",
-        "test, utterances: 0, published 1 (-1)",
-        "test, joy: 0, published 1 (-1)",
-    ]
+    title, *differences = compare(Manifest("c", ["joy"], Path("."), swapped))["differences"]
+    assert (
+        "split" in title
+        and title.endswith(":")
+        and differences
+        == [
+            "train, dialogues: 2, published 1 (+1)",
+            "train, utterances: 2, published 1 (+1)",
+            "train, joy: 2, published 1 (+1)",
+            "test, dialogues: 0, published 1 (-1)",
+            "test, utterances: 0, published 1 (-1)",
+            "test, joy: 0, published 1 (-1)",
+        ]
+    )
 
 
 # -- registry
@@ -390,8 +394,8 @@ def plugin(tmp_path, monkeypatch):
     (site / "toys.py").write_text(PLUGIN)
     (site / "toys-1.2.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.2\n")
     (site / "toys-1.2.dist-info/entry_points.txt").write_text(
-        "[erc_toolkit.corpora]\ntoy = toys:read_toy\nbroken = toys:read_broken\nclash = toys:read_clash\nodd = toys:read_odd\n"
-        "gone = toys:read_gone\nmissing = toys_missing:read\nmeld = toys:read_toy\n"
+        "[erc_toolkit.corpora]\ntoy = toys:read_toy\nbroken = toys:read_broken\nclash = toys:read_clash\n"
+        "odd = toys:read_odd\ngone = toys:read_gone\nmissing = toys_missing:read\nmeld = toys:read_toy\n"
     )
     monkeypatch.syspath_prepend(str(site))
     yield site
@@ -433,18 +437,18 @@ def test_another_package_registers_a_corpus(plugin, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, said",
+    "name, facts",
     [
-        ("broken", "utterance 1, field position: 3 where 0 is next"),
-        ("clash", "--out is one of build's own"),
-        ("odd", "parameter names: an option cannot be"),
-        ("gone", "of package toys 1.2 cannot be loaded"),
-        ("missing", "of package toys 1.2 cannot be loaded: No module named 'toys_missing'"),
+        ("broken", ["utterance 1, field position", "3", "0"]),
+        ("clash", ["'clash'", "--out", "build"]),
+        ("odd", ["parameter names"]),
+        ("gone", ["'gone'", "package toys 1.2"]),
+        ("missing", ["'missing'", "package toys 1.2", "'toys_missing'"]),
     ],
 )
-def test_mistakes_of_other_packages_are_one_line(plugin, tmp_path, name, said):
+def test_mistakes_of_other_packages_are_one_line(plugin, tmp_path, name, facts):
     output = run("manifest", "build", name, tmp_path, "--out", tmp_path / "m.jsonl", status=1)
-    assert said in output and output.count("\n") == 1
+    assert all(fact in output for fact in facts) and output.count("\n") == 1
 
 
 def test_two_packages_with_one_name(plugin, tmp_path):
@@ -452,21 +456,21 @@ def test_two_packages_with_one_name(plugin, tmp_path):
     other.mkdir()
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 3\n")
     (other / "entry_points.txt").write_text("[erc_toolkit.corpora]\ntoy = toys:read_toy\n")
-    with pytest.raises(UserError, match="registered by package .* and package .*; uninstall one"):
+    with pytest.raises(UserError, match=r"(?=.*'toy')(?=.*package toys 1\.2)(?=.*package other 3)"):
         find_reader("toy")
 
 
 def test_unknown_corpora_and_options(tmp_path):
-    with pytest.raises(UserError, match="no corpus 'melt'; there are .*meld"):
+    with pytest.raises(UserError, match="'melt'.*meld"):
         read_corpus("melt", tmp_path)
-    with pytest.raises(UserError, match="no option 'labels'; it has label_set"):
+    with pytest.raises(UserError, match="'meld'.*'labels'.*label_set"):
         read_corpus("meld", tmp_path, labels="x")
     assert "No such command 'melt'" in run("extract", "melt", tmp_path, status=2)
 
 
 @pytest.mark.parametrize("name", CORPORA)
 def test_every_reader_keeps_the_contract(name, tmp_path):
-    """Options that a command line can have, a line of help each, and one line of refusal for a folder without the corpus."""
+    """Options that a command line can have, each with help, and a one-line error for a folder without the corpus."""
     options = reader_options(find_reader(name))
     assert all(option.help for option in options), [o.name for o in options if not o.help]
     for root in (tmp_path, tmp_path / "none", tmp_path / ("x" * 300)):
@@ -475,10 +479,10 @@ def test_every_reader_keeps_the_contract(name, tmp_path):
         assert str(root) in error.value.message and "\n" not in error.value.message
 
 
-def test_extra_that_json_cannot_hold(monkeypatch, tmp_path):
-    made = Manifest("c", ["joy"], tmp_path, [utterance(0, extra={"x": {1, 2}})])
-    monkeypatch.setattr(registry, "find_reader", lambda name: lambda root: made)
-    with pytest.raises(UserError, match="utterance 1, field extra: JSON cannot hold it"):
+def test_extra_that_is_not_json_serialisable(monkeypatch, tmp_path):
+    manifest = Manifest("c", ["joy"], tmp_path, [utterance(0, extra={"x": {1, 2}})])
+    monkeypatch.setattr(registry, "find_reader", lambda name: lambda root: manifest)
+    with pytest.raises(UserError, match="utterance 1, field extra: .*JSON"):
         read_corpus("c", tmp_path)
 
 

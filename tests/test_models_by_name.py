@@ -1,4 +1,4 @@
-"""Speech and image encoders of transformers, by folder: against transformers' own processors, small and untrained."""
+"""Small untrained speech and image encoders of transformers, from folders, compared with transformers' own results."""
 
 from __future__ import annotations
 
@@ -49,34 +49,32 @@ def speech_folder(folder, kind: str, rate: int = 16_000):
     return folder
 
 
-def sounds(seed: int = 0) -> list[AudioSpan]:
+def spans(seed: int = 0) -> list[AudioSpan]:
     rng = np.random.default_rng(seed)
     return [AudioSpan(rng.normal(0, 0.1, n).astype(np.float32), 16_000) for n in (16_000, 4_000, 25_000, 3, 16_001)]
 
 
 @pytest.mark.parametrize("kind", sorted(SPEECH))
 def test_speech_model_equals_transformers_own_result(tmp_path, kind):
-    """In batches or alone, padded or not: the same as the model and its preprocessor give for one utterance."""
+    """In batches or alone, padded or not: the same as the model and its preprocessor for a single utterance."""
     folder = speech_folder(tmp_path / kind, kind)
     encoder = AudioModel(str(folder), sequences=True)
     model = transformers.AutoModel.from_pretrained(folder).eval()
     prepare = transformers.AutoFeatureExtractor.from_pretrained(folder)
-    found = list(encoder.utterances(sounds()))
-    for sound, (mean, reason, frames, times) in zip(sounds(), found):
-        if len(sound.samples) < 100:
+    found = list(encoder.utterances(spans()))
+    for span, (mean, reason, frames, times) in zip(spans(), found, strict=True):
+        if len(span.samples) < 100:
             assert mean is None and reason.startswith(f"audio too short for {kind}")
             continue
         with torch.no_grad():
-            own = (
-                model(**prepare(sound.samples, sampling_rate=16_000, return_tensors="pt")).last_hidden_state[0].numpy()
-            )
+            own = model(**prepare(span.samples, sampling_rate=16_000, return_tensors="pt")).last_hidden_state[0].numpy()
         np.testing.assert_allclose(frames, own, rtol=1e-3, atol=2e-5)
         np.testing.assert_allclose(mean, own.mean(0), rtol=1e-3, atol=2e-5)
         assert np.diff(times) == pytest.approx(80 / 16_000) and reason == ""
     assert encoder.provenance()["versions"]["torchaudio"] and encoder.provenance()["parameters"]["dtype"] == "float32"
 
 
-def test_sound_of_another_rate_is_resampled_by_torchaudio(tmp_path):
+def test_audio_of_another_rate_is_resampled_by_torchaudio(tmp_path):
     import torchaudio
 
     encoder = AudioModel(str(speech_folder(tmp_path / "m", "wavlm")))
@@ -86,10 +84,10 @@ def test_sound_of_another_rate_is_resampled_by_torchaudio(tmp_path):
     np.testing.assert_array_equal(mean, own)
 
 
-def test_bfloat16_is_near_float32_and_said(tmp_path):
+def test_bfloat16_is_near_float32_and_recorded(tmp_path):
     folder = speech_folder(tmp_path / "m", "hubert")
     exact, fast = AudioModel(str(folder)), AudioModel(str(folder), precision="bfloat16")
-    a, b = (next(iter(encoder.utterances(sounds())))[0] for encoder in (exact, fast))
+    a, b = (next(iter(encoder.utterances(spans())))[0] for encoder in (exact, fast))
     assert not np.array_equal(a, b) and np.abs(a - b).max() < 0.1 and b.dtype == np.float32
     assert fast.provenance()["parameters"]["dtype"] == "bfloat16"
     crops = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
@@ -98,9 +96,9 @@ def test_bfloat16_is_near_float32_and_said(tmp_path):
 
 
 def test_speech_models_that_are_refused(tmp_path, text_encoder):
-    with pytest.raises(UserError, match="audio model 'nobody/nothing' is not on this machine"):
+    with pytest.raises(UserError, match="audio model 'nobody/nothing'.*--audio-model DIR"):
         AudioModel("nobody/nothing")
-    with pytest.raises(UserError, match="not on this machine|does not read waveforms"):
+    with pytest.raises(UserError, match=f"(?=.*{text_encoder})(?=.*--audio-model)"):
         AudioModel(str(text_encoder))
     folder = speech_folder(tmp_path / "m", "wavlm")
     from safetensors.torch import load_file, save_file
@@ -108,7 +106,7 @@ def test_speech_models_that_are_refused(tmp_path, text_encoder):
     state = load_file(folder / "model.safetensors")
     state.pop(next(key for key in state if "attention.k_proj.weight" in key))
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match="its weights lack .*k_proj.weight"):
+    with pytest.raises(UserError, match="'.*k_proj.weight'"):
         AudioModel(str(folder))
 
 
@@ -148,14 +146,14 @@ def test_image_model_equals_transformers_own_result(tmp_path, kind):
     with torch.no_grad():
         hidden = model(**prepare(list(crops), return_tensors="pt")).last_hidden_state
     own = hidden[:, 0] if kind == "vit" else hidden.mean((2, 3))
-    assert encoder.pictures.side == 48 and not encoder.pictures.grey
+    assert encoder.expected.side == 48 and not encoder.expected.grey
     np.testing.assert_allclose(encoder(crops), own.numpy(), rtol=1e-3, atol=2e-5)
 
 
 def test_image_models_that_are_refused(tmp_path):
-    with pytest.raises(UserError, match="image model 'nobody/nothing' is not on this machine"):
+    with pytest.raises(UserError, match="image model 'nobody/nothing'.*--visual-model DIR"):
         ImageModel("nobody/nothing")
-    with pytest.raises(UserError, match="not on this machine|does not read pictures"):
+    with pytest.raises(UserError, match=f"(?=.*{tmp_path}/m)(?=.*--visual-model)"):
         ImageModel(str(speech_folder(tmp_path / "m", "wavlm")))
 
 
@@ -168,7 +166,7 @@ def test_normalisation():
     for text in ("x", "1", "1,2,3", "1,0", "1,-2", "nan,1"):
         with pytest.raises(UserError, match="--normalisation"):
             Normalisation.parse(text, grey=True)
-    with pytest.raises(UserError, match="measured on grey faces"):
+    with pytest.raises(UserError, match="--normalisation meld: .*grey"):
         Normalisation.parse("meld", grey=False)
     crops = np.random.default_rng(0).integers(0, 256, (2, 64, 64), dtype=np.uint8)
     plain, dark = (
@@ -265,9 +263,9 @@ def test_options_that_would_be_ignored_are_refused(raw, tmp_path):
 
     assert set(DENSENETS) == set(ARCHITECTURES)
     refused = (
-        (["--audio-model", "x", "--audio-set", "IS10"], "in place of --audio-set"),
-        (["--visual-model", "vit", "--visual-weights", "random"], "brings its own"),
+        (["--audio-model", "x", "--audio-set", "IS10"], ("--audio-model", "--audio-set")),
+        (["--visual-model", "vit", "--visual-weights", "random"], ("--visual-weights", "vit")),
     )
-    for options, said in refused:
+    for options, facts in refused:
         result = CliRunner().invoke(main, ["extract", "meld", str(raw), "--out", str(tmp_path / "s.h5"), *options])
-        assert result.exit_code == 2 and said in result.output
+        assert result.exit_code == 2 and all(fact in result.output for fact in facts)

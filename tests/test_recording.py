@@ -1,4 +1,4 @@
-"""`predict` and `package`: from a new recording to subtitles with emotions, by the same extraction as the run's."""
+"""`predict` and `package`: from a new recording to subtitles with emotions, with the same extraction as the run's."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(*arguments: object, code: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run on a small demo corpus: text, reduced openSMILE, faces; and a copy of its text encoder that tests may move."""
+    """A run on a small demo corpus: text, reduced openSMILE, faces; with a copy of its text encoder."""
     from erc_toolkit.toolkit.demo.corpus import make_corpus
     from erc_toolkit.toolkit.demo.encoders import make_text_encoder
 
@@ -89,8 +89,8 @@ def scene(trained) -> Path:
     rows = list(csv.DictReader(io.StringIO(table.read_text(encoding="utf-8"))))
     clips, cues, now = [], [], 0.0
     with FeatureStore.open(trained / "store.h5") as store:
-        seconds = dict(zip(store.column("id"), store.feature("audio/eGeMAPS").details()["seconds"]))
-    for i, row in enumerate(rows[:4]):
+        seconds = dict(zip(store.column("id"), store.feature("audio/eGeMAPS").details()["seconds"], strict=True))
+    for row in rows[:4]:
         name = f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
         clips.append(next((trained / "raw" / "output_repeated_splits_test").glob(f"{name}.mp4")))
         length = seconds[f"test_{name}"]
@@ -130,8 +130,8 @@ def scene(trained) -> Path:
 
 @pytest.fixture(scope="module")
 def predicted(trained, scene) -> Path:
-    said = run("predict", trained / "run", scene, "--transcript", scene.with_suffix(".srt"), "--out", trained / "out")
-    assert "wrote" in said and "turns.srt" in said
+    output = run("predict", trained / "run", scene, "--transcript", scene.with_suffix(".srt"), "--out", trained / "out")
+    assert "wrote" in output and "turns.srt" in output
     return trained / "out"
 
 
@@ -152,7 +152,9 @@ def test_a_recording_becomes_turns_with_emotions(trained, scene, predicted):
     for name in ("turns.srt", "turns.vtt"):
         back = parse_subtitles((predicted / name).read_text(encoding="utf-8"))
         assert [c.start for c in back] == [c.start for c in cues]
-        assert all(t["emotion"] in c.text or t["emotion"] in c.speaker for c, t in zip(back, content["turns"]))
+        assert all(
+            t["emotion"] in c.text or t["emotion"] in c.speaker for c, t in zip(back, content["turns"], strict=False)
+        )
     page = (predicted / "report.html").read_text(encoding="utf-8")
     assert (
         "scene.mp4" in page and "Nobody has labelled this recording" in page and "http" not in page.split("</style>")[1]
@@ -160,7 +162,7 @@ def test_a_recording_becomes_turns_with_emotions(trained, scene, predicted):
 
 
 def test_features_are_those_of_the_run(trained, predicted):
-    """The recording's features are made by the same models with the same parameters, and the store says so."""
+    """The recording's features are extracted by the same models with the same parameters, as the store records."""
     with FeatureStore.open(trained / "store.h5") as old, FeatureStore.open(predicted / "features.h5") as new:
         for name in ("text/little-roberta", "audio/eGeMAPS", "visual/denseface"):
             a, b = old.feature(name).attrs, new.feature(name).attrs
@@ -170,7 +172,7 @@ def test_features_are_those_of_the_run(trained, predicted):
 
 
 def test_reduction_and_predictions_are_the_runs_own(trained):
-    """On the run's own test dialogues, `TurnClassifier` says what `eval` wrote in predictions.csv."""
+    """On the run's own test dialogues, `TurnClassifier` agrees with the predictions.csv of `eval`."""
     rows = {
         r["id"]: r
         for r in csv.DictReader(io.StringIO((trained / "run" / "predictions.csv").read_text(encoding="utf-8")))
@@ -188,7 +190,7 @@ def test_reduction_and_predictions_are_the_runs_own(trained):
 
 
 def test_causal_judges_from_the_past_alone(trained, scene, predicted):
-    """Each turn as a dialogue that ends with it; and what comes later makes no difference."""
+    """Each turn is predicted as in a dialogue that ends with it; later turns make no difference."""
     judge = TurnClassifier(trained / "run", "cpu", lambda line: None)
     with FeatureStore.open(predicted / "features.h5") as store:
         turns, batch = judge.turns(store, causal=True)
@@ -200,16 +202,16 @@ def test_causal_judges_from_the_past_alone(trained, scene, predicted):
             assert list(turns[end - 1].probabilities.values()) == pytest.approx(alone.tolist(), abs=1e-9)
         both_ways, _ = judge.turns(store)
     assert turns[-1].probabilities == pytest.approx(both_ways[-1].probabilities, abs=1e-6)
-    assert any(abs(a.probability - b.probability) > 1e-4 for a, b in zip(turns[:-1], both_ways[:-1]))
-    said = run(
+    assert any(abs(a.probability - b.probability) > 1e-4 for a, b in zip(turns[:-1], both_ways[:-1], strict=True))
+    output = run(
         "predict", trained / "run", scene, "--transcript", scene.with_suffix(".srt"), "--out", predicted, "--causal"
     )
-    assert "nothing to do" in said  # the features are there already
+    assert "nothing to do" in output  # the features are there already
     assert json.loads((predicted / "turns.json").read_text())["causal"] is True
 
 
-def test_sound_alone_and_silence(trained, scene, tmp_path):
-    said = run(
+def test_audio_without_video_and_silence(trained, scene, tmp_path):
+    output = run(
         "predict",
         trained / "run",
         scene.with_suffix(".wav"),
@@ -218,7 +220,7 @@ def test_sound_alone_and_silence(trained, scene, tmp_path):
         "--out",
         tmp_path / "o",
     )
-    assert "visual: absent in this recording" in said
+    assert "visual: absent in this recording" in output
     content = json.loads((tmp_path / "o" / "turns.json").read_text(encoding="utf-8"))
     assert "no video" in content["absent"]["visual"]
     assert all(t["opinions"]["visual"] is None and t["missing"]["visual"] for t in content["turns"])
@@ -229,10 +231,10 @@ def test_sound_alone_and_silence(trained, scene, tmp_path):
     from scipy.io import wavfile
 
     wavfile.write(tmp_path / "silent.wav", 16000, np.zeros(16000, np.int16))
-    said = run(
+    output = run(
         "predict", trained / "run", tmp_path / "silent.wav", "--transcript", silent, "--out", tmp_path / "p", code=1
     )
-    assert "has none of" in said
+    assert all(fact in output for fact in ("silent.wav: ", "text", "audio", "visual"))
 
 
 @pytest.mark.slow
@@ -251,7 +253,7 @@ def test_a_package_works_elsewhere(trained, scene, predicted, tmp_path):
     assert front["model-index"][0]["results"][0]["metrics"][0]["value"] == round(100 * result["test"]["weighted_f1"], 2)
     assert "audEERING" in card and "validation" in card
 
-    # Elsewhere: another folder, none of what it was made from, and a script of three lines outside of any `if __name__`.
+    # Another folder, without the original files, and a script of three lines without `if __name__ == "__main__"`.
     shutil.move(tmp_path / "pkg", tmp_path / "elsewhere")
     hidden = trained / "little-roberta-hidden"
     (trained / "little-roberta").rename(hidden)
@@ -275,7 +277,7 @@ def test_a_package_works_elsewhere(trained, scene, predicted, tmp_path):
         )
         done = subprocess.run([sys.executable, "three.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        # The same model may also be named where it lies now.
+        # The same model may also be given by its current path.
         moved = tmp_path / "moved" / "little-roberta"
         moved.parent.mkdir()
         shutil.copytree(hidden, moved)
@@ -304,7 +306,7 @@ def test_another_model_is_refused(trained, scene, tmp_path):
     other = make_text_encoder(
         tmp_path / "little-roberta", ["Other words altogether, to make another vocabulary."] * 3, seed=9
     )
-    said = run(
+    output = run(
         "predict",
         trained / "run",
         scene,
@@ -316,8 +318,8 @@ def test_another_model_is_refused(trained, scene, tmp_path):
         other,
         code=1,
     )
-    assert "another weights sha256" in said and "must not be mixed" in said
-    said = run(
+    assert "weights sha256" in output
+    output = run(
         "predict",
         trained / "run",
         scene,
@@ -329,7 +331,7 @@ def test_another_model_is_refused(trained, scene, tmp_path):
         tmp_path / "p",
         code=1,
     )
-    assert said.count("\n") <= 6
+    assert output.count("\n") <= 6
 
 
 def test_a_hostile_package_stays_in_its_folder(trained, tmp_path):
@@ -338,14 +340,16 @@ def test_a_hostile_package_stays_in_its_folder(trained, tmp_path):
     text = config.read_text(encoding="utf-8")
     config.write_text(text.replace("encoders/text_model/little-roberta", "encoders/../../outside"), encoding="utf-8")
     made, _ = extraction_of(tmp_path / "pkg")
-    assert made["text"]["text_model"] == "encoders/../../outside"  # no path of ours: a hub name that does not exist
+    assert (
+        made["text"]["text_model"] == "encoders/../../outside"
+    )  # not a path in the package: a hub name that does not exist
     for broken in ("options: 3", "options: [1]"):
         config.write_text(text.replace("options:\n", f"{broken}\n        other:\n", 1), encoding="utf-8")
-        with pytest.raises(UserError, match="does not record how"):
+        with pytest.raises(UserError, match="config.yaml|text"):
             extraction_of(tmp_path / "pkg")
 
 
-def test_a_converted_feature_cannot_be_made_again(trained, scene, tmp_path):
+def test_a_converted_feature_cannot_be_extracted_again(trained, scene, tmp_path):
     run(
         "export",
         trained / "store.h5",
@@ -371,28 +375,28 @@ def test_a_converted_feature_cannot_be_made_again(trained, scene, tmp_path):
         "--set",
         "data.modalities=[text]",
     )
-    said = run(
+    output = run(
         "predict", tmp_path / "run", scene, "--transcript", scene.with_suffix(".srt"), "--out", tmp_path / "o", code=1
     )
-    assert "was converted from another project's file" in said
-    assert "was converted" in run("package", tmp_path / "run", "--out", tmp_path / "pkg", code=1)
+    assert "text" in output and "converted" in output and output.count("\n") == 1
+    assert "converted" in run("package", tmp_path / "run", "--out", tmp_path / "pkg", code=1)
 
 
 @pytest.mark.parametrize(
     "change, wanted",
     [
-        ({"save_crops": "/tmp"}, "'save_crops' is none that makes them"),
-        ({"workers": 10**6}, "'workers' is none"),
+        ({"save_crops": "/tmp"}, "'save_crops'"),
+        ({"workers": 10**6}, "'workers'"),
         ({"fps": 1e9}, "fps"),
         ({"fps": "many"}, "fps"),
-        ({"fps": [1]}, "no value for it"),
+        ({"fps": [1]}, "fps: [1]"),
         ({"face_detector": "mine"}, "face_detector"),
         ({"most_frames": 0}, "most_frames"),
-        ({"most_frames": True}, "no value for it"),
-        ({"text_model": "x"}, "'text_model' is none"),
+        ({"most_frames": True}, "most_frames: True"),
+        ({"text_model": "x"}, "'text_model'"),
     ],
 )
-def test_a_package_cannot_ask_for_more_than_features(change, wanted):
+def test_a_package_can_only_set_options_of_features(change, wanted):
     assert recorded_options("visual", {"fps": 2.0, "face_model": None, "most_frames": 7}).most_frames == 7
     with pytest.raises(UserError, match=re.escape(wanted)):
         recorded_options("visual", {"fps": 2.0, **change})
@@ -410,7 +414,8 @@ GOOD = [
         ("a.csv", 'start,end,speaker,text\n0.5,1.25,Ann,"Hi, you."\n61,62,Bob,“No.”\n'),
         (
             "b.csv",
-            '\ufeffSpeaker,Utterance,StartTime,EndTime\nAnn,"Hi, you.","00:00:00,500","00:00:01,250"\nBob,“No.”,1:01,00:01:02.0\n',
+            '\ufeffSpeaker,Utterance,StartTime,EndTime\nAnn,"Hi, you.","00:00:00,500","00:00:01,250"\n'
+            "Bob,“No.”,1:01,00:01:02.0\n",
         ),
         ("c.json", json.dumps(GOOD)),
         ("d.json", json.dumps({"segments": GOOD[::-1], "language": "en"})),
@@ -429,16 +434,16 @@ def test_transcripts(name, text, tmp_path):
 @pytest.mark.parametrize(
     "name, text, wanted",
     [
-        ("a.csv", "start,end,speaker,text\nx,1,A,hi\n", "row 1, start: 'x' is no time"),
-        ("a.csv", "speaker,text\nA,hi\n", "row 1, start: None is no time"),
-        ("a.csv", "", "holds no turn"),
-        ("a.json", "{", "not JSON"),
-        ("a.json", "3", "must be a list of turns"),
-        ("a.json", "[3]", "turn 1: not an object"),
-        ("a.json", '[{"start": -1, "end": 2}]', "-1 is no time"),
-        ("a.json", '[{"start": NaN, "end": 2}]', "nan is no time"),
-        ("a.txt", "hi", "is .srt, .vtt, .csv or .json"),
-        ("a.srt", "1\nhi\n", "times of a cue are due"),
+        ("a.csv", "start,end,speaker,text\nx,1,A,hi\n", "row 1, start: 'x'"),
+        ("a.csv", "speaker,text\nA,hi\n", "row 1, start: None"),
+        ("a.csv", "", "no turn"),
+        ("a.json", "{", "JSON"),
+        ("a.json", "3", "list of turns"),
+        ("a.json", "[3]", "turn 1: "),
+        ("a.json", '[{"start": -1, "end": 2}]', "turn 1, start: -1"),
+        ("a.json", '[{"start": NaN, "end": 2}]', "turn 1, start: nan"),
+        ("a.txt", "hi", ".srt, .vtt, .csv or .json"),
+        ("a.srt", "1\nhi\n", "line 1: '1'"),
     ],
 )
 def test_bad_transcripts_are_named(name, text, wanted, tmp_path):
@@ -451,16 +456,17 @@ def test_bad_transcripts_are_named(name, text, wanted, tmp_path):
 
 def test_missing_files_are_named(trained, scene, tmp_path):
     for arguments in ((tmp_path / "none.mp4", scene.with_suffix(".srt")), (scene, tmp_path / "none.srt")):
-        said = run(
+        output = run(
             "predict", trained / "run", arguments[0], "--transcript", arguments[1], "--out", tmp_path / "o", code=1
         )
-        assert "none." in said and "no such" in said
+        assert f"{tmp_path}/none." in output
     (tmp_path / "latin.srt").write_bytes(b"\xff\xfe\x00")
-    assert "not UTF-8" in run(
+    output = run(
         "predict", trained / "run", scene, "--transcript", tmp_path / "latin.srt", "--out", tmp_path / "o", code=1
     )
-    assert "holds no config.yaml" in run("predict", tmp_path, scene, "--transcript", scene.with_suffix(".srt"), code=1)
-    with pytest.raises(UserError, match="do not use it"):
+    assert "latin.srt" in output and "UTF-8" in output
+    assert "config.yaml" in run("predict", tmp_path, scene, "--transcript", scene.with_suffix(".srt"), code=1)
+    with pytest.raises(UserError, match="nothing"):
         Predictor(trained / "run", models={"audio_model": "x"} | {"nothing": "y"})
 
 
@@ -469,7 +475,7 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_siz
 
 @given(names, names, st.floats(0, 1e5), st.sampled_from(["joy", "a b", "<c>", "-->"]))
 def test_subtitles_never_break(speaker, text, start, emotion):
-    """Whatever a transcript says: one cue a turn, and a table of as many rows."""
+    """Any transcript results in one cue per turn, and a table with as many rows."""
     turn = Turn("x", speaker, text, start, start + 1, emotion, 0.5, {emotion: 0.5}, {"text": None}, {})
     for made in (subrip([turn, turn]), webvtt([turn, turn])):
         assert made.count(" --> ") == 2 and len(parse_subtitles(made)) >= 2

@@ -66,7 +66,7 @@ def content(path) -> str:
 
 @pytest.fixture(scope="module")
 def undisturbed(raw, text_encoder, tmp_path_factory) -> str:
-    """Content hash of the store that nothing disturbed."""
+    """Content hash of the store of an uninterrupted run."""
     out = tmp_path_factory.mktemp("undisturbed") / "s.h5"
     done = run(command(raw, out, text_encoder))
     assert done.returncode == 0, done.stderr
@@ -74,12 +74,12 @@ def undisturbed(raw, text_encoder, tmp_path_factory) -> str:
 
 
 def assert_completed(out, expected: str) -> None:
-    """The store is the undisturbed one, and nothing but what a killed process could not remove lies beside it."""
+    """The store equals the undisturbed one, and only temporary files of killed processes are next to it."""
     assert content(out) == expected and not parts_root(out).exists()
     assert [p.name for p in out.parent.iterdir() if not p.name.endswith(".tmp")] == [out.name]
 
 
-def test_a_killed_extraction_goes_on(raw, text_encoder, tmp_path, undisturbed):
+def test_a_killed_extraction_resumes(raw, text_encoder, tmp_path, undisturbed):
     out = tmp_path / "s.h5"
     arguments = command(raw, out, text_encoder)
     run_until(arguments[3:], "finish", r"audio--eGeMAPSv02/\d+\.npz$", 3, group=True)
@@ -92,19 +92,19 @@ def test_a_killed_extraction_goes_on(raw, text_encoder, tmp_path, undisturbed):
 # Where an extraction is killed, in turn.
 POINTS = [
     ("import", r"^torch$", 1),  # while it loads
-    ("finish", r"text--[^/]+/feature\.json$", 1),  # before a feature's folder says whose it is
+    ("finish", r"text--[^/]+/feature\.json$", 1),  # before a feature's folder is marked
     ("finish", r"\.parts/manifest\.jsonl$", 1),
-    ("finish", r"text--[^/]+/\d+\.npz$", 1),  # the first part is written, but has no name yet
+    ("finish", r"text--[^/]+/\d+\.npz$", 1),  # the first part is written, but not yet renamed
     ("finish", r"audio--[^/]+/\d+\.npz$", 2),  # between the parts of one folder and the next
     ("finish", r"visual--[^/]+/\d+\.npz$", 4),
-    ("finish", r"/s\.h5$", 1),  # the whole store is there, but has no name yet
-    ("finish", r"/s\.h5$", 1),  # now with nothing to do but that
+    ("finish", r"/s\.h5$", 1),  # the whole store is written, but not yet renamed
+    ("finish", r"/s\.h5$", 1),  # again, when only that is left to do
 ]
 
 
 @pytest.mark.slow
 def test_kills_at_every_stage(raw, text_encoder, tmp_path, undisturbed):
-    """SIGKILL to the whole process group, again and again; the store that comes out in the end is the undisturbed one."""
+    """Repeated SIGKILL to the whole process group; the final store equals the undisturbed one."""
     out = tmp_path / "s.h5"
     for event, pattern, count in POINTS:
         run_until(command(raw, out, text_encoder)[3:], event, pattern, count, group=True)
@@ -115,7 +115,7 @@ def test_kills_at_every_stage(raw, text_encoder, tmp_path, undisturbed):
 
 
 @pytest.mark.slow
-def test_ctrl_c_finishes_the_part_and_says_how_to_resume(raw, text_encoder, tmp_path, undisturbed):
+def test_ctrl_c_finishes_the_part_and_explains_how_to_resume(raw, text_encoder, tmp_path, undisturbed):
     out = tmp_path / "s.h5"
     arguments = command(raw, out, text_encoder)
     # To the workers as well, as a terminal does.
@@ -130,13 +130,13 @@ def test_ctrl_c_finishes_the_part_and_says_how_to_resume(raw, text_encoder, tmp_
 
 @pytest.mark.slow
 def test_shards_join_to_the_same_store(raw, text_encoder, tmp_path, undisturbed):
-    """Two machines' folders; a share alone is refused."""
+    """The folders of two machines can be merged; one shard alone is refused."""
     for k in (1, 2):
         assert run(command(raw, tmp_path / f"machine{k}.h5", text_encoder, "--shard", f"{k}/2")).returncode == 0
     merge = [sys.executable, "-m", "erc_toolkit", "merge"]
     folders = [str(parts_root(tmp_path / f"machine{k}.h5")) for k in (1, 2)]
     half = run([*merge, str(tmp_path / "two.h5"), folders[0]])
-    assert half.returncode == 1 and "parts are missing" in half.stderr
+    assert half.returncode == 1 and "parts missing" in half.stderr and len(half.stderr.splitlines()) == 1
     assert run([*merge, str(tmp_path / "two.h5"), *folders]).returncode == 0
     assert content(tmp_path / "two.h5") == undisturbed
 
@@ -157,13 +157,13 @@ def test_other_options_never_mix(raw, text_encoder, tmp_path):
 
 @pytest.mark.slow
 def test_a_second_feature_set_is_added(raw, text_encoder, tmp_path, undisturbed):
-    """Only what is new is computed, and the old is kept to the bit; asking again computes nothing."""
+    """Only new features are computed, and the old ones are kept bit by bit; a third run computes nothing."""
     out = tmp_path / "s.h5"
     assert run(command(raw, out, text_encoder)).returncode == 0
     with FeatureStore.open(out) as store:
         before = store.feature("visual/denseface").values()
     added = run(command(raw, out, text_encoder, "--audio-set", "GeMAPSv01b"))
-    assert added.returncode == 0 and "visual/denseface: is in" in added.stdout
+    assert added.returncode == 0 and "visual/denseface: already in" in added.stdout
     with FeatureStore.open(out) as store:
         assert {"audio/eGeMAPSv02", "audio/GeMAPSv01b"} < set(store.feature_names())
         assert (store.feature("visual/denseface").values() == before).all()
@@ -171,14 +171,13 @@ def test_a_second_feature_set_is_added(raw, text_encoder, tmp_path, undisturbed)
     again = run(command(raw, out, text_encoder))
     assert again.returncode == 0 and "nothing to do" in again.stdout
     other = run(command(raw, out, text_encoder, "--fps", "2"))
-    assert (
-        other.returncode == 1 and "visual/denseface made with parameters.frames_per_second 5.0, now 2.0" in other.stderr
-    )
+    assert other.returncode == 1 and "visual/denseface" in other.stderr
+    assert "parameters.frames_per_second 5.0, now 2.0" in other.stderr
 
 
 @pytest.mark.slow
 def test_a_full_disk_is_one_line(raw, text_encoder, tmp_path):
-    """Full while parts are written, and full when the store is; in the end nothing is lost."""
+    """Full while parts are written, and full while the store is written; in the end nothing is lost."""
     out, arguments = tmp_path / "s.h5", command(raw, tmp_path / "s.h5", text_encoder, "--modalities", "audio")
 
     def with_room_for(size):
@@ -216,7 +215,7 @@ def test_log_json(raw, text_encoder, tmp_path):
     ] == events[-1]["total"]
 
 
-# Workers that go wrong. These functions run in worker processes.
+# Workers that fail. These functions run in worker processes.
 
 
 def nothing() -> None:
@@ -237,7 +236,7 @@ def behave(task: str) -> str:
 _FAILS = {"raise": "ValueError: bad weather", "die": "SIGKILL", "hang": "longer than 10 s"}
 
 
-def test_bad_workers_take_nobody_with_them():
+def test_failing_workers_do_not_affect_others():
     tasks = ["a", "die", "b", "raise", "c", "hang", "d", "die", "e"]
     results = list(run_tasks(tasks, behave, 2, set_up=nothing, time_limit=10))
     assert sorted(task for task, _ in results) == sorted(tasks)
@@ -296,5 +295,5 @@ def test_parts_cover_every_row_once_and_keep_files_together():
     assert any(set(range(10, 17)) <= set(part) for part in parts)
     assert max(map(len, divide(corpus(["one.mp4"] * 1000), 4))) == 16
     for n in (1, 2, 3, 5):
-        shares = [shard_of(parts, (i, n)) for i in range(1, n + 1)]
-        assert sorted(sum(shares, [])) == list(range(len(parts))) and max(map(len, shares)) - min(map(len, shares)) <= 1
+        shards = [shard_of(parts, (i, n)) for i in range(1, n + 1)]
+        assert sorted(sum(shards, [])) == list(range(len(parts))) and max(map(len, shards)) - min(map(len, shards)) <= 1

@@ -1,4 +1,4 @@
-"""Text poolings and context against transformers' own hidden states, and as they come to lie in a store."""
+"""Text poolings and context compared with transformers' own hidden states, and as stored."""
 
 from __future__ import annotations
 
@@ -56,19 +56,19 @@ def test_last_four_layers_are_transformers_own(deep, own, pooling):
 
 
 def test_too_few_layers_are_refused(text_encoder):
-    with pytest.raises(UserError, match="has 2 layers; --pooling last4 needs 4"):
+    with pytest.raises(UserError, match="2 layers.*--pooling last4 needs 4"):
         TextEncoder(str(text_encoder), "last4")
 
 
 def corpus(tmp_path) -> Manifest:
-    said = ["Hello.", "What do you want?", "", "I am so happy to see you!", "worst", "my day"]
+    texts = ["Hello.", "What do you want?", "", "I am so happy to see you!", "worst", "my day"]
     return Manifest(
         "toy",
         ["joy"],
         tmp_path,
         [
             Utterance(f"u{i}", f"d{i // 4}", i % 4, ("Ann", "Bob")[i % 2], text, "joy", "train")
-            for i, text in enumerate(said)
+            for i, text in enumerate(texts)
         ],
     )
 
@@ -78,7 +78,7 @@ def texts_only(deep, **more) -> Options:
 
 
 def test_four_matrices_in_a_store(deep, own, tmp_path):
-    """Beside those of another pooling, which stay; a second run finds all of it done; --part-size does not matter."""
+    """The matrices of another pooling are kept, and a second run has nothing to do."""
     manifest, out = corpus(tmp_path), tmp_path / "s.h5"
     extract(manifest, out, texts_only(deep, pooling="cls"), notify=lambda line: None)
     extract(manifest, out, texts_only(deep, pooling="last4"), notify=lambda line: None)
@@ -91,24 +91,24 @@ def test_four_matrices_in_a_store(deep, own, tmp_path):
             np.testing.assert_allclose(feature.values()[3], own(manifest.utterances[3].text)[-k][0], atol=1e-5)
             assert feature.attrs["layer"] == ["last", "second-last", "third-last", "fourth-last"][k - 1]
         assert (store.feature("text/tiny").values() == store.feature("text/tiny-1").values()).all()
-    said = []
-    extract(manifest, out, texts_only(deep, pooling="last4"), notify=said.append)
-    assert "nothing to do" in said[-1]
-    with pytest.raises(UserError, match=r'made with parameters.pooling "cls", now "mean"; choose another --out'):
-        extract(manifest, out, texts_only(deep, pooling="mean"), notify=said.append)
+    lines = []
+    extract(manifest, out, texts_only(deep, pooling="last4"), notify=lines.append)
+    assert "nothing to do" in lines[-1]
+    with pytest.raises(UserError, match=r's.h5: text/tiny .*parameters.pooling "cls", now "mean".*--out'):
+        extract(manifest, out, texts_only(deep, pooling="mean"), notify=lines.append)
 
 
 def dialogues(tmp_path, long: str = "") -> Manifest:
-    said = ["Hello.", "What do you want?", "", "I am so happy to see you!", "worst", "my day", "Hello."]
+    texts = ["Hello.", "What do you want?", "", "I am so happy to see you!", "worst", "my day", "Hello."]
     who = ["Ann", "Bob", "Ann", "Bob", "Bob", "Ann", "Cid"]
-    said[1] += long
+    texts[1] += long
     return Manifest(
         "toy",
         ["joy"],
         tmp_path,
         [
             Utterance(
-                f"u{i}", f"d{i // 5}", i % 5, who[i], said[i], "joy", "train", mask={"text": "noise"} if i == 6 else {}
+                f"u{i}", f"d{i // 5}", i % 5, who[i], texts[i], "joy", "train", mask={"text": "noise"} if i == 6 else {}
             )
             for i in range(7)
         ],
@@ -137,7 +137,7 @@ def test_context_is_the_tokenizers_own_pair(deep, own, tmp_path, pooling):
     assert details["context"].tolist() == [0, 1, 0, 1, 1, 0, 0] and not details["context_cut"].any()
 
 
-def test_too_long_a_context_loses_its_oldest(deep, own, tmp_path):
+def test_a_context_that_is_too_long_loses_its_oldest_turns(deep, own, tmp_path):
     encoder = TextEncoder(str(deep), "cls", context=4)
     manifest = dialogues(tmp_path, " happy" * 100)
     values, _, details = encoder(turns(manifest, range(7), 4))
@@ -155,16 +155,16 @@ def test_too_long_a_context_loses_its_oldest(deep, own, tmp_path):
     assert too_long["tokens_cut"][1] > 50 and too_long["context_cut"][1] == 1 and too_long["tokens"][1] == 128
 
 
-def test_what_was_cut_is_told(deep, tmp_path):
-    """Context reaches over the edge of a part; the closing summary counts what the model could not read."""
+def test_truncation_is_reported(deep, tmp_path):
+    """Context extends across parts; the closing summary counts truncated texts and contexts."""
     whole = extract(
         dialogues(tmp_path, " happy" * 200),
         tmp_path / "a.h5",
         texts_only(deep, text_context=4),
         notify=lambda line: None,
     )
-    assert any("1 transcripts cut, they exceed 128 tokens" in note for note in whole.notes)
-    assert any("3 utterances read with less context" in note for note in whole.notes)
+    assert any("1 transcript truncated" in note and "128 tokens" in note for note in whole.notes)
+    assert any("3 utterances" in note and "less context" in note and "128 tokens" in note for note in whole.notes)
     plain = extract(
         dialogues(tmp_path), tmp_path / "b.h5", texts_only(deep, text_context=4, part_size=1), notify=lambda line: None
     )

@@ -1,4 +1,4 @@
-"""A group with a command for every registered corpus, whose options are the keyword-only parameters of its reader."""
+"""A group with a command for each registered corpus, whose options are the keyword-only parameters of its reader."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from ..corpora.registry import (
 
 
 def reader_options(reader: Reader) -> list[click.Option]:
-    """A reader's keyword-only parameters as options of the command line.
+    """A reader's keyword-only parameters as command-line options.
 
     Raises:
-        UserError: a parameter's annotation is none of those that an option can have.
+        UserError: a parameter's annotation is not allowed for options.
     """
     options = []
     for name, (kind, help_text, parameter) in reader_parameters(reader).items():
@@ -51,14 +51,14 @@ def reader_options(reader: Reader) -> list[click.Option]:
 
 
 class CorpusGroup(ToolkitGroup):
-    """A command group with one command for each registered corpus, beside those that are added to it.
+    """A command group with one command for each registered corpus, in addition to those added to it.
 
-    `COMMAND ROOT [the corpus's options] [shared options]` calls `run(manifest, **shared)`.
+    `COMMAND ROOT [options of the corpus] [shared options]` calls `run(manifest, **shared)`.
 
     Args:
-        run: what to do with the manifest.
-        shared: the options that every corpus has here.
-        verb: begins the commands' help.
+        run: function that processes the manifest.
+        shared: options that all corpora have.
+        verb: the beginning of the commands' help.
     """
 
     def __init__(self, *args, run: Callable[..., None], shared: list[click.Option], verb: str, **kwargs):
@@ -77,7 +77,7 @@ class CorpusGroup(ToolkitGroup):
         for name in corpora():
             if name in self.commands:
                 continue
-            # Another package's reader is not imported for its line of help: it may import anything.
+            # Another package's reader is not imported for its line of help, since it may import anything.
             packages = corpus_packages(name)
             lines.append((name, f"From {' and '.join(packages)}." if packages else reader_summary(find_reader(name))))
         with formatter.section("Commands"):
@@ -89,7 +89,9 @@ class CorpusGroup(ToolkitGroup):
         taken = {flag for option in self._shared for flag in option.opts}
         for option in own:
             if clash := taken.intersection(option.opts):
-                raise UserError(f"corpus {name!r}: its option {clash.pop()} is one of {self.name}'s own; rename it")
+                raise UserError(
+                    f"corpus {name!r}: its option {clash.pop()} is also an option of {self.name}; rename it"
+                )
 
         def callback(root: Path, **values: object) -> None:
             options = {option.name: values.pop(option.name) for option in own}

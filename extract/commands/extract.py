@@ -10,6 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from ...toolkit.base.words import counted
 from ...toolkit.commands.command import ToolkitCommand
 from ...toolkit.commands.options import make_device_option
 from ..encoders.option import option_specs
@@ -18,7 +19,7 @@ from .corpus_group import CorpusGroup
 
 
 def _click_option(name: str) -> click.Option:
-    """An option of `Options` for the command line."""
+    """A field of `Options` as a command-line option."""
     spec = option_specs(Options)[name]
     shared: dict[str, Any] = {"help": spec.help, "metavar": spec.metavar}
     if spec.kind is bool:
@@ -66,7 +67,7 @@ def _options() -> list[click.Option]:
                     ["--shard"],
                     callback=lambda ctx, option, value: _shard(value),
                     metavar="I/N",
-                    help="Do share I of N and keep its parts; erc-toolkit merge joins them.",
+                    help="Process shard I of N and keep its parts; erc-toolkit merge joins them.",
                 )
             )
         elif name == "time_limit":
@@ -81,7 +82,7 @@ def _shard(value: str | None) -> tuple[int, int] | None:
         return None
     number, _, of = value.partition("/")
     if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-        raise click.BadParameter(f"{value!r} is not a share; write 1/4 for the first of four")
+        raise click.BadParameter(f"{value!r} is not a shard; write 1/4 for the first of four")
     return int(number), int(of)
 
 
@@ -104,19 +105,20 @@ def _run(manifest, **options) -> None:
         if click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
     if options["audio_model"] is not None and "audio_set" in given:
-        raise click.UsageError(
-            "--audio-model stands in place of --audio-set; give one of them, and run again for the other"
-        )
+        raise click.UsageError("--audio-model replaces --audio-set; use only one of them, and run again for the other")
     if options["visual_model"] not in DENSENETS and "visual_weights" in given:
         raise click.UsageError(
-            f"--visual-weights are a DenseNet's ({', '.join(DENSENETS)}); {options['visual_model']} brings its own"
+            f"--visual-weights applies to the DenseNets only ({', '.join(DENSENETS)}); {options['visual_model']} has "
+            "its own weights"
         )
     if options["extractors"]:
         from ..run.extractors import replaced_options
 
         for spec, other in replaced_options(Options(**options), given):
-            raise click.UsageError(f"{spec.flag} is of a built-in extractor, whose place --extractor {other} takes")
-    click.echo(f"{manifest.corpus}: {len(manifest.utterances)} utterances under {manifest.root}")
+            raise click.UsageError(
+                f"{spec.flag} applies to a built-in extractor, which --extractor {other} replaces; leave it out"
+            )
+    click.echo(f"{manifest.corpus}: {counted(len(manifest.utterances), 'utterance')} under {manifest.root}")
     for note in manifest.notes:
         click.echo(f"  note: {note}")
     command = shlex.join(["erc-toolkit", *sys.argv[1:]])
@@ -125,7 +127,8 @@ def _run(manifest, **options) -> None:
         _report(summary)
         masked = sum(sum(reasons.values()) for _, _, reasons in summary.features.values())
         if strict and masked:
-            raise UserError(f"--strict: {masked} rows of {out} are masked; erc-toolkit info {out} --missing lists them")
+            rows = counted(masked, "masked row")
+            raise UserError(f"--strict: {rows} in {out}; erc-toolkit info {out} --missing lists the reasons")
 
 
 def _key_and_value(text: str) -> tuple[str, str]:
@@ -136,7 +139,7 @@ def _key_and_value(text: str) -> tuple[str, str]:
 
 
 def _report(summary) -> None:
-    """The closing summary: what is present, what is masked and why, and where the time went."""
+    """Prints the closing summary: present and masked rows, the reasons, and the time of each stage."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -155,15 +158,15 @@ def _report(summary) -> None:
         table.add_row(escape(name), str(dim), str(present), str(summary.utterances - present), escape(why))
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 200  # a log's lines may be longer than 80
+        console.width = 200  # lines of a log may be longer than 80 characters
     console.print(table)
     for note in summary.notes:
         click.echo(f"note: {note}")
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary.stages.items())
     click.echo(
-        f"{summary.utterances} utterances, {summary.dialogues} dialogues in {summary.seconds:.1f} s ({stages}); "
-        f"{summary.utterances / summary.seconds:.1f} utterances and {summary.media_seconds / summary.seconds:.1f} s of "
-        "media a second"
+        f"{counted(summary.utterances, 'utterance')}, {counted(summary.dialogues, 'dialogue')} in "
+        f"{summary.seconds:.1f} s ({stages}); {summary.utterances / summary.seconds:.1f} utterances and "
+        f"{summary.media_seconds / summary.seconds:.1f} s of media per second"
     )
     click.echo(f"wrote {summary.store}")
 
@@ -173,7 +176,7 @@ extract_group = CorpusGroup(
     run=_run,
     shared=OPTIONS,
     verb="Extract the features of",
-    help="Turn a raw corpus into a feature store: one HDF5 file that any program can read.",
+    help="Extract the features of a raw corpus into a feature store, an HDF5 file that any program can read.",
 )
 
 
@@ -188,6 +191,6 @@ extract_group.add_command(
         "manifest",
         callback=_extract_manifest,
         params=[click.Argument(["file"], type=click.Path(path_type=Path)), *OPTIONS],
-        help="Extract the features of any corpus that the manifest FILE describes (docs/reference/manifest.md).",
+        help="Extract the features of the corpus described by the manifest FILE (docs/reference/manifest.md).",
     )
 )

@@ -1,4 +1,4 @@
-"""`erc-toolkit finetune-text`: an encoder that knows the corpus's emotions before its features are extracted."""
+"""`erc-toolkit finetune-text`: fine-tunes a text encoder on the corpus before its features are extracted."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from ...toolkit.commands.options import device_option
 @click.option("--text-model", default="roberta-large", show_default=True, help="Hub name, or a folder with the model.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write.")
 @click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)
-@click.option("--batch", type=click.IntRange(1), default=32, show_default=True, help="Utterances to one update.")
+@click.option("--batch", type=click.IntRange(1), default=32, show_default=True, help="Utterances per update.")
 @click.option(
-    "--micro-batch", type=click.IntRange(1), default=8, show_default=True, help="Of these, in memory at once."
+    "--micro-batch",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="How many of them are in memory at once.",
 )
 @click.option(
     "--lr", type=click.FloatRange(0, min_open=True), help="Peak learning rate.  [default: 1e-6 for IEMOCAP, else 1e-5]"
@@ -29,16 +33,16 @@ from ...toolkit.commands.options import device_option
     type=click.Choice(["accuracy", "weighted_f1"]),
     default="accuracy",
     show_default=True,
-    help="What chooses the epoch on the validation split.",
+    help="Metric on the validation split that selects the epoch.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the head, the order and the dropout.")
+@click.option("--seed", default=0, show_default=True, help="Random seed of the head, the order and the dropout.")
 @device_option()
 @click.option("--log-json", is_flag=True, help="Progress as JSON lines on standard error.")
 def finetune_text_command(source: Path, text_model: str, out: Path, device: str, log_json: bool, **recipe) -> None:
     """Train a text encoder as a classifier of single utterances on the training split.
 
-    MANIFEST_OR_STORE gives texts and labels. The epoch that is best on the validation split is written to the folder that
-    --out names; give it to erc-toolkit extract as --text-model.
+    MANIFEST_OR_STORE provides texts and labels. The epoch that is best on the validation split is written to the folder
+    --out; pass this folder to erc-toolkit extract as --text-model.
     """
     from ..tuning.text import Recipe, finetune
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import click
 
+from ...toolkit.base.words import counted
 from ...toolkit.commands.command import ToolkitGroup
 from .corpus_group import CorpusGroup
 
 
 @click.group("manifest", cls=ToolkitGroup)
 def manifest_group() -> None:
-    """Build, check and count manifests: a line for each utterance, the only thing extraction sees (docs/reference/manifest.md)."""
+    """Build, check and count manifests, which describe a corpus utterance by utterance (docs/reference/manifest.md)."""
 
 
 def _build(manifest, out: Path) -> None:
@@ -22,7 +23,8 @@ def _build(manifest, out: Path) -> None:
 
     write_manifest(manifest, out)
     dialogues = sum(1 for _ in manifest.dialogues())
-    click.echo(f"{manifest.corpus}: {len(manifest.utterances)} utterances, {dialogues} dialogues under {manifest.root}")
+    counts = f"{counted(len(manifest.utterances), 'utterance')}, {counted(dialogues, 'dialogue')}"
+    click.echo(f"{manifest.corpus}: {counts} under {manifest.root}")
     for note in manifest.notes:
         click.echo(f"  note: {note}")
     click.echo(f"wrote {out}")
@@ -40,17 +42,17 @@ manifest_group.add_command(
 
 @manifest_group.command("validate")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--media", is_flag=True, help="Decode every media file in full, not only look whether it is there.")
-@click.option("--strict", is_flag=True, help="Exit with status 1 when there is any problem.")
+@click.option("--media", is_flag=True, help="Decode every media file in full instead of only checking that it exists.")
+@click.option("--strict", is_flag=True, help="Exit with status 1 if there is any problem.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
 @click.option(
-    "--workers", type=click.IntRange(min=0), default=0, help="Files under way at once.  [default: one a core]"
+    "--workers", type=click.IntRange(min=0), default=0, help="Number of files checked at once.  [default: one per core]"
 )
 def validate_command(file: Path, media: bool, strict: bool, as_json: bool, workers: int) -> None:
     """Check the manifest FILE and the media files that it names.
 
-    A mistake in the manifest itself ends with status 1. Defects of media files are reported, and extraction masks what
-    they spoil, so that they end with status 0 unless --strict is given.
+    A mistake in the manifest itself exits with status 1. Defects of media files are reported; since extraction masks
+    the utterances they affect, the exit status is 0 unless --strict is given.
     """
     from ...toolkit.manifest import load_manifest
     from ..validate import validate
@@ -65,9 +67,10 @@ def validate_command(file: Path, media: bool, strict: bool, as_json: bool, worke
             click.echo(f"{problem.kind}: {problem.file} ({problem.utterances[0]}{others}){detail}")
         for kind, n in report.counts().items():
             click.echo(f"  {n} {kind}")
-        looked = "decoded" if media else "looked for (--media decodes them)"
+        checked = "decoded" if media else "checked for existence (--media decodes them)"
         click.echo(
-            f"{report.utterances} utterances, {report.files} media files {looked}, {len(report.problems)} problems"
+            f"{counted(report.utterances, 'utterance')}, {counted(report.files, 'media file')} {checked}, "
+            f"{counted(len(report.problems), 'problem')}"
         )
     if strict and report.problems:
         raise SystemExit(1)
@@ -77,18 +80,18 @@ def validate_command(file: Path, media: bool, strict: bool, as_json: bool, worke
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def stats_command(file: Path, as_json: bool) -> None:
-    """Count what the manifest FILE holds, and name what differs from the corpus's published counts."""
+    """Count the manifest FILE's dialogues, utterances, speakers and labels, and compare with the published counts."""
     from ...toolkit.manifest import load_manifest
     from ..stats import compare, count
 
     manifest = load_manifest(file)
-    counted, compared = count(manifest), compare(manifest)
+    counts, compared = count(manifest), compare(manifest)
     if as_json:
-        click.echo(json.dumps({**counted, "compared": compared}, ensure_ascii=False, indent=2))
+        click.echo(json.dumps({**counts, "compared": compared}, ensure_ascii=False, indent=2))
         return
-    _show(counted)
+    _show(counts)
     if compared is None:
-        click.echo(f"no published counts are known for {manifest.corpus!r} with these labels")
+        click.echo(f"there are no published counts for {manifest.corpus!r} with these labels")
     elif compared["differences"]:
         click.echo(f"differs from the published counts of {compared['published']}:")
         for line in compared["differences"]:
@@ -97,16 +100,16 @@ def stats_command(file: Path, as_json: bool) -> None:
         click.echo(f"agrees with the published counts of {compared['published']}")
 
 
-def _show(counted: dict) -> None:
+def _show(counts: dict) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    splits = counted["splits"]
+    splits = counts["splits"]
     console = Console(highlight=False)
     console.print(
-        f"[bold]{escape(counted['corpus'])}[/]: {counted['utterances']} utterances in {counted['dialogues']} dialogues "
-        f"by {counted['speakers']} speakers",
+        f"[bold]{escape(counts['corpus'])}[/]: {counted(counts['utterances'], 'utterance')} in "
+        f"{counted(counts['dialogues'], 'dialogue')} by {counted(counts['speakers'], 'speaker')}",
         soft_wrap=True,
     )
     table = Table(box=None)
@@ -115,7 +118,7 @@ def _show(counted: dict) -> None:
         table.add_column(split, justify="right")
     for what in ("dialogues", "utterances", "speakers"):
         table.add_row(what, *(str(one[what]) for one in splits.values()))
-    for label in [*counted["labels"], ""]:
+    for label in [*counts["labels"], ""]:
         row = [one["labels"][label] for one in splits.values()]
         if label or any(row):
             table.add_row(f"  {escape(label) or '(no label)'}", *map(str, row))

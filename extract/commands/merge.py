@@ -1,4 +1,4 @@
-"""`erc-toolkit merge`: the shards of an extraction become one store."""
+"""`erc-toolkit merge`: joins the shards of an extraction into one store."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from ...toolkit.base.words import counted
 from ...toolkit.commands.command import ToolkitCommand
 
 
@@ -17,11 +18,11 @@ from ...toolkit.commands.command import ToolkitCommand
 def merge_command(store: Path, parts: tuple[Path, ...]) -> None:
     """Join the shards of an extraction into STORE.
 
-    PARTS are the folders that the shards wrote, STORE.parts if none is given. They are removed once STORE is complete.
+    PARTS are the folders written by the shards, by default STORE.parts. They are removed once STORE is complete.
     """
     from ...toolkit.store import FeatureStore
     from ..run.assembly import assemble, parts_root
 
     assemble(store, list(parts) or [parts_root(store)], shlex.join(["erc-toolkit", *sys.argv[1:]]))
-    with FeatureStore.open(store) as made:
-        click.echo(f"wrote {store}: {len(made)} utterances, {', '.join(made.feature_names())}")
+    with FeatureStore.open(store) as merged:
+        click.echo(f"wrote {store}: {counted(len(merged), 'utterance')}, {', '.join(merged.feature_names())}")

@@ -1,4 +1,4 @@
-"""`erc-toolkit reduce`: a feature of fewer dimensions beside the full one."""
+"""`erc-toolkit reduce`: reduces the dimensions of a feature and adds the result to the store."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 
 import click
 
+from ...toolkit.base.words import counted
 from ...toolkit.commands.command import ToolkitCommand
 
 
 @click.command("reduce", cls=ToolkitCommand)
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option("--feature", required=True, metavar="MODALITY/NAME", help="What to reduce, e.g. audio/ComParE_2016.")
-@click.option("--to", type=click.IntRange(1), default=300, show_default=True, help="Dimensions to keep.")
+@click.option("--feature", required=True, metavar="MODALITY/NAME", help="Feature to reduce, e.g. audio/ComParE_2016.")
+@click.option("--to", type=click.IntRange(1), default=300, show_default=True, help="Number of dimensions to keep.")
 @click.option(
     "--method",
     type=click.Choice(["anova", "pca", "pls"]),
@@ -22,12 +23,12 @@ from ...toolkit.commands.command import ToolkitCommand
     show_default=True,
     help="anova selects columns by F value; pca and pls project.",
 )
-@click.option("--name", help="Of the new feature, without the modality.  [default: NAME-METHODn]")
+@click.option("--name", help="Name of the new feature, without the modality.  [default: NAME-METHODn]")
 def reduce_command(store: Path, feature: str, to: int, method: str, name: str | None) -> None:
-    """Add to STORE a feature of fewer dimensions, fitted on the training split alone.
+    """Add a feature with reduced dimensions to STORE, fitted on the training split only.
 
-    Only rows that are in the training split, present and labelled are fitted on. What was fitted is kept with the
-    feature, and all that is in STORE stays.
+    The reduction is fitted on the present, labelled rows of the training split, and stored with the new feature. The
+    other content of STORE is unchanged.
     """
     from ...toolkit.base.errors import UserError
     from ..reduce import reduce_store
@@ -35,10 +36,11 @@ def reduce_command(store: Path, feature: str, to: int, method: str, name: str | 
     try:
         new, fitted = reduce_store(store, feature, to, method, name, shlex.join(["erc-toolkit", *sys.argv[1:]]))
     except OSError as error:
-        raise UserError(f"{store}: {error.strerror or error}; it is as it was") from None
+        raise UserError(f"{store}: {error.strerror or error}; the store is unchanged") from None
     noted = "".join(f", {key.replace('_', ' ')} {value:.4g}" for key, value in fitted.notes.items())
     modality = new.split("/")[0]
     click.echo(
-        f"wrote {new} to {store}: {to} dimensions by {method}, fitted on {fitted.rows} labelled rows of the training split{noted}\n"
+        f"wrote {new} to {store}: {counted(to, 'dimension')} by {method}, fitted on "
+        f"{counted(fitted.rows, 'labelled row')} of the training split{noted}\n"
         f"next: erc-toolkit train {store} --set data.{modality}={new.split('/', 1)[1]} --out RUN"
     )

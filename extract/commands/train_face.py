@@ -1,4 +1,4 @@
-"""`erc-toolkit train-face`: weights for the field's 342-dimensional face network."""
+"""`erc-toolkit train-face`: trains weights for the field's 342-dimensional face network."""
 
 from __future__ import annotations
 
@@ -16,26 +16,33 @@ from ...toolkit.commands.options import device_option
 @click.option("--epochs", type=click.IntRange(1), default=100, show_default=True)
 @click.option("--batch", type=click.IntRange(2), default=64, show_default=True)
 @click.option(
-    "--lr", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True, help="Of Adam, at first."
+    "--lr",
+    type=click.FloatRange(0, min_open=True),
+    default=1e-3,
+    show_default=True,
+    help="Initial learning rate of Adam.",
 )
 @click.option(
     "--patience",
     type=click.IntRange(0),
     default=5,
     show_default=True,
-    help="Epochs without a better validation accuracy after which the rate halves.",
+    help="Epochs without a better validation accuracy after which the learning rate is halved.",
 )
 @click.option(
-    "--seed", default=0, show_default=True, help="Of the weights, the order, the variations, and a split by chance."
+    "--seed",
+    default=0,
+    show_default=True,
+    help="Random seed of the weights, the order, the augmentation, and the split if FACES has none.",
 )
 @device_option()
 @click.option("--log-json", is_flag=True, help="Progress as JSON lines on standard error.")
 def train_face_command(source: Path, out: Path, device: str, log_json: bool, **recipe) -> None:
     """Train denseface on labelled faces.
 
-    FACES is a folder with {train,val,test}/LABEL/*.png, or with LABEL/*.png, or with FER+'s fer2013.csv and fer2013new.csv.
-    The epoch that is best on the validation pictures is written to the folder that --out names; give it to erc-toolkit
-    extract as --visual-weights.
+    FACES is a folder with {train,val,test}/LABEL/*.png, or with LABEL/*.png, or with FER+'s fer2013.csv and
+    fer2013new.csv. The epoch that is best on the validation images is written to the folder --out; pass this folder to
+    erc-toolkit extract as --visual-weights.
     """
     from ..tuning.face import FaceRecipe, train_face
 

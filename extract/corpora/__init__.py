@@ -1,1 +1,1 @@
-"""Readers of raw corpora, one file a corpus."""
+"""Readers of raw corpora, one file per corpus."""

@@ -1,4 +1,4 @@
-"""A folder of clips with a CSV table: the shortest way from one's own recordings to a manifest."""
+"""A folder of clips with a CSV table: the simplest way to make a manifest of one's own recordings."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.words import counted
 from ...toolkit.manifest import Manifest, Utterance, manifest_from_rows
 
 MEDIA_SUFFIXES = frozenset(
@@ -23,27 +24,29 @@ def read_folder(
     root: Path,
     *,
     table: Annotated[Path | None, "The table, relative to ROOT.  [default: the only .csv file in ROOT]"] = None,
-    labels: Annotated[str | None, "Labels in index order, with commas.  [default: those that occur, sorted]"] = None,
-    name: Annotated[str | None, "Name of the corpus.  [default: the folder's]"] = None,
+    labels: Annotated[
+        str | None, "Labels in index order, separated by commas.  [default: those in the table, sorted]"
+    ] = None,
+    name: Annotated[str | None, "Name of the corpus.  [default: the folder's name]"] = None,
 ) -> Manifest:
-    """A folder of clips with a CSV table of who says what in which.
+    """A folder of clips with a CSV table of speakers and transcripts.
 
-    The table's columns are named as a manifest's fields; `file` is another name for `media`, and `id` may be left out
-    where each row has a file of its own: it becomes the file's name without its ending. Columns that are no field are
-    kept in `extra`. Rows of a dialogue are gathered in the table's order, or by `position` where there is one.
+    The table's columns have the names of a manifest's fields; `file` is another name for `media`. `id` may be left out
+    if each row has its own file: the id is then the file's name without its extension. Other columns are kept in
+    `extra`. The rows of a dialogue are grouped in the table's order, or by `position` if there is such a column.
 
     Args:
         root: the folder; paths in the table are relative to it.
         table: the table, relative to root; None for the only .csv file there.
-        labels: names in index order, with commas between.
-        name: of the corpus; None for the folder's.
+        labels: names in index order, separated by commas.
+        name: name of the corpus; None for the folder's name.
 
     Raises:
-        UserError: no folder or table, a column that is missing, or a row that cannot be read; names file and line.
+        UserError: no folder or table, a missing column, or a row that cannot be read; names file and line.
     """
     root = Path(root)
     if not os.path.isdir(root):
-        raise UserError(f"{root}: no such folder; give the one with the clips and their table")
+        raise UserError(f"{root}: no such folder; give the folder that contains the clips and their table")
     path = _table(root, table)
     rows = _rows(path)
     manifest = manifest_from_rows(path, rows, name or root.resolve().name or "folder", label_names(labels), root)
@@ -52,12 +55,12 @@ def read_folder(
 
 
 def label_names(option: str | None) -> list[str] | None:
-    """The names in the option --labels, or None without it."""
+    """The names given with the option --labels, or None."""
     if option is None:
         return None
     names = [name for name in (one.strip() for one in option.split(",")) if name]
-    if len(set(names)) != len(names):
-        raise UserError(f"--labels {option}: a name stands twice")
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise UserError(f"--labels {option}: {twice[0]!r} appears twice; remove one")
     return names
 
 
@@ -70,7 +73,7 @@ def _table(root: Path, table: Path | None) -> Path:
         raise UserError(f"{root}: cannot be listed ({error.strerror}); make it readable") from None
     if len(found) != 1:
         there = ", ".join(p.name for p in found[:5]) or "none"
-        raise UserError(f"{root}: it needs one .csv table, there is {there}; name it with --table")
+        raise UserError(f"{root}: expected exactly one .csv table, found {there}; choose one with --table")
     return found[0]
 
 
@@ -78,13 +81,13 @@ def _rows(path: Path) -> list[tuple[int, dict[str, object]]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such table; give its name with --table") from None
+        raise UserError(f"{path}: no such table; name an existing one with --table") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8; save it as 'CSV UTF-8'") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    head = text.split("\n", 1)[0]
-    separator = max(",;\t", key=head.count)  # spreadsheets write semicolons where the comma is the decimal sign
+    header = text.split("\n", 1)[0]
+    separator = max(",;\t", key=header.count)  # spreadsheets write semicolons where the comma is the decimal separator
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
     try:
         columns = [(column or "").strip() for column in reader.fieldnames or ()]
@@ -92,20 +95,22 @@ def _rows(path: Path) -> list[tuple[int, dict[str, object]]]:
         if "file" in columns and "media" in columns:
             raise UserError(f"{path}: has both columns 'file' and 'media', which mean the same; remove one")
         if twice := [column for i, column in enumerate(columns) if column in columns[:i]]:
-            raise UserError(f"{path}: column {twice[0]!r} stands twice; rename one")
+            raise UserError(f"{path}: column {twice[0]!r} appears twice; rename one")
         for column in (*_REQUIRED, *([] if {"file", "media"} & set(columns) else ["id"])):
             if column not in columns:
                 raise UserError(f"{path}: no column {column!r}; it has {', '.join(columns) or 'none'}")
         further = [column for column in columns if column and column not in {*_FIELDS, "file"}]
         if "extra" in columns and further:
-            raise UserError(f"{path}: column {further[0]!r} would go under 'extra', which is a column; put it in there")
+            raise UserError(
+                f"{path}: column {further[0]!r} would be stored in 'extra', which is a column as well; rename one"
+            )
         found = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}; is a quote not closed?") from None
+        raise UserError(f"{path}, line {reader.line_num}: {error}; is there an unclosed quote?") from None
     dialogues: dict[object, list[tuple[int, dict[str, object]]]] = {}
     for number, row in found:
         if None in row:
-            raise UserError(f"{path}, line {number}: more fields than columns; put a text with commas in quotes")
+            raise UserError(f"{path}, line {number}: more fields than columns; put text that contains commas in quotes")
         one = _one({k: v for k, v in row.items() if k and v not in ("", None)})
         if one:
             dialogues.setdefault(one.get("dialogue"), []).append((number, one))
@@ -118,7 +123,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, object]]]:
 
 
 def _one(row: dict[str, str]) -> dict[str, object]:
-    """The manifest's fields of one row of the table."""
+    """One row of the table as manifest fields."""
     if "file" in row:
         row["media"] = row.pop("file")
     if "media" in row:
@@ -140,7 +145,7 @@ def _position(path: Path, number: int, row: dict[str, object]) -> int:
 
 
 def _differences(manifest: Manifest, root: Path) -> list[str]:
-    """What lies in the folder against what the table names."""
+    """Notes on files that are only in the folder or only in the table."""
     named = {path for u in manifest.utterances for path in (u.media, u.audio) if path is not None}
     there = set()
     for folder, below, files in os.walk(root):
@@ -150,11 +155,11 @@ def _differences(manifest: Manifest, root: Path) -> list[str]:
         there |= {(inside / clip).as_posix() for clip in clips}
     notes = []
     if missing := sorted(path for path in named - there if not os.path.exists(root / path)):
-        notes.append(f"{len(missing)} files that the table names are not there: {_some(missing)}")
+        notes.append(f"{counted(len(missing), 'file')} named in the table but missing: {_some(missing)}")
     if orphans := sorted(there - named):
-        notes.append(f"{len(orphans)} files without a row in the table left out: {_some(orphans)}")
+        notes.append(f"{counted(len(orphans), 'file')} without a row in the table, left out: {_some(orphans)}")
     if unlabelled := sum(u.label is None for u in manifest.utterances):
-        notes.append(f"{unlabelled} utterances without a label: context only")
+        notes.append(f"{counted(unlabelled, 'utterance')} without a label: context only")
     return notes
 
 

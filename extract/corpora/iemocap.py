@@ -1,4 +1,4 @@
-"""IEMOCAP as its release unpacks: five sessions, each with transcriptions, evaluations, sound and split-screen video."""
+"""IEMOCAP as released: five sessions, each with transcriptions, evaluations, audio and split-screen video."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from ... import manifests
 from ...toolkit.base.errors import UserError, first_line
+from ...toolkit.base.words import counted
 from ...toolkit.manifest import SPLITS, Manifest, Utterance
 from .iemocap_files import DIALOGUE, Evaluation, Turn, parse_evaluation, parse_transcription, read_text
 
@@ -22,112 +23,116 @@ def read_iemocap(
     *,
     label_set: Annotated[
         Literal["6way", "6way-official", "4way", "all"],
-        "6way: the papers' 7,433 turns, 53 undecided ones among them; 6way-official: 7,380, without those; 4way: 5,531, "
-        "excited joined to happy; all: every code that was agreed on",
+        "6way: the 7,433 turns used in papers, including 53 without agreement; 6way-official: 7,380, without those; "
+        "4way: 5,531, excited merged into happy; all: every code agreed on",
     ] = "6way",
     label_map: Annotated[
-        Path | None, "YAML file, the release's codes to label names, in index order; instead of a set"
+        Path | None, "YAML file that maps the release's codes to label names, in index order; replaces --label-set"
     ] = None,
     split: Annotated[
         Literal["official", "session", "speaker"],
-        "official: test on session 5; session or speaker: test on the one that --fold names",
+        "official: test on session 5; session or speaker: test on the one given with --fold",
     ] = "official",
     fold: Annotated[int | None, "Session 1 to 5, or speaker 1 to 10 (Ses01 F, Ses01 M, Ses02 F, …), to test on"] = None,
-    split_file: Annotated[Path | None, "YAML or JSON file, dialogue to train, val or test; instead of a split"] = None,
-    keep_unlabelled: Annotated[bool, "Keep turns without a label of the set, as context"] = False,
+    split_file: Annotated[
+        Path | None, "YAML or JSON file that maps dialogues to train, val or test; replaces --split"
+    ] = None,
+    keep_unlabelled: Annotated[bool, "Keep turns without a label in the label set, as context"] = False,
 ) -> Manifest:
     """Reads a release of IEMOCAP, or some of its sessions.
 
     Args:
-        root: the folder of the release, with Session1 to Session5 in it, or the one above.
+        root: the folder of the release, which contains Session1 to Session5, or its parent.
 
-    The dialogues' order is the release's, the turns' that of the transcription, which is the community's (sorting by
-    time stamps would change 57 of 151 dialogues). Speakers are "F" and "M"; `extra` has the actor. Sound comes from
-    sentences/wav, else from the dialogue's own; the picture from the half of the AVI that shows the speaker: the left
-    one shows who wears the markers, whose letter is the dialogue's.
+    Dialogues are in the order of the release, turns in the order of the transcription, as is usual in the literature
+    (sorting by time stamps would change 57 of 151 dialogues). Speakers are "F" and "M"; `extra` has the actor. Audio
+    comes from sentences/wav, or else from the dialogue's WAV file; frames come from the half of the AVI that shows the
+    speaker: the left half shows the actor who wears the markers, whose letter is in the dialogue's name.
 
-    Splits other than "official" validate on the official validation dialogues that are not tested on. With "speaker"
-    the test dialogues are the actor's session; the partner's turns stay in them as context, without a label.
+    Splits other than "official" validate on those official validation dialogues that are not in the test split. With
+    "speaker" the test dialogues are the actor's session; the partner's turns stay in them as context, without a label.
 
     Raises:
-        UserError: no release there, or options that cannot be.
+        UserError: no release at `root`, or invalid options.
     """
     facts = manifests.load("iemocap.yaml")
     codes = _label_map(label_map) if label_map else facts["label_sets"][label_set.removesuffix("-official")]
     labels = list(dict.fromkeys(codes.values()))
     place = _splitter(split, fold, split_file, facts)
-    counted: Counter[str] = Counter()
+    left_out: Counter[tuple[str, str]] = Counter()
     relabelled: list[str] = []
     utterances: list[Utterance] = []
     names: set[str] = set()
     for session in _sessions(Path(root)):
         for dialogue, path in _files(session / "dialog" / "transcriptions"):
             names.add(dialogue)
-            turns, left_out = parse_transcription(read_text(path), dialogue)
+            turns, skipped_lines = parse_transcription(read_text(path), dialogue)
             evaluation = session / "dialog" / "EmoEvaluation" / f"{dialogue}.txt"
             found, also = parse_evaluation(read_text(evaluation), dialogue) if evaluation.is_file() else ({}, Counter())
-            counted += left_out + also
-            counted["dialogues without an evaluation file"] += not evaluation.is_file()
-            counted["evaluations without a turn"] += len(found.keys() - {turn.id for turn in turns})
-            counted["turns never evaluated"] += sum(turn.id not in found for turn in turns)
+            left_out += skipped_lines + also
+            left_out["dialogue", "without an evaluation file"] += not evaluation.is_file()
+            left_out["evaluation", "without a turn"] += len(found.keys() - {turn.id for turn in turns})
+            left_out["turn", "never evaluated"] += sum(turn.id not in found for turn in turns)
             media = _Media(Path(root), session, dialogue, facts)
             position = 0
             for turn in turns:
-                judged = found.get(turn.id)
-                label = None if judged is None else codes.get(judged.code)
-                if judged is not None and not label_map and label_set == "6way" and _counts_as_happy(judged, facts):
+                rating = found.get(turn.id)
+                label = None if rating is None else codes.get(rating.code)
+                if rating is not None and not label_map and label_set == "6way" and _counts_as_happy(rating, facts):
                     label = "happy"
                     relabelled.append(turn.id)
                 if label is None and not keep_unlabelled:
-                    counted["turns without a label of the set"] += judged is not None
+                    left_out["turn", "without a label in the label set"] += rating is not None
                     continue
                 where, label = place(dialogue, turn, label)
-                utterances.append(_utterance(turn, judged, dialogue, position, label, where, media))
+                utterances.append(_utterance(turn, rating, dialogue, position, label, where, media))
                 position += 1
-            counted.update(media.missing)
+            left_out.update(media.missing)
     if not utterances:
-        raise UserError(f"{root}: no labelled turn in it; is dialog/EmoEvaluation there?")
-    notes = [f"{n} {what}" for what, n in counted.items() if n]
+        raise UserError(f"{root}: contains no labelled turns; is dialog/EmoEvaluation there?")
+    notes = [f"{counted(n, noun)} {what}" for (noun, what), n in left_out.items() if n]
     if label_set == "6way" and not label_map:
         notes += _check_relabelled(relabelled, names, facts)
     return Manifest("iemocap", labels, Path(root), utterances, notes)
 
 
 def _sessions(root: Path) -> list[Path]:
-    """Session folders in root, or in a folder in root."""
+    """Session folders in root, or in a subfolder of root."""
     if not os.path.isdir(root):
-        raise UserError(f"{root}: no such folder; give the one that IEMOCAP's release unpacks to")
+        raise UserError(f"{root}: no such folder; give the unpacked folder of the IEMOCAP release")
     folders = [root, *sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))]
     for folder in folders:
         found = sorted(p for p in folder.iterdir() if re.fullmatch(r"Session[1-5]", p.name) and p.is_dir())
         if found:
             return found
-    raise UserError(f"{root}: no folder Session1 to Session5 in it; give the one that IEMOCAP's release unpacks to")
+    raise UserError(
+        f"{root}: contains none of the folders Session1 to Session5; give the unpacked folder of the IEMOCAP release"
+    )
 
 
 def _files(folder: Path) -> list[tuple[str, Path]]:
-    """Dialogue and file of each transcription, sorted; macOS's ._ files and whatever else lies there left out."""
+    """Dialogue and file of each transcription, sorted; macOS's ._ files and any others are left out."""
     if not folder.is_dir():
         return []
     return sorted((p.stem, p) for p in folder.glob("*.txt") if DIALOGUE.fullmatch(p.stem) and p.is_file())
 
 
 class _Media:
-    """Where a dialogue is to be seen and heard, and what of it is missing."""
+    """The video and audio files of a dialogue, and counts of what is missing."""
 
     def __init__(self, root: Path, session: Path, dialogue: str, facts: dict):
         self._root, self._dialogue = root, dialogue
         self._black = dialogue in facts["black_right_half"]
         video = session / "dialog" / "avi" / "DivX" / f"{dialogue}.avi"
-        sound = session / "dialog" / "wav" / f"{dialogue}.wav"
+        audio = session / "dialog" / "wav" / f"{dialogue}.wav"
         self._video = video if video.is_file() else None
-        self._sound = sound if sound.is_file() else None
+        self._audio = audio if audio.is_file() else None
         self._sentences = session / "sentences" / "wav" / dialogue
         self._cut = set(os.listdir(self._sentences)) if self._sentences.is_dir() else set()
-        self.missing: Counter[str] = Counter({"dialogues without a video": self._video is None})
+        self.missing: Counter[tuple[str, str]] = Counter({("dialogue", "without a video"): self._video is None})
 
     def of(self, turn: Turn) -> dict[str, object]:
-        """The fields of an utterance that say where it is to be seen and heard."""
+        """The fields of an utterance that locate its frames and audio."""
         shown_left = turn.speaker == DIALOGUE.fullmatch(self._dialogue)["markers"]
         fields: dict[str, object] = {"mask": {}, "region": LEFT if shown_left else RIGHT}
         if self._video is None:
@@ -139,9 +144,9 @@ class _Media:
         if f"{turn.id}.wav" in self._cut:
             fields["audio"] = self._relative(self._sentences / f"{turn.id}.wav")
         else:
-            self.missing["turns without a sentence's own sound"] += 1
-            if self._sound is not None:
-                fields |= {"audio": self._relative(self._sound), "audio_start": turn.start, "audio_end": turn.end}
+            self.missing["turn", "without its own audio file"] += 1
+            if self._audio is not None:
+                fields |= {"audio": self._relative(self._audio), "audio_start": turn.start, "audio_end": turn.end}
         return fields
 
     def _relative(self, path: Path) -> str:
@@ -149,18 +154,18 @@ class _Media:
 
 
 def _utterance(
-    turn: Turn, judged: Evaluation | None, dialogue: str, position: int, label: str | None, split: str, media: _Media
+    turn: Turn, rating: Evaluation | None, dialogue: str, position: int, label: str | None, split: str, media: _Media
 ) -> Utterance:
     extra: dict[str, object] = {"actor": f"{dialogue[:5]}_{turn.speaker}"}
-    if judged is not None:
-        valence, activation, dominance = judged.ratings
+    if rating is not None:
+        valence, activation, dominance = rating.ratings
         extra |= {
-            "code": judged.code,
+            "code": rating.code,
             "valence": valence,
             "activation": activation,
             "dominance": dominance,
-            "votes": judged.votes,
-            "rated": judged.rated,
+            "votes": rating.votes,
+            "rated": rating.rated,
         }
     return Utterance(
         id=turn.id,
@@ -175,19 +180,23 @@ def _utterance(
     )
 
 
-def _counts_as_happy(judged: Evaluation, facts: dict) -> bool:
-    """The community's rule, documented nowhere: see `relabelled_happy` in manifests/iemocap.yaml."""
-    return judged.code == facts["undecided"] and judged.most_named() == "Happiness"
+def _counts_as_happy(rating: Evaluation, facts: dict) -> bool:
+    """The undocumented rule behind the field's features: see `relabelled_happy` in manifests/iemocap.yaml."""
+    return rating.code == facts["undecided"] and rating.most_named() == "Happiness"
 
 
 def _check_relabelled(relabelled: list[str], dialogues: set[str], facts: dict) -> list[str]:
-    """What the rule did, and where that is not what the published turns are."""
+    """Notes on the turns that the rule relabelled, and on differences from the published ones."""
     known = {turn for turn in facts["relabelled_happy"] if turn.rpartition("_")[0] in dialogues}
-    notes = [f"{len(relabelled)} undecided turns count as happy, as in the published features"] if relabelled else []
-    if odd := sorted(set(relabelled) - known):
-        notes.append(f"{len(odd)} of them are not among the published ones: {', '.join(odd[:5])}")
-    if lacking := sorted(known - set(relabelled)):
-        notes.append(f"{len(lacking)} published turns are not happy by this release's votes: {', '.join(lacking[:5])}")
+    notes = []
+    if relabelled:
+        turns = counted(len(relabelled), "turn")
+        notes.append(f"{turns} without agreement labelled happy, as in the published features")
+    if extra := sorted(set(relabelled) - known):
+        notes.append(f"not among the published ones: {len(extra)} of them: {', '.join(extra[:5])}")
+    if missing := sorted(known - set(relabelled)):
+        turns = counted(len(missing), "published turn")
+        notes.append(f"{turns} not happy by the votes in this release: {', '.join(missing[:5])}")
     return notes
 
 
@@ -195,7 +204,7 @@ Placer = Callable[[str, Turn, str | None], tuple[str, str | None]]
 
 
 def _splitter(split: str, fold: int | None, split_file: Path | None, facts: dict) -> Placer:
-    """A function from dialogue, turn and label to the split and the label there."""
+    """A function from (dialogue, turn, label) to (split, label in that split)."""
     if split_file is not None:
         table = _mapping(split_file, "dialogues to train, val or test")
 
@@ -210,9 +219,9 @@ def _splitter(split: str, fold: int | None, split_file: Path | None, facts: dict
         return by_file
     most = {"official": None, "session": 5, "speaker": 10}[split]
     if most is None and fold is not None:
-        raise UserError("--fold: the official split has no folds; say --split session or --split speaker")
+        raise UserError("--fold: the official split has no folds; use --split session or --split speaker")
     if most is not None and not (fold is not None and 1 <= fold <= most):
-        raise UserError(f"--fold: --split {split} needs one from 1 to {most}")
+        raise UserError(f"--fold: --split {split} needs a fold from 1 to {most}")
     session = facts["test_session"] if most is None else fold if split == "session" else (fold + 1) // 2
     actor = ("F" if fold % 2 else "M") if split == "speaker" else None
 

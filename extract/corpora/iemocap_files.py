@@ -1,4 +1,4 @@
-"""The line grammars of IEMOCAP's transcriptions and evaluations. What is no line of theirs is counted, never an error."""
+"""The line formats of IEMOCAP's transcriptions and evaluations. Lines of any other form are counted, never an error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Ses05M_script01_1 is the beginning of Ses05M_script01_1b: names are always matched whole.
+# Ses05M_script01_1 is a prefix of Ses05M_script01_1b, so names are always matched in full.
 DIALOGUE = re.compile(r"Ses0(?P<session>[1-5])(?P<markers>[FM])_(?:impro|script)\d\d(?:_\d)?[ab]?")
 _TURN_ID = r"(?P<id>(?P<dialogue>Ses0[1-5][FM]_\w+)_(?P<speaker>[FM])(?P<number>\d{3}|XX\d+))"
 _TURN = re.compile(_TURN_ID + r"\s+\[(?P<start>\d+(?:\.\d+)?)-(?P<end>\d+(?:\.\d+)?)\]:\s*(?P<text>.*)", re.ASCII)
@@ -34,14 +34,14 @@ class Turn:
 
 @dataclass
 class Evaluation:
-    """What was felt in a turn.
+    """The emotion annotations of a turn.
 
     Attributes:
-        id: of the turn.
+        id: id of the turn.
         code: the release's label, three letters.
         ratings: valence, activation, dominance, means over evaluators, 1 to 5.
-        votes: evaluator to the categories that he named; actors' self-evaluations among them.
-        rated: evaluator to his own line of ratings, as written.
+        votes: for each evaluator the categories that they named; includes the actors' self-evaluations.
+        rated: for each evaluator their line of ratings, as written.
     """
 
     id: str
@@ -51,7 +51,7 @@ class Evaluation:
     rated: dict[str, str] = field(default_factory=dict)
 
     def most_named(self) -> str | None:
-        """The category that most evaluators named who named one alone, or None where two lead or nobody did."""
+        """The category named most often by evaluators who named only one; None if there is a tie or no such vote."""
         named = Counter(names[0] for names in self.votes.values() if len(names) == 1).most_common(2)
         if not named or (len(named) == 2 and named[0][1] == named[1][1]):
             return None
@@ -67,47 +67,47 @@ def read_text(path: Path) -> str:
         return data.decode("latin-1")
 
 
-def parse_transcription(text: str, dialogue: str) -> tuple[list[Turn], Counter[str]]:
-    """The turns of one dialogue in the file's order, and how many lines were left out for which reason."""
+def parse_transcription(text: str, dialogue: str) -> tuple[list[Turn], Counter[tuple[str, str]]]:
+    """The turns of one dialogue in the file's order, and the number of lines left out by (noun, reason)."""
     turns: dict[str, Turn] = {}
-    left_out: Counter[str] = Counter()
+    left_out: Counter[tuple[str, str]] = Counter()
     for line in _lines(text):
         match = _TURN.fullmatch(line)
         if match is None:
             if _BARE.fullmatch(line):
-                left_out["lines that say M: or F: instead of a turn's id"] += 1
+                left_out["line", "with M: or F: instead of a turn id"] += 1
             elif _UNTIMED.fullmatch(line):
-                left_out["lines without a time stamp"] += 1
+                left_out["line", "without a time stamp"] += 1
             else:
-                left_out["lines that are no turn"] += 1
+                left_out["transcription line", "in no known format"] += 1
         elif match["number"].startswith("XX"):
-            left_out["XX turns, which nobody evaluated"] += 1
+            left_out["XX turn", "(never evaluated)"] += 1
         elif match["dialogue"] != dialogue:
-            left_out["turns of another dialogue"] += 1
+            left_out["turn", "of another dialogue"] += 1
         elif match["id"] in turns:
-            left_out["turns that stand twice"] += 1
+            left_out["duplicate turn", "left out"] += 1
         else:
             text = match["text"].replace("\0", "").strip()
             turns[match["id"]] = Turn(match["id"], match["speaker"], float(match["start"]), float(match["end"]), text)
     return list(turns.values()), left_out
 
 
-def parse_evaluation(text: str, dialogue: str) -> tuple[dict[str, Evaluation], Counter[str]]:
-    """Evaluations of one dialogue by turn, and how many lines were left out for which reason."""
+def parse_evaluation(text: str, dialogue: str) -> tuple[dict[str, Evaluation], Counter[tuple[str, str]]]:
+    """Evaluations of one dialogue by turn, and the number of lines left out by (noun, reason)."""
     found: dict[str, Evaluation] = {}
-    left_out: Counter[str] = Counter()
+    left_out: Counter[tuple[str, str]] = Counter()
     current: Evaluation | None = None
     for line in _lines(text):
         if line.startswith("%"):
             continue
         if head := _HEAD.fullmatch(line):
-            # Groups 1, 2 are the times; the last three numbers the ratings.
+            # Groups 1 and 2 are the times; the last three groups are the ratings.
             ratings = tuple(map(float, head.groups()[-3:]))
             current = Evaluation(head["id"], head["code"], ratings)
             if head["dialogue"] != dialogue:
-                left_out["evaluations of another dialogue"] += 1
+                left_out["evaluation", "of another dialogue"] += 1
             elif head["id"] in found:
-                left_out["evaluations that stand twice"] += 1
+                left_out["duplicate evaluation", "left out"] += 1
             else:
                 found[head["id"]] = current
         elif current is not None and (vote := _VOTE.fullmatch(line)):
@@ -115,10 +115,11 @@ def parse_evaluation(text: str, dialogue: str) -> tuple[dict[str, Evaluation], C
         elif current is not None and (rating := _RATING.fullmatch(line)):
             current.rated[rating["who"]] = rating["values"].strip(" ;\t")
         else:
-            left_out["lines that are no evaluation"] += 1
+            left_out["evaluation line", "in no known format"] += 1
     return found, left_out
 
 
 def _lines(text: str) -> list[str]:
-    """Lines with something on them; whatever system wrote them, and only at line ends, not at every odd separator."""
+    """The non-blank lines. Splits at CR LF, CR and LF only, not at the other separators of `str.splitlines`."""
+
     return [line for line in (part.strip() for part in re.split(r"\r\n|\r|\n", text)) if line]

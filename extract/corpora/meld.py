@@ -1,4 +1,4 @@
-"""MELD as its archives unpack it: three tables, three folders of clips that are already cut."""
+"""MELD as unpacked from its archives: three tables and three folders of clips that are already cut."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from ... import manifests
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.words import counted
 from ...toolkit.manifest import Manifest, Utterance
 
 _COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
@@ -20,7 +21,7 @@ _CLIP = re.compile(r"(?P<prefix>\D*?)dia(?P<dialogue>\d+)_utt(?P<utterance>\d+)\
 _NUMBER = re.compile(r"\d{1,6}", re.ASCII)
 _TIME = re.compile(r"(\d{1,2}):(\d{1,2}):(\d{1,2})[,.](\d{1,3})", re.ASCII)
 _SEARCH_DEPTH = 3
-# Both kinds of quotes and apostrophes stand in the tables for the same thing, at times in one sentence.
+# The tables mix both kinds of quotes and apostrophes, sometimes within one sentence.
 _PLAIN_QUOTES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "\xa0": " "})
 _SHORT_S = 0.2
 
@@ -42,43 +43,43 @@ def read_meld(
     label_set: Annotated[Literal["emotion", "sentiment"], "Which of the two annotations is the label."] = "emotion",
     test_clips: Annotated[
         Literal["recut", "plain"],
-        "Of test clips that exist twice: the re-cut one, which fits the text, or the plain one.",
+        "Which version of test clips that exist twice: the re-cut one, which matches the text, or the plain one.",
     ] = "recut",
-    max_seconds: Annotated[float, "Use at most this much of a clip's beginning."] = 60.0,
-    train_table: Annotated[Path | None, "Table of the training split, where it is not train_sent_emo.csv."] = None,
-    dev_table: Annotated[Path | None, "Likewise for dev_sent_emo.csv."] = None,
-    test_table: Annotated[Path | None, "Likewise for test_sent_emo.csv."] = None,
-    train_folder: Annotated[Path | None, "Folder of the training clips, where it is not train_splits."] = None,
-    dev_folder: Annotated[Path | None, "Likewise for dev_splits_complete."] = None,
-    test_folder: Annotated[Path | None, "Likewise for output_repeated_splits_test."] = None,
+    max_seconds: Annotated[float, "Use at most this many seconds from the beginning of a clip."] = 60.0,
+    train_table: Annotated[Path | None, "Table of the training split, if not train_sent_emo.csv."] = None,
+    dev_table: Annotated[Path | None, "Table of the validation split, if not dev_sent_emo.csv."] = None,
+    test_table: Annotated[Path | None, "Table of the test split, if not test_sent_emo.csv."] = None,
+    train_folder: Annotated[Path | None, "Folder of the training clips, if not train_splits."] = None,
+    dev_folder: Annotated[Path | None, "Folder of the validation clips, if not dev_splits_complete."] = None,
+    test_folder: Annotated[Path | None, "Folder of the test clips, if not output_repeated_splits_test."] = None,
 ) -> Manifest:
-    """MELD: the folder that holds its clips and its *_sent_emo.csv tables, itself or a few folders further down.
+    """MELD: a folder with its clips and *_sent_emo.csv tables, directly or a few levels below.
 
     Args:
-        root: the folder that the archive unpacks to.
-        label_set: "emotion" (7) or "sentiment" (3); the other one is kept in `extra`.
-        test_clips: which of two twins to use, "recut" (final_videos_test…) or "plain".
-        max_seconds: a clip that lasts longer gets `end` = max_seconds and so keeps its place in the dialogue.
+        root: the folder that the archive was unpacked to.
+        label_set: "emotion" (7) or "sentiment" (3); the other annotation is kept in `extra`.
+        test_clips: which version of clips that exist twice to use, "recut" (final_videos_test…) or "plain".
+        max_seconds: a longer clip gets `end` = max_seconds and so keeps its place in the dialogue.
         train_table: name, or path relative to root; likewise the other tables and folders.
         dev_table: see train_table.
         test_table: see train_table.
-        train_folder: must lie below root; likewise the other folders.
+        train_folder: must be below root; likewise the other folders.
         dev_folder: see train_folder.
         test_folder: see train_folder.
 
     Returns:
-        Utterances "train_dia0_utt0" in the tables' order; every row of a table is there, whether its clip is or not.
-        `extra` has emotion, sentiment, speaker_index (order of first appearance in the dialogue, as the published
-        pickles' nine slots), pickle_key (the dialogue's number in those pickles), season, episode, source_start and
-        source_end (seconds in the episode; never used to cut), text_original where the text was changed, and clip
-        ("recut" or "plain") where there are twins.
+        Utterances "train_dia0_utt0" in the tables' order, one for every row of a table, even if its clip is missing.
+        `extra` has emotion, sentiment, speaker_index (order of first appearance in the dialogue, like the nine slots of
+        the published pickles), pickle_key (the dialogue's number in those pickles), season, episode, source_start and
+        source_end (seconds in the episode; never used to cut), text_original if the text was changed, and clip
+        ("recut" or "plain") if the clip exists twice.
 
     Raises:
         UserError: no such folder, a table without MELD's columns, or a row that cannot be read.
     """
     root = Path(root)
     if not os.path.isdir(root):
-        raise UserError(f"{root}: no such folder; give the one that MELD's archive unpacks to")
+        raise UserError(f"{root}: no such folder; give the folder that MELD's archive was unpacked to")
     if not max_seconds > 0:
         raise UserError(f"--max-seconds {max_seconds:g}: must be more than 0")
     facts = manifests.load("meld.yaml")
@@ -91,11 +92,11 @@ def read_meld(
         table = _place(root, found, names["table"], tables[split], f"--{names['option']}-table")
         folder = _place(root, found, names["folder"], folders[split], f"--{names['option']}-folder")
         if table is None:
-            notes.append(f"no {names['table']}: the {split} split is left out")
+            notes.append(f"{names['table']} not found: the {split} split is left out")
             continue
         rows = _rows(table, facts["label_sets"], label_set, names["pickle_offset"], split, notes)
         if folder is None:
-            notes.append(f"no folder {names['folder']}: the {split} split has text alone")
+            notes.append(f"folder {names['folder']} not found: the {split} split has text only")
             utterances += [_utterance(split, key, row, None, None) for key, row in rows.items()]
             continue
         below = _below(root, folder, f"--{names['option']}-folder")
@@ -112,21 +113,21 @@ def read_meld(
             utterances.append(_utterance(split, key, row, (below / name).as_posix(), end))
         notes += _differences(split, rows, clips)
         if capped:
-            long = _counted(capped, "clip")
-            notes.append(f"{split}: only the first {max_seconds:g} s are used of {long}: {_some(capped)}")
+            long = counted(len(capped), "clip")
+            notes.append(f"{split}: only the first {max_seconds:g} s of {long} are used: {_some(capped)}")
         notes += _known(split, rows, facts["known_defects"][split])
     if not utterances:
         usual = ", ".join(names["table"] for names in facts["splits"].values())
-        raise UserError(f"{root}: none of MELD's tables ({usual}) is in it")
+        raise UserError(f"{root}: contains none of MELD's tables ({usual})")
     return Manifest("meld", facts["label_sets"][label_set], root, utterances, notes)
 
 
 def repair_text(text: str) -> str:
-    """A table's text in plain form.
+    """Normalises the text of a table.
 
-    The archive's tables carry Windows-1252 bytes as C1 control characters, and both curly and straight quotes. C1
-    characters become what those bytes mean, curly quotes and apostrophes straight ones, NBSP and other control
-    characters blanks.
+    The archive's tables contain Windows-1252 bytes as C1 control characters, and both curly and straight quotes. C1
+    characters are decoded as Windows-1252, curly quotes and apostrophes become straight ones, and NBSP and other
+    control characters become spaces.
     """
     c1 = (bytes([ord(c)]).decode("cp1252", "ignore") if "\x80" <= c <= "\x9f" else c for c in text)
     plain = "".join(c1).translate(_PLAIN_QUOTES).replace("\N{REPLACEMENT CHARACTER}", "")
@@ -134,7 +135,7 @@ def repair_text(text: str) -> str:
 
 
 def parse_time(text: str) -> float | None:
-    """Seconds of 'HH:MM:SS,mmm', also with one digit of hours or with a dot; None for anything else."""
+    """Seconds of 'HH:MM:SS,mmm', also with one-digit hours or with a dot; None for anything else."""
     match = _TIME.fullmatch(text.strip())
     if match is None or int(match[2]) > 59 or int(match[3]) > 59:
         return None
@@ -143,7 +144,7 @@ def parse_time(text: str) -> float | None:
 
 
 def _walk(root: Path) -> dict[str, Path]:
-    """The tables and clip folders below root by name, the one nearest to the root first."""
+    """The files and folders below root by name; of equal names the one nearest to the root."""
     found: dict[str, Path] = {}
     level = [root]
     for _ in range(_SEARCH_DEPTH + 1):
@@ -167,7 +168,7 @@ def _list(folder: Path) -> list[os.DirEntry]:
 
 
 def _place(root: Path, found: dict[str, Path], usual: str, given: Path | None, option: str) -> Path | None:
-    """Where a table or folder lies: as the user says, else under its usual name."""
+    """The path of a table or folder: the one the user gave, or else the usual name."""
     if given is None:
         return found.get(usual)
     place = root / given
@@ -185,33 +186,33 @@ def _below(root: Path, folder: Path, option: str) -> Path:
         return Path(os.path.abspath(folder)).relative_to(os.path.abspath(root))
     except ValueError:
         raise UserError(
-            f"{option} {folder}: must lie below {root}; give a ROOT that holds both tables and clips"
+            f"{option} {folder}: must be below {root}; give a ROOT that contains both tables and clips"
         ) from None
 
 
 @dataclass(frozen=True, slots=True)
 class _Clip:
     name: str
-    choice: str  # "recut" or "plain" where there was one, else ""
+    choice: str  # "recut" or "plain" if the clip exists twice, else ""
 
 
 def _clips(folder: Path, recut: str, prefer_recut: bool) -> dict[Key, _Clip]:
-    """The clip of each (dialogue, utterance); of twins the preferred one."""
+    """The clip of each (dialogue, utterance); the preferred one if it exists twice."""
     names: dict[Key, dict[bool, str]] = {}
     for entry in _list(folder):
         match = _CLIP.fullmatch(entry.name)
         if match is None or match["prefix"] not in ("", recut):
-            continue  # macOS's ._ files among them
+            continue  # for example macOS's ._ files
         names.setdefault((int(match["dialogue"]), int(match["utterance"])), {})[bool(match["prefix"])] = entry.name
     clips = {}
-    for key, twins in names.items():
-        choice = prefer_recut if len(twins) == 2 else next(iter(twins))
-        clips[key] = _Clip(twins[choice], "recut" if choice else "plain" if len(twins) == 2 else "")
+    for key, versions in names.items():
+        choice = prefer_recut if len(versions) == 2 else next(iter(versions))
+        clips[key] = _Clip(versions[choice], "recut" if choice else "plain" if len(versions) == 2 else "")
     return clips
 
 
 def _cap(clip: Path, extra: dict[str, object], most: float) -> float | None:
-    """`most` where the clip lasts longer. Only clips whose row claims so are opened: the claim may be wrong."""
+    """`most` if the clip is longer, else None. Opens only clips that the table claims to be longer."""
     start, end = extra.get("source_start"), extra.get("source_end")
     if start is None or end is None or end - start <= most:
         return None
@@ -220,7 +221,7 @@ def _cap(clip: Path, extra: dict[str, object], most: float) -> float | None:
     try:
         with MediaReader(clip) as media:
             media.finish()
-    except MediaError:  # extraction will say so
+    except MediaError:  # extraction will report it
         return None
     return most if media.duration > most else None
 
@@ -228,7 +229,7 @@ def _cap(clip: Path, extra: dict[str, object], most: float) -> float | None:
 def _rows(
     table: Path, label_sets: dict[str, list[str]], label_set: str, pickle_offset: int, split: str, notes: list[str]
 ) -> dict[Key, _Row]:
-    """The rows of a table by (dialogue, utterance), those of a dialogue together."""
+    """The rows of a table by (dialogue, utterance), grouped by dialogue."""
     text = _read(table, notes)
     reader = csv.DictReader(io.StringIO(text, newline=""))
     odd: dict[str, list[str]] = {}
@@ -244,17 +245,18 @@ def _rows(
             numbers = [(row[name] or "").strip() for name in ("Dialogue_ID", "Utterance_ID")]
             if not all(map(_NUMBER.fullmatch, numbers)):
                 raise UserError(
-                    f"{where}: Dialogue_ID and Utterance_ID must be whole numbers; is a comma not in quotes?"
+                    f"{where}: Dialogue_ID and Utterance_ID must be whole numbers; is there a comma outside quotes?"
                 )
             if None in row:
-                raise UserError(f"{where}: more fields than columns; put a text with commas in quotes")
+                raise UserError(f"{where}: more fields than columns; put text that contains commas in quotes")
             key = int(numbers[0]), int(numbers[1])
             label = (row[column] or "").strip().lower()
             if label not in label_sets[label_set]:
-                raise UserError(f"{where}, {column}: {row[column]!r} is none of {', '.join(label_sets[label_set])}")
+                known = ", ".join(label_sets[label_set])
+                raise UserError(f"{where}, {column}: unknown label {row[column]!r}; must be one of {known}")
             dialogue = dialogues.setdefault(key[0], {})
             if key in dialogue:
-                raise UserError(f"{where}: dialogue {key[0]} utterance {key[1]} stands twice; remove one")
+                raise UserError(f"{where}: dialogue {key[0]}, utterance {key[1]} appears twice; remove one")
             extra: dict[str, object] = {
                 name: (row[name.capitalize()] or "").strip().lower()
                 for name in label_sets
@@ -270,8 +272,8 @@ def _rows(
                 extra["text_original"] = original
             dialogue[key] = _Row(len(dialogue), speaker, plain, label, extra)
     except csv.Error as error:
-        raise UserError(f"{table}, line {reader.line_num}: {error}; is a quote not closed?") from None
-    notes += [f"{split}: {_counted(names, 'row')} {what}: {_some(names)}" for what, names in odd.items()]
+        raise UserError(f"{table}, line {reader.line_num}: {error}; is there an unclosed quote?") from None
+    notes += [f"{split}: {counted(len(names), 'row')} {what}: {_some(names)}" for what, names in odd.items()]
     return {key: row for dialogue in dialogues.values() for key, row in dialogue.items()}
 
 
@@ -288,7 +290,7 @@ def _read(table: Path, notes: list[str]) -> str:
 
 
 def _when(row: dict[str, str | None], name: str, odd: dict[str, list[str]]) -> dict[str, object]:
-    """Season, episode and the times in it, as far as the table has them."""
+    """Season, episode and the times within the episode, as far as the table has them."""
     found: dict[str, object] = {}
     for column in ("Season", "Episode"):
         if match := _NUMBER.fullmatch((row.get(column) or "").strip()):
@@ -297,11 +299,11 @@ def _when(row: dict[str, str | None], name: str, odd: dict[str, list[str]]) -> d
         return found
     start, end = parse_time(row["StartTime"]), parse_time(row["EndTime"])
     if start is None or end is None:
-        odd.setdefault("with time stamps that are none", []).append(name)
+        odd.setdefault("with invalid time stamps", []).append(name)
         return found
     found |= {"source_start": start, "source_end": end}
     if end <= start:
-        odd.setdefault("with time stamps of no length", []).append(name)
+        odd.setdefault("with an empty or negative time span", []).append(name)
     elif end - start < _SHORT_S:
         odd.setdefault(f"shorter than {_SHORT_S} s by their time stamps", []).append(name)
     return found
@@ -323,24 +325,24 @@ def _utterance(split: str, key: Key, row: _Row, media: str | None, end: float | 
 
 
 def _differences(split: str, rows: dict[Key, _Row], clips: dict[Key, _Clip]) -> list[str]:
-    """What lies in the folder against what the table says."""
+    """Notes on clips that are only in the folder or only in the table, and on the choice between two versions."""
     notes = []
     if orphans := [clip.name for key, clip in clips.items() if key not in rows]:
-        notes.append(f"{split}: {_counted(orphans, 'clip')} without a row in the table left out: {_some(orphans)}")
+        clips_left_out = counted(len(orphans), "clip")
+        notes.append(f"{split}: {clips_left_out} without a row in the table, left out: {_some(orphans)}")
     if missing := [f"{_name(key)}.mp4" for key in rows if key not in clips]:
-        notes.append(f"{split}: {_counted(missing, 'row')} without a clip: {_some(missing)}")
+        notes.append(f"{split}: {counted(len(missing), 'row')} without a clip: {_some(missing)}")
     for choice, other in (("recut", "plain"), ("plain", "recut")):
         if chosen := [clip.name for key, clip in clips.items() if clip.choice == choice and key in rows]:
-            notes.append(
-                f"{split}: {choice} in place of {other} twins used for {_counted(chosen, 'row')}: {_some(chosen)}"
-            )
+            rows_chosen = counted(len(chosen), "row")
+            notes.append(f"{split}: {choice} clip used instead of the {other} one for {rows_chosen}: {_some(chosen)}")
     return notes
 
 
 def _known(split: str, rows: dict[Key, _Row], defects: list[dict]) -> list[str]:
     present = {_name(key) for key in rows}
     return [
-        f"{split}: known of the release: {_some(clips)}: {defect['what']} ({defect['source']})"
+        f"{split}: known defect of the release: {_some(clips)}: {defect['what']} ({defect['source']})"
         for defect in defects
         if (clips := [clip for clip in defect["clips"] if clip in present])
     ]
@@ -348,10 +350,6 @@ def _known(split: str, rows: dict[Key, _Row], defects: list[dict]) -> list[str]:
 
 def _name(key: Key) -> str:
     return f"dia{key[0]}_utt{key[1]}"
-
-
-def _counted(names: Sequence[str], noun: str) -> str:
-    return f"{len(names)} {noun}{'' if len(names) == 1 else 's'}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,9 +1,9 @@
-"""Readers of raw corpora, a file each: from the folder that an archive unpacks to, to a manifest.
+"""Registry of the readers of raw corpora, which turn the unpacked folder of a corpus into a manifest.
 
-A corpus is one function `read_<name>(root: Path, *, options) -> Manifest`. Its keyword-only parameters are its options
-on the command line, annotated `Annotated[T, "help"]` with T a Literal of texts, bool, str, int, float or Path, or one
-of these or None. It is registered by a line in `CORPORA`, or by another package through the entry-point group
-`erc_toolkit.corpora`. docs/how-to/add-a-corpus.md shows a whole one.
+A reader is one function `read_<name>(root: Path, *, options) -> Manifest`. Its keyword-only parameters are its options
+on the command line, annotated `Annotated[T, "help"]`, where T is a Literal of strings, bool, str, int, float or Path,
+or one of these or None. It is registered by a line in `CORPORA`, or by another package through the entry-point group
+`erc_toolkit.corpora`. docs/how-to/add-a-corpus.md has a complete example.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ Reader = Callable[..., Manifest]
 
 
 def corpora() -> list[str]:
-    """The names of all registered corpora, this package's first."""
+    """The names of all registered corpora, the built-in ones first."""
     return _REGISTRY.names()
 
 
 def corpus_packages(name: str) -> list[str]:
-    """The packages that register a corpus; none for one of this package's own."""
+    """The packages that register a corpus; empty for a built-in one."""
     return _REGISTRY.packages(name)
 
 
 def find_reader(name: str) -> Reader:
-    """The reading function of a corpus.
+    """The reader of a corpus.
 
     Raises:
-        UserError: there is no such corpus, two packages claim its name, or it cannot be loaded.
+        UserError: there is no such corpus, two packages register its name, or it cannot be loaded.
     """
     reader: Reader = _REGISTRY.load(name)
     if not callable(reader):
@@ -54,24 +54,24 @@ def find_reader(name: str) -> Reader:
 
 
 def read_corpus(name: str, root: Path | str, /, **options: object) -> Manifest:
-    """Reads a raw corpus and checks what its reader made as a manifest file is checked.
+    """Reads a raw corpus, and checks the reader's manifest in the same way as a manifest file.
 
     Args:
         name: a registered corpus, e.g. "meld".
-        root: the folder that holds it.
-        **options: the reader's own.
+        root: the folder of the corpus.
+        **options: the reader's options.
 
     Raises:
-        UserError: no such corpus or option, or what the reader finds wrong.
+        UserError: no such corpus or option, or an error that the reader finds in the corpus.
     """
     reader = find_reader(name)
     if unknown := [option for option in options if option not in reader_parameters(reader)]:
         known = ", ".join(reader_parameters(reader)) or "none"
         raise UserError(f"corpus {name!r} has no option {unknown[0]!r}; it has {known}")
     if not os.path.exists(root):
-        raise UserError(f"{root}: no such folder; give the one that holds the corpus")
+        raise UserError(f"{root}: no such folder; give the folder of the corpus")
     manifest = reader(Path(root), **options)
-    source = f"what the reader of {name} made"
+    source = f"manifest from the reader of {name}"
     rows = ((i, {f: getattr(u, f) for f in u.__slots__}) for i, u in enumerate(manifest.utterances, 1))
     checked = manifest_from_rows(
         source, rows, manifest.corpus, manifest.labels, manifest.root, manifest.notes, unit="utterance"
@@ -80,7 +80,7 @@ def read_corpus(name: str, root: Path | str, /, **options: object) -> Manifest:
         try:
             json.dumps(utterance.extra)
         except (TypeError, ValueError, RecursionError) as error:
-            raise UserError(f"{source}, utterance {number}, field extra: JSON cannot hold it ({error})") from None
+            raise UserError(f"{source}, utterance {number}, field extra: not JSON-serialisable ({error})") from None
     return checked
 
 

@@ -1,1 +1,1 @@
-"""Encoders of text, audio and faces: one file a kind."""
+"""Encoders of text, audio and faces, one file per kind."""

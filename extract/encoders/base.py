@@ -1,7 +1,7 @@
-"""The contract of extractors: what one wants of an utterance, and what it gives for the store.
+"""The contract of extractors: the input they declare for an utterance, and the result they return for the store.
 
 An extractor is a subclass of `Extractor`. It is registered by a line in `registry.EXTRACTORS`, or by another package
-through the entry-point group `erc_toolkit.extractors`. docs/how-to/extractors.md shows a whole one.
+through the entry-point group `erc_toolkit.extractors`. docs/how-to/extractors.md has a complete example.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from .option import CheckedOptions, option
 
-if TYPE_CHECKING:  # the processes that decode import this file, and need no torch
+if TYPE_CHECKING:  # worker processes import this file and do not need torch
     import torch
 
 __all__ = [
@@ -37,14 +37,12 @@ __all__ = [
     "option",
 ]
 
-# -- what an utterance gives to an extractor
+# -- an extractor's input for one utterance
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What a text extractor is to read for one utterance: its transcript, who speaks, and the turns before, oldest
-    first.
-    """
+    """The input of a text extractor for one utterance: transcript, speaker, and the preceding turns, oldest first."""
 
     text: str
     speaker: str = ""
@@ -69,7 +67,7 @@ class FrameSeries:
     times: np.ndarray
 
 
-# -- what an extractor may want
+# -- the kinds of input that an extractor can declare
 
 
 @dataclass(frozen=True)
@@ -86,11 +84,11 @@ class Samples:
     """Audio: an `AudioSpan` for each utterance that is not silent.
 
     Args:
-        rate: in Hz. 16000 is the decoder's own conversion, any other rate is resampled from the track's own by
-            `torchaudio.functional.resample`; None gives the track's own rate.
-        in_workers: a function (of a module, or a `functools.partial` of one) from an `AudioSpan` to `Extracted` that
-            is run in the processes that decode, in place of `Extractor.extract`, so that the cores share the work. It needs a
-            rate of 16000 or None.
+        rate: sampling rate in Hz. 16000 is converted by the decoder; any other rate is resampled from the track's own
+            rate by `torchaudio.functional.resample`; None keeps the track's own rate.
+        in_workers: a module-level function (or a `functools.partial` of one) from an `AudioSpan` to `Extracted`, which
+            runs in the worker processes instead of `Extractor.extract`, so that the work is spread over the cores. It
+            needs a rate of 16000 or None.
     """
 
     modality: ClassVar[str] = "audio"
@@ -116,7 +114,7 @@ class Crops:
 
 @dataclass(frozen=True)
 class Frames:
-    """Video: a `FrameSeries` of whole frames (of the speaker's region where the manifest gives one), resized, RGB."""
+    """Video: a `FrameSeries` of whole frames (or of the speaker's region, if the manifest gives one), resized, RGB."""
 
     modality: ClassVar[str] = "visual"
     details: ClassVar[dict[str, type]] = {"frames": np.int32}
@@ -126,19 +124,20 @@ class Frames:
 
 Wants = Texts | Samples | Crops | Frames
 
-# -- what it gives
+# -- an extractor's result
 
 
 @dataclass(frozen=True)
 class Extracted:
-    """What an extractor gives for one utterance: values, or the reason why there are none.
+    """The result for one utterance: values, or the reason why there are none.
 
     Attributes:
         values: float32 (matrices * dim,), or None.
-        reason: empty where there are values; else a few words, which the store keeps. What stands before a colon is
-            counted as one kind of reason.
-        frames: float32 (T, frame_width), the sequence behind the values; kept where sequences are asked for.
-        times: float64 (T,), of the frames, in seconds from the utterance's start.
+        reason: empty if there are values; otherwise a few words, which the store keeps. Reasons with the same text
+            before a colon are counted together.
+        frames: float32 (T, frame_width), the sequence from which the values were computed; kept if sequences are
+            requested.
+        times: float64 (T,), times of the frames in seconds from the start of the utterance.
         details: a number for each of the extractor's own `details`.
     """
 
@@ -150,8 +149,8 @@ class Extracted:
 
 
 class Provenance(TypedDict):
-    """What made the features, as the store records it. Whatever changes the numbers must be in it: features with
-    another provenance are not taken for the same.
+    """How the features were computed, as the store records it. It must contain everything that changes the values:
+    features with different provenance are treated as different.
     """
 
     model: str
@@ -167,7 +166,7 @@ class Provenance(TypedDict):
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run tells every extractor: where to compute, in what precision, and whether to keep sequences."""
+    """The settings of a run for all extractors: device, precision, and whether to keep sequences."""
 
     device: torch.device
     precision: str = "float32"
@@ -178,16 +177,16 @@ class Extractor(ABC):
     """An extractor of one modality. A subclass sets the attributes below and defines `extract` and `provenance`.
 
     Attributes:
-        modality: "text", "audio" or "visual"; of the class.
-        Options: a dataclass made of `option` fields, the extractor's own; of the class.
-        gives_sequences: whether it can give the frames behind a vector; of the class. Asking another for them is an
-            error.
-        name: what the store calls the matrix.
+        modality: "text", "audio" or "visual"; a class attribute.
+        Options: a dataclass of `option` fields, the extractor's own options; a class attribute.
+        gives_sequences: whether it can return the frames behind a vector; a class attribute. Requesting sequences from
+            any other extractor is an error.
+        name: name of the matrix in the store.
         wants: `Texts`, `Samples`, `Crops` or `Frames`.
-        dim: columns of a matrix.
-        details: its own columns of numbers beside the matrix, name to numpy type.
-        frame_width: columns of a frame where sequences are asked for; else 0.
-        dimension_names, frame_names: of the columns, where they have names.
+        dim: number of columns of a matrix.
+        details: its own numeric columns in addition to the matrix, name to numpy type.
+        frame_width: number of columns of a frame if sequences are requested; else 0.
+        dimension_names, frame_names: names of the columns, if they have any.
     """
 
     modality: ClassVar[str]
@@ -203,54 +202,55 @@ class Extractor(ABC):
 
     @classmethod
     def build(cls, options: Any, setup: Setup) -> Extractor:
-        """The extractor as a run needs it.
+        """Builds the extractor for a run.
 
         Args:
             options: an instance of `cls.Options`.
+            setup: the settings of the run.
 
         Raises:
-            UserError: a model that cannot be had, or options that do not go together.
+            UserError: a model that cannot be loaded, or incompatible options.
         """
         return cls(options, setup)  # pyright: ignore[reportCallIssue]
 
     @property
     def matrices(self) -> Mapping[str, Mapping[str, Any]]:
-        """Names of the matrices that it gives side by side, each with what sets it apart; by default one, of its own
-        name.
+        """Names of the matrices that it returns side by side, each with its own attributes; by default one matrix,
+        called `name`.
         """
         return {self.name: {}}
 
     @abstractmethod
     def extract(self, utterances: Sequence[Any], done: Callable[[int], None]) -> Iterable[Extracted]:
-        """The features of some utterances.
+        """Extracts the features of some utterances.
 
         Args:
-            utterances: `Turn`s, `AudioSpan`s or `FrameSeries`, by what it wants.
-            done: may be called with how many more utterances are finished, for the progress bar of texts.
+            utterances: `Turn`s, `AudioSpan`s or `FrameSeries`, according to `wants`.
+            done: may be called with the number of utterances just finished, for the progress bar of texts.
 
         Returns:
-            One result for each, in order.
+            One result for each utterance, in order.
         """
 
     @abstractmethod
     def provenance(self) -> Provenance:
-        """What made the features."""
+        """How the features are computed."""
 
 
-# -- what a run asks of the processes that decode
+# -- the request of a run to its worker processes
 
 
 @dataclass(frozen=True)
 class MediaRequest:
-    """What to make of each media file, the same for every file. None leaves a modality out.
+    """What to compute from every media file.
 
     Attributes:
-        audio, visual: what the extractors want.
+        audio, visual: the input that the extractors declare; None leaves the modality out.
         detector, detector_model: kind and file of the face detector, for `Crops`.
-        fps: frames a second of video.
-        margin: around a face, as a fraction of its side.
-        most_frames: kept of an utterance, up to twice as many.
-        time_limit: seconds for decoding one file.
+        fps: frames sampled per second of video.
+        margin: margin around a face, as a fraction of its side.
+        most_frames: up to twice as many frames are kept per utterance.
+        time_limit: seconds allowed for decoding one file.
     """
 
     audio: Samples | None

@@ -1,4 +1,4 @@
-"""Batches that shrink when the GPU's memory does not hold them."""
+"""Batches that shrink when they do not fit in the GPU's memory."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ...toolkit.base.errors import UserError
 
 
 class Batches:
-    """Runs an encoder on batches; one that does not fit is halved, and so are those after it.
+    """Runs an encoder on batches. A batch that does not fit in memory is halved, and so are all later ones.
 
     Args:
-        what: the encoder, for messages.
+        what: name of the encoder, for messages.
     """
 
     def __init__(self, what: str):
@@ -24,10 +24,10 @@ class Batches:
         self.most: int | None = None
 
     def run(self, work: Callable[[Any], Iterable], items: Any) -> list:
-        """work(items), in as many pieces as it takes: one result for each item of a sequence or array.
+        """work(items), in as many pieces as necessary: one result for each item of a sequence or array.
 
         Raises:
-            UserError: a single item does not fit.
+            UserError: a single item does not fit in memory.
         """
         done: list = []
         while len(done) < len(items):
@@ -38,14 +38,14 @@ class Batches:
             except torch.OutOfMemoryError:
                 if len(piece) == 1:
                     raise UserError(
-                        f"{self.what}: the device's memory does not hold one utterance; try --device cpu"
+                        f"{self.what}: the device has too little memory for one utterance; try --device cpu"
                     ) from None
-            # Not in the handler, whose traceback holds the tensors of the batch that failed.
+            # Not in the handler, whose traceback keeps the tensors of the failed batch alive.
             self.most = len(piece) // 2
             torch.cuda.empty_cache()
-            print(f"{self.what}: out of memory; batches of {self.most} from here on", file=sys.stderr, flush=True)
+            print(f"{self.what}: out of memory; continuing with batches of {self.most}", file=sys.stderr, flush=True)
         return done
 
     def array(self, work: Callable[[Any], np.ndarray], items: Sequence | np.ndarray) -> np.ndarray:
-        """As `run`, for results that are rows of an array."""
+        """Like `run`, for results that are rows of an array."""
         return np.stack(self.run(work, items))

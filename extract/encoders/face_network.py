@@ -1,4 +1,4 @@
-"""Visual features: a network over face crops, averaged over the utterance's frames; the DenseNets of the field."""
+"""Visual features: a network on face crops, averaged over the utterance's frames; the DenseNets used in the field."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from .selection import Options
 from .weights import DTYPES, checksum, load_state
 
 RANDOM_SEED = 0
-# What `erc-toolkit train-face` leaves in its folder.
+# The files that `erc-toolkit train-face` writes.
 FACE_WEIGHTS, FACE_SETTINGS = "model.safetensors", "face.yaml"
-# Pixels and pictures in a batch. On a CPU a batch must not outgrow the caches: densenet121 takes 21 ms for a picture in
-# batches of 8 and 53 ms in batches of 64 (benchmarks/README.md). A GPU wants large ones.
+# Pixels and images in a batch. On a CPU a batch should fit in the caches: densenet121 takes 21 ms per image in batches
+# of 8 and 53 ms in batches of 64 (benchmarks/README.md). A GPU needs large batches.
 _CPU_BATCH, _GPU_BATCH = (8 * 224 * 224, 32), (256 * 224 * 224, 1024)
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Mean and standard deviation of each channel on 0..1, and where they come from."""
+    """Mean and standard deviation of each channel on the scale 0 to 1, and where they come from."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -41,35 +41,37 @@ class Normalisation:
 
     @classmethod
     def parse(cls, text: str, grey: bool) -> Normalisation:
-        """From "MEAN,STD" on 0..255, or one of the names in `GREY_STATISTICS`.
+        """Parses "MEAN,STD" on the scale 0 to 255, or one of the names in `GREY_STATISTICS`.
 
         Raises:
-            UserError: neither, or a deviation that is not positive.
+            UserError: neither, or a standard deviation that is not positive.
         """
         if text in GREY_STATISTICS:
             if not grey:
-                raise UserError(f"--normalisation {text}: is measured on grey faces; give MEAN,STD for this network")
+                raise UserError(f"--normalisation {text}: applies to grey faces only; give MEAN,STD for this network")
             mean, std = GREY_STATISTICS[text]
         else:
             try:
                 mean, std = (float(part) for part in text.split(","))
             except ValueError:
                 raise UserError(
-                    f"--normalisation {text!r}: write MEAN,STD on the scale 0 to 255, or one of {', '.join(GREY_STATISTICS)}"
+                    f"--normalisation {text!r}: write MEAN,STD on the scale 0 to 255, or one of "
+                    f"{', '.join(GREY_STATISTICS)}"
                 ) from None
         if not (std > 0 and np.isfinite([mean, std]).all()):
-            raise UserError(f"--normalisation {text!r}: the deviation must be a positive number")
+            raise UserError(f"--normalisation {text!r}: the standard deviation must be a positive number")
         channels = 1 if grey else 3
         return cls((mean / 255,) * channels, (std / 255,) * channels, f"given as {text}")
 
 
-# Grey levels of face crops on 0..255, (mean, deviation), with which the field's 342-d features were normalised.
+# Mean and standard deviation of grey levels of face crops, 0 to 255, that normalised the field's 342-dimensional
+# features.
 GREY_STATISTICS = {"ferplus": (129.0, 63.58), "iemocap": (131.0754, 47.858177), "meld": (67.61417, 37.89171)}
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """What a network expects: side in pixels, grey or RGB, and its normalisation."""
+class ImageInput:
+    """The input that a network expects: side in pixels, grey or RGB, and normalisation."""
 
     side: int
     grey: bool
@@ -78,10 +80,10 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network that comes with the project: how it is built, the pictures it expects, and its description."""
+    """A network that is part of the project: how to build it, the input it expects, and its description."""
 
     build: Callable[[], nn.Module]
-    pictures: Pictures
+    input: ImageInput
     source: str
 
 
@@ -91,7 +93,7 @@ def _denseface() -> DenseNet:
     The stem is a single 3x3 convolution of stride 2 without normalisation or pooling; channels go 24, 216, 108, 300,
     150, 342. The classifier has FER+'s eight classes.
     """
-    blocks: Any = (16, 16, 16)  # torchvision's annotation knows its own four alone
+    blocks: Any = (16, 16, 16)  # torchvision annotates a tuple of four
     net = DenseNet(growth_rate=12, block_config=blocks, num_init_features=24, bn_size=4, num_classes=8)
     net.features.conv0 = nn.Conv2d(1, 24, kernel_size=3, stride=2, padding=1, bias=False)
     nn.init.kaiming_normal_(net.features.conv0.weight)
@@ -102,23 +104,23 @@ def _denseface() -> DenseNet:
 
 _IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "ImageNet")
 _FERPLUS = Normalisation((129 / 255,), (63.58 / 255,), "FER+ (mean 129, deviation 63.58 of 255)")
-# A new network is one line here.
+# A new network needs one line here.
 ARCHITECTURES = {
     "densenet121": Architecture(
-        lambda: densenet121(weights=None), Pictures(224, False, _IMAGENET), "torchvision densenet121"
+        lambda: densenet121(weights=None), ImageInput(224, False, _IMAGENET), "torchvision densenet121"
     ),
-    "denseface": Architecture(_denseface, Pictures(64, True, _FERPLUS), "DenseNet-BC-100-12 on 64x64 grey faces"),
+    "denseface": Architecture(_denseface, ImageInput(64, True, _FERPLUS), "DenseNet-BC-100-12 on 64x64 grey faces"),
 }
 
 
 class CropEncoder(Extractor):
-    """What encoders of face crops share: normalisation, batches that are filled across utterances, the mean over frames.
+    """Base class of encoders of face crops: normalisation, batches across utterances, and the mean over frames.
 
     Args:
-        name: as the store calls it.
+        name: name in the store.
         net: the network.
-        pictures: what it expects.
-        device: where it runs.
+        expected: the input that it expects.
+        device: device of the network.
         precision: "float32", "bfloat16" or "float16".
         sequences: keep each frame's vector as well.
     """
@@ -128,35 +130,41 @@ class CropEncoder(Extractor):
     gives_sequences = True
 
     def __init__(
-        self, name: str, net: nn.Module, pictures: Pictures, device: torch.device | str, precision: str, sequences: bool
+        self,
+        name: str,
+        net: nn.Module,
+        expected: ImageInput,
+        device: torch.device | str,
+        precision: str,
+        sequences: bool,
     ):
-        self.name, self.pictures, self.device, self.precision = name, pictures, torch.device(device), precision
+        self.name, self.expected, self.device, self.precision = name, expected, torch.device(device), precision
         self._batches = Batches(f"visual model {name}")
         pixels, most = _CPU_BATCH if self.device.type == "cpu" else _GPU_BATCH
-        self._batch_size = max(1, min(most, pixels // pictures.side**2))
+        self._batch_size = max(1, min(most, pixels // expected.side**2))
         self.net = net.eval().to(self.device, DTYPES[precision])
         self.net = self.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.wants = Crops(pictures.side, pictures.grey)
+        self.wants = Crops(expected.side, expected.grey)
         self._mean, self._std = (
             torch.tensor(numbers, device=self.device).view(1, -1, 1, 1)
-            for numbers in (pictures.normalisation.mean, pictures.normalisation.std)
+            for numbers in (expected.normalisation.mean, expected.normalisation.std)
         )
-        side = pictures.side
-        self.dim = self(np.zeros((1, side, side) if pictures.grey else (1, side, side, 3), np.uint8)).shape[1]
+        side = expected.side
+        self.dim = self(np.zeros((1, side, side) if expected.grey else (1, side, side, 3), np.uint8)).shape[1]
         self.frame_width = self.dim if sequences else 0
 
     @abstractmethod
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(n, channels, side, side), normalised, to (n, dim)."""
 
     @torch.inference_mode()
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         """uint8 (n, side, side, 3) RGB, or (n, side, side) grey, to float32 (n, dim)."""
-        pictures = torch.from_numpy(crops).to(self.device)
-        pictures = pictures.unsqueeze(1) if self.pictures.grey else pictures.permute(0, 3, 1, 2)
-        pictures = (pictures.float() / 255 - self._mean) / self._std
-        pictures = pictures.to(DTYPES[self.precision]).contiguous(memory_format=torch.channels_last)
-        return self.forward(pictures).float().cpu().numpy()
+        images = torch.from_numpy(crops).to(self.device)
+        images = images.unsqueeze(1) if self.expected.grey else images.permute(0, 3, 1, 2)
+        images = (images.float() / 255 - self._mean) / self._std
+        images = images.to(DTYPES[self.precision]).contiguous(memory_format=torch.channels_last)
+        return self.forward(images).float().cpu().numpy()
 
     def utterances(self, crops: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """For each utterance's crops (n, …), n > 0: the mean float32 (dim,) and the frames (n, dim)."""
@@ -164,7 +172,7 @@ class CropEncoder(Extractor):
         features = np.empty((counts[-1], self.dim), np.float32)
         size = self._batch_size
         for start in range(0, counts[-1], size):
-            # Which utterances this batch touches: only those are put together, not the whole part.
+            # Only the utterances that this batch covers are concatenated, not the whole part.
             first, last = np.searchsorted(counts, [start, start + size], "right") - 1
             batch = np.concatenate(crops[first : last + 1])[start - counts[first] :][:size]
             features[start : start + len(batch)] = self._batches.array(self, batch)
@@ -172,13 +180,13 @@ class CropEncoder(Extractor):
             yield features[start:end].mean(0, dtype=np.float64).astype(np.float32), features[start:end]
 
     def extract(self, utterances: Sequence[FrameSeries], done: Callable[[int], None]) -> Iterator[Extracted]:
-        """As `utterances`, with the crops' times."""
+        """Like `utterances`, with the crops' times."""
         for series, (mean, frames) in zip(utterances, self.utterances([u.images for u in utterances]), strict=True):
             yield Extracted(mean, "", frames, series.times) if self.frame_width else Extracted(mean)
 
     def described(self, extractor: str, model: str, sha256: str, versions: dict[str, str]) -> Provenance:
-        """What made the features, for the store; the run adds how the crops were made."""
-        normalisation = self.pictures.normalisation
+        """How the features are computed, for the store; the run adds how the crops are taken."""
+        normalisation = self.expected.normalisation
         return {
             "extractor": extractor,
             "model": model,
@@ -197,17 +205,17 @@ class CropEncoder(Extractor):
 
 
 class FaceEncoder(CropEncoder):
-    """A DenseNet without its classifier: the last map, rectified and averaged over its places.
+    """A DenseNet without its classifier: the last feature map after ReLU and global average pooling.
 
     Args:
         name: "densenet121" (1024) or "denseface" (342).
-        weights: "imagenet", "random" (initialised from a fixed seed), a file with a state dict, or a folder that
-            `erc-toolkit train-face` wrote, which brings its normalisation.
+        weights: "imagenet", "random" (initialised with a fixed seed), a file with a state dict, or a folder written by
+            `erc-toolkit train-face`, which includes the normalisation.
         device, precision, sequences: as for `CropEncoder`.
-        normalisation: in place of the network's own.
+        normalisation: replaces the network's own.
 
     Raises:
-        UserError: weights that do not exist, cannot be had, or do not fit the network.
+        UserError: weights that do not exist, cannot be downloaded, or do not fit the network.
     """
 
     def __init__(
@@ -226,7 +234,10 @@ class FaceEncoder(CropEncoder):
         self.weights = weights
         if weights == "imagenet":
             if name != "densenet121":
-                raise UserError(f"--visual-weights imagenet: {name} has none; give a FILE, or say random and mean it")
+                raise UserError(
+                    f"--visual-weights imagenet: {name} has no ImageNet weights; give a FILE, or random for untrained "
+                    "ones"
+                )
             _fill(name, net, _imagenet())
         elif weights == "random":
             self.weights = f"random, seed {RANDOM_SEED}"
@@ -239,62 +250,63 @@ class FaceEncoder(CropEncoder):
             self.weights = f"file {Path(weights).name}"
         self._features: Any = net.features
         self._sha256 = checksum(self._features.state_dict())
-        pictures = self._architecture.pictures
+        expected = self._architecture.input
         if normalisation is not None:
-            pictures = replace(pictures, normalisation=normalisation)
-        super().__init__(name, net, pictures, device, precision, sequences)
+            expected = replace(expected, normalisation=normalisation)
+        super().__init__(name, net, expected, device, precision, sequences)
 
     @classmethod
     def build(cls, options: Options, setup: Setup) -> FaceEncoder:
         """The network that --visual-model names, with --visual-weights."""
         name = options.visual_model
-        normalisation = given_normalisation(options, grey=ARCHITECTURES[name].pictures.grey)
+        normalisation = given_normalisation(options, grey=ARCHITECTURES[name].input.grey)
         return cls(name, options.visual_weights, setup.device, setup.precision, setup.sequences, normalisation)
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(n, channels, side, side), normalised, to (n, dim)."""
-        return torch.relu(self._features(pictures)).mean((2, 3))
+        return torch.relu(self._features(images)).mean((2, 3))
 
     def provenance(self) -> Provenance:
-        """What made the features, for the store."""
-        made = self.described(
+        """How the features are computed, for the store."""
+        described = self.described(
             "DenseNet on face crops, mean over frames",
             f"{self.name}: {self._architecture.source}",
             self._sha256,
             {"torchvision": version("torchvision")},
         )
-        return {**made, "weights": self.weights}
+        return {**described, "weights": self.weights}
 
 
 def given_normalisation(options: Options, grey: bool) -> Normalisation | None:
-    """What --normalisation says, or None where it is not given."""
+    """The value of --normalisation, or None if it is not given."""
     return None if options.normalisation is None else Normalisation.parse(options.normalisation, grey)
 
 
 def _trained_normalisation(folder: Path, name: str) -> Normalisation:
     try:
-        made = yaml.safe_load((folder / FACE_SETTINGS).read_text(encoding="utf-8"))
-        if made["network"] != name:
-            raise UserError(f"--visual-weights {folder}: holds weights of {made['network']}, not of {name}")
+        settings = yaml.safe_load((folder / FACE_SETTINGS).read_text(encoding="utf-8"))
+        if settings["network"] != name:
+            raise UserError(f"--visual-weights {folder}: has weights of {settings['network']}, not of {name}")
         return Normalisation(
-            (float(made["mean"]) / 255,), (float(made["std"]) / 255,), "the pictures it was trained on"
+            (float(settings["mean"]) / 255,), (float(settings["std"]) / 255,), "the pictures it was trained on"
         )
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"--visual-weights {folder}: {FACE_SETTINGS} cannot be read ({type(error).__name__})") from None
 
 
 def _fill(name: str, net: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    # The first DenseNet checkpoints name norm1 "norm.1"; torchvision still publishes them so.
+    # The first DenseNet checkpoints call norm1 "norm.1"; torchvision still publishes them like that.
     pattern = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
     state = {pattern.sub(r"\1", key.removeprefix("module.")): value for key, value in state.items()}
     own = net.state_dict()
     for key in [k for k in state if k.startswith("classifier.")]:
-        del state[key]  # a classifier of other classes is no part of the features
+        del state[key]  # a classifier with other classes does not affect the features
     wanted = {k for k in own if not k.startswith(("classifier.",)) and not k.endswith("num_batches_tracked")}
-    lacking = sorted(wanted - set(state))
-    odd = sorted(k for k in state if k not in own or state[k].shape != own[k].shape)
-    if lacking or odd:
-        raise UserError(f"--visual-weights: do not fit {name}: {(lacking or odd)[0]!r} is missing or of another shape")
+    missing = sorted(wanted - set(state))
+    unexpected = sorted(k for k in state if k not in own or state[k].shape != own[k].shape)
+    if missing or unexpected:
+        key, problem = (missing[0], "is missing") if missing else (unexpected[0], "is unknown or has another shape")
+        raise UserError(f"--visual-weights: do not fit {name}: {key!r} {problem}")
     net.load_state_dict(state, strict=False)
 
 
@@ -305,5 +317,5 @@ def _imagenet() -> dict[str, torch.Tensor]:
     except Exception as error:  # offline, refused, full disk: the remedy is the same
         raise UserError(
             f"densenet121's ImageNet weights are not on this machine: connect to the network so that torchvision can "
-            f"fetch {weights.url.rsplit('/')[-1]}, or give the file with --visual-weights FILE ({type(error).__name__})"
+            f"fetch {weights.url.rsplit('/')[-1]}, or pass the file with --visual-weights FILE ({type(error).__name__})"
         ) from None

@@ -1,4 +1,4 @@
-"""Models from the Hugging Face hub: whether it can be reached, asked once and quickly, and loading with one-line errors."""
+"""Models from the Hugging Face hub: one quick check whether it can be reached, and loading with one-line errors."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _PATIENCE_S = 5
 
 @functools.cache
 def hub_unreachable() -> bool:
-    """True when one short request gets no answer; what is in the local cache can then still be used.
+    """Whether one short request to the hub fails; models in the local cache can then still be used.
 
-    The hub's own client would try six times for each file, half a minute of warnings before the same result.
+    The hub's own client would try six times for each file, with half a minute of warnings before the same result.
     """
     import huggingface_hub
     from huggingface_hub.utils import logging
@@ -30,10 +30,11 @@ def hub_unreachable() -> bool:
 
 
 def load_transformer(what: str, option: str, name_or_dir: str, model_class: type, processor_class: type) -> tuple:
-    """A transformers model in float32 and what prepares its input, from the hub, its cache, or a folder.
+    """A transformers model in float32 and its preprocessor, from the hub, its cache, or a folder.
 
     Args:
-        what: "audio model", for messages; `option` is what the user gave it with.
+        what: kind of model, for messages, for example "audio model".
+        option: the option that names the model, for messages.
         name_or_dir: hub name or folder.
         model_class, processor_class: transformers' Auto classes.
 
@@ -41,7 +42,7 @@ def load_transformer(what: str, option: str, name_or_dir: str, model_class: type
         (model, processor, SHA-256 of the weights).
 
     Raises:
-        UserError: they are neither here nor to be had, or the checkpoint lacks weights.
+        UserError: they are neither in the cache nor available from the hub, or the checkpoint has missing weights.
     """
     import torch
     from transformers.utils import logging
@@ -60,18 +61,21 @@ def load_transformer(what: str, option: str, name_or_dir: str, model_class: type
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = "the hub cannot be reached" if offline and not folder else " ".join(str(error).split())[:140]
         raise UserError(
-            f"{what} {name_or_dir!r} is not on this machine: connect to the Hugging Face hub, or give a folder that holds "
-            f"model and preprocessor with {option} DIR ({reason})"
+            f"{what} {name_or_dir!r} is not on this machine: connect to the Hugging Face hub, or pass a folder with "
+            f"the model and its preprocessor with {option} DIR ({reason})"
         ) from None
-    # Heads that features do not pass through, and the vector that training puts in place of masked frames.
+    # Heads that do not contribute to the features, and the vector that replaces masked frames in training.
     unused = ("pooler.", "classifier.", "projector.", "masked_spec_embed")
-    lacking = sorted(key for key in loading["missing_keys"] if not key.startswith(unused))
-    if lacking:
-        raise UserError(f"{what} {name_or_dir!r}: its weights lack {lacking[0]!r}, which would be random numbers")
+    missing = sorted(key for key in loading["missing_keys"] if not key.startswith(unused))
+    if missing:
+        raise UserError(
+            f"{what} {name_or_dir!r}: {missing[0]!r} is missing from the weights and would be random; use a complete "
+            "checkpoint"
+        )
     weights = {key: value for key, value in model.state_dict().items() if not key.startswith(unused)}
     return model.eval(), processor, checksum(weights)
 
 
 def short_name(name_or_dir: str) -> str:
-    """What the store calls a model: a folder's own name, or the hub name."""
+    """The name of a model in the store: the folder's name, or the hub name."""
     return Path(name_or_dir).resolve().name if Path(name_or_dir).is_dir() else name_or_dir

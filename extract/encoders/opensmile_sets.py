@@ -1,4 +1,4 @@
-"""Audio features: functionals of openSMILE's feature sets, by the `opensmile` package."""
+"""Audio features: functionals of openSMILE's feature sets, computed by the `opensmile` package."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ...toolkit.media import FULL_SCALE, SAMPLE_RATE, ffmpeg_version
 from .base import AudioSpan, Extracted, Extractor, Provenance, Samples, Setup
 from .selection import Options
 
-# Half a step of 16 bits: below it every sample is zero for openSMILE.
+# Half a quantisation step of 16-bit audio: anything below is zero for openSMILE.
 SILENCE = 2.0**-16
 
 
-def no_sound(samples: np.ndarray) -> str:
-    """Why these samples (float32 (n,), within [-1, 1]) hold no sound, or nothing."""
+def silence_reason(samples: np.ndarray) -> str:
+    """The reason why samples (float32 (n,), within [-1, 1]) cannot be used, or "" if they are not silent."""
     if len(samples) == 0:
         return "no audio samples in this span"
     if float(np.abs(samples).max()) < SILENCE:
@@ -52,21 +52,21 @@ class Functionals(Extractor):
 
     @classmethod
     def build(cls, options: Options, setup: Setup) -> Functionals:
-        """The set that --audio-set names."""
+        """The feature set given with --audio-set."""
         return cls(options.audio_set, setup.sequences)
 
     def __call__(self, samples: np.ndarray) -> tuple[np.ndarray | None, str]:
         """Functionals of one utterance.
 
         Args:
-            samples: float32 (n,), mono, 16 kHz, within [-1, 1 - 2**-15] as `MediaReader` gives them.
+            samples: float32 (n,), mono, 16 kHz, within [-1, 1 - 2**-15], as from `MediaReader`.
 
         Returns:
             float32 (dim,) and "", or None and the reason why there are none.
         """
-        if reason := no_sound(samples):
+        if reason := silence_reason(samples):
             return None, reason
-        with warnings.catch_warnings():  # of a segment that is too short: that becomes the row's reason
+        with warnings.catch_warnings():  # about a segment that is too short, which becomes the row's reason
             warnings.simplefilter("ignore", UserWarning)
             values = self._smile(samples, SAMPLE_RATE).reshape(-1).astype(np.float32)
         if values.shape != (self.dim,) or not np.isfinite(values).all():
@@ -74,12 +74,12 @@ class Functionals(Extractor):
         return values, ""
 
     def extract(self, utterances: Sequence[AudioSpan], done: Callable[[int], None]) -> Iterator[Extracted]:
-        """One result for each utterance; in a run, the processes that decode do it."""
+        """One result for each utterance; in a run, the worker processes call `extract_span` instead."""
         for span in utterances:
             yield extract_span(self.name, self.frame_width > 0, span)
 
     def provenance(self) -> Provenance:
-        """What made the features, for the store."""
+        """How the features are computed, for the store."""
         return {
             "extractor": "opensmile functionals",
             "model": f"openSMILE feature set {self.name}",
@@ -111,25 +111,25 @@ class Descriptors:
             warnings.simplefilter("ignore", UserWarning)
             table = self._smile.process_signal(samples, SAMPLE_RATE)
         values = table.to_numpy(np.float32)
-        whole = np.isfinite(values).all(1)  # a segment too short for one frame comes as one row of NaN
+        whole = np.isfinite(values).all(1)  # a segment too short for one frame results in one row of NaN
         starts: Any = table.index.get_level_values("start")
         return values[whole], starts.total_seconds().to_numpy(np.float64)[whole]
 
 
 @functools.cache
 def descriptors(name: str) -> Descriptors:
-    """The feature set, made once in each process."""
+    """The feature set, created once in each process."""
     return Descriptors(name)
 
 
 @functools.cache
 def functionals(name: str) -> Functionals:
-    """The feature set, made once in each process."""
+    """The feature set, created once in each process."""
     return Functionals(name)
 
 
 def extract_span(name: str, sequences: bool, span: AudioSpan) -> Extracted:
-    """Functionals of one utterance at 16 kHz, and its low-level descriptors where sequences are asked for."""
+    """Functionals of one utterance at 16 kHz, and its low-level descriptors if sequences are requested."""
     values, reason = functionals(name)(span.samples)
     if values is None or not sequences:
         return Extracted(values, reason)

@@ -1,9 +1,8 @@
-"""Options declared once, as fields of a dataclass: the command line, the checks and the recorded provenance read
-them there.
+"""Options are declared once, as fields of a dataclass, for the command line, the checks and the recorded provenance.
 
     @dataclass(frozen=True)
     class Options(CheckedOptions):
-        window: float = option(0.5, help="Seconds of a window.", low=0.01, high=10)
+        window: float = option(0.5, help="Length of a window in seconds.", low=0.01, high=10)
 
 Nothing heavy is imported here, so that `--help` stays light.
 """
@@ -44,17 +43,17 @@ def option(
     """A field of a dataclass of options.
 
     Args:
-        default: the value where none is given; a mapping is copied.
+        default: the default value; a mapping is copied.
         help: a line for the command line.
-        choices: the texts that it may be; empty allows any. Of a field that is a tuple, the texts that it may hold.
-        low, high: the range of a number, both ends included.
-        makes: of `erc-toolkit extract`'s own options, the modalities whose features depend on it. The store records it.
-        of: names of the built-in extractors that read it; empty means that it is of the run, whatever the extractor.
+        choices: the strings that are allowed; empty allows any. For a tuple field, the strings it may contain.
+        low, high: the range of a number, inclusive.
+        makes: for options of `erc-toolkit extract`, the modalities whose features depend on it. The store records it.
+        of: names of the built-in extractors that read it; empty if it applies to any extractor.
         changes_numbers: False for an extractor's own option that does not change the features (a batch size); it is
-            neither recorded nor part of what identifies the features.
-        metavar, default_text: what the command line shows for the value, and for the default.
-        folder: a path is a folder to write to.
-        on_command_line: False for what the library alone offers.
+            neither recorded nor used to identify the features.
+        metavar, default_text: how the command line shows the value and the default.
+        folder: whether a path is a folder to write to.
+        on_command_line: False if the option is available in the library only.
     """
     about = {
         "help": help,
@@ -79,11 +78,11 @@ class OptionSpec:
     """A declared option.
 
     Attributes:
-        name: of the field.
-        kind: str, int, float, bool or Path; of a tuple field, str; of a mapping field, object.
-        optional: None is a value of it.
-        many: the field is a tuple of texts.
-        default: where none is given.
+        name: name of the field.
+        kind: str, int, float, bool or Path; str for a tuple field, object for a mapping field.
+        optional: whether None is allowed.
+        many: whether the field is a tuple of strings.
+        default: the default value.
         help, choices, low, high, makes, of, changes_numbers, metavar, default_text, folder, on_command_line: see
             `option`.
     """
@@ -110,16 +109,18 @@ class OptionSpec:
         return "--" + self.name.replace("_", "-")
 
     def checked(self, value: Any) -> Any:
-        """The value, a whole number as float where the option is one and a text as path; ValueError says what is
-        wrong.
+        """The value, with an int converted to float and a str to Path where the option has that type.
+
+        Raises:
+            ValueError: the value is invalid.
         """
         if value is None:
             if not self.optional:
-                raise ValueError("None is no value for it")
+                raise ValueError(f"None is not allowed, must be {_WORDS.get(self.kind, 'a value')}")
             return None
         if self.many:
             if isinstance(value, str) or not all(isinstance(one, str) for one in value):
-                raise ValueError(f"{_short(value)} is no value for it; give texts in a tuple")
+                raise ValueError(f"{_short(value)} is not a tuple of strings")
             if self.choices and (not value or set(value) - set(self.choices)):
                 raise ValueError(f"{_short(','.join(value))}: choose from {', '.join(self.choices)}")
             return tuple(value)
@@ -130,21 +131,25 @@ class OptionSpec:
         if self.kind is float and type(value) is int:
             value = float(value)
         if not isinstance(value, self.kind) or (isinstance(value, bool) and self.kind is not bool):
-            raise ValueError(f"{_short(value)} is no value for it, which must be {_WORDS[self.kind]}")
+            raise ValueError(f"{_short(value)} is invalid, must be {_WORDS[self.kind]}")
         if self.choices and value not in self.choices:
             raise ValueError(f"{_short(value)} is not one of {', '.join(self.choices)}")
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             if not math.isfinite(value) or value < self._least or value > self._most:
-                raise ValueError(f"{value} must be {_WORDS[self.kind]} {self._range()}")
+                raise ValueError(f"{value} is invalid, must be {_WORDS[self.kind]} {self._range()}".rstrip())
         return value
 
     def parsed(self, value: Any) -> Any:
-        """As `checked`; a text is read as the command line reads it. Raises ValueError."""
+        """Like `checked`, but parses a string as the command line does.
+
+        Raises:
+            ValueError: the value is invalid.
+        """
         if isinstance(value, str) and not self.many and self.kind in (int, float, bool):
             try:
                 value = _BOOLS[value.strip().lower()] if self.kind is bool else self.kind(value)
             except (KeyError, ValueError):
-                raise ValueError(f"{_short(value)} is no value for it, which must be {_WORDS[self.kind]}") from None
+                raise ValueError(f"{_short(value)} is invalid, must be {_WORDS[self.kind]}") from None
         elif isinstance(value, str) and self.many:
             value = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
         return self.checked(value)
@@ -163,7 +168,7 @@ class OptionSpec:
         return f"up to {self.high:g}" if self.low is None else f"from {self.low:g} to {self.high:g}"
 
 
-_WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+_WORDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -174,14 +179,14 @@ def _short(value: object) -> str:
 
 @cache
 def option_specs(options: type) -> Mapping[str, OptionSpec]:
-    """The options of a dataclass by name, in their order.
+    """The options of a dataclass by name, in the order of its fields.
 
     Raises:
-        UserError: a field whose type no option can have, or without a default.
+        UserError: a field without a default, or whose type is not allowed for options.
     """
     where = f"{options.__module__}.{options.__qualname__}"
     if not dataclasses.is_dataclass(options):
-        raise UserError(f"{where}: is no dataclass; write @dataclass(frozen=True) before it")
+        raise UserError(f"{where}: not a dataclass; write @dataclass(frozen=True) before it")
     try:
         hints = typing.get_type_hints(options)
     except NameError as error:
@@ -198,7 +203,7 @@ def option_specs(options: type) -> Mapping[str, OptionSpec]:
             kind = object
         if kind is not object and kind not in _KINDS:
             raise UserError(
-                f"{where}, field {field.name}: an option cannot be {kind}; str, int, float, bool or Path can"
+                f"{where}, field {field.name}: an option cannot be {kind}; use str, int, float, bool or Path"
             )
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
@@ -211,10 +216,10 @@ def option_specs(options: type) -> Mapping[str, OptionSpec]:
 
 @dataclass(frozen=True)
 class CheckedOptions:
-    """A dataclass of options that checks its values when it is made.
+    """Base class of dataclasses of options, which checks the values on construction.
 
     Raises:
-        UserError: a value that the option cannot have; names the option.
+        UserError: an invalid value; names the option.
     """
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
-"""The extractors by name. An extractor's module is imported when it is asked for.
+"""Registry of extractors by name. An extractor's module is imported only when the extractor is requested.
 
 Other packages add extractors through entry points: `my-extractor = my_package.module:MyExtractor` in the group
-`erc_toolkit.extractors`. Built-in names are never replaced. docs/how-to/extractors.md shows a whole one.
+`erc_toolkit.extractors`. Built-in names cannot be overridden. docs/how-to/extractors.md has a complete example.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.words import counted
 from ...toolkit.manifest import MODALITIES
 from .option import option_specs
 from .selection import FACE_NETWORK, IMAGE_MODEL, OPENSMILE, SPEECH_MODEL, TEXT_MODEL, Options
@@ -33,7 +34,7 @@ ENTRY_POINTS = "erc_toolkit.extractors"
 
 
 def extractors() -> dict[str, str | list[EntryPoint]]:
-    """Every registered extractor: its name to this package's "module:Class", or to other packages' entry points."""
+    """All registered extractors: name to "module:Class" for built-in ones, or to the entry points of other packages."""
     found: dict[str, str | list[EntryPoint]] = dict(EXTRACTORS)
     for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
         if entry.name not in EXTRACTORS:
@@ -45,12 +46,12 @@ def extractors() -> dict[str, str | list[EntryPoint]]:
 
 @dataclass(frozen=True)
 class Registered:
-    """An extractor's class and where it is from.
+    """An extractor's class and the package it comes from.
 
     Attributes:
-        name: that it is registered with.
-        cls: the class, whose members are checked.
-        package: "package toys 1.2"; empty for those of this package.
+        name: the name it is registered under.
+        cls: the class, whose members have been checked.
+        package: for example "package toys 1.2"; empty for built-in extractors.
     """
 
     name: str
@@ -65,10 +66,10 @@ class Registered:
         return f"extractor {self.name!r}" + (f" of {self.package}" if self.package else "")
 
     def options(self, values: Mapping[str, object]) -> Any:
-        """An instance of the extractor's own options, from values or the texts of a command line.
+        """An instance of the extractor's own options, from values or from the strings of a command line.
 
         Raises:
-            UserError: an option that it does not have, or a value that the option cannot have.
+            UserError: an unknown option or an invalid value.
         """
         specs, given = option_specs(self.cls.Options), {}
         for name, value in values.items():
@@ -81,93 +82,99 @@ class Registered:
         return self.cls.Options(**given)
 
     def check_sequences(self) -> None:
-        """Raises UserError where the extractor cannot give frame sequences. Texts have none: there they ask for
-        nothing.
-        """
-        if self.cls.modality != "text" and not self.cls.gives_sequences:
-            raise UserError(f"--sequences: {self} cannot give frame sequences; leave the option out")
-
-    def build(self, options: Any, setup: Setup) -> Extractor:
-        """The extractor, checked against the contract.
+        """Checks that the extractor supports frame sequences. Text has none, so text extractors always pass.
 
         Raises:
-            UserError: a model that cannot be had, sequences of an extractor that gives none, or a broken contract;
-                names the member.
+            UserError: it does not.
+        """
+        if self.cls.modality != "text" and not self.cls.gives_sequences:
+            raise UserError(f"--sequences: {self} does not support frame sequences; leave the option out")
+
+    def build(self, options: Any, setup: Setup) -> Extractor:
+        """Builds the extractor and checks it against the contract.
+
+        Raises:
+            UserError: a model that cannot be loaded, sequences requested from an extractor that does not support them,
+                or a violated contract; names the member.
         """
         if setup.sequences:
             self.check_sequences()
         if self.built_in:
             return self.cls.build(options, setup)
         try:
-            made = self.cls.build(options, setup)
-            self._check(made, setup)
+            extractor = self.cls.build(options, setup)
+            self._check(extractor, setup)
         except UserError:
             raise
-        except Exception as error:  # whatever another package's code does
-            raise UserError(f"{self} cannot be made: {_first_line(error)}") from error
-        return made
+        except Exception as error:  # another package's code may raise anything
+            raise UserError(f"{self} cannot be built: {_first_line(error)}") from error
+        return extractor
 
-    def _check(self, made: Extractor, setup: Setup) -> None:
+    def _check(self, extractor: Extractor, setup: Setup) -> None:
         from .base import Extractor, Samples, Wants
 
-        if not isinstance(made, Extractor):
-            raise self._broken("build()", f"gave {_kind(made)}, not an Extractor")
+        if not isinstance(extractor, Extractor):
+            raise self._broken("build()", f"returned {_kind(extractor)}, not an Extractor")
         for member in ("name", "wants", "dim"):
-            if not hasattr(made, member):
+            if not hasattr(extractor, member):
                 raise self._broken(member, "is missing; set it in __init__")
-        if not isinstance(made.name, str) or not made.name.isprintable() or not made.name.strip("./ "):
-            raise self._broken("name", f"must be a printable text, not {made.name!r}")
-        if not isinstance(made.wants, Wants) or made.wants.modality != self.cls.modality:
+        if not isinstance(extractor.name, str) or not extractor.name.isprintable() or not extractor.name.strip("./ "):
+            raise self._broken("name", f"must be a printable string, not {extractor.name!r}")
+        if not isinstance(extractor.wants, Wants) or extractor.wants.modality != self.cls.modality:
             fitting = {"text": "Texts", "audio": "Samples", "visual": "Crops or Frames"}[self.cls.modality]
-            raise self._broken("wants", f"must be {fitting}(…) for {self.cls.modality}, not {_kind(made.wants)}")
-        if isinstance(made.wants, Samples) and made.wants.in_workers and made.wants.rate not in (None, 16_000):
+            raise self._broken("wants", f"must be {fitting}(…) for {self.cls.modality}, not {_kind(extractor.wants)}")
+        if (
+            isinstance(extractor.wants, Samples)
+            and extractor.wants.in_workers
+            and extractor.wants.rate not in (None, 16_000)
+        ):
             raise self._broken("wants", "in_workers needs a rate of 16000 or None")
-        if type(made.dim) is not int or made.dim < 1:
-            raise self._broken("dim", f"must be a whole number from 1, not {made.dim!r}")
+        if type(extractor.dim) is not int or extractor.dim < 1:
+            raise self._broken("dim", f"must be a positive whole number, not {extractor.dim!r}")
         import numpy as np
 
-        if not isinstance(made.details, Mapping):
-            raise self._broken("details", f"must map names to numpy types, not be {_kind(made.details)}")
-        for name, kind in made.details.items():
-            if not isinstance(name, str) or name in made.wants.details or np.dtype(kind).kind not in "fiub":
-                raise self._broken("details", f"{name!r} is the run's own name, or {kind!r} is no type of numbers")
-        if type(made.frame_width) is not int or made.frame_width < 0:
-            raise self._broken("frame_width", f"must be a whole number, not {made.frame_width!r}")
-        if (made.frame_width > 0) != (setup.sequences and self.cls.gives_sequences):
-            asked = "are" if setup.sequences else "are not"
-            raise self._broken("frame_width", f"is {made.frame_width} where sequences {asked} asked for")
-        if made.dimension_names and len(made.dimension_names) != made.dim:
-            raise self._broken("dimension_names", f"has {len(made.dimension_names)} names for {made.dim} columns")
-        if made.frame_names and len(made.frame_names) != made.frame_width:
-            raise self._broken("frame_names", f"has {len(made.frame_names)} names for {made.frame_width} columns")
-        if not isinstance(made.matrices, Mapping) or not made.matrices:
-            raise self._broken("matrices", "must map the names of the matrices to what sets them apart")
-        made_by = made.provenance()
-        if not isinstance(made_by, dict) or not isinstance(made_by.get("model"), str):
-            raise self._broken("provenance()", "must give a dict with a text 'model'")
+        if not isinstance(extractor.details, Mapping):
+            raise self._broken("details", f"must map names to numpy types, not be {_kind(extractor.details)}")
+        for name, kind in extractor.details.items():
+            if not isinstance(name, str) or name in extractor.wants.details or np.dtype(kind).kind not in "fiub":
+                raise self._broken("details", f"{name!r} is a reserved name, or {kind!r} is not a numeric type")
+        if type(extractor.frame_width) is not int or extractor.frame_width < 0:
+            raise self._broken("frame_width", f"must be 0 or a positive whole number, not {extractor.frame_width!r}")
+        if (extractor.frame_width > 0) != (setup.sequences and self.cls.gives_sequences):
+            requested = "are" if setup.sequences else "are not"
+            raise self._broken("frame_width", f"is {extractor.frame_width}, although sequences {requested} requested")
+        for member, columns in (("dimension_names", extractor.dim), ("frame_names", extractor.frame_width)):
+            names = getattr(extractor, member)
+            if names and len(names) != columns:
+                raise self._broken(member, f"has {counted(len(names), 'name')} for {counted(columns, 'column')}")
+        if not isinstance(extractor.matrices, Mapping) or not extractor.matrices:
+            raise self._broken("matrices", "must map the name of each matrix to its attributes")
+        provenance = extractor.provenance()
+        if not isinstance(provenance, dict) or not isinstance(provenance.get("model"), str):
+            raise self._broken("provenance()", "must return a dict with a string 'model'")
         for part in ("parameters", "versions"):
-            if not isinstance(made_by.get(part, {}), dict):
+            if not isinstance(provenance.get(part, {}), dict):
                 raise self._broken("provenance()", f"{part!r} must be a dict")
         try:
-            json.dumps([made_by, dict(made.matrices)])
+            json.dumps([provenance, dict(extractor.matrices)])
         except (TypeError, ValueError, RecursionError) as error:
-            raise self._broken("provenance()", f"JSON cannot hold what it gives ({error})") from None
+            raise self._broken("provenance()", f"result is not JSON-serialisable ({error})") from None
 
     def _broken(self, member: str, what: str) -> UserError:
         return UserError(f"{self}: {member} {what}")
 
 
 def find_extractor(name: str) -> Registered:
-    """A registered extractor, its class loaded and checked.
+    """A registered extractor, with its class loaded and checked.
 
     Raises:
-        UserError: there is no such extractor, two packages claim its name, it cannot be loaded, or its class lacks a
-            member of the contract; names it.
+        UserError: there is no such extractor, two packages register its name, it cannot be loaded, or its class lacks a
+            member of the contract; names the member.
     """
     known = extractors()
     if name not in known:
         raise UserError(
-            f"no extractor {name[:60]!r} is installed; there is {', '.join(known)}. Install the package that "
+            f"no extractor {name[:60]!r} is installed; available are {', '.join(known)}. Install the package that "
             f"registers it"
         )
     target = known[name]
@@ -179,7 +186,7 @@ def find_extractor(name: str) -> Registered:
         raise UserError(f"extractor {name!r} is registered by {' and '.join(packages)}; uninstall one of them")
     try:
         cls = target[0].load()
-    except Exception as error:  # whatever another package's code does at import
+    except Exception as error:  # another package's code may raise anything at import
         raise UserError(f"extractor {name!r} of {packages[0]} cannot be loaded: {_first_line(error)}") from error
     found = Registered(name, cls, packages[0])
     _check_class(found, target[0].value)
@@ -191,11 +198,11 @@ def _check_class(found: Registered, value: str) -> None:
 
     cls: Any = found.cls
     if not inspect.isclass(cls) or not issubclass(cls, Extractor):
-        raise UserError(f"{found}: {value} is no subclass of erc_toolkit.extract.encoders.base.Extractor")
+        raise UserError(f"{found}: {value} is not a subclass of erc_toolkit.extract.encoders.base.Extractor")
     if missing := sorted(getattr(cls, "__abstractmethods__", ())):
-        raise UserError(f"{found}: {cls.__name__} lacks {missing[0]}()")
+        raise UserError(f"{found}: {cls.__name__} does not define {missing[0]}()")
     if getattr(cls, "modality", None) not in MODALITIES:
-        raise UserError(f"{found}: {cls.__name__} lacks modality, one of {', '.join(MODALITIES)}")
+        raise UserError(f"{found}: {cls.__name__} must set modality to one of {', '.join(MODALITIES)}")
     if not isinstance(cls.gives_sequences, bool):
         raise UserError(f"{found}: gives_sequences must be True or False")
     try:
@@ -207,21 +214,19 @@ def _check_class(found: Registered, value: str) -> None:
 
 
 def own_options(name: str, given: Mapping[str, object]) -> dict[str, object]:
-    """Of options written "NAME.key", those of one extractor, by their keys."""
+    """The options of one extractor by key, from options written "NAME.key"."""
     return {key.removeprefix(f"{name}."): value for key, value in given.items() if key.rpartition(".")[0] == name}
 
 
 def check_owners(options: Options) -> None:
-    """Makes sure that every `extractor_options` belongs to an extractor that is used.
+    """Checks that every one of `extractor_options` belongs to an extractor in use.
 
     Raises:
         UserError: one does not.
     """
     for key in options.extractor_options:
         if key.rpartition(".")[0] not in options.extractors:
-            raise UserError(
-                f"--extractor-option {key[:60]}: is of no extractor that --extractor names; write NAME.KEY=VALUE"
-            )
+            raise UserError(f"--extractor-option {key[:60]}: does not belong to any --extractor; write NAME.KEY=VALUE")
 
 
 def _package(entry: EntryPoint) -> str:

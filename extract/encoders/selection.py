@@ -1,6 +1,4 @@
-"""What to extract: the options of `erc-toolkit extract`, declared once, and which extractor they choose for a
-modality.
-"""
+"""The options of `erc-toolkit extract`, declared once, and the built-in extractors that they select."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from pathlib import Path
 from ...toolkit.manifest import MODALITIES
 from .option import CheckedOptions, option, option_specs
 
-# The feature sets of the opensmile package and the DenseNets of `face_network.ARCHITECTURES`, named here so that
+# The feature sets of the opensmile package and the DenseNets of `face_network.ARCHITECTURES`, repeated here so that
 # `--help` imports neither; tests compare them.
 AUDIO_SETS = (
     "ComParE_2016",
@@ -41,17 +39,20 @@ class Options(CheckedOptions):
     """What to extract and how; the fields are the options of `erc-toolkit extract`, in the order of its help.
 
     Raises:
-        UserError: a value that the option cannot have.
+        UserError: an invalid value.
     """
 
-    modalities: tuple[str, ...] = option(MODALITIES, help="Which to extract, with commas.", choices=MODALITIES)
+    modalities: tuple[str, ...] = option(
+        MODALITIES, help="Modalities to extract, separated by commas.", choices=MODALITIES
+    )
     text_model: str = option(
         "roberta-large", help="Hub name, or a folder with the model.", makes=("text",), of=(TEXT_MODEL,)
     )
     pooling: str = option(
         "mean",
         choices=POOLINGS,
-        help="How the tokens' vectors become one; last4 stores the last four layers' <s>, a matrix each.",
+        help="How to pool the tokens' vectors; last4 stores the vector of <s> from each of the last four layers, in "
+        "four matrices.",
         makes=("text",),
         of=(TEXT_MODEL,),
     )
@@ -60,29 +61,28 @@ class Options(CheckedOptions):
         low=0,
         high=100,
         metavar="K",
-        help="Let the text model read the K utterances before, with speakers' names.",
+        help="Give the text model the K preceding utterances as context, with speakers' names.",
         makes=("text",),
         of=(TEXT_MODEL,),
     )
     audio_set: str = option(
         "ComParE_2016",
         choices=AUDIO_SETS,
-        help="openSMILE feature set; functionals.",
+        help="openSMILE feature set (functionals).",
         makes=("audio",),
         of=(OPENSMILE,),
     )
     audio_model: str | None = option(
         None,
         metavar="NAME|DIR",
-        help="A speech encoder of transformers (wav2vec2, hubert, wavlm, …) in place of openSMILE: hub name, "
-        "or a folder.",
+        help="Speech encoder of transformers (wav2vec2, hubert, wavlm, …) instead of openSMILE: hub name, or a folder.",
         makes=("audio",),
         of=(SPEECH_MODEL,),
     )
     visual_model: str = option(
         "densenet121",
         metavar="NAME|DIR",
-        help="Network over the face crops: densenet121 (1024), denseface (the field's 342), vit, or any image "
+        help="Network on the face crops: densenet121 (1024 dimensions), denseface (the field's 342), vit, or any image "
         "encoder of transformers: hub name, or a folder.",
         makes=("visual",),
         of=_VISUAL,
@@ -90,75 +90,77 @@ class Options(CheckedOptions):
     visual_weights: str = option(
         "imagenet",
         metavar="imagenet|random|FILE",
-        help="A DenseNet's weights: torchvision's, untrained from a fixed seed, or a .safetensors or .pt file.",
+        help="Weights of a DenseNet: torchvision's, untrained with a fixed seed, or a .safetensors or .pt file.",
         makes=("visual",),
         of=(FACE_NETWORK,),
     )
     normalisation: str | None = option(
         None,
         metavar="MEAN,STD",
-        help="Of the crops' grey levels, 0 to 255, in place of the network's own; for denseface also ferplus, "
-        "iemocap, meld.",
+        help="Mean and standard deviation of the crops' grey levels, 0 to 255, instead of the network's own; for "
+        "denseface also ferplus, iemocap, meld.",
         makes=("visual",),
         of=_VISUAL,
     )
     extractors: tuple[str, ...] = option(
         (),
         metavar="NAME",
-        help="An extractor of another package, by the name it is registered with, in place of its modality's own "
-        "(docs/how-to/extractors.md). May be given for each modality.",
+        help="Registered name of another package's extractor, which replaces the built-in one of its modality "
+        "(docs/how-to/extractors.md). May be given once per modality.",
     )
     extractor_options: Mapping[str, object] = option(
-        {}, metavar="NAME.KEY=VALUE", help="An option of such an extractor. May be given repeatedly."
+        {}, metavar="NAME.KEY=VALUE", help="Option of such an extractor. May be given repeatedly."
     )
     sequences: bool = option(
         False,
-        help="Keep the frames behind each vector as well: low-level descriptors, a speech model's frames, a "
-        "vector for each face crop.",
+        help="Also keep the sequence behind each vector: low-level descriptors, the frames of a speech model, one "
+        "vector per face crop.",
     )
     precision: str = option(
         "float32",
         choices=PRECISIONS,
-        help="What the networks run in; features are float32. float32 is exact, the others are fast where the "
-        "hardware has them.",
+        help="Precision of the networks; features are always float32. float32 is exact, the others are faster on "
+        "hardware that supports them.",
         makes=MODALITIES,
     )
     face_detector: str = option(
         "yunet",
         choices=("yunet", "haar"),
-        help="YuNet gives landmarks, and so upright crops.",
+        help="YuNet also finds landmarks, by which crops are rotated upright.",
         makes=("visual",),
     )
     face_model: Path | None = option(
-        None, help="The detector's file. Default: YuNet's from the hub; Haar's from OpenCV.", makes=("visual",)
+        None,
+        help="Model file of the detector. Default: YuNet's from the hub; Haar's from OpenCV.",
+        makes=("visual",),
     )
     face_margin: float = option(
         0.1,
         low=0,
         high=2,
-        help="Added around the face on each side, as a fraction of its own.",
+        help="Margin on each side of the face, as a fraction of the face's side.",
         makes=("visual",),
     )
-    fps: float = option(5.0, low=0.1, high=60, help="Frames looked at in each second of video.", makes=("visual",))
+    fps: float = option(5.0, low=0.1, high=60, help="Frames sampled per second of video.", makes=("visual",))
     most_frames: int = option(100, low=1, high=100_000, makes=("visual",), on_command_line=False)
     save_crops: Path | None = option(None, folder=True, help="Write each utterance's face crops to this folder.")
-    device: str = option("auto", help="auto, cpu or cuda, for the encoders.")
-    part_size: int = option(32, low=1, help="Utterances that are finished, and written, together.")
-    time_limit: float = option(1800.0, low=1, help="Seconds after which decoding a file is given up.")
+    device: str = option("auto", help="Device of the encoders: auto, cpu, cuda or cuda:N.")
+    part_size: int = option(32, low=1, help="Number of utterances that are processed and written together.")
+    time_limit: float = option(1800.0, low=1, help="Seconds after which decoding of a file is abandoned.")
     log_json: bool = option(False, help="Progress as JSON lines on standard error.")
-    workers: int = option(0, low=0, default_text="one a core", help="Processes that decode.")
+    workers: int = option(0, low=0, default_text="one per core", help="Number of processes that decode media.")
 
 
-# The options that make a modality's features what they are. The store keeps them, so that the same can be done to
-# other files.
-MAKING: dict[str, tuple[str, ...]] = {
+# The options that each modality's features depend on. The store keeps them, so that other files can be processed in the
+# same way.
+FEATURE_OPTIONS: dict[str, tuple[str, ...]] = {
     modality: tuple(name for name, spec in option_specs(Options).items() if modality in spec.makes)
     for modality in MODALITIES
 }
 
 
 def built_in_extractor(options: Options, modality: str) -> str:
-    """The registered name of this package's extractor that the options choose for a modality."""
+    """The registered name of the built-in extractor that the options select for a modality."""
     if modality == "text":
         return TEXT_MODEL
     if modality == "audio":
@@ -166,13 +168,13 @@ def built_in_extractor(options: Options, modality: str) -> str:
     return FACE_NETWORK if options.visual_model in DENSENETS else IMAGE_MODEL
 
 
-def making(options: Options, modality: str) -> dict[str, object]:
-    """The options that the features of a modality's built-in extractor depend on, as JSON holds them."""
-    return recordable(options, MAKING[modality])
+def feature_options(options: Options, modality: str) -> dict[str, object]:
+    """The options that the features of a modality's built-in extractor depend on, as JSON values."""
+    return recordable(options, FEATURE_OPTIONS[modality])
 
 
 def recordable(options: CheckedOptions, names: Iterable[str]) -> dict[str, object]:
-    """Values of options as JSON holds them; one that names a file or folder by its absolute path."""
+    """Values of options as JSON values; files and folders as absolute paths."""
     specs, found = option_specs(type(options)), {}
     for name in names:
         value = getattr(options, name)

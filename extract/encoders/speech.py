@@ -1,4 +1,4 @@
-"""Audio features: a transformers speech encoder (wav2vec 2.0, HuBERT, WavLM, …), the mean of its last layer's frames."""
+"""Audio features: a transformers speech encoder (wav2vec 2.0, HuBERT, WavLM, …), mean over the last layer's frames."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from .hub import load_transformer, short_name
 from .selection import Options
 from .weights import DTYPES
 
-# Samples in a padded batch; longer utterances go alone.
+# Samples in a padded batch; a longer utterance is a batch by itself.
 _BATCH_SAMPLES = 60 * 16_000
 
 
 class AudioModel(Extractor):
-    """Any speech encoder of transformers that reads raw waveforms.
+    """Any speech encoder of transformers that takes raw waveforms.
 
-    The track is decoded at its own rate and resampled by torchaudio (`functional.resample`, its defaults) to the rate
-    that the model's preprocessor names, as those who load files with torchaudio do.
+    The track is decoded at its own rate and resampled by `torchaudio.functional.resample`, with its defaults, to the
+    rate of the model's preprocessor, as is usual with files loaded by torchaudio.
 
     Args:
         name_or_dir: hub name (e.g. "facebook/wav2vec2-base") or a folder with model and preprocessor.
-        device: where it runs.
+        device: device of the model.
         precision: "float32", "bfloat16" or "float16".
         sequences: keep the frames of the last layer as well.
 
     Raises:
-        UserError: the model cannot be had, or is none that reads waveforms.
+        UserError: the model cannot be loaded, or does not take waveforms.
     """
 
     modality = "audio"
@@ -57,26 +57,26 @@ class AudioModel(Extractor):
             or getattr(model, "main_input_name", "") != "input_values"
         ):
             raise UserError(
-                f"--audio-model {name_or_dir}: {model.config.model_type} does not read waveforms; take a model like "
+                f"--audio-model {name_or_dir}: {model.config.model_type} does not take waveforms; use a model such as "
                 "wav2vec2, hubert, wavlm or data2vec-audio"
             )
         self._model = model.to(self.device, DTYPES[precision])
-        self._fitting = Batches(f"audio model {self.name}")
+        self._runner = Batches(f"audio model {self.name}")
         self.rate = int(self._prepare.sampling_rate)
         self.dim = int(self._model.config.hidden_size)
         self.frame_width = self.dim if sequences else 0
-        # Models that normalise over a whole utterance's time must not see padding, and say so in their preprocessor.
+        # Models that normalise over the time axis must not see padding; their preprocessor returns no attention mask.
         self._padded = bool(getattr(self._prepare, "return_attention_mask", False))
 
     @classmethod
     def build(cls, options: Options, setup: Setup) -> AudioModel:
-        """The model that --audio-model names."""
+        """The model given with --audio-model."""
         assert options.audio_model is not None
         return cls(options.audio_model, setup.device, setup.precision, setup.sequences)
 
     @property
     def hop_s(self) -> float:
-        """Seconds from one frame to the next."""
+        """Time from one frame to the next in seconds."""
         return float(np.prod(self._model.config.conv_stride)) / self.rate
 
     def utterances(
@@ -86,7 +86,7 @@ class AudioModel(Extractor):
         waves = [self._resampled(span) for span in spans]
         done: dict[int, np.ndarray | None] = {}
         for batch in self._batches([len(wave) for wave in waves]):
-            done.update(zip(batch, self._fitting.run(self._encode, [waves[i] for i in batch]), strict=True))
+            done.update(zip(batch, self._runner.run(self._encode, [waves[i] for i in batch]), strict=True))
         for i, wave in enumerate(waves):
             frames = done.get(i)
             if frames is None:
@@ -99,7 +99,7 @@ class AudioModel(Extractor):
                     yield mean, "", None, None
 
     def extract(self, utterances: Sequence[AudioSpan], done: Callable[[int], None]) -> Iterator[Extracted]:
-        """As `utterances`."""
+        """Like `utterances`."""
         return (Extracted(*result) for result in self.utterances(utterances))
 
     def _resampled(self, span: AudioSpan) -> np.ndarray:
@@ -109,7 +109,9 @@ class AudioModel(Extractor):
         return int(self._model._get_feat_extract_output_lengths(samples))
 
     def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
-        """Indices of like length, at most `_BATCH_SAMPLES` padded samples together; what gives no frame is left out."""
+        """Batches of indices of similar length, of at most `_BATCH_SAMPLES` padded samples; without those too short for
+        a frame.
+        """
         batch: list[int] = []
         for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
             if self._length(lengths[i]) < 1:
@@ -124,16 +126,16 @@ class AudioModel(Extractor):
     @torch.inference_mode()
     def _encode(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Waveforms at the model's rate to the frames of each, float32 (T, dim)."""
-        given = self._prepare(list(waves), sampling_rate=self.rate, padding=True, return_tensors="pt")
-        given = {key: value.to(self.device) for key, value in given.items()}
-        given["input_values"] = given["input_values"].to(DTYPES[self.precision])
-        with warnings.catch_warnings():  # WavLM mixes kinds of masks, of which torch warns on each batch
+        inputs = self._prepare(list(waves), sampling_rate=self.rate, padding=True, return_tensors="pt")
+        inputs = {key: value.to(self.device) for key, value in inputs.items()}
+        inputs["input_values"] = inputs["input_values"].to(DTYPES[self.precision])
+        with warnings.catch_warnings():  # WavLM mixes types of masks, about which torch warns on each batch
             warnings.simplefilter("ignore", UserWarning)
-            frames = self._model(**given).last_hidden_state.float().cpu().numpy()
+            frames = self._model(**inputs).last_hidden_state.float().cpu().numpy()
         return [one[: self._length(len(wave))] for one, wave in zip(frames, waves, strict=True)]
 
     def provenance(self) -> Provenance:
-        """What made the features, for the store."""
+        """How the features are computed, for the store."""
         return {
             "extractor": "transformers speech encoder",
             "model": f"{self.name} ({self._model.config.model_type})",
@@ -158,7 +160,7 @@ class AudioModel(Extractor):
 
 
 def resample(span: AudioSpan, rate: int) -> AudioSpan:
-    """The same audio at another rate, by `torchaudio.functional.resample`."""
+    """Resamples audio to another rate by `torchaudio.functional.resample`."""
     if span.rate == rate:
         return span
     wave = torchaudio.functional.resample(torch.from_numpy(span.samples), span.rate, rate)

@@ -1,4 +1,4 @@
-"""Text features: a transformers encoder, one pooled vector for each utterance, or four."""
+"""Text features: a transformers encoder, with one pooled vector per utterance, or four."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.words import counted
 from .base import Extracted, Extractor, Provenance, Setup, Texts, Turn
 from .batching import Batches
 from .hub import hub_unreachable
@@ -19,7 +20,7 @@ from .selection import Options
 from .weights import DTYPES, checksum
 
 _LAYERS = ("last", "second-last", "third-last", "fourth-last")
-# Padded tokens in a batch: enough to keep the matrix products busy, little enough for small memories.
+# Padded tokens in a batch: enough for efficient matrix products, few enough for small memories.
 _BATCH_TOKENS = 4096
 
 
@@ -29,12 +30,13 @@ def load_pretrained(
     """The tokenizer and the model, in float32, of a hub name or a folder.
 
     Args:
-        auto_class: transformers' AutoModel, or a class that puts a head on it; a head may be new, the encoder may not.
-        either: further entries that kinds of models name differently: of each the first name that the model has is set.
+        auto_class: transformers' AutoModel, or a class that adds a head; the head may lack weights, the encoder may
+        not. either: configuration entries that have different names in different models; for each, the first name that
+            the model's configuration has is set.
         config: entries of the model's configuration to change.
 
     Raises:
-        UserError: they cannot be had, lack weights, or do not belong together.
+        UserError: they cannot be loaded, have missing weights, or do not belong together.
     """
     from transformers import AutoConfig, AutoTokenizer
     from transformers.utils import logging
@@ -54,35 +56,36 @@ def load_pretrained(
     except (OSError, ValueError) as error:
         reason = "the hub cannot be reached" if offline else " ".join(str(error).split())[:160]
         if Path(name_or_dir).is_dir():
-            reason = f"the folder lacks a model or a tokenizer: {' '.join(str(error).split())[:100]}"
+            reason = f"the folder has no model or no tokenizer: {' '.join(str(error).split())[:100]}"
         raise UserError(
-            f"text model {name_or_dir!r} is not on this machine: connect to the Hugging Face hub, or give a folder "
-            f"that holds model and tokenizer with --text-model DIR ({reason})"
+            f"text model {name_or_dir!r} is not on this machine: connect to the Hugging Face hub, or pass a folder "
+            f"with the model and its tokenizer with --text-model DIR ({reason})"
         ) from None
     encoder = "" if model.base_model is model else f"{model.base_model_prefix}."
-    lacking = [
+    missing = [
         k for k in loading["missing_keys"] if k.startswith(encoder) and not k[len(encoder) :].startswith("pooler.")
     ]
-    if lacking:
+    if missing:
         raise UserError(
-            f"text model {name_or_dir!r}: its weights lack {sorted(lacking)[0]!r}, which would be random numbers"
+            f"text model {name_or_dir!r}: {sorted(missing)[0]!r} is missing from the weights and would be random; use "
+            "a complete checkpoint"
         )
-    # Without its files transformers builds a tokenizer that knows its special tokens and not one word.
+    # If the tokenizer's files are missing, transformers builds a tokenizer with special tokens only.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise UserError(f"text model {name_or_dir!r}: no tokenizer files beside the model; add tokenizer.json")
+        raise UserError(f"text model {name_or_dir!r}: no tokenizer files next to the model; add tokenizer.json")
     if len(tokenizer) > model.config.vocab_size:
         raise UserError(
-            f"text model {name_or_dir!r}: the tokenizer knows {len(tokenizer)} tokens, the model "
+            f"text model {name_or_dir!r}: the tokenizer has {len(tokenizer)} tokens, but the model has embeddings for "
             f"{model.config.vocab_size}; they do not belong together"
         )
     return tokenizer, model
 
 
 def longest_input(tokenizer, config) -> int:
-    """How many tokens, special ones included, the model reads."""
+    """The greatest number of tokens, special ones included, that the model accepts."""
     limits = [tokenizer.model_max_length]
     positions = getattr(config, "max_position_embeddings", None)
-    if positions:  # RoBERTa's positions begin after its padding index
+    if positions:  # RoBERTa's positions start after its padding index
         padding = config.pad_token_id or 0
         limits.append(positions - padding - 1 if config.model_type in _OFFSET_POSITIONS else positions)
     return int(min(limits))
@@ -92,21 +95,21 @@ class TextEncoder(Extractor):
     """Any encoder that transformers' `AutoModel` loads.
 
     Args:
-        name_or_dir: hub name (e.g. "roberta-large") or a folder that holds model and tokenizer.
-        pooling: "mean" over the utterance's tokens, or "cls", the first token's vector, of the last layer; "last4", the
-            first token's vectors of the last four layers, four matrices NAME-1 (last layer) to NAME-4 (fourth-last),
-            which is what the field's RoBERTa pickles hold (COSMIC, feature-extraction); "last4-mean", their mean.
-        device: where it runs.
-        context: how many utterances before it in its dialogue the model reads with an utterance. With K > 0 the model's
-            input is the tokenizer's pair of the context and the utterance, speakers' names before both:
-            "<s>Ann: How was it? Bob: Fine.</s></s>Ann: Really?</s>" for RoBERTa, and "<s>Ann: How was it?</s>" where there
-            is no context. What exceeds the model's length is left out of the context, oldest utterance first and each
-            as a whole; the utterance itself is cut only where it is too long alone. "mean" is then over the tokens of the
-            second half, the utterance with its speaker's name, without special tokens.
+        name_or_dir: hub name (e.g. "roberta-large") or a folder with model and tokenizer.
+        pooling: for the last layer, "mean" over the utterance's tokens or "cls", the first token's vector; "last4", the
+            first token's vectors of the last four layers, in four matrices NAME-1 (last layer) to NAME-4 (fourth-last),
+            as in the field's RoBERTa pickles (COSMIC, feature-extraction); "last4-mean", their mean.
+        device: device of the model.
+        context: number of preceding utterances of the dialogue that the model gets as context. With K > 0 the model's
+            input is the tokenizer's pair of context and utterance, each turn with the speaker's name:
+            "<s>Ann: How was it? Bob: Fine.</s></s>Ann: Really?</s>" for RoBERTa, and "<s>Ann: How was it?</s>" without
+            context. If the input is too long, whole utterances are dropped from the context, the oldest first; the
+            utterance itself is truncated only if it is too long by itself. "mean" is then over the tokens of the second
+            part, the utterance with its speaker's name, without special tokens.
         precision: "float32", "bfloat16" or "float16"; features are float32.
 
     Raises:
-        UserError: the model is neither on this machine nor to be had from the hub, or has too few layers.
+        UserError: the model is neither on this machine nor available from the hub, or has too few layers.
     """
 
     modality = "text"
@@ -125,20 +128,21 @@ class TextEncoder(Extractor):
         self.pooling, self.device, self.context = pooling, torch.device(device), context
         self.name = Path(name_or_dir).name if Path(name_or_dir).is_dir() else name_or_dir
         self._tokenizer, self._model = load_pretrained(name_or_dir, AutoModel)
-        self._model.pooler = None  # unused here, and drawn at random where the checkpoint has none
+        self._model.pooler = None  # unused here, and random if the checkpoint has none
         self.max_tokens = longest_input(self._tokenizer, self._model.config)
         if context and not self._tokenizer.is_fast:
-            raise UserError(f"text model {name_or_dir!r}: its tokenizer has no fast form, which --text-context needs")
+            raise UserError(f"text model {name_or_dir!r}: --text-context needs a fast tokenizer, and it has none")
         self._tokenizer.padding_side = "right"
         layers = getattr(self._model.config, "num_hidden_layers", 0)
         if pooling.startswith("last4") and layers < 4:
             raise UserError(
-                f"text model {name_or_dir!r}: has {layers} layers; --pooling {pooling} needs 4, take cls or mean"
+                f"text model {name_or_dir!r}: has {counted(layers, 'layer')}, but --pooling {pooling} needs 4; use cls "
+                "or mean"
             )
-        finetuned = Path(name_or_dir) / "finetune.yaml"  # `erc-toolkit finetune-text` leaves it beside the weights
+        finetuned = Path(name_or_dir) / "finetune.yaml"  # written by `erc-toolkit finetune-text`
         self._finetuned = yaml.safe_load(finetuned.read_text(encoding="utf-8")) if finetuned.is_file() else None
         self._sha256 = checksum(self._model.state_dict())
-        self.precision, self._fitting = precision, Batches(f"text model {self.name}")
+        self.precision, self._runner = precision, Batches(f"text model {self.name}")
         self._model.eval().to(self.device, DTYPES[precision])
         self.dim, self.wants = int(self._model.config.hidden_size), Texts(context)
         counts = ("tokens", "tokens_cut", "context", "context_cut")[: 4 if context else 2]
@@ -146,12 +150,12 @@ class TextEncoder(Extractor):
 
     @classmethod
     def build(cls, options: Options, setup: Setup) -> TextEncoder:
-        """The model that --text-model names."""
+        """The model given with --text-model."""
         return cls(options.text_model, options.pooling, setup.device, options.text_context, setup.precision)
 
     @property
     def matrices(self) -> dict[str, dict[str, object]]:
-        """Name of each matrix that the encoder gives, and what sets it apart from the others."""
+        """Name of each matrix that the encoder returns, with the layer if there are several."""
         if self.pooling != "last4":
             return {self.name: {}}
         return {f"{self.name}-{i}": {"layer": layer} for i, layer in enumerate(_LAYERS, 1)}
@@ -160,62 +164,62 @@ class TextEncoder(Extractor):
     def __call__(
         self, texts: Sequence[str | Turn], done: Callable[[int], None] = lambda count: None
     ) -> tuple[np.ndarray, list[str], dict[str, np.ndarray]]:
-        """Encodes utterances in batches of like length.
+        """Encodes utterances in batches of similar length.
 
         Args:
-            texts: N transcripts; as `Turn`s where the encoder reads context.
-            done: told how many more utterances are finished.
+            texts: N transcripts; `Turn`s if the encoder uses context.
+            done: called with the number of utterances just finished.
 
         Returns:
             float32 (N, matrices * dim), the matrices side by side; N reasons, empty where there is a vector; details
-            int32 (N,): "tokens" read, "tokens_cut" off the utterance, and with context "context" and "context_cut", the
-            earlier utterances that were read and left out.
+            int32 (N,): "tokens" in the input, "tokens_cut" from the utterance, and with context "context" and
+            "context_cut", the numbers of preceding utterances used and dropped.
         """
         values = np.zeros((len(texts), self.dim * len(self.matrices)), np.float32)
-        said = [text if isinstance(text, Turn) else Turn(text) for text in texts]
-        reasons = ["" if turn.text.strip() else "empty transcript" for turn in said]
+        turns = [text if isinstance(text, Turn) else Turn(text) for text in texts]
+        reasons = ["" if turn.text.strip() else "empty transcript" for turn in turns]
         rows = [i for i, reason in enumerate(reasons) if not reason]
         done(len(texts) - len(rows))
-        details = {name: np.zeros(len(said), kind) for name, kind in self.details.items()}
+        details = {name: np.zeros(len(turns), kind) for name, kind in self.details.items()}
         encoded: dict[int, _Encoded] = {}
         for i in rows:
-            encoded[i] = self._encode(said[i])
+            encoded[i] = self._encode(turns[i])
             for name in details:
                 details[name][i] = getattr(encoded[i], name)
         for batch in _batches(sorted(rows, key=lambda i: (encoded[i].tokens, i)), encoded):
-            values[batch] = self._fitting.array(lambda some: self._vectors([encoded[i] for i in some]), batch)
+            values[batch] = self._runner.array(lambda some: self._vectors([encoded[i] for i in some]), batch)
             done(len(batch))
         for i in rows:
             if not np.isfinite(values[i]).all():
-                reasons[i] = "the text encoder gave NaN or infinity"
+                reasons[i] = "the text encoder returned NaN or infinity"
         return values, reasons, details
 
     def extract(self, utterances: Sequence[Turn], done: Callable[[int], None]) -> Iterator[Extracted]:
-        """As a call, an utterance at a time."""
+        """Like calling the encoder, with one result per utterance."""
         values, reasons, details = self(utterances, done)
         for i, reason in enumerate(reasons):
-            counted = {name: int(column[i]) for name, column in details.items()}
-            yield Extracted(None if reason else values[i], reason, details=counted)
+            row = {name: int(column[i]) for name, column in details.items()}
+            yield Extracted(None if reason else values[i], reason, details=row)
 
     def _vectors(self, batch: list[_Encoded]) -> np.ndarray:
         """float32 (batch, matrices * dim)."""
         padded = self._tokenizer.pad([one.inputs for one in batch], return_tensors="pt").to(self.device)
-        given = self._model(**padded, output_hidden_states=self.pooling.startswith("last4"))
+        output = self._model(**padded, output_hidden_states=self.pooling.startswith("last4"))
         mask = padded["attention_mask"]
         if self.context:
             mask = torch.zeros_like(mask)
             for line, one in zip(mask, batch, strict=True):
                 line[one.own] = 1
-        return self._pool(given, mask).float().cpu().numpy()
+        return self._pool(output, mask).float().cpu().numpy()
 
     def _encode(self, turn: Turn) -> _Encoded:
-        """A turn as token ids, no longer than the model reads."""
+        """A turn as token ids, no longer than the model accepts."""
         text = f"{turn.speaker}: {turn.text.strip()}" if self.context else turn.text
         alone = self._tokenizer(text, truncation=True, max_length=self.max_tokens)
         length = len(alone["input_ids"])
         cut = len(self._tokenizer(text, verbose=False)["input_ids"]) - length if length >= self.max_tokens else 0
         chosen, used = alone, 0
-        for first in range(len(turn.before) if not cut else 0):  # first those that leave out least
+        for first in range(len(turn.before) if not cut else 0):  # the longest context first
             pair = self._tokenizer(" ".join(turn.before[first:]), text, verbose=False)
             if len(pair["input_ids"]) <= self.max_tokens:
                 chosen, used = pair, len(turn.before) - first
@@ -226,20 +230,20 @@ class TextEncoder(Extractor):
         inputs = {key: chosen[key] for key in ("input_ids", "token_type_ids") if key in chosen}
         return _Encoded(inputs, own, len(inputs["input_ids"]), cut, used, len(turn.before) - used)
 
-    def _pool(self, given, mask: torch.Tensor) -> torch.Tensor:
+    def _pool(self, output, mask: torch.Tensor) -> torch.Tensor:
         """The model's output and mask (batch, tokens) to (batch, matrices * dim)."""
         if self.pooling.startswith("last4"):
-            first = [hidden[:, 0].float() for hidden in given.hidden_states[:-5:-1]]
+            first = [hidden[:, 0].float() for hidden in output.hidden_states[:-5:-1]]
             return torch.cat(first, 1) if self.pooling == "last4" else torch.stack(first).mean(0)
-        hidden = given.last_hidden_state.float()
+        hidden = output.last_hidden_state.float()
         if self.pooling == "cls":
             return hidden[:, 0]
         weight = mask.unsqueeze(-1).to(hidden.dtype)
         return (hidden * weight).sum(1) / weight.sum(1)
 
     def provenance(self) -> Provenance:
-        """What made the features, for the store."""
-        made: Provenance = {
+        """How the features are computed, for the store."""
+        provenance: Provenance = {
             "extractor": "transformers encoder",
             "model": f"{self.name} ({self._model.config.model_type})",
             "weights_sha256": self._sha256,
@@ -255,8 +259,8 @@ class TextEncoder(Extractor):
             "device": self.device.type,
         }
         if self._finetuned:
-            made["fine_tuning"] = self._finetuned
-        return made
+            provenance["fine_tuning"] = self._finetuned
+        return provenance
 
 
 _INPUT = "pair of context and utterance, each turn as 'speaker: transcript', turns of the context joined by a space"
@@ -272,7 +276,14 @@ _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "longformer", "mpnet
 
 @dataclass(frozen=True)
 class _Encoded:
-    """A turn for the model: its inputs, which tokens are the utterance's own, and what was counted."""
+    """A turn as the model's input.
+
+    Attributes:
+        inputs: the model's inputs by name.
+        own: positions of the utterance's own tokens.
+        tokens, tokens_cut: number of tokens in the input, and of those truncated from the utterance.
+        context, context_cut: number of preceding utterances in the input, and of those dropped.
+    """
 
     inputs: dict[str, list[int]]
     own: list[int]
@@ -283,7 +294,7 @@ class _Encoded:
 
 
 def _batches(order: list[int], encoded: dict[int, _Encoded]) -> list[list[int]]:
-    """Cuts rows, sorted by length, into batches of at most _BATCH_TOKENS padded tokens."""
+    """Divides rows, sorted by length, into batches of at most _BATCH_TOKENS padded tokens."""
     batches: list[list[int]] = []
     for i in order:
         if not batches or (len(batches[-1]) + 1) * encoded[i].tokens > _BATCH_TOKENS:

@@ -1,4 +1,4 @@
-"""Weights of the encoders: loading without running code, and the checksum that identifies them in the store."""
+"""Weights of the encoders: loading without executing code, and the checksum that identifies them in the store."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 
 from ...toolkit.base.errors import UserError, first_line
 
-# What an encoder may run in; features are float32 in any case, and float32 is the exact mode.
+# Precisions of the encoders; features are always float32, and float32 is the exact mode.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load_state(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict from a .safetensors file or from a torch file that holds tensors alone.
+    """A state dict from a .safetensors file, or from a torch file that contains tensors only.
 
     Raises:
-        UserError: no such file, or it holds something else.
+        UserError: no such file, or a file with other content.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such weights file")
@@ -28,17 +28,18 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
 
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the readers raise many kinds; each means that the file is not what it should be
-        raise UserError(f"{path}: no weights that can be loaded safely ({first_line(error)[:120]})") from None
+    except Exception as error:  # the readers raise many types of errors, all of which mean an unusable file
+        raise UserError(f"{path}: cannot be loaded safely as weights ({first_line(error)[:120]})") from None
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise UserError(f"{path}: holds no state dict of tensors")
+        raise UserError(f"{path}: does not contain a state dict of tensors")
     return dict(state)
 
 
 def checksum(state: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over the names, types, shapes and bytes of a state dict, in the order of the names."""
+    """SHA-256 of the names, dtypes, shapes and bytes of a state dict, in the order of the names."""
+
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         tensor = tensor.detach().cpu().contiguous()

@@ -1,1 +1,1 @@
-"""Faces in frames: detection, tracks, and the one that speaks."""
+"""Faces in frames: detection, tracking, and the choice of the speaker."""

@@ -1,4 +1,4 @@
-"""Faces in pictures: detection with OpenCV, the choice of one face, and square crops of it."""
+"""Faces in images: detection with OpenCV, and square crops of a face."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from ...toolkit.base.hashes import file_sha256
 YUNET_REPO = "opencv/face_detection_yunet"
 YUNET_FILE = "face_detection_yunet_2023mar.onnx"
 YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
-# Below this score come hands and blurred shadows among a few true profiles; a clip has other frames to show the face.
+# Below this score most detections are hands and blurred shadows, few are profiles; other frames of a clip show the
+# face.
 YUNET_SCORE = 0.8
-# Detection works on pictures of at most this width. Against 640 it is three times faster, and on 213 frames of films it
-# lost 1 face of 297, found 4 more, and moved landmarks by 2% of the face's width (median).
+# Detection works on images of at most this width. Compared with 640 it is three times faster, and on 213 frames of
+# films it missed 1 face of 297, found 4 more, and moved landmarks by 2% of the face's width (median).
 DETECTION_WIDTH = 480
-# Where eyes, nose and mouth corners of an upright face lie in an aligned crop without margin, as fractions of its side.
+# Positions of eyes, nose and mouth corners of an upright face in an aligned crop without margin, as fractions of its
+# side.
 _TEMPLATE = np.array([[0.32, 0.38], [0.68, 0.38], [0.50, 0.58], [0.36, 0.77], [0.64, 0.77]])
 
 
@@ -40,7 +42,7 @@ def face_model(detector: str, given: Path | None) -> tuple[Path, str]:
     """The detector's model file and its SHA-256: the given file, or YuNet's from the hub, or OpenCV's Haar cascade.
 
     Raises:
-        UserError: a file that is not there, or no YuNet here and none to be had from the hub.
+        UserError: a missing file, or YuNet is neither in the cache nor available from the hub.
     """
     if given is not None:
         if not given.is_file():
@@ -57,7 +59,7 @@ def face_model(detector: str, given: Path | None) -> tuple[Path, str]:
             path = Path(hf_hub_download(YUNET_REPO, YUNET_FILE, local_files_only=hub_unreachable()))
         except Exception as error:  # offline, refused, full disk: the remedy is the same
             raise UserError(
-                f"YuNet's model file is not on this machine: connect to the Hugging Face hub ({YUNET_REPO}), or give "
+                f"YuNet's model file is not on this machine: connect to the Hugging Face hub ({YUNET_REPO}), or pass "
                 f"{YUNET_FILE} with --face-model FILE ({type(error).__name__})"
             ) from None
         if (found := file_sha256(path)) != YUNET_SHA256:
@@ -71,7 +73,7 @@ def make_detector(kind: str, model: Path) -> YuNet | Haar:
     """The detector of that kind ("yunet" or "haar") with its model file.
 
     Raises:
-        UserError: OpenCV cannot read the file as such a model.
+        UserError: OpenCV cannot read the file as a model of that kind.
     """
     try:
         return {"yunet": YuNet, "haar": Haar}[kind](model)
@@ -85,9 +87,9 @@ class YuNet:
     def __init__(self, model: Path):
         self._detector = cv2.FaceDetectorYN.create(str(model), "", (320, 320), YUNET_SCORE, 0.3, 500)
 
-    def __call__(self, picture: np.ndarray) -> list[Face]:
-        """Faces in a picture uint8 (height, width, 3) RGB."""
-        scale, small = _shrink(picture)
+    def __call__(self, image: np.ndarray) -> list[Face]:
+        """Faces in an image uint8 (height, width, 3) RGB."""
+        scale, small = _shrink(image)
         self._detector.setInputSize((small.shape[1], small.shape[0]))
         _, found = self._detector.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
         rows = [] if found is None else found[np.isfinite(found).all(1)] / np.array([*[scale] * 14, 1])
@@ -99,16 +101,16 @@ class YuNet:
 
 
 class Haar:
-    """OpenCV's frontal-face cascade: boxes alone, scored by the cascade's own confidence."""
+    """OpenCV's frontal-face cascade: boxes only, with the cascade's confidence as the score."""
 
     def __init__(self, model: Path):
         self._cascade = cv2.CascadeClassifier()
         if not self._cascade.load(str(model)):
             raise UserError(f"--face-model {model}: OpenCV cannot read it as a Haar cascade")
 
-    def __call__(self, picture: np.ndarray) -> list[Face]:
-        """Faces in a picture uint8 (height, width, 3) RGB."""
-        scale, small = _shrink(picture)
+    def __call__(self, image: np.ndarray) -> list[Face]:
+        """Faces in an image uint8 (height, width, 3) RGB."""
+        scale, small = _shrink(image)
         grey = cv2.equalizeHist(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
         least = max(24, min(grey.shape) // 10)
         boxes, _, weights = self._cascade.detectMultiScale3(
@@ -119,7 +121,7 @@ class Haar:
             for box, weight in zip(boxes, weights, strict=True)
         ]
         kept: list[Face] = []
-        for face in sorted(found, key=lambda face: -face.score):  # the cascade finds smaller faces within a face
+        for face in sorted(found, key=lambda face: -face.score):  # the cascade also finds smaller faces within a face
             if all(overlap(face.box, other.box) < 0.1 for other in kept):
                 kept.append(face)
         return kept
@@ -134,14 +136,14 @@ def overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, 
     return width * height / (a[2] * a[3] + b[2] * b[3] - width * height)
 
 
-def crop(picture: np.ndarray, face: Face, size: int, margin: float) -> np.ndarray:
-    """A square crop uint8 (size, size, 3), turned upright where the face has landmarks.
+def crop(image: np.ndarray, face: Face, size: int, margin: float) -> np.ndarray:
+    """A square crop uint8 (size, size, 3), rotated upright if the face has landmarks.
 
     Args:
-        picture: uint8 (height, width, 3).
+        image: uint8 (height, width, 3).
         face: a face found in it.
         size: side of the crop in pixels.
-        margin: what to add around the face, as a fraction of its own side on each side of it.
+        margin: margin added on each side of the face, as a fraction of the face's side.
     """
     inner = 1 / (1 + 2 * margin)
     if face.landmarks is not None:
@@ -154,26 +156,26 @@ def crop(picture: np.ndarray, face: Face, size: int, margin: float) -> np.ndarra
         )
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     if scale < 0.5:  # bilinear sampling skips pixels when it shrinks by more than half
-        picture, matrix = _around(picture, matrix, size, margin=2 / scale)
-        picture = cv2.GaussianBlur(picture, (0, 0), 0.25 / scale)
-    return cv2.warpAffine(picture, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        image, matrix = _around(image, matrix, size, margin=2 / scale)
+        image = cv2.GaussianBlur(image, (0, 0), 0.25 / scale)
+    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _around(picture: np.ndarray, matrix: np.ndarray, size: int, margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """The part of the picture that a crop is made from, `margin` pixels around included, and the matrix from there."""
+def _around(image: np.ndarray, matrix: np.ndarray, size: int, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """The part of the image that a crop is taken from, with `margin` pixels around it, and the matrix for that part."""
     corners = cv2.transform(
         np.array([[[0, 0], [size, 0], [0, size], [size, size]]], np.float64), cv2.invertAffineTransform(matrix)
     )[0]
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     left, top = np.clip(np.floor(corners.min(0) - margin).astype(int), 0, [width - 1, height - 1])
     right, bottom = np.clip(np.ceil(corners.max(0) + margin).astype(int), [left + 1, top + 1], [width, height])
     moved = matrix.astype(np.float64).copy()
     moved[:, 2] += moved[:, :2] @ np.array([left, top])
-    return picture[top:bottom, left:right], moved
+    return image[top:bottom, left:right], moved
 
 
 def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The rotation, scale and shift (2, 3) that bring points (n, 2) nearest to their targets in least squares."""
+    """The rotation, scaling and translation (2, 3) that map points (n, 2) to their targets with least squared error."""
     x, y = source.astype(np.float64).T
     one, zero = np.ones_like(x), np.zeros_like(x)
     rows = np.concatenate([np.stack([x, -y, one, zero], 1), np.stack([y, x, zero, one], 1)])
@@ -181,8 +183,8 @@ def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.array([[a, -b, right], [b, a, down]])
 
 
-def _shrink(picture: np.ndarray) -> tuple[float, np.ndarray]:
-    scale = min(1.0, DETECTION_WIDTH / picture.shape[1])
+def _shrink(image: np.ndarray) -> tuple[float, np.ndarray]:
+    scale = min(1.0, DETECTION_WIDTH / image.shape[1])
     if scale == 1.0:
-        return scale, picture
-    return scale, cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        return scale, image
+    return scale, cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

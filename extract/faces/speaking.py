@@ -1,14 +1,14 @@
-"""Which face speaks: of the faces that were followed through an utterance (`tracks.py`) one is chosen by a stated rule.
+"""Which face speaks: one of the faces tracked through an utterance (`tracks.py`) is chosen by a fixed rule.
 
-The track that speaks is the one with the highest score
+The speaking track is the one with the highest score
 
     score = 0.25 seen + 0.25 size + 0.5 speech            (without audio: 0.5 seen + 0.5 size)
 
 where `seen` is the number of frames that show the track, `size` the median width of its box, and `speech` the motion of
-its mouth, averaged over time with the loudness of the audio as weight (motion measured n times counts
-n / (n + 3)); each is divided by the greatest of the utterance's tracks. The confidence is
-(best score - second score) / best score, 1 where there is one track alone. Where the manifest gives the speaker's
-region of the image (IEMOCAP's half of the split screen), faces outside it are not looked at.
+its mouth, averaged over time with the loudness of the audio as weight (n measurements are weighted by n / (n + 3));
+each is divided by the maximum over the utterance's tracks. The confidence is (best score - second score) / best score,
+or 1 if there is only one track. If the manifest gives the speaker's region of the image (IEMOCAP's half of the split
+screen), faces outside it are ignored.
 """
 
 from __future__ import annotations
@@ -19,20 +19,24 @@ import numpy as np
 
 from .tracks import Track
 
-RULE = "0.25 frames seen + 0.25 median width + 0.5 mouth motion weighted by loudness, each relative to the utterance's greatest"
-# Mouths of few frames are measured badly: their motion is shrunk as if this many still frames had been seen as well.
+# Part of the stored provenance, and so of the features' fingerprint.
+RULE = (
+    "0.25 frames seen + 0.25 median width + 0.5 mouth motion weighted by loudness, each relative to the utterance's "
+    "greatest"
+)
+# Mouth motion measured in few frames is unreliable: it is shrunk as if there had been this many motionless frames too.
 _STILL = 3
 
 
-def choose_speaker(followed: Sequence[Track], samples: np.ndarray | None, rate: int) -> tuple[Track | None, float]:
-    """The track that speaks, and the confidence in that, from 0 to 1.
+def choose_speaker(tracks: Sequence[Track], samples: np.ndarray | None, rate: int) -> tuple[Track | None, float]:
+    """The speaking track, and the confidence in the choice, from 0 to 1.
 
     Args:
-        followed: of `FaceTracks`.
-        samples: float32 (n,), the utterance's audio from the time at which the frames' times begin; None without.
-        rate: samples a second.
+        tracks: the tracks of `FaceTracks`.
+        samples: float32 (n,), audio that begins at time 0 of the frames' times; None if there is none.
+        rate: samples per second.
     """
-    tracks = [track for track in followed if track.crops]
+    tracks = [track for track in tracks if track.crops]
     if not tracks:
         return None, 0.0
     seen = np.array([len(track.widths) for track in tracks], float)
@@ -48,7 +52,7 @@ def choose_speaker(followed: Sequence[Track], samples: np.ndarray | None, rate: 
 
 
 def _speech(track: Track, samples: np.ndarray | None, rate: int) -> float:
-    """Mean motion of the mouth, weighted by the audio's root mean square over the time since the frame before."""
+    """Mean motion of the mouth, weighted by the root mean square of the audio since the previous frame."""
     if samples is None or not track.motion:
         return 0.0
     times, motion = np.array(track.motion).T

@@ -1,1 +1,1 @@
-"""An extraction: manifest in, feature store out, in parts that survive a kill."""
+"""The extraction run: manifest in, feature store out, in parts that survive an interruption."""

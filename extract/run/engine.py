@@ -1,9 +1,9 @@
-"""The extraction run: manifest in, feature store out, in parts that are kept as they are done.
+"""The extraction run: manifest in, feature store out, in parts that are saved as soon as they are done.
 
-Worker processes decode media, compute functionals and cut out faces; the text encoder runs in a thread of its own and
-the face encoder in the main thread. Rows are divided into parts; a part is computed as a whole, so that its numbers do
-not depend on what was interrupted before, and written when it is done (`extract/run/parts.py`). docs/explanation/architecture.md
-follows one utterance through.
+Worker processes decode media, compute functionals and crop faces; the text encoder runs in its own thread and the face
+encoder in the main thread. Rows are divided into parts. A part is computed as a whole, so that its numbers do not
+depend on earlier interruptions, and written when it is done (`extract/run/parts.py`). docs/explanation/architecture.md
+follows one utterance through the run.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from ...toolkit.base.hashes import json_sha256
 from ...toolkit.base.interrupt import interruptible
 from ...toolkit.base.processes import preload
 from ...toolkit.base.progress import Stages
+from ...toolkit.base.words import counted
 from ...toolkit.manifest import Manifest, write_manifest
 from ...toolkit.store import FeatureStore
 from ...toolkit.store.summary import unpacked
 from ..encoders.selection import Options
 from .assembly import assemble, parts_root
 from .extractors import RunExtractor, RunExtractors
-from .media_stage import watch
+from .media_stage import run_media
 from .parts import (
     ColumnNames,
     FeaturePlan,
@@ -47,21 +48,21 @@ from .parts import (
 )
 from .text_stage import read_texts
 
-# A part of texts is larger than a part of media: texts of like length must meet to be batched, and cost less.
+# A part of texts is larger than a part of media: texts are cheaper, and batches need texts of similar length.
 TEXT_PARTS = 8
 
 
 @dataclass
 class Summary:
-    """What a run gave.
+    """The result of a run.
 
     Attributes:
-        utterances, dialogues: of the manifest.
-        seconds: in all; `stages` where they went.
-        media_seconds: of audio, or of video where that is more.
-        features: "modality/name" to (dim, present, reason to count).
-        store: the store, or None where a shard wrote parts alone.
-        notes: what was cut from texts, a line for each way in which they were read.
+        utterances, dialogues: their numbers in the manifest.
+        seconds: total time; `stages` has the time of each stage.
+        media_seconds: duration of the audio, or of the video if that is longer.
+        features: "modality/name" to (dim, present rows, reason to count).
+        store: the store, or None if a shard wrote its parts only.
+        notes: a line for each text model that truncated texts.
     """
 
     utterances: int
@@ -83,22 +84,22 @@ def extract(
     shard: tuple[int, int] | None = None,
     notify: Callable[[str], None] = print,
 ) -> Summary:
-    """Extracts a manifest's features into a store at `out`, resuming what an earlier run has done.
+    """Extracts a manifest's features into a store at `out`, resuming the work of an earlier run.
 
-    Features that an existing store at `out` already has are kept, and only what is new is computed.
+    Features that an existing store at `out` already has are kept, and only new ones are computed.
 
     Args:
         manifest: the corpus.
         out: the store to write; it appears complete or not at all.
         options: what to extract.
         command: the command line, for the record.
-        shard: (i, n): do the i-th of n shares (from 1) and write parts alone; `merge` joins them.
-        notify: told a line about each encoder that is used and about what was found done.
+        shard: (i, n): process shard i of n (counted from 1) and write its parts only; `merge` joins them.
+        notify: called with one line per encoder and per finding about earlier work.
 
     Raises:
-        UserError: a model that cannot be had, no folder to write to, work of other options in the way, a full disk, a
-            modality that no utterance has, or an interruption (the message says how to resume).
-        FaultError: a worker failed on some utterances through no known defect of theirs; all else is done and kept.
+        UserError: a model that cannot be loaded, no folder to write to, unfinished work with other options at `out`, a
+            full disk, a modality that no utterance has, or an interruption (the message says how to resume).
+        FaultError: a worker failed on some utterances that have no known defect; everything else is done and kept.
     """
     with _room_on(out):
         return _extract(manifest, out, options, command, shard, notify)
@@ -107,7 +108,7 @@ def extract(
 def _extract(manifest: Manifest, out: Path, options: Options, command: str, shard, notify) -> Summary:
     began = time.perf_counter()
     if not out.parent.is_dir():
-        raise UserError(f"--out {out}: the folder {out.parent} does not exist; make it first")
+        raise UserError(f"--out {out}: the folder {out.parent} does not exist; create it first")
     if set(options.modalities) & {"audio", "visual"}:
         preload(
             "erc_toolkit.extract.run.worker",
@@ -125,13 +126,13 @@ def _extract(manifest: Manifest, out: Path, options: Options, command: str, shar
         if (job := _job(manifest, out, root, planned, corpus, shard, options, notify))
     ]
     if not jobs:
-        notify(f"{out}: has all of it already; nothing to do")
+        notify(f"{out}: all features are already there; nothing to do")
         return _summary(out, began, stages)
     root.mkdir(exist_ok=True)
     write_manifest(manifest, root / "manifest.jsonl")
     done = sum(len(job.parts) - len(job.todo) for job in jobs)
     if done and shard is None:
-        notify(f"resuming: {done} of {sum(len(job.parts) for job in jobs)} parts are done")
+        notify(f"resuming: {done} of {counted(sum(len(job.parts) for job in jobs), 'part')} done")
     faults: list[str] = []
     with interruptible() as stop, Stages(options.log_json) as progress, ThreadPoolExecutor(1) as side:
         text = next((job for job in jobs if job.modality == "text"), None)
@@ -139,22 +140,22 @@ def _extract(manifest: Manifest, out: Path, options: Options, command: str, shar
         reading = side.submit(read_texts, text, manifest, stop, progress, stages) if text else None
         try:
             if media:
-                faults = watch(media, manifest, extractors, options, stop, progress, stages)
+                faults = run_media(media, manifest, extractors, options, stop, progress, stages)
         except BaseException:
-            stop.set()  # the text thread would otherwise read on to its end
+            stop.set()  # otherwise the text thread would run to its end
             raise
         if reading is not None:
             reading.result()
     if faults:
         raise FaultError(
-            f"{len(faults)} utterances could not be done, though nothing is known to be wrong with them: "
-            f"{'; '.join(faults[:3])}{'; …' if len(faults) > 3 else ''}. All else is kept in {root}; run the same command "
-            "again to try them again"
+            f"{counted(len(faults), 'utterance')} failed for no known reason: "
+            f"{'; '.join(faults[:3])}{'; …' if len(faults) > 3 else ''}. Everything else is kept in {root}; run the "
+            "same command again to retry"
         )
     if stop.is_set():
-        raise UserError(f"interrupted; what is done is kept in {root}: run the same command again to go on")
+        raise UserError(f"interrupted; finished work is kept in {root}: run the same command again to resume")
     if shard is not None:
-        notify(f"shard {shard[0]}/{shard[1]} is done: {root}; join the shards with erc-toolkit merge {out}")
+        notify(f"shard {shard[0]}/{shard[1]} done: {root}; join the shards with erc-toolkit merge {out}")
         return Summary(
             len(manifest.utterances), _dialogues(manifest), time.perf_counter() - began, stages, 0.0, {}, None
         )
@@ -169,7 +170,7 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 @contextmanager
 def _room_on(out: Path) -> Iterator[None]:
-    """Says a full disk in one line, wherever in the run it shows."""
+    """Turns a full disk, wherever in the run it shows, into a `UserError`."""
     try:
         yield
     except OSError as error:
@@ -190,11 +191,11 @@ def _job(
     options: Options,
     notify: Callable[[str], None],
 ) -> Job | None:
-    """What is to be done for an extractor, or None where the store at `out` has it."""
+    """The work to do for an extractor, or None if the store at `out` already has its features."""
     encoder = planned.extractor
     parts = divide(manifest, options.part_size * (TEXT_PARTS if encoder.modality == "text" else 1))
     name = encoder.name.replace("/", "--")
-    made: FeaturePlan = {
+    plan: FeaturePlan = {
         "modality": encoder.modality,
         "name": encoder.name,
         "dim": encoder.dim,
@@ -206,27 +207,30 @@ def _job(
     if out.exists():
         with FeatureStore.open(out) as store:
             if store.attrs.get("corpus_fingerprint") != corpus:
-                raise UserError(f"{out}: holds other utterances than this manifest; choose another --out or delete it")
-            there = [matrix for matrix in made["matrices"] if f"{encoder.modality}/{matrix}" in store.feature_names()]
+                raise UserError(
+                    f"{out}: has different utterances than this manifest; choose another --out or delete it"
+                )
+            there = [matrix for matrix in plan["matrices"] if f"{encoder.modality}/{matrix}" in store.feature_names()]
             for matrix in there:
-                had = store.feature(f"{encoder.modality}/{matrix}").attrs
-                if had.get("fingerprint") != json_sha256(json.loads(json.dumps(made))):
-                    old = {k: unpacked(v) for k, v in had.items() if k not in ("fingerprint", "options")}
-                    new = json.loads(json.dumps({**made["provenance"], **made["matrices"][matrix]}))
+                attrs = store.feature(f"{encoder.modality}/{matrix}").attrs
+                if attrs.get("fingerprint") != json_sha256(json.loads(json.dumps(plan))):
+                    old = {k: unpacked(v) for k, v in attrs.items() if k not in ("fingerprint", "options")}
+                    new = json.loads(json.dumps({**plan["provenance"], **plan["matrices"][matrix]}))
                     raise UserError(
-                        f"{out}: has {encoder.modality}/{matrix} made with {difference(old, new)}; choose another --out"
+                        f"{out}: {encoder.modality}/{matrix} was extracted with {difference(old, new)}; choose another "
+                        "--out"
                     )
-            if there:  # a store is written whole: one matrix of an encoder is there with all the others
-                notify(f"{encoder.modality}/{', '.join(there)}: is in {out} already")
+            if there:  # stores are written as a whole, so if one matrix of an encoder is there, all of them are
+                notify(f"{encoder.modality}/{', '.join(there)}: already in {out}")
                 return None
-    folder = PartsFolder(root / f"{encoder.modality}--{name}", made)
+    folder = PartsFolder(root / f"{encoder.modality}--{name}", plan)
     names: ColumnNames = {
         "dimension_names": list(encoder.dimension_names),
         "frame_width": encoder.frame_width,
         "frame_names": list(encoder.frame_names),
     }
     write_atomically(folder.folder / "names.json", json.dumps(names).encode())
-    # Apart from what makes the fingerprint: a model that was moved to another folder is the same model.
+    # Not part of the fingerprint: a model that was moved to another folder is still the same model.
     write_atomically(folder.folder / "options.json", json.dumps(planned.options).encode())
     mine = range(len(parts)) if shard is None else shard_of(parts, shard)
     return Job(planned, folder, parts, [i for i in mine if not folder.has(i)])
@@ -237,7 +241,7 @@ def _dialogues(manifest: Manifest) -> int:
 
 
 def _summary(out: Path, began: float, stages: dict[str, float]) -> Summary:
-    """Counts what the finished store holds."""
+    """The summary of a finished store."""
     features, media_seconds, notes = {}, 0.0, {}
     with FeatureStore.open(out) as store:
         for name in store.feature_names():
@@ -251,7 +255,7 @@ def _summary(out: Path, began: float, stages: dict[str, float]) -> Summary:
                 media_seconds = max(media_seconds, float(details["frames"].sum()) / parameters["frames_per_second"])
             notes |= dict.fromkeys(
                 _cut_texts(feature.attrs.get("model"), parameters, details)
-            )  # matrices of one run say the same
+            )  # the matrices of one encoder share these lines
         return Summary(
             len(store),
             len(store.dialogue_ids),
@@ -265,11 +269,11 @@ def _summary(out: Path, began: float, stages: dict[str, float]) -> Summary:
 
 
 def _cut_texts(model: object, parameters: Mapping[str, Any], details: Mapping[str, np.ndarray]) -> Iterator[str]:
-    """Says how many texts were too long for the model, and how many lost context for that."""
-    cut, less = (np.count_nonzero(details.get(name, ())) for name in ("tokens_cut", "context_cut"))
+    """Notes on how many texts were too long for the model, and how many were read with less context for that reason."""
+    cut, less = (int(np.count_nonzero(details.get(name, ()))) for name in ("tokens_cut", "context_cut"))
     if (cut or less) and "max_tokens" in parameters:
         most = parameters["max_tokens"]
         if cut:
-            yield f"{model}: {cut} transcripts cut, they exceed {most} tokens"
+            yield f"{model}: {counted(cut, 'transcript')} truncated to {most} tokens"
         if less:
-            yield f"{model}: {less} utterances read with less context than asked for, it exceeds {most} tokens"
+            yield f"{model}: {counted(less, 'utterance')} read with less context than requested, to fit {most} tokens"

@@ -1,4 +1,4 @@
-"""The extractors of a run: chosen by the options through the registry, built, and what the store records of them."""
+"""The extractors of a run: chosen from the registry by the options, built, and recorded in the store."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.words import counted
 from ...toolkit.manifest import MODALITIES
 from ...toolkit.media import SAMPLE_RATE, ffmpeg_version
 from ..encoders.base import AudioSpan, Crops, Extracted, Extractor, Frames, MediaRequest, Provenance, Samples, Setup
 from ..encoders.option import OptionSpec, option_specs
 from ..encoders.registry import Registered, check_owners, find_extractor, own_options
-from ..encoders.selection import MAKING, OPENSMILE, Options, built_in_extractor, making, recordable
+from ..encoders.selection import FEATURE_OPTIONS, OPENSMILE, Options, built_in_extractor, feature_options, recordable
 from ..faces.detection import DETECTION_WIDTH, YUNET_SCORE, face_model, make_detector
 from ..faces.speaking import RULE
 
@@ -30,10 +31,10 @@ class RunExtractor:
     """One extractor of a run.
 
     Attributes:
-        registered: its class and where it is from.
-        extractor: built.
-        provenance: what made the features, how crops or frames were taken included.
-        options: the options that make the features, as the store records them for `predict`.
+        registered: its class and the package it comes from.
+        extractor: the extractor itself.
+        provenance: how the features are computed, including how crops or frames are taken.
+        options: the options that the features depend on, as the store records them for `predict`.
     """
 
     registered: Registered
@@ -48,10 +49,10 @@ class RunExtractor:
     def results(
         self, utterances: Sequence[Any], done: Callable[[int], None] = lambda count: None
     ) -> Iterator[Extracted]:
-        """What the extractor gives for the utterances, one by one, checked.
+        """The extractor's results for the utterances, one by one, checked.
 
         Raises:
-            UserError: results that break the contract.
+            UserError: results that violate the contract.
         """
         wants = self.extractor.wants
         if isinstance(wants, Samples) and wants.rate is not None:
@@ -62,33 +63,33 @@ class RunExtractor:
             if count <= len(utterances):
                 yield self.checked(result)
         if count != len(utterances):
-            raise UserError(f"{self.registered}: extract() gave {count} results for {len(utterances)} utterances")
+            raise self._broken(f"returned {counted(count, 'result')} for {counted(len(utterances), 'utterance')}")
 
     def checked(self, result: Extracted) -> Extracted:
-        """The result, as the contract wants it.
+        """The result, if it fulfils the contract.
 
         Raises:
-            UserError: it is not; names the member.
+            UserError: it does not; names the member.
         """
         extractor = self.extractor
         if not isinstance(result, Extracted):
-            raise self._broken(f"gave {type(result).__name__}, not Extracted")
+            raise self._broken(f"returned {type(result).__name__}, not Extracted")
         if unknown := set(result.details) - set(extractor.details):
-            raise self._broken(f"gave the detail {sorted(unknown)[0]!r}, which its details do not declare")
+            raise self._broken(f"returned the detail {sorted(unknown)[0]!r}, which its details do not declare")
         if not isinstance(result.reason, str) or (result.values is None) != bool(result.reason):
-            raise self._broken("must give either values or a reason why there are none")
+            raise self._broken("must return either values or a reason why there are none")
         if result.values is None:
             return result
         width = extractor.dim * len(extractor.matrices)
         if np.shape(result.values) != (width,):
-            raise self._broken(f"gave values of shape {np.shape(result.values)}, not ({width},)")
+            raise self._broken(f"returned values of shape {np.shape(result.values)}, not ({width},)")
         if not extractor.frame_width:
             return result
         if result.frames is None or result.times is None:
-            raise self._broken("gave no frames, or no times, where sequences are asked for")
+            raise self._broken("returned no frames or no times, although sequences were requested")
         if np.shape(result.frames) != (len(result.times), extractor.frame_width):
             raise self._broken(
-                f"gave frames of shape {np.shape(result.frames)} and {len(result.times)} times, not (T, "
+                f"returned frames of shape {np.shape(result.frames)} and {counted(len(result.times), 'time')}, not (T, "
                 f"{extractor.frame_width}) and T"
             )
         return result
@@ -99,7 +100,7 @@ class RunExtractor:
 
 @dataclass(frozen=True)
 class RunExtractors:
-    """The extractors of a run by modality, and the face detector's (file, SHA-256) where face crops are wanted."""
+    """The extractors of a run by modality, and the face detector's (file, SHA-256) if face crops are needed."""
 
     by_modality: Mapping[str, RunExtractor]
     detector: tuple[Path, str] | None
@@ -107,15 +108,14 @@ class RunExtractors:
 
     @classmethod
     def make(cls, options: Options) -> RunExtractors:
-        """Loads what was asked for, what is cheapest first, so that a missing model is reported before anything else
-        is done.
+        """Loads the extractors, the cheapest first, so that a missing model is reported before anything else is done.
 
         Raises:
-            UserError: a model that cannot be had, an extractor that is not there or breaks the contract, or options
-                that do not go together.
+            UserError: a model that cannot be loaded, an extractor that is not installed or violates the contract, or
+                incompatible options.
         """
         chosen = choose(options)
-        # Options of all extractors, and whether they can give sequences, before the first model is loaded.
+        # The options of all extractors, and whether they support sequences, are checked before any model is loaded.
         given: dict[str, Any] = {}
         for modality, registered in chosen.items():
             own = own_options(registered.name, options.extractor_options)
@@ -134,34 +134,35 @@ class RunExtractors:
         if isinstance(wants, Crops) and detector is None:
             detector = _load_detector(options)
         if options.save_crops is not None and "visual" in built and not isinstance(wants, Crops):
-            raise UserError(f"--save-crops: {chosen['visual']} takes no face crops; leave the option out")
+            raise UserError(f"--save-crops: {chosen['visual']} does not use face crops; leave the option out")
         found = {}
         for modality in (m for m in MODALITIES if m in built):
             registered, extractor = chosen[modality], built[modality]
-            made = provenance(registered, extractor, given[modality], options, detector)
-            recorded = record(registered, extractor, given[modality], options)
-            found[modality] = RunExtractor(registered, extractor, made, recorded)
+            origin = provenance(registered, extractor, given[modality], options, detector)
+            recorded = options_record(registered, extractor, given[modality], options)
+            found[modality] = RunExtractor(registered, extractor, origin, recorded)
         return cls(found, detector, options)
 
     def all(self) -> Iterator[RunExtractor]:
-        """The extractors that there are."""
+        """All extractors of the run."""
         yield from self.by_modality.values()
 
     def lines(self) -> Iterator[str]:
-        """A line about each, for the user."""
+        """A line about each extractor, for the user."""
         for one in self.all():
-            made = one.provenance
-            parts = [str(made["weights"])] if "weights" in made else []
-            if "weights_sha256" in made:
-                where = f", on {made['device']}" if "device" in made else ""
-                parts.append(f"weights sha256 {str(made['weights_sha256'])[:12]}…{where}")
-            origin = f" ({'; '.join(parts)})" if parts else ""
-            yield f"{one.modality}: {made['model']}, {one.extractor.dim} dimensions{origin}"
+            origin = one.provenance
+            parts = [str(origin["weights"])] if "weights" in origin else []
+            if "weights_sha256" in origin:
+                where = f", on {origin['device']}" if "device" in origin else ""
+                parts.append(f"weights sha256 {str(origin['weights_sha256'])[:12]}…{where}")
+            weights = f" ({'; '.join(parts)})" if parts else ""
+            yield f"{one.modality}: {origin['model']}, {counted(one.extractor.dim, 'dimension')}{weights}"
         if self.detector is not None:
-            yield f"faces: {self.options.face_detector} ({self.detector[0].name}), {self.options.fps:g} frames a second"
+            file, options = self.detector[0].name, self.options
+            yield f"faces: {options.face_detector} ({file}), {options.fps:g} frames per second"
 
     def request(self, audio: bool, visual: bool) -> MediaRequest:
-        """What workers are to do for the modalities that are still open."""
+        """The request to the workers for the modalities that are not done yet."""
         options = self.options
         audio_wants = self.by_modality["audio"].extractor.wants if audio else None
         visual_wants = self.by_modality["visual"].extractor.wants if visual else None
@@ -180,10 +181,11 @@ class RunExtractors:
 
 
 def choose(options: Options) -> dict[str, Registered]:
-    """The extractor of each modality that is asked for, by the options.
+    """The extractor of each requested modality, by the options.
 
     Raises:
-        UserError: one that is not there, is built in, is of a modality that is not asked for, or of another's modality.
+        UserError: an --extractor that is not installed, is built in, is for a modality that is not requested, or is for
+            the same modality as another.
     """
     check_owners(options)
     others: dict[str, Registered] = {}
@@ -191,12 +193,14 @@ def choose(options: Options) -> dict[str, Registered]:
         registered = find_extractor(name)
         if registered.built_in:
             flags = ", ".join(spec.flag for spec in option_specs(Options).values() if name in spec.of)
-            raise UserError(f"--extractor {name}: is built in; {flags} choose it")
+            raise UserError(f"--extractor {name}: is built in; choose it with {flags}")
         modality = registered.cls.modality
         if modality not in options.modalities:
-            raise UserError(f"--extractor {name}: makes {modality}, which --modalities does not name")
+            raise UserError(f"--extractor {name}: extracts {modality}, which is not among --modalities")
         if modality in others:
-            raise UserError(f"--extractor {name}: {others[modality]} makes {modality} already; give one of them a run")
+            raise UserError(
+                f"--extractor {name}: {others[modality]} extracts {modality} already; use them in separate runs"
+            )
         others[modality] = registered
     return {
         modality: others.get(modality) or find_extractor(built_in_extractor(options, modality))
@@ -206,7 +210,7 @@ def choose(options: Options) -> dict[str, Registered]:
 
 
 def replaced_options(options: Options, given: set[str]) -> list[tuple[OptionSpec, str]]:
-    """Of the options that a user gave, those that only a built-in extractor reads whose place another one takes."""
+    """The given options that only a replaced built-in extractor reads, each with the name of the replacement."""
     specs = option_specs(Options)
     others = [find_extractor(name) for name in options.extractors]
     return [
@@ -218,15 +222,15 @@ def replaced_options(options: Options, given: set[str]) -> list[tuple[OptionSpec
 
 
 def shared_options(modality: str) -> tuple[str, ...]:
-    """Names of the options that a modality's features depend on whatever the extractor."""
+    """Names of the options that a modality's features depend on with any extractor."""
     specs = option_specs(Options)
-    return tuple(name for name in MAKING[modality] if not specs[name].of)
+    return tuple(name for name in FEATURE_OPTIONS[modality] if not specs[name].of)
 
 
-def record(registered: Registered, extractor: Extractor, own: Any, options: Options) -> dict[str, object]:
-    """The options that make an extractor's features, as the store records them and `predict` reads them."""
+def options_record(registered: Registered, extractor: Extractor, own: Any, options: Options) -> dict[str, object]:
+    """The options that an extractor's features depend on, as the store records them and `predict` reads them."""
     if registered.built_in:
-        return making(options, extractor.modality)
+        return feature_options(options, extractor.modality)
     shared = [
         name
         for name in shared_options(extractor.modality)
@@ -235,30 +239,31 @@ def record(registered: Registered, extractor: Extractor, own: Any, options: Opti
     return {
         "extractor": registered.name,
         "extractor_package": registered.package.removeprefix("package "),
-        **{f"{registered.name}.{key}": value for key, value in recordable(own, _telling(own)).items()},
+        **{f"{registered.name}.{key}": value for key, value in recordable(own, _affecting(own)).items()},
         **recordable(options, shared),
     }
 
 
-def _telling(own: Any) -> list[str]:
+def _affecting(own: Any) -> list[str]:
+    """Names of an extractor's own options that affect its features."""
     return [name for name, spec in option_specs(type(own)).items() if spec.changes_numbers]
 
 
 def provenance(
     registered: Registered, extractor: Extractor, own: Any, options: Options, detector: tuple[Path, str] | None
 ) -> Provenance:
-    """What made the features: the extractor's own record, and how its crops or frames were taken."""
-    made = extractor.provenance()
-    record = media_record(extractor, options, detector)
-    result: Any = {"extractor": registered.name, **made}
-    versions = {**made.get("versions", {}), **record["versions"]}
-    parameters = {**record["parameters"], **made.get("parameters", {})}
+    """How the features are computed: the extractor's own provenance, and how its crops or frames are taken."""
+    own_part = extractor.provenance()
+    media_part = media_provenance(extractor, options, detector)
+    result: Any = {"extractor": registered.name, **own_part}
+    versions = {**own_part.get("versions", {}), **media_part["versions"]}
+    parameters = {**media_part["parameters"], **own_part.get("parameters", {})}
     if registered.built_in and isinstance(extractor.wants, Samples):
-        return made
+        return own_part
     if not registered.built_in:
         specs = option_specs(type(own))
-        # A file is known by its content, which is the extractor's to say, and not by its path.
-        values = {name: getattr(own, name) for name in _telling(own) if specs[name].kind is not Path}
+        # A file is identified by its content, which the extractor records, and not by its path.
+        values = {name: getattr(own, name) for name in _affecting(own) if specs[name].kind is not Path}
         parameters = {**parameters, **({"options": values} if values else {})}
     if versions:
         result["versions"] = versions
@@ -267,10 +272,10 @@ def provenance(
     return json.loads(json.dumps(result))
 
 
-def media_record(
+def media_provenance(
     extractor: Extractor, options: Options, detector: tuple[Path, str] | None
 ) -> dict[str, dict[str, Any]]:
-    """How the media that an extractor wants are taken, for the store."""
+    """How the input of an extractor is taken from the media, for the store."""
     wants = extractor.wants
     versions, parameters = {}, {}
     if not wants.modality == "text":
@@ -304,7 +309,7 @@ def media_record(
 def _device(registered: Registered, options: Options) -> torch.device:
     from ...toolkit.base.device import pick_device
 
-    # openSMILE has no use for another device, and works where the one that is named does not exist.
+    # openSMILE runs on the CPU only, and works even if the named device does not exist.
     return pick_device("cpu" if registered.name == OPENSMILE else options.device)
 
 

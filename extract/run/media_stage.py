@@ -1,7 +1,7 @@
-"""The part of a run that needs media: files to workers, what they find to the encoders, rows to disk.
+"""The media stage of a run: sends files to workers, their results to the encoders, and rows to disk.
 
-Worker processes decode, compute functionals and cut out faces; encoders that batch over utterances (face crops, speech
-models) run in this process on a whole part at a time, while the workers go on with the next ones.
+Worker processes decode, compute functionals and crop faces; encoders that batch over utterances (face crops, speech
+models) run in this process on a whole part at a time, while the workers continue with the next parts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .parts import Job, Rows
 from .worker import Span, Task, UtteranceMedia, process, set_up
 
 
-def watch(
+def run_media(
     jobs: list[Job],
     manifest: Manifest,
     extractors: RunExtractors,
@@ -38,8 +38,8 @@ def watch(
     """Runs the jobs that need media, until all parts are done or `stop` is set.
 
     Returns:
-        The faults: utterances that could not be done though nothing is known to be wrong with them, and what happened.
-        `stages` is told how long it took, and how much of it the encoders of this process.
+        The faults: utterances that failed for no known reason, and what happened. The stage's time, and that of the
+        encoders in this process, are added to `stages`.
     """
     began = time.perf_counter()
     audio = next((job for job in jobs if job.modality == "audio"), None)
@@ -67,7 +67,7 @@ def watch(
                 yield index, None, request
 
     workers = options.workers or core_count()
-    limit = options.time_limit + 60  # ffmpeg is stopped first, which is an input's defect; this stops a hanging library
+    limit = options.time_limit + 60  # ffmpeg is stopped first, as a defect of the input; this stops a hanging library
     for (index, task, _), found in run_tasks(
         tasks(),
         process,
@@ -87,7 +87,7 @@ def watch(
         part.waiting -= 1
         if part.waiting <= 0:
             before = time.perf_counter()
-            _finish(part, audio, visual, manifest, options)
+            _fill_rows(part, audio, visual, manifest, options)
             encoding += time.perf_counter() - before
             if not part.faulty:
                 for job in (audio, visual):
@@ -108,7 +108,7 @@ def _utterances(job: tuple[int, Task | None, MediaRequest]) -> int:
 
 @dataclass
 class _Part:
-    """A part under way: rows of each modality, and what its files gave so far."""
+    """A part in progress: the rows of each modality, and the results of its files so far."""
 
     rows: dict[str, Rows]
     waiting: int = 0
@@ -117,7 +117,7 @@ class _Part:
 
 
 def _plan(manifest: Manifest, part: range, rows: dict[str, Rows]) -> Iterator[Task]:
-    """Groups a part's utterances by the files that hold them; gives those that cannot be done their reason."""
+    """Groups a part's utterances by file; masks those that cannot be extracted, with the reason."""
     spans: dict[str, dict[tuple, Span]] = defaultdict(dict)
     for row in part:
         u = manifest.utterances[row]
@@ -134,7 +134,7 @@ def _plan(manifest: Manifest, part: range, rows: dict[str, Rows]) -> Iterator[Ta
                 rows[modality].put(row, None, reason or "no media file in the manifest")
                 continue
             if not reason and ((start or 0) < 0 or (end is not None and end <= (start or 0))):
-                reason = f"time stamps that make no span: {start} to {end} s"
+                reason = f"invalid time span: {start} to {end} s"
             if reason:
                 rows[modality].put(row, None, reason)
                 continue
@@ -146,8 +146,8 @@ def _plan(manifest: Manifest, part: range, rows: dict[str, Rows]) -> Iterator[Ta
         yield Task(manifest.path(path), list(group.values()))
 
 
-def _finish(part: _Part, audio: Job | None, visual: Job | None, manifest: Manifest, options: Options) -> None:
-    """Puts a part's findings into rows. All its utterances go through an extractor together, in the order of rows."""
+def _fill_rows(part: _Part, audio: Job | None, visual: Job | None, manifest: Manifest, options: Options) -> None:
+    """Puts a part's results into rows. An extractor gets all utterances of the part at once, in the order of rows."""
     found = sorted(part.found, key=lambda one: one.row)
     if audio is not None and "audio" in part.rows:
         given = [one for one in found if one.audio is not None or one.audio_reason or one.span is not None]
@@ -187,7 +187,7 @@ def _put_visual(rows: Rows, found: list[UtteranceMedia], job: Job) -> None:
 
 
 def _save_crops(folder: Path, utterance: str, crops: np.ndarray) -> None:
-    """Writes an utterance's crops side by side into one PNG named after it."""
+    """Writes an utterance's crops side by side into a PNG file named after the utterance."""
     import cv2
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,9 @@
-"""Finished work on disk: each part of a feature is one file, whole under its name or not there.
+"""Finished work on disk: each part of a feature is one file, which is either complete or absent.
 
-An open HDF5 file does not survive a kill; parts written aside, flushed and renamed do. `STORE.parts/` holds a folder for
-each feature; in it `feature.json` says what makes the feature (its fingerprint), and `00000.npz`, `00001.npz`, … hold
-the rows of the parts that are done. The store is assembled from them at the end.
+An open HDF5 file does not survive a killed process; part files that are written under a temporary name, flushed and
+renamed do. `STORE.parts/` contains a folder for each feature; in it `feature.json` is everything that the feature
+depends on (its fingerprint), and `00000.npz`, `00001.npz`, … contain the rows of the finished parts. The store is
+assembled from them at the end.
 """
 
 from __future__ import annotations
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
 
 
 class FeaturePlan(TypedDict):
-    """Everything that makes a feature's numbers: what extracts it, of which corpus, in which parts (first and last
-    row).
-    """
+    """Everything that a feature's values depend on: extractor, corpus, and parts (first row, row after the last)."""
 
     modality: str
     name: str
@@ -44,7 +43,7 @@ class FeaturePlan(TypedDict):
 
 
 class ColumnNames(TypedDict):
-    """Names of a matrix's columns, and width and names of the columns of the frames behind it."""
+    """Names of a matrix's columns, and number and names of its frames' columns."""
 
     dimension_names: list[str]
     frame_width: int
@@ -53,15 +52,15 @@ class ColumnNames(TypedDict):
 
 @dataclass
 class Rows:
-    """One part of one feature while it is made: what rows `first` to `first + n` hold.
+    """One part of one feature in progress: rows `first` to `first + n` (exclusive).
 
     Attributes:
         first: row of the first utterance.
-        values: float32 (n, matrices * dim), an encoder's matrices side by side; zeros where a reason says why.
-        reasons: n texts, empty where the row is present.
+        values: float32 (n, matrices * dim), an extractor's matrices side by side; zeros in masked rows.
+        reasons: n strings, empty where the row is present.
         details: further columns, each (n,).
-        frame_width: columns of a frame where the feature keeps its sequences, else 0.
-        frames: by row, its frames float32 (T, frame_width) and their times in seconds (T,).
+        frame_width: columns of a frame if the feature keeps its sequences, else 0.
+        frames: for each row its frames float32 (T, frame_width) and their times in seconds (T,).
     """
 
     first: int
@@ -79,9 +78,9 @@ class Rows:
         frames: np.ndarray | None = None,
         times: np.ndarray | None = None,
     ) -> None:
-        """Fills a row (counted in the whole corpus) with values, and frames, or with the reason why there are none."""
+        """Sets a row (its number in the whole corpus) to values and frames, or to the reason why there are none."""
         if values is not None and not (np.isfinite(values).all() and (frames is None or np.isfinite(frames).all())):
-            values, reason = None, "the encoder gave NaN or infinity"
+            values, reason = None, "the encoder returned NaN or infinity"
         self.reasons[row - self.first] = "" if values is not None else reason
         if values is not None:
             self.values[row - self.first] = values
@@ -89,17 +88,17 @@ class Rows:
                 self.frames[row] = frames, times
 
     def put_result(self, row: int, result: Extracted) -> None:
-        """Fills a row with what an extractor gave."""
+        """Sets a row to an extractor's result."""
         self.count(row, **result.details)
         self.put(row, result.values, result.reason, result.frames, result.times)
 
-    def count(self, row: int, **counted: float) -> None:
-        """Fills a row of the details."""
-        for name, value in counted.items():
+    def count(self, row: int, **details: float) -> None:
+        """Sets a row of the details."""
+        for name, value in details.items():
             self.details[name][row - self.first] = value
 
     def finished(self) -> FeaturePart:
-        """As it goes to disk."""
+        """The part as it is written to disk."""
         if not self.frame_width:
             return FeaturePart(self.first, self.values, self.reasons, self.details)
         none = np.zeros((0, self.frame_width), np.float32), np.zeros(0)
@@ -119,12 +118,12 @@ UNDONE = "not processed"
 
 
 def matrices_of(extractor: Extractor) -> dict[str, dict[str, Any]]:
-    """Names of the matrices that an extractor gives, as the store has them, each with what sets it apart."""
-    return {name.replace("/", "--"): dict(apart) for name, apart in extractor.matrices.items()}
+    """The names, in the store, of the matrices that an extractor returns, each with its own attributes."""
+    return {name.replace("/", "--"): dict(attributes) for name, attributes in extractor.matrices.items()}
 
 
 def empty_rows(first: int, n: int, extractor: Extractor) -> Rows:
-    """Rows of an extractor in which nothing is done yet."""
+    """Rows for an extractor, none of which is processed yet."""
     values = np.zeros((n, extractor.dim * len(extractor.matrices)), np.float32)
     kinds = {**extractor.wants.details, **extractor.details}
     details = {name: np.zeros(n, kind) for name, kind in kinds.items()}
@@ -132,7 +131,7 @@ def empty_rows(first: int, n: int, extractor: Extractor) -> Rows:
 
 
 def corpus_fingerprint(manifest: Manifest) -> str:
-    """SHA-256 over everything of the manifest that extraction or the store uses."""
+    """SHA-256 of everything in the manifest that extraction or the store uses."""
     digest = hashlib.sha256(json.dumps([manifest.corpus, manifest.labels]).encode())
     for utterance in manifest.utterances:
         digest.update(json.dumps(asdict(utterance), sort_keys=True).encode())
@@ -144,16 +143,16 @@ class PartsFolder:
 
     Args:
         folder: STORE.parts/modality--name.
-        made: everything that makes the feature's numbers.
+        plan: everything that the feature's values depend on.
 
     Raises:
-        UserError: the folder holds parts that something else made; the message names what differs.
+        UserError: the folder contains parts of a different plan; the message names the difference.
     """
 
-    def __init__(self, folder: Path, made: FeaturePlan):
+    def __init__(self, folder: Path, plan: FeaturePlan):
         self.folder = folder
-        self.made: FeaturePlan = json.loads(json.dumps(made))
-        self.fingerprint = json_sha256(self.made)
+        self.plan: FeaturePlan = json.loads(json.dumps(plan))
+        self.fingerprint = json_sha256(self.plan)
         folder.mkdir(parents=True, exist_ok=True)
         marker = folder / "feature.json"
         if marker.exists():
@@ -163,21 +162,21 @@ class PartsFolder:
                 found = {}
             if json_sha256(found) != self.fingerprint:
                 raise UserError(
-                    f"{folder}: holds work that was done with {difference(found, self.made)}; repeat those options to "
-                    "resume it, or delete the folder to begin anew"
+                    f"{folder}: contains unfinished work with {difference(found, self.plan)}; use those options again "
+                    "to resume it, or delete the folder to start over"
                 )
         else:
-            write_atomically(marker, json.dumps(self.made, indent=1).encode())
+            write_atomically(marker, json.dumps(self.plan, indent=1).encode())
 
     def path(self, index: int) -> Path:
         return self.folder / f"{index:05d}.npz"
 
     def has(self, index: int) -> bool:
-        """Whether that part is done."""
+        """Whether the part is finished."""
         return self.path(index).exists()
 
     def write(self, index: int, rows: FeaturePart) -> None:
-        """Makes a part last: it is whole on disk when this returns."""
+        """Writes a part durably: it is complete on disk when this returns."""
         data: dict[str, Any] = {f"detail_{name}": column for name, column in rows.details.items()}
         if rows.frames is not None:
             data |= {"frames": rows.frames, "counts": rows.counts, "times": rows.times}
@@ -193,13 +192,18 @@ class PartsFolder:
         write_atomically(self.path(index), buffer.getvalue())
 
     def read(self, index: int) -> FeaturePart:
-        """Raises UserError when the file is damaged or belongs to other options."""
+        """Reads a part.
+
+        Raises:
+            UserError: the file is damaged, or was written with different options.
+        """
         path = self.path(index)
         try:
             with np.load(path, allow_pickle=False) as data:
                 if data["fingerprint"].tobytes().decode() != self.fingerprint:
                     raise UserError(
-                        f"{path}: was made with other options than the parts beside it; delete it and run again"
+                        f"{path}: extracted with different options than the parts next to it; delete it and run the "
+                        "same command again"
                     )
                 n = len(data["values"])
                 return FeaturePart(
@@ -214,19 +218,19 @@ class PartsFolder:
 
 
 def _bytes(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode(), np.uint8)  # numpy's own text type drops zeros at the end
+    return np.frombuffer(text.encode(), np.uint8)  # numpy's own string type drops trailing zeros
 
 
-def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
-    """The first thing in which two descriptions differ, old and new, in words."""
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "", word: str = "now") -> str:
+    """The first difference between two nested mappings as text: "key OLD, now NEW"."""
     for key in sorted(set(old) | set(new)):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             if a != b:
-                return difference(a, b, f"{prefix}{key}.")
+                return difference(a, b, f"{prefix}{key}.", word)
         elif a != b:
-            return f"{prefix}{key} {_short(a)}, now {_short(b)}"
-    return "nothing else"
+            return f"{prefix}{key} {_short(a)}, {word} {_short(b)}"
+    return "no difference"
 
 
 def _short(value: object) -> str:
@@ -236,7 +240,7 @@ def _short(value: object) -> str:
 
 @dataclass
 class Job:
-    """One feature of a run: its extractor, its parts on disk, and which of them are to be done."""
+    """One feature of a run: its extractor, its parts on disk, and which of them are still to do."""
 
     planned: RunExtractor
     folder: PartsFolder
@@ -248,13 +252,16 @@ class Job:
         return self.planned.modality
 
     def begin(self, index: int) -> Rows:
-        """A part's rows, in which nothing is done yet."""
+        """The rows of a part, none of which is processed yet."""
         part = self.parts[index]
         return empty_rows(part.start, len(part), self.planned.extractor)
 
 
 def divide(manifest: Manifest, size: int) -> list[range]:
-    """Cuts the rows into parts of about `size`, never within a file's run of utterances unless it alone is larger."""
+    """Divides the rows into parts of about `size` rows.
+
+    Consecutive utterances of one file stay together unless there are 4 * `size` of them.
+    """
     parts: list[range] = []
     first = 0
     for row in range(1, len(manifest.utterances) + 1):
@@ -270,6 +277,6 @@ def divide(manifest: Manifest, size: int) -> list[range]:
 
 
 def shard_of(parts: Sequence[range], shard: tuple[int, int]) -> list[int]:
-    """Indices of the parts of shard i of n (counted from 1): each part in one shard, even to one part."""
+    """Indices of the parts of shard i of n (counted from 1): shards do not overlap, and differ by at most one part."""
     number, of = shard
     return list(range(len(parts)))[number - 1 :: of]

@@ -1,4 +1,4 @@
-"""The part of a run that needs no media: transcripts to the text extractor, rows to disk, in a thread of its own."""
+"""The text stage of a run: sends transcripts to the text extractor and rows to disk, in its own thread."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .parts import Job
 
 
 def turns(manifest: Manifest, rows: range, context: int) -> list[Turn]:
-    """The turns at `rows`, each with those of the `context` utterances before it in its dialogue that have a text.
+    """The turns at `rows`, each with the non-empty ones of the `context` utterances before it in its dialogue.
 
-    A turn of the context is written "speaker: transcript". A text that the manifest masks is empty and in no context.
+    A turn in the context is written "speaker: transcript". Text that the manifest masks is empty, and in no context.
     """
     utterances = manifest.utterances
-    made = []
+    found = []
     for row in rows:
         earlier = utterances[max(0, row - context) : row]
         before = tuple(
@@ -26,14 +26,12 @@ def turns(manifest: Manifest, rows: range, context: int) -> list[Turn]:
             if u.dialogue == utterances[row].dialogue and u.text.strip() and "text" not in u.mask
         )
         text = "" if "text" in utterances[row].mask else utterances[row].text
-        made.append(Turn(text, utterances[row].speaker, before))
-    return made
+        found.append(Turn(text, utterances[row].speaker, before))
+    return found
 
 
 def read_texts(job: Job, manifest: Manifest, stop: threading.Event, progress: Stages, stages: dict[str, float]) -> None:
-    """Runs the text extractor over the parts that are not done, until all are or `stop` is set; adds its seconds to
-    `stages`.
-    """
+    """Runs the text extractor on the unfinished parts, until `stop` is set; adds its time to `stages`."""
     began = time.perf_counter()
     wants = job.planned.extractor.wants
     assert isinstance(wants, Texts)

@@ -1,4 +1,4 @@
-"""What a worker process does with one media file: decode it once, compute functionals, follow and crop faces."""
+"""The work on one media file in a worker process: decode it once, compute functionals, track and crop faces."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ...toolkit.base.words import counted
 from ...toolkit.media import SAMPLE_RATE, MediaError, MediaReader
 from ..encoders.base import AudioSpan, Crops, Extracted, Frames, FrameSeries, MediaRequest, Samples
-from ..encoders.opensmile_sets import no_sound
+from ..encoders.opensmile_sets import silence_reason
 from ..faces.detection import make_detector
 from ..faces.speaking import choose_speaker
 from ..faces.tracks import FaceTracks
 
-# Rounding in time stamps must not cost the last frame or sample of an utterance.
+# Rounding of time stamps must not lose the last frame or sample of an utterance.
 _SLACK_S = 0.05
 # Mean of 8-bit grey below which a frame is black; video's own black is 16 before it is expanded to 0.
 _BLACK = 8.0
@@ -24,7 +25,7 @@ _BLACK = 8.0
 
 @dataclass(frozen=True)
 class Span:
-    """One utterance's share of a media file: its row, time in seconds (None: all), and the speaker's region."""
+    """One utterance's part of a file: its row, times in seconds (None: the whole file), and the speaker's region."""
 
     row: int
     start: float | None
@@ -39,7 +40,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Task:
-    """One media file with the utterances that lie in it."""
+    """One media file with its utterances."""
 
     path: Path
     spans: list[Span]
@@ -47,15 +48,15 @@ class Task:
 
 @dataclass
 class UtteranceMedia:
-    """What one file gave for one utterance. A modality is there, or its reason says why not.
+    """The media of one utterance. For each modality there is either a result or a reason why there is none.
 
     Attributes:
-        row: of the utterance.
-        audio: what was extracted here; `span` the audio itself, where the extractor runs elsewhere.
-        audio_seconds: length of the audio.
+        row: row of the utterance.
+        audio: the features, if the extractor runs in the workers; otherwise `span` is the audio itself.
+        audio_seconds: duration of the audio.
         series: face crops or frames.
-        frames, faces, tracks, speaker_confidence: frames looked at, crops kept, faces followed, confidence in the
-            choice.
+        frames, faces, tracks, speaker_confidence: number of frames examined, frames with the speaker's face, faces
+            tracked, and the confidence in the choice of the speaker.
     """
 
     row: int
@@ -72,15 +73,15 @@ class UtteranceMedia:
 
 
 def set_up() -> None:
-    """Runs once in each worker process: one thread each, so that workers share the cores by being several."""
+    """Runs once in each worker process: OpenCV gets one thread, since there is one worker per core."""
     cv2.setNumThreads(1)
 
 
 def process(job: tuple[int, Task | None, MediaRequest]) -> list[UtteranceMedia]:
-    """Decodes a file in one pass and gives each of its utterances what it holds for them.
+    """Decodes a file in one pass and returns the media of each of its utterances.
 
     Args:
-        job: index of the part (not used here), the file with its utterances (None: nothing to do), what to compute.
+        job: index of the part (unused here), the file with its utterances (None: nothing to do), what to compute.
     """
     _, task, request = job
     if task is None:
@@ -89,7 +90,7 @@ def process(job: tuple[int, Task | None, MediaRequest]) -> list[UtteranceMedia]:
     audio = request.audio if any(span.audio for span in task.spans) else None
     visual = request.visual if any(span.visual for span in task.spans) else None
     try:
-        # The audio helps to choose who speaks, also where no audio features are asked for.
+        # The audio helps to choose the speaker, even if no audio features are requested.
         with MediaReader(
             task.path,
             audio=audio is not None or isinstance(visual, Crops),
@@ -97,12 +98,12 @@ def process(job: tuple[int, Task | None, MediaRequest]) -> list[UtteranceMedia]:
             own_rate=audio is not None and audio.rate != SAMPLE_RATE,
             time_limit=request.time_limit,
         ) as media:
-            watched = {i: _watcher(visual, request) for i, span in enumerate(task.spans) if visual and span.visual}
+            collectors = {i: _collector(visual, request) for i, span in enumerate(task.spans) if visual and span.visual}
             if visual is not None:
                 for time, image in media.frames():
-                    for i, watcher in watched.items():
+                    for i, collector in collectors.items():
                         if task.spans[i].covers(time):
-                            watcher.look(time, _region(image, task.spans[i].region))
+                            collector.add(time, _region(image, task.spans[i].region))
             media.finish()
     except MediaError as error:
         for span, one in zip(task.spans, found, strict=True):
@@ -112,21 +113,21 @@ def process(job: tuple[int, Task | None, MediaRequest]) -> list[UtteranceMedia]:
     for i, (span, one) in enumerate(zip(task.spans, found, strict=True)):
         if span.audio and audio is not None:
             length = 0.0 if media.samples is None else len(media.samples) / SAMPLE_RATE
-            one.audio_reason = _no_such_span(span, length, media, "no audio track" if media.samples is None else "")
+            one.audio_reason = _missing_span(span, length, media, "no audio track" if media.samples is None else "")
             if not one.audio_reason:
                 _take_audio(one, span, media, audio)
-        if i in watched:
-            length = (media.frame_count + 1) / request.fps  # the video may go on until just before the next sample
-            one.visual_reason = _no_such_span(span, length, media, "" if media.has_video else "no video track")
+        if i in collectors:
+            length = (media.frame_count + 1) / request.fps  # the video may last until just before the next frame
+            one.visual_reason = _missing_span(span, length, media, "" if media.has_video else "no video track")
             if not one.visual_reason:
-                _take_video(one, span, watched[i], media)
+                _take_video(one, span, collectors[i], media)
     return found
 
 
-def _no_such_span(span: Span, length: float, media: MediaReader, lack: str) -> str:
-    """Why a track of that many seconds cannot give the span, or nothing."""
-    if lack:
-        return lack
+def _missing_span(span: Span, length: float, media: MediaReader, no_track: str) -> str:
+    """The reason why a track of `length` seconds does not contain the span, or ""."""
+    if no_track:
+        return no_track
     if span.start is None and span.end is None:
         return media.truncated
     if span.end is not None and span.end > length + _SLACK_S:
@@ -144,7 +145,7 @@ def _cut(span: Span, samples: np.ndarray | None, rate: int) -> np.ndarray:
 def _take_audio(one: UtteranceMedia, span: Span, media: MediaReader, wants: Samples) -> None:
     samples = _cut(span, media.samples, SAMPLE_RATE)
     one.audio_seconds = len(samples) / SAMPLE_RATE
-    one.audio_reason = no_sound(samples)
+    one.audio_reason = silence_reason(samples)
     if one.audio_reason:
         return
     if wants.rate == SAMPLE_RATE:
@@ -157,49 +158,49 @@ def _take_audio(one: UtteranceMedia, span: Span, media: MediaReader, wants: Samp
         one.audio = wants.in_workers(taken)
 
 
-def _take_video(one: UtteranceMedia, span: Span, watched: FaceTracks | FrameKeeper, media: MediaReader) -> None:
-    one.frames = watched.looked_at
+def _take_video(one: UtteranceMedia, span: Span, collected: FaceTracks | FrameKeeper, media: MediaReader) -> None:
+    one.frames = collected.examined
     start = span.start or 0.0
-    if isinstance(watched, FrameKeeper):
-        kept = [(time - start, image) for _, time, image in watched.kept]
+    if isinstance(collected, FrameKeeper):
+        kept = [(time - start, image) for _, time, image in collected.kept]
     else:
-        one.tracks = len(watched.tracks)
-        # Frames' times count from the file's start, and so must the audio by which the speaker is chosen.
-        chosen, confidence = choose_speaker(watched.tracks, media.samples, SAMPLE_RATE)
+        one.tracks = len(collected.tracks)
+        # The frames' times are relative to the start of the file, so the audio of the whole file is needed here.
+        chosen, confidence = choose_speaker(collected.tracks, media.samples, SAMPLE_RATE)
         kept = [] if chosen is None else [(time - start, image) for _, time, image in chosen.crops]
         if chosen is not None:
             one.faces, one.speaker_confidence = len(chosen.widths), confidence
     if kept:
         one.series = FrameSeries(np.stack([image for _, image in kept]), np.array([time for time, _ in kept]))
-    elif watched.looked_at == 0:
+    elif collected.examined == 0:
         one.visual_reason = "no frame in this span"
-    elif watched.brightest < _BLACK:
-        one.visual_reason = "black picture"
+    elif collected.brightest < _BLACK:
+        one.visual_reason = "black frames"
     else:
-        one.visual_reason = f"no face found: {watched.looked_at} frames"
+        one.visual_reason = f"no face found: {counted(collected.examined, 'frame')}"
 
 
 class FrameKeeper:
-    """Keeps an utterance's frames, resized; beyond twice `most` every second one is forgotten, and fewer are kept
-    from then.
+    """Keeps an utterance's frames, resized. When there are twice `most`, every second one is dropped, and from then on
+    only half as many are kept.
 
     Args:
-        wants: their size.
-        most: frames.
+        wants: the frames' size.
+        most: half the greatest number of frames kept.
     """
 
     def __init__(self, wants: Frames, most: int):
         self._size, self._most = (wants.width, wants.height), most
         self.kept: list[tuple[int, float, np.ndarray]] = []
-        self.looked_at, self.brightest = 0, 0.0
+        self.examined, self.brightest = 0, 0.0
         self._seen, self._stride = 0, 1
 
-    def look(self, time: float, image: np.ndarray) -> None:
-        """Takes the next frame, uint8 (height, width, 3), at `time` seconds."""
+    def add(self, time: float, image: np.ndarray) -> None:
+        """Adds the next frame, uint8 (height, width, 3), at `time` seconds."""
         number, self._seen = self._seen, self._seen + 1
         if number % self._stride:
             return
-        self.looked_at += 1
+        self.examined += 1
         self.brightest = max(self.brightest, float(image.mean()))
         self.kept.append((number, time, cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)))
         if len(self.kept) >= 2 * self._most:
@@ -212,7 +213,7 @@ def _detector(kind: str, model: Path):
     return make_detector(kind, model)
 
 
-def _watcher(wants: Crops | Frames, request: MediaRequest) -> FaceTracks | FrameKeeper:
+def _collector(wants: Crops | Frames, request: MediaRequest) -> FaceTracks | FrameKeeper:
     if isinstance(wants, Frames):
         return FrameKeeper(wants, request.most_frames)
     assert request.detector_model is not None
@@ -221,7 +222,8 @@ def _watcher(wants: Crops | Frames, request: MediaRequest) -> FaceTracks | Frame
 
 
 def _region(image: np.ndarray, region: tuple[float, float, float, float] | None) -> np.ndarray:
-    """The region of the image, given as fractions of its sides (left, top, right, bottom)."""
+    """The region of the image; `region` is (left, top, right, bottom) as fractions of its width and height."""
+
     if region is None:
         return image
     height, width = image.shape[:2]

@@ -1,1 +1,1 @@
-"""Training of encoders before extraction: a text encoder on a corpus, a face network on labelled faces."""
+"""Training of encoders before extraction: a text encoder on a corpus, or a face network on labelled faces."""

@@ -1,4 +1,4 @@
-"""A training that goes by epochs and survives a kill: its state after each epoch, and the folder that it becomes."""
+"""Training in epochs that can be resumed: the state after each epoch, and the output folder."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ METRICS = "metrics.jsonl"
 
 
 class Epochs:
-    """The epochs of a training that are done. New, or resumed from what an earlier run left in the folder.
+    """The finished epochs of a training, which is either new or resumed from the checkpoint in the folder.
 
     Args:
-        folder: OUT.partial; made if need be.
-        fingerprint: hashes of everything that decides the result; the checkpoint of another training is refused.
-        parts: model, optimizer and the generator of the order.
-        notify: called with a line when an earlier run is resumed.
+        folder: OUT.partial; created if necessary.
+        fingerprint: hashes of everything that affects the result; the checkpoint of a different training is refused.
+        parts: model, optimizer and the random generator of the order.
+        notify: called with a line when an earlier training is resumed.
 
     Attributes:
-        lines: of metrics.jsonl, one for each epoch that is done.
-        epoch: how many those are.
+        lines: the lines of metrics.jsonl, one for each finished epoch.
+        epoch: the number of finished epochs.
 
     Raises:
-        UserError: the checkpoint is damaged or belongs to another training.
+        UserError: the checkpoint is damaged or belongs to a different training.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class Epochs:
         self._path, self._fingerprint, self._parts = folder / CHECKPOINT, dict(fingerprint), parts
         self.lines: list[dict[str, Any]] = []
         folder.mkdir(exist_ok=True)
-        remedy = f"repeat the options and data of the work in {folder} to resume it, or delete that folder"
+        remedy = f"use the same options and data as for the work in {folder} to resume it, or delete that folder"
         found = load_checkpoint(self._path, self._fingerprint, parts, remedy)
         if found is not None:
             lines = found[0].get("lines")
             if not isinstance(lines, list):
-                raise UserError(f"{self._path}: damaged (lacks the epochs' lines); delete {folder}")
+                raise UserError(f"{self._path}: damaged (the metrics of the epochs are missing); delete {folder}")
             self.lines = lines
             notify(f"resuming after epoch {self.epoch}")
 
@@ -55,33 +55,37 @@ class Epochs:
         return len(self.lines)
 
     def best(self, key: str) -> dict[str, Any]:
-        """The line of the first epoch with the greatest value under that key."""
+        """The line of the first epoch with the greatest value of `key`."""
         return max(self.lines, key=lambda line: line[key])
 
     def done(self, line: dict[str, Any]) -> None:
-        """Ends an epoch: all that the next one needs is on disk when this returns."""
+        """Finishes an epoch: everything that the next one needs is on disk when this returns."""
         self.lines.append(line)
         save_checkpoint(self._path, self._fingerprint, self._parts, {"lines": self.lines})
 
 
 def fingerprint_of(**parts: object) -> dict[str, str]:
-    """A hash of each of several plain values."""
+    """A SHA-256 of each of several JSON values, by name."""
     return {
         name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest() for name, value in parts.items()
     }
 
 
 def check_out(out: Path) -> None:
-    """Raises UserError unless a folder can be written at `out`."""
+    """Checks that a folder can be written at `out`.
+
+    Raises:
+        UserError: it cannot.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: exists and is not empty; choose another folder or delete it")
     if not out.absolute().parent.is_dir():
-        raise UserError(f"--out {out}: the folder {out.parent} does not exist; make it first")
+        raise UserError(f"--out {out}: the folder {out.parent} does not exist; create it first")
 
 
 @contextmanager
-def becoming(out: Path) -> Iterator[Path]:
-    """The folder OUT.partial to work in. It stays when the work breaks off, unless not one epoch is in it.
+def partial_folder(out: Path) -> Iterator[Path]:
+    """The folder OUT.partial to work in. It is kept after an interruption if it has a checkpoint, and else removed.
 
     Raises:
         UserError: the disk is full, or the folder cannot be written.
@@ -96,8 +100,8 @@ def becoming(out: Path) -> Iterator[Path]:
             shutil.rmtree(work)
 
 
-def become(work: Path, out: Path, epochs: Epochs) -> None:
-    """Gives the finished folder its name, with the metrics of all epochs and without the checkpoint."""
+def publish(work: Path, out: Path, epochs: Epochs) -> None:
+    """Renames the finished folder to `out`, with the metrics of all epochs and without the checkpoint."""
     (work / METRICS).write_text("".join(json.dumps(line) + "\n" for line in epochs.lines), encoding="utf-8")
     for path in work.iterdir():
         if path.name != CHECKPOINT:

@@ -1,8 +1,8 @@
 """Training of the field's 342-dimensional face network, whose weights were never published.
 
-The recipe is that of the group that made the features: Adam at 1e-3, halved when validation stands still, batches of 64,
-crops from pictures padded by 8, mirrored, turned by up to 15 degrees, grey levels normalised by the training pictures'
-own mean and deviation.
+The recipe is that of the group that published the features: Adam at 1e-3, halved when validation accuracy stops
+improving, batches of 64, random crops from images padded by 8 pixels, mirrored and rotated by up to 15 degrees, and
+grey levels normalised by the mean and standard deviation of the training images.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -26,9 +27,10 @@ from ...toolkit.base.errors import UserError
 from ...toolkit.base.interrupt import interruptible
 from ...toolkit.base.progress import Stages
 from ...toolkit.base.schedule import lr_on_plateau
+from ...toolkit.base.words import counted
 from ..encoders.face_network import ARCHITECTURES, FACE_SETTINGS, FACE_WEIGHTS
 from ..encoders.weights import load_state
-from .epochs import Epochs, become, becoming, check_out, fingerprint_of
+from .epochs import Epochs, check_out, fingerprint_of, partial_folder, publish
 from .face_images import FaceImages, read_face_images
 
 _NETWORK = "denseface"
@@ -36,7 +38,7 @@ _NETWORK = "denseface"
 
 @dataclass(frozen=True)
 class FaceRecipe:
-    """How to train. The rate halves after `patience` epochs without a better validation accuracy."""
+    """Hyperparameters. The learning rate is halved after `patience` epochs without a better validation accuracy."""
 
     epochs: int = 100
     batch: int = 64
@@ -55,29 +57,29 @@ def train_face(
     notify: Callable[[str], None] = print,
     log_json: bool = False,
 ) -> dict[str, object]:
-    """Trains the network and writes the epoch that is best on the validation pictures.
+    """Trains the network and writes the weights of the epoch with the best validation accuracy.
 
     Args:
         source: labelled faces, see `read_face_images`.
-        out: folder to write, which `--visual-weights` takes: model.safetensors, face.yaml (normalisation, labels, counts,
-            recipe, scores), metrics.jsonl.
-        recipe: the numbers.
-        device: auto, cpu, cuda or cuda:N; in float32.
-        notify: told a line for each epoch.
-        log_json: progress as JSON lines.
+        out: output folder, which `--visual-weights` accepts: model.safetensors, face.yaml (normalisation, labels,
+            counts, recipe, scores), metrics.jsonl.
+        recipe: the hyperparameters.
+        device: auto, cpu, cuda or cuda:N; the precision is float32.
+        notify: called with a line for each epoch.
+        log_json: write progress as JSON lines.
 
     Returns:
-        The line of metrics.jsonl of the epoch that was kept, and "test_accuracy" where there are test pictures.
+        The line of metrics.jsonl of the selected epoch, and "test_accuracy" if there are test images.
 
     Raises:
-        UserError: `out` is there already, pictures that cannot be had, a loss that is not finite, work of other options in
-            the way, or an interruption. What is done is kept in OUT.partial after each epoch, and the same call goes on
-            from there to the same result.
+        UserError: `out` already exists, images that cannot be read, a loss that is not finite, unfinished work with
+            other options, or an interruption. The state is kept in OUT.partial after each epoch, and the same call
+            resumes from there with the same result.
     """
     check_out(out)
-    images = read_face_images(source, ARCHITECTURES[_NETWORK].pictures.side, recipe.seed)
+    images = read_face_images(source, ARCHITECTURES[_NETWORK].input.side, recipe.seed)
     where = pick_device(device)
-    with becoming(out) as work, torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+    with partial_folder(out) as work, torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
         run = _Run(images, recipe, where, work, notify)
         try:
@@ -87,26 +89,26 @@ def train_face(
             raise UserError(f"out of memory on {where}; try --batch {max(1, recipe.batch // 2)}") from None
         if run.epochs.epoch < recipe.epochs:
             raise UserError(
-                f"interrupted after epoch {run.epochs.epoch} of {recipe.epochs}; run the same command again to go on"
+                f"interrupted after epoch {run.epochs.epoch} of {recipe.epochs}; run the same command again to resume"
             )
         best = run.finish()
-        become(work, out, run.epochs)
+        publish(work, out, run.epochs)
     return best
 
 
 class _Run:
-    """One training under way; the best epoch's weights lie in `folder`."""
+    """One training in progress; the weights of the best epoch are in `folder`."""
 
     def __init__(self, images: FaceImages, recipe: FaceRecipe, device: torch.device, folder: Path, notify):
         self.images, self.recipe, self.device, self.folder, self.notify = images, recipe, device, folder, notify
-        self.net = ARCHITECTURES[_NETWORK].build()
+        self.net: Any = ARCHITECTURES[_NETWORK].build()
         self.net.classifier = nn.Linear(self.net.classifier.in_features, len(images.labels))
         self.net.to(device, memory_format=torch.channels_last)
         grey = images.splits["train"][0]
         self.mean, self.std = float(grey.mean()), max(1e-3, float(grey.std()))
         self._optimizer = torch.optim.Adam(self.net.parameters(), recipe.lr)
         self._shuffle = torch.Generator().manual_seed(recipe.seed)
-        self._vary = v2.Compose(
+        self._augment = v2.Compose(
             [
                 v2.RandomCrop(grey.shape[1:], padding=recipe.pad),
                 v2.RandomHorizontalFlip(),
@@ -114,23 +116,24 @@ class _Run:
             ]
         )
         digest = hashlib.sha256()
-        for pictures, labels in images.splits.values():
-            digest.update(pictures.tobytes() + labels.tobytes())
+        for faces, labels in images.splits.values():
+            digest.update(faces.tobytes() + labels.tobytes())
         fingerprint = fingerprint_of(
             recipe=asdict(recipe), labels=images.labels, pictures=digest.hexdigest(), device=device.type
         )
         parts = TrainedParts(self.net, self._optimizer, self._shuffle)
         counts = ", ".join(f"{len(labels)} {split}" for split, (_, labels) in images.splits.items())
         skipped = "".join(f"; {n} left out: {reason}" for reason, n in images.skipped.items())
-        notify(f"{len(images.labels)} labels; pictures: {counts}{skipped}")
+        notify(f"{counted(len(images.labels), 'label')}; images: {counts}{skipped}")
         notify(
-            f"{_NETWORK} on {device}: {recipe.epochs} epochs, batch {recipe.batch}, lr {recipe.lr:g}, seed {recipe.seed}"
+            f"{_NETWORK} on {device}: {counted(recipe.epochs, 'epoch')}, batch {recipe.batch}, lr {recipe.lr:g}, "
+            f"seed {recipe.seed}"
         )
         self.epochs = Epochs(folder, fingerprint, parts, notify)
 
     def train(self, log_json: bool, stop: threading.Event) -> None:
-        """The epochs that are left, until `stop` is set; after each the validation pictures decide whether it is kept."""
-        pictures, labels = self.images.splits["train"]
+        """Trains the remaining epochs, until `stop` is set; keeps the weights with the best validation accuracy."""
+        faces, labels = self.images.splits["train"]
         updates = -(-len(labels) // self.recipe.batch)
         with Stages(log_json) as stages:
             bar = stages.stage("train", self.recipe.epochs * updates)
@@ -142,11 +145,11 @@ class _Run:
                 self.net.train()
                 total = 0.0
                 for batch in torch.randperm(len(labels), generator=self._shuffle).split(self.recipe.batch):
-                    if len(batch) == 1:  # batch normalisation has no deviation of one
+                    if len(batch) == 1:  # batch normalisation needs more than one image
                         continue
-                    varied = torch.stack([self._vary(torch.from_numpy(pictures[i])[None]) for i in batch.tolist()])
+                    augmented = torch.stack([self._augment(torch.from_numpy(faces[i])[None]) for i in batch.tolist()])
                     loss = nn.functional.cross_entropy(
-                        self._logits(varied), torch.from_numpy(labels)[batch].to(self.device)
+                        self._logits(augmented), torch.from_numpy(labels)[batch].to(self.device)
                     )
                     if not torch.isfinite(loss):
                         raise UserError(
@@ -159,9 +162,9 @@ class _Run:
                     bar.advance(1, f"epoch {epoch}")
                     if stop.is_set():
                         return
-                self._judge(epoch, total / len(labels))
+                self._validate(epoch, total / len(labels))
 
-    def _judge(self, epoch: int, train_loss: float) -> None:
+    def _validate(self, epoch: int, train_loss: float) -> None:
         accuracy = self.accuracy("val")
         better = epoch == 1 or accuracy > self.epochs.best("val_accuracy")["val_accuracy"]
         self.notify(
@@ -180,14 +183,14 @@ class _Run:
 
     @torch.inference_mode()
     def accuracy(self, split: str) -> float:
-        """Share of the split's pictures that are classified rightly."""
+        """Fraction of the split's images that are classified correctly."""
         self.net.eval()
-        pictures, labels = self.images.splits[split]
-        found = [self._logits(part[:, None]).argmax(1).cpu() for part in torch.from_numpy(pictures).split(256)]
-        return float((torch.cat(found).numpy() == labels).mean())
+        faces, labels = self.images.splits[split]
+        predicted = [self._logits(part[:, None]).argmax(1).cpu() for part in torch.from_numpy(faces).split(256)]
+        return float((torch.cat(predicted).numpy() == labels).mean())
 
     def finish(self) -> dict[str, object]:
-        """Measures the kept weights on the test pictures, once, and writes face.yaml."""
+        """Evaluates the selected weights on the test images, once, and writes face.yaml."""
         best = dict(self.epochs.best("val_accuracy"))
         if len(self.images.splits["test"][1]):
             self.net.load_state_dict(load_state(self.folder / FACE_WEIGHTS))
@@ -209,7 +212,7 @@ class _Run:
         )
         return best
 
-    def _logits(self, pictures: torch.Tensor) -> torch.Tensor:
+    def _logits(self, faces: torch.Tensor) -> torch.Tensor:
         """uint8 (n, 1, side, side) to (n, labels)."""
-        normal = (pictures.to(self.device).float() - self.mean) / self.std
-        return self.net(normal.contiguous(memory_format=torch.channels_last))
+        normalised = (faces.to(self.device).float() - self.mean) / self.std
+        return self.net(normalised.contiguous(memory_format=torch.channels_last))

@@ -1,8 +1,8 @@
 """Fine-tuning of a text encoder as a classifier of single utterances, before its features are extracted.
 
 The recipe is that of the field's RoBERTa features (COSMIC, feature-extraction: fairseq, task sentence_prediction): one
-utterance without context, a linear-tanh-linear head on `<s>`, Adam with decoupled weight decay, linear warm-up and decay.
-The rate decays over epochs * batches updates; fairseq leaves out what does not fill the last batch of all.
+utterance without context, a linear-tanh-linear head on `<s>`, Adam with decoupled weight decay, linear warm-up and
+decay. The learning rate decays over epochs * batches updates; fairseq drops an incomplete last batch.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ from ...toolkit.base.errors import UserError
 from ...toolkit.base.interrupt import interruptible
 from ...toolkit.base.progress import Stages
 from ...toolkit.base.schedule import fairseq_linear_factor
+from ...toolkit.base.words import counted
 from ...toolkit.manifest import SPLITS, load_manifest
 from ...toolkit.store import FeatureStore
 from ..encoders.text import load_pretrained, longest_input
 from ..encoders.weights import checksum
-from .epochs import Epochs, become, becoming, check_out, fingerprint_of
+from .epochs import Epochs, check_out, fingerprint_of, partial_folder, publish
 
 SETTINGS = "finetune.yaml"
-# Where the corpora's recipes differ; any other corpus takes MELD's.
+# Values that differ between corpora; other corpora use MELD's.
 _RECIPES = {"iemocap": {"lr": 1e-6, "dropout": 0.2}, "meld": {"lr": 1e-5, "dropout": 0.1}}
-# What kinds of encoders call their dropout, on hidden states and on attention.
+# Names of the dropout settings of different encoders, for hidden states and for attention.
 _DROPOUT = ("hidden_dropout_prob", "dropout")
 _ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to fine-tune. `lr` and `dropout` are the corpus's own where None; `micro_batch` utterances are in memory at once."""
+    """Hyperparameters. `lr` and `dropout` depend on the corpus if None; `micro_batch` is the batch in memory."""
 
     epochs: int = 30
     batch: int = 32
@@ -55,7 +56,7 @@ class Recipe:
     seed: int = 0
 
     def for_corpus(self, corpus: str) -> Recipe:
-        """This recipe with what the corpus decides filled in."""
+        """This recipe with the corpus's values filled in."""
         own = _RECIPES["iemocap" if "iemocap" in corpus.lower() else "meld"]
         return replace(self, **{name: value for name, value in own.items() if getattr(self, name) is None})
 
@@ -73,7 +74,7 @@ def read_texts(path: Path) -> Texts:
     """Labelled, non-empty texts of a manifest or a feature store.
 
     Raises:
-        UserError: it is neither, or its training or validation split has none.
+        UserError: the file is neither, or its training or validation split has no such texts.
     """
     import h5py
 
@@ -95,10 +96,10 @@ def read_texts(path: Path) -> Texts:
         splits[split] = [text for text, _ in own], torch.tensor([label for _, label in own], dtype=torch.int64)
         if split != "test" and not own:
             raise UserError(
-                f"{path}: its split {split!r} has no utterance with label and text; fine-tuning needs train and val"
+                f"{path}: the split {split!r} has no utterance with label and text; fine-tuning needs train and val"
             )
     if len(splits["train"][1].unique()) < 2:
-        raise UserError(f"{path}: the training utterances have one label alone; there is nothing to learn")
+        raise UserError(f"{path}: all training utterances have the same label; at least two labels are needed")
     return Texts(corpus, labels, splits)
 
 
@@ -116,48 +117,48 @@ def finetune(
     Args:
         source: manifest or feature store.
         text_model: hub name or folder, as for `TextEncoder`.
-        out: folder to write, which `--text-model` takes: model, tokenizer, metrics.jsonl with a line for each epoch, and
-            finetune.yaml, which says what was done.
-        recipe: the numbers.
-        device: auto, cpu, cuda or cuda:N; in float32.
-        notify: told a line for each epoch.
-        log_json: progress as JSON lines.
+        out: output folder, which `--text-model` accepts: model, tokenizer, metrics.jsonl with a line for each epoch,
+            and finetune.yaml, the record of the training.
+        recipe: the hyperparameters.
+        device: auto, cpu, cuda or cuda:N; the precision is float32.
+        notify: called with a line for each epoch.
+        log_json: write progress as JSON lines.
 
     Returns:
-        The line of metrics.jsonl of the epoch that was kept.
+        The line of metrics.jsonl of the selected epoch.
 
     Raises:
-        UserError: `out` is there already, texts or model cannot be had, a loss that is not finite, too little memory, work of
-            other options in the way, or an interruption. What is done is kept in OUT.partial after each epoch, and the
-            same call goes on from there to the same result.
+        UserError: `out` already exists, texts or model cannot be loaded, a loss that is not finite, too little memory,
+            unfinished work with other options, or an interruption. The state is kept in OUT.partial after each epoch,
+            and the same call resumes from there with the same result.
     """
     check_out(out)
     texts = read_texts(source)
     recipe = recipe.for_corpus(texts.corpus)
     where = pick_device(device)
-    with becoming(out) as work, torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+    with partial_folder(out) as work, torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
         run = _Run(texts, text_model, recipe, where, work, notify)
         try:
             with interruptible() as stop:
-                for line in run.about():
+                for line in run.summary():
                     notify(line)
                 run.train(log_json, stop)
         except torch.OutOfMemoryError:
             raise UserError(f"out of memory on {where}; try --micro-batch {max(1, recipe.micro_batch // 2)}") from None
         if run.epochs.epoch < recipe.epochs:
             raise UserError(
-                f"interrupted after epoch {run.epochs.epoch} of {recipe.epochs}; run the same command again to go on"
+                f"interrupted after epoch {run.epochs.epoch} of {recipe.epochs}; run the same command again to resume"
             )
         (work / SETTINGS).write_text(
             yaml.safe_dump(run.record(), sort_keys=False, allow_unicode=True), encoding="utf-8"
         )
-        become(work, out, run.epochs)
+        publish(work, out, run.epochs)
     return run.best
 
 
 class _Run:
-    """One fine-tuning under way; the best epoch's model lies in `folder`."""
+    """One fine-tuning in progress; the model of the best epoch is in `folder`."""
 
     def __init__(self, texts: Texts, text_model: str, recipe: Recipe, device: torch.device, folder: Path, notify):
         from transformers import AutoModelForSequenceClassification
@@ -193,25 +194,27 @@ class _Run:
 
     @property
     def best(self) -> dict[str, object]:
-        """The line of the epoch that is kept."""
+        """The line of the best epoch so far."""
         return self.epochs.best(f"val_{self.recipe.select}")
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, truncation=True, max_length=self.max_tokens)["input_ids"]
 
-    def about(self) -> list[str]:
-        """What is trained on what, for the user."""
+    def summary(self) -> list[str]:
+        """Data, model and hyperparameters in two lines, for the user."""
         r, n = self.recipe, {split: len(ids) for split, ids in self.ids.items()}
         return [
-            f"{self.texts.corpus}: {n['train']} training and {n['val']} validation utterances, {len(self.texts.labels)} labels",
-            f"{self.source} on {self.device}: {r.epochs} epochs, batch {r.batch}, lr {r.lr:g}, dropout {r.dropout:g}, seed {r.seed}",
+            f"{self.texts.corpus}: {n['train']} training and {counted(n['val'], 'validation utterance')}, "
+            f"{counted(len(self.texts.labels), 'label')}",
+            f"{self.source} on {self.device}: {counted(r.epochs, 'epoch')}, batch {r.batch}, lr {r.lr:g}, "
+            f"dropout {r.dropout:g}, seed {r.seed}",
         ]
 
     def train(self, log_json: bool, stop: threading.Event) -> None:
-        """The epochs that are left, until `stop` is set; after each the validation split decides whether it is kept."""
+        """Trains the remaining epochs, until `stop` is set; keeps the model that is best on the validation split."""
         r = self.recipe
         labels, ids = self.texts.splits["train"][1], self.ids["train"]
-        updates = -(-len(ids) // r.batch)  # of an epoch
+        updates = -(-len(ids) // r.batch)  # per epoch
         with Stages(log_json) as stages:
             bar = stages.stage("fine-tune", r.epochs * updates)
             bar.advance(self.epochs.epoch * updates)
@@ -221,8 +224,8 @@ class _Run:
                 order = torch.randperm(len(ids), generator=self._shuffle)
                 for update, batch in enumerate(order.split(r.batch), (epoch - 1) * updates):
                     self._optimizer.zero_grad(set_to_none=True)
-                    for few in batch.split(r.micro_batch):
-                        loss = self._loss(self._logits([ids[i] for i in few]), labels[few])
+                    for micro_batch in batch.split(r.micro_batch):
+                        loss = self._loss(self._logits([ids[i] for i in micro_batch]), labels[micro_batch])
                         (loss / len(batch)).backward()
                         total += loss.item()
                     if not np.isfinite(total):
@@ -234,10 +237,10 @@ class _Run:
                     bar.advance(1, f"epoch {epoch}, loss {total / len(ids):.3f} so far")
                     if stop.is_set():
                         return
-                self._judge(epoch, total / len(ids))
+                self._finish_epoch(epoch, total / len(ids))
 
-    def _judge(self, epoch: int, train_loss: float) -> None:
-        """Scores the validation split, notes the line, and keeps the model where it is the best so far."""
+    def _finish_epoch(self, epoch: int, train_loss: float) -> None:
+        """Evaluates the validation split, records the metrics, and saves the model if it is the best so far."""
         line, key = {"epoch": epoch, "train_loss": train_loss, **self.validate()}, f"val_{self.recipe.select}"
         better = epoch == 1 or line[key] > self.best[key]
         self.notify(
@@ -259,11 +262,11 @@ class _Run:
         logits = torch.cat(
             [self._logits(ids[i : i + self.recipe.batch]).cpu() for i in range(0, len(ids), self.recipe.batch)]
         )
-        found = logits.argmax(1)
+        predicted = logits.argmax(1)
         return {
             "val_loss": float(torch.nn.functional.cross_entropy(logits, labels)),
-            "val_accuracy": float((found == labels).double().mean()),
-            "val_weighted_f1": float(f1_score(labels.numpy(), found.numpy(), average="weighted", zero_division=0)),
+            "val_accuracy": float((predicted == labels).double().mean()),
+            "val_weighted_f1": float(f1_score(labels.numpy(), predicted.numpy(), average="weighted", zero_division=0)),
         }
 
     def _logits(self, ids: Sequence[list[int]]) -> torch.Tensor:
@@ -275,7 +278,7 @@ class _Run:
         return torch.nn.functional.cross_entropy(logits, labels.to(self.device), reduction="sum")
 
     def record(self) -> dict[str, object]:
-        """What finetune.yaml says."""
+        """The content of finetune.yaml."""
         config = self.model.config
         return {
             "model": self.source,

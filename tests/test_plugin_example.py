@@ -1,4 +1,4 @@
-"""examples/plugin: installed into an environment of its own, its four extensions work from another folder."""
+"""examples/plugin: installed in a separate environment, its four extensions work from another folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLUGIN = ROOT / "examples" / "plugin"
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory) -> Path:
-    """The interpreter of a new environment: the running one's packages below, the plug-in installed on top."""
+    """The interpreter of a new environment: with the packages of the running one and the plug-in."""
     pytest.importorskip("pip")
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder / "venv", symlinks=os.name != "nt")
@@ -32,7 +32,7 @@ def python(tmp_path_factory) -> Path:
     ).stdout.strip()
     layers = [f"import site; site.addsitedir({path!r})" for path in site.getsitepackages()]
     (Path(own) / "layers.pth").write_text("\n".join(layers) + "\n")
-    # A copy, for building leaves files beside pyproject.toml.
+    # A copy, as building leaves files next to pyproject.toml.
     source = shutil.copytree(
         PLUGIN, folder / "plugin", ignore=shutil.ignore_patterns("*.egg-info", "build", "__pycache__")
     )
@@ -43,14 +43,14 @@ def python(tmp_path_factory) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """This one's without what could let the checkout be imported by its place."""
+    """The current environment without variables that would make the checkout importable."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     return {**kept, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "COLUMNS": "200", "CUDA_VISIBLE_DEVICES": ""}
 
 
 @pytest.mark.slow
-def test_the_readme_works_word_for_word(python, tmp_path):
-    """Each command of the README, except for the installation, which the fixture has done."""
+def test_the_readme_works_as_written(python, tmp_path):
+    """Every command of the README except the installation, which is done by the fixture."""
     text = (PLUGIN / "README.md").read_text(encoding="utf-8")
     block = re.search(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[1]
     assert block.startswith("pip install -e .\n")
@@ -59,7 +59,7 @@ def test_the_readme_works_word_for_word(python, tmp_path):
         ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "right where sure" in done.stdout  # the measure's table at the terminal
+    assert "correct if confident" in done.stdout  # the table of the measure in the terminal
     assert "Confidence" in (tmp_path / "study.html").read_text(encoding="utf-8")
     assert (tmp_path / "run" / "result.json").is_file()
     shown = subprocess.run(

@@ -156,9 +156,7 @@ def test_a_recording_becomes_turns_with_emotions(trained, scene, predicted):
             t["emotion"] in c.text or t["emotion"] in c.speaker for c, t in zip(back, content["turns"], strict=False)
         )
     page = (predicted / "report.html").read_text(encoding="utf-8")
-    assert (
-        "scene.mp4" in page and "Nobody has labelled this recording" in page and "http" not in page.split("</style>")[1]
-    )
+    assert "scene.mp4" in page and "not labelled" in page and "http" not in page.split("</style>")[1]
 
 
 def test_features_are_those_of_the_run(trained, predicted):
@@ -240,7 +238,7 @@ def test_audio_without_video_and_silence(trained, scene, tmp_path):
 @pytest.mark.slow
 def test_a_package_works_elsewhere(trained, scene, predicted, tmp_path):
     run("package", trained / "run", "--out", tmp_path / "pkg")
-    assert "exists already" in run("package", trained / "run", "--out", tmp_path / "pkg", code=1)
+    assert str(tmp_path / "pkg") in run("package", trained / "run", "--out", tmp_path / "pkg", code=1)
     files = {p.relative_to(tmp_path / "pkg").as_posix() for p in (tmp_path / "pkg").rglob("*") if p.is_file()}
     assert {"config.yaml", "model.safetensors", "labels.json", "extraction.yaml", "README.md", "result.json"} <= files
     assert any(name.startswith("encoders/text_model/little-roberta/") for name in files)

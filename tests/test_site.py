@@ -1,4 +1,4 @@
-"""The documentation site: it builds without a warning, loads nothing from another host, and its notebook still runs."""
+"""The documentation site builds without warnings, loads nothing from other hosts, and its notebook runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOADED = {
 
 
 class Resources(HTMLParser):
-    """The addresses of everything that a browser loads by itself to show a page."""
+    """The addresses of everything that a browser loads automatically with a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ def site(tmp_path_factory) -> Path:
     return folder
 
 
-def test_what_counts_as_loaded_from_elsewhere():
+def test_detection_of_external_resources():
     page = '<link rel="stylesheet" href="https://a/b.css"><script src="//c/d.js"></script><a href="https://e">e</a>'
     assert [one for one in resources(page) if elsewhere(one)] == ["https://a/b.css", "//c/d.js"]
 
@@ -80,7 +80,7 @@ def test_no_page_loads_anything_from_another_host(site):
 
 
 @pytest.mark.slow
-def test_every_command_has_its_section_with_its_help(site):
+def test_every_command_has_a_section_with_its_help(site):
     from erc_toolkit.toolkit.commands.main import COMMANDS
 
     page = (site / "reference/commands.html").read_text(encoding="utf-8")
@@ -90,7 +90,7 @@ def test_every_command_has_its_section_with_its_help(site):
 
 
 @pytest.mark.slow
-def test_the_search_index_and_the_notebook_are_there(site):
+def test_the_search_index_and_the_notebook_exist(site):
     index = json.loads((site / "search/search_index.json").read_text(encoding="utf-8"))
     assert any(entry["location"].startswith("how-to/extend.html") for entry in index["docs"])
     page = (site / "tutorials/from_demo_to_plot.html").read_text(encoding="utf-8")
@@ -111,7 +111,7 @@ def test_notebooks_are_stored_executed_and_small(path):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(path, tmp_path):
-    """Every cell runs, and the cells with output are the ones that have it in the file."""
+    """Every cell runs, and its outputs are of the same kinds as in the file."""
     nbformat = pytest.importorskip("nbformat", reason="pip install '.[test]'")
     nbclient = pytest.importorskip("nbclient", reason="pip install '.[test]'")
     pytest.importorskip("ipykernel", reason="pip install '.[test]'")
@@ -127,7 +127,7 @@ def test_notebooks_run(path, tmp_path):
         assert kinds(was) == kinds(cell), cell.source
 
 
-def test_a_notebook_that_was_not_executed_cannot_become_a_page():
+def test_a_notebook_without_outputs_is_an_error():
     pytest.importorskip("mkdocs", reason="pip install '.[docs]'")
     sys.path.insert(0, str(ROOT / "docs/hooks"))
     try:

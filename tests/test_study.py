@@ -1,8 +1,9 @@
-"""Studies: what their files may say, running them side by side, failures, kills, and what they measure besides."""
+"""Studies: their files, parallel runs, failures, interruptions, and measures."""
 
 import csv
 import json
 import os
+import re
 import signal
 
 import numpy as np
@@ -80,13 +81,13 @@ def test_every_study_fits_every_recipe():
         one = load_study(name)
         assert (
             one.shows.startswith(("Table", "Fig.")) or name == "df-gcn-parts"
-        )  # whose paper's tables we have not seen
+        )  # the tables of its paper are not available
         for recipe in recipes:
             configs = [variant.config(recipe, []).as_dict() for variant in one.variants]
             assert len({json.dumps(c) for c in configs}) == len(configs) > 0 or (name == "warmup" and recipe == "demo")
 
 
-def test_list_names_them_and_needs_no_store():
+def test_list_prints_the_studies_without_a_store():
     shown = study("--list").stdout
     assert len(shown.splitlines()) == len(study_names()) and "Table 4" in shown
 
@@ -104,10 +105,10 @@ def test_list_names_them_and_needs_no_store():
         ),
     )
 )
-def test_changes_survive_their_way_through_options(changes):
-    told = dict(setting.split("=", 1) for setting in Variant("v", changes).settings())
-    assert {key: yaml.safe_load(value) for key, value in told.items()} == changes
-    assert all("\n" not in value for value in told.values())
+def test_changes_survive_the_round_trip_through_options(changes):
+    parsed = dict(setting.split("=", 1) for setting in Variant("v", changes).settings())
+    assert {key: yaml.safe_load(value) for key, value in parsed.items()} == changes
+    assert all("\n" not in value for value in parsed.values())
 
 
 def test_a_grid_is_every_combination():
@@ -119,56 +120,57 @@ def test_a_grid_is_every_combination():
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "fact"),
     [
-        ("- 1", "must hold a title"),
-        ("title: x", "either runs or a grid"),
-        ("runs: {a: {}}\ngrid: {b: [1]}", "either runs or a grid"),
-        ("runs: {}", "must map names to settings"),
-        ("runs: {a: 5}", "'a' must map keys to values"),
-        ("grid: {a: 1}", "lists of values"),
-        ("runs: {a: {}}\nmeasure: joy", "measure is 'joy'"),
-        ("runs: {a: {}}\nrun: 1", "unknown key 'run'"),
-        ("runs: {a b: {}, a/b: {}}", "would share a folder"),
-        ("runs: {a: {}}\nmeasure: [joy]", "measure is \\['joy'\\]"),
-        ("runs: {a: {}}\nmeasure: positions\nlengths: [5, 1]", "lengths must be"),
-        ("runs: {a: {}}\nmeasure: noise\nlevels: [-1]", "levels must be"),
-        ("runs: {a: {}}\nmeasure: noise\nlevels: [.nan]", "levels must be"),
-        ("runs: {a: {}}\nlevels: [1]", "unknown key 'levels'"),
-        ("runs: {a: {}}\nmeasure: noise\nlengths: [1, 5]", "unknown key 'lengths'"),
-        ("runs: [", "not valid YAML"),
-        ("title: [1]\nruns: {a: {}}", "must be texts"),
-        ("runs: {a: {1: 2}}", "'a' must map keys"),
+        ("- 1", "title.* runs .*grid"),
+        ("title: x", "runs .*grid"),
+        ("runs: {a: {}}\ngrid: {b: [1]}", "runs .*grid"),
+        ("runs: {}", "runs must"),
+        ("runs: {a: 5}", "run 'a'"),
+        ("grid: {a: 1}", "grid must"),
+        ("runs: {a: {}}\nmeasure: joy", "measure .*'joy'"),
+        ("runs: {a: {}}\nrun: 1", "'run'"),
+        ("runs: {a b: {}, a/b: {}}", "'a b' and 'a/b'"),
+        ("runs: {a: {}}\nmeasure: [joy]", "measure .*\\['joy'\\]"),
+        ("runs: {a: {}}\nmeasure: positions\nlengths: [5, 1]", "lengths"),
+        ("runs: {a: {}}\nmeasure: noise\nlevels: [-1]", "levels"),
+        ("runs: {a: {}}\nmeasure: noise\nlevels: [.nan]", "levels"),
+        ("runs: {a: {}}\nlevels: [1]", "'levels'"),
+        ("runs: {a: {}}\nmeasure: noise\nlengths: [1, 5]", "'lengths'"),
+        ("runs: [", "YAML"),
+        ("title: [1]\nruns: {a: {}}", "title and shows"),
+        ("runs: {a: {1: 2}}", "run 'a'"),
     ],
 )
-def test_files_that_are_no_study(text, message):
-    with pytest.raises(UserError, match=message):
+def test_invalid_study_files(text, fact):
+    with pytest.raises(UserError, match=f"^x.yaml.*{fact}"):
         parse_study(text, "x", "x.yaml")
 
 
 @given(st.text(max_size=40))
-def test_folders_of_variants_stay_where_they_belong(name):
+def test_folder_names_of_variants_are_safe(name):
     folder = Variant(name, {}).folder
     assert folder and "/" not in folder and not folder.startswith(".") and len(folder) <= 60
 
 
-def test_mistakes_are_told_before_anything_runs(store, tmp_path):
+def test_mistakes_are_reported_before_anything_runs(store, tmp_path):
     out = tmp_path / "out"
-    for arguments, message in (
-        (["--study", "wimdow"], "neither a study of the toolkit"),
-        (["--grid", "model.wimdow=1,2"], "unknown key 'model.wimdow'; nearest is 'model.window'"),
-        (["--grid", "model.window=1,x"], "must be a whole number"),
-        (["--grid", "model.window"], "must have the form"),
+    for arguments, facts in (
+        (["--study", "wimdow"], ["wimdow"]),
+        (["--grid", "model.wimdow=1,2"], ["'model.wimdow'", "'model.window'"]),
+        (["--grid", "model.window=1,x"], ["model.window", "x"]),
+        (["--grid", "model.window"], ["--grid", "model.window"]),
     ):
         result = study(store, "--out", out, *arguments)
-        assert result.exit_code == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
+        assert result.exit_code == 1 and result.stderr.count("\n") == 1, result.stderr
+        assert all(fact in result.stderr for fact in facts), result.stderr
         assert not out.exists()
     for arguments in (["--study", "window"], ["--out", out], ["--out", out, "--study", "window", "--grid", "a.b=1"]):
         assert study(store, *arguments).exit_code == 2
 
 
 @pytest.mark.slow
-def test_a_grid_runs_side_by_side_and_once(store, tmp_path):
+def test_a_grid_runs_in_parallel_and_only_once(store, tmp_path):
     arguments = [store, "--grid", "model.window=0,4", "--seeds", "2", "--jobs", "2", "--out", tmp_path / "g", *SMALL]
     result = study(*arguments, "--json")
     assert result.exit_code == 0, result.output
@@ -181,7 +183,7 @@ def test_a_grid_runs_side_by_side_and_once(store, tmp_path):
         assert row["test"]["weighted_f1"]["std"] == pytest.approx(np.std(values, ddof=1))
     rows = list(csv.DictReader((tmp_path / "g/results.csv").open()))
     assert len(rows) == 4 and all(row["status"] == "done" for row in rows)
-    # The same run alone, in this process, with as many threads.
+    # The same run on its own, in this process, with the same number of threads.
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, os.cpu_count() // 2))
     with FeatureStore.open(store) as opened:
@@ -198,38 +200,38 @@ def test_a_grid_runs_side_by_side_and_once(store, tmp_path):
     assert compared.exit_code == 0 and json.loads(compared.stdout)["settings"] == {"model.window": [0, 4]}
     (tmp_path / "g/window-0/seed-7").mkdir()
     compared = CliRunner().invoke(compare_command, pair)
-    assert compared.exit_code == 1 and "seed-7: is not finished" in compared.stderr
+    assert compared.exit_code == 1 and "seed-7" in compared.stderr
     other = study(*arguments, "--set", "train.epochs=5")
-    assert other.exit_code == 1 and "holds a finished run of other settings" in other.stderr
+    assert other.exit_code == 1 and "window-0" in other.stderr and other.stderr.count("\n") >= 1
 
 
-def test_one_failed_run_does_not_end_the_others_nor_a_store_that_lacks_a_modality(tmp_path):
+def test_neither_a_failed_run_nor_a_missing_modality_stops_the_others(tmp_path):
     store = write_store(tmp_path / "s.h5", dims={m: DIMS[m] for m in ("text", "audio")})
     file = tmp_path / "mine.yaml"
     file.write_text(
         "title: Mine\nruns:\n  broken: {train.lr: 1.0e+30}\n  seen: {data.modalities: [visual]}\n  good: {}\n"
     )
     result = study(store, "--study", file, "--out", tmp_path / "out", *SMALL)
-    assert result.exit_code == 1 and "1 runs failed" in result.stderr
+    assert result.exit_code == 1 and re.search(r"\b1 runs? failed", result.stderr)
     found = {row["name"]: row for row in json.loads((tmp_path / "out/study.json").read_text())["variants"]}
     assert [found[name]["runs"][0]["status"] for name in ("broken", "seen", "good")] == ["failed", "skipped", "done"]
     assert "not finite" in found["broken"]["runs"][0]["reason"] or "became" in found["broken"]["runs"][0]["reason"]
-    assert "holds no visual feature" in found["seen"]["runs"][0]["reason"]
+    assert "visual" in found["seen"]["runs"][0]["reason"]
     assert found["good"]["test"]["weighted_f1"]["mean"] > 0.3 and found["broken"]["test"] is None
     assert "seen: skipped" in result.stdout and "broken (1 failed)" in result.stdout
 
 
 @pytest.mark.slow
-def test_a_killed_study_goes_on(store, tmp_path, monkeypatch):
+def test_a_killed_study_resumes(store, tmp_path, monkeypatch):
     arguments = [str(a) for a in (store, "--grid", "model.window=0,1,2,3", "--out", tmp_path / "k", *SMALL)]
-    # Killed when it has the first result: its worker may finish the second run before it notices, but gets no third.
+    # Killed after the first result: the worker may finish the second run before it notices, but starts no third.
     run_until(["study", *arguments], "finish", r"study\.json$")
     done = {p: p.stat().st_mtime_ns for p in (tmp_path / "k").glob("*/*/result.json")}
     assert 1 <= len(done) <= 2
     result = study(*arguments, "--json")
     assert result.exit_code == 0, result.output
-    assert all(p.stat().st_mtime_ns == made for p, made in done.items())
-    # One that was not disturbed, in this process: as many jobs, so as many threads.
+    assert all(p.stat().st_mtime_ns == time for p, time in done.items())
+    # An uninterrupted study, in this process: the same number of jobs, so the same number of threads.
     monkeypatch.setattr("erc_toolkit.train.studies.runs.work_off", one_after_the_other)
     undisturbed = json.loads(
         study(*(str(tmp_path / "u") if a == str(tmp_path / "k") else a for a in arguments), "--json").stdout
@@ -240,7 +242,7 @@ def test_a_killed_study_goes_on(store, tmp_path, monkeypatch):
 
 
 def misbehave(what):
-    """A task that does as it is told."""
+    """A task that fails in the requested way."""
     if what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "raise":
@@ -250,12 +252,12 @@ def misbehave(what):
     return what, torch.get_num_threads()
 
 
-def test_a_task_takes_nobody_else_down():
-    told = ["a", "die", "raise", "b", "refuse", "die", "c"]
-    found = dict(work_off(misbehave, [(what,) for what in told], 2, 1))
+def test_a_failing_task_does_not_affect_others():
+    tasks = ["a", "die", "raise", "b", "refuse", "die", "c"]
+    found = dict(work_off(misbehave, [(what,) for what in tasks], 2, 1))
     assert [found[i] for i in (0, 3, 6)] == [("a", 1), ("b", 1), ("c", 1)]
-    assert found[1] == found[5] == Failure("its process died (signal SIGKILL)") and found[4] == Failure("cannot")
-    assert found[2].reason.startswith("ValueError: on purpose (misbehave in ")
+    assert found[1] == found[5] and "SIGKILL" in found[1].reason and found[4] == Failure("cannot")
+    assert all(fact in found[2].reason for fact in ("ValueError", "on purpose", "misbehave"))
 
 
 @pytest.mark.slow
@@ -266,7 +268,7 @@ def test_noise_positions_and_confusion_are_measured_on_the_trained_model(store, 
         file.write_text(f"measure: {name}\n{more}\nruns: {{whole: {{}}}}\n")
         result = study(
             store, "--study", file, "--out", tmp_path / "out", *SMALL, "--json"
-        )  # one training serves all three
+        )  # all three share one training
         assert result.exit_code == 0, result.output
         run = json.loads(result.stdout)["variants"][0]["runs"][0]
         folder, measured, test = tmp_path / "out" / run["folder"], run["measured"], run["result"]["test"]
@@ -300,7 +302,7 @@ def test_cost_counts_parameters_and_operations(store):
             plan = make_plan(opened, config)
             found[graph] = model_cost(plan, "cpu")
             assert found[graph]["parameters"] == sum(p.numel() for p in plan.model().parameters())
-    # Without graphs little but the linear maps is left: two operations for each weight and utterance.
+    # Without graphs, little remains but the linear maps: two operations per weight and utterance.
     size = 16
     linear = sum(DIMS.values()) * size + 2 * (6 * size**2 + size**2) + 3 * 3 * size
     assert 2 * linear <= found["none"]["flops"] < 3 * linear < found["differential"]["flops"]
@@ -309,7 +311,7 @@ def test_cost_counts_parameters_and_operations(store):
 
 
 @pytest.mark.slow
-def test_search_chooses_on_validation_and_goes_on(store, tmp_path, monkeypatch):
+def test_search_selects_on_validation_and_resumes(store, tmp_path, monkeypatch):
     pytest.importorskip("optuna")
     monkeypatch.setattr("erc_toolkit.train.studies.runs.work_off", one_after_the_other)
     arguments = [
@@ -323,42 +325,44 @@ def test_search_chooses_on_validation_and_goes_on(store, tmp_path, monkeypatch):
         *SMALL,
     ]
     assert study(*arguments, "--trials", "2").exit_code == 0
-    made = {p: p.stat().st_mtime_ns for p in (tmp_path / "s").glob("*/*/result.json")}
+    finished = {p: p.stat().st_mtime_ns for p in (tmp_path / "s").glob("*/*/result.json")}
     result = study(*arguments, "--trials", "4", "--jobs", "2", "--json")
     assert result.exit_code == 0, (result.output, result.exception)
     found = json.loads(result.stdout)
-    assert len(found["variants"]) == 4 and all(p.stat().st_mtime_ns == at for p, at in made.items()) and len(made) == 2
+    assert len(found["variants"]) == 4 and all(p.stat().st_mtime_ns == at for p, at in finished.items())
+    assert len(finished) == 2
     values = [row["selected"]["weighted_f1"]["mean"] for row in found["variants"]]
     assert found["best"]["value"] == max(values) and values[found["best"]["number"]] == max(values)
     for row in found["variants"]:
         assert 1e-9 <= row["changes"]["train.lr"] <= 1e-2 and row["changes"]["model.window"] in (1, 4)
         assert row["runs"][0]["result"]["selected"]["split"] == "val"
-    assert "best of 4 trials on validation" in result.stderr
+    assert "4 trials" in result.stderr and f"{100 * found['best']['value']:.2f}" in result.stderr
     other = study(store, "--search", "model.window=1,2", "--out", tmp_path / "s", *SMALL)
-    assert other.exit_code == 1 and "holds a search of other settings" in other.stderr
+    assert other.exit_code == 1 and str(tmp_path / "s") in other.stderr and "--out" in other.stderr
 
 
-def test_searches_that_cannot_be(store, tmp_path):
+def test_invalid_searches(store, tmp_path):
     pytest.importorskip("optuna")
     for arguments, message in (
-        (["--search", "model.window"], "must have the form"),
-        (["--search", "train.lr=1..0"], "must be below"),
-        (["--search", "train.lr=log:0..1"], "both above 0"),
-        (["--search", "train.lr=a..b"], "'a' is no number"),
-        (["--search", "model.wimdow=1,2"], "nearest is 'model.window'"),
-        (["--search", "model.dropout=0..2"], "must be below 1"),
-        (["--search", "model.window=1,2", "--set", "train.protocol=best-on-test"], "chooses on the validation split"),
+        (["--search", "model.window"], "--search model.window:"),
+        (["--search", "train.lr=1..0"], "--search train.lr=1..0:"),
+        (["--search", "train.lr=log:0..1"], "above 0"),
+        (["--search", "train.lr=a..b"], "'a'"),
+        (["--search", "model.wimdow=1,2"], "'model.window'"),
+        (["--search", "model.dropout=0..2"], "model.dropout"),
+        (["--search", "model.window=1,2", "--set", "train.protocol=best-on-test"], "train.protocol"),
     ):
         result = study(store, "--out", tmp_path / "x", *arguments)
         assert result.exit_code == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
 
 
 @pytest.mark.slow
-def test_models_side_by_side(store, tmp_path):
-    """Per class, overall, size and time, and every pair; the numbers are those of the runs."""
+def test_comparison_of_models(store, tmp_path):
+    """Tables per class, overall, of size and time, and of every pair; the numbers match the runs."""
     file = tmp_path / "two.yaml"
     file.write_text(
-        "title: Two\nmeasure: models\nruns:\n  gru: {model.name: bigru, model.hidden: 8}\n  plain: {model.name: logistic-regression}\n"
+        "title: Two\nmeasure: models\nruns:\n"
+        "  gru: {model.name: bigru, model.hidden: 8}\n  plain: {model.name: logistic-regression}\n"
         "  plain again: {model.name: logistic-regression, train.weight_decay: 0.0}\n"
     )
     shown = study(
@@ -377,29 +381,27 @@ def test_models_side_by_side(store, tmp_path):
         "cpu",
     )
     assert shown.exit_code == 0, shown.output
-    told = json.loads((tmp_path / "s" / "study.json").read_text())
-    assert len(told["significance"]["pairs"]) == 3 and set(told["significance"]["intervals"]) == {
+    record = json.loads((tmp_path / "s" / "study.json").read_text())
+    assert len(record["significance"]["pairs"]) == 3 and set(record["significance"]["intervals"]) == {
         "gru",
         "plain",
         "plain again",
     }
-    per_class, overall, cost_, pairs = study_tables(told)
-    gru = told["variants"][0]
+    per_class, overall, cost_, pairs = study_tables(record)
+    gru = record["variants"][0]
     joy = [run["result"]["test"]["per_class"]["joy"]["f1"] for run in gru["runs"]]
     assert per_class.head == ["", *LABELS] and per_class.rows[0][1 + LABELS.index("joy")] == f"{100 * np.mean(joy):.2f}"
     assert overall.rows[0][3].startswith(f"{100 * gru['test']['weighted_f1']['mean']:.2f} ±")
     assert cost_.rows[1][1] == f"{(sum(DIMS.values()) + 1) * len(LABELS):,}" and cost_.rows[1][3] == "4"
-    first = next(p for p in told["significance"]["pairs"] if (p["first"], p["second"]) == ("gru", "plain"))
+    first = next(p for p in record["significance"]["pairs"] if (p["first"], p["second"]) == ("gru", "plain"))
     assert first["difference"] == pytest.approx(
-        told["variants"][1]["test"]["weighted_f1"]["mean"] - gru["test"]["weighted_f1"]["mean"]
+        record["variants"][1]["test"]["weighted_f1"]["mean"] - gru["test"]["weighted_f1"]["mean"]
     )
     assert pairs.rows[1][1].rstrip("*") == f"{100 * first['difference']:+.1f}" and pairs.rows[0][1] == ""
-    assert "Which differences hold" in shown.stdout and "s an epoch" in shown.stdout
+    assert pairs.title in shown.stdout and all(column in shown.stdout for column in cost_.head)
     result = CliRunner().invoke(report_command, [str(tmp_path / "s"), "--out", str(tmp_path / "r.html")])
     assert result.exit_code == 0, result.output
-    assert (
-        "Which differences hold" in (tmp_path / "r.html").read_text() and (tmp_path / "r_files" / "pairs.tex").is_file()
-    )
+    assert pairs.title in (tmp_path / "r.html").read_text() and (tmp_path / "r_files" / "pairs.tex").is_file()
 
 
 def test_holm_by_hand():

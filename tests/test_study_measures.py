@@ -1,4 +1,4 @@
-"""Measures of studies: the contract, the registry, and another package's measure from the study file to the page."""
+"""Study measures: the contract, the registry, and a plug-in measure from the study file to the page."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ DOCS = Path(__file__).parents[1] / "docs/how-to/studies.md"
 
 
 def documented():
-    """The example of docs/how-to/studies.md: code, entry point's name and value, study file."""
+    """The example in docs/how-to/studies.md: code, name and value of the entry point, study file."""
     text = DOCS.read_text("utf-8")
     text = text[text.index("## A measure of your own") :]
     blocks = dict(reversed(re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)))
@@ -54,7 +54,7 @@ class Toy(Measure):
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """A function that puts a package on sys.path with the metadata that pip writes: one module, one entry point."""
+    """A function that adds a package with one module, one entry point and pip's metadata to sys.path."""
     modules = []
 
     def install(package, module, code, name, value):
@@ -87,7 +87,7 @@ def test_the_documented_measure_from_the_study_file_to_the_page(install, store, 
     file = tmp_path / "mine.yaml"
     file.write_text(text)
     options = [store, "--study", file, "--out", tmp_path / "out", "--seeds", 2, *SMALL[2:], "--recipe", "demo"]
-    shown = invoke(study_command, *options)  # in processes of their own, which find the package too
+    shown = invoke(study_command, *options)  # in worker processes, which also find the package
     assert shown.exit_code == 0, shown.output
     found = json.loads((tmp_path / "out/study.json").read_text())
     assert found["measure"] == "hesitation"
@@ -105,23 +105,23 @@ def test_the_documented_measure_from_the_study_file_to_the_page(install, store, 
     lines = shown.stdout.splitlines()
     start = next(i for i, line in enumerate(lines) if "hesitant predictions" in line)
     assert [line.split() for line in lines[start + 2 : start + 4]] == expected
-    assert any("test wF1" in line for line in lines[:start])  # the results are there as well
+    assert any("test wF1" in line for line in lines[:start])  # the results are printed as well
     page = invoke(report_command, tmp_path / "out", "--out", tmp_path / "page.html")
     assert page.exit_code == 0, page.output
     html = (tmp_path / "page.html").read_text()
     assert "<h2>Hesitation</h2>" in html and "<h2>Results</h2>" in html and f"<td>{expected[0][1]}</td>" in html
     assert list(csv.reader((tmp_path / "page_files/hesitation.csv").open()))[1:] == expected
-    # Another threshold is measured anew on the same trainings; the same one is not measured again.
-    made = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*/*/result.json")}
+    # A different threshold is measured on the same training runs; the same one is not measured again.
+    finished = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*/*/result.json")}
     again = invoke(study_command, *options)
     assert "4 done, 0 skipped, 0 to do" in again.stdout
     file.write_text(text.replace("0.4", "1"))
     other = invoke(study_command, *options, "--json")
-    assert "0 done, 0 skipped, 4 to do" in other.stderr and made == {p: p.stat().st_mtime_ns for p in made}
+    assert "0 done, 0 skipped, 4 to do" in other.stderr and finished == {p: p.stat().st_mtime_ns for p in finished}
     assert all(run["measured"] > 0.9 for row in json.loads(other.stdout)["variants"] for run in row["runs"])
 
 
-def test_keys_of_another_packages_measure_are_its_own(install, store, tmp_path):
+def test_keys_of_a_plugin_measure_are_checked_by_it(install, store, tmp_path):
     code, name, value, text = documented()
     install("doubts", "hesitation", code, name, value)
     assert parse_study(text, "x", "x.yaml").settings == {"below": 0.4}
@@ -153,7 +153,7 @@ def test_keys_of_another_packages_measure_are_its_own(install, store, tmp_path):
         (("class Toy", "raise ValueError('at\\nimport')\nclass Toy"), "at import"),
     ],
 )
-def test_wrong_contracts_are_named_in_one_line(install, store, tmp_path, change, member):
+def test_a_broken_contract_is_a_one_line_error(install, store, tmp_path, change, member):
     assert change[0] in WHOLE
     install("toys", "toymeasure", WHOLE.replace(*change), "toy", "toymeasure:Toy")
     file = tmp_path / "toy.yaml"
@@ -187,7 +187,7 @@ def test_wrong_contracts_are_named_in_one_line(install, store, tmp_path, change,
         ),
     ],
 )
-def test_wrong_answers_of_a_measure_are_named_in_one_line(install, store, tmp_path, monkeypatch, change, fact):
+def test_an_invalid_return_value_is_a_one_line_error(install, store, tmp_path, monkeypatch, change, fact):
     monkeypatch.setattr("erc_toolkit.train.studies.runs.work_off", one_after_the_other)
     install("toys", "toymeasure", WHOLE.replace(*change), "toy", "toymeasure:Toy")
     file = tmp_path / "toy.yaml"
@@ -205,14 +205,14 @@ def test_wrong_answers_of_a_measure_are_named_in_one_line(install, store, tmp_pa
         assert result.stderr.count("\n") == 1 and "'toy'" in result.stderr and fact in result.stderr
 
 
-def test_a_measure_that_trains_nothing_and_concludes(install, store, tmp_path, monkeypatch):
-    """One seed alone, no results, its own line for a run; its conclusion is in study.json and in its tables."""
+def test_a_measure_that_does_not_train_and_concludes(install, store, tmp_path, monkeypatch):
+    """A single seed, no results, a custom progress line; its conclusion is in study.json and in its tables."""
     code = WHOLE.replace("class Toy(Measure):", "class Toy(Measure):\n    trains = False\n").replace(
         "return 1", "return len(run.plan.store)"
     )
     code = code.replace("return []", "return [ReportTable('t', 'rows', ['', 'n'], [['all', str(study['total'])]])]")
     code += "\n    def conclude(self, study, out):\n"
-    code += "        return {'total': sum(run['measured'] for v in study['variants'] for run in v['runs'])}\n"
+    code += "        return {'total': sum(r['measured'] for v in study['variants'] for r in v['runs'])}\n"
     code += "\n    def brief(self, measured):\n        return f'{measured} rows'\n"
     code = "from erc_toolkit.train.scores.tables import ReportTable\n" + code
     monkeypatch.setattr("erc_toolkit.train.studies.runs.work_off", one_after_the_other)
@@ -228,8 +228,8 @@ def test_a_measure_that_trains_nothing_and_concludes(install, store, tmp_path, m
     assert re.search(rf"all\s+{2 * rows}", result.stdout) and not list((tmp_path / "out").glob("*/*/result.json"))
 
 
-def test_a_run_that_dies_is_reported_with_its_reason_and_its_log(install, store, tmp_path):
-    """In processes of their own: one is killed, one raises, one refuses, one is well."""
+def test_a_failed_run_is_reported_with_its_reason_and_log(install, store, tmp_path):
+    """In worker processes: one is killed, one raises, one refuses, one succeeds."""
     code = WHOLE.replace(
         "        return 1\n",
         "        what = run.folder.parent.name\n"
@@ -247,7 +247,7 @@ def test_a_run_that_dies_is_reported_with_its_reason_and_its_log(install, store,
     file.write_text("measure: toy\nruns:\n" + "".join(f"  {n}: {{model.name: logistic-regression}}\n" for n in names))
     options = ["--recipe", "demo", "--set", "train.epochs=1", "--device", "cpu"]
     result = invoke(study_command, store, "--study", file, "--out", tmp_path / "out", *options)
-    assert result.exit_code == 1 and "3 runs failed" in result.stderr
+    assert result.exit_code == 1 and "3 runs" in result.stderr
     found = json.loads((tmp_path / "out/study.json").read_text())["variants"]
     runs = {row["name"]: row["runs"][0] for row in found}
     assert [runs[name]["status"] for name in names] == ["failed", "failed", "failed", "done"]
@@ -258,7 +258,7 @@ def test_a_run_that_dies_is_reported_with_its_reason_and_its_log(install, store,
     assert "no such thing" in logs["refuses"] and "Traceback" not in logs["refuses"] + logs["well"]
 
 
-def test_names_the_toolkits_own_come_first_and_doubles_are_refused(install):
+def test_built_in_names_take_precedence_and_duplicates_are_errors(install):
     install("toys", "toymeasure", WHOLE, "results", "toymeasure:Toy")
     assert type(find_measure("results")) is Results and "toymeasure" not in sys.modules
     install("one", "onemeasure", WHOLE, "toy", "onemeasure:Toy")
@@ -272,21 +272,21 @@ def test_names_the_toolkits_own_come_first_and_doubles_are_refused(install):
         find_measure("joy")
 
 
-def test_a_page_whose_measure_is_not_installed_is_refused(tmp_path):
+def test_a_page_without_its_measure_is_an_error(tmp_path):
     (tmp_path / "study.json").write_text(json.dumps({"measure": "toy", "variants": []}))
     result = invoke(report_command, tmp_path, "--out", tmp_path / "page.html")
     assert result.exit_code == 1 and "'toy'" in result.stderr and result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", MEASURES)
-def test_every_measure_keeps_the_contract(name):
+def test_every_measure_fulfils_the_contract(name):
     measure = find_measure(name)
     assert isinstance(measure, Measure) and measure.name == name and type(measure).__doc__
-    assert set(measure.check({}, "here")) == set(measure.keys)  # defaults, for files that leave its keys out
+    assert set(measure.check({}, "here")) == set(measure.keys)  # defaults, for files that omit its keys
 
 
-def test_measured_json_of_earlier_releases_is_taken(store, tmp_path, monkeypatch):
-    """It named the keys of every measure; the run is not measured again."""
+def test_measured_json_of_earlier_releases_is_reused(store, tmp_path, monkeypatch):
+    """It contained the keys of every measure; the run is not measured again."""
     monkeypatch.setattr("erc_toolkit.train.studies.runs.work_off", one_after_the_other)
     file = tmp_path / "noise.yaml"
     file.write_text("measure: noise\nlevels: [0, 1]\nruns: {a: {}}\n")

@@ -399,13 +399,13 @@ def test_compare_tells_settings_and_differences(run, store, tmp_path):
     for text in ("[1] ", "[2] ", "train.epochs", "[2] minus [1]", "weighted F1", "McNemar"):
         assert text in shown, shown
     alone = call(compare_command, out, out).stdout
-    assert "settings: all the same" in alone and "+0.00" in alone
+    assert "settings: " in alone and "train." not in alone and "+0.00" in alone
 
 
 def test_compare_refuses_what_cannot_be_compared(run, tmp_path):
     out, _ = run
     assert call(compare_command, out).exit_code == 2
-    assert "holds no finished run" in one_line(call(compare_command, out, tmp_path))
+    assert str(tmp_path) in one_line(call(compare_command, out, tmp_path))
     other = write_store(tmp_path / "o.h5", seed=9)
     assert train_on(other, tmp_path / "o", "--set", "train.epochs=1").exit_code == 0
     assert "cannot be compared: they are not of the same utterances" in one_line(

@@ -1,6 +1,6 @@
-"""Fills docs/reference/commands.md with the help of every command, read from click when the site is built.
+"""Adds the help of every command to docs/reference/commands.md, read from click when the site is built.
 
-The page's own text stays above; a section for each command, and for each subcommand of a group, follows it.
+The text of the page comes first, followed by a section for each command and subcommand.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 
 def sections(command: click.Command, name: str, parent: click.Context | None = None, level: int = 2) -> list[str]:
-    """A section for the command, then one for each of its subcommands, in the order of its help.
+    """A section for the command, followed by one for each of its subcommands, in the order of its help.
 
-    Corpora of other installed packages are left out: the page describes this package alone.
+    Corpora of other installed packages are omitted, as the page describes only this package.
     """
     ctx = click.Context(
         command,

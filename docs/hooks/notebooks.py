@@ -1,6 +1,6 @@
-"""Shows the notebooks of docs/ as pages of the site: cells, printed output and figures, as they are stored.
+"""Renders the notebooks of docs/ as pages of the site: cells, printed output and figures, as stored.
 
-A hook of ours in place of a plugin, because the page needs no script from another host and looks like every other page.
+A custom hook instead of a plugin, so that the page needs no script from another host and looks like every other page.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mkdocs.structure.files import File, Files
 
 
 class NotebookPage(File):
-    """A `.ipynb` file that mkdocs treats as a page: links to the notebook lead to it."""
+    """A `.ipynb` file that mkdocs treats as a page: links to the notebook point to the page."""
 
     def is_documentation_page(self) -> bool:
         return True
@@ -35,7 +35,7 @@ def to_markdown(notebook: dict) -> str:
     """The cells of a notebook (nbformat 4) as Markdown.
 
     Raises:
-        ValueError: a cell was not executed, failed, or has an output that a page cannot show.
+        ValueError: a cell was not executed, failed, or has an output that cannot be displayed.
     """
     parts = []
     for number, cell in enumerate(notebook["cells"], 1):
@@ -58,7 +58,7 @@ def _output(number: int, output: dict) -> str:
         return f"![Figure of cell {number}](data:image/png;base64,{''.join(data['image/png']).replace(chr(10), '')})"
     if "text/plain" in data:
         return _fenced("".join(data["text/plain"]), "text")
-    raise ValueError(f"cell {number} of a notebook has an output that a page cannot show: {output['output_type']}")
+    raise ValueError(f"cell {number} of a notebook has an output that cannot be displayed: {output['output_type']}")
 
 
 def _fenced(text: str, language: str) -> str:

@@ -1,1 +1,1 @@
-"""A trained run on new recordings, and packages of it."""
+"""Inference with a trained run on new recordings, and packaging of trained runs."""

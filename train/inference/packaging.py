@@ -1,4 +1,4 @@
-"""A trained run as a folder that works on another machine: weights, settings, labels, how to make the features, a model card."""
+"""Packages a trained run as a portable folder: weights, settings, labels, extraction options and a model card."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..scores.tables import percent
 from .turns import ENCODERS
 
 LABELS, CARD, EXTRACTION = "labels.json", "README.md", "extraction.yaml"
-# Options that may name a file or folder, which then goes along.
+# Options that may name a local file or folder, which is then copied into the package.
 _FILES = ("text_model", "audio_model", "visual_model", "visual_weights", "face_model")
 _MEASURES = {"weighted_f1": "weighted F1", "accuracy": "accuracy", "macro_f1": "macro F1"}
 
@@ -30,26 +30,26 @@ def package(folder: Path, out: Path, notify: Callable[[str], None], encoders: bo
     """Writes a package of a run.
 
     Args:
-        folder: of the run.
-        out: the folder to make.
-        notify: takes lines for the user.
-        encoders: take along the encoders that are files or folders here; those of the hub are only named.
+        folder: the run folder.
+        out: the folder to create.
+        notify: called with each line of progress.
+        encoders: copy encoders that are local files or folders; encoders on the Hugging Face Hub are only named.
 
     Raises:
-        UserError: no finished run, its features cannot be made again, an encoder is not there any more, or `out` exists.
+        UserError: the run is not finished, its features cannot be reproduced, an encoder is missing, or `out` exists.
     """
     run, result = read_run(folder), read_result(folder)
     if result is None:
-        raise UserError(f"{folder}: holds no {RESULT}, so its results are not known; let the training finish first")
+        raise UserError(f"{folder}: has no {RESULT}, so its results are unknown; let the training finish first")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: exists already; choose another --out")
-    made = options_of(folder, run.facts["features"])
-    _check_encoders(folder, made)
+        raise UserError(f"{out}: already exists; choose another --out")
+    options = options_of(folder, run.facts["features"])
+    _check_encoders(folder, options)
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        moved = _take_along(made, temporary, folder, notify) if encoders else {}
+        moved = _copy_encoders(options, temporary, folder, notify) if encoders else {}
         facts = _without_paths(run.facts, moved)
         write_config(temporary, run.config, facts)
         shutil.copyfile(folder / WEIGHTS, temporary / WEIGHTS)
@@ -60,7 +60,7 @@ def package(folder: Path, out: Path, notify: Callable[[str], None], encoders: bo
         write_atomically(temporary / EXTRACTION, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
         write_atomically(
             temporary / RESULT,
-            json.dumps({"result": _anywhere(result["result"])}, ensure_ascii=False, indent=1).encode(),
+            json.dumps({"result": _without_run(result["result"])}, ensure_ascii=False, indent=1).encode(),
         )
         write_atomically(temporary / CARD, _card(run, facts, result["result"], moved).encode())
         if out.exists():
@@ -73,7 +73,7 @@ def package(folder: Path, out: Path, notify: Callable[[str], None], encoders: bo
 
 
 def _file_options(options: dict[str, object]) -> list[str]:
-    """Names of the options that may name a file: ours, and those of another package's extractor ("NAME.key") that do."""
+    """Names of options that may name a file: the toolkit's, and those of plug-in extractors ("NAME.key")."""
     others = {name: Path(value) for name, value in options.items() if "." in name and isinstance(value, str)}
     return [
         *_FILES,
@@ -85,43 +85,43 @@ def _file_options(options: dict[str, object]) -> list[str]:
     ]
 
 
-def _check_encoders(folder: Path, made: dict[str, dict[str, object]]) -> None:
-    for modality, options in made.items():
+def _check_encoders(folder: Path, extraction: dict[str, dict[str, object]]) -> None:
+    for modality, options in extraction.items():
         for name in _file_options(options):
             value = options.get(name)
             if isinstance(value, str) and Path(value).is_absolute() and not Path(value).exists():
                 raise UserError(
-                    f"{value}: the {modality} features of {folder} were made with it, and it is not there any more; put it back, "
-                    "or leave the encoders out with --no-encoders"
+                    f"{value}: the {modality} features of {folder} were extracted with it, but it no longer exists; "
+                    "restore it, or omit the encoders with --no-encoders"
                 )
 
 
-def _take_along(
-    made: dict[str, dict[str, object]], out: Path, folder: Path, notify: Callable[[str], None]
+def _copy_encoders(
+    extraction: dict[str, dict[str, object]], out: Path, folder: Path, notify: Callable[[str], None]
 ) -> dict[str, str]:
-    """Copies local encoders into the package; returns what each path has become."""
+    """Copies local encoders into the package; returns the new path of each."""
     moved: dict[str, str] = {}
-    for options in made.values():
+    for options in extraction.values():
         for name in _file_options(options):
             value = options.get(name)
             if not isinstance(value, str) or value in moved:
                 continue
             source = folder / value if value.startswith(f"{ENCODERS}/") else Path(value)
             if not source.is_absolute() and not value.startswith(f"{ENCODERS}/"):
-                continue  # of the hub, or a name of ours
-            target = f"{ENCODERS}/{name}/{source.name}"  # under its own name, which features are called by
+                continue  # on the hub, or a built-in name
+            target = f"{ENCODERS}/{name}/{source.name}"  # keeps its name, which is part of the feature name
             (out / target).parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
                 shutil.copytree(source, out / target)
             else:
                 shutil.copyfile(source, out / target)
             moved[value] = target
-            notify(f"{value}: taken along as {target}")
+            notify(f"{value}: copied to {target}")
     return moved
 
 
 def _without_paths(facts: RunFacts, moved: dict[str, str]) -> RunFacts:
-    """The run's facts without folders of the machine that trained it."""
+    """The run's facts without paths of the machine it was trained on."""
     facts = copy.deepcopy(facts)
     facts["store"]["path"] = Path(facts["store"]["path"]).name
     for feature in facts["features"].values():
@@ -134,7 +134,7 @@ def _without_paths(facts: RunFacts, moved: dict[str, str]) -> RunFacts:
     return facts
 
 
-def _anywhere(result: TrainResult) -> dict[str, object]:
+def _without_run(result: TrainResult) -> dict[str, object]:
     return {k: v for k, v in result.items() if k != "run"}
 
 
@@ -160,10 +160,10 @@ def _card(run: Run, facts: RunFacts, result: TrainResult, moved: dict[str, str])
                         "metrics": [
                             {
                                 "type": "f1" if "f1" in key else key,
-                                "name": f"{told} ({split}, epoch selected by: {protocol})",
+                                "name": f"{label} ({split}, epoch selected by: {protocol})",
                                 "value": round(100 * measures[key], 2),
                             }
-                            for key, told in _MEASURES.items()
+                            for key, label in _MEASURES.items()
                             if key in measures
                         ],
                     }
@@ -171,9 +171,12 @@ def _card(run: Run, facts: RunFacts, result: TrainResult, moved: dict[str, str])
             }
         ],
     }
-    rows = [f"| {told} | {percent(measures[key])} |" for key, told in _MEASURES.items() if key in measures]
+    rows = [f"| {label} | {percent(measures[key])} |" for key, label in _MEASURES.items() if key in measures]
     if test is not None:
-        rows.append(f"| weighted F1 of always {test['majority_class']!r} | {percent(test['majority_weighted_f1'])} |")
+        rows.append(
+            f"| weighted F1 when always predicting {test['majority_class']!r} "
+            f"| {percent(test['majority_weighted_f1'])} |"
+        )
     optimistic = (
         ["", "Optimistic: the epoch was selected on the test split itself, as in published scripts."]
         if protocol == OPTIMISTIC
@@ -183,7 +186,7 @@ def _card(run: Run, facts: RunFacts, result: TrainResult, moved: dict[str, str])
         f"| {m} | `{f['name']}` | {f['dim']} | {one_line(f['made'].get('model', ''))} |"
         for m, f in facts["features"].items()
     ]
-    own = [f"- {text}" for text in _licences(facts)]
+    licences = [f"- {text}" for text in _licences(facts)]
     lines = [
         "---",
         yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(),
@@ -191,23 +194,24 @@ def _card(run: Run, facts: RunFacts, result: TrainResult, moved: dict[str, str])
         "",
         f"# {one_line(name)}",
         "",
-        f"Says the emotion of each turn of a conversation: {one_line(', '.join(facts['labels']))}. Trained by erc-toolkit "
-        f"{facts['toolkit_version']} ({model_in_words(run.config.model)}, {facts['parameters']:,} parameters, seed {facts['seed']}).",
+        f"Predicts the emotion of each turn of a conversation: {one_line(', '.join(facts['labels']))}. "
+        f"Trained with erc-toolkit {facts['toolkit_version']} ({model_in_words(run.config.model)}, "
+        f"{facts['parameters']:,} parameters, seed {facts['seed']}).",
         "",
         "```console",
         "erc-toolkit predict THIS_FOLDER clip.mp4 --transcript clip.srt",
         "```",
         "",
         "```python",
-        "from erc_toolkit.toolkit.predict.predictor import Predictor",
+        "from erc_toolkit import Predictor",
         "",
         'predictor = Predictor("THIS_FOLDER")',
         'turns = predictor.predict("clip.mp4", "clip.srt")',
         "```",
         "",
-        "## Measured",
+        "## Results",
         "",
-        f"On the {split} split of {one_line(corpus)}, in percent; one seed; the epoch was selected by: {protocol}.",
+        f"On the {split} split of {one_line(corpus)}, in percent; single seed; epoch selected by: {protocol}.",
         "",
         "| | |",
         "|---|---:|",
@@ -216,23 +220,23 @@ def _card(run: Run, facts: RunFacts, result: TrainResult, moved: dict[str, str])
         "",
         "## Features",
         "",
-        "| modality | name | dimensions | made by |",
+        "| modality | name | dimensions | extracted with |",
         "|---|---|---:|---|",
         *features,
         "",
-        f"`{EXTRACTION}` says how they are made of a recording, with the weights' checksums; features of another "
-        "model are refused." + (f" `{ENCODERS}/` holds the encoders." if moved else ""),
+        f"`{EXTRACTION}` describes how they are extracted, with the checksums of the weights; features of another "
+        "model are rejected." + (f" `{ENCODERS}/` contains the encoders." if moved else ""),
         "",
         "## Limits",
         "",
-        "Emotions here are what annotators wrote down about one corpus; acted or scripted speech, few speakers, one language. "
-        "Do not use it to judge people.",
+        "The emotions are the judgements of annotators on one corpus: acted or scripted speech, few speakers, "
+        "one language. Do not use the model to judge people.",
         "",
         "## Licences",
         "",
-        *own,
+        *licences,
         "",
-        "Choose a `license` above that all of these allow before you publish it.",
+        "Before publishing, choose a `license` above that is compatible with all of these.",
         "",
     ]
     return "\n".join(lines)
@@ -240,8 +244,8 @@ def _card(run: Run, facts: RunFacts, result: TrainResult, moved: dict[str, str])
 
 def _licences(facts: RunFacts) -> list[str]:
     corpus = facts["store"]["corpus"]
-    told = [f"Trained on {one_line(corpus)}: {corpus_terms(corpus) or 'its terms are not known here.'}"]
+    lines = [f"Trained on {one_line(corpus)}: {corpus_terms(corpus) or 'its terms are unknown.'}"]
     for modality, feature in facts["features"].items():
-        unknown = f"the licence of {one_line(feature['made'].get('model', 'its model'))} holds."
-        told.append(f"{modality}: {extractor_terms(feature['made']) or unknown}")
-    return told
+        unknown = f"the licence of {one_line(feature['made'].get('model', 'its model'))} applies."
+        lines.append(f"{modality}: {extractor_terms(feature['made']) or unknown}")
+    return lines

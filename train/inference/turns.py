@@ -1,4 +1,4 @@
-"""A trained run on the features of a new recording: the emotion of each turn, and what each modality alone says."""
+"""Applies a trained run to the features of a new recording: the emotion of each turn, overall and per modality."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ from ..reports.page import Page, Section, render
 from ..reports.run_page import edge_list
 from ..scores.tables import ReportTable, percent
 
-ENCODERS = "encoders"  # of a package: folder of what its features need
+ENCODERS = "encoders"  # folder of a package with the encoders of its features
 
 
 def extraction_of(folder: Path) -> tuple[dict[str, dict[str, object]], list[str]]:
-    """How a run's features are made of a recording.
+    """How a run's features are extracted from a recording.
 
     Args:
-        folder: of a run or a package.
+        folder: a run folder or a package.
 
     Returns:
-        modality to the options of its extraction, files and folders of a package by their full path; and the labels.
+        A mapping of modality to its extraction options, with absolute paths for files in a package; and the labels.
 
     Raises:
-        UserError: no run, or its features cannot be made again.
+        UserError: there is no run, or its features cannot be reproduced.
     """
     run = read_run(folder)
     made = options_of(folder, run.facts["features"])
     for options in made.values():
         for name, value in options.items():
-            # Nothing in a package may point out of it.
+            # Paths in a package must not point outside it.
             if isinstance(value, str) and value.startswith(f"{ENCODERS}/") and ".." not in Path(value).parts:
                 options[name] = str((folder / value).resolve())
     return made, list(run.facts["labels"])
 
 
 class TurnClassifier:
-    """A trained model, ready for recordings. `turns` may be called for one store after another.
+    """A trained model for inference on recordings. `turns` may be called repeatedly with different stores.
 
     Args:
-        folder: of a run or a package.
+        folder: a run folder or a package.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        notify: takes lines for the user.
+        notify: called with each line of progress.
 
     Raises:
-        UserError: the folder holds no finished run.
+        UserError: the folder does not contain a finished run.
     """
 
     def __init__(self, folder: Path, device: str, notify: Callable[[str], None]) -> None:
@@ -75,7 +75,7 @@ class TurnClassifier:
 
     @property
     def description(self) -> dict[str, object]:
-        """Model, protocol, seed, labels and what the features were, for a file's head."""
+        """Model, protocol, seed, labels and features, for the header of an output file."""
         facts = self.run.facts
         return {
             "model": self.run.config.model.name,
@@ -89,18 +89,18 @@ class TurnClassifier:
         }
 
     def turns(self, store: FeatureStore, causal: bool = False) -> tuple[list[Turn], Batch]:
-        """The emotion of every turn of a store, dialogue after dialogue.
+        """Predicts the emotion of every turn in a store, dialogue by dialogue.
 
         Args:
-            store: open; features of modalities that it lacks are absent.
-            causal: judge each turn by the dialogue up to it. Of a model that was trained to be causal, this is what it does
-                anyhow; another one is run on each beginning of the dialogue.
+            store: an open store; modalities without features in it are treated as absent.
+            causal: classify each turn from the dialogue up to it. A model trained as causal always does so; any other
+                model is run on each prefix of the dialogue.
 
         Returns:
-            the turns, and the batch of all dialogues, for `attention_edges`.
+            The turns, and the batch of all dialogues, for `attention_edges`.
 
         Raises:
-            UserError: features of another model, or speakers that the model has no place for.
+            UserError: the features are of another model, or there are more speakers than the model supports.
         """
         data = self._conversations(store)
         batch = data.batch(torch.arange(len(store.dialogue_ids)))
@@ -117,7 +117,7 @@ class TurnClassifier:
                     alone[modality].append(own[kept])
         probabilities = torch.cat(logits).double().softmax(-1).cpu().numpy()
         own = {m: torch.cat(parts).double().softmax(-1).cpu().numpy() for m, parts in alone.items() if parts}
-        return self._tell(store, batch, probabilities, own), batch
+        return self._turns_of(store, batch, probabilities, own), batch
 
     def _conversations(self, store: FeatureStore):
         matrices, dims = {}, self.run.dims
@@ -140,18 +140,18 @@ class TurnClassifier:
         return conversations(store, matrices, self.normalisers, speakers).to(self.target)
 
     def _feature(self, store: FeatureStore, modality: str, trained: FeatureFacts) -> Feature | None:
-        """The store's feature that stands for the run's; None where the store has none of the modality."""
+        """The store's feature that corresponds to the run's; None if the store has none of the modality."""
         made = trained.get("made") or {}
         wanted = made.get("reduced_from", trained["name"])
-        there = [name for name in store.feature_names() if name.startswith(f"{modality}/")]
-        if wanted not in there and len(there) > 1:  # layers of an encoder whose folder has another name
-            there = [name for name in there if store.feature(name).attrs.get("layer") == made.get("layer")]
-        name = wanted if wanted in there else there[0] if len(there) == 1 else None
-        if name is None and there:
-            raise UserError(f"{store.path}: has {', '.join(there)} and no {wanted}, which the run was trained on")
+        available = [name for name in store.feature_names() if name.startswith(f"{modality}/")]
+        if wanted not in available and len(available) > 1:  # layers of the same encoder from a differently named folder
+            available = [name for name in available if store.feature(name).attrs.get("layer") == made.get("layer")]
+        name = wanted if wanted in available else available[0] if len(available) == 1 else None
+        if name is None and available:
+            raise UserError(f"{store.path}: has {', '.join(available)} but not {wanted}, which the run was trained on")
         return None if name is None else store.feature(name)
 
-    def _tell(
+    def _turns_of(
         self, store: FeatureStore, batch: Batch, probabilities: np.ndarray, own: dict[str, np.ndarray]
     ) -> list[Turn]:
         labels, dims = self.run.facts["labels"], self.run.dims
@@ -186,17 +186,19 @@ class TurnClassifier:
         return turns
 
     def page(self, title: str, turns: list[Turn], batch: Batch, facts: list[tuple[str, str]], causal: bool) -> str:
-        """The report about a recording, as HTML."""
+        """The report on a recording, as HTML."""
         labels, modalities = list(self.run.facts["labels"]), list(turns[0].opinions)
         counts, total = Counter(t.emotion for t in turns), len(turns)
         rows = [[label, str(counts[label]), percent(counts[label] / total)] for label in labels]
-        for_whom = [
+        by_speaker = [
             [who, str(n), Counter(t.emotion for t in turns if t.speaker == who).most_common(1)[0][0]]
             for who, n in Counter(t.speaker for t in turns).most_common(12)
         ]
         tables = [
             ReportTable("emotions", "Emotions of the turns", ["emotion", "turns", "percent"], rows),
-            ReportTable("speakers", "Who speaks most", ["speaker", "turns", "most often"], for_whom),
+            ReportTable(
+                "speakers", "Most frequent speakers", ["speaker", "turns", "most frequent emotion"], by_speaker
+            ),
         ]
         index = {label: i for i, label in enumerate(labels)}
         utterances = [
@@ -205,21 +207,20 @@ class TurnClassifier:
                 "text": t.text,
                 "true": -1,
                 "predicted": index[t.emotion],
-                "sure": round(t.probability, 3),
+                "confidence": round(t.probability, 3),
                 "own": [-1 if (own := t.opinions[m]) is None else index[own[0]] for m in modalities],
                 "at": _clock(t.start),
             }
             for t in turns
         ]
         edges = {}
-        if not causal or getattr(
-            self.run.config.model, "causal", False
-        ):  # else each turn was judged in a dialogue of its own length
-            told = attention_edges(self.model, batch)
-            edges = {m: {g: edge_list(graphs[g]) for g in GRAPHS if g in graphs} for m, graphs in told.items()}
+        # With `causal`, a model that is not causal has classified each turn in a prefix of the dialogue.
+        if not causal or getattr(self.run.config.model, "causal", False):
+            attended = attention_edges(self.model, batch)
+            edges = {m: {g: edge_list(graphs[g]) for g in GRAPHS if g in graphs} for m, graphs in attended.items()}
         dialogue = {"name": title, "right": 0, "labelled": 0, "utterances": utterances, "edges": edges}
         run = self.run.facts
-        told = [
+        shown = [
             *facts,
             ("trained on", f"{run['store']['corpus']}, epoch selected by {run['protocol']}, seed {run['seed']}"),
             ("model", model_in_words(self.run.config.model)),
@@ -228,16 +229,17 @@ class TurnClassifier:
         absent = []
         for modality in self.run.dims:
             reasons = Counter(t.missing[modality].split(":")[0] for t in turns if modality in t.missing)
-            absent += [f"{modality} of {n} of {total} turns ({reason})" for reason, n in reasons.items()]
+            absent += [f"{modality} in {n} of {total} turns ({reason})" for reason, n in reasons.items()]
         warnings = [
-            "Nobody has labelled this recording: these are a model's guesses, right as often as its own report says."
+            "This recording is not labelled: these are a model's predictions, as reliable as the report "
+            "of its training run states."
         ]
         page = Page(
             title,
-            told + [("absent", "; ".join(absent) or "nothing")],
+            shown + [("absent", "; ".join(absent) or "none")],
             [],
             warnings,
-            [Section("What was heard", tables)],
+            [Section("Predicted emotions", tables)],
             [dialogue],
             labels,
             modalities,

@@ -20,11 +20,10 @@ class Edges:
     """Edges of one graph in one modality, means over the heads of the block's first layer.
 
     Attributes:
-        i, j: (E,) int64, i attends to j; utterances of the batch.
-        relation: (E,) int64, as `erc_toolkit.train.layers.graph.Graph.edges` gives it.
-        branches: (E, branches) float32, the softmax of each branch: of differential attention the positive and the
-            negative one.
-        weight: (E,) float32, what is used: of differential attention positive - lambda * negative.
+        i, j: (E,) int64, indices of utterances in the batch; i attends to j.
+        relation: (E,) int64, as returned by `erc_toolkit.train.layers.graph.Graph.edges`.
+        branches: (E, branches) float32, the softmax of each branch; in differential attention, positive and negative.
+        weight: (E,) float32, the weight used; in differential attention, positive - lambda * negative.
     """
 
     i: np.ndarray
@@ -35,11 +34,11 @@ class Edges:
 
 
 def attention_edges(model: nn.Module, batch: Batch) -> dict[str, dict[str, Edges]]:
-    """Modality to graph ("inter", "intra") to its edges; empty where a model has no such attention.
+    """Maps modality to graph ("inter", "intra") to its edges; empty if the model has no such attention.
 
     Args:
-        model: in evaluation mode, with `streams` as AMB-DSGDN has them and `represent(batch)`.
-        batch: of dialogues.
+        model: a model in evaluation mode, with `streams` like AMB-DSGDN's and `represent(batch)`.
+        batch: the dialogues.
     """
     layers = {
         (modality, graph): block.heads
@@ -55,7 +54,7 @@ def attention_edges(model: nn.Module, batch: Batch) -> dict[str, dict[str, Edges
             x, edges = inputs
             softmaxes = layer.softmaxes(x @ layer.weight.flatten(1), edges)
             i, j, relation = edges.edges()
-            real = edges.mask.flatten().nonzero()[:, 0]  # the same order; what fills the last block is cut off
+            real = edges.mask.flatten().nonzero()[:, 0]  # same order; padding of the last block is dropped
             branches = softmaxes.mean(0).flatten(1)[:, real][:, : len(i)].T
             weight = layer.combine(softmaxes).mean(0).flatten()[real][: len(i)]
             arrays = [t.detach().cpu().numpy() for t in (i, j, relation, branches.float(), weight.float())]
@@ -66,7 +65,8 @@ def attention_edges(model: nn.Module, batch: Batch) -> dict[str, dict[str, Edges
     try:
         for name in layers:
             record_edges(*name)
-        with torch.enable_grad():  # or a model may do long dialogues piece by piece, and the edges count from the piece
+        # Without gradients, a model may split long dialogues, and edges would be relative to each chunk.
+        with torch.enable_grad():
             if layers:
                 represent: Any = model.represent
                 represent(batch)

@@ -1,4 +1,4 @@
-"""Two or more runs side by side: what differs in their settings, in their results, and whether that holds."""
+"""Compares two or more runs: differences in settings and results, and their statistical significance."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _ABSENT = "(none)"
 
 @dataclass(frozen=True, slots=True)
 class ComparedRun:
-    """A run, or runs that differ in their seed alone.
+    """A run, or runs that differ only in their seed.
 
     Attributes:
-        path: the folder that was named.
-        seeds: of the runs, in order.
-        settings: every setting and fact that bears on results, "section.key" to its value; without the seed.
-        measures: mean over the runs of each of MEASURES, fractions.
-        intervals: measure to its 95 % interval.
-        predictions: of each run.
+        path: the folder given by the user.
+        seeds: seeds of the runs, in order.
+        settings: maps "section.key" to the value of every setting and fact that affects results, except the seed.
+        measures: mean over the runs of each of MEASURES, as fractions.
+        intervals: maps each measure to its 95 % interval.
+        predictions: predictions of each run.
     """
 
     path: Path
@@ -45,13 +45,13 @@ class ComparedRun:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What `compare` finds.
+    """The result of `compare`.
 
     Attributes:
-        runs: in the order in which they were named.
-        settings: "section.key" to its value in each run, of those that are not equal in all.
-        differences: for each run after the first, measure to how it differs from the first.
-        mcnemar: for each run after the first, what `erc_toolkit.train.scores.resampling.mcnemar` gives; None with
+        runs: the runs, in the order given.
+        settings: maps "section.key" to its value in each run, for settings that differ.
+        differences: for each run after the first, maps each measure to its difference from the first run.
+        mcnemar: for each run after the first, the result of `erc_toolkit.train.scores.resampling.mcnemar`; None with
             several seeds.
     """
 
@@ -62,13 +62,13 @@ class Comparison:
 
 
 def compare(folders: list[Path]) -> Comparison:
-    """Compares two or more runs on the test split that they share.
+    """Compares two or more runs on their common test split.
 
     Args:
-        folders: of runs, or of the runs of several seeds.
+        folders: folders of runs, or of several seeds of a run.
 
     Raises:
-        UserError: a folder holds no finished run, or the runs are not of the same utterances and labels.
+        UserError: a folder contains no finished run, or the runs differ in their utterances or labels.
     """
     runs = [load(folder) for folder in folders]
     first = runs[0]
@@ -85,15 +85,18 @@ def compare(folders: list[Path]) -> Comparison:
         runs,
         changed,
         [differences(first.predictions, run.predictions) for run in runs[1:]],
-        [mcnemar(first.predictions[0], run.predictions[0]) if alone else None for run, alone in zip(runs[1:], single)],
+        [
+            mcnemar(first.predictions[0], run.predictions[0]) if alone else None
+            for run, alone in zip(runs[1:], single, strict=True)
+        ],
     )
 
 
 def load(folder: Path) -> ComparedRun:
-    """Reads a run, or the runs of several seeds.
+    """Reads a run, or several seeds of a run.
 
     Raises:
-        UserError: it holds no finished run.
+        UserError: the folder contains no finished run.
     """
     parts = seed_folders(folder)
     runs, predictions = [read_run(part) for part in parts], [read_predictions(part) for part in parts]
@@ -110,24 +113,24 @@ def load(folder: Path) -> ComparedRun:
 
 
 def seed_folders(folder: Path) -> list[Path]:
-    """The run's own folder, or those of its seeds where `train --seeds` or a study made it.
+    """The run's folder, or the folders of its seeds if it was written by `train --seeds` or a study.
 
     Raises:
-        UserError: there is no finished run, or one of the seeds is not finished.
+        UserError: there is no finished run, or a seed is not finished.
     """
     if (folder / RESULT).is_file():
         return [folder]
     parts = [part for part in folder.glob("seed-*") if part.name.removeprefix("seed-").isdecimal()]
     if not parts:
-        raise UserError(f"{folder}: holds no finished run of `erc-toolkit train`")
+        raise UserError(f"{folder}: contains no finished run of `erc-toolkit train`")
     for part in parts:
         if not (part / RESULT).is_file():
-            raise UserError(f"{part}: is not finished; the same `train` or `study` command goes on with it")
+            raise UserError(f"{part}: is not finished; repeat the same `train` or `study` command to resume it")
     return sorted(parts, key=lambda part: int(part.name.removeprefix("seed-")))
 
 
 def _scores(predictions: Predictions) -> Mapping[str, Any]:
-    """Of the labelled utterances."""
+    """Scores on the labelled utterances."""
     kept = predictions.true >= 0
     return evaluate(predictions.true[kept], predictions.predicted[kept], predictions.labels, majority=0)
 

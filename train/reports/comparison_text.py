@@ -1,4 +1,4 @@
-"""A comparison of runs, for a terminal or a pipe."""
+"""Prints a comparison of runs as text."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from .comparison import Comparison
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Prints runs, settings that differ, results, and differences from the first run, in percent."""
+    """Prints the runs, settings that differ, results and differences from the first run, in percent."""
 
     def notify(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     names = [f"[{i}]" for i in range(1, len(comparison.runs) + 1)]
-    for name, run in zip(names, comparison.runs):
+    for name, run in zip(names, comparison.runs, strict=True):
         seeds = f"seed {run.seeds[0]}" if len(run.seeds) == 1 else f"mean over seeds {', '.join(map(str, run.seeds))}"
         notify(f"{name} {run.path} ({seeds})")
     first = comparison.runs[0].predictions[0]
     labelled, dialogues = int((first.true >= 0).sum()), len(set(first.dialogue))
-    notify(f"test split: {labelled} labelled utterances of {dialogues} dialogues, in percent")
+    notify(
+        f"test split: {labelled} labelled utterance{'s' * (labelled != 1)} in "
+        f"{dialogues} dialogue{'s' * (dialogues != 1)}; results in percent"
+    )
     notify("")
     if comparison.settings:
         table = _table("setting", names)
@@ -32,7 +35,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             table.add_row(escape(key), *(escape(str(value)) for value in values))
         console.print(table)
     else:
-        notify("settings: all the same")
+        notify("settings: identical")
     notify("")
     table = _table("result", names)
     for name, key in MEASURES.items():
@@ -41,7 +44,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             "", *(f"{100 * run.intervals[key][0]:.1f} to {100 * run.intervals[key][1]:.1f}" for run in comparison.runs)
         )
     console.print(table)
-    for name, found, test in zip(names[1:], comparison.differences, comparison.mcnemar):
+    for name, found, test in zip(names[1:], comparison.differences, comparison.mcnemar, strict=True):
         notify("")
         table = _table(f"{name} minus {names[0]}", ["difference", "95 % interval", "p"])
         for label, key in MEASURES.items():
@@ -50,9 +53,9 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             table.add_row(label, f"{100 * d.value:+.2f}", f"{100 * d.low:+.2f} to {100 * d.high:+.2f}", p)
         console.print(table)
         if test is not None:
-            notify(f"McNemar: {test[0]} right in {names[0]} alone, {test[1]} in {name} alone, p = {test[2]:.4f}")
+            notify(f"McNemar: {test[0]} correct only in {names[0]}, {test[1]} only in {name}, p = {test[2]:.4f}")
     notify("")
-    notify("intervals and p: paired bootstrap, dialogues (and seeds, where there are several) resampled")
+    notify("intervals and p: paired bootstrap over dialogues (and seeds, if there are several)")
 
 
 def _table(head: str, columns: list[str]) -> Table:

@@ -1,4 +1,4 @@
-"""Figures of the report, by matplotlib: SVG inside the page, PNG and SVG beside it."""
+"""Figures of the report, drawn with matplotlib: inline SVG on the page, PNG and SVG files next to it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from ...toolkit.base.files import write_atomically
 from ..scores.calibration import Calibration
 
-_INK = "#010203"  # replaced by the page's own colour of text, light or dark
+_INK = "#010203"  # placeholder for the page's text colour, light or dark
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "erc-toolkit",
@@ -34,16 +34,16 @@ _STYLE = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
 }
-ACCENT, SECOND = "#4477aa", "#cc6677"  # distinct for colour-blind readers, on light and on dark
+ACCENT, SECOND = "#4477aa", "#cc6677"  # distinguishable with colour blindness, on light and dark
 
 
 def styled() -> AbstractContextManager[None]:
-    """Context in which figures of the page are drawn."""
+    """Context manager that applies the style of the page's figures."""
     return matplotlib.rc_context(_STYLE)  # pyright: ignore[reportArgumentType]
 
 
 def inline(figure: Figure) -> str:
-    """The figure as an <svg> element that takes the page's width and its colour of text."""
+    """The figure as an <svg> element that adapts to the page's width and text colour."""
     text = _svg(figure)
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -77,7 +77,7 @@ def confusion_figure(labels: Sequence[str], confusion: np.ndarray) -> Figure:
         axes = figure.subplots()
         share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
         names = [_short(label) for label in labels]
-        _fields(axes, names, names, share, [[str(count) for count in row] for row in confusion], vmin=0, vmax=1)
+        _cells(axes, names, names, share, [[str(count) for count in row] for row in confusion], vmin=0, vmax=1)
         axes.set_aspect("equal")
         axes.set(xlabel="predicted", ylabel="true")
         axes.tick_params(axis="x", rotation=45)
@@ -87,15 +87,15 @@ def confusion_figure(labels: Sequence[str], confusion: np.ndarray) -> Figure:
 
 
 def reliability_figure(calibration: Calibration) -> Figure:
-    """Accuracy by confidence, against being exactly as sure as right."""
+    """Accuracy by confidence, against perfect calibration."""
     with styled():
         figure = Figure(figsize=(4.4, 3.8), layout="constrained")
         axes = figure.subplots()
         width = 1 / len(calibration.counts)
         centres = (np.arange(len(calibration.counts)) + 0.5) * width
         axes.bar(centres, np.nan_to_num(calibration.accuracy), 0.9 * width, color=ACCENT, label="accuracy")
-        axes.plot([0, 1], [0, 1], color=SECOND, linestyle="--", label="as sure as right")
-        axes.set(xlabel="probability of the predicted emotion", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+        axes.plot([0, 1], [0, 1], color=SECOND, linestyle="--", label="perfect calibration")
+        axes.set(xlabel="probability of the predicted emotion", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
         axes.legend(loc="upper left")
     return figure
 
@@ -107,12 +107,12 @@ def dots_figure(
     points: Sequence[Sequence[float]],
     label: str,
 ) -> Figure:
-    """A mean with its standard deviation for each variant of a study, and a dot for each seed; all in percent."""
+    """Mean and standard deviation of each variant of a study, with a dot per seed; in percent."""
     with styled():
         figure = Figure(figsize=(7, 1 + 0.42 * len(names)), layout="constrained")
         axes = figure.subplots()
         places = np.arange(len(names))
-        for place, values in zip(places, points):
+        for place, values in zip(places, points, strict=True):
             axes.plot(values, [place] * len(values), "o", color=SECOND, markersize=4, alpha=0.7)
         axes.errorbar(means, places, xerr=deviations, fmt="D", color=ACCENT, capsize=4)
         axes.set_yticks(places, [_short(name, 44) for name in names])
@@ -129,7 +129,7 @@ def lines_figure(
     up: str,
     deviations: Mapping | None = None,
 ) -> Figure:
-    """A line for each name over places that are numbers or texts; NaN leaves a gap."""
+    """One line per name over `places`, which are numbers or strings; NaN leaves a gap."""
     with styled():
         figure = Figure(figsize=(7, 3.8), layout="constrained")
         axes = figure.subplots()
@@ -151,12 +151,12 @@ def lines_figure(
 def grid_figure(
     down: Sequence[object], across: Sequence[object], values: np.ndarray, names: tuple[str, str], label: str
 ) -> Figure:
-    """Percentages (down, across) of every combination of two settings; NaN leaves a field empty."""
+    """Percentages (down, across) for every combination of two settings; NaN leaves a cell empty."""
     with styled():
         figure = Figure(figsize=(1.8 + 0.85 * len(across), 1.3 + 0.55 * len(down)), layout="constrained")
         axes = figure.subplots()
         texts = [[f"{value:.2f}" if np.isfinite(value) else "" for value in row] for row in values]
-        _fields(
+        _cells(
             axes, [_short(str(x)) for x in down], [_short(str(x)) for x in across], np.ma.masked_invalid(values), texts
         )
         axes.set(xlabel=names[1], ylabel=names[0], title=label)
@@ -164,7 +164,7 @@ def grid_figure(
     return figure
 
 
-def _fields(
+def _cells(
     axes: Axes,
     down: Sequence[str],
     across: Sequence[str],
@@ -173,7 +173,7 @@ def _fields(
     vmin: float | None = None,
     vmax: float | None = None,
 ) -> None:
-    """Fields (down, across), shaded, each with its text; vector graphics, which an image would not be."""
+    """Draws shaded cells (down, across) with text, as vector graphics rather than an image."""
     right, below = (np.arange(len(names) + 1) - 0.5 for names in (across, down))
     drawn = axes.pcolormesh(right, below, shade, cmap="Blues", vmin=vmin, vmax=vmax)
     axes.invert_yaxis()
@@ -188,5 +188,5 @@ def _fields(
 
 
 def _short(text: str, most: int = 16) -> str:
-    text = text.replace("$", r"\$")  # which would begin a formula
+    text = text.replace("$", r"\$")  # matplotlib would start a formula
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,4 +1,4 @@
-"""A page: one HTML file that needs no other, and its figures and tables as files beside it."""
+"""A page: one self-contained HTML file, with its figures and tables also saved as separate files."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .figures import inline, save
 
 OPTIMISTIC_WARNING = (
     "Optimistic: the epoch was selected on the test split itself, as in published scripts. "
-    "Compare with results of that protocol alone."
+    "Compare only with results of the same protocol."
 )
 
 
 class PageFigure(NamedTuple):
-    """A figure of a section: the name of its files, the sentence below it, and the figure."""
+    """A figure of a section: the stem of its files, its caption, and the figure."""
 
     name: str
     caption: str
@@ -32,15 +32,15 @@ class PageFigure(NamedTuple):
 class PageUtterance(TypedDict):
     """An utterance of a dialogue on the page.
 
-    `true`, `predicted`: class, -1 where there is none; `sure`: probability of the predicted class; `own`: the class
-    that each modality alone predicts, -1 where it is absent; `at`: when it begins, of a recording.
+    `true`, `predicted`: class index, -1 if there is none; `confidence`: probability of the predicted class; `own`: the
+    class predicted from each modality alone, -1 if it is absent; `at`: start time in a recording.
     """
 
     speaker: str
     text: str
     true: int
     predicted: int
-    sure: float
+    confidence: float
     own: list[int]
     at: NotRequired[str]
 
@@ -48,8 +48,8 @@ class PageUtterance(TypedDict):
 class PageDialogue(TypedDict):
     """A dialogue on the page.
 
-    `right`, `labelled`: how many of how many labelled utterances are predicted right; `edges`: modality to graph to a
-    list of [i, j, weight of each branch, ..., weight used], in thousandths.
+    `right`, `labelled`: number of correct predictions and of labelled utterances; `edges`: maps modality to graph to a
+    list of [i, j, weight of each branch, ..., weight used], weights in thousandths.
     """
 
     name: str
@@ -61,13 +61,13 @@ class PageDialogue(TypedDict):
 
 @dataclass(slots=True)
 class Section:
-    """A heading with tables and figures below it, in this order.
+    """A heading followed by tables and figures.
 
     Attributes:
-        title: of the section.
-        tables: to show.
-        figures: to show.
-        warning: a sentence that must not be overlooked, or empty.
+        title: the heading.
+        tables: tables, shown first.
+        figures: figures, shown after the tables.
+        warning: a warning shown below the heading, or empty.
     """
 
     title: str
@@ -81,14 +81,14 @@ class Page:
     """The content of a page.
 
     Attributes:
-        title: of the page.
-        facts: name and text of each fact in the head.
-        headline: name, number and, in small print, what belongs to it.
-        warnings: sentences that must not be overlooked.
-        sections: in order.
-        dialogues: to look through; empty for a study.
+        title: the page title.
+        facts: name and value of each fact in the header.
+        headline: name, number and small print of each headline figure.
+        warnings: warnings shown at the top.
+        sections: the sections, in order.
+        dialogues: dialogues to browse; empty for a study.
         labels: names of the emotions.
-        modalities: of the dialogues' opinions and edges.
+        modalities: modalities of the dialogues' predictions and edges.
     """
 
     title: str
@@ -102,11 +102,11 @@ class Page:
 
 
 def write_page(page: Page, out: Path) -> None:
-    """Writes OUT and, in the folder OUT without its ending and with "_files", every figure and table.
+    """Writes the page, and its figures and tables to the folder "STEM_files" next to it.
 
     Args:
-        page: what to write.
-        out: the HTML file; its folder is created if need be.
+        page: the page to write.
+        out: the HTML file; its folder is created if necessary.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     files = out.with_name(f"{out.stem}_files")
@@ -120,7 +120,7 @@ def write_page(page: Page, out: Path) -> None:
 
 
 def render(page: Page, files: str) -> str:
-    """The page as HTML; every text from outside is escaped. `files` is the folder of figures and tables."""
+    """Renders the page as HTML; all external text is escaped. `files` names the folder of figures and tables."""
     source = resources.files(__name__.rpartition(".")[0]) / "templates"
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (source / name).read_text(encoding="utf-8")),

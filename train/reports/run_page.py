@@ -1,4 +1,4 @@
-"""The page of a run: results, what the papers printed, confusion, curves, calibration, groups, and every dialogue."""
+"""The page of a run: results, published results, confusion, curves, calibration, groups, and every dialogue."""
 
 from __future__ import annotations
 
@@ -31,20 +31,24 @@ from .page import OPTIMISTIC_WARNING, Page, PageDialogue, PageFigure, PageUttera
 
 _GROUP_TITLES = {
     "length": "length of the dialogue, in utterances",
-    "position": "place in the dialogue",
+    "position": "position in the dialogue",
     "speaker": "speaker",
-    "modalities": "modalities that were there",
-    "shift": "the speaker's emotion",
+    "modalities": "available modalities",
+    "shift": "change of the speaker's emotion",
 }
-_SHIFTS = {FIRST: "their first", SAME: "as in their utterance before", SHIFT: "another than in their utterance before"}
-_MOST_SPEAKERS = 12  # rows of the table by speaker
+_SHIFTS = {
+    FIRST: "first utterance of the speaker",
+    SAME: "same as in the speaker's previous utterance",
+    SHIFT: "different from the speaker's previous utterance",
+}
+_MOST_SPEAKERS = 12  # maximum number of rows in the table by speaker
 
 
 def run_page(folder: Path, store: Path | None, device: str, notify: Callable[[str], None]) -> Page:
-    """The report of a run, or of the runs of several seeds (dialogues, curves and groups are then of the first).
+    """The report on a run, or on several seeds of it (dialogues, curves and groups are then those of the first seed).
 
     Raises:
-        UserError: no finished run, or its store is neither where it was nor named.
+        UserError: there is no finished run, or its store has moved and `store` is not given.
     """
     compared = load(folder)
     first = seed_folders(folder)[0]
@@ -53,13 +57,13 @@ def run_page(folder: Path, store: Path | None, device: str, notify: Callable[[st
     protocol = facts["protocol"]
     sections = [
         Section("By emotion", [_by_class(predictions)]),
-        _beside_papers(compared, facts["store"]["corpus"], protocol),
+        _published_results(compared, facts["store"]["corpus"], protocol),
         Section(
             "Confusion",
             figures=[
                 PageFigure(
                     "confusion",
-                    "True emotion down, predicted emotion across; shaded by the share of the true emotion.",
+                    "Rows: true emotion; columns: predicted emotion; shading: share of the true emotion.",
                     confusion_figure(predictions.labels, confusion_matrix(predictions)),
                 )
             ],
@@ -76,7 +80,7 @@ def run_page(folder: Path, store: Path | None, device: str, notify: Callable[[st
     except UserError as error:
         if store is not None:
             raise
-        notify(f"note: no dialogues in the report: {error}")
+        notify(f"note: the report does not include the dialogues: {error}")
         warnings.append(f"The dialogues are not shown: {error}")
     seeds = (
         f"seed {compared.seeds[0]}"
@@ -128,14 +132,14 @@ def _by_class(predictions: Predictions) -> ReportTable:
     return ReportTable("by_emotion", "Precision, recall and F1 of each emotion", head, rows)
 
 
-def _beside_papers(compared: ComparedRun, corpus: str, protocol: str) -> Section:
-    section = Section("Beside what others printed")
+def _published_results(compared: ComparedRun, corpus: str, protocol: str) -> Section:
+    section = Section("Published results")
     printed = published()
     of_corpus = printed.get(corpus.lower())
     names = {"accuracy": "accuracy", "weighted_precision": "w. precision", "weighted_f1": "weighted F1"}
     ours = ["this run", protocol, *(percent(compared.measures[key]) for key in names)]
     if of_corpus is None:
-        section.warning = f"Nobody has printed results on the corpus {corpus!r} that we know of."
+        section.warning = f"No published results are known for the corpus {corpus!r}."
         return section
     rows = [ours]
     for row in of_corpus["rows"]:
@@ -145,26 +149,26 @@ def _beside_papers(compared: ComparedRun, corpus: str, protocol: str) -> Section
     classes = (
         ""
         if sorted(labels) == sorted(of_corpus["classes"])
-        else f" They are of other emotions: {', '.join(of_corpus['classes'])}."
+        else f" Their emotions are different: {', '.join(of_corpus['classes'])}."
     )
     count = int((compared.predictions[0].true >= 0).sum())
     other = ""
     if count != of_corpus["test_utterances"]:
         other = (
-            f"Another test split: {count:,} labelled utterances here, {of_corpus['test_utterances']:,} in the papers, "
-            "so that nothing below can be compared. "
+            f"Different test split: {count:,} labelled utterance{'s' * (count != 1)} here, "
+            f"{of_corpus['test_utterances']:,} in the papers, so the results below are not comparable. "
         )
     section.warning = (
-        f"{other}Not the same features: the printed rows used {printed['features'].strip()}. "
-        f"Only rows of the same protocol may be compared; this run's is {protocol}.{classes}"
+        f"{other}Different features: the published results used {printed['features'].strip()}. "
+        f"Compare only rows with the same protocol; this run's is {protocol}.{classes}"
     )
     section.tables.append(
         ReportTable(
             "published",
             "Test split, percent",
-            ["", "epoch chosen", *names.values()],
+            ["", "epoch selection", *names.values()],
             rows,
-            "What some papers call weighted accuracy is a weighted precision, and stands there.",
+            "What some papers call weighted accuracy is a weighted precision, and is listed as such.",
         )
     )
     return section
@@ -177,15 +181,13 @@ def _training(folder: Path, facts: Mapping[str, Any]) -> Section:
             figure = curves_figure(lines, facts["selected"]["split"], facts["selected"]["epoch"], facts["protocol"])
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{folder / METRICS}: damaged; train again with --overwrite") from None
-    return Section("Training", figures=[PageFigure("curves", "Loss and scores over the epochs.", figure)])
+    return Section("Training", figures=[PageFigure("curves", "Loss and scores by epoch.", figure)])
 
 
 def _calibration(predictions: Predictions) -> Section:
     found = calibrate(predictions)
-    text = f"Expected calibration error {percent(found.ece)} percent, over {len(found.counts)} steps."
-    return Section(
-        "Is it as sure as it is right?", figures=[PageFigure("reliability", text, reliability_figure(found))]
-    )
+    text = f"Expected calibration error: {percent(found.ece)} percent, with {len(found.counts)} bins."
+    return Section("Calibration", figures=[PageFigure("reliability", text, reliability_figure(found))])
 
 
 def _groups(predictions: Predictions) -> Section:
@@ -194,7 +196,7 @@ def _groups(predictions: Predictions) -> Section:
         found = list(breakdown(predictions, by).items())
         note = ""
         if by == "speaker" and len(found) > _MOST_SPEAKERS:
-            note = f"The {_MOST_SPEAKERS} who speak most, of {len(found)}."
+            note = f"The {_MOST_SPEAKERS} most frequent of {len(found)} speakers."
             found = found[:_MOST_SPEAKERS]
         rows = [
             [_SHIFTS.get(name, name), str(row["utterances"]), percent(row["accuracy"]), percent(row["weighted_f1"])]
@@ -205,18 +207,18 @@ def _groups(predictions: Predictions) -> Section:
                 ReportTable(f"by_{by}", f"By {title}", ["", "utterances", "accuracy", "weighted F1"], rows, note)
             )
     assert set(_GROUP_TITLES) | {"all"} == set(GROUPS)
-    return Section("Where it is right", tables)
+    return Section("Results by group", tables)
 
 
 def _dialogues(opened: OpenedRun, predictions: Predictions) -> list[PageDialogue]:
     """Every test dialogue."""
-    texts = dict(zip(opened.store.column("id"), opened.store.column("text")))
+    texts = dict(zip(opened.store.column("id"), opened.store.column("text"), strict=True))
     number = {name: i for i, name in enumerate(opened.store.dialogue_ids)}
-    sure = predictions.probabilities[np.arange(len(predictions)), predictions.predicted]
+    confidence = predictions.probabilities[np.arange(len(predictions)), predictions.predicted]
     opened.model.eval()
     starts = np.flatnonzero(predictions.position == 0)
     found: list[PageDialogue] = []
-    for start, end in zip(starts, [*starts[1:], len(predictions)]):
+    for start, end in zip(starts, [*starts[1:], len(predictions)], strict=True):
         name = predictions.dialogue[start]
         utterances: list[PageUtterance] = [
             {
@@ -224,7 +226,7 @@ def _dialogues(opened: OpenedRun, predictions: Predictions) -> list[PageDialogue
                 "text": texts.get(predictions.id[i], ""),
                 "true": int(predictions.true[i]),
                 "predicted": int(predictions.predicted[i]),
-                "sure": round(float(sure[i]), 3),
+                "confidence": round(float(confidence[i]), 3),
                 "own": predictions.own[i].tolist(),
             }
             for i in range(start, end)
@@ -249,12 +251,12 @@ def _dialogues(opened: OpenedRun, predictions: Predictions) -> list[PageDialogue
 
 
 def edge_list(edges: Edges) -> list[list[int]]:
-    """Edges as the page wants them: [i, j, weight of each branch…, weight used], weights in thousandths."""
+    """Edges in the page's format: [i, j, weight of each branch, ..., weight used], weights in thousandths."""
     numbers = np.concatenate([edges.branches, edges.weight[:, None]], 1)
     thousandths = np.rint(1000 * numbers).astype(int)
     return np.concatenate([edges.i[:, None], edges.j[:, None], thousandths], 1).tolist()
 
 
 def published() -> dict[str, Any]:
-    """Results that others have printed (manifests/published.yaml)."""
+    """Published results of other systems (manifests/published.yaml)."""
     return yaml.safe_load((resources.files(manifests) / "published.yaml").read_text(encoding="utf-8"))

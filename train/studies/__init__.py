@@ -1,1 +1,1 @@
-"""Variants of a recipe, trained and set side by side."""
+"""Variants of a recipe, trained and compared."""

@@ -1,12 +1,12 @@
 """Studies: variants of a recipe that are trained and compared, described in a short YAML file.
 
     title: Heads of graph attention
-    shows: Fig. 4                        # of the paper; may be left out
-    measure: results                     # or positions, noise, confusion, cost, models, or another package's
-    grid: {model.graph_heads: [1, 2]}    # every combination of the values, or by name:
+    shows: Fig. 4                        # in the paper; optional
+    measure: results                     # or positions, noise, confusion, cost, models, or a plug-in's
+    grid: {model.graph_heads: [1, 2]}    # every combination of the values, or named runs:
     runs: {two heads: {model.graph_heads: 2}}
 
-A measure may add keys of its own; its class in `train/studies/measures/` describes them.
+A measure may define additional keys; they are documented in its class in `train/studies/measures/`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ..config import Config, load_config, parse_yaml
 from ..shipped import read_shipped, shipped_names
 from .measures.registry import STUDY_KEYS, find_measure, measures
 
-_END_OF_DOCUMENT = "...\n"  # which YAML puts after a bare number or text
-_SLUG = 60  # characters of a folder's name
+_END_OF_DOCUMENT = "...\n"  # which YAML appends to a bare scalar
+_SLUG = 60  # maximum length of a folder's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class Variant:
     """One row of a study.
 
     Attributes:
-        name: as it is shown.
-        changes: "section.key" to the value that differs from the recipe.
+        name: the name to display.
+        changes: maps "section.key" to the value that overrides the recipe.
     """
 
     name: str
@@ -43,11 +43,11 @@ class Variant:
 
     @property
     def folder(self) -> str:
-        """Name of its folder."""
+        """Name of the variant's folder."""
         return re.sub(r"[^A-Za-z0-9.=+]+", "-", self.name).strip("-.")[:_SLUG] or "run"
 
     def settings(self) -> list[str]:
-        """The changes as `load_config` takes them."""
+        """The changes in the form that `load_config` accepts."""
         found = []
         for key, value in self.changes.items():
             text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), allow_unicode=True)
@@ -55,7 +55,7 @@ class Variant:
         return found
 
     def config(self, recipe: str, changes: Sequence[str]) -> Config:
-        """The recipe with `changes` and, over them, the variant's own.
+        """The recipe with `changes` applied, then the variant's changes.
 
         Raises:
             UserError: a key or value is wrong.
@@ -68,11 +68,12 @@ class Study:
     """The content of a study file.
 
     Attributes:
-        name: of the file, without its ending.
-        title, shows: for people; `shows` names the table or figure of the paper, or is empty.
+        name: of the file, without its extension.
+        title: for display.
+        shows: the corresponding table or figure in the paper, or empty.
         measure: name of a registered measure.
         variants: in order.
-        settings: of the measure, as its `check` returned them.
+        settings: the measure's settings, as returned by its `check`.
     """
 
     name: str
@@ -89,62 +90,62 @@ def study_names() -> list[str]:
 
 
 def load_study(name: str) -> Study:
-    """A study of the toolkit by name, or one in a YAML file.
+    """Loads a built-in study by name, or a study from a YAML file.
 
     Raises:
-        UserError: there is none, or the file is not a valid study.
+        UserError: the study does not exist, or its content is invalid.
     """
     text, where = read_shipped("studies", "study", name)
     return parse_study(text, Path(name).stem if where == name else name, where)
 
 
 def parse_study(text: str, name: str, where: str) -> Study:
-    """A study from its YAML; `where` names it in messages.
+    """Parses a study from YAML; `where` identifies it in error messages.
 
     Raises:
-        UserError: it is not one.
+        UserError: the content is not a valid study.
     """
     content = parse_yaml(text, where)
     if not isinstance(content, dict):
-        raise UserError(f"{where}: must hold a title, and runs or a grid")
+        raise UserError(f"{where}: must contain a title, and either runs or a grid")
     measure = content.get("measure", "results")
     if not isinstance(measure, str) or measure not in measures():
         raise UserError(f"{where}: measure is {measure!r}; must be one of {', '.join(measures())}")
     settings = _measure_settings(measure, content, where)
     title, shows = content.get("title", name), content.get("shows", "")
     if not isinstance(title, str) or not isinstance(shows, str):
-        raise UserError(f"{where}: title and shows must be texts")
+        raise UserError(f"{where}: title and shows must be strings")
     if ("runs" in content) == ("grid" in content):
-        raise UserError(f"{where}: must hold either runs or a grid")
+        raise UserError(f"{where}: must contain either runs or a grid")
     variants = _runs(content["runs"], where) if "runs" in content else grid(content["grid"], where)
     return Study(name, title, variants, shows, measure, settings)
 
 
 def _measure_settings(name: str, content: Mapping[str, object], where: str) -> dict[str, object]:
-    """Checks that the file holds no key which neither a study nor its measure has; the measure checks its own."""
+    """Rejects keys that belong to neither the study nor its measure; returns the checked settings of the measure."""
     measure = find_measure(name)
     for key in content:
         if key not in STUDY_KEYS and key not in measure.keys:
             known = ", ".join([*STUDY_KEYS, *measure.keys])
-            raise UserError(f"{where}: unknown key {key!r}; a study with measure {name} may hold {known}")
+            raise UserError(f"{where}: unknown key {key!r}; a study with measure {name} may contain {known}")
     settings = measure.check({key: content[key] for key in measure.keys if key in content}, where)
     if not isinstance(settings, dict):
-        raise UserError(f"measure {name!r}: check() must give a dict")
+        raise UserError(f"measure {name!r}: check() must return a dict")
     try:
         return json.loads(json.dumps(settings, allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise UserError(f"measure {name!r}: JSON cannot hold what check() gives ({error})") from None
+        raise UserError(f"measure {name!r}: the return value of check() is not JSON-serializable ({error})") from None
 
 
 def grid(values: Mapping[str, Sequence[object]], where: str) -> list[Variant]:
-    """A variant for every combination of values of some keys.
+    """Builds a variant for every combination of the given values.
 
     Raises:
-        UserError: it is not a mapping of keys to values.
+        UserError: `values` is not a mapping of keys to non-empty lists.
     """
     if not isinstance(values, Mapping) or not values or not all(isinstance(v, list) and v for v in values.values()):
         raise UserError(f"{where}: grid must map keys to lists of values, e.g. model.window: [1, 2]")
-    combinations = (dict(zip(values, chosen)) for chosen in itertools.product(*values.values()))
+    combinations = (dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values()))
     return _distinct([Variant(_named(chosen), chosen) for chosen in combinations], where)
 
 

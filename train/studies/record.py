@@ -1,4 +1,4 @@
-"""What a study leaves on disk: study.json, which holds everything, and results.csv, with a line for each run."""
+"""The files that a study writes: study.json with the complete record, and results.csv with one row per run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ...toolkit.base.files import write_atomically
 from ..loop.seeds import MEASURES
 
 STUDY, TABLE = "study.json", "results.csv"
-DONE, FAILED, SKIPPED = "done", "failed", "skipped"  # what became of a run; empty while it waits
+DONE, FAILED, SKIPPED = "done", "failed", "skipped"  # status of a run; empty while it is pending
 
 
 class SpreadRecord(TypedDict):
-    """A score over the seeds, as fractions; `std` is that of a sample, None for one seed."""
+    """A score over the seeds, as fractions; `std` is the sample standard deviation, None for one seed."""
 
     mean: float
     std: float | None
@@ -26,7 +26,7 @@ class SpreadRecord(TypedDict):
 
 
 class RunResult(TypedDict):
-    """What `erc_toolkit.train.loop.trainer.train` returns."""
+    """The return value of `erc_toolkit.train.loop.trainer.train`."""
 
     run: str
     protocol: str
@@ -40,7 +40,11 @@ class RunResult(TypedDict):
 
 
 class RunRecord(TypedDict):
-    """A run: its folder below the study's, status, why it is not done, result of training, and what was measured."""
+    """One run of a study.
+
+    `folder`: relative to the study's folder; `reason`: why the run is not done; `result`: the return value of training;
+    `measured`: the return value of the study's measure.
+    """
 
     seed: int
     folder: str
@@ -51,7 +55,7 @@ class RunRecord(TypedDict):
 
 
 class VariantRecord(TypedDict):
-    """A variant with its runs and, over those that are done, each score on the selecting and on the test split."""
+    """A variant, its runs, and the scores of the finished runs on the selection split and on the test split."""
 
     name: str
     changes: dict[str, object]
@@ -61,14 +65,14 @@ class VariantRecord(TypedDict):
 
 
 class StoreRecord(TypedDict):
-    """Which store the study used."""
+    """The feature store that the study used."""
 
     path: str
     content_sha256: str
 
 
 class PairRecord(TypedDict):
-    """How the second variant's weighted F1 differs from the first's; `p_holm` is corrected for the number of pairs."""
+    """Weighted F1 of the second variant minus the first's; `p_holm` is the Holm-corrected p value."""
 
     first: str
     second: str
@@ -80,14 +84,14 @@ class PairRecord(TypedDict):
 
 
 class SignificanceRecord(TypedDict):
-    """What the measure `models` concludes: variant to [low, high] of its weighted F1, and every pair."""
+    """Conclusion of the measure `models`: each variant's interval [low, high] of weighted F1, and every pair."""
 
     intervals: dict[str, list[float]]
     pairs: list[PairRecord]
 
 
 class BestRecord(TypedDict):
-    """The best trial of a search; `settings` as `--set` takes them."""
+    """The best trial of a search; `settings` are in the form that `--set` accepts."""
 
     number: int
     value: float
@@ -95,7 +99,7 @@ class BestRecord(TypedDict):
 
 
 class StudyRecord(TypedDict):
-    """The content of study.json. What a measure concludes over all runs is added under keys of its own."""
+    """The content of study.json. A measure's `conclude` may add further keys."""
 
     study: str
     title: str
@@ -120,10 +124,10 @@ def write_study(out: Path, study: StudyRecord) -> None:
 
 
 def read_study(folder: Path) -> StudyRecord:
-    """What `write_study` wrote.
+    """Reads a study that `write_study` wrote.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file is damaged.
     """
     try:
         study = json.loads((folder / STUDY).read_text(encoding="utf-8"))
@@ -133,11 +137,11 @@ def read_study(folder: Path) -> StudyRecord:
             raise ValueError
         return cast(StudyRecord, study)
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{folder / STUDY}: damaged; run the study again, which keeps the runs that are done") from None
+        raise UserError(f"{folder / STUDY}: damaged; run the study again (finished runs are kept)") from None
 
 
 def results_csv(variants: Iterable[VariantRecord]) -> str:
-    """A line for each run: variant, seed, status and its scores."""
+    """One row per run: variant, seed, status and scores."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     scores = [(part, name) for part in ("selected", "test") for name in MEASURES]
@@ -151,7 +155,7 @@ def results_csv(variants: Iterable[VariantRecord]) -> str:
 
 
 def name_with_note(variant: VariantRecord) -> str:
-    """The variant's name and, in brackets, what became of runs that are not done: "wide (2 failed)"."""
+    """The variant's name with, in parentheses, the status of unfinished runs, e.g. "wide (2 failed)"."""
     other = [run for run in variant["runs"] if run["status"] != DONE]
     if not other:
         return variant["name"]

@@ -1,4 +1,4 @@
-"""Running a study: every variant with every seed, several at a time, each once, and the results."""
+"""Runs a study: trains every variant with every seed, in parallel, and collects the results."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class StudyRun:
     """One training of a study.
 
     Attributes:
-        variant, seed: what it is.
-        folder: of the run.
-        status: DONE, FAILED or SKIPPED (the store lacks what it needs); empty while it waits.
-        reason: why it is not done, in one line.
-        result: what `train` returned; None where the measure trains nothing.
-        measured: what the study's measure gave.
+        variant, seed: identify the run.
+        folder: the run folder.
+        status: DONE, FAILED or SKIPPED (the store does not contain what the run needs); empty while it is pending.
+        reason: why the run is not done, in one line.
+        result: the return value of `train`; None if the measure does not train.
+        measured: the return value of the study's measure.
     """
 
     variant: Variant
@@ -57,7 +57,7 @@ class StudyRun:
 
 @dataclass(frozen=True, slots=True)
 class RunTask:
-    """What a process needs to know to do a run; the attributes are those of `run_study` and `StudyRun`."""
+    """Everything a worker process needs to perform a run; the attributes are those of `run_study` and `StudyRun`."""
 
     store_path: Path
     study: Study
@@ -80,26 +80,26 @@ def run_study(
     device: str,
     notify: Callable[[str], None],
 ) -> StudyRecord:
-    """Trains what is not trained yet, measures, and writes OUT/study.json and OUT/results.csv after every run.
+    """Trains and measures the runs that are not done, and updates OUT/study.json and OUT/results.csv after each.
 
     Args:
-        store_path: the store.
-        study: what to run.
-        out: folder of the study; a run lies in OUT/VARIANT/seed-N.
-        recipe, changes: settings that all variants share.
-        seeds: of the runs; a measure that trains nothing takes the first alone.
-        jobs: runs at a time; one where the measure trains nothing, so that nothing disturbs its times.
+        store_path: the feature store.
+        study: the study to run.
+        out: the study's folder; each run is written to OUT/VARIANT/seed-N.
+        recipe, changes: settings shared by all variants.
+        seeds: seeds of the runs; a measure that does not train uses only the first.
+        jobs: number of parallel runs; 1 if the measure does not train, so that its timings are undisturbed.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        notify: takes lines for the user.
+        notify: called with each line of progress.
 
     Returns:
-        What study.json holds.
+        The content of study.json.
 
     Raises:
-        UserError: settings are wrong, `out` cannot be used, or the measure is not installed.
+        UserError: the settings are invalid, `out` is not usable, or the measure is not installed.
     """
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file; --out names a folder")
+        raise UserError(f"{out}: is a file; --out must be a folder")
     measure = find_measure(study.measure)
     seeds = list(seeds) if measure.trains else list(seeds)[:1]
     runs = [StudyRun(v, seed, out / v.folder / f"seed-{seed}") for v in study.variants for seed in seeds]
@@ -120,10 +120,10 @@ def run_study(
             "variants": [],
         }
         for run in runs:
-            _take_up(run, study, measure, store, recipe, changes, target)
+            _restore(run, study, measure, store, recipe, changes, target)
     out.mkdir(parents=True, exist_ok=True)
     waiting = [run for run in runs if not run.status]
-    notify(f"study {study.name}: {study.title}; {len(study.variants)} variants, {len(seeds)} seeds; {_counts(runs)}")
+    notify(f"study {study.name}: {study.title}; {_size(len(study.variants), len(seeds))}; {_counts(runs)}")
     for run in runs:
         if run.status == SKIPPED and run.seed == seeds[0]:
             notify(f"{run.variant.name}: skipped: {run.reason}")
@@ -152,27 +152,29 @@ def run_study(
 
 
 def _with_conclusion(record: StudyRecord, measure: Measure, out: Path) -> StudyRecord:
-    """The record and, before its variants, what the measure concludes over all runs."""
+    """Inserts the measure's conclusion over all runs before the record's variants."""
     concluded = measure.conclude(record, out)
     if taken := [key for key in concluded if key in record]:
-        raise UserError(f"measure {measure.name!r}: conclude() gives {taken[0]!r}, which study.json holds already")
+        raise UserError(
+            f"measure {measure.name!r}: conclude() returns the key {taken[0]!r}, which study.json already has"
+        )
     found: dict[str, Any] = {**record, **_plain_json(concluded, f"measure {measure.name!r}: conclude()")}
     found["variants"] = found.pop("variants")
     return cast(StudyRecord, found)
 
 
 def work(task: RunTask) -> tuple[RunResult | None, Any]:
-    """Trains one run if it must and measures it; its messages, and what went wrong, go to train.log in its folder.
+    """Trains one run if necessary and measures it; messages and errors are logged to train.log in its folder.
 
     Returns:
-        `train`'s result (None where the measure trains nothing) and what the measure gives.
+        The result of `train` (None if the measure does not train) and the return value of the measure.
     """
     config = task.variant.config(task.recipe, [*task.changes, f"train.seed={task.seed}"])
     task.folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(open(task.folder / LOG, "a", encoding="utf-8"))
         stack.enter_context(contextlib.redirect_stderr(log))
-        if not faulthandler.is_enabled():  # so that the log tells where a crash in native code happened
+        if not faulthandler.is_enabled():  # so that the log locates crashes in native code
             faulthandler.enable(log)
             stack.callback(faulthandler.disable)
         try:
@@ -193,22 +195,22 @@ def _train_and_measure(task: RunTask, config: Config, notify: Callable[[str], No
         result = None
         if measure.trains:
             result = cast(RunResult, train(store, config, task.folder, task.device, notify, resume=True))
-        given = measure.measure(RunAtHand(plan, task.folder, task.device), task.study.settings)
-        measured = _plain_json(given, f"measure {task.study.measure!r}: measure()")
-        kept = {"fingerprint": fingerprint, "asked": _asked(task.study), "measured": measured}
+        value = measure.measure(RunAtHand(plan, task.folder, task.device), task.study.settings)
+        measured = _plain_json(value, f"measure {task.study.measure!r}: measure()")
+        kept = {"fingerprint": fingerprint, "asked": _question(task.study), "measured": measured}
         write_atomically(task.folder / MEASURED, json.dumps(kept, ensure_ascii=False).encode())
     return result, measured
 
 
 def _plain_json(value: object, where: str) -> Any:
-    """The value after a turn through JSON, so that it is the same now as when it is read again."""
+    """The value after a JSON round trip, so that it equals what is later read from disk."""
     try:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise UserError(f"{where} gave what JSON cannot hold ({error})") from None
+        raise UserError(f"{where} returned a value that is not JSON-serializable ({error})") from None
 
 
-def _take_up(
+def _restore(
     run: StudyRun,
     study: Study,
     measure: Measure,
@@ -217,8 +219,8 @@ def _take_up(
     changes: Sequence[str],
     target: torch.device,
 ) -> None:
-    """Sets the state of a run that is done already or cannot be done with this store."""
-    # A wrong key ends the study before it begins.
+    """Sets the status of a run that is already done, or that is impossible with this store."""
+    # An invalid key is reported before any run starts.
     config = run.variant.config(recipe, [*changes, f"train.seed={run.seed}"])
     try:
         plan = make_plan(store, config)
@@ -231,18 +233,18 @@ def _take_up(
     if measure.trains and read_result(run.folder) is not None:
         run.result = cast(RunResult | None, finished_result(run.folder, fingerprint))
     try:
-        kept = json.loads((run.folder / MEASURED).read_text(encoding="utf-8"))
-        asked = kept["asked"]
-        same = kept["fingerprint"] == fingerprint and all(asked[key] == value for key, value in _asked(study).items())
-        measured = kept["measured"]
+        stored = json.loads((run.folder / MEASURED).read_text(encoding="utf-8"))
+        question = stored["asked"]
+        same = stored["fingerprint"] == fingerprint and all(question[k] == v for k, v in _question(study).items())
+        measured = stored["measured"]
     except (OSError, ValueError, KeyError, TypeError):
         return
     if same and (run.result is not None or not measure.trains):
         run.status, run.measured = DONE, measured
 
 
-def _asked(study: Study) -> dict[str, object]:
-    """What `measured.json` answers; it may hold more, as earlier releases wrote the keys of every measure."""
+def _question(study: Study) -> dict[str, object]:
+    """The measure and settings recorded in measured.json; earlier releases also wrote the keys of other measures."""
     return {"measure": study.measure, **study.settings}
 
 
@@ -282,6 +284,10 @@ def _report(run: StudyRun, measure: Measure) -> str:
 
 def _left(seconds: float) -> str:
     return "" if seconds < 1 else f"; {seconds:.0f} s left" if seconds < 90 else f"; {seconds / 60:.0f} min left"
+
+
+def _size(variants: int, seeds: int) -> str:
+    return f"{variants} variant{'s' * (variants != 1)}, {seeds} seed{'s' * (seeds != 1)}"
 
 
 def _counts(runs: list[StudyRun]) -> str:

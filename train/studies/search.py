@@ -1,4 +1,4 @@
-"""Search for settings by Optuna, on the validation split alone."""
+"""Hyperparameter search with Optuna, using only the validation split."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAMPLER_SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Numbers from `low` to `high`, both allowed, whole where both are; drawn evenly in their logarithm with `log`."""
+    """Numbers in [low, high], integers if both bounds are; sampled on a logarithmic scale with `log`."""
 
     low: float | int
     high: float | int
@@ -30,10 +30,10 @@ Space = Mapping[str, Range | list[object]]
 
 
 def parse_space(texts: Sequence[str]) -> dict[str, Range | list[object]]:
-    """Settings to search from texts KEY=A,B,C or KEY=LOW..HIGH or KEY=log:LOW..HIGH.
+    """Parses search spaces of the form KEY=A,B,C or KEY=LOW..HIGH or KEY=log:LOW..HIGH.
 
     Raises:
-        UserError: a text has another form.
+        UserError: a text does not have this form.
     """
     space: dict[str, Range | list[object]] = {}
     for text in texts:
@@ -45,12 +45,14 @@ def parse_space(texts: Sequence[str]) -> dict[str, Range | list[object]]:
             bounds = [_number(bound, where) for bound in listed.removeprefix("log:").split("..", 1)]
             log = listed.startswith("log:")
             if bounds[0] >= bounds[1] or (log and bounds[0] <= 0):
-                raise UserError(f"{where}: the first bound must be below the second{', both above 0' if log else ''}")
+                raise UserError(
+                    f"{where}: the lower bound must be below the upper bound{', and both above 0' if log else ''}"
+                )
             space[key.strip()] = Range(bounds[0], bounds[1], log)
         else:
             values = parse_yaml(f"[{listed}]", where)
             if not isinstance(values, list):
-                raise UserError(f"{where}: must hold values, separated by commas")
+                raise UserError(f"{where}: must be a list of comma-separated values")
             space[key.strip()] = values
     return space
 
@@ -67,27 +69,29 @@ def run_search(
     device: str,
     notify: Callable[[str], None],
 ) -> StudyRecord:
-    """Tries settings until there are `trials`; each choice learns from the trials before it.
+    """Runs trials until there are `trials`, each proposed from the results of the earlier ones.
 
-    A trial's value is its mean weighted F1 on the validation split, at the epoch that this split selects; the test
-    split has no part in it. Trials are kept in OUT/search.journal, from which a killed search goes on.
+    A trial's value is its mean weighted F1 on the validation split at the epoch selected on that split; the test split
+    is not used. Trials are recorded in OUT/search.journal, from which an interrupted search resumes.
 
     Args:
-        store_path, out, recipe, changes, seeds, jobs, device, notify: as for `erc_toolkit.train.studies.runs.run_study`.
-        space: "section.key" to what may be tried.
-        trials: in all, those of an earlier search in `out` among them.
+        store_path, out, recipe, changes, seeds, jobs, device, notify: as for `run_study`.
+        space: maps "section.key" to the values to try.
+        trials: total number of trials, including those of an earlier search in `out`.
 
     Returns:
-        What `run_study` returns of all trials, and `best`: number, value, and `settings` as `--set` takes them.
+        The record that `run_study` returns for all trials, with `best`: number, value, and `settings` as for `--set`.
 
     Raises:
-        UserError: Optuna is not installed, the settings are wrong, `out` holds another search, or no trial succeeds.
+        UserError: Optuna is not installed, a setting is invalid, `out` contains another search, or no trial succeeds.
     """
     optuna = _optuna()
     config = load_config(recipe, changes)
     if config.train.protocol != "validation":
-        raise UserError("--search chooses on the validation split; it cannot be used with train.protocol=best-on-test")
-    for key, values in space.items():  # so that a wrong key ends the search before it begins
+        raise UserError(
+            "--search selects on the validation split, so it cannot be used with train.protocol=best-on-test"
+        )
+    for key, values in space.items():  # so that an invalid key is reported before any trial
         for value in [values.low, values.high] if isinstance(values, Range) else values:
             Variant("", {key: value}).config(recipe, changes)
     out.mkdir(parents=True, exist_ok=True)
@@ -100,15 +104,15 @@ def run_search(
         load_if_exists=True,
         sampler=optuna.samplers.TPESampler(seed=SAMPLER_SEED),
     )
-    asked = {"space": repr(dict(space)), "recipe": recipe, "changes": list(changes), "seeds": list(seeds)}
-    if search.user_attrs and search.user_attrs != asked:
-        raise UserError(f"{out}: holds a search of other settings; choose another --out")
-    for key, value in asked.items():
+    requested = {"space": repr(dict(space)), "recipe": recipe, "changes": list(changes), "seeds": list(seeds)}
+    if search.user_attrs and search.user_attrs != requested:
+        raise UserError(f"{out}: contains a search with other settings; choose another --out")
+    for key, value in requested.items():
         search.set_user_attr(key, value)
     state = optuna.trial.TrialState
     found = None
     while True:
-        waiting = [t.number for t in search.trials if t.state == state.RUNNING]  # of a search that was killed
+        waiting = [t.number for t in search.trials if t.state == state.RUNNING]  # of an interrupted search
         while len(waiting) < jobs and len(search.trials) < trials:
             trial = search.ask()
             for key, values in space.items():
@@ -126,7 +130,7 @@ def run_search(
             else:
                 search.tell(number, state=state.FAIL)
     if not any(t.state == state.COMPLETE for t in search.trials):
-        raise UserError(f"{out}: no trial succeeded; study.json has the reasons")
+        raise UserError(f"{out}: no trial succeeded; see the reasons in study.json")
     best, value = search.best_trial, search.best_value
     settings = _variant(best).settings()
     found["best"] = {"number": best.number, "value": value, "settings": settings}
@@ -161,7 +165,7 @@ def _number(text: str, where: str) -> float | int:
                 return number
         except ValueError:
             pass
-    raise UserError(f"{where}: {text!r} is no number")
+    raise UserError(f"{where}: {text!r} is not a number")
 
 
 def _optuna():

@@ -1,4 +1,4 @@
-"""The page of a study: its variants side by side, and what its measure shows."""
+"""The HTML page of a study: a comparison of its variants, and the section of its measure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .record import DONE, StudyRecord
 
 
 def study_page(study: StudyRecord) -> Page:
-    """The report of what `erc_toolkit.train.studies.runs.run_study` returns.
+    """The report on a record returned by `erc_toolkit.train.studies.runs.run_study`.
 
     Raises:
-        UserError: the measure is not installed or gives something else than a section.
+        UserError: the measure is not installed or its `section` returns the wrong type.
     """
     measure = find_measure(study["measure"])
     sections = [_section_of(Results(), study)] if measure.trains else []
@@ -28,7 +28,7 @@ def study_page(study: StudyRecord) -> Page:
         ("corpus", study["corpus"]),
         ("store", f"{study['store']['path']} ({study['store']['content_sha256'][:12]})"),
         ("recipe", study["recipe"]),
-        ("changed for all", ", ".join(study["changes"]) or "nothing"),
+        ("settings changed", ", ".join(study["changes"]) or "none"),
         ("seeds", ", ".join(map(str, seeds))),
         ("epoch selected by", study["protocol"]),
     ]
@@ -36,9 +36,8 @@ def study_page(study: StudyRecord) -> Page:
         facts.append(("in the paper", study["shows"]))
     warnings = [OPTIMISTIC_WARNING] if study["protocol"] == OPTIMISTIC else []
     if measure.trains and len(seeds) < 3:
-        warnings.append(
-            f"{len(seeds)} seed{'s' * (len(seeds) > 1)}: differences between variants may be chance; use --seeds 5."
-        )
+        count = f"{len(seeds)} seed{'s' * (len(seeds) != 1)}"
+        warnings.append(f"{count}: differences between variants may be due to chance; use --seeds 5.")
     shown = [section for section in sections if section is not None]
     return Page(f"{study['title']} on {study['corpus']}", facts, [], warnings, shown)
 
@@ -46,7 +45,7 @@ def study_page(study: StudyRecord) -> Page:
 def _section_of(measure: Measure, study: StudyRecord) -> Section | None:
     section = measure.section(study, summarised_variants(measure, study))
     if not (section is None or isinstance(section, Section)):
-        raise UserError(f"measure {measure.name!r}: section() must give a {Section.__name__} or None")
+        raise UserError(f"measure {measure.name!r}: section() must return a {Section.__name__} or None")
     return section
 
 
@@ -57,5 +56,5 @@ def _left_out_section(study: StudyRecord) -> Section | None:
         for run in variant["runs"]
         if run["status"] != DONE
     ]
-    table = ReportTable("left_out", "Runs without a result", ["", "seed", "", "why"], rows)
-    return Section("Left out", [table]) if rows else None
+    table = ReportTable("left_out", "Runs without a result", ["variant", "seed", "status", "reason"], rows)
+    return Section("Missing runs", [table]) if rows else None

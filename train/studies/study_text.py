@@ -1,4 +1,4 @@
-"""A study's results, for a terminal or a pipe."""
+"""Prints a study's results as text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .record import StudyRecord
 
 
 def print_study(study: StudyRecord, console: Console) -> None:
-    """Prints what `erc_toolkit.train.studies.runs.run_study` returns; scores in percent."""
+    """Prints a record returned by `run_study`: mean and standard deviation of the scores, in percent."""
     seeds = study["seeds"]
     head = f"{study['title']} ({study['corpus']}, {len(seeds)} seed{'s' * (len(seeds) != 1)}, {study['protocol']})"
     console.print()
@@ -35,7 +35,7 @@ def study_tables(study: StudyRecord) -> list[ReportTable]:
     """The tables of the results and of the study's measure.
 
     Raises:
-        UserError: the measure is not installed or gives something else than tables.
+        UserError: the measure is not installed or its `tables` returns the wrong type.
     """
     measure = find_measure(study["measure"])
     tables = _tables_of(Results(), study) if measure.trains and not measure.covers_results else []
@@ -45,7 +45,7 @@ def study_tables(study: StudyRecord) -> list[ReportTable]:
 def _tables_of(measure: Measure, study: StudyRecord) -> list[ReportTable]:
     tables = measure.tables(study, summarised_variants(measure, study))
     if not isinstance(tables, list) or not all(isinstance(table, ReportTable) for table in tables):
-        raise UserError(f"measure {measure.name!r}: tables() must give a list of {ReportTable.__name__}")
+        raise UserError(f"measure {measure.name!r}: tables() must return a list of {ReportTable.__name__}")
     return tables
 
 

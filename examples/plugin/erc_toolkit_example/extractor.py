@@ -1,6 +1,6 @@
-"""A text extractor without any network: how often each letter occurs in an utterance.
+"""A text extractor without a network: counts how often each letter occurs in an utterance.
 
-`erc-toolkit extract CORPUS ROOT --modalities text --extractor letters --extractor-option letters.scale=length` uses it.
+`erc-toolkit extract CORPUS ROOT --modalities text --extractor letters --extractor-option letters.scale=length` runs it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from erc_toolkit.extract.encoders.base import (
 
 @dataclass(frozen=True)
 class Options(CheckedOptions):
-    """The extractor's own options."""
+    """Options of the extractor."""
 
-    scale: str = option("counts", choices=("counts", "length"), help="Counts as they are, or divided by the length.")
+    scale: str = option(
+        "counts", choices=("counts", "length"), help="Raw counts, or counts divided by the number of letters."
+    )
 
 
 class Letters(Extractor):
-    """26 counts of letters for each utterance; a text without letters is absent."""
+    """26 letter counts for each utterance; a text without letters is absent."""
 
     modality = "text"
     Options = Options
@@ -52,5 +54,5 @@ class Letters(Extractor):
             yield Extracted(counts / counts.sum() if self.options.scale == "length" else counts)
 
     def provenance(self) -> Provenance:
-        """Whatever changes the numbers is here, so that features made otherwise are not taken for the same."""
+        """Everything that affects the values, so that different features are never treated as the same."""
         return {"model": "letter counts", "parameters": {"scale": self.options.scale}}

@@ -1,4 +1,4 @@
-"""A model: each utterance beside the mean of what its speaker has said in the dialogue.
+"""A model that combines each utterance with the mean of its speaker's utterances in the dialogue.
 
 `erc-toolkit train STORE.h5 --model speaker-mean --recipe demo --out RUN` trains it.
 """
@@ -21,7 +21,7 @@ class Settings:
 
     Attributes:
         hidden: width of the hidden layer.
-        dropout: before the output.
+        dropout: probability of dropout before the output layer.
     """
 
     name: str = "speaker-mean"
@@ -30,7 +30,7 @@ class Settings:
 
 
 class SpeakerMean(Model[Settings]):
-    """Two linear maps over an utterance's features and its speaker's mean; the base class gives it cross-entropy."""
+    """A two-layer network on an utterance's features and its speaker's mean; the base class provides the loss."""
 
     Settings = Settings
     about = ModelInfo("utterance and speaker's mean", "none, an example", "in full")
@@ -45,15 +45,15 @@ class SpeakerMean(Model[Settings]):
         )
 
     def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
-        """Logits [N, C]."""
+        """Returns logits [N, C]."""
         x = self.concatenated(batch)
-        key = batch.dialogue * self.speakers + batch.speakers  # one number for each speaker of each dialogue
+        key = batch.dialogue * self.speakers + batch.speakers  # unique for each speaker of each dialogue
         _, group = torch.unique(key, return_inverse=True)
         return ModelOutput(self.layers(torch.cat([x, _group_means(x, group)], 1)))
 
 
 def _group_means(x: Tensor, group: Tensor) -> Tensor:
-    """For each row of x [N, D] the mean of the rows of its group; group is [N] int64."""
+    """The mean of its group for each row of x [N, D]; group is [N] int64. Returns [N, D]."""
     groups = int(group.max()) + 1
     sums = x.new_zeros(groups, x.shape[1]).index_add(0, group, x)
     counts = torch.bincount(group, minlength=groups).to(x.dtype)

@@ -7,7 +7,7 @@ const modality = document.getElementById("modality"), graph = document.getElemen
 const make = (tag, className, text) => {
   const element = document.createElement(tag);
   if (className) element.className = className;
-  if (text !== undefined) element.textContent = text;  // never as HTML: transcripts say what they like
+  if (text !== undefined) element.textContent = text;  // never as HTML: transcripts are untrusted
   return element;
 };
 const emotion = (index) => index < 0 ? "–" : data.labels[index];
@@ -20,28 +20,28 @@ function show() {
     row.append(make("span", "who", u.speaker), make("span", "said", u.text));
     const opinion = make("span", "opinion");
     opinion.append(make("span", u.true < 0 ? "" : u.true === u.predicted ? "yes" : "no", emotion(u.predicted)));
-    opinion.append(` ${Math.round(100 * u.sure)} %`, u.true < 0 ? (dialogue.labelled ? ", no label" : "") : u.true === u.predicted ? "" : `, is ${emotion(u.true)}`);
+    opinion.append(` ${Math.round(100 * u.confidence)} %`, u.true < 0 ? (dialogue.labelled ? ", no label" : "") : u.true === u.predicted ? "" : `, true: ${emotion(u.true)}`);
     row.append(opinion);
     const own = make("span", "own small");
     if (u.at) own.append(make("span", "", u.at));
     data.modalities.forEach((name, m) => own.append(make("span", "", `${name}: ${emotion(u.own[m])}`)));
     row.append(own);
-    row.addEventListener("mouseenter", () => listen(i));
-    row.addEventListener("focus", () => listen(i));
-    row.addEventListener("click", () => listen(i));
+    row.addEventListener("mouseenter", () => showEdges(i));
+    row.addEventListener("focus", () => showEdges(i));
+    row.addEventListener("click", () => showEdges(i));
     return row;
   }));
 }
 
-function listen(i) {
+function showEdges(i) {
   const dialogue = data.dialogues[which.value], rows = [...turns.children];
-  for (const row of rows) { row.classList.remove("listens", "listening"); row.querySelector(".edges")?.remove(); }
-  rows[i].classList.add("listening");
+  for (const row of rows) { row.classList.remove("attended", "selected"); row.querySelector(".edges")?.remove(); }
+  rows[i].classList.add("selected");
   if (!modality) return;
   const edges = (dialogue.edges[modality.value]?.[graph.value] ?? []).filter((edge) => edge[0] === i);
   const most = Math.max(1, ...edges.flatMap((edge) => edge.slice(2).map(Math.abs)));
   for (const [, j, ...weights] of edges) {
-    const told = make("span", "edges"), numbers = make("span", "numbers"), bars = make("span", "bars");
+    const shown = make("span", "edges"), numbers = make("span", "numbers"), bars = make("span", "bars");
     weights.forEach((weight, k) => {
       const name = k === weights.length - 1 ? names.used : names[k];
       const number = make("span", "", (weight / 1000).toFixed(3)), bar = make("i");
@@ -51,9 +51,9 @@ function listen(i) {
       numbers.append(number);
       bars.append(bar);
     });
-    told.append(numbers, bars);
-    rows[j].classList.add("listens");
-    rows[j].append(told);
+    shown.append(numbers, bars);
+    rows[j].classList.add("attended");
+    rows[j].append(shown);
   }
 }
 

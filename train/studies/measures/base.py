@@ -1,11 +1,11 @@
 """The contract of a study's measure.
 
-A measure is one object: the keys that it adds to the study file, how it measures a run, the summary over the seeds of a
-variant, its tables at the terminal and its section of the page. `registry.py` finds it by the name that a study file
-gives under `measure:`; docs/how-to/studies.md shows a complete one.
+A measure is one object that defines everything about what it measures: the keys it adds to the study file, how a run
+is measured, how the seeds of a variant are summarised, its tables in the terminal and its section on the page.
+`registry.py` looks it up by the name given under `measure:` in a study file; docs/how-to/studies.md has an example.
 
-`study --list` loads the measure of every study, so a measure imports PyTorch and matplotlib in the methods that use
-them.
+`study --list` loads the measure of every study, so measures should import PyTorch and matplotlib inside the methods
+that use them.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ Summary = TypeVar("Summary")
 
 @dataclass(frozen=True, slots=True)
 class RunAtHand:
-    """A run that is to be measured.
+    """A run to measure.
 
     Attributes:
-        plan: the open store, the settings, and what training on them comes to; `plan.model()` is an untrained model.
-        folder: of the run; it holds a finished run if the measure trains.
+        plan: the open store, the settings and the training plan; `plan.model()` builds an untrained model.
+        folder: the run folder; it contains a finished run if the measure trains.
         device: "auto", "cpu" or "cuda".
     """
 
@@ -57,11 +57,11 @@ class RunAtHand:
 
 @dataclass(frozen=True, slots=True)
 class SummarisedVariant(Generic[Summary]):
-    """A variant with what its measure makes of its seeds.
+    """A variant with its measure's summary over the seeds.
 
     Attributes:
-        record: the variant as study.json holds it.
-        summary: None where no run has been measured.
+        record: the variant as stored in study.json.
+        summary: None if no run has been measured.
     """
 
     record: VariantRecord
@@ -69,22 +69,22 @@ class SummarisedVariant(Generic[Summary]):
 
     @property
     def name(self) -> str:
-        """Name of the variant."""
+        """The variant's name."""
         return self.record["name"]
 
 
 class Measure(ABC, Generic[Measured, Summary]):
-    """What a study measures. It is constructed without arguments and keeps no state between calls.
+    """Base class of study measures. It is instantiated without arguments and must be stateless.
 
-    `Measured` is what one run gives, as JSON holds it: study.json keeps it, and a run that has been measured with the
-    same settings is not measured again. `Summary` is whatever the tables and the section need.
+    `Measured` is the JSON-serializable measurement of one run; it is stored in study.json, and a run is not measured
+    again with the same settings. `Summary` is whatever the tables and the section need.
 
     Attributes:
-        name: as it is registered; the registry sets it.
-        keys: names of its own keys in the study file.
-        trains: False if it needs no trained model. Then nothing is trained, and each variant is measured with the
-            first seed alone, one at a time, so that times can be measured.
-        covers_results: whether its tables at the terminal show the results, so that the table of results is left out.
+        name: the registered name; set by the registry.
+        keys: the keys it adds to the study file.
+        trains: False if no trained model is needed. Then nothing is trained, and each variant is measured with the
+            first seed only, one at a time, so that timings are reliable.
+        covers_results: True if its tables in the terminal include the results, so that the results table is omitted.
     """
 
     name: str = ""
@@ -93,54 +93,54 @@ class Measure(ABC, Generic[Measured, Summary]):
     covers_results: ClassVar[bool] = False
 
     def check(self, given: Mapping[str, object], where: str) -> dict[str, object]:
-        """The settings that `measure` gets, as JSON holds them.
+        """Validates the measure's keys and returns the settings passed to `measure`, JSON-serializable.
 
         Args:
-            given: those of `keys` that the study file holds.
-            where: the file, for messages.
+            given: those of `keys` that the study file contains.
+            where: the file, for error messages.
 
         Raises:
-            UserError: a value is wrong.
+            UserError: a value is invalid.
         """
         return {}
 
     @abstractmethod
     def measure(self, run: RunAtHand, settings: Mapping[str, Any]) -> Measured:
-        """Measures a run. Runs in a process of its own; an exception fails this run alone.
+        """Measures a run. Called in a separate process; an exception fails only this run.
 
         Args:
-            run: finished, if the measure trains.
-            settings: what `check` returned.
+            run: the run, finished if the measure trains.
+            settings: the return value of `check`.
         """
 
     @abstractmethod
     def summarise(self, measured: Sequence[Measured]) -> Summary:
-        """The summary over the seeds of a variant; there is at least one."""
+        """Summarises the seeds of a variant; there is at least one."""
 
     @abstractmethod
     def tables(self, study: StudyRecord, variants: Sequence[SummarisedVariant[Summary]]) -> list[ReportTable]:
-        """Tables for the terminal, in order; a table's title is printed as the head of its first column."""
+        """Tables for the terminal, in order; a table's title is printed as the heading of its first column."""
 
     @abstractmethod
     def section(self, study: StudyRecord, variants: Sequence[SummarisedVariant[Summary]]) -> Section | None:
-        """The section of the page; None where there is nothing to show."""
+        """The section of the page; None if there is nothing to show."""
 
     def conclude(self, study: StudyRecord, out: Path) -> Mapping[str, object]:
-        """What follows from all runs together, to be added to study.json, where `tables` and `section` find it.
+        """Conclusions over all runs, added to study.json and so available to `tables` and `section`.
 
         Args:
-            study: with every run.
-            out: folder of the study.
+            study: the record with every run.
+            out: the study's folder.
         """
         return {}
 
     def brief(self, measured: Measured) -> str:
-        """A run in a few words, for the line that reports it; used where nothing is trained."""
+        """A short description of a measurement for the progress line; used if nothing is trained."""
         return "measured"
 
 
 def summarised_variants(measure: Measure[Measured, Summary], study: StudyRecord) -> list[SummarisedVariant[Summary]]:
-    """Every variant of a study with its summary over the runs that are done and measured."""
+    """Every variant of a study with the summary of its finished, measured runs."""
     found = []
     for variant in study["variants"]:
         measured = [run["measured"] for run in variant["runs"] if run["status"] == DONE and run["measured"] is not None]
@@ -149,15 +149,15 @@ def summarised_variants(measure: Measure[Measured, Summary], study: StudyRecord)
 
 
 def mean_percent(fractions: Sequence[float]) -> float:
-    """The mean in percent; NaN of nothing."""
+    """The mean in percent; NaN if empty."""
     return 100 * sum(fractions) / len(fractions) if fractions else math.nan
 
 
 def spread_note(study: StudyRecord) -> str:
-    """What to add to a title whose numbers are means over several seeds."""
+    """A suffix for titles of numbers that are means over several seeds."""
     return " ± standard deviation over the seeds" if len(study["seeds"]) > 1 else ""
 
 
 def file_stem(name: str) -> str:
-    """A variant's name as part of a file's."""
+    """A variant's name in a form usable in file names."""
     return re.sub(r"\W+", "_", name)

@@ -25,7 +25,7 @@ class ConfusionScores(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class ConfusionSummary:
-    """The sum over the seeds.
+    """The confusion matrix summed over the seeds.
 
     Attributes:
         labels: names of the C classes.
@@ -39,7 +39,7 @@ class ConfusionSummary:
 
 
 class Confusion(Measure[ConfusionScores, ConfusionSummary]):
-    """The page shows it; the terminal has the results alone."""
+    """Shown on the page only; the terminal prints the results."""
 
     def measure(self, run: RunAtHand, settings: Mapping[str, Any]) -> ConfusionScores:
         from ...scores.breakdown import confusion_matrix

@@ -1,4 +1,4 @@
-"""Parameters and running time of every variant. Nothing is trained: neither depends on what a model has learned."""
+"""Parameters and running time of every variant; nothing is trained, as neither depends on the learned weights."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from ...loop.plan import Plan
     from ...reports.page import Section
 
-ROUNDS = 5  # of timings, after one to warm up; the median counts
+ROUNDS = 5  # timed calls after one warm-up call; the median is reported
 
 
 class ModelCost(TypedDict):
-    """Size and time of a model.
+    """The cost of a model.
 
-    `inference_ms`: for an utterance of the test split; `throughput`: utterances per second; `batch_ms`: a training
-    step, i.e. forward, backward, clipping and optimizer; `epoch_s`: all steps of the training split; `flops`: multiplications and
-    additions in matrix products for an utterance of the test split.
+    `inference_ms`: per utterance of the test split; `throughput`: utterances per second; `batch_ms`: per training step
+    (forward, backward, clipping and optimizer); `epoch_s`: all steps of the training split; `flops`: multiplications
+    and additions in matrix products per utterance of the test split.
     """
 
     device: str
@@ -53,16 +53,16 @@ class _Column(NamedTuple):
 
 _COLUMNS = (
     _Column("parameters", 1, "parameters", 0),
-    _Column("inference_ms", 1, "ms an utterance", 4),
+    _Column("inference_ms", 1, "ms/utterance", 4),
     _Column("throughput", 1, "utterances/s", 0),
-    _Column("batch_ms", 1, "ms a training batch", 1),
-    _Column("epoch_s", 1, "s a training epoch", 2),
-    _Column("flops", 1e-6, "MFLOPs an utterance", 1),
+    _Column("batch_ms", 1, "ms/training batch", 1),
+    _Column("epoch_s", 1, "s/training epoch", 2),
+    _Column("flops", 1e-6, "MFLOPs/utterance", 1),
 )
 
 
 class Cost(Measure[ModelCost, ModelCost]):
-    """One seed alone, one variant at a time."""
+    """Measured with one seed, one variant at a time."""
 
     trains = False
 
@@ -73,7 +73,7 @@ class Cost(Measure[ModelCost, ModelCost]):
         return measured[0]
 
     def tables(self, study: StudyRecord, variants: Sequence[SummarisedVariant[ModelCost]]) -> list[ReportTable]:
-        head = ["", "parameters", "ms an utterance", "utterances/s", "ms a batch", "s an epoch", "MFLOPs"]
+        head = ["", "parameters", "ms/utterance", "utterances/s", "ms/batch", "s/epoch", "MFLOPs"]
         rows = []
         for variant in variants:
             cells = ["-"] * 6
@@ -98,25 +98,24 @@ class Cost(Measure[ModelCost, ModelCost]):
             rows.append([name, *cells])
         device = measured[0][1]["device"] if measured else ""
         note = (
-            f"Medians on {device}; in brackets against the first row. "
-            "Operations are those of matrix products, at inference."
+            f"Medians on {device}; in parentheses, change from the first row. FLOPs count matrix products at inference."
         )
         head = ["", *(column.head for column in _COLUMNS)]
         return Section("Cost", [ReportTable("cost", "Time and size", head, rows, note)])
 
     def brief(self, measured: ModelCost) -> str:
-        return f"{measured['parameters']:,} parameters, {measured['inference_ms']:.3f} ms an utterance"
+        return f"{measured['parameters']:,} parameters, {measured['inference_ms']:.3f} ms per utterance"
 
 
 def model_cost(plan: Plan, device: str) -> ModelCost:
-    """Size and time of an untrained model on the store.
+    """Size and running time of an untrained model on the store.
 
     Args:
         plan: the store and the settings.
         device: "auto", "cpu", "cuda" or "cuda:N".
 
     Raises:
-        UserError: there is no such device.
+        UserError: the device is not available.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -156,7 +155,7 @@ def model_cost(plan: Plan, device: str) -> ModelCost:
 
 
 def _epoch(model: nn.Module, data: Conversations, parts: Sequence[torch.Tensor], config: Config) -> Callable[[], None]:
-    """A function that trains on all the parts once, by the trainer's own steps."""
+    """A function that trains on all the parts once, with the trainer's own step."""
     from ...loop.step import make_optimizer, training_step
 
     optimizer = make_optimizer(model, config.train)
@@ -170,7 +169,7 @@ def _epoch(model: nn.Module, data: Conversations, parts: Sequence[torch.Tensor],
 
 
 def _seconds(work: Callable[[], None], device: torch.device) -> float:
-    """The median time of several calls, after one to warm up."""
+    """Median time of several calls, in seconds, after one warm-up call."""
     import torch
 
     found = []

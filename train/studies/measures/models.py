@@ -1,4 +1,4 @@
-"""Different models side by side: scores by emotion and overall, size and time, and which differences hold."""
+"""Comparison of models: scores by emotion and overall, size and time, and significant differences."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LEVEL = 0.05
 
 
 class RunCost(TypedDict):
-    """What a run took: `epoch_s` is the median of its epochs, `seconds` the whole training."""
+    """The cost of a run: `epoch_s` is the median over its epochs, `seconds` the total training time."""
 
     parameters: int
     epochs: int
@@ -38,7 +38,7 @@ class RunCost(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class RunCostSummary:
-    """Medians over the seeds of what `RunCost` holds; parameters and device are those of the first."""
+    """Medians of `RunCost` over the seeds; parameters and device are those of the first seed."""
 
     parameters: int
     epochs: float
@@ -48,7 +48,7 @@ class RunCostSummary:
 
 
 class Models(Measure[RunCost, RunCostSummary]):
-    """The tables of the papers; its table of overall scores replaces that of the results."""
+    """The tables common in papers; the table of overall scores replaces the results table."""
 
     covers_results = True
 
@@ -69,7 +69,7 @@ class Models(Measure[RunCost, RunCostSummary]):
         )
 
     def conclude(self, study: StudyRecord, out: Path) -> dict[str, object]:
-        """Adds `significance` between the variants whose every seed is done and tested; None of fewer than two."""
+        """Adds `significance` between variants with every seed done and tested; None if there are fewer than two."""
         folders = {}
         for variant in study["variants"]:
             runs = variant["runs"]
@@ -95,7 +95,7 @@ class Models(Measure[RunCost, RunCostSummary]):
 
 
 def run_cost(result: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> RunCost:
-    """What a finished run took, of what training returned and the lines of its metrics.jsonl."""
+    """The cost of a finished run, from the result of training and the lines of its metrics.jsonl."""
     return {
         "parameters": result["parameters"],
         "epochs": len(lines),
@@ -106,15 +106,15 @@ def run_cost(result: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> R
 
 
 def significance(folders: Mapping[str, Path]) -> SignificanceRecord:
-    """Intervals of each variant's weighted F1 and, for every pair, whether the difference holds.
+    """Interval of each variant's weighted F1 and, for every pair, whether the difference is significant.
 
     Args:
-        folders: variant to the folder with the finished runs of its seeds.
+        folders: maps each variant to the folder with the finished runs of its seeds.
 
     Returns:
-        intervals: variant to [low, high] of the test split's weighted F1; pairs: first, second, difference (second
-        minus first), low, high, p of the paired bootstrap over dialogues and seeds, and p_holm, p by Holm's correction
-        for the number of pairs.
+        intervals: maps each variant to [low, high] of weighted F1 on the test split; pairs: first, second, difference
+        (second minus first), low, high, p of the paired bootstrap over dialogues and seeds, and the Holm-corrected
+        p_holm.
     """
     from ...reports.comparison import load
     from ...scores.resampling import DRAWS, differences
@@ -127,13 +127,13 @@ def significance(folders: Mapping[str, Path]) -> SignificanceRecord:
     corrected = holm([difference.p for difference in found.values()])
     pairs: list[PairRecord] = [
         {"first": first, "second": second, "difference": d.value, "low": d.low, "high": d.high, "p": d.p, "p_holm": p}
-        for ((first, second), d), p in zip(found.items(), corrected)
+        for ((first, second), d), p in zip(found.items(), corrected, strict=True)
     ]
     return {"intervals": {name: list(run.intervals["weighted_f1"]) for name, run in runs.items()}, "pairs": pairs}
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: bounds the chance that any of the pairs is called different by chance."""
+    """Holm's step-down correction, which controls the family-wise error rate."""
     order = sorted(range(len(p)), key=lambda i: p[i])
     corrected, least = [0.0] * len(p), 0.0
     for rank, i in enumerate(order):
@@ -170,8 +170,8 @@ def _cost_table(variants: Sequence[SummarisedVariant[RunCostSummary]]) -> Report
             cells = [f"{cost.parameters:,}", f"{cost.epoch_s:.2f}", f"{cost.epochs:g}", f"{cost.seconds:.0f}"]
             rows.append([variant.name, *cells])
     device = next((variant.summary.device for variant in variants if variant.summary), "")
-    note = f"Medians over the runs, with the evaluation of the validation split, on {device}."
-    return ReportTable("cost", "Size and time", ["", "parameters", "s an epoch", "epochs", "s in all"], rows, note)
+    note = f"Medians over the runs, including evaluation on the validation split, on {device}."
+    return ReportTable("cost", "Size and time", ["", "parameters", "s/epoch", "epochs", "s in total"], rows, note)
 
 
 def _pairs_table(study: StudyRecord, pairs: Sequence[PairRecord]) -> ReportTable:
@@ -190,20 +190,20 @@ def _pairs_table(study: StudyRecord, pairs: Sequence[PairRecord]) -> ReportTable
             cells.append(f"{100 * difference:+.1f}{'*' if p < LEVEL else ''}")
         rows.append([name, *cells])
     note = (
-        f"Weighted F1 of the row minus that of the column, in points. * holds at {100 * LEVEL:g} %: "
-        "paired bootstrap over dialogues and seeds, corrected for the number of pairs by Holm."
+        f"Weighted F1 of the row minus that of the column, in points. * significant at {100 * LEVEL:g} %: "
+        "paired bootstrap over dialogues and seeds, Holm-corrected for the number of pairs."
     )
-    return ReportTable("pairs", "Which differences hold", ["", *names], rows, note)
+    return ReportTable("pairs", "Significant differences", ["", *names], rows, note)
 
 
 def _tests(variant: VariantRecord) -> list[dict[str, Any]]:
-    """Scores on the test split of the runs that have them."""
+    """Test scores of the runs that have them."""
     results = [run["result"] for run in variant["runs"] if run["status"] == DONE and run["result"]]
     return [test for result in results if (test := result["test"])]
 
 
 def _name_with_runs(variant: VariantRecord) -> str:
-    """The name and, where runs are missing, how many there are."""
+    """The name and, if runs are missing, how many there are."""
     tested, runs = len(_tests(variant)), len(variant["runs"])
     return variant["name"] if tested == runs else f"{variant['name']} ({tested} of {runs} runs)"
 

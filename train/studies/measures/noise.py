@@ -1,4 +1,4 @@
-"""Results on the test split with Gaussian noise on the features, on all modalities and on each alone."""
+"""Results on the test split with Gaussian noise added to the features of all modalities and of each alone."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ NOISE_SEED = 0
 _ALL = "all"
 _KEPT_SCORES = ("weighted_f1", "accuracy", "weighted_precision")
 
-# "all" and, where there are several, each modality: level as text to scores, None where no utterance is labelled.
+# Maps "all" and, if there are several, each modality to level (as a string) to scores; None if nothing is labelled.
 NoiseScores = dict[str, dict[str, dict[str, float] | None]]
-# The same of weighted F1 in percent, mean over the seeds; NaN where no seed has it.
+# The same for weighted F1 in percent, mean over the seeds; NaN if no seed has it.
 NoiseSummary = dict[str, dict[str, float]]
 
 
 class Noise(Measure[NoiseScores, NoiseSummary]):
-    """`levels`: in standard deviations that each dimension has over the training split."""
+    """`levels`: in standard deviations of each dimension over the training split."""
 
     keys = ("levels",)
 
@@ -39,7 +39,7 @@ class Noise(Measure[NoiseScores, NoiseSummary]):
             or not levels
             or not all(type(x) in (int, float) and 0 <= x < 1e6 for x in levels)
         ):
-            raise UserError(f"{where}: levels must be a list of numbers from 0")
+            raise UserError(f"{where}: levels must be a non-empty list of numbers that are at least 0")
         return {"levels": [float(level) for level in levels]}
 
     def measure(self, run: RunAtHand, settings: Mapping[str, Any]) -> NoiseScores:
@@ -61,7 +61,7 @@ class Noise(Measure[NoiseScores, NoiseSummary]):
             for which, means in (variant.summary or {}).items():
                 cells = (_shown(means.get(level, math.nan)) for level in levels)
                 rows.append([f"{variant.name}: {which}", *cells])
-        return [ReportTable("noise", "weighted F1 with noise on", ["", *levels], rows)]
+        return [ReportTable("noise", "weighted F1 with noise in", ["", *levels], rows)]
 
     def section(self, study: StudyRecord, variants: Sequence[SummarisedVariant[NoiseSummary]]) -> Section | None:
         from ...reports.figures import lines_figure
@@ -75,21 +75,21 @@ class Noise(Measure[NoiseScores, NoiseSummary]):
             lines = {which: list(means.values()) for which, means in variant.summary.items()}
             name = f"noise_{file_stem(variant.name)}"
             rows = [[which, *(f"{value:.2f}" for value in values)] for which, values in lines.items()]
-            title = f"{variant.name}: weighted F1, percent, by standard deviations of noise"
-            section.tables.append(ReportTable(name, title, ["noise on", *levels], rows))
+            title = f"{variant.name}: weighted F1, percent, by noise level in standard deviations"
+            section.tables.append(ReportTable(name, title, ["noise in", *levels], rows))
             figure = lines_figure(
                 [float(level) for level in levels], lines, "standard deviations of noise", "test weighted F1, percent"
             )
-            caption = f"{variant.name}: noise on all modalities and on each alone."
+            caption = f"{variant.name}: noise in all modalities and in each alone."
             section.figures.append(PageFigure(name, caption, figure))
         return section if section.tables else None
 
 
 def noise_scores(opened: OpenedRun, levels: Sequence[float]) -> NoiseScores:
-    """Scores on the test split with Gaussian noise on the features that are present.
+    """Scores on the test split with Gaussian noise added to the features that are present.
 
-    A dimension's noise has `level` times its standard deviation over the training split. The draw is the same for every
-    level and every run, so that runs differ by what they do with it.
+    The noise of a dimension has `level` times its standard deviation over the training split. The same noise is drawn
+    for every level and run, so that runs are comparable.
     """
     import torch
 

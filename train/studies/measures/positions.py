@@ -1,4 +1,4 @@
-"""Results by position in the dialogue, over test dialogues of some lengths."""
+"""Results by position in the dialogue, over test dialogues within a range of lengths."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ _ALL_LENGTHS = [1, 1_000_000]
 class PositionScores(TypedDict):
     """Scores of a run.
 
-    `dialogues`: how many have such a length; `by_position`: group of positions to what
-    `erc_toolkit.train.scores.breakdown.breakdown` gives; `overall`: the same over all positions, None where no
-    utterance is labelled.
+    `dialogues`: number of dialogues within the range; `by_position`: maps groups of positions to the scores of
+    `erc_toolkit.train.scores.breakdown.breakdown`; `overall`: the same over all positions, None if nothing is labelled.
     """
 
     dialogues: int
@@ -37,9 +36,9 @@ class PositionSummary:
     """Means over the seeds.
 
     Attributes:
-        dialogues: how many were looked at.
-        overall: weighted F1 in percent over all positions; NaN where nothing is labelled.
-        by_position: the same for each group of positions that a run has.
+        dialogues: number of dialogues within the range.
+        overall: weighted F1 in percent over all positions; NaN if nothing is labelled.
+        by_position: the same for each group of positions present in a run.
     """
 
     dialogues: int
@@ -48,7 +47,7 @@ class PositionSummary:
 
 
 class Positions(Measure[PositionScores, PositionSummary]):
-    """`lengths: [least, most]`: of how many utterances the dialogues are."""
+    """`lengths: [minimum, maximum]`: range of dialogue lengths, in utterances."""
 
     keys = ("lengths",)
 
@@ -60,7 +59,7 @@ class Positions(Measure[PositionScores, PositionSummary]):
             or not all(type(n) is int for n in lengths)
             or lengths[0] > lengths[1]
         ):
-            raise UserError(f"{where}: lengths must be two whole numbers, [least, most]")
+            raise UserError(f"{where}: lengths must be two whole numbers, [minimum, maximum]")
         return {"lengths": lengths}
 
     def measure(self, run: RunAtHand, settings: Mapping[str, Any]) -> PositionScores:
@@ -82,7 +81,7 @@ class Positions(Measure[PositionScores, PositionSummary]):
     def tables(self, study: StudyRecord, variants: Sequence[SummarisedVariant[PositionSummary]]) -> list[ReportTable]:
         groups = _groups(variants)
         dialogues = next((variant.summary.dialogues for variant in variants if variant.summary), 0)
-        title = f"weighted F1 by place, {dialogues} dialogues"
+        title = f"weighted F1 by position, {_counted(dialogues)}"
         rows = [[variant.name, *(_shown(value, "-") for value in _values(variant, groups))] for variant in variants]
         return [ReportTable("positions", title, ["", "all", *groups], rows)]
 
@@ -96,21 +95,22 @@ class Positions(Measure[PositionScores, PositionSummary]):
             return None
         groups = _groups(variants)
         rows = [[variant.name, *(_shown(value, "–") for value in _values(variant, groups))] for variant in measured]
-        title = f"Weighted F1, percent, in {dialogues} dialogues"
+        title = f"Weighted F1, percent, in {_counted(dialogues)}"
         section = Section(
-            "By place in the dialogue", [ReportTable("positions", title, ["", "all places", *groups], rows)]
+            "Results by position in the dialogue",
+            [ReportTable("positions", title, ["", "all positions", *groups], rows)],
         )
         if dialogues:
             lines = {variant.name: _values(variant, groups)[1:] for variant in measured}
-            figure = lines_figure(groups, lines, "place in the dialogue", "test weighted F1, percent")
-            section.figures.append(PageFigure("positions", "Weighted F1 over the dialogue.", figure))
+            figure = lines_figure(groups, lines, "position in the dialogue", "test weighted F1, percent")
+            section.figures.append(PageFigure("positions", "Weighted F1 by position in the dialogue.", figure))
         else:
-            section.warning = "The test split has no dialogue of such a length."
+            section.warning = "The test split has no dialogue within this range of lengths."
         return section
 
 
 def position_scores(predictions: Predictions, least: int, most: int) -> PositionScores:
-    """Scores by position, over the dialogues of `least` to `most` utterances."""
+    """Scores by position, over dialogues of `least` to `most` utterances (inclusive)."""
     from ...scores.breakdown import breakdown
 
     chosen = predictions.select((predictions.lengths >= least) & (predictions.lengths <= most))
@@ -123,16 +123,20 @@ def position_scores(predictions: Predictions, least: int, most: int) -> Position
 
 
 def _groups(variants: Sequence[SummarisedVariant[PositionSummary]]) -> list[str]:
-    """Names of the groups that any variant has, in the order of the dialogue."""
+    """Names of the groups present in any variant, in dialogue order."""
     found = {group for variant in variants if variant.summary for group in variant.summary.by_position}
     return sorted(found, key=lambda group: int(group.split()[0]))
 
 
 def _values(variant: SummarisedVariant[PositionSummary], groups: Sequence[str]) -> list[float]:
-    """Weighted F1 in percent over all positions and in each group; NaN where the variant has none."""
+    """Weighted F1 in percent over all positions and in each group; NaN if the variant has none."""
     if variant.summary is None:
         return [math.nan] * (1 + len(groups))
     return [variant.summary.overall, *(variant.summary.by_position.get(group, math.nan) for group in groups)]
+
+
+def _counted(dialogues: int) -> str:
+    return f"{dialogues} dialogue{'s' * (dialogues != 1)}"
 
 
 def _shown(value: float, absent: str) -> str:

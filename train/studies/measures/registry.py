@@ -1,6 +1,6 @@
-"""The measures by name. A measure's module is imported when it is asked for.
+"""Registry of study measures. A measure's module is imported when it is requested.
 
-Another package adds a measure through an entry point, `my-measure = my_package.module:MyMeasure` in the group
+Other packages register a measure through an entry point, `my-measure = my_package.module:MyMeasure` in the group
 `erc_toolkit.measures`; the class is a subclass of `erc_toolkit.train.studies.measures.base.Measure`.
 """
 
@@ -22,14 +22,14 @@ MEASURES = {
     "cost": "erc_toolkit.train.studies.measures.cost:Cost",
     "models": "erc_toolkit.train.studies.measures.models:Models",
 }
-STUDY_KEYS = ("title", "shows", "measure", "runs", "grid")  # of every study file
+STUDY_KEYS = ("title", "shows", "measure", "runs", "grid")  # keys allowed in every study file
 _METHODS = ("check", "measure", "summarise", "tables", "section", "conclude", "brief")
 
 
 def measures() -> dict[str, str | list[EntryPoint]]:
-    """Every registered measure: its name to this package's "module:Class", or to other packages' entry points.
+    """Maps the name of every registered measure to its built-in "module:Class" or to its entry points.
 
-    The toolkit's own come first and cannot be replaced.
+    Built-in measures come first and cannot be replaced.
     """
     found: dict[str, str | list[EntryPoint]] = dict(MEASURES)
     for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
@@ -40,14 +40,14 @@ def measures() -> dict[str, str | list[EntryPoint]]:
 
 
 def find_measure(name: str) -> Measure:
-    """The measure of that name.
+    """Returns the measure with the given name.
 
     Raises:
-        UserError: there is none, two packages claim the name, or its class cannot be loaded or breaks the contract.
+        UserError: it does not exist, two packages register it, its class cannot be loaded, or it breaks the contract.
     """
     known = measures()
     if name not in known:
-        raise UserError(f"measure {name!r}: is not installed; there are {', '.join(known)}")
+        raise UserError(f"measure {name!r}: is not installed; available measures are {', '.join(known)}")
     target = known[name]
     if isinstance(target, str):
         module, _, attribute = target.partition(":")
@@ -65,24 +65,24 @@ def _of_another_package(name: str, entries: list[EntryPoint]) -> Measure:
     where = f"measure {name!r} of {_package(entries[0])}"
     try:
         found = entries[0].load()
-    except Exception as error:  # whatever another package's code does at import
+    except Exception as error:  # another package's code may raise anything at import
         raise UserError(f"{where}: cannot be loaded ({_one_line(error)})") from error
     if not (isinstance(found, type) and issubclass(found, Measure)):
         raise UserError(f"{where}: {entries[0].value} is not a subclass of {Measure.__module__}.{Measure.__name__}")
     if missing := sorted(found.__abstractmethods__):
-        raise UserError(f"{where}: {found.__name__} lacks {', '.join(missing)}")
+        raise UserError(f"{where}: {found.__name__} does not define {', '.join(missing)}")
     try:
         measure = found()
     except Exception as error:
-        raise UserError(f"{where}: {found.__name__}() cannot be constructed ({_one_line(error)})") from error
+        raise UserError(f"{where}: {found.__name__}() failed ({_one_line(error)})") from error
     _check_members(measure, f"{where}: {found.__name__}")
     return measure
 
 
 def _check_members(measure: Measure, where: str) -> None:
-    """Raises a UserError that names the first member which is not as the contract requires."""
+    """Raises a UserError naming the first member that breaks the contract."""
     if not isinstance(measure.keys, tuple) or not all(isinstance(key, str) for key in measure.keys):
-        raise UserError(f"{where}.keys must be a tuple of texts")
+        raise UserError(f"{where}.keys must be a tuple of strings")
     if taken := [key for key in measure.keys if key in STUDY_KEYS]:
         raise UserError(f"{where}.keys: {taken[0]!r} is a key of every study; choose another name")
     for name in ("trains", "covers_results"):

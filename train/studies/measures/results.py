@@ -1,4 +1,4 @@
-"""The results of training: scores of every variant on the test split, as a table, a curve or a grid."""
+"""The results of training: each variant's scores on the test split, as a table, a curve or a grid."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _AXIS = "test weighted F1, percent"
 
 
 class Results(Measure[None, None]):
-    """Nothing but the scores that training gives; other measures show them too."""
+    """The scores of training alone; other measures show them as well."""
 
     def measure(self, run: RunAtHand, settings: Mapping[str, Any]) -> None:
         return None
@@ -70,14 +70,14 @@ class Results(Measure[None, None]):
 
 
 class _TestedVariant(NamedTuple):
-    """A variant with its weighted F1 on the test split."""
+    """A variant and its weighted F1 on the test split."""
 
     record: VariantRecord
     weighted_f1: SpreadRecord
 
 
 def _scores_figure(tested: Sequence[_TestedVariant]) -> Figure:
-    """A curve where the variants are values of one number, else dots."""
+    """A curve if the variants are values of one numeric setting, else dots."""
     from ...reports.figures import dots_figure, lines_figure
 
     values = [[100 * value for value in one.weighted_f1["values"]] for one in tested]
@@ -98,14 +98,14 @@ def _combinations_figure(tested: Sequence[_TestedVariant], down_key: str, across
     down = list(dict.fromkeys(str(change[down_key]) for change in changes))
     across = list(dict.fromkeys(str(change[across_key]) for change in changes))
     values = np.full((len(down), len(across)), math.nan)
-    for one, change in zip(tested, changes):
+    for one, change in zip(tested, changes, strict=True):
         place = down.index(str(change[down_key])), across.index(str(change[across_key]))
         values[place] = 100 * one.weighted_f1["mean"]
     return grid_figure(down, across, values, (down_key, across_key), _AXIS)
 
 
 def _number(name: str) -> tuple[str, float] | None:
-    """("window", 4.0) of "window 4"; None of anything else."""
+    """("window", 4.0) for "window 4"; None for other names."""
     found = re.fullmatch(r"(\w+) (-?[\d.]+(?:e-?\d+)?)", name)
     return (found.group(1), float(found.group(2))) if found else None
 

@@ -316,7 +316,7 @@ def test_another_model_is_refused(trained, scene, tmp_path):
         other,
         code=1,
     )
-    assert "another weights sha256" in said and "must not be mixed" in said
+    assert "weights sha256" in said and "must not be mixed" in said
     said = run(
         "predict",
         trained / "run",

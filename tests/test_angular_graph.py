@@ -1,4 +1,4 @@
-"""The graph of MMGCN and MM-DFN and its layer against their definitions, slowly and one entry after the other."""
+"""The graph of MMGCN and MM-DFN and its layer against slow entry-by-entry implementations of their definitions."""
 
 import math
 
@@ -37,7 +37,7 @@ def slow_matrix(nodes, offsets):
     seed=st.integers(0, 2**16),
     zeros=st.floats(0, 0.5),
 )
-def test_propagation_is_that_of_the_definition(lengths, modalities, width, seed, zeros):
+def test_propagation_equals_its_definition(lengths, modalities, width, seed, zeros):
     generator = torch.Generator().manual_seed(seed)
     n, offsets = sum(lengths), packing(lengths)[1]
     nodes = torch.randn(n, modalities, width, generator=generator, dtype=torch.float64)
@@ -48,7 +48,7 @@ def test_propagation_is_that_of_the_definition(lengths, modalities, width, seed,
 
 
 def test_gradient_flows_through_the_edges():
-    """Also where nodes are alike, opposite or zero, the arccos's ends."""
+    """Also where nodes are equal, opposite or zero, at the ends of arccos's domain."""
     nodes = torch.randn(5, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     nodes[1], nodes[2], nodes[3, 0] = nodes[0], -nodes[0], 0
     nodes.requires_grad_()
@@ -59,8 +59,8 @@ def test_gradient_flows_through_the_edges():
     assert torch.autograd.gradcheck(lambda n: AngularGraph(n, packing([3, 2])[1]).propagate(x), free, atol=1e-5)
 
 
-def test_a_graph_in_bfloat16_arithmetic_has_no_holes():
-    """Cosines rounded to bfloat16 leave the arccos's domain: the graph is built in float32 whatever surrounds it."""
+def test_a_graph_in_bfloat16_arithmetic_has_no_nan():
+    """Cosines rounded to bfloat16 leave the arccos's domain: the graph is built in float32 regardless of autocast."""
     nodes = torch.randn(40, 3, 16, generator=torch.Generator().manual_seed(0))
     offsets = packing([30, 10])[1]
     exact = AngularGraph(nodes, offsets).within
@@ -71,7 +71,7 @@ def test_a_graph_in_bfloat16_arithmetic_has_no_holes():
 
 
 @pytest.mark.parametrize("depth", [1, 7])
-def test_layer_is_that_of_the_definition(depth):
+def test_layer_equals_its_definition(depth):
     layer = InitialResidualConvolution(4, depth, alpha=0.2, lam=0.5).double()
     p, x0 = torch.randn(2, 6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     theta = math.log(0.5 / depth + 1)

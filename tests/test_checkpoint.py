@@ -1,4 +1,4 @@
-"""Checkpoints of trainings: what is saved comes back to the bit, and what does not fit is refused in one line."""
+"""Training checkpoints: states are restored exactly, and files that do not fit are rejected in one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OWN = {"settings": "a" * 64, "store": "b" * 64}
 
 
 def parts(optimizer=torch.optim.AdamW, memory=torch.channels_last) -> TrainedParts:
-    """A small network with a convolution in another memory layout, tied weights and a batch normalisation."""
+    """A small network with a convolution in a different memory layout, tied weights and a batch normalisation."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 4), nn.Linear(16, 4))
     model[4].weight = model[3].weight
@@ -40,16 +40,16 @@ def train(own: TrainedParts, steps: int) -> list[float]:
 
 
 def strides_of(own: TrainedParts) -> dict[tuple[int, str], tuple[int, ...]]:
-    """How each moment of the optimizer is laid out in memory."""
+    """The memory layout of each moment of the optimizer."""
     moments = own.optimizer.state_dict()["state"]
     return {(i, name): tensor.stride() for i, state in moments.items() for name, tensor in state.items()}
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW])
-def test_a_resumed_training_goes_on_with_the_same_bits(tmp_path, optimizer):
+def test_a_resumed_training_is_bit_identical(tmp_path, optimizer):
     random.seed(0), np.random.seed(0)
     own = parts(optimizer)
-    np.random.randn(1)  # leaves a second normal number in the generator
+    np.random.randn(1)  # leaves a second normal value in the generator
     train(own, 3)
     facts = {"epoch": 3, "numbers": [0.1, None]}
     save_checkpoint(tmp_path / "c", OWN, own, facts, {"x.y": torch.arange(3)})
@@ -66,11 +66,11 @@ def test_a_resumed_training_goes_on_with_the_same_bits(tmp_path, optimizer):
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
 
 
-def test_no_checkpoint_is_none(tmp_path):
+def test_a_missing_checkpoint_is_none(tmp_path):
     assert load_checkpoint(tmp_path / "c", OWN, parts(), "do it again") is None
 
 
-def test_another_fingerprint_is_refused(tmp_path):
+def test_another_fingerprint_is_rejected(tmp_path):
     save_checkpoint(tmp_path / "c", OWN, parts(), {})
     with pytest.raises(UserError) as error:
         load_checkpoint(tmp_path / "c", OWN | {"store": "c" * 64}, parts(), "do it again")

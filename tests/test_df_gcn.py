@@ -1,4 +1,4 @@
-"""DF-GCN: the solver, the graph ODE, the dynamic map, what each part does, and the bugs of the authors' code one by one."""
+"""DF-GCN: the solver, the graph ODE, the dynamic map, its parts, and the bugs of the authors' code one by one."""
 
 import copy
 import dataclasses
@@ -25,7 +25,7 @@ BUGS = [f.name for f in dataclasses.fields(VARIANTS["released"])]
 
 
 def authors(variant="released", seed=0, **switches):
-    """A small model of the authors' family with some switches turned over."""
+    """A small model of the authors' variants with some switches flipped."""
     torch.manual_seed(seed)
     config = Settings(variant=variant, hidden=16, heads=2, window=3, dropout=0.0, graph_dropout=0.0)
     with mock.patch.dict(VARIANTS, {variant: dataclasses.replace(VARIANTS[variant], **switches)}):
@@ -42,18 +42,18 @@ def test_the_error_on_a_linear_system_falls_with_the_order_of_the_method(solver,
         float((integrate(lambda x: x @ system.mT, start, steps, 1.5, solver) - exact).norm())
         for steps in (64, 128, 256)
     ]
-    assert errors[-1] > 1e-12  # or rounding, not the method, would be seen
+    assert errors[-1] > 1e-12  # otherwise rounding would dominate
     for coarse, fine in itertools.pairwise(errors):
         assert math.log2(coarse / fine) == pytest.approx(order, abs=0.1)
 
 
-def test_no_steps_change_nothing():
+def test_zero_steps_change_nothing():
     x = torch.randn(3, 4)
     assert torch.equal(integrate(lambda x: x + 1, x, 0), x)
 
 
 def adjacency_by_loops(ode, speakers, dialogue, window):
-    """A of the ODE, [N, N], utterance by utterance: relations are self, own past, own future, others' future, others' past."""
+    """A of the ODE, [N, N], by utterances: relations are self, own past, own future, others' future, others' past."""
     n = len(speakers)
     found = torch.zeros(n, n, dtype=torch.float64)
     learned = [0.0] * 5 if ode.relation is None else ode.relation.tolist()
@@ -94,8 +94,8 @@ def test_an_euler_step_is_a_graph_layer(lengths, window, seed, relations):
     torch.testing.assert_close(ode(x, *graphs), integrate(lambda y: torch.tanh(a @ y @ w) - y, x, 3, 2.0))
 
 
-def test_the_restart_keeps_the_state_near_where_it_began():
-    """With it, |X - X(0)| stays below 1, the bound of tanh; without it, what X(0) was is forgotten."""
+def test_the_restart_keeps_the_state_near_its_initial_value():
+    """With it, |X - X(0)| stays below 1, the bound of tanh; without it, X(0) is forgotten."""
     torch.manual_seed(0)
     dialogue, _ = packing([9])
     x = 10 * torch.randn(9, 6, dtype=torch.float64)
@@ -106,13 +106,15 @@ def test_the_restart_keeps_the_state_near_where_it_began():
     assert ode(x, *graphs).abs().max() <= 1 + 1e-3
 
 
-def test_the_dynamic_map_is_a_matrix_of_its_own_for_every_row():
+def test_the_dynamic_map_has_a_separate_matrix_for_every_row():
     torch.manual_seed(0)
     layer = DynamicLinear(6, 4).double()
     x, g = torch.randn(2, 5, 6, dtype=torch.float64)
     weights = layer.weights(g)
     assert weights.shape == (5, 4) and torch.allclose(weights.sum(1), torch.ones(5, dtype=torch.float64))
-    expected = torch.stack([row @ sum(s * box for s, box in zip(w, layer.boxes)) for row, w in zip(x, weights)])
+    expected = torch.stack(
+        [row @ sum(s * box for s, box in zip(w, layer.boxes, strict=True)) for row, w in zip(x, weights, strict=True)]
+    )
     torch.testing.assert_close(layer(x, weights), expected)
     assert torch.equal(DynamicLinear(6, 1).weights(g), torch.ones(5, 1, dtype=torch.float64))
 
@@ -164,26 +166,26 @@ def test_the_map_depends_on_the_utterance_or_on_its_dialogue():
     ],
     ids=str,
 )
-def test_every_part_has_a_say(change):
-    """With the same weights wherever both have them, logits differ when a part is taken away or changed."""
+def test_every_part_has_an_effect(change):
+    """With the same weights where both have them, logits differ when a part is removed or changed."""
     whole, other = small("df-gcn"), small("df-gcn", **change)
     other.load_state_dict({k: v for k, v in whole.state_dict().items() if k in other.state_dict()})
     batch = random_batch((6, 4), speakers=3)
     assert (whole(batch).logits - other(batch).logits).abs().max() > 1e-6
 
 
-def test_relations_tell_speakers_and_order_apart():
+def test_relations_distinguish_speakers_and_order():
     whole, plain = small("df-gcn"), small("df-gcn", relations=False)
     assert plain.fusion.ode.relation is None
     plain.load_state_dict({k: v for k, v in whole.state_dict().items() if k in plain.state_dict()})
     batch = random_batch((6, 4), speakers=3)
-    # All relations begin equal, so the plain graph is where the other one starts from.
+    # All relations are initialised equal, which makes the graph equal to the plain one.
     torch.testing.assert_close(whole(batch).logits, plain(batch).logits)
     torch.nn.init.normal_(whole.fusion.ode.relation)
     assert not torch.allclose(whole(batch).logits, plain(batch).logits)
 
 
-def test_what_is_taken_away_has_no_parameters():
+def test_removed_parts_have_no_parameters():
     def names(**change):
         return {
             name.split(".")[1] for name, _ in small("df-gcn", **change).named_parameters() if name.startswith("fusion.")
@@ -205,7 +207,7 @@ def test_static_map_is_one_matrix():
     assert model.fusion.map.mlp is None and (model(random_batch(speakers=3)).parts["boxes"] == 1).all()
 
 
-def test_a_modality_that_is_absent_has_no_say():
+def test_an_absent_modality_has_no_effect():
     """Neither in the logits of others, in the sum, nor in the loss of its own head."""
     model, batch = small("df-gcn"), random_batch((6, 4), speakers=3)
     batch.present["audio"][2] = False
@@ -219,7 +221,7 @@ def test_a_modality_that_is_absent_has_no_say():
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dims", [DIMS, {"audio": 10, "visual": 8}, {"text": 12}], ids=lambda d: "+".join(d))
-def test_the_authors_family_learns_and_bears_what_is_lacking(variant, dims):
+def test_the_authors_variants_learn_and_handle_absent_features(variant, dims):
     model = small("df-gcn", dims, variant=variant).train()
     batch = random_batch((5, 3, 1, 7), dims, speakers=3, absent=0.3, unlabelled=0.2)
     output = model(batch)
@@ -233,13 +235,13 @@ def test_the_authors_family_learns_and_bears_what_is_lacking(variant, dims):
 
 
 @pytest.mark.parametrize("bug", BUGS)
-def test_every_bug_of_the_authors_can_be_repaired_by_itself(bug):
-    """Each changes logits or, the frozen prompt, what learns; repairing one leaves the others as they are."""
+def test_every_bug_of_the_authors_can_be_repaired_separately(bug):
+    """Each changes logits or, for the frozen prompt, what is trained; repairing one does not affect the others."""
     whole, other = authors(), authors(**{bug: False})
     theirs = whole.state_dict()
     other.load_state_dict({k: theirs.get(k, v) for k, v in other.state_dict().items()})
     batch = random_batch((6, 4), speakers=3)
-    # Two utterances with one text, by speakers that differ: one speaker to the authors' code.
+    # Two utterances with the same text by different speakers: one speaker in the authors' code.
     batch.features["text"][1] = batch.features["text"][0]
     batch.speakers[:2] = torch.tensor([0, 1])
     changed = (whole(batch).logits - other(batch).logits).abs().max()
@@ -247,7 +249,7 @@ def test_every_bug_of_the_authors_can_be_repaired_by_itself(bug):
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_the_prompt_learns_only_when_repaired(frozen):
+def test_the_prompt_is_trained_only_when_repaired(frozen):
     model, batch = authors(frozen_prompt=frozen).train(), random_batch((6, 4), speakers=3)
     model.loss(model(batch), batch).backward()
     parameters = dict(model.fusion.named_parameters())
@@ -258,8 +260,8 @@ def test_the_prompt_learns_only_when_repaired(frozen):
         assert parameters["box"].grad.abs().max() > 0 and prompt[0].grad.abs().max() > 0
 
 
-def test_only_padding_lets_dialogues_touch():
-    """The released code's logits of a dialogue change with the longest dialogue of the batch, and the repaired code's do not."""
+def test_dialogues_influence_each_other_only_through_padding():
+    """The released logits of a dialogue depend on the longest one of the batch, the repaired ones do not."""
     batch = random_batch((3, 12), speakers=3)
     for padding in (True, False):
         model = authors(padding=padding)
@@ -268,7 +270,7 @@ def test_only_padding_lets_dialogues_touch():
         assert torch.allclose(model(cut(batch, 1)).logits, model(batch).logits[rows(batch, 1)], atol=1e-9)
 
 
-def test_padding_is_in_the_batch_norm_of_the_released_code():
+def test_the_released_batch_norm_includes_padding():
     batch = random_batch((2, 6), speakers=3)
     model = authors().train()
     model(batch)
@@ -290,7 +292,7 @@ def test_pad():
     assert torch.equal(wide.features["text"][[0, 1, 3, 4, 5]], batch.features["text"])
 
 
-def test_one_table_of_relations_serves_all_layers_and_is_stored_once():
+def test_all_layers_share_one_table_of_relations_that_is_stored_once():
     model, batch = authors(), random_batch((6, 4), speakers=3)
     assert [name for name in model.state_dict() if "relation" in name.split(".")] == ["fusion.relation.weight"]
     other = copy.deepcopy(model)
@@ -307,7 +309,7 @@ def test_several_text_vectors_are_averaged():
     expected = layers(batch).logits
     batch.features["text"] = batch.features["text"].unflatten(1, (2, 6)).mean(1)
     torch.testing.assert_close(model(batch).logits, expected)
-    with pytest.raises(UserError, match="text_layers=5"):
+    with pytest.raises(UserError, match=r"model\.text_layers=5.* 12"):
         small("df-gcn", {"text": 12}, text_layers=5)
 
 
@@ -315,13 +317,13 @@ def test_several_text_vectors_are_averaged():
     "change, message",
     [
         ("model.heads=3", "multiple of model.heads=3"),
-        ("model.dynamic=always", "utterance or dialogue or none"),
-        ("model.variant=release", "nearest is 'released'"),
-        ("model.solver=rk5", "nearest is 'rk4'"),
-        ("model.boxes=0", "must be at least 1"),
+        ("model.dynamic=always", "model.dynamic is 'always'.*utterance.*dialogue.*none"),
+        ("model.variant=release", "model.variant is 'release'.*'released'"),
+        ("model.solver=rk5", "model.solver is 'rk5'.*'rk4'"),
+        ("model.boxes=0", "model.boxes is 0.*at least 1"),
     ],
 )
-def test_wrong_settings(change, message):
+def test_invalid_settings(change, message):
     with pytest.raises(UserError, match=message):
         load_config("df-gcn-demo", [change])
 

@@ -1,10 +1,10 @@
-"""DF-GCN, variant "released", against numbers that the authors' public code gave for the same weights and inputs.
+"""DF-GCN, variant "released", against results of the authors' public code for the same weights and inputs.
 
-`data/df_gcn.npz` holds two cases, one with two speakers and class weights, one with nine speakers and none: four text vectors,
-audio and visual features of two or three dialogues of different lengths, padded as their loader does, in which some fourth
-text vectors are equal (which is what their graphs take for one speaker); every weight, in the order of our sorted parameter
-names; and what came out in evaluation and in training with all dropout rates at 0. Their code ran in float64 with the width
-of its batch norms (1024, fixed) set to that of the text.
+`data/df_gcn.npz` holds two cases, one with two speakers and class weights, one with nine speakers and none: four text
+vectors, audio and visual features of two or three dialogues of different lengths, padded as their loader does, in which
+some fourth text vectors are equal (which is what their graphs take for one speaker); every weight, in the order of our
+sorted parameter names; and what came out in evaluation and in training with all dropout rates at 0. Their code ran in
+float64 with the width of its batch norms (1024, fixed) set to that of the text.
 """
 
 import dataclasses
@@ -81,12 +81,12 @@ def check(case, mode, model, output, batch):
     return loss
 
 
-def test_logits_and_loss_in_evaluation_are_the_authors(case):
+def test_logits_and_loss_in_evaluation_equal_the_authors(case):
     model, batch = build(case)
     check(case, "eval", model, model.eval()(batch), batch)
 
 
-def test_logits_loss_gradients_and_statistics_in_training_are_the_authors(case):
+def test_logits_loss_gradients_and_statistics_in_training_equal_the_authors(case):
     model, batch = build(case)
     check(case, "train", model, model.train()(batch), batch).backward()
     parameters = {n: p for n, p in sorted(model.named_parameters()) if p.requires_grad}
@@ -100,20 +100,20 @@ def test_logits_loss_gradients_and_statistics_in_training_are_the_authors(case):
     torch.testing.assert_close(norm.running_var, case["train/running_var"], **TOLERANCE)
 
 
-def test_graphs_are_the_authors_where_equal_texts_are_one_speaker(case):
+def test_graphs_equal_the_authors_if_equal_texts_are_one_speaker(case):
     _, batch = build(case)
     lengths = batch.offsets.diff().tolist()
     twins = batch.features["text"].unflatten(1, (4, -1))[:, -1].unique(dim=0, return_inverse=True)[1]
     graphs = speaker_graphs(twins, batch.dialogue, int(case["window"]), max(lengths))
-    for ours, theirs in zip(graphs, (case["inter"], case["intra"])):
+    for ours, theirs in zip(graphs, (case["inter"], case["intra"]), strict=True):
         expected = torch.block_diag(*(theirs[row, :n, :n].long() for row, n in enumerate(lengths)))
         assert torch.equal(dense(ours), expected)
     assert (dense(graphs[1]) > 1).any()
 
 
 @pytest.mark.parametrize("switch", ["padding", "text_as_speaker", "text_encoder_again"])
-def test_the_numbers_depend_on_every_bug(case, switch):
-    """Without one of them the authors' logits do not come out: the comparison above would notice."""
+def test_the_results_depend_on_every_bug(case, switch):
+    """Without one of them the logits differ from the authors', so the comparison above would fail."""
     model, batch = build(case)
     changed = dataclasses.replace(VARIANTS["released"], **{switch: False})
     if switch == "text_encoder_again":
@@ -130,12 +130,12 @@ def test_the_numbers_depend_on_every_bug(case, switch):
     "recipe, dims, speakers, classes, published",
     [("df-gcn-iemocap", (1582, 342), 2, 6, 12_846_760), ("df-gcn-meld", (300, 342), 9, 7, 12_196_016)],
 )
-def test_parameters_are_the_authors_but_for_dead_weight(recipe, dims, speakers, classes, published):
-    """Left out: an encoder that is never called, the layer that lends its initial matrix, a linear map in each graph block."""
+def test_parameters_equal_the_authors_except_unused_ones(recipe, dims, speakers, classes, published):
+    """Omitted: an encoder that is never called, the layer with the initial matrix, a map in each graph block."""
     encoder, donor, unused = 6 * (512 * 512 + 512) + 2 * 1024, 2 * 512 * 512 + 512, 2 * (512 * 512 + 512)
     config = load_config(recipe, ["model.variant=released", "model.text_layers=4"]).model
     with torch.device("meta"):
-        sizes = dict(zip(MODALITIES, (4 * 1024, *dims)))
+        sizes = dict(zip(MODALITIES, (4 * 1024, *dims), strict=True))
         model = model_class("df-gcn")(config, sizes, speakers, torch.ones(classes))
     total = sum(p.numel() for p in model.parameters())
     assert total == published - encoder - donor - unused

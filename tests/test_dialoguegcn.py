@@ -1,11 +1,12 @@
-"""DialogueGCN against numbers that the authors' public code gave for the same weights and inputs, and its parameters.
+"""DialogueGCN against results of the authors' public code for the same weights and inputs, and its parameters.
 
-`data/dialoguegcn.npz` holds two cases, one with two speakers, class weights and a window of two either way, one with nine
-speakers and a window of unequal sides: random features of three or four dialogues (packed), every weight and gradient (in the
-order of our sorted parameter names), edges (source, target, relation) with their weights, log-probabilities and loss. The code
-ran in float64 on padded dialogues, without dropout; weights, features and gradients are stored in float32. Its relational
-convolution, that of an old library, was supplied. "log_probabilities_as_is" are of that code alone, whose LSTM runs over
-padding; for all other numbers its LSTM was given the lengths of the dialogues.
+`data/dialoguegcn.npz` holds two cases, one with two speakers, class weights and a window of two either way, one with
+nine speakers and a window of unequal sides: random features of three or four dialogues (packed), every weight and
+gradient (in the order of our sorted parameter names), edges (source, target, relation) with their weights,
+log-probabilities and loss. The code ran in float64 on padded dialogues, without dropout; weights, features and
+gradients are stored in float32. Its relational convolution, that of an old library, was supplied.
+"log_probabilities_as_is" are of that code alone, whose LSTM runs over padding; for all other numbers its LSTM was given
+the lengths of the dialogues.
 """
 
 from pathlib import Path
@@ -32,7 +33,7 @@ def case(request):
 def build(case):
     """Our model with the authors' weights, in float64, and the batch."""
     context, graph, bases, places, sent_back, sent_ahead, speakers = case["sizes"].tolist()
-    # Their window says who hears an utterance, ours what it hears.
+    # Their window gives what attends to an utterance, ours what it attends to.
     config = Settings(
         context_hidden=context,
         graph_hidden=graph,
@@ -56,7 +57,7 @@ def build(case):
     return model, Batch({"text": features}, present, case["speakers"].long(), case["labels"].long(), dialogue, offsets)
 
 
-def test_logits_loss_and_gradients_are_the_authors(case):
+def test_logits_loss_and_gradients_equal_the_authors(case):
     model, batch = build(case)
     output = model(batch)
     torch.testing.assert_close(output.logits.log_softmax(1), case["log_probabilities"], rtol=1e-7, atol=1e-7)
@@ -71,16 +72,16 @@ def test_logits_loss_and_gradients_are_the_authors(case):
         )
 
 
-def test_the_longest_dialogue_has_the_logits_that_their_code_gives_it_as_it_is(case):
+def test_logits_of_the_longest_dialogue_equal_those_of_their_unchanged_code(case):
     model, batch = build(case)
     longest = int(case["lengths"].argmax())
     rows = slice(*batch.offsets[longest : longest + 2].tolist())
     ours, theirs = model(batch).logits.log_softmax(1), case["log_probabilities_as_is"]
     torch.testing.assert_close(ours[rows], theirs[rows], rtol=1e-7, atol=1e-7)
-    assert (ours - theirs).abs().max() > 0.01  # where there is padding theirs hears it
+    assert (ours - theirs).abs().max() > 0.01  # with padding, theirs attends to it
 
 
-def test_graph_and_edge_weights_are_the_authors(case):
+def test_graph_and_edge_weights_equal_the_authors(case):
     model, batch = build(case)
     graph = RelationalGraph(
         batch.speakers, batch.dialogue, model.settings.past, model.settings.future, max(case["lengths"])
@@ -99,15 +100,16 @@ def test_graph_and_edge_weights_are_the_authors(case):
 
 @pytest.mark.parametrize("width, speakers, classes, theirs", [(100, 2, 6, 1_348_046), (600, 9, 7, 1_752_767)])
 def test_parameters(width, speakers, classes, theirs):
-    """Their count, but for 161,400 of three other kinds of edge weights, which their code builds and never uses."""
+    """Their count, except for 161,400 of three other kinds of edge weights, which their code builds but never uses."""
     with torch.device("meta"):
         model = DialogueGCN(Settings(), {"text": width}, speakers, torch.ones(classes))
-    # A map and its bias; a vector; a map to keys, to queries and to the output, with biases, and a vector of two widths.
+    # A map and its bias; a vector; a map to keys, to queries and to the output, with biases, and a vector of two
+    # widths.
     unused = (200 * 200 + 200) + 200 + 3 * (200 * 200 + 200) + 2 * 200
     assert sum(p.numel() for p in model.parameters()) == theirs - unused == theirs - 161_400
 
 
-def test_places_beyond_the_last_share_its_vector():
+def test_positions_beyond_the_last_share_its_vector():
     torch.manual_seed(0)
     sizes = {"context_hidden": 4, "graph_hidden": 4, "bases": 2, "dropout": 0.0}
     short = DialogueGCN(Settings(places=3, **sizes), {"text": 5}, 2, torch.ones(3)).double()

@@ -1,10 +1,10 @@
-"""DialogueRNN against numbers that the authors' public code gave, and its recurrence against one written to be read.
+"""DialogueRNN against results of the authors' public code, and its recurrence against a readable implementation.
 
 `data/dialoguernn.npz` holds two cases: "plain" as on IEMOCAP (general attention over the past, emotion attention, class
-weights), "other" with nine speakers, two modalities, simple attention, changing listeners and no emotion attention. Features
-of three or four dialogues that their code saw padded, every weight (in the order of our sorted parameter names, the GRU
-matrices transposed and stacked, forward direction first), and what came out in evaluation: log probabilities, loss,
-gradients. The code ran in float64; weights and gradients are stored in float32.
+weights), "other" with nine speakers, two modalities, simple attention, changing listeners and no emotion attention.
+Features of three or four dialogues that their code saw padded, every weight (in the order of our sorted parameter
+names, the GRU matrices transposed and stacked, forward direction first), and what came out in evaluation: log
+probabilities, loss, gradients. The code ran in float64; weights and gradients are stored in float32.
 """
 
 from pathlib import Path
@@ -36,7 +36,8 @@ def read_case(file, name):
 def case_batch(case):
     """The batch of a case, features in float64, everything present."""
     widths = case["dims"].tolist()
-    features = dict(zip(MODALITIES, case["features"].double().split(widths, 1)))
+    parts = case["features"].double().split(widths, 1)
+    features = dict(zip(MODALITIES, parts, strict=False))  # a case may have fewer modalities
     present = dict.fromkeys(features, torch.ones(len(case["labels"]), dtype=torch.bool))
     return Batch(features, present, case["speakers"], case["labels"], *packing(case["lengths"].tolist()))
 
@@ -62,7 +63,7 @@ def check_gradients(model, values):
 
 
 @pytest.mark.parametrize("name", ["plain", "other"])
-def test_log_probabilities_loss_and_gradients_are_the_authors(name):
+def test_log_probabilities_loss_and_gradients_equal_the_authors(name):
     case = read_case("dialoguernn.npz", name)
     batch, other = case_batch(case), name == "other"
     dialogue, party, emotion, hidden = case["sizes"].tolist()
@@ -91,18 +92,18 @@ def test_log_probabilities_loss_and_gradients_are_the_authors(name):
     "corpus, dims, speakers, classes, expected",
     [("iemocap", {"text": 100}, 2, 6, 8_880_406), ("meld", {"text": 600, "audio": 300}, 9, 7, 2_666_607)],
 )
-def test_parameters_are_as_many_as_the_authors(corpus, dims, speakers, classes, expected):
-    """What their BiModel counts with the sizes of their scripts; none of it is dead, and speakers have no weights."""
+def test_number_of_parameters_equals_the_authors(corpus, dims, speakers, classes, expected):
+    """The count of their BiModel with the sizes of their scripts; all are used, and speakers have no weights."""
     with torch.device("meta"):
         model = build_model(load_config(f"dialoguernn-{corpus}"), dims, speakers, np.ones(classes))
     assert sum(p.numel() for p in model.parameters()) == expected
 
 
 def slow(layer, x, speakers, offsets):
-    """The recurrence one utterance after the other, in the words of its docstring; x [streams, N, dim]."""
+    """The recurrence utterance by utterance, as in its docstring; x [streams, N, dim]."""
 
     def gru(cells, cell, inputs, state):
-        gates = sum(part @ w[cell] for part, w in zip(inputs, cells.inputs)) + cells.input_bias[cell, 0]
+        gates = sum(part @ w[cell] for part, w in zip(inputs, cells.inputs, strict=True)) + cells.input_bias[cell, 0]
         recurrent = state @ cells.hidden[cell] + cells.hidden_bias[cell, 0]
         (i_r, i_z, i_n), (h_r, h_z, h_n) = gates.chunk(3), recurrent.chunk(3)
         r, z = torch.sigmoid(i_r + h_r), torch.sigmoid(i_z + h_z)
@@ -112,7 +113,7 @@ def slow(layer, x, speakers, offsets):
     for stream in range(len(x)):
         for direction in range(layer.directions):
             cell = stream * layer.directions + direction
-            for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist()):
+            for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
                 g, e = (x.new_zeros(cells.hidden.shape[1]) for cells in (layer.dialogue, layer.emotion))
                 parties = [x.new_zeros(layer.party.hidden.shape[1])] * layer.slots
                 past = []
@@ -145,7 +146,7 @@ def slow(layer, x, speakers, offsets):
     seed=st.integers(0, 1000),
     scale=st.sampled_from([1.0, 300.0]),
 )
-def test_the_recurrence_is_the_one_written_to_be_read(
+def test_the_recurrence_equals_the_readable_implementation(
     lengths, streams, attention, listener, bidirectional, seed, scale
 ):
     torch.manual_seed(seed)
@@ -166,8 +167,8 @@ def test_the_recurrence_is_the_one_written_to_be_read(
         torch.testing.assert_close(ours, expected, rtol=1e-7, atol=1e-9)
 
 
-def test_each_direction_hears_its_side_alone():
-    """The forward half of a state knows nothing of what follows, the backward half nothing of what came before."""
+def test_each_direction_depends_only_on_its_side():
+    """The forward half of a state is independent of what follows, the backward half of what came before."""
     torch.manual_seed(0)
     layer = DialogueRecurrence(1, 4, 5, 3, 2, 2).double()
     x, speakers, offsets = torch.randn(1, 9, 4, dtype=torch.float64), torch.randint(2, (9,)), packing((6, 3))[1]
@@ -179,7 +180,7 @@ def test_each_direction_hears_its_side_alone():
     assert not moved[6:].any()
 
 
-def test_absent_modalities_are_zeros_side_by_side():
+def test_absent_modalities_are_zeros_in_the_concatenation():
     torch.manual_seed(0)
     batch = random_batch((4, 2), absent=0.5, seed=3)
     model = DialogueRNN(Settings(dialogue=6, party=6, emotion=4, hidden=8), DIMS, 2, torch.ones(3)).double().eval()
@@ -199,7 +200,7 @@ def test_absent_modalities_are_zeros_side_by_side():
     assert torch.equal(model(batch).logits, side(joined).logits)
 
 
-def test_states_are_dropped_in_training_only():
+def test_dropout_of_states_is_only_in_training():
     layer = DialogueRecurrence(2, 4, 5, 3, 2, 2, rate=0.5)
     x, speakers, offsets = torch.randn(2, 5, 4), torch.randint(2, (5,)), packing((5,))[1]
     heard = layer.train()(x, speakers, offsets)

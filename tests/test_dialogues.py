@@ -1,9 +1,10 @@
-"""`DialogueDataset`: what it gives is what the store holds, in every process that reads it."""
+"""`DialogueDataset` returns the contents of the store, in every process that reads it."""
 
 from __future__ import annotations
 
 import os
 import pickle
+import re
 import shutil
 
 import numpy as np
@@ -43,7 +44,7 @@ def path(tmp_path, utterances):
 
 
 def same(a, b) -> bool:
-    """Whether two items or batches hold the same keys, types, shapes and values."""
+    """Whether two items or batches have the same keys, types, shapes and values."""
     if isinstance(a, torch.Tensor):
         return a.dtype == b.dtype and a.shape == b.shape and bool((a == b).all())
     if isinstance(a, dict):
@@ -53,7 +54,7 @@ def same(a, b) -> bool:
     return type(a) is type(b) and all(same(getattr(a, name), getattr(b, name)) for name in type(a).__dataclass_fields__)
 
 
-def test_items_are_what_the_store_holds(path):
+def test_items_equal_the_contents_of_the_store(path):
     dataset = DialogueDataset(path, features=NAMES)
     with FeatureStore.open(path) as store:
         assert len(dataset) == len(store.dialogue_ids) == 9
@@ -75,7 +76,7 @@ def test_items_are_what_the_store_holds(path):
         dataset[9]
 
 
-def test_speakers_are_numbered_as_they_first_speak(tmp_path, utterances):
+def test_speakers_are_numbered_in_order_of_appearance(tmp_path, utterances):
     names = iter("CABAC" + "B" * 40)  # of the whole store: C 0, A 1, B 2
     for u in utterances:
         object.__setattr__(u, "speaker", next(names))
@@ -97,34 +98,34 @@ def test_splits(path):
         }
     assert {name: [item.id for item in DialogueDataset(path, name, NAMES)] for name in of} == of
     assert of["val"] == ["d1", "d4", "d7"]
-    with pytest.raises(UserError, match="no split 'dev'; there are train, val, test"):
+    with pytest.raises(UserError, match="'dev'.*train, val, test"):
         DialogueDataset(path, "dev", NAMES)
 
 
-def test_an_empty_split_is_told(tmp_path, utterances):
+def test_an_empty_split_is_reported(tmp_path, utterances):
     path = write(tmp_path / "s.h5", [u for u in utterances if u.split != "val"])
-    with pytest.raises(UserError, match="no dialogue in the split 'val'; dialogues: train 3, val 0, test 3"):
+    with pytest.raises(UserError, match="'val'.*train 3, val 0, test 3"):
         DialogueDataset(path, "val", NAMES)
 
 
-def test_which_features(path, store_path):
+def test_choice_of_features(path, store_path):
     assert DialogueDataset(store_path).dims == {"text": 8, "audio": 700}  # the only one of each modality, text first
     assert DialogueDataset(path, features=["visual/x", "text/roberta-base"]).dims == {"visual": 2, "text": 8}
     both = DialogueDataset(path, features={"face": "visual/denseface", "scene": "visual/x"})
     assert both.dims == {"face": 3, "scene": 2} and list(both[0].present) == ["face", "scene"]
     for features in (None, ["visual/denseface", "visual/x"]):
-        with pytest.raises(UserError, match="visual/denseface and visual/x are both visual"):
+        with pytest.raises(UserError, match="visual/denseface.*visual/x"):
             DialogueDataset(path, features=features)
     for features in (["audio/eGeMAPS"], {"audio": "audio/eGeMAPS"}, "audio/eGeMAPS"):
-        with pytest.raises(UserError, match="no feature 'audio/eGeMAPS'; it has audio/IS10, text/roberta-base"):
+        with pytest.raises(UserError, match="'audio/eGeMAPS'.*audio/IS10, text/roberta-base"):
             DialogueDataset(path, features=features)
-    with pytest.raises(UserError, match="no feature was asked for; the store has audio/IS10"):
+    with pytest.raises(UserError, match=r"\.h5: no feature.*audio/IS10"):
         DialogueDataset(path, features=[])
     with pytest.raises(UserError, match="no such store"):
         DialogueDataset(path.with_name("none.h5"))
 
 
-def test_packed_is_what_our_models_take(path):
+def test_packed_batches_are_accepted_by_models(path):
     dataset = DialogueDataset(path, features=NAMES)
     with FeatureStore.open(path) as store:
         features = {m: store.feature(name) for m, name in NAMES.items()}
@@ -168,18 +169,18 @@ def test_padded(path):
 
 @pytest.mark.parametrize("collate", [collate_packed, collate_padded])
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_workers_read_the_same(path, collate, start):
+def test_workers_read_the_same_items(path, collate, start):
     dataset = DialogueDataset(path, features=NAMES)
     expected = list(DataLoader(dataset, 2, collate_fn=collate))  # this process has read items before the workers start
     loader = DataLoader(dataset, 2, collate_fn=collate, num_workers=2, multiprocessing_context=start)
     read = list(loader)
-    assert len(read) == len(expected) == 5 and all(same(a, b) for a, b in zip(read, expected))
+    assert len(read) == len(expected) == 5 and all(same(a, b) for a, b in zip(read, expected, strict=True))
     assert same(collate([dataset[0], dataset[1]]), expected[0])  # and its own file is still open
     if collate is collate_padded:
         assert isinstance(read[0], PaddedBatch)
 
 
-def test_every_process_opens_the_file_once_and_for_itself(path, tmp_path, monkeypatch):
+def test_every_process_opens_the_file_itself_and_once(path, tmp_path, monkeypatch):
     log, really = tmp_path / "log", FeatureStore.open
     dataset = DialogueDataset(path, features=NAMES)
 
@@ -203,11 +204,11 @@ def test_pickled_after_use(path):
     dataset = DialogueDataset(path, "train", NAMES)
     first = dataset[0]
     other = pickle.loads(pickle.dumps(dataset))
-    assert len(other) == 3 and all(same(a, b) for a, b in zip(other, dataset)) and same(dataset[0], first)
+    assert len(other) == 3 and all(same(a, b) for a, b in zip(other, dataset, strict=True)) and same(dataset[0], first)
     assert isinstance(pickle.loads(pickle.dumps(first)), Dialogue)
 
 
-def test_a_relative_path_is_found_from_elsewhere(path, tmp_path, monkeypatch):
+def test_a_relative_path_is_found_from_another_directory(path, tmp_path, monkeypatch):
     monkeypatch.chdir(path.parent)
     dataset = DialogueDataset(path.name, features=NAMES)
     (tmp_path / "elsewhere").mkdir()
@@ -215,11 +216,11 @@ def test_a_relative_path_is_found_from_elsewhere(path, tmp_path, monkeypatch):
     assert dataset[0].id == "d0"
 
 
-def test_a_replaced_or_damaged_store_is_told(path, tmp_path, utterances):
+def test_a_replaced_or_damaged_store_is_reported(path, tmp_path, utterances):
     dataset = DialogueDataset(path, features=NAMES)
     shutil.copy(path, tmp_path / "kept.h5")
     write(path, utterances, seed=1)
-    with pytest.raises(UserError, match="replaced by another store"):
+    with pytest.raises(UserError, match=f"{re.escape(str(path))}: .*replaced"):
         dataset[0]
     shutil.copy(tmp_path / "kept.h5", path)
     assert dataset[0].id == "d0"

@@ -1,7 +1,7 @@
-"""MM-DFN against numbers that the authors' public code gave for the same weights and inputs.
+"""MM-DFN against results of the authors' public code for the same weights and inputs.
 
-`data/mm_dfn.npz` is made like `data/mmgcn.npz` (see `test_mmgcn.py`); IEMOCAP's case has the speaker weights and gamma of its
-training script, MELD's those of MELD's.
+`data/mm_dfn.npz` is made like `data/mmgcn.npz` (see `test_mmgcn.py`); IEMOCAP's case has the speaker weights and gamma
+of its training script, MELD's those of MELD's.
 """
 
 import numpy as np
@@ -37,8 +37,8 @@ def settings(name, **changes):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_logits_are_the_authors(name):
-    """Padded together with `padded`. Without, where nothing is padded: a dialogue alone in which one speaker speaks."""
+def test_logits_equal_the_authors(name):
+    """In one padded batch with `padded`; without it, for a dialogue of one speaker alone, which needs no padding."""
     case = load("mm_dfn.npz", name)
     batch = batch_of(case)
     with torch.no_grad():
@@ -51,13 +51,13 @@ def test_logits_are_the_authors(name):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_loss_and_gradients_are_the_authors(name):
+def test_loss_and_gradients_equal_the_authors(name):
     case = load("mm_dfn.npz", name)
     check_loss_and_gradients(build(MMDFN, settings(name, padded=True), case, NAMES), case, NAMES)
 
 
-def test_speakers_are_heard_apart_in_each_dialogue():
-    """The speakers' GRU over all at once is the GRU over the utterances of one speaker of one dialogue after the other."""
+def test_speakers_of_each_dialogue_are_encoded_separately():
+    """The batched speaker GRU equals the GRU over the utterances of each speaker of each dialogue in turn."""
     torch.manual_seed(0)
     dims = {"text": 6, "audio": 5, "visual": 4}
     model = MMDFN(
@@ -85,14 +85,14 @@ def test_speakers_are_heard_apart_in_each_dialogue():
     ],
 )
 def test_parameters(dims, speakers, classes, layers, published):
-    """Their code builds more than it uses, speaker embeddings among it; ours leaves that out."""
+    """Their code builds unused layers, such as speaker embeddings; ours omits them."""
     with torch.device("meta"):
         model = MMDFN(Settings(layers=layers), dims, speakers, torch.ones(classes))
     unused = unused_in_their_code(speakers, classes) + 200 * speakers
     assert sum(p.numel() for p in model.parameters()) == published - unused
 
 
-def test_loss_is_focal_with_class_weights_that_are_not_divided_out():
+def test_loss_is_focal_and_not_divided_by_the_class_weights():
     weights = torch.tensor([1.0, 3.0, 0.5], dtype=torch.float64)
     dims = {"text": 4}
     model = MMDFN(Settings(size=4, graph_size=2, layers=1, gamma=2.0), dims, 2, torch.ones(3), weights).double().eval()
@@ -106,6 +106,6 @@ def test_loss_is_focal_with_class_weights_that_are_not_divided_out():
 
 
 @pytest.mark.parametrize("name", ["mm-dfn", "mmgcn"])
-def test_an_odd_width_is_refused(name):
+def test_an_odd_width_is_rejected(name):
     with pytest.raises(UserError, match="model.size=7 must be even"):
         load_config("demo", [f"model.name={name}", "model.size=7"])

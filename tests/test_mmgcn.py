@@ -1,9 +1,9 @@
-"""MMGCN against numbers that the authors' public code gave for the same weights and inputs.
+"""MMGCN against results of the authors' public code for the same weights and inputs.
 
 `data/mmgcn.npz` holds two cases, one with IEMOCAP's two speakers, class weights and loss, one with MELD's: three random
-dialogues end to end, every weight that takes part (under the name it has in their code), the log-probabilities of the three
-dialogues padded together, those of each dialogue alone, and loss and gradients in training with dropout rates of 0. The code
-ran in float64; weights and gradients are stored in float32. The last dialogue has one speaker alone.
+dialogues end to end, every weight that takes part (under the name it has in their code), the log-probabilities of the
+three dialogues padded together, those of each dialogue alone, and loss and gradients in training with dropout rates of
+0. The code ran in float64; weights and gradients are stored in float32. The last dialogue has one speaker alone.
 """
 
 from pathlib import Path
@@ -46,7 +46,7 @@ def batch_of(case):
 
 
 def names(layers):
-    """Our parameters' names to theirs, of what both models share."""
+    """Our parameters' names to theirs, for what both models share."""
     found = {"output.weight": "smax_fc.weight", "output.bias": "smax_fc.bias"}
     for kind in ("weight", "bias"):
         found |= {f"projections.{m}.{kind}": f"linear_{letter}.{kind}" for m, letter in THEIR_LETTERS.items()}
@@ -102,8 +102,8 @@ def settings(case, **changes):
     return Settings(size=8, graph_size=6, layers=5, dropout=0.0, loss=case["loss_name"], **changes)
 
 
-def test_logits_are_the_authors(case):
-    """Padded together as their loader does with `padded`, each dialogue alone without."""
+def test_logits_equal_the_authors(case):
+    """In one padded batch, as from their loader, with `padded`; each dialogue alone without it."""
     for padded, expected in ((True, case["log_probabilities"]), (False, case["alone"])):
         with torch.no_grad():
             logits = build(MMGCN, settings(case, padded=padded), tensors(case), NAMES).eval()(batch_of(case)).logits
@@ -111,7 +111,7 @@ def test_logits_are_the_authors(case):
     assert (case["log_probabilities"] - case["alone"]).abs().max() > 1e-3
 
 
-def test_loss_and_gradients_are_the_authors(case):
+def test_loss_and_gradients_equal_the_authors(case):
     check_loss_and_gradients(build(MMGCN, settings(case, padded=True), tensors(case), NAMES), case, NAMES)
 
 
@@ -119,7 +119,7 @@ def tensors(case):
     return {k: x for k, x in case.items() if torch.is_tensor(x)}
 
 
-def test_released_loss_leaves_unlabelled_utterances_out():
+def test_released_loss_excludes_unlabelled_utterances():
     logits = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([2, -1, 0, -1])
     expected = 0.0
@@ -138,7 +138,7 @@ def test_released_loss_leaves_unlabelled_utterances_out():
     ],
 )
 def test_parameters(dims, speakers, classes, published):
-    """Their code builds more than it uses; ours leaves that out."""
+    """Their code builds unused layers; ours omits them."""
     with torch.device("meta"):
         model = MMGCN(Settings(), dims, speakers, torch.ones(classes))
     unused = unused_in_their_code(speakers, classes)
@@ -146,10 +146,10 @@ def test_parameters(dims, speakers, classes, published):
 
 
 def unused_in_their_code(speakers, classes):
-    """What both released models build and never use: 507,509 on IEMOCAP and 511,810 on MELD."""
+    """What both released models build but never use: 507,509 on IEMOCAP and 511,810 on MELD."""
     edges = 200 * 200 + (200 * 200 + 200) + 200 + (3 * (200 * 200 + 200) + 400)  # attention for edges, of DialogueGCN
     inputs = 3 * (200 * 200 + 200)  # linear maps before the graph
-    readout = (900 * 100 + 100) + (100 * classes + classes)  # linear maps behind it
+    readout = (900 * 100 + 100) + (100 * classes + classes)  # linear maps after it
     embeddings = 3 * 200 + 3 * speakers * 200  # of modalities, and of speakers in each modality
     gates = 3 * (300 * 100 + 100) + 3 * (900 + 1)  # gated fusion of modalities
     return edges + inputs + readout + embeddings + gates

@@ -1,9 +1,10 @@
-"""AMB-DSGDN against numbers that the authors' public code gave for the same weights and inputs.
+"""AMB-DSGDN against results of the authors' public code for the same weights and inputs.
 
 `data/amb_dsgdn.npz` holds two cases, one with IEMOCAP's two speakers and class weights, one with MELD's nine speakers
-and none: random features of four or five dialogues (padded, as their code wants them), every weight (in the order of our sorted parameter names), the
-graphs, and what came out in evaluation, in training with all dropout rates at 0, and in training with a recorded draw
-of modality dropout. The code ran in float64 throughout; weights and gradients are stored in float32.
+and none: random features of four or five dialogues (padded, as their code wants them), every weight (in the order of
+our sorted parameter names), the graphs, and what came out in evaluation, in training with all dropout rates at 0, and
+in training with a recorded draw of modality dropout. The code ran in float64 throughout; weights and gradients are
+stored in float32.
 """
 
 from pathlib import Path
@@ -83,22 +84,22 @@ def check_loss_and_gradients(case, name, model, output, batch):
         )
 
 
-def test_graphs_are_the_authors(case):
+def test_graphs_equal_the_authors(case):
     lengths = case["mask"].sum(1).tolist()
     dialogue, _ = packing(lengths)
     speakers = case["speakers"].long()[case["mask"]]
     graphs = speaker_graphs(speakers, dialogue, int(case["window"]), max(lengths))
-    for ours, theirs in zip(graphs, (case["inter"], case["intra"])):
+    for ours, theirs in zip(graphs, (case["inter"], case["intra"]), strict=True):
         expected = torch.block_diag(*(theirs[row, :n, :n].long() for row, n in enumerate(lengths)))
         assert torch.equal(dense(ours), expected)
 
 
-def test_logits_in_evaluation_are_the_authors(case):
+def test_logits_in_evaluation_equal_the_authors(case):
     model, batch = build(case)
     check_logits(case, "eval", model.eval()(batch))
 
 
-def test_logits_loss_and_gradients_in_training_are_the_authors(case):
+def test_logits_loss_and_gradients_in_training_equal_the_authors(case):
     model, batch = build(case)
     output = model.train()(batch, epoch=0)
     assert output.ratios is None
@@ -106,10 +107,10 @@ def test_logits_loss_and_gradients_in_training_are_the_authors(case):
     check_loss_and_gradients(case, "train", model, output, batch)
 
 
-def test_ratios_logits_loss_and_gradients_under_modality_dropout_are_the_authors(case, monkeypatch):
+def test_ratios_logits_loss_and_gradients_with_modality_dropout_equal_the_authors(case, monkeypatch):
     model, batch = build(case)
     kept = case["dropped/kept"]
-    # A draw of 1 keeps, a draw of 0 drops; the draw without a shape decides that this step drops at all.
+    # A draw of 1 keeps, a draw of 0 drops; the draw without a shape enables dropout in this step.
     monkeypatch.setattr(torch, "rand", lambda *shape, **_: kept.float() if shape[0] else torch.zeros(()))
     output = model.train()(batch, epoch=1)
     torch.testing.assert_close(output.ratios.double(), case["dropped/ratios"], **TOLERANCE)

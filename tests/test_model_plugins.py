@@ -1,4 +1,4 @@
-"""Models of other packages, each with the metadata that pip writes: the manual's example, and every way to be broken."""
+"""Models of other packages, each with the metadata that pip writes: the documentation's example, and broken ones."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Unbuildable(BiGRU):
 def function():
     pass
 """
-BROKEN = {  # entry point to its attribute and what the message names
+BROKEN = {  # entry point to its attribute and a fact in the message
     "no-about": ("NoAbout", "`about`"),
     "no-settings": ("NoSettings", "`Settings`"),
     "no-forward": ("NoForward", "`forward`"),
@@ -134,7 +134,7 @@ def run(*arguments, status=0):
 
 
 def example(site: Path) -> str:
-    """Installs the manual's model by its file and the metadata alone; its name."""
+    """Installs the documentation's model with only its file and metadata; returns its name."""
     page = next(page for page in DOCS.rglob("*.md") if "\n## A model of your own\n" in page.read_text("utf-8"))
     section = page.read_text("utf-8").split("\n## A model of your own\n")[1]
     (site / "my_package").mkdir()
@@ -144,7 +144,7 @@ def example(site: Path) -> str:
     return name
 
 
-def test_the_manuals_model_is_listed_trained_and_evaluated(site, tmp_path):
+def test_the_documented_model_is_listed_trained_and_evaluated(site, tmp_path):
     name = example(site)
     listed = json.loads(run("models", "--json").stdout)
     assert list(listed) == [*MODELS, name] and listed[name]["parameters"]["meld"] > 0
@@ -182,21 +182,21 @@ def test_an_import_that_fails_is_one_line(broken):
         assert fact in str(error.value) and "theirs 1.2" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_broken_models_hide_no_other(broken):
+def test_broken_models_do_not_hide_others(broken):
     result = run("models", "--json")
     assert list(json.loads(result.stdout)) == [*MODELS, "mine"]
     lines = result.stderr.splitlines()
-    unusable = set(broken) - {"mine"}  # "bigru" among them: the name is the toolkit's own
+    unusable = set(broken) - {"mine"}  # including "bigru", the name of a built-in model
     assert len(lines) == len(unusable) and all(any(repr(name) in line for line in lines) for name in unusable)
     assert all("theirs 1.2" in line for line in lines)
     assert "mine" in run("models").stdout
 
 
-def test_a_model_of_the_toolkit_is_not_replaced(broken):
+def test_a_built_in_model_is_not_replaced(broken):
     assert model_class("bigru").__module__ == "erc_toolkit.train.models.bigru" and models().count("bigru") == 1
 
 
-def test_a_model_with_the_settings_of_another_one_keeps_its_own_name(broken):
+def test_a_model_with_another_models_settings_keeps_its_own_name(broken):
     config = load_config("demo", ["model.name=mine", "model.hidden=8"])
     assert config.model.name == "mine" and model_class(config.model.name).__name__ == "Mine"
 
@@ -209,7 +209,7 @@ def test_two_packages_with_one_name(broken, site):
     assert "mine" not in json.loads(result.stdout) and "others 3" in result.stderr
 
 
-def test_the_contract_takes_a_model_that_defines_its_layers_in_its_constructor():
+def test_the_contract_accepts_a_model_that_creates_its_layers_in_its_constructor():
     settings = dataclasses.make_dataclass("Settings", [("name", str, "own")])
     bigru = model_class("bigru")
 

@@ -25,7 +25,7 @@ def gelu(x):
 
 
 def edges(speakers, window, intra, present):
-    """Equations 7 (intra) and 8 (inter): for each utterance a list of (neighbour, relation); absent ones are none."""
+    """Equations 7 (intra) and 8 (inter): for each utterance a list of (neighbour, relation), without absent ones."""
     n, found = len(speakers), []
     for i in range(n):
         row = []
@@ -42,7 +42,7 @@ def edges(speakers, window, intra, present):
 
 
 def attention(p, name, x, graph, released):
-    """Equations 9 to 17 of one dialogue and one head; `p` holds the parameters of that head alone."""
+    """Equations 9 to 17 of one dialogue and one head; `p` contains the parameters of that head."""
     wh = x @ p[name + "weight"]  # 9
     half = wh.shape[1] // 2
     branches = [wh[:, :half], wh[:, half:]]
@@ -83,7 +83,7 @@ def block(p, name, x, graph, released):
 
 
 def encoder(p, name, x, speaker, heads, present):
-    """Equations 2 to 6 of one dialogue; absent features are no keys, unless there is nothing else."""
+    """Equations 2 to 6 of one dialogue; absent features are not keys, unless there is nothing else."""
 
     def linear(layer, z):
         return z @ p[f"{name}{layer}.weight"].T + p[f"{name}{layer}.bias"]
@@ -179,12 +179,16 @@ def test_logits_loss_and_gradients_equal_the_reference(variant, lengths, speaker
         part = rows(batch, number)
         assert torch.allclose(output.logits[part], fused, atol=1e-8)
         for m, z in unimodal.items():
-            heard = batch.present[m][part]  # the rest has no meaning
+            heard = batch.present[m][part]  # the rest is meaningless
             assert torch.allclose(output.unimodal[m][part][heard], z[heard], atol=1e-8)
     loss, slow_loss = model.loss(output, batch), reference_loss(slow, batch, variant == "released")
     assert torch.allclose(loss, slow_loss, atol=1e-9)
     parameters = [p for p in model.parameters() if p.requires_grad]
     options = {"allow_unused": True, "materialize_grads": True}
-    pairs = zip(torch.autograd.grad(loss, parameters, **options), torch.autograd.grad(slow_loss, parameters, **options))
+    pairs = zip(
+        torch.autograd.grad(loss, parameters, **options),
+        torch.autograd.grad(slow_loss, parameters, **options),
+        strict=True,
+    )
     for a, b in pairs:
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-7)

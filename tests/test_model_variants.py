@@ -1,4 +1,4 @@
-"""What the variants "released" and "paper" of AMB-DSGDN differ in, switch by switch."""
+"""The differences between the variants "released" and "paper" of AMB-DSGDN, switch by switch."""
 
 import dataclasses
 import math
@@ -35,7 +35,7 @@ def count(module):
     [("iemocap", (1024, 1582, 342), 2, 6, 13_133_234), ("meld", (1024, 300, 342), 9, 7, 12_481_973)],
 )
 def test_paper_lacks_the_gates_and_the_norms_of_eighteen_attention_layers(recipe, dims, speakers, classes, released):
-    dims = dict(zip(("text", "audio", "visual"), dims))
+    dims = dict(zip(("text", "audio", "visual"), dims, strict=True))
     paper, default = (
         build_model(load_config(recipe, changes), dims, speakers, np.ones(classes, int))
         for changes in (["model.variant=paper"], [])
@@ -46,7 +46,7 @@ def test_paper_lacks_the_gates_and_the_norms_of_eighteen_attention_layers(recipe
 
 
 @pytest.mark.parametrize("recipe", ["iemocap", "meld"])
-def test_recipes_say_how_to_run_as_the_paper_says(recipe):
+def test_recipes_document_how_to_run_the_papers_settings(recipe):
     text = (resources.files("erc_toolkit.manifests") / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8")
     changes = [c for line in text.splitlines() if line.startswith("# --set") for c in re.findall(r"--set (\S+)", line)]
     config = load_config(recipe, changes)
@@ -62,7 +62,7 @@ def precision_times_recall_by_loops(labels, predicted, classes):
         n = sum(y == c for y in labels)
         if n == 0:
             continue
-        hits = sum(y == c == z for y, z in zip(labels, predicted))
+        hits = sum(y == c == z for y, z in zip(labels, predicted, strict=True))
         chosen = sum(z == c for z in predicted)
         weight = len(labels) / n
         top += weight * (hits / chosen if chosen else 0) * (hits / n)
@@ -78,7 +78,7 @@ def test_balance_metric_of_the_paper_equals_equation_19(classes, n, seed):
     predicted = np.where(rng.random(n) < 0.5, labels.clip(0), rng.integers(0, classes, n))
     counted = (labels >= 0) & (rng.random(n) < 0.8)
     arrays = [torch.from_numpy(a) for a in (predicted, labels, counted)]
-    # Predictions at what is not counted (padding) must not enter precision.
+    # Predictions for entries that are not counted must not affect precision.
     expected = precision_times_recall_by_loops(labels[counted].tolist(), predicted[counted].tolist(), classes)
     assert precision_times_recall(*arrays, classes).item() == pytest.approx(expected, abs=1e-6)
 
@@ -90,7 +90,11 @@ def ratios_by_loops(performance, base, scale, clipped, guarded):
         r = [p / (o + 1e-5) - 1 for j, o in enumerate(performance) if j != m and (o >= 1e-5 or not guarded)]
         positive = [max(x, 0) for x in r]
         powers = [math.exp(x - max(positive)) for x in positive]
-        mean = sum(e / sum(powers) * x for e, x in zip(powers, positive if clipped else r)) / len(r) if r else 0
+        mean = (
+            sum(e / sum(powers) * x for e, x in zip(powers, positive if clipped else r, strict=True)) / len(r)
+            if r
+            else 0
+        )
         q = base * (1 + scale * mean)
         result.append(min(max(q, 0), 1) if mean > 0 or not guarded else 0)
     return result
@@ -108,14 +112,14 @@ def test_dropout_ratios_of_the_worked_example_in_the_paper():
     st.booleans(),
     st.sampled_from([0.2, 0.3, 0.9]),
 )
-def test_dropout_ratios_equal_the_loops_whatever_the_switches(performance, clipped, guarded, base):
+def test_dropout_ratios_equal_the_loops_for_all_switches(performance, clipped, guarded, base):
     values = torch.tensor(performance, dtype=torch.float64)
     q = dropout_ratios(values, base, 0.9, clipped=clipped, guarded=guarded)
     assert q.tolist() == pytest.approx(ratios_by_loops(performance, base, 0.9, clipped, guarded), abs=1e-9)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_model_balances_with_the_metric_and_ratios_of_its_variant(variant):
+def test_the_model_uses_the_metric_and_ratios_of_its_variant(variant):
     config = dataclasses.replace(PAPER, variant=variant, dropout=0.0, graph_dropout=0.0)
     model = tiny_model(config=config, seed=3).train()
     batch = random_batch((9, 8, 7), seed=3)
@@ -145,10 +149,10 @@ def test_gradient_of_a_modality_s_loss_is_a_fifth_or_a_tenth_of_it(variant, fact
     wanted = fused + sum(factor * x.detach() * x for x in single.values())
     parameters = [p for p in model.parameters() if p.requires_grad]
     gradients = [torch.autograd.grad(x, parameters, retain_graph=True) for x in (total, wanted)]
-    assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(*gradients))
+    assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(*gradients, strict=True))
 
 
-def test_dropout_of_the_paper_s_block_is_on_the_concatenated_heads_alone():
+def test_dropout_of_the_paper_s_block_is_only_on_the_concatenated_heads():
     torch.manual_seed(0)
     x = torch.randn(6, 4)
     inter = speaker_graphs(torch.tensor([0, 1, 0, 0, 1, 1]), packing([6])[0], 3, 6)[0]
@@ -174,7 +178,7 @@ def test_every_block_of_the_model_has_the_dropout_of_its_variant(variant, inner)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_batch_in_which_every_dialogue_lost_everything_is_harmless(variant, monkeypatch):
+def test_a_batch_that_lost_all_modalities_is_harmless(variant, monkeypatch):
     model = tiny_model(config=dataclasses.replace(PAPER, variant=variant)).train()
     monkeypatch.setattr(amb_dsgdn, "dropout_ratios", lambda p, *_, **__: torch.ones_like(p))
     batch = random_batch((4, 2))
@@ -186,7 +190,7 @@ def test_a_batch_in_which_every_dialogue_lost_everything_is_harmless(variant, mo
     assert all(p.grad is None or (p.grad == 0).all() for p in model.parameters())
 
 
-def test_paper_drops_whole_dialogues_at_the_rate_of_its_ratios_and_never_teaches_them(monkeypatch):
+def test_paper_drops_whole_dialogues_at_its_ratios_and_excludes_them_from_the_loss(monkeypatch):
     ratios = torch.tensor([0.8, 0.7, 0.9])
     model = tiny_model(config=dataclasses.replace(PAPER, dropout=0.0, graph_dropout=0.0)).train()
     monkeypatch.setattr(amb_dsgdn, "dropout_ratios", lambda *_, **__: ratios)
@@ -202,7 +206,7 @@ def test_paper_drops_whole_dialogues_at_the_rate_of_its_ratios_and_never_teaches
 
 @given(st.integers(2, 3), st.integers(1, 30), st.integers(0, 2**31))
 @settings(deadline=None, max_examples=30)
-def test_every_dropped_draw_is_scaled_by_the_expectation(modalities, dialogues, seed):
+def test_every_draw_is_scaled_by_the_expectation(modalities, dialogues, seed):
     torch.manual_seed(seed)
     ratios = torch.rand(modalities, dtype=torch.float64)
     dropped = drop_modalities(ratios, dialogues)
@@ -212,7 +216,7 @@ def test_every_dropped_draw_is_scaled_by_the_expectation(modalities, dialogues, 
             assert dropped.factor[m, b].item() == pytest.approx(expected)
 
 
-def test_the_walk_through_the_model_names_only_what_exists():
+def test_the_documented_walk_through_the_model_names_existing_objects():
     text = (Path(__file__).parents[1] / "docs/explanation/model.md").read_text(encoding="utf-8")
     words = set(re.findall(r"`([\w./]+)`", text))
     for path in (w for w in words if "/" in w):

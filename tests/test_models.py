@@ -1,6 +1,7 @@
 """Every model alike: shapes, gradients, independence from the batch, learning five dialogues, bad and lacking features.
 
-A model of `erc_toolkit.train.models.registry.MODELS` is tested here as soon as it is registered; SMALL has the settings that make it small.
+A model of `erc_toolkit.train.models.registry.MODELS` is tested here as soon as it is registered; SMALL has the settings
+that make it small.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from erc_toolkit.train.config import load_config, recipe_names
 from erc_toolkit.train.models.registry import AMB_DSGDN, MODELS, contract_problem, model_class, settings_class
 from erc_toolkit.train.studies.definition import load_study
 
-# Settings that make a model small and drop nothing; a model that is not here has none to make small.
+# Settings that make a model small and disable dropout; a model without an entry needs none.
 SMALL: dict[str, dict[str, object]] = {
     AMB_DSGDN: {"hidden": 16, "heads": 2, "window": 3, "dropout": 0.0, "graph_dropout": 0.0, "dropout_warm_up": 1000},
     "bigru": {"hidden": 16, "dropout": 0.0},
@@ -61,7 +62,7 @@ SMALL: dict[str, dict[str, object]] = {
 # Learning rates for learning by heart where the usual one does not do. Longer steps drive DialogueGCN's attention into
 # saturation, where it gives all utterances of a dialogue the same; so do more layers and neighbours on so little data.
 RATES: dict[str, float] = {"dialoguegcn": 5e-4}
-# Models that give an utterance's logits a dependence on other dialogues of the batch, and why that is right.
+# Models whose logits depend on other dialogues of the batch, and why that is correct.
 LEAKS: dict[str, str] = {}
 
 
@@ -80,7 +81,7 @@ every = pytest.mark.parametrize("name", MODELS)
 @every
 @pytest.mark.parametrize("dims", [DIMS, {"text": 12}, {"audio": 10, "visual": 8}], ids=lambda d: "+".join(d))
 def test_logits_and_gradients(name, dims):
-    """[N, C] logits, fused and unimodal; a finite loss whose gradient reaches every parameter that is to be trained."""
+    """[N, C] logits, fused and unimodal; a finite loss whose gradient reaches every trainable parameter."""
     model = small(name, dims, weights=torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64))
     batch = random_batch((5, 3, 1, 7), dims, speakers=3, unlabelled=0.2)
     output = model.train()(batch)
@@ -97,7 +98,7 @@ def test_logits_and_gradients(name, dims):
 
 @every
 @pytest.mark.parametrize("absent", [0.0, 0.4])
-def test_a_dialogue_alone_has_the_logits_it_has_in_a_batch(name, absent):
+def test_logits_of_a_dialogue_do_not_depend_on_the_batch(name, absent):
     if name in LEAKS:
         pytest.skip(LEAKS[name])
     model, lengths = small(name), (5, 9, 1, 3, 130)
@@ -108,7 +109,7 @@ def test_a_dialogue_alone_has_the_logits_it_has_in_a_batch(name, absent):
 
 
 @every
-def test_it_learns_five_dialogues_by_heart(name):
+def test_it_memorises_five_dialogues(name):
     torch.manual_seed(1)
     batch = random_batch((4, 6, 3, 5, 4), speakers=2, seed=2, dtype=torch.float32)
     model = small(name, speakers=2).float().train()
@@ -128,7 +129,7 @@ def test_it_learns_five_dialogues_by_heart(name):
 
 
 @every
-def test_nothing_labelled_and_nothing_there(name):
+def test_nothing_labelled_and_nothing_present(name):
     """A batch without labels has loss 0; utterances without any modality have finite logits."""
     model = small(name).train()
     batch = random_batch((4, 2), speakers=3, absent=1.0, unlabelled=1.0)
@@ -142,12 +143,12 @@ def test_nothing_labelled_and_nothing_there(name):
 
 
 @every
-def test_it_keeps_the_contract_that_models_of_other_packages_must_keep(name):
+def test_it_meets_the_contract_of_models_of_other_packages(name):
     assert contract_problem(model_class(name)) is None
 
 
 @every
-def test_same_seed_same_numbers(name):
+def test_the_same_seed_gives_the_same_results(name):
     batch = random_batch((5, 3), speakers=3)
     a, b, c = (small(name, seed=seed)(batch).logits for seed in (0, 0, 1))
     assert torch.equal(a, b) and not torch.equal(a, c)
@@ -155,7 +156,7 @@ def test_same_seed_same_numbers(name):
 
 @every
 def test_recipes_build_it(name):
-    """For both corpora and the demo: the model's own recipe where there is one, else the corpus's with the model's defaults."""
+    """For both corpora and the demo: the model's own recipe, or the corpus's with the model's defaults."""
     for corpus in ("iemocap", "meld", "demo"):
         config = load_config(corpus, [f"model.name={name}"])
         assert config.model.name == name and isinstance(config.model, settings_class(name))
@@ -163,7 +164,7 @@ def test_recipes_build_it(name):
         assert own or name in (AMB_DSGDN, "logistic-regression", "bigru"), f"{name} has no recipe for {corpus}"
 
 
-def test_every_model_has_its_page_and_its_place_in_the_study():
+def test_every_model_has_a_page_and_is_in_the_study():
     docs = Path(__file__).resolve().parents[1] / "docs"
     overview = (docs / "how-to/models.md").read_text(encoding="utf-8")
     for name in MODELS:
@@ -179,7 +180,7 @@ def test_models_are_listed():
     assert "13,133,234" in result.output and "12,481,973" in result.output
 
 
-def test_an_unlabelled_class_weighs_nothing():
+def test_an_unlabelled_class_has_weight_zero():
     weights = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)
     model = small("bigru", weights=weights)
     batch = random_batch((4, 3), speakers=3)

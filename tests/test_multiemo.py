@@ -1,10 +1,10 @@
-"""MultiEMO against numbers that the authors' public code gave, and its losses against ones written to be read.
+"""MultiEMO against results of the authors' public code, and its losses against readable implementations.
 
 `data/multiemo.npz` holds two cases in evaluation mode: "iemocap" (all recurrences, two directions), whose dialogues of
-different lengths went through their code one by one, because it has no padding mask, and whose losses are of all of them;
-"meld" (no recurrence for the text, one direction), whose dialogues of one length went through it as one batch. Every weight
-that their forward pass uses, as in `test_dialoguernn.py`, heads of attention joined. It ran in float64, the sample weights
-too; weights and gradients are stored in float32.
+different lengths went through their code one by one, because it has no padding mask, and whose losses are of all of
+them; "meld" (no recurrence for the text, one direction), whose dialogues of one length went through it as one batch.
+Every weight that their forward pass uses, as in `test_dialoguernn.py`, heads of attention joined. It ran in float64,
+the sample weights too; weights and gradients are stored in float32.
 """
 
 import numpy as np
@@ -27,8 +27,8 @@ def author_model(case, **changes):
     """Our model with the authors' sizes, loss settings and weights."""
     sizes = {name: int(case[name]) for name in ("hidden", "layers", "heads", "inner", "head")}
     names = ("contrastive", "correlation", "cross_entropy", "temperature", "gamma", "rho")
-    config = Settings(**sizes, **{**dict(zip(names, case["loss_settings"].tolist())), **changes})
-    dims = dict(zip(DIMS, case["dims"].tolist()))
+    config = Settings(**sizes, **{**dict(zip(names, case["loss_settings"].tolist(), strict=True)), **changes})
+    dims = dict(zip(DIMS, case["dims"].tolist(), strict=True))
     model = MultiEMO(config, dims, int(case["speaker_slots"]), case["class_counts"]).double().eval()
     model.sample_weights = sample_weights(case["class_counts"].double(), config.rho)
     put_weights(model, case["weights"])
@@ -36,7 +36,7 @@ def author_model(case, **changes):
 
 
 @pytest.mark.parametrize("name", ["iemocap", "meld"])
-def test_logits_losses_and_gradients_are_the_authors(name):
+def test_logits_losses_and_gradients_equal_the_authors(name):
     case = read_case("multiemo.npz", name)
     shape = {"recurrent_text": name == "iemocap", "bidirectional": name == "iemocap"}
     model, batch = author_model(case, **shape), case_batch(case)
@@ -52,12 +52,12 @@ def test_logits_losses_and_gradients_are_the_authors(name):
 
 
 @pytest.mark.parametrize(
-    # Published: 29,670,918 and 17,097,479, features of 768, 512 and 1000. Their model for MELD owns, and never uses, the
+    # Published: 29,670,918 and 17,097,479, features of 768, 512 and 1000. Their model for MELD has, but never uses, the
     # text's recurrence (3,286,784) and the other two's backward directions with the maps that join them (3,418,112).
     "corpus, speakers, classes, expected",
     [("iemocap", 2, 6, 29_670_918), ("meld", 9, 7, 17_097_479 - 3_286_784 - 3_418_112)],
 )
-def test_parameters_are_as_many_as_published(corpus, speakers, classes, expected):
+def test_number_of_parameters_is_the_published_one(corpus, speakers, classes, expected):
     dims = {"text": 768, "audio": 512, "visual": 1000}
     with torch.device("meta"):
         model = build_model(load_config(f"multiemo-{corpus}"), dims, speakers, np.ones(classes))
@@ -101,7 +101,7 @@ def slow_correlation(streams, counted):
     temperature=st.sampled_from([0.05, 0.8]),
     gamma=st.sampled_from([0.0, 0.5, 2.4]),
 )
-def test_losses_are_the_ones_written_to_be_read(n, seed, temperature, gamma):
+def test_losses_equal_the_readable_implementations(n, seed, temperature, gamma):
     generator = torch.Generator().manual_seed(seed)
     x = [torch.randn(n, 5, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(3)]
     labels = torch.randint(-1, 3, (n,), generator=generator)
@@ -115,7 +115,7 @@ def test_losses_are_the_ones_written_to_be_read(n, seed, temperature, gamma):
     assert all(stream.grad.isfinite().all() for stream in x)
 
 
-def test_sample_weights_are_of_the_classes_there_are():
+def test_sample_weights_are_over_the_classes_with_examples():
     weights = sample_weights(torch.tensor([6.0, 0.0, 3.0], dtype=torch.float64), 2.0)
     torch.testing.assert_close(weights, torch.tensor([0.2, 0.0, 0.8], dtype=torch.float64))
 
@@ -138,8 +138,8 @@ def test_the_loss_depends_on_the_batch_and_the_logits_do_not():
     assert abs(float((model.loss(together, batch) - apart).detach())) > 1e-4
 
 
-def test_an_absent_feature_is_heard_by_no_other_modality():
-    """With one direction and no text recurrence, the audio of the last utterance reaches the others by cross-attention alone."""
+def test_no_other_modality_attends_to_an_absent_feature():
+    """With one direction and no text recurrence, the last utterance's audio reaches others only by cross-attention."""
     batch = random_batch((4,), seed=2)
     model = small_model(bidirectional=False)
     before = model(batch)
@@ -147,11 +147,11 @@ def test_an_absent_feature_is_heard_by_no_other_modality():
     batch.features["audio"][3] = 0.0
     absent = model(batch)
     assert not torch.allclose(before.parts["text"], absent.parts["text"])
-    batch.features["audio"][3] = 5.0  # a value that must not be seen, for presence says so
+    batch.features["audio"][3] = 5.0  # a value that must have no influence, because it is absent
     assert torch.equal(absent.parts["text"], model(batch).parts["text"])
 
 
-def test_absent_features_have_no_part_in_the_correlation():
+def test_absent_features_are_excluded_from_the_correlation():
     model, batch = small_model(contrastive=0.0, cross_entropy=0.0), random_batch((4,), seed=2)
     batch.present["audio"][:] = False
     batch.present["visual"][:] = False
@@ -161,7 +161,7 @@ def test_absent_features_have_no_part_in_the_correlation():
     assert float(model.loss(output, batch).detach()) != 0
 
 
-def test_the_text_alone_without_recurrence_has_no_context():
+def test_text_alone_without_recurrence_has_no_context():
     model, batch = small_model({"text": 12}, recurrent_text=False), random_batch((4, 2), {"text": 12})
     before = model(batch).logits
     batch.features["text"][0] += 1

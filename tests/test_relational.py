@@ -1,4 +1,4 @@
-"""Relational graphs and the layers that read them, against the same written out edge by edge."""
+"""Relational graphs and the layers over them, against edge-by-edge implementations."""
 
 import math
 
@@ -23,7 +23,7 @@ SIZE, WIDTH = 3, 4
 
 
 def slow_edges(speakers, lengths, past, future, slots):
-    """(i, j, relation) of every edge: i hears j."""
+    """(i, j, relation) of every edge: i attends to j."""
     edges, begin = [], 0
     for length in lengths:
         for i in range(begin, begin + length):
@@ -51,7 +51,7 @@ def graph_of(lengths, speakers, past, future):
 
 
 def dense(graph, weights):
-    """What block-wise weights say of every pair (i, j), 0 where there is no edge."""
+    """Block-wise weights for every pair (i, j), 0 where there is no edge."""
     block, row, column = weights.nonzero(as_tuple=True)
     i = block * graph.blocks.size + row
     real = i < graph.blocks.rows
@@ -66,7 +66,7 @@ def dense(graph, weights):
 def test_edges_and_relations(conversation):
     lengths, speakers, slots, past, future, _ = conversation
     i, j, relation = graph_of(lengths, speakers, past, future).edges(slots)
-    found = sorted(zip(i.tolist(), j.tolist(), relation.tolist()))
+    found = sorted(zip(i.tolist(), j.tolist(), relation.tolist(), strict=True))
     assert found == sorted(slow_edges(speakers, lengths, past, future, slots))
 
 
@@ -137,7 +137,7 @@ def test_sum_of_and_attention_to_neighbours(conversation, heads):
 
 @pytest.mark.parametrize("queries", [512, 4])
 def test_nodal_attention(queries, monkeypatch):
-    """Also where the queries go in parts, with the same gradients."""
+    """Also when queries are processed in parts, with the same gradients."""
     monkeypatch.setattr("erc_toolkit.train.layers.nodal_attention.QUERIES", queries)
     torch.manual_seed(0)
     layer, lengths = NodalAttention(SIZE).double(), [3, 1, 9]
@@ -155,7 +155,7 @@ def test_nodal_attention(queries, monkeypatch):
     )
 
 
-def test_encoder_layer_is_the_library_s():
+def test_encoder_layer_equals_that_of_torch():
     torch.manual_seed(0)
     layer = PostNormEncoder(12, 3, 20, 0.3).double().eval()
     library = torch.nn.TransformerEncoderLayer(12, 3, 20, batch_first=True, dtype=torch.float64).eval()

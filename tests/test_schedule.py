@@ -1,4 +1,4 @@
-"""Learning rates, against the schedulers of torch and transformers."""
+"""Learning rates against the schedulers of torch and transformers."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def test_learning_rates(schedule, steps, share):
 
 @pytest.mark.parametrize("warm_up", [1, 7])
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
-def test_schedules_are_those_of_transformers(schedule, warm_up):
-    """Ours counts so that neither the first nor the last step has the rate 0: theirs, one step on."""
+def test_schedules_equal_those_of_transformers(schedule, warm_up):
+    """Ours is theirs shifted by one step, so that neither the first nor the last step has a rate of 0."""
     transformers = pytest.importorskip("transformers")
     get = {
         "linear": transformers.get_linear_schedule_with_warmup,
@@ -46,7 +46,7 @@ def test_schedules_are_those_of_transformers(schedule, warm_up):
     assert [lr_factor(schedule, step, 30, warm_up) for step in range(30)] == pytest.approx(theirs[1:])
 
 
-def test_schedules_are_those_of_torch():
+def test_schedules_equal_those_of_torch():
     cosine = rates(lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 20), 20)
     assert [lr_factor("cosine", step, 20, 0) for step in range(20)] == pytest.approx(cosine)
     linear = rates(lambda o: torch.optim.lr_scheduler.LinearLR(o, 1.0, 0.0, 20), 20)
@@ -56,8 +56,8 @@ def test_schedules_are_those_of_torch():
 
 
 @pytest.mark.parametrize("share", [0.06, 0.3, 1.0])
-def test_fairseq_linear_is_that_of_transformers(share):
-    """During the warm-up one update further, as fairseq counts it."""
+def test_fairseq_linear_equals_that_of_transformers(share):
+    """During warm-up, one update ahead, as counted by fairseq."""
     transformers = pytest.importorskip("transformers")
     updates, rising = 100, int(100 * share)
     theirs = rates(lambda o: transformers.get_linear_schedule_with_warmup(o, rising, updates), updates + 1)
@@ -72,8 +72,8 @@ def test_fairseq_linear_without_a_whole_update_of_warm_up():
 
 @pytest.mark.parametrize("lr", [1e-3, 1e-7])
 @given(scores=st.lists(st.sampled_from([0.0, 0.3, 0.30002, 0.31, 0.5, 0.9]), max_size=120), patience=st.integers(0, 6))
-def test_plateau_is_that_of_torch(lr, scores, patience):
-    """To the bit, down to where torch does not bother to change the rate any more."""
+def test_plateau_equals_that_of_torch(lr, scores, patience):
+    """Exactly, down to the rate below which torch no longer changes it."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max", 0.5, patience)
     for done, score in enumerate(scores):

@@ -1,10 +1,10 @@
-"""SDT against numbers that the authors' public code gave for the same weights and inputs, and its count of parameters.
+"""SDT against results of the authors' public code for the same weights and inputs, and its number of parameters.
 
-`data/sdt.npz` holds two cases, one with IEMOCAP's two speakers, learned gates, class weights and temperature 1, one with
-MELD's nine speakers, fixed gates, no weights and temperature 8: random features of three or four dialogues of different
-lengths, which their loader padded (the padding is cut out again here), every weight that has a part in the result (in the
-order of our sorted parameter names), and in evaluation mode the logits, the loss and its gradients. The code ran in float64
-throughout; weights and gradients are stored in float32.
+`data/sdt.npz` holds two cases, one with IEMOCAP's two speakers, learned gates, class weights and temperature 1, one
+with MELD's nine speakers, fixed gates, no weights and temperature 8: random features of three or four dialogues of
+different lengths, which their loader padded (the padding is cut out again here), every weight that has a part in the
+result (in the order of our sorted parameter names), and in evaluation mode the logits, the loss and its gradients. The
+code ran in float64 throughout; weights and gradients are stored in float32.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ TOLERANCE = {"rtol": 1e-5, "atol": 1e-7}
 
 @pytest.fixture(scope="module", params=["iemocap", "meld"])
 def case(request):
-    """The arrays of one case by name, its own name among them."""
+    """The arrays of one case by name, including its own name."""
     with np.load(VECTORS, allow_pickle=False) as file:
         prefix = request.param + "/"
         found = {name.removeprefix(prefix): torch.from_numpy(file[name]) for name in file if name.startswith(prefix)}
@@ -57,7 +57,7 @@ def per_parameter(model, values):
     return parameters, values.double().split([p.numel() for _, p in parameters])
 
 
-def test_logits_are_the_authors(case, built):
+def test_logits_equal_the_authors(case, built):
     model, batch = built
     output = model(batch)
     torch.testing.assert_close(output.logits, case["logits/fused"], **TOLERANCE)
@@ -66,7 +66,7 @@ def test_logits_are_the_authors(case, built):
         torch.testing.assert_close(logits, case[f"logits/{modality}"], **TOLERANCE)
 
 
-def test_loss_and_gradients_are_the_authors(case, built):
+def test_loss_and_gradients_equal_the_authors(case, built):
     model, batch = built
     model.zero_grad()
     loss = model.loss(model(batch), batch)
@@ -78,9 +78,9 @@ def test_loss_and_gradients_are_the_authors(case, built):
         )
 
 
-# Published totals count what has no part in the result and is left out here: nine LayerNorms before an attention that takes
-# its input as it is (9 * 2 * 1024), the speaker table's row for padding (1024) and, on MELD, the nine matrices of the gates,
-# which stay the identity (9 * 1024^2; the authors' count of trainable parameters leaves those out too).
+# Published totals include parameters without effect, which are omitted here: nine LayerNorms before an attention that
+# bypasses them (9 * 2 * 1024), the speaker table's row for padding (1024) and, on MELD, the nine matrices of the gates,
+# which remain the identity (9 * 1024^2; the authors' count of trainable parameters omits those too).
 NORMS, ROW, GATES = 9 * 2 * 1024, 1024, 9 * 1024**2
 
 
@@ -110,8 +110,8 @@ def test_an_encoder_for_every_ordered_pair():
         )
 
 
-def test_an_absent_modality_has_no_part_in_fusion_and_loss():
-    """Whatever its stream holds in that utterance, and as if its classifier had not been asked."""
+def test_an_absent_modality_is_excluded_from_fusion_and_loss():
+    """Whatever the values of its stream in that utterance, and as if its classifier had not been applied."""
     model, batch = small(), random_batch((4, 3), seed=3)
     batch.present["audio"][2] = False
     batch.features["audio"][2] = 0
@@ -135,11 +135,11 @@ def test_the_teacher_learns_from_its_students():
     assert not torch.allclose(gradients[0][0], gradients[1][0]) and not gradients[0][1].any() and gradients[1][1].any()
 
 
-def test_an_utterance_without_anything_has_the_fused_bias():
+def test_logits_of_an_utterance_without_modalities_are_the_fused_bias():
     model, batch = small(), random_batch((4, 3), absent=1.0)
     assert torch.equal(model(batch).logits, model.output.bias.expand(7, 3))
 
 
-def test_settings_that_do_not_agree():
+def test_contradictory_settings():
     with pytest.raises(UserError, match="multiple of model.heads=3"):
         load_config("sdt-demo", ["model.heads=3"])

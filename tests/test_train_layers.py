@@ -1,4 +1,4 @@
-"""Graphs, differential attention, encoder and modality dropout against slow, obvious versions of themselves."""
+"""Graphs, differential attention, encoder and modality dropout against slow, straightforward implementations."""
 
 import math
 
@@ -74,13 +74,13 @@ def test_graphs_of_the_dialogue_a_b_a():
     assert dense(intra)[0, 2] == 3 and dense(intra)[2, 0] == 2
 
 
-def test_absent_utterances_are_no_neighbours():
+def test_absent_utterances_are_not_neighbours():
     inter, _ = speaker_graphs(torch.tensor([0, 1, 0]), packing([3])[0], 2, 3)
     assert dense(inter.without(torch.tensor([False, True, False]))).tolist() == [[1, 0, 0], [5, 1, 4], [0, 0, 1]]
 
 
 @pytest.mark.parametrize("reach", [0, 3, 20, 200])
-def test_blocks_hold_every_row_within_reach_once(reach):
+def test_blocks_contain_every_row_in_reach_once(reach):
     blocks = Blocks(100, reach, torch.device("cpu"))
     numbers = torch.arange(100.0)[None, :, None]
     own, seen = blocks.own(numbers, -1)[0, ..., 0], blocks.seen(numbers, -1)[0, ..., 0]
@@ -97,7 +97,7 @@ def test_blocks_hold_every_row_within_reach_once(reach):
 
 
 def attention_by_loops(layer, head, x, adjacency):
-    """Equations 9 to 17 of one head for one dialogue, number by number, then LayerNorm, 1 - lambda_init and GELU."""
+    """Equations 9 to 17 of one head for one dialogue, element by element, then LayerNorm, 1 - lambda_init and GELU."""
     p = {n: x[:, head] if n == "weight" else x[head] for n, x in layer.named_parameters()}
     wh = x @ p["weight"]
     n, width = wh.shape
@@ -120,7 +120,7 @@ def attention_by_loops(layer, head, x, adjacency):
                 e = dot(p["left"][branch], h[i]) + dot(p["right"][branch], h[j]) + relation
                 scores.append(torch.exp(e if e > 0 else 0.2 * e))
             alpha.append([s / sum(scores) for s in scores])
-        row = sum((a - coefficient * b) * wh[j] for a, b, j in zip(alpha[0], alpha[1], neighbours))
+        row = sum((a - coefficient * b) * wh[j] for a, b, j in zip(alpha[0], alpha[1], neighbours, strict=True))
         mean = row.mean()
         row = (row - mean) / torch.sqrt(((row - mean) ** 2).mean() + 1e-5) * p["norm_weight"] + p["norm_bias"]
         row = (0.6 * math.exp(-0.3) + 0.2) * row
@@ -141,7 +141,9 @@ def test_attention_and_its_gradients_equal_the_loops(which):
     slow = torch.cat([attention_by_loops(layer, head, x, dense(graph).tolist()) for head in (0, 1)], 1)
     assert torch.allclose(fast, slow, atol=1e-9)
     for a, b in zip(
-        torch.autograd.grad((fast * weight).sum(), inputs), torch.autograd.grad((slow * weight).sum(), inputs)
+        torch.autograd.grad((fast * weight).sum(), inputs),
+        torch.autograd.grad((slow * weight).sum(), inputs),
+        strict=True,
     ):
         assert torch.allclose(a, b, atol=1e-6)
 
@@ -159,7 +161,9 @@ def test_lambda_init_and_scale_of_the_vectors():
     assert lambda_init() == pytest.approx(0.355509, abs=5e-7)
     torch.manual_seed(0)
     layer = DiffGraphAttention(8, 4000, 1, dropout=0.0)
-    assert layer.lambda_left.std().item() == pytest.approx(0.1, rel=0.05)  # a deviation, not a variance, of 0.1
+    assert layer.lambda_left.std().item() == pytest.approx(
+        0.1, rel=0.05
+    )  # a standard deviation, not a variance, of 0.1
 
 
 def test_attention_has_the_published_number_of_parameters():
@@ -183,7 +187,7 @@ def test_block_is_heads_output_layer_linear_map_and_residual():
 
 
 def attention_of_the_encoder(q, k, v, keys, heads):
-    """Equation 4 of one dialogue, [n, size] each; `keys[i]` lists whom utterance i may attend to."""
+    """Equation 4 of one dialogue, [n, size] each; `keys[i]` lists what utterance i may attend to."""
     heard, width = np.zeros_like(q), q.shape[1] // heads
     for i in range(len(q)):
         for head in (slice(h * width, (h + 1) * width) for h in range(heads)):
@@ -230,7 +234,7 @@ def test_attention_within_dialogues_equals_the_loops(lengths, window, absent, ca
     whole = WholeDialogueAttention(offsets, q.device, causal)
     attention = whole if window is None else LocalDialogueAttention(dialogue, window, max(lengths), causal)
     got = attention.attend(q, k, v, present, 2, 0.0).numpy()
-    for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist()):
+    for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
         heard = present[start:end].tolist()
         keys = [
             [
@@ -246,27 +250,27 @@ def test_attention_within_dialogues_equals_the_loops(lengths, window, absent, ca
         assert np.allclose(got[part], expected, atol=1e-10)
 
 
-def test_attention_of_long_dialogues_in_training_is_that_of_short_pieces(monkeypatch):
+def test_attention_of_long_dialogues_in_training_equals_that_in_pieces(monkeypatch):
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, 2, 50, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
     mask = torch.rand(2, 1, 1, 50) < 0.8
     results = []
     for queries in (100, 7):
         monkeypatch.setattr(encoders, "QUERIES", queries)
-        # A dropout too small to drop anything takes the path that dropout takes.
+        # A dropout rate too small to drop anything, on the same code path as dropout.
         y = encoders._attention(q, k, v, mask, 1e-12)
         results.append((y, *torch.autograd.grad(y.square().sum(), (q, k, v))))
-    assert all(torch.allclose(a, b) for a, b in zip(*results))
+    assert all(torch.allclose(a, b) for a, b in zip(*results, strict=True))
 
 
-def test_encoder_is_finite_where_nothing_may_be_attended_to():
+def test_encoder_is_finite_if_nothing_may_be_attended_to():
     encoder = TransformerEncoder(8, 2, dropout=0.0)
     x, (dialogue, offsets) = torch.randn(3, 8), packing([3])
     for attention in (WholeDialogueAttention(offsets, x.device), LocalDialogueAttention(dialogue, 1, 3)):
         assert encoder(x, x, attention.attend, torch.zeros(3, dtype=torch.bool)).isfinite().all()
 
 
-def test_positions_go_beyond_the_released_table():
+def test_positions_extend_beyond_the_released_table():
     codes = sinusoidal_positions(2000, 8, torch.zeros(1))
     assert codes.shape == (2000, 8) and codes.dtype == torch.float32
     assert codes[1999, 2].item() == pytest.approx(math.sin(1999 / 10000 ** (2 / 8)), abs=1e-6)
@@ -302,7 +306,7 @@ def test_dropout_ratios_of_the_worked_example():
 
 
 @given(st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 1e-6, 0.5])), min_size=1, max_size=3))
-def test_dropout_ratios_equal_the_loops_and_spare_the_weakest(performance):
+def test_dropout_ratios_equal_the_loops_and_never_drop_the_weakest(performance):
     q = dropout_ratios(torch.tensor(performance, dtype=torch.float64), 0.3, 0.9).tolist()
     assert q == pytest.approx(ratios_by_loops(performance, 0.3, 0.9), abs=1e-9)
     assert q[int(np.argmin(performance))] == 0
@@ -320,9 +324,9 @@ def test_dropping_is_per_dialogue_and_rescaled():
 
 
 @pytest.mark.parametrize("p", [0.0, 0.2, 0.5, 0.9, 0.999])
-def test_dropout_keeps_the_mean_and_drops_its_share(p):
+def test_dropout_preserves_the_mean_and_drops_at_its_rate(p):
     torch.manual_seed(0)
-    x = torch.full((1000, 1001), 3.0)  # not a multiple of the four draws of one number
+    x = torch.full((1000, 1001), 3.0)  # not a multiple of the four draws per random number
     y = dropout(x, p, True)
     kept = y != 0
     # Five standard deviations of a Bernoulli mean over a million draws.

@@ -1,4 +1,4 @@
-"""Measures by hand, and the table that shows them."""
+"""Measures worked out by hand, and the table that shows them."""
 
 import io
 
@@ -10,7 +10,7 @@ from erc_toolkit.train.scores.metrics import evaluate
 from erc_toolkit.train.scores.results_table import print_report
 
 
-def test_measures_of_a_case_worked_by_hand():
+def test_measures_of_an_example_worked_out_by_hand():
     #       a a a a b b c       a: tp 3 fp 1 fn 1;  b: tp 1 fp 1 fn 1;  c: tp 0 fp 1 fn 1 (no hit);  d never occurs
     true = [0, 0, 0, 0, 1, 1, 2]
     got = evaluate(np.array(true), np.array([0, 0, 0, 1, 1, 2, 0]), ["a", "b", "c", "d"], majority=0)
@@ -32,12 +32,12 @@ def test_weighted_precision_is_not_accuracy():
     assert got["accuracy"] == 0.5 and got["weighted_precision"] == pytest.approx(0.75 * 1 + 0.25 / 3)
 
 
-def test_majority_is_that_of_training_even_where_the_test_split_lacks_it():
+def test_majority_class_is_that_of_training_even_if_absent_from_the_test_split():
     got = evaluate(np.array([0, 0]), np.array([0, 0]), ["a", "b"], majority=1)
     assert got["majority_class"] == "b" and got["majority_weighted_f1"] == 0 and got["weighted_f1"] == 1
 
 
-def test_a_single_class_and_no_utterance():
+def test_a_single_class_and_no_utterances():
     got = evaluate(np.array([0]), np.array([0]), ["a"], majority=0)
     assert got["accuracy"] == got["weighted_f1"] == got["macro_f1"] == got["majority_weighted_f1"] == 1
     with pytest.raises(ValueError):
@@ -63,5 +63,5 @@ def test_report_fits_eighty_columns_and_shows_every_number():
     ] in rows
     assert ["accuracy", "75.00"] in rows and ["macro", "F1", "77.78"] in rows and ["weighted", "F1", "75.00"] in rows
     assert ["weighted", "precision", "87.50"] in rows
-    assert "majority baseline    33.33  weighted F1 of always 'anger'" in text
+    assert "majority baseline    33.33  weighted F1 of always predicting 'anger'" in text
     assert "selected by: best-on-test (optimistic); seed 7" in text

@@ -27,7 +27,7 @@ def count(module):
     ],
 )
 def test_parameter_counts_are_the_published_ones(recipe, dims, speakers, classes, total, parts):
-    dims = dict(zip(("text", "audio", "visual"), dims))
+    dims = dict(zip(("text", "audio", "visual"), dims, strict=True))
     model = build_model(load_config(recipe), dims, speakers, np.ones(classes, int))
     assert count(model) == total
     projections = [count(model.streams[m].projection) for m in dims]
@@ -36,11 +36,11 @@ def test_parameter_counts_are_the_published_ones(recipe, dims, speakers, classes
     assert sum(count(model.streams[m].encoder) for m in ("audio", "visual")) == 3_155_968
     assert sum(count(model.streams[m].gate) for m in ("audio", "visual")) == 525_312
     assert sum(count(s.inter) + count(s.intra) for s in model.streams.values()) == 7_930_272
-    assert total - sum(p.numel() for p in model.parameters() if p.requires_grad) == 2_048  # the norms nothing uses
+    assert total - sum(p.numel() for p in model.parameters() if p.requires_grad) == 2_048  # the unused norms
 
 
 @pytest.mark.parametrize("absent", [0.0, 0.4])
-def test_a_dialogue_alone_has_the_logits_it_has_in_a_batch(absent):
+def test_logits_of_a_dialogue_do_not_depend_on_the_batch(absent):
     model, lengths = tiny_model(), (5, 9, 1, 3)
     batch = random_batch(lengths, absent=absent, seed=4)
     together = model(batch).logits
@@ -56,7 +56,7 @@ def test_logits_are_the_sum_of_the_modalities_when_all_are_present():
     assert output.learnable.all() and output.ratios is None
 
 
-def test_fusion_weighs_the_modalities():
+def test_fusion_weights_the_modalities():
     weights = {"text": 0.8, "visual": 0.1, "audio": 0.3}
     model, batch = tiny_model(config=dataclasses.replace(TINY, fusion=weights)), random_batch(absent=0.3)
     output = model(batch)
@@ -65,26 +65,26 @@ def test_fusion_weighs_the_modalities():
         expected = sum(weights[m] * output.unimodal[m][row] for m in there) if there else model.log_prior
         assert torch.allclose(output.logits[row], expected)
     assert {*model.state_dict()} == {*tiny_model().state_dict()}
-    with pytest.raises(UserError, match="model.fusion names no weight for audio"):
+    with pytest.raises(UserError, match=r"model\.fusion .*audio"):
         tiny_model(config=dataclasses.replace(TINY, fusion={"text": 1.0, "visual": 1.0}))
 
 
 @pytest.mark.parametrize("graph", ["attention", "convolution", "none"])
-def test_graph_blocks_can_be_replaced_and_left_out(graph):
+def test_graph_blocks_can_be_replaced_or_omitted(graph):
     model, batch = tiny_model(config=dataclasses.replace(TINY, graph=graph)), random_batch((6, 3), absent=0.2)
     output = model.train()(batch)
     model.loss(output, batch).backward()
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
     model.eval()
     before = model.represent(batch)
-    batch.features["text"][5] += 1  # the last of the first dialogue; the first two hear it where there is a graph
+    batch.features["text"][5] += 1  # the last of the first dialogue; with a graph, the first two attend to it
     after = model.represent(batch)
     changed = (before["text"] != after["text"]).any(1)
     assert changed[5] and not changed[6:].any() and changed[:5].any() == (graph != "none")
     assert count(model.streams["text"]) < count(tiny_model().streams["text"])
 
 
-def test_streams_run_encoder_inter_intra_gate_in_this_order():
+def test_streams_apply_encoder_inter_intra_and_gate_in_this_order():
     model, batch = tiny_model(), random_batch((4,), seed=1)
     from erc_toolkit.train.layers.encoder import WholeDialogueAttention, sinusoidal_positions
     from erc_toolkit.train.layers.graph import speaker_graphs
@@ -131,12 +131,12 @@ def test_loss_of_a_batch_without_labels_is_zero_and_harmless():
     assert all(p.grad is None or (p.grad == 0).all() for p in model.parameters())
 
 
-def test_an_absent_feature_is_not_seen():
+def test_an_absent_feature_has_no_influence():
     model = tiny_model()
     batch = random_batch((6, 4), seed=2)
     batch.present["audio"][2] = False
     other = copy.deepcopy(batch)
-    other.features["audio"][2] = 100.0  # what stands in an absent row must not matter anywhere
+    other.features["audio"][2] = 100.0  # the values of an absent row must not matter
     a, b = model(batch), model(other)
     assert torch.equal(a.logits, b.logits)
     assert torch.equal(model.loss(a, batch), model.loss(b, other))
@@ -147,7 +147,7 @@ def test_an_absent_feature_is_not_seen():
     assert (neighbour[[1, 3]] > 1e-9).all() and (neighbour[6:] == 0).all()  # it was a neighbour before
 
 
-def test_an_utterance_without_any_modality_gets_the_training_prior_and_no_loss():
+def test_an_utterance_without_any_modality_has_the_training_prior_and_no_loss():
     model = tiny_model(counts=(6, 3, 0))
     batch = random_batch((4, 3), seed=3)
     for present in batch.present.values():
@@ -172,20 +172,20 @@ def test_one_modality_alone_works_and_is_never_dropped(modality):
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
-def test_unlabelled_utterances_are_context_but_teach_nothing():
+def test_unlabelled_utterances_are_context_but_not_trained_on():
     model = tiny_model()
     batch = random_batch((5, 5), seed=5)
     batch.labels[2] = -1
     logits = model(batch).logits
     full = random_batch((5, 5), seed=5)
-    assert torch.equal(logits, model(full).logits)  # still heard
+    assert torch.equal(logits, model(full).logits)  # still attended to
     labels = batch.labels.clone()
     output = model(batch)
     (gradient,) = torch.autograd.grad(model.loss(output, batch), output.logits, retain_graph=True)
     assert (gradient[2] == 0).all() and (gradient[labels >= 0] != 0).any(-1).all()
 
 
-def test_modality_dropout_waits_for_its_epoch_and_for_training():
+def test_modality_dropout_starts_at_its_epoch_and_only_in_training():
     config = dataclasses.replace(TINY, p_exe=1.0, dropout_warm_up=2)
     model, batch = tiny_model(config=config), random_batch((6, 5, 4))
     assert model(batch, epoch=5).ratios is None  # evaluation
@@ -196,7 +196,7 @@ def test_modality_dropout_waits_for_its_epoch_and_for_training():
     assert all(never(batch, epoch=9).ratios is None for _ in range(5))
 
 
-def test_modality_dropout_zeroes_whole_dialogues_and_those_that_lose_all_do_not_teach(monkeypatch):
+def test_modality_dropout_zeroes_whole_dialogues_and_excludes_those_that_lose_all_from_the_loss(monkeypatch):
     config = dataclasses.replace(TINY, p_exe=1.0, dropout=0.0, graph_dropout=0.0)
     model, batch = tiny_model(config=config).train(), random_batch((4, 4, 4), seed=8)
     kept = torch.tensor([[True, False, False], [True, True, False], [False, True, False]])  # text, audio, visual
@@ -219,7 +219,7 @@ def test_modality_dropout_zeroes_whole_dialogues_and_those_that_lose_all_do_not_
     assert not torch.equal(model.loss(output, batch), loss)
 
 
-def test_an_utterance_whose_only_modality_is_dropped_does_not_teach(monkeypatch):
+def test_an_utterance_whose_only_modality_is_dropped_is_excluded_from_the_loss(monkeypatch):
     model, batch = tiny_model(config=dataclasses.replace(TINY, p_exe=1.0)).train(), random_batch((4,))
     batch.present["audio"][1] = batch.present["visual"][1] = False
     kept = torch.tensor([[False], [True], [True]])
@@ -230,7 +230,7 @@ def test_an_utterance_whose_only_modality_is_dropped_does_not_teach(monkeypatch)
     assert model(batch).learnable.tolist() == [True, False, True, True]
 
 
-def test_balance_metric_leaves_out_absent_and_unlabelled_utterances(monkeypatch):
+def test_balance_metric_excludes_absent_and_unlabelled_utterances(monkeypatch):
     seen = []
     model, batch = (
         tiny_model(config=dataclasses.replace(TINY, p_exe=1.0)).train(),
@@ -243,13 +243,13 @@ def test_balance_metric_leaves_out_absent_and_unlabelled_utterances(monkeypatch)
 
     monkeypatch.setattr("erc_toolkit.train.models.amb_dsgdn.weighted_f1", spy)
     model(batch)
-    for counted, present in zip(seen, batch.present.values()):
+    for counted, present in zip(seen, batch.present.values(), strict=True):
         assert torch.equal(counted, present & (batch.labels >= 0))
     assert len(seen) == 3
 
 
 @pytest.mark.parametrize(("window", "encoder_window"), [(3, 4), (0, 0), (40, 7)])
-def test_pieces_of_long_dialogues_are_as_the_whole(monkeypatch, window, encoder_window):
+def test_long_dialogues_in_pieces_equal_the_whole(monkeypatch, window, encoder_window):
     model = tiny_model(config=dataclasses.replace(TINY, window=window, encoder_window=encoder_window))
     batch = random_batch((150, 3, 90, 1, 1, 60), absent=0.2)
     with torch.no_grad():
@@ -296,8 +296,8 @@ def test_graph_window_zero_and_long_dialogues():
 
 @pytest.mark.parametrize("encoder_window", [None, 3])
 @pytest.mark.parametrize("absent", [0.0, 0.4])
-def test_a_causal_model_does_not_hear_the_future(encoder_window, absent):
-    """The emotion of a turn is that which the dialogue up to it gives; without `causal` it is not."""
+def test_a_causal_model_does_not_attend_to_the_future(encoder_window, absent):
+    """The prediction for an utterance is that for the dialogue up to it; without `causal` it is not."""
     model = tiny_model(config=dataclasses.replace(TINY, causal=True, encoder_window=encoder_window))
     both_ways = tiny_model(config=dataclasses.replace(TINY, encoder_window=encoder_window))
     batch = random_batch((7,), absent=absent, seed=3)

@@ -1,4 +1,4 @@
-"""Training and evaluation as functions, for programs: `erc_toolkit.train`, `erc_toolkit.evaluate`."""
+"""Training and evaluation from Python: `erc_toolkit.train`, `erc_toolkit.evaluate`."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def configure(
     seed: int | None = None,
     notify: Callable[[str], None] = print,
 ) -> Config:
-    """The settings of a training: a recipe with changes.
+    """The settings of a training run: a recipe with changes.
 
     Args:
-        store: an open store, whose corpus names the recipe where none is given.
+        store: an open store; if no recipe is given, the one named after its corpus is used.
         recipe: name of a recipe of the toolkit, or path of a YAML file.
-        model: name of a model, trained by its own recipe.
-        settings: "section.key" to its value, or texts "section.key=value" with the value in YAML.
-        seed: of all random numbers; None takes the recipe's.
+        model: name of a model, trained with its own recipe.
+        settings: mapping of "section.key" to a value, or strings "section.key=value" with the value in YAML.
+        seed: random seed; None uses the recipe's.
         notify: called with a line that names the recipe.
 
     Raises:
-        UserError: there is no such recipe, or a key or value is wrong.
+        UserError: there is no such recipe, or a key or value is invalid.
     """
     if recipe is None:
         recipe = recipe_of(store)
-        notify(f"recipe: {recipe} (by the name of the store's corpus)")
+        notify(f"recipe: {recipe} (named after the store's corpus)")
     else:
         notify(f"recipe: {recipe}")
     changes = [_text(key, value) for key, value in settings.items()] if isinstance(settings, Mapping) else settings
@@ -73,22 +73,24 @@ def train(
 
     Args:
         store: a feature store.
-        out: folder of the run, made here: config.yaml, model.safetensors, metrics.jsonl, predictions.csv, result.json.
-        recipe: name of a recipe of the toolkit, or path of a YAML file; None takes the one named like the corpus.
-        model: name of a model (`erc-toolkit models`), trained by its own recipe; None takes the recipe's.
+        out: folder of the run, created if needed: config.yaml, model.safetensors, metrics.jsonl, predictions.csv,
+            result.json.
+        recipe: name of a recipe of the toolkit, or path of a YAML file; None uses the one named after the corpus.
+        model: name of a model (`erc-toolkit models`), trained with its own recipe; None uses the recipe's.
         settings: changes, as {"model.window": 5} or ["model.window=5"].
-        seed: of all random numbers; None takes the recipe's.
+        seed: random seed; None uses the recipe's.
         device: "auto", "cpu", "cuda" or "cuda:N".
         overwrite: replace an earlier run in `out`.
-        resume: continue a training that was interrupted in `out`.
+        resume: continue an interrupted training run in `out`.
         tensorboard: write TensorBoard events as well.
         notify: called with lines about what is used.
 
     Returns:
-        The selected epoch with its measures, and the measures on the test split (None where it has no labels), as fractions.
+        The selected epoch with its measures, and the measures on the test split (None if it has no labels), as
+        fractions.
 
     Raises:
-        UserError: store, settings and folder do not go together, or the loss is not finite any more.
+        UserError: store, settings and folder do not fit together, or the loss becomes infinite or NaN.
     """
     with FeatureStore.open(store) as opened:
         config = configure(opened, recipe=recipe, model=model, settings=settings, seed=seed, notify=notify)
@@ -115,11 +117,11 @@ def train_several(
     """Trains once for each of several seeds, in OUT/seed-N; other arguments and errors as for `train`.
 
     Args:
-        seeds: how many.
-        first_seed: the first of them; the others follow it. None takes the recipe's.
+        seeds: number of seeds.
+        first_seed: the first one; the others follow consecutively. None uses the recipe's.
 
     Returns:
-        Of each measure the mean, the standard deviation (of a sample, None for one seed) and every value.
+        For each measure the mean, the sample standard deviation (None for one seed) and every value.
     """
     with FeatureStore.open(store) as opened:
         config = configure(opened, recipe=recipe, model=model, settings=settings, seed=first_seed, notify=notify)
@@ -141,10 +143,10 @@ def evaluate(
 
     Args:
         run: the folder that `train` wrote.
-        store: another store than the one of the training.
+        store: a store other than the one used for training.
         split: "train", "val" or "test".
         device: "auto", "cpu", "cuda" or "cuda:N".
-        by: results by group as well: "length", "position", "speaker", "modalities", "shift".
+        by: also report results by group: "length", "position", "speaker", "modalities", "shift".
         notify: called with lines about what is used.
 
     Returns:
@@ -157,4 +159,5 @@ def evaluate(
 
 
 def _text(key: str, value: object) -> str:
-    return f"{key}={yaml.safe_dump(value, default_flow_style=True, width=float('inf')).removesuffix('...' + chr(10)).strip()}"
+    dumped = yaml.safe_dump(value, default_flow_style=True, width=float("inf"))
+    return f"{key}={dumped.removesuffix('...' + chr(10)).strip()}"

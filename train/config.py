@@ -1,6 +1,6 @@
-"""All settings of a training run: checked, read from a recipe (YAML) and changed one by one on the command line.
+"""All settings of a training run: read from a recipe (YAML), changed on the command line, and checked.
 
-What the keys mean is in `erc_toolkit.train.settings` and, for the section `model`, in the model's own file.
+The keys are documented in `erc_toolkit.train.settings` and, for the section `model`, in the model's own module.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from .settings import DataConfig, ModelSettings, TrainConfig, nearest
 from .shipped import read_shipped, shipped_names
 
 _NAME = "model.name"
-# Settings under the names that they had in version 0.1, whose recipes and runs stay readable.
+# Names of settings in version 0.1, so that its recipes and runs can still be read.
 RENAMED = {"train.optimiser": "train.optimizer", "model.warm_up": "model.dropout_warm_up"}
 
 
 def _default_model() -> ModelSettings:
-    """The settings of the model that is taken where none is named."""
+    """The settings of the default model."""
     return settings_class(AMB_DSGDN)()
 
 
 @dataclass
 class Config:
-    """All settings of a run. `model` has the settings of the model that its `name` says."""
+    """All settings of a run. `model` holds those of the model named in `model.name`."""
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelSettings = dataclasses.field(default_factory=_default_model)
@@ -45,16 +45,16 @@ class Config:
 
 
 OPTIMISTIC = "best-on-test (optimistic)"
-RUN_SECTION = "run"  # of a run's config.yaml: facts about the run, no settings
+RUN_SECTION = "run"  # in a run's config.yaml: facts about the run, not settings
 
 
 def protocol_label(config: Config) -> str:
-    """The selection protocol as it is written beside every result."""
+    """The selection protocol, as reported with every result."""
     return OPTIMISTIC if config.train.protocol == "best-on-test" else config.train.protocol
 
 
 def model_in_words(model: ModelSettings) -> str:
-    """A model for people: its name and, where it has one, its variant."""
+    """A model's name for display, with its variant if it has one."""
     variant = getattr(model, "variant", None)
     return model.name + (f", variant {variant}" if variant is not None else "")
 
@@ -73,7 +73,7 @@ def recipe_of(store: FeatureStore) -> str:
     recipe = store.corpus.lower()
     if recipe not in recipe_names():
         raise UserError(
-            f"{store.path}: no recipe is named like its corpus {store.corpus!r}; "
+            f"{store.path}: no recipe is named after its corpus {store.corpus!r}; "
             f"choose one with --recipe {'|'.join(recipe_names())}|FILE.yaml"
         )
     return recipe
@@ -83,13 +83,14 @@ def load_config(recipe: str, changes: Sequence[str] = ()) -> Config:
     """Settings of a recipe with changes applied.
 
     Args:
-        recipe: name of a recipe of the toolkit, or path of a YAML file with the sections data, model, train. What a
-            file leaves out has the default of the settings' dataclasses. A run's config.yaml is such a file.
-        changes: texts "section.key=value", the value in YAML. With model.name=NAME, the toolkit's recipe "NAME-RECIPE" is
-            taken where there is one, else the recipe's data and train and the model's own defaults.
+        recipe: name of a recipe of the toolkit, or path of a YAML file with the sections data, model, train. Settings
+            that a file omits have the defaults of the settings' dataclasses. A run's config.yaml is such a file.
+        changes: strings "section.key=value", the value in YAML. With model.name=NAME, the toolkit's recipe
+            "NAME-RECIPE" is used if it exists; otherwise the given recipe's sections data and train with the model's
+            default settings.
 
     Raises:
-        UserError: there is no such recipe, or a key or value is wrong; names file (or option) and key.
+        UserError: there is no such recipe, or a key or value is invalid; names file (or option) and key.
     """
     parsed = []
     for change in changes:
@@ -114,7 +115,7 @@ def load_config(recipe: str, changes: Sequence[str] = ()) -> Config:
 def parse_config(content: object, where: str) -> Config:
     """Settings from a recipe's parsed YAML; `where` names it in messages. See `load_config`."""
     if content is not None and not isinstance(content, dict):
-        raise UserError(f"{where}: must hold the sections data, model and train")
+        raise UserError(f"{where}: must contain the sections data, model and train")
     config = Config()
     model = (content or {}).get("model")
     if isinstance(model, dict) and "name" in model:
@@ -125,7 +126,7 @@ def parse_config(content: object, where: str) -> Config:
         if section not in _keys(config):
             raise UserError(f"{where}: unknown section {section!r}{nearest(str(section), _keys(config))}")
         if settings is not None and not isinstance(settings, dict):
-            raise UserError(f"{where}: section {section!r} must hold keys and values")
+            raise UserError(f"{where}: section {section!r} must map keys to values")
         for key, value in (settings or {}).items():
             if f"{section}.{key}" != _NAME:
                 _assign(config, f"{section}.{key}", value, where)
@@ -133,19 +134,19 @@ def parse_config(content: object, where: str) -> Config:
 
 
 def _choose_model(config: Config, name: object, where: str) -> None:
-    """Gives a configuration the settings of a model, all at their defaults, unless it has that model already."""
+    """Sets the model of a configuration, with default settings, unless it already has that model."""
     if not isinstance(name, str):
-        raise UserError(f"{where}: {_NAME} is {name!r}; must be a text")
+        raise UserError(f"{where}: {_NAME} is {name!r}; must be a string")
     if name != config.model.name:
         config.model = settings_class(name)()
-        config.model.name = name  # a model of another package may share the settings of one of ours
+        config.model.name = name  # a third-party model may share the settings class of a built-in one
 
 
 def check(config: Config, where: str) -> None:
-    """Checks what concerns several settings at once.
+    """Checks constraints that involve several settings.
 
     Raises:
-        UserError: names the settings that do not agree.
+        UserError: settings contradict each other; names them.
     """
     model, data = config.model, config.data
     check_model = getattr(model, "check", None)
@@ -189,7 +190,7 @@ def _value(value: object, hint: object, limits: Mapping[str, Any], where: str) -
     or_null = " or null" if optional else ""
     if kind is str:
         if not isinstance(value, str) or not value:
-            raise UserError(f"{where} is {value!r}; must be a text{or_null}")
+            raise UserError(f"{where} is {value!r}; must be a string{or_null}")
     elif kind is bool:
         if not isinstance(value, bool):
             raise UserError(f"{where} is {value!r}; must be true or false")
@@ -211,7 +212,7 @@ def _value(value: object, hint: object, limits: Mapping[str, Any], where: str) -
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",")]
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise UserError(f"{where} is {value!r}; must be a list of texts{or_null}")
+            raise UserError(f"{where} is {value!r}; must be a list of strings{or_null}")
     choices = limits.get("choices")
     if choices and value not in choices:
         raise UserError(f"{where} is {value!r}; must be {' or '.join(choices)}{_hint(value, choices)}")
@@ -228,13 +229,13 @@ def _value(value: object, hint: object, limits: Mapping[str, Any], where: str) -
 
 def _hint(value: object, choices: Sequence[str]) -> str:
     close = difflib.get_close_matches(str(value), choices, n=1)
-    return f"; nearest is {close[0]!r}" if close else ""
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _number(value: object, where: str) -> float:
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
-            number = float(value)  # also of a text: to YAML, 1e-4 without a dot is one
+            number = float(value)  # strings too: YAML reads 1e-4, without a dot, as one
         except (ValueError, OverflowError):
             number = math.nan
         if math.isfinite(number):
@@ -243,7 +244,7 @@ def _number(value: object, where: str) -> float:
 
 
 def parse_yaml(text: str, where: str) -> object:
-    """YAML that holds plain values; `where` names it in the UserError where it is not valid."""
+    """Parses YAML with plain values; `where` names it in the UserError that is raised if it is invalid."""
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -1,6 +1,6 @@
-"""The dataclasses of settings: what a key of a recipe means, its default and its bounds.
+"""Dataclasses of settings: the meaning, default and bounds of each recipe key.
 
-`erc_toolkit.train.config` reads recipes into them and checks values. Every model's file holds its own `Settings`.
+`erc_toolkit.train.config` reads recipes into them and checks values. Each model's module defines its own `Settings`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 
 
 def setting(default: object, *, least=None, most=None, below=None, above=None, choices: tuple[str, ...] = ()) -> Any:
-    """A dataclass field with its default and the bounds that a value must keep (`least` and `most` are allowed)."""
+    """A dataclass field with a default and bounds on its value (`least` and `most` are inclusive)."""
     limits = {"least": least, "most": most, "below": below, "above": above, "choices": choices}
     return dataclasses.field(default=default, metadata={k: v for k, v in limits.items() if v not in (None, ())})
 
@@ -23,14 +23,17 @@ class DataConfig:
     """Section `data`: what is read from the store.
 
     Attributes:
-        modalities: which to use, of text, audio, visual; None means all that the store has features of.
+        modalities: which to use, of text, audio, visual; None means every modality that the store has features for.
         text, audio, visual: name of the feature to use, e.g. "ComParE_2016"; None means the only one of that modality.
-        speakers: index of a speaker by first appearance in the dialogue ("dialogue") or in the whole store ("corpus").
+        speakers: how speakers are indexed: by first appearance in the dialogue ("dialogue") or in the whole store
+            ("corpus").
         speaker_slots: size of the speaker table; None means as many as the store needs.
         normalise: "zscore" centres and scales every dimension by mean and standard deviation of the training split;
-            without it openSMILE functionals, of sizes from 1e-6 to 1e6, drown all else. "none" takes features as stored.
-        clip: greatest size of a value normalised by "zscore"; larger ones are set to it. A dimension that hardly varies
-            in training can be thousands of its standard deviations away in another split. None sets no bound.
+            without it openSMILE functionals, with magnitudes from 1e-6 to 1e6, dominate everything else. "none" uses
+            features as stored.
+        clip: largest magnitude of a value normalised by "zscore"; larger ones are clipped to it. A dimension that
+            hardly varies in training can be thousands of its standard deviations away in another split. None disables
+            clipping.
         val_fraction: share of the training dialogues held out for validation where the store has no "val" split.
     """
 
@@ -50,19 +53,22 @@ class TrainConfig:
     """Section `train`: how the network is trained.
 
     Attributes:
-        epochs, batch_size: a batch is counted in dialogues.
-        optimizer: "adam" adds the weight decay to the gradient, "adamw" shrinks the weights by it apart from the gradient.
+        epochs, batch_size: the batch size is a number of dialogues.
+        optimizer: "adam" adds the weight decay to the gradient, "adamw" decays the weights separately from the
+            gradient.
         lr, weight_decay: of the optimizer.
-        schedule: the learning rate after its warm-up: "constant", or falling to 0 at the end of the last epoch along a
-            line ("linear") or half a cosine ("cosine").
-        lr_warm_up: epochs (fractions too) in which the learning rate rises from 0 to lr, step by step.
-        max_grad_norm: a longer gradient (Euclidean norm over all parameters) is shortened to it; None never does.
-        precision: arithmetic of matrix products in training and evaluation: "float32", or "bfloat16", which is faster where
-            the hardware has it and gives other numbers.
+        schedule: the learning rate after its warm-up: "constant", or decaying to 0 at the end of the last epoch,
+            linearly ("linear") or along half a cosine ("cosine").
+        lr_warm_up: number of epochs (may be fractional) over which the learning rate rises linearly from 0 to lr.
+        max_grad_norm: gradients with a larger Euclidean norm, over all parameters, are scaled down to it; None disables
+            clipping.
+        precision: arithmetic of matrix products in training and evaluation: "float32", or "bfloat16", which is faster
+            on hardware that supports it and gives slightly different results.
         class_weights: "balanced" weights the loss by the inverse frequency of the class in the training split.
-        patience: training stops after so many epochs without a better one; None trains for all epochs.
-        protocol: "validation" selects the epoch by weighted F1 on held-out dialogues; "best-on-test" trains on
-            training and validation dialogues and selects on the test split, as published scripts do, which flatters.
+        patience: number of epochs without improvement after which training stops; None trains for all epochs.
+        protocol: "validation" selects the epoch by weighted F1 on held-out dialogues; "best-on-test" trains on training
+            and validation dialogues and selects on the test split, as published scripts do, which overestimates
+            performance.
         seed: of every random number generator.
     """
 
@@ -82,7 +88,10 @@ class TrainConfig:
 
 
 class ModelSettings(Protocol):
-    """A dataclass with the settings of a model: `name`, and what else it wants. `check(where)` may refuse combinations."""
+    """A dataclass with a model's settings, including `name`.
+
+    An optional `check(where)` rejects invalid combinations.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
@@ -90,6 +99,6 @@ class ModelSettings(Protocol):
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """How an error message about an unknown name ends: the closest known one, or all of them."""
+    """The end of an error message about an unknown name: the closest known name, or all of them."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"; nearest is {close[0]!r}" if close else f"; known are {', '.join(known)}"
+    return f"; did you mean {close[0]!r}?" if close else f"; choose from {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""Recipes and studies: YAML files of the toolkit by name, or the user's own by path."""
+"""Recipes and studies: built-in YAML files by name, or the user's own by path."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ..toolkit.base.errors import UserError
 
 
 def shipped_names(folder: str) -> list[str]:
-    """Names of the YAML files in a folder of `manifests`, without their ending."""
+    """Names of the YAML files in a folder of `manifests`, without the extension."""
     items = (resources.files("erc_toolkit.manifests") / folder).iterdir()
     return sorted(item.name.removesuffix(".yaml") for item in items if item.name.endswith(".yaml"))
 
 
 def read_shipped(folder: str, kind: str, name: str) -> tuple[str, str]:
-    """The text of one of them, or of the file of that path, and what messages call it.
+    """The text of a built-in file or of the file at a path, and the name to use for it in messages.
 
     Args:
-        folder: of `manifests`.
-        kind: of thing, for messages: "recipe" or "study".
+        folder: a folder in `manifests`.
+        kind: what the file contains, for messages: "recipe" or "study".
         name: name or path.
 
     Raises:

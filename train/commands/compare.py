@@ -15,14 +15,15 @@ from ...toolkit.commands.command import ToolkitCommand
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_DIR RUN_DIR...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def compare_command(runs: tuple[Path, ...], as_json: bool) -> None:
-    """Show what differs between runs, in settings and in results on the test split, and whether the difference holds.
+    """Show differences between runs, in settings and in test results, and whether they are significant.
 
-    Each run is set against the first one. A folder made by `train --seeds` counts as one run: the mean over its seeds.
+    Each run is compared with the first one. A folder written by `train --seeds` counts as one run: the mean over its
+    seeds.
     """
     from ..reports.comparison import compare
 
     if len(runs) < 2:
-        raise click.UsageError("two runs are needed, or more")
+        raise click.UsageError("at least two runs are needed")
     comparison = compare(list(runs))
     if as_json:
         click.echo(json.dumps(_plain(comparison), ensure_ascii=False, indent=2))
@@ -43,6 +44,7 @@ def _plain(comparison) -> dict[str, object]:
         "settings": comparison.settings,
         "differences": [{k: dataclasses.asdict(d) for k, d in row.items()} for row in comparison.differences],
         "mcnemar": [
-            None if m is None else dict(zip(("only_first", "only_second", "p"), m)) for m in comparison.mcnemar
+            None if m is None else dict(zip(("only_first", "only_second", "p"), m, strict=True))
+            for m in comparison.mcnemar
         ],
     }

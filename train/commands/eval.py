@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,7 +19,7 @@ from ...toolkit.commands.options import device_option
     "--store",
     type=click.Path(path_type=Path),
     metavar="STORE.h5",
-    show_default="the store of the training",
+    show_default="the store used for training",
     help="Feature store to evaluate on.",
 )
 @click.option(
@@ -32,10 +34,10 @@ from ...toolkit.commands.options import device_option
     "--by",
     type=click.Choice(["length", "position", "speaker", "modalities", "shift"]),
     multiple=True,
-    help="Results by dialogue length, place in the dialogue, speaker, modalities that were there, or whether the speaker's "
-    "emotion changed. Repeatable.",
+    help="Also report results by dialogue length, position in the dialogue, speaker, available modalities, or whether "
+    "the speaker's emotion changed. Repeatable.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; all else goes to standard error.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else goes to standard error.")
 def eval_command(
     run_dir: Path, store: Path | None, split: str, device: str, by: tuple[str, ...], as_json: bool
 ) -> None:
@@ -51,8 +53,8 @@ def eval_command(
         show_result(result)
 
 
-def show_result(result: dict) -> None:
-    """Prints the field's table at the terminal."""
+def show_result(result: Mapping[str, Any]) -> None:
+    """Prints the usual table of results."""
     from rich.console import Console
 
     from ..scores.results_table import print_report

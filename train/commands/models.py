@@ -9,7 +9,7 @@ import click
 
 from ...toolkit.commands.command import ToolkitCommand
 
-# What the published counts are of: the field's shared features.
+# Sizes of the field's shared features, for which parameter counts are published.
 _SIZES = {
     "iemocap": ({"text": 1024, "audio": 1582, "visual": 342}, 2, 6),
     "meld": ({"text": 1024, "audio": 300, "visual": 342}, 9, 7),
@@ -19,11 +19,11 @@ _SIZES = {
 @click.command("models", cls=ToolkitCommand)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def models_command(as_json: bool) -> None:
-    """List the models: where each is described, what ours is based on, and its parameters.
+    """List the models: where each is described, what its implementation is based on, and its number of parameters.
 
-    Parameters are those of the recipes for IEMOCAP and MELD on the field's shared features (text 1024, audio 1582 or 300,
-    visual 342). A model of another package is listed when it registers under the entry point erc_toolkit.models; one that
-    cannot be used is reported on stderr.
+    Parameters are counted for the recipes for IEMOCAP and MELD with the field's shared features (text 1024, audio 1582
+    or 300, visual 342). Models that other packages register under the entry point group erc_toolkit.models are listed
+    too; those that cannot be used are reported on standard error.
     """
     from ...toolkit.base.errors import UserError
     from ..models.registry import MODELS, build_error, ignored_models, models
@@ -32,7 +32,9 @@ def models_command(as_json: bool) -> None:
     for name in models():
         try:
             found[name] = _facts(name)
-        except Exception as error:  # another package's code may raise anything; ours must not hide its errors
+        except (
+            Exception
+        ) as error:  # another package's code may raise anything; errors of built-in models must not be hidden
             if name in MODELS:
                 raise
             problems.append(str(error) if isinstance(error, UserError) else build_error(name, error))
@@ -61,7 +63,7 @@ def models_command(as_json: bool) -> None:
 
 
 def _facts(name: str) -> dict[str, Any]:
-    """What is printed about a model, as in the JSON output."""
+    """The information printed about a model, as in the JSON output."""
     from ..models.registry import model_class
 
     about = model_class(name).about
@@ -74,7 +76,7 @@ def _facts(name: str) -> dict[str, Any]:
 
 
 def _parameters(name: str, corpus: str) -> int:
-    """Of the model's recipe for a corpus, built without memory for its weights."""
+    """The number of parameters with the model's recipe for a corpus, built without memory for its weights."""
     import numpy as np
     import torch
 

@@ -11,18 +11,18 @@ from ...toolkit.commands.command import ToolkitCommand
 
 @click.command("package", cls=ToolkitCommand)
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN_DIR")
-@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="The folder to make.")
-@click.option("--no-encoders", is_flag=True, help="Leave out the encoders that are files or folders on this machine.")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to create.")
+@click.option("--no-encoders", is_flag=True, help="Leave out encoders that are files or folders on this machine.")
 def package_command(run: Path, out: Path, no_encoders: bool) -> None:
-    """Make a folder of the trained model in RUN_DIR that works on another machine.
+    """Package the trained model in RUN_DIR for use on another machine.
 
-    It holds the weights (safetensors), settings, label names, how the features are made of a recording, the encoders that lie
-    on this machine, and a model card with the measured results. `erc-toolkit predict` takes it as it takes a run, and
-    `huggingface_hub` can upload it as it is.
+    The folder contains the weights (safetensors), settings, label names, how features are extracted from a recording,
+    the encoders that are local files, and a model card with the measured results. `erc-toolkit predict` accepts it like
+    a run, and `huggingface_hub` can upload it unchanged.
     """
     from ..inference.packaging import package
 
     package(run, out, click.echo, encoders=not no_encoders)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     click.echo(f"wrote {out}: {size / 1e6:.1f} MB")
-    click.echo("its README.md says whose licences hold; openSMILE's forbids commercial use without a licence")
+    click.echo("its README.md lists the licences that apply; openSMILE's forbids commercial use without a licence")

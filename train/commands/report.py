@@ -18,20 +18,21 @@ from ...toolkit.commands.options import device_option
     default="report.html",
     show_default=True,
     metavar="FILE.html",
-    help="The page.",
+    help="Page to write.",
 )
 @click.option(
     "--store",
     type=click.Path(path_type=Path),
     metavar="STORE.h5",
-    show_default="the store of the training",
-    help="Where a run's texts and features are.",
+    show_default="the store used for training",
+    help="Feature store with the run's texts and features.",
 )
-@device_option("Where attention is looked at again.")
+@device_option("Device on which attention is recomputed.")
 def report_command(folder: Path, out: Path, store: Path | None, device: str) -> None:
-    """Write a page about a run or a study: numbers, tables, figures, and every dialogue with what was heard in it.
+    """Write a page about a run or a study: numbers, tables, figures, and every dialogue with its predictions.
 
-    FILE.html needs nothing else and no network. Beside it, FILE_files holds every figure (PNG, SVG) and table (CSV, LaTeX).
+    FILE.html is self-contained and needs no network. FILE_files, next to it, contains every figure (PNG, SVG) and table
+    (CSV, LaTeX).
     """
     from ...toolkit.base.errors import UserError
     from ..reports.page import write_page

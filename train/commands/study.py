@@ -13,31 +13,34 @@ from ...toolkit.commands.options import device_option
 
 @click.command("study", cls=ToolkitCommand)
 @click.argument("store", type=click.Path(path_type=Path), metavar="STORE.h5", required=False)
-@click.option(
-    "--study", "name", metavar="NAME|FILE.yaml", help="What to vary; --list names the studies of the toolkit."
-)
+@click.option("--study", "name", metavar="NAME|FILE.yaml", help="What to vary; --list shows the built-in studies.")
 @click.option(
     "--grid",
     "grids",
     multiple=True,
     metavar="KEY=A,B,...",
-    help="Every value of a setting instead, e.g. model.window=2,5,10; repeated, every combination.",
+    help="Try every value of a setting, e.g. model.window=2,5,10; repeat to try every combination.",
 )
 @click.option(
     "--search",
     "spaces",
     multiple=True,
     metavar="KEY=A,B|LOW..HIGH|log:LOW..HIGH",
-    help="Look for the best settings on the validation split, by Optuna; repeated, of all of them together.",
+    help="Search for the best settings on the validation split with Optuna; repeat to search several settings jointly.",
 )
 @click.option(
-    "--trials", type=click.IntRange(1, 100_000), default=20, show_default=True, metavar="N", help="Of --search, in all."
+    "--trials",
+    type=click.IntRange(1, 100_000),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Total number of trials of --search.",
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the study.")
 @click.option(
     "--recipe",
     metavar="NAME|FILE.yaml",
-    show_default="the recipe named like the store's corpus",
+    show_default="the recipe named after the store's corpus",
     help="Settings that all variants share.",
 )
 @click.option(
@@ -47,10 +50,12 @@ from ...toolkit.commands.options import device_option
     "--seeds", type=click.IntRange(1, 1000), default=1, show_default=True, metavar="N", help="Runs of each variant."
 )
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="The first seed.")
-@click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, metavar="N", help="Runs at a time.")
-@device_option("Where to compute; with several GPUs, the runs at a time are spread over them.")
-@click.option("--list", "listing", is_flag=True, help="List the studies of the toolkit and stop.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; all else goes to standard error.")
+@click.option(
+    "--jobs", type=click.IntRange(1, 256), default=1, show_default=True, metavar="N", help="Number of parallel runs."
+)
+@device_option("Device to use; with several GPUs, parallel runs are spread over them.")
+@click.option("--list", "listing", is_flag=True, help="List the built-in studies and exit.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else goes to standard error.")
 def study_command(
     store: Path | None,
     name: str | None,
@@ -67,24 +72,24 @@ def study_command(
     spaces: tuple[str, ...],
     trials: int,
 ) -> None:
-    """Train variants of a recipe on STORE.h5 and set their results side by side.
+    """Train variants of a recipe on STORE.h5 and compare their results.
 
-    DIR gets a folder for each run, study.json and results.csv. The same command goes on where a killed one stopped; runs
-    that are done are not repeated, and one that fails does not end the others.
+    DIR gets a folder for each run, study.json and results.csv. The same command continues an interrupted study;
+    finished runs are not repeated, and a failed run does not stop the others.
     """
     from ..studies.definition import load_study, study_names
 
     if listing:
         for known in study_names():
             study = load_study(known)
-            click.echo(
-                f"{known:16} {study.title}{f' ({study.shows})' if study.shows else ''}: {len(study.variants)} variants"
-            )
+            shows = f" ({study.shows})" if study.shows else ""
+            count = len(study.variants)
+            click.echo(f"{known:16} {study.title}{shows}: {count} variant{'s' * (count != 1)}")
         return
     if store is None:
         raise click.UsageError("Missing argument 'STORE.h5'.")
     if (name is not None) + bool(grids) + bool(spaces) != 1:
-        raise click.UsageError("name either a --study, a --grid or a --search")
+        raise click.UsageError("give exactly one of --study, --grid and --search")
     if out is None:
         raise click.UsageError("Missing option '--out'.")
 
@@ -112,7 +117,7 @@ def study_command(
                 store, space, out, recipe, changes, range(seed, seed + seeds), trials, jobs, device, notify
             )
     except KeyboardInterrupt:
-        raise UserError(f"interrupted; what is done is kept in {out}: go on with the same command") from None
+        raise UserError(f"interrupted; finished runs are kept in {out}; continue with the same command") from None
     except OSError as error:
         raise UserError(f"{error.filename or out}: cannot be written ({error.strerror or error})") from None
     if as_json:
@@ -126,7 +131,7 @@ def study_command(
         print_study(found, console)
     failed = sum(run["status"] == FAILED for row in found["variants"] for run in row["runs"])
     if failed:
-        raise UserError(f"{out}: {failed} runs failed; the same command tries them again")
+        raise UserError(f"{out}: {failed} run{'s' * (failed != 1)} failed; the same command tries again")
 
 
 def _grid(texts: tuple[str, ...]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -20,34 +21,32 @@ from .eval import show_result
 @click.option(
     "--recipe",
     metavar="NAME|FILE.yaml",
-    show_default="the recipe named like the store's corpus",
+    show_default="the recipe named after the store's corpus",
     help="iemocap, meld, demo, or a file with settings.",
 )
 @click.option(
     "--model",
     metavar="NAME",
     show_default="amb-dsgdn",
-    help="Another model, by its own recipe; `erc-toolkit models` lists them.",
+    help="Model to train, with its own recipe; `erc-toolkit models` lists them.",
 )
 @click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting, e.g. model.window=5. Repeatable."
 )
-@click.option("--causal", is_flag=True, help="An utterance hears nothing that comes after it (model.causal).")
-@click.option(
-    "--seed", type=click.IntRange(0, 2**32 - 1), show_default="the recipe's", help="Seed of all random numbers."
-)
+@click.option("--causal", is_flag=True, help="No utterance attends to later ones (model.causal).")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), show_default="the recipe's", help="Random seed.")
 @click.option(
     "--seeds",
     type=click.IntRange(1, 1000),
     metavar="N",
-    help="Train N times, with this seed and those after it; mean and spread.",
+    help="Train with N consecutive seeds; report mean and standard deviation.",
 )
-@click.option("--resume", is_flag=True, help="Go on with what a killed training has left in RUN_DIR.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted training run in RUN_DIR.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard events to RUN_DIR as well.")
 @device_option()
-@click.option("--dry-run", is_flag=True, help="Build the model for the store and show it; train nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; all else goes to standard error.")
-@click.option("--overwrite", is_flag=True, help="Replace the run that is in RUN_DIR.")
+@click.option("--dry-run", is_flag=True, help="Build the model for the store and describe it, without training.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else goes to standard error.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in RUN_DIR.")
 def train_command(
     store: Path,
     out: Path | None,
@@ -106,7 +105,7 @@ def train_command(
     except OSError as error:
         raise UserError(f"{error.filename or out}: cannot be written ({error.strerror or error})") from None
     except KeyboardInterrupt:
-        kept = f"interrupted; the epochs that are done are kept in {out}: continue with the same command and --resume"
+        kept = f"interrupted; completed epochs are kept in {out}; continue with the same command and --resume"
         raise UserError(kept) from None
     selected = result["selected"]
     notify(
@@ -121,7 +120,7 @@ def train_command(
         show_result({**result, **result["test"], "corpus": corpus, "split": "test"})
 
 
-def _plain(described: dict) -> str:
+def _plain(described: Mapping[str, object]) -> str:
     import yaml
 
-    return yaml.safe_dump(described, sort_keys=False, allow_unicode=True).rstrip()
+    return yaml.safe_dump(dict(described), sort_keys=False, allow_unicode=True).rstrip()

@@ -1,1 +1,1 @@
-"""From a feature store to the batches that a model sees."""
+"""From a feature store to the batches of a model."""

@@ -1,4 +1,4 @@
-"""Dialogues end to end: what a model sees of a store."""
+"""Batches of concatenated dialogues, the input of models."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Batch:
         features: modality to [N, D] float; zeros where not present.
         present: modality to [N] bool.
         speakers: [N] int64.
-        labels: [N] int64; -1 where there is no label.
-        dialogue: [N] int64, number of the utterance's dialogue in the batch, rising.
+        labels: [N] int64; -1 if there is no label.
+        dialogue: [N] int64, number of the utterance's dialogue in the batch, ascending.
         offsets: [B + 1] int64, always on the CPU; utterances of dialogue b are offsets[b]:offsets[b + 1].
     """
 
@@ -36,7 +36,7 @@ class Batch:
         return len(self.offsets) - 1
 
     def rows(self, start: int, end: int) -> Batch:
-        """Utterances start to end, wherever that cuts dialogues."""
+        """Utterances from start to end, even if that cuts dialogues."""
         first, last = (int(torch.searchsorted(self.offsets, at, right=True)) - 1 for at in (start, end - 1))
         offsets = self.offsets[first : last + 2].clamp(start, end) - start
         return Batch(
@@ -50,7 +50,7 @@ class Batch:
 
 
 class Conversations:
-    """Every utterance of a store in memory; `batch` cuts dialogues out of it.
+    """Every utterance of a store in memory; `batch` selects dialogues from it.
 
     Args:
         features: modality to (N, D) float32.
@@ -77,16 +77,16 @@ class Conversations:
 
     @property
     def resident(self) -> bool:
-        """Whether everything lies on the device that batches are for."""
+        """Whether all data is on the device of the batches."""
         return self._labels.device.type == self._device.type
 
     def to(self, device: torch.device, spare: float = 0.5) -> Conversations:
-        """Says where batches shall be, and moves everything there if it fits.
+        """Sets the device of batches, and moves all data there if it fits.
 
         Args:
-            device: of every tensor of a batch but its offsets.
-            spare: share of a CUDA device's free memory that the features may take. If they need more they stay in the
-                host's memory, and each batch is copied by itself, through page-locked memory.
+            device: of every tensor of a batch except `offsets`.
+            spare: share of a CUDA device's free memory that the features may take. If they need more, they stay in host
+                memory and each batch is copied separately, through pinned memory.
         """
         self._device = device
         if device.type == "cuda":
@@ -126,7 +126,7 @@ class Conversations:
         def cut(x: Tensor) -> Tensor:
             x = x.index_select(0, rows)
             if x.device.type != self._device.type:
-                x = x.pin_memory()  # or the copy would wait for the device
+                x = x.pin_memory()  # otherwise the copy would wait for the device
             return x.to(self._device, non_blocking=True)
 
         return Batch(

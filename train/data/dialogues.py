@@ -1,4 +1,4 @@
-"""The dialogues of a feature store as a PyTorch dataset, for models of one's own (docs/how-to/features.md has examples).
+"""The dialogues of a feature store as a PyTorch dataset, for your own models (docs/how-to/features.md has examples).
 
 `erc-toolkit train` does not use it: it keeps the whole store in memory (`erc_toolkit.train.data.batch.Conversations`).
 """
@@ -28,7 +28,7 @@ class Dialogue:
     """One dialogue of L utterances.
 
     Attributes:
-        id: the dialogue's.
+        id: id of the dialogue.
         features: modality to [L, D] float32; zeros where not present.
         present: modality to [L] bool.
         speakers: [L] int64, from 0 in the order in which they first speak in the dialogue.
@@ -84,15 +84,15 @@ class PaddedBatch:
 class DialogueDataset(Dataset):
     """The dialogues of a store, or of one of its splits, in the store's order; an item is a `Dialogue`.
 
-    Features are read from the file when an item is asked for. Each process opens the file for itself at its first item: a
-    dataset can be pickled, and read by the workers of a DataLoader however they are started, also after an item was read here.
-    The other columns (texts, ids, labels, speakers) are kept in memory.
+    Features are read from the file when an item is accessed. Each process opens the file itself at its first item, so a
+    dataset can be pickled and used by DataLoader workers with any start method, even after items have been read. The
+    other columns (texts, ids, labels, speakers) are kept in memory.
 
     Args:
         path: a feature store.
         split: "train", "val" or "test"; None for all dialogues.
-        features: names as in `FeatureStore.feature_names`, e.g. ["text/roberta-base"], whose modality is the key in an item;
-            or a mapping from keys of your own to such names. None means every modality's only feature.
+        features: names as in `FeatureStore.feature_names`, e.g. ["text/roberta-base"], whose modality is the key in an
+            item; or a mapping from keys of your own to such names. None means the only feature of each modality.
 
     Attributes:
         dims: key of `Dialogue.features` to its width D.
@@ -100,8 +100,8 @@ class DialogueDataset(Dataset):
         most_speakers: in one dialogue of the whole store; every index in `Dialogue.speakers` is below it.
 
     Raises:
-        UserError: no readable store; no such feature; a modality with several features of which none was named; no dialogue
-            in the split, or no such split. At an item: the store was replaced by another meanwhile, or is damaged.
+        UserError: no readable store; no such feature; several features of a modality and none chosen; no dialogue in
+            the split, or no such split. When reading an item: the store has been replaced since, or is damaged.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class DialogueDataset(Dataset):
         )
 
     def close(self) -> None:
-        """Closes this process's file, where it is open; the next item opens it again."""
+        """Closes this process's file if it is open; the next item opens it again."""
         if self._store is not None:
             self._store.close()
         self._forget()
@@ -155,14 +155,14 @@ class DialogueDataset(Dataset):
 
     def _open(self) -> dict[str, Feature]:
         if self._process != os.getpid():
-            # A handle that came through a fork shares its place in the file and HDF5's state with the parent's. To close it
-            # here leaves the parent's open; if it stayed open, HDF5 would go on using it for the same file.
+            # A handle inherited through a fork shares its file position and HDF5's state with the parent's. Closing it
+            # here leaves the parent's open; if it stayed open, HDF5 would keep using it for the same file.
             self.close()
             store = FeatureStore.open(self.path)
             if store.content_hash != self._content_hash:
                 store.close()
                 raise UserError(
-                    f"{self.path}: replaced by another store since the dataset was made; make the dataset again"
+                    f"{self.path}: replaced by another store since the dataset was created; create the dataset again"
                 )
             features = {key: store.feature(name) for key, name in self._names.items()}
             self._store, self._features, self._process = store, features, os.getpid()
@@ -189,7 +189,7 @@ def _names(store: FeatureStore, features: Mapping[str, str] | Iterable[str] | No
                 )
             chosen[modality] = name
     if not chosen:
-        raise UserError(f"{store.path}: no feature was asked for; the store has {', '.join(available) or 'none'}")
+        raise UserError(f"{store.path}: no feature was requested; the store has {', '.join(available) or 'none'}")
     return chosen
 
 
@@ -197,7 +197,7 @@ def _dialogues(store: FeatureStore, split: str | None) -> list[int]:
     if split is None:
         return list(range(len(store.dialogue_ids)))
     if split not in SPLITS:
-        raise UserError(f"{store.path}: no split {split!r}; there are {', '.join(SPLITS)}")
+        raise UserError(f"{store.path}: no split {split!r}; choose from {', '.join(SPLITS)}")
     division = divide(store)
     chosen = getattr(division, split).tolist()
     if not chosen:
@@ -207,7 +207,7 @@ def _dialogues(store: FeatureStore, split: str | None) -> list[int]:
 
 
 def collate_packed(items: Sequence[Dialogue]) -> Batch:
-    """Dialogues one after the other, as our models take them: a DataLoader's `collate_fn`. At least one item."""
+    """Concatenated dialogues, as the toolkit's models take them: a DataLoader's `collate_fn` for at least one item."""
     lengths = torch.tensor([len(item) for item in items])
     return Batch(
         {key: torch.cat([item.features[key] for item in items]) for key in items[0].features},
@@ -220,7 +220,7 @@ def collate_packed(items: Sequence[Dialogue]) -> Batch:
 
 
 def collate_padded(items: Sequence[Dialogue]) -> PaddedBatch:
-    """Dialogues padded to the longest: a DataLoader's `collate_fn`. At least one item."""
+    """Dialogues padded to the longest: a DataLoader's `collate_fn` for at least one item."""
     lengths = torch.tensor([len(item) for item in items])
 
     def pad(parts: Iterable[Tensor], value: float = 0) -> Tensor:

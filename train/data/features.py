@@ -1,4 +1,4 @@
-"""From a feature store to what `erc_toolkit.train.data.batch` cuts batches from: features, speakers, splits, normalisation."""
+"""From a feature store to `erc_toolkit.train.data.batch.Conversations`: features, speakers, splits, normalisation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from ...toolkit.store import Feature, FeatureStore
 from ..settings import DataConfig
 from .batch import Conversations
 
-VALIDATION_SEED = 0  # of the held-out draw; not the run's seed, so that runs of several seeds share their split
+VALIDATION_SEED = (
+    0  # of the held-out dialogues; not the run's seed, so that runs with different seeds share their split
+)
 _ROWS = 2048  # at a time, where float64 copies are made
 
 
@@ -21,13 +23,13 @@ def choose_features(store: FeatureStore, config: DataConfig) -> dict[str, Featur
     """The feature of each modality that a run uses, in the order text, audio, visual.
 
     Raises:
-        UserError: the store lacks a modality or a feature that was asked for, has several features of a modality of
-            which none was named, or has no feature at all.
+        UserError: the store lacks a requested modality or feature, has several features of a modality and none is
+            chosen, or has no features at all.
     """
     available = {m: [n for n in store.feature_names() if n.split("/")[0] == m] for m in MODALITIES}
     wanted = config.modalities or [m for m in MODALITIES if available[m] or getattr(config, m)]
     if not wanted:
-        raise UserError(f"{store.path}: holds no text, audio or visual features; extract some first")
+        raise UserError(f"{store.path}: has no text, audio or visual features; extract some first")
     chosen = {}
     for modality in (m for m in MODALITIES if m in wanted):
         names, asked = available[modality], getattr(config, modality)
@@ -39,7 +41,7 @@ def choose_features(store: FeatureStore, config: DataConfig) -> dict[str, Featur
         elif not names:
             have = ",".join(m for m in MODALITIES if available[m])
             remedy = f"use --set data.modalities={have} or extract it" if have else "extract some first"
-            raise UserError(f"{store.path}: holds no {modality} feature; {remedy}")
+            raise UserError(f"{store.path}: has no {modality} feature; {remedy}")
         elif len(names) > 1:
             raise UserError(
                 f"{store.path}: has several {modality} features ({', '.join(names)}); "
@@ -58,8 +60,8 @@ class Speakers:
     Attributes:
         index: (N,) int64, below `slots`.
         slots: size of the speaker table without its padding row.
-        names: name of each index where an index means one speaker of the corpus; empty where it means the order of
-            appearance in the dialogue.
+        names: name of each index if indices identify speakers of the corpus; empty if they give the order of appearance
+            in the dialogue.
     """
 
     index: np.ndarray
@@ -68,7 +70,7 @@ class Speakers:
 
 
 def speaker_indices(store: FeatureStore, config: DataConfig, known: Sequence[str] = ()) -> Speakers:
-    """Indexes speakers as `data.speakers` says.
+    """Indexes speakers according to `data.speakers`.
 
     Args:
         store: an open store.
@@ -86,7 +88,7 @@ def speaker_indices(store: FeatureStore, config: DataConfig, known: Sequence[str
             if name not in place:
                 raise UserError(
                     f"{store.path}: speaker {name!r} was not in the training store; "
-                    "a model for other speakers is trained with --set data.speakers=dialogue"
+                    "for other speakers, train a model with --set data.speakers=dialogue"
                 )
         index = np.array([place[name] for name in store.speaker_names], np.int64)[speaker]
     else:
@@ -108,10 +110,10 @@ def speaker_indices(store: FeatureStore, config: DataConfig, known: Sequence[str
 
 @dataclass(slots=True)
 class Division:
-    """Dialogue indices of each split, int64 arrays, and where the validation split comes from.
+    """Dialogue indices of each split, int64 arrays, and the source of the validation split.
 
     Attributes:
-        held_out: ids of training dialogues that were set aside for validation; empty where the store has a "val" split.
+        held_out: ids of training dialogues that are held out for validation; empty if the store has a "val" split.
     """
 
     train: np.ndarray
@@ -124,7 +126,7 @@ def divide(store: FeatureStore, held_out: Sequence[str] = ()) -> Division:
     """The store's splits; training dialogues whose id is in `held_out` count as validation.
 
     Raises:
-        UserError: a dialogue lies in two splits.
+        UserError: a dialogue is in two splits.
     """
     split, starts = store.column("split"), store.offsets[:-1]
     first = split[starts]
@@ -133,7 +135,7 @@ def divide(store: FeatureStore, held_out: Sequence[str] = ()) -> Division:
         row = int(mixed.argmax())
         dialogue = store.dialogue_ids[int(np.searchsorted(store.offsets, row, "right")) - 1]
         raise UserError(
-            f"{store.path}: dialogue {dialogue!r} lies in two splits ({expected[row]}, {split[row]}); extract it again"
+            f"{store.path}: dialogue {dialogue!r} is in two splits ({expected[row]}, {split[row]}); extract it again"
         )
     if held_out:
         first = np.where(
@@ -144,14 +146,14 @@ def divide(store: FeatureStore, held_out: Sequence[str] = ()) -> Division:
 
 
 def divide_for_training(store: FeatureStore, config: DataConfig, best_on_test: bool) -> Division:
-    """Splits for training, from which dialogues without any label are left out where they could teach nothing.
+    """Splits for training; the training and validation splits leave out dialogues without any label.
 
-    With `best_on_test` training and validation dialogues together are the training split, as in published scripts.
-    Otherwise, if the store has no labelled "val" dialogue, `data.val_fraction` of the training dialogues are held out
-    (at least one), the same ones whatever the seed.
+    With `best_on_test`, the training split includes the validation dialogues, as in published scripts. Otherwise, if
+    the store has no labelled "val" dialogue, `data.val_fraction` of the training dialogues are held out (at least one),
+    the same ones whatever the seed.
 
     Raises:
-        UserError: there is no labelled training dialogue, or none for selection, or only one to share among both.
+        UserError: there is no labelled training dialogue, or none for selection, or only one for both.
     """
     division = divide(store)
     labelled = np.add.reduceat(store.column("label") >= 0, store.offsets[:-1]) > 0
@@ -166,7 +168,7 @@ def divide_for_training(store: FeatureStore, config: DataConfig, best_on_test: b
     if not best_on_test and len(val) == 0:
         if len(train) < 2:
             raise UserError(
-                f"{store.path}: one labelled training dialogue cannot serve for training and validation both"
+                f"{store.path}: one labelled training dialogue cannot be used for both training and validation"
             )
         count = min(max(1, round(config.val_fraction * len(train))), len(train) - 1)
         drawn = np.random.default_rng(VALIDATION_SEED).permutation(len(train))[:count]
@@ -178,7 +180,7 @@ def divide_for_training(store: FeatureStore, config: DataConfig, best_on_test: b
 
 @dataclass(frozen=True, slots=True)
 class Normaliser:
-    """Maps x to (x - mean) * scale, each (D,) float64, and that to the nearest value within ±clip where there is one."""
+    """Computes (x - mean) * scale, with mean and scale (D,) float64, and clips it to ±clip unless that is None."""
 
     mean: np.ndarray
     scale: np.ndarray
@@ -186,10 +188,10 @@ class Normaliser:
 
     @classmethod
     def fit(cls, values: np.ndarray, rows: np.ndarray, clip: float | None = None) -> Normaliser:
-        """Mean and one over the standard deviation of some rows of (N, D) values.
+        """Fits mean and inverse standard deviation on some rows of (N, D) values.
 
-        A dimension that is constant there, up to rounding, has scale 0: it carries nothing that could be learned, and
-        one over its deviation would blow up another split's. With no rows at all, every dimension is one.
+        A dimension that is constant there, up to rounding, has scale 0: it carries no information, and its inverse
+        deviation would inflate the values of other splits. Without rows, every dimension counts as constant.
         """
         total = np.zeros(values.shape[1])
         for start in range(0, len(rows), _ROWS):
@@ -204,7 +206,7 @@ class Normaliser:
 
     @classmethod
     def identity(cls, dim: int) -> Normaliser:
-        """Changes nothing."""
+        """A normaliser that changes nothing."""
         return cls(np.zeros(dim), np.ones(dim))
 
     def apply(self, values: np.ndarray) -> None:
@@ -218,15 +220,14 @@ def read_feature(store: FeatureStore, feature: Feature) -> tuple[np.ndarray, np.
     """Values (N, D) float32 and presence (N,) bool of a feature.
 
     Raises:
-        UserError: a present row holds NaN or infinity.
+        UserError: a present row contains NaN or infinity.
     """
     values, present = feature.values(), feature.present()
     finite = np.concatenate([np.isfinite(values[i : i + _ROWS]).all(1) for i in range(0, len(values), _ROWS)])
     if (bad := np.flatnonzero(present & ~finite)).size:
         names = ", ".join(map(str, store.column("id")[bad[:5]])) + (", …" if len(bad) > 5 else "")
-        raise UserError(
-            f"{store.path}: {feature.name} holds NaN or infinity for {len(bad)} utterances ({names}); extract it again"
-        )
+        utterances = f"{len(bad)} utterance{'s' * (len(bad) != 1)} ({names})"
+        raise UserError(f"{store.path}: {feature.name} contains NaN or infinity for {utterances}; extract it again")
     values[~present] = 0
     return values, present
 
@@ -240,7 +241,7 @@ def fit_normalisers(
         matrices: modality to what `read_feature` returns.
         rows: indices of the training split's utterances.
         how: "zscore" or "none".
-        clip: greatest size of a value normalised by "zscore"; None for no bound.
+        clip: largest magnitude of a value normalised by "zscore"; None for no bound.
     """
     if how == "none":
         return {m: Normaliser.identity(values.shape[1]) for m, (values, _) in matrices.items()}
@@ -253,7 +254,7 @@ def conversations(
     normalisers: Mapping[str, Normaliser],
     speakers: Speakers,
 ) -> Conversations:
-    """Puts a whole store together for batching; normalises the matrices in place."""
+    """Assembles a whole store for batching; normalises the matrices in place."""
     for modality, (values, present) in matrices.items():
         normalisers[modality].apply(values)
         values[~present] = 0

@@ -1,4 +1,4 @@
-"""How the features of a run were made, so that the same can be done to a new recording and nothing else is taken for it."""
+"""The provenance of a run's features, so that features of a new recording are extracted in exactly the same way."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KEPT = ("extractor", "model", "layer", "weights", "weights_sha256", "parameters
 
 
 class Provenance(TypedDict, total=False):
-    """How a feature was made, as far as the store has it; see `provenance_of`."""
+    """How a feature was extracted, as far as the store records it; see `provenance_of`."""
 
     extractor: str
     model: str
@@ -30,7 +30,7 @@ class Provenance(TypedDict, total=False):
 
 
 class FeatureFacts(TypedDict):
-    """A feature that a run was trained on: its name in the store, its width, how it was made."""
+    """A feature that a run was trained on: its name in the store, width and provenance."""
 
     name: str
     dim: int
@@ -38,11 +38,11 @@ class FeatureFacts(TypedDict):
 
 
 def provenance_of(store: FeatureStore, feature: Feature) -> Provenance:
-    """How a feature was made, as config.yaml records it.
+    """How a feature was extracted, as config.yaml records it.
 
     Returns:
-        Of the feature: extractor, model, weights_sha256, parameters, versions, options, licence, as far as the store has
-        them. Of a reduced one: `reduced_from`, the source's name, and `method`, and the rest is the source's.
+        Extractor, model, weights_sha256, parameters, versions, options and licence, as far as the store records them.
+        For a reduced feature: `reduced_from`, the source's name, and `method`; the rest is the source's.
     """
     attrs = cast(Provenance, {k: unpacked(feature.attrs[k]) for k in _KEPT if k in feature.attrs})
     if "source" not in feature.attrs or not feature.reduction():
@@ -62,28 +62,28 @@ def options_of(run_path: object, features: Mapping[str, FeatureFacts]) -> dict[s
     """Modality to the extraction options of a run's features.
 
     Raises:
-        UserError: a feature was not extracted by us, or by a version that did not record how.
+        UserError: a feature was not extracted by this toolkit, or by a version that did not record how.
     """
     found = {}
     for modality, feature in features.items():
         made = feature.get("made") or {}
         if made.get("extractor") == "converted":
             raise UserError(
-                f"{run_path}: its {modality} feature {feature['name']} was converted from another project's file; nobody can make "
-                "it of a new recording. Train on features that `erc-toolkit extract` made"
+                f"{run_path}: its {modality} feature {feature['name']} was converted from another project's file and "
+                "cannot be extracted from a new recording; train on features from `erc-toolkit extract`"
             )
         options = made.get("options")
         if not isinstance(options, dict):
             raise UserError(
-                f"{run_path}: does not record how {feature['name']} was made (an earlier version wrote it, or the store); extract "
-                "and train again"
+                f"{run_path}: does not record how {feature['name']} was extracted (the run or its store is from an "
+                "earlier version); extract and train again"
             )
         found[modality] = dict(options)
     return found
 
 
 def check_same(modality: str, trained: Provenance, here: Provenance, notify: Callable[[str], None]) -> None:
-    """Makes sure that a feature was made as the run's was.
+    """Checks that a feature was extracted in the same way as the run's.
 
     Versions of libraries may differ, which is reported.
 
@@ -98,14 +98,15 @@ def check_same(modality: str, trained: Provenance, here: Provenance, notify: Cal
         *(() if "weights_sha256" in trained else ("model",)),
     ):
         if trained.get(key) != here.get(key):
+            theirs, ours = _short(trained.get(key)), _short(here.get(key))
             raise UserError(
-                f"{modality}: the run's features were made with another {key.replace('_', ' ')} ({_short(trained.get(key))}) than "
-                f"these ({_short(here.get(key))}); they must not be mixed. Name the run's own model"
+                f"{modality}: the run's features were extracted with {key.replace('_', ' ')} {theirs}, these with "
+                f"{ours}; they must not be mixed; choose the run's own model"
             )
     old, new = trained.get("versions") or {}, here.get("versions") or {}
     for name in sorted(old.keys() & new.keys()):
         if old[name] != new[name]:
-            notify(f"note: {modality}: {name} {new[name]} here, {old[name]} when the run's features were made")
+            notify(f"note: {modality}: {name} {new[name]} here, {old[name]} when the run's features were extracted")
 
 
 def _short(value: object) -> str:

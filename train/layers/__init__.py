@@ -1,1 +1,1 @@
-"""Pieces that models of emotion in conversations are built from."""
+"""Layers of models for emotion recognition in conversations."""

@@ -1,4 +1,4 @@
-"""Convolutions over the directed speaker graph of packed dialogues, with edge weights that are learned."""
+"""Convolutions over the directed speaker graph of packed dialogues, with learned edge weights."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ KINDS = 5  # of edges: to itself; to the same speaker's past and future; to anot
 
 
 def edge_kinds(speakers: Tensor, dialogue: Tensor, window: int, longest: int) -> tuple[Tensor, Blocks]:
-    """Which edges of the speaker graph are of which kind.
+    """The kinds of the speaker graph's edges.
 
     Args:
-        speakers, dialogue, window, longest: as of `speaker_graphs`.
+        speakers, dialogue, window, longest: as for `speaker_graphs`.
 
     Returns:
-        [KINDS, count, size, span] bool in the order of KINDS, of which at most one is True for a pair, and the blocks. Every
-        row has its edge to itself, also those that only fill the last block.
+        [KINDS, count, size, span] bool in the order of KINDS, at most one of them True for a pair, and the blocks.
+        Every row has its self-loop, including those that only pad the last block.
     """
     inter, intra = speaker_graphs(speakers, dialogue, window, longest)
     blocks = inter.blocks
@@ -48,7 +48,7 @@ class EdgeWeights(nn.Module):
 
 
 class KindConvolution(nn.Module):
-    """Relational graph convolution: every kind of edge has a matrix of its own, and edges have weights.
+    """Relational graph convolution: a matrix for each kind of edge, and weighted edges.
 
     y_i = sum over j of weight_ij W_kind(i, j) x_j, plus a bias.
 

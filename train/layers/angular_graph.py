@@ -1,9 +1,9 @@
 """The graph of MMGCN and MM-DFN: a node for each modality of each utterance, edges weighted by angular similarity.
 
-A node is joined to all nodes of its modality in its dialogue, itself among them, and to the other nodes of its utterance.
-An edge weighs 1 - arccos(0.99999 cos(x_i, x_j)) / pi, and the matrix A of the weights is normalised on both sides,
-P = D^-1/2 A D^-1/2 with D its row sums (MMGCN, arXiv 2107.06779; the factor, which keeps the arccos away from its ends, is
-their code's). The gradient flows through P.
+A node is joined to all nodes of its modality in its dialogue, including itself, and to the other nodes of its
+utterance. The weight of an edge is 1 - arccos(0.99999 cos(x_i, x_j)) / pi, and the matrix A of the weights is
+normalised on both sides, P = D^-1/2 A D^-1/2 with D its row sums (MMGCN, arXiv 2107.06779; the factor, which keeps
+arccos away from the ends of its domain, is from their code). The gradient flows through P.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from torch import Tensor
 
 from .sequence import PaddedDialogues
 
-_INSIDE = 0.99999  # their code
+_INSIDE = 0.99999  # as in their code
 
 
 class AngularGraph:
-    """Edges among the nodes of a batch of dialogues; dialogues do not touch each other.
+    """Edges among the nodes of a batch of dialogues; there are no edges between dialogues.
 
-    Only the entries that can be other than 0 are held: for B dialogues of at most L utterances, B * M * L * L within
-    modalities and N * M * M within utterances. Where a node is all zeros its cosine with anything is taken as 0.
+    Only entries that can be nonzero are stored: for B dialogues of at most L utterances, B * M * L * L within
+    modalities and N * M * M within utterances. The cosine of an all-zero node with any other is defined as 0.
 
     Args:
         nodes: [N, M, D] float, a vector for each of M modalities of each utterance, dialogue after dialogue.
         offsets: [B + 1] int64 on the CPU, as in `erc_toolkit.train.data.batch.Batch`.
 
     Attributes:
-        within: [B, M, L, L], the entries of P between nodes of one modality; 0 at places without an utterance.
+        within: [B, M, L, L], the entries of P between nodes of one modality; 0 at positions without an utterance.
         across: [N, M, M], its entries between the nodes of an utterance; 0 on the diagonal.
     """
 

@@ -1,4 +1,4 @@
-"""Co-attention: two streams of packed dialogues that inform each other (ViLBERT, Lu et al. 2019, section 2.1)."""
+"""Co-attention: two streams of packed dialogues that attend to each other (ViLBERT, Lu et al. 2019, section 2.1)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .encoder import EncoderBlock
 
 
 class PostNormBlock(EncoderBlock):
-    """Attention and feed-forward network with LayerNorm behind each residual: LN(x + A), LN(y + FFN(y)).
+    """Attention and feed-forward network with LayerNorm after each residual: LN(x + A), LN(y + FFN(y)).
 
-    Arguments as of `EncoderBlock`.
+    Arguments as for `EncoderBlock`.
     """
 
     def __init__(self, size: int, heads: int, dropout: float) -> None:
         super().__init__(size, heads, dropout)
-        # The name is in the weights of trained models.
+        # The name is stored in the weights of trained models.
         self.heard_norm = nn.LayerNorm(size, eps=1e-6)
 
     def forward(self, x: Tensor, source: Tensor, attend: Callable[..., Tensor], present: Tensor) -> Tensor:
@@ -27,11 +27,11 @@ class PostNormBlock(EncoderBlock):
 
 
 class CoAttention(nn.Module):
-    """Blocks in pairs: in each pair either stream attends to the other as it was before the pair.
+    """Blocks in pairs: in each pair, each stream attends to the other's state before the pair.
 
     Args:
-        size, heads, dropout: as of `EncoderBlock`.
-        layers: pairs of blocks, one after the other.
+        size, heads, dropout: as for `EncoderBlock`.
+        layers: number of pairs of blocks.
     """
 
     def __init__(self, size: int, heads: int, layers: int, dropout: float) -> None:
@@ -43,7 +43,7 @@ class CoAttention(nn.Module):
     def forward(
         self, x: Tensor, y: Tensor, attend: Callable[..., Tensor], x_present: Tensor, y_present: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Streams [N, size] to what each has become, [N, size]; utterances that are not present [N] are no keys."""
+        """Both streams [N, size] to their new states [N, size]; utterances that are not present [N] are not keys."""
         for first, second in zip(self.first, self.second, strict=True):
             x, y = first(x, y, attend, y_present), second(y, x, attend, x_present)
         return x, y

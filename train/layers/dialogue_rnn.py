@@ -1,7 +1,8 @@
-"""The recurrence of DialogueRNN (arXiv 1811.00405, section 3.3): states of the dialogue, of its parties, and of the emotion.
+"""The recurrence of DialogueRNN (arXiv 1811.00405, section 3.3): states of dialogue, parties and emotion.
 
-Several recurrences with weights of their own, for the directions of one model or for its modalities, run side by side: one
-batched product for all of them at each step. What a step needs of the utterances alone is computed before the first step.
+Several recurrences with separate weights, for the directions or modalities of a model, run in parallel, with one
+batched product for all of them at each step. Whatever depends on the utterances alone is computed before the first
+step.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from .dropout import dropout
 
 
 class GRUCells(nn.Module):
-    """R GRU cells with weights of their own, as `torch.nn.GRUCell`; their input comes in parts.
+    """R GRU cells with separate weights, each like `torch.nn.GRUCell`, whose input comes in parts.
 
     Args:
         count: R.
-        parts: widths of the parts that the input would be put together from.
+        parts: widths of the parts of the input.
         size: width of the state.
     """
 
@@ -33,7 +34,7 @@ class GRUCells(nn.Module):
             nn.init.uniform_(parameter, -(size**-0.5), size**-0.5)
 
     def first(self, x: Tensor) -> Tensor:
-        """The contribution of the first part of the input, [R, n, width], to the gates, with the bias: [R, n, 3 size]."""
+        """What the first part of the input, [R, n, width], adds to the gates, with the bias: [R, n, 3 size]."""
         return torch.baddbmm(self.input_bias, x, self.inputs[0])
 
     def forward(self, gates: Tensor, state: Tensor, part: Tensor | None = None) -> Tensor:
@@ -54,24 +55,24 @@ class GRUCells(nn.Module):
 
 
 class _MatchedStates:
-    """Past states that a query is matched with: softmax over their products (equation 2 of the paper).
+    """Past states matched with a query: softmax over their products (equation 2 of the paper).
 
-    The states lie in blocks whose lengths fall and are powers of two; equal ones are joined. So every state is copied a
-    logarithmic number of times, where stacking all of them at each step would copy it at every step.
+    The states are kept in blocks of decreasing lengths that are powers of two; blocks of equal length are merged. Each
+    state is thus copied a logarithmic number of times, rather than at every step.
     """
 
     def __init__(self) -> None:
         self._blocks: list[Tensor] = []
 
     def add(self, state: Tensor) -> None:
-        """One more state, [R, k, size]."""
+        """Appends a state, [R, k, size]."""
         block = state[:, :, None]
         while self._blocks and self._blocks[-1].shape[2] == block.shape[2]:
             block = torch.cat([self._blocks.pop(), block], 2)
         self._blocks.append(block)
 
     def trim(self, count: int) -> None:
-        """Forgets all but the first `count` dialogues."""
+        """Drops all but the first `count` dialogues."""
         self._blocks = [block[:, :count] for block in self._blocks]
 
     def attend(self, query: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ class _MatchedStates:
 
 
 class _RunningStates:
-    """Past states under a softmax of scores of their own, which no query changes, as a running mean.
+    """Past states weighted by a softmax of their own scores, independent of the query, as a running mean.
 
     Scores are taken relative to the largest so far, a constant for the gradient, so large ones do not overflow.
     """
@@ -94,7 +95,7 @@ class _RunningStates:
         )
 
     def add(self, state: Tensor, score: Tensor) -> None:
-        """One more state, [R, k, size], with its score, [R, k, 1]."""
+        """Appends a state, [R, k, size], with its score, [R, k, 1]."""
         if self._state is None:
             largest = score.detach()
             weight = torch.exp(score - largest)
@@ -106,13 +107,13 @@ class _RunningStates:
         self._state = largest, total * old + new, weighted * old + new * state
 
     def trim(self, count: int) -> None:
-        """Forgets all but the first `count` dialogues."""
+        """Drops all but the first `count` dialogues."""
         if self._state is not None:
             largest, total, weighted = self._state
             self._state = largest[:, :count], total[:, :count], weighted[:, :count]
 
     def attend(self) -> Tensor:
-        """The mean of the past states, [R, k, size]; there must be one."""
+        """The mean of the past states, [R, k, size]; there must be at least one."""
         if self._state is None:
             raise ValueError("there are no past states")
         _, total, weighted = self._state
@@ -122,21 +123,21 @@ class _RunningStates:
 class DialogueRecurrence(nn.Module):
     """DialogueRNN over packed dialogues, for one or more streams of features and one or two directions.
 
-    With utterance u_t of speaker s: g_t = GRU_g([u_t; q_s], g_{t-1}); c_t = attention over g_1 … g_{t-1} (0 at the first);
-    q_s = GRU_p([u_t; c_t], q_s); e_t = GRU_e(q_s, e_{t-1}). The other parties keep their states or, with `listener`, become
-    GRU_l([u_t; q_s], q). Every state goes through dropout before it is used again (their code). States start at 0; the other
-    direction starts at each dialogue's own last utterance. The loop is over places in a dialogue, and a dialogue that has
-    ended takes no part in it.
+    With utterance u_t of speaker s: g_t = GRU_g([u_t; q_s], g_{t-1}); c_t = attention over g_1 … g_{t-1} (0 for the
+    first); q_s = GRU_p([u_t; c_t], q_s); e_t = GRU_e(q_s, e_{t-1}). The other parties keep their states q or, with
+    `listener`, update them to GRU_l([u_t; q_s], q). Every state goes through dropout before it is used again (as in
+    their code). States start at 0; the backward direction starts at each dialogue's own last utterance. The loop is
+    over positions in a dialogue and leaves out dialogues that have ended.
 
     Args:
-        streams: how many streams of features, each with weights of its own.
+        streams: number of streams of features, each with separate weights.
         dim: width of the features (D_m).
         dialogue, party, emotion: widths of the states g, q and e (D_g, D_p, D_e).
         slots: number of speaker indices.
-        attention: "general" scores a past g_j by the product of a linear map of u_t with it (the paper's), "simple" by a
+        attention: "general" scores a past g_j by its product with a linear map of u_t (as in the paper), "simple" by a
             linear map of g_j alone.
-        listener: whether the other parties change (the paper's "listener state").
-        bidirectional: whether there is a second direction with weights of its own.
+        listener: whether the other parties' states are updated (the paper's "listener state").
+        bidirectional: whether there is a second direction with separate weights.
         rate: dropout probability on every state.
     """
 
@@ -185,7 +186,7 @@ class DialogueRecurrence(nn.Module):
         return torch.cat([states[:, d].index_select(1, back[d]) for d in range(self.directions)], -1)
 
     def _steps(self, offsets: Tensor) -> tuple[Tensor, list[int]]:
-        """The rows of step after step, longest dialogue first, for each direction, [directions, N]; how many each step has."""
+        """Rows step by step, longest dialogue first, [directions, N], and the number of rows of each step."""
         lengths = offsets.diff()
         order = lengths.argsort(descending=True, stable=True)
         starts, lengths = offsets[:-1][order], lengths[order]
@@ -195,7 +196,7 @@ class DialogueRecurrence(nn.Module):
         return torch.stack([r[there] for r in rows]), there.sum(1).tolist()
 
     def _run(self, x: Tensor, who: Tensor, counts: list[int]) -> Tensor:
-        """Emotion states [R, N, emotion] of utterances [R, N, dim] of speakers [R, N, 1, 1], all in the order of `_steps`."""
+        """Emotion states [R, N, emotion] of utterances [R, N, dim] and speakers [R, N, 1, 1], ordered by `_steps`."""
 
         def kept(state: Tensor) -> Tensor:
             return dropout(state, self.rate, self.training)
@@ -205,7 +206,7 @@ class DialogueRecurrence(nn.Module):
         of_listener = self.listener.first(x).split(counts, 1) if self.listener is not None else None
         queries = torch.bmm(x, self.score).split(counts, 1) if self.matched else ()
         of_speaker = who.split(counts, 1)
-        # Zeros of the features' own dtype and device.
+        # Zeros with the dtype and device of the features.
         g, context, e = (
             x.new_zeros(cells, count, c.hidden.shape[1]) for c in (self.dialogue, self.dialogue, self.emotion)
         )

@@ -1,4 +1,4 @@
-"""Differential graph attention and the block that AMB-DSGDN builds from it (paper section 4.5)."""
+"""Differential graph attention and AMB-DSGDN's block built from it (paper section 4.5)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ LAMBDA_STD = 0.1  # the paper has variance 0.1 (its exponentials then reach hund
 
 
 def lambda_init(depth: int = 1) -> float:
-    """Start of the differential coefficient (text below equation 14); 0.355509 at depth 1, which every layer has."""
+    """Initial differential coefficient (text below equation 14); 0.355509 at depth 1, used in every layer."""
     return 0.8 - 0.6 * math.exp(-0.3 * depth)
 
 
 class DiffGraphAttention(GraphAttention):
-    """Heads of differential graph attention, equations 9 to 17, side by side.
+    """Concatenated heads of differential graph attention, equations 9 to 17.
 
     Projected features of a head are split into a positive and a negative half of k = d_out / 2 channels. Each half
-    scores the edges on its own; the weights are the difference of the two softmaxes. Where a parameter has two rows, the
+    scores the edges on its own; the weights are the difference of the two softmaxes. If a parameter has two rows, the
     first belongs to the positive branch, the second to the negative one.
 
     Args:
@@ -60,11 +60,11 @@ class DiffRGCN(nn.Module):
 
     Args:
         size: channels in and out.
-        heads: how many attention heads (2 in the released code, whatever its options are).
+        heads: number of attention heads (2 in the released code, regardless of its options).
         dropout: probability on the concatenated heads and, with `dropout_everywhere`, on input and attention weights.
         normalised: of every attention layer, see `DiffGraphAttention`; with it a GELU follows the output layer.
         dropout_everywhere: as in the released code.
-        layer: what replaces differential attention in an ablation: a class, or a function, with its arguments.
+        layer: a class or function that replaces differential attention in an ablation and takes the same arguments.
     """
 
     def __init__(

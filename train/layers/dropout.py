@@ -1,4 +1,4 @@
-"""Dropout that is not the slowest part of training on a CPU."""
+"""Dropout that is fast on CPUs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _LEVELS = 1 << 16
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """Zeroes elements with probability `p` and scales the others by 1 / (1 - p), in training; else x itself.
+    """Zeroes elements with probability `p` and scales the others by 1 / (1 - p), in training; otherwise returns x.
 
-    PyTorch draws one number after the other for each element on most CPUs, five times slower than this, which cuts
-    every 64 random bits into four draws. There `p` is rounded to a multiple of 2^-16 (the scale fits the rounded value).
-    Elsewhere this is `torch.nn.functional.dropout`. Both take their numbers from PyTorch's generator.
+    On most CPUs PyTorch draws a random number for each element in turn, which is five times slower than splitting every
+    64 random bits into four draws, as this function does. On CPUs `p` is rounded to a multiple of 2^-16 (and the scale
+    matches the rounded value); on other devices this is `torch.nn.functional.dropout`. Both use PyTorch's generator.
     """
     if not training or p == 0:
         return x

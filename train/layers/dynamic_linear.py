@@ -1,4 +1,4 @@
-"""A linear map whose matrix depends on the input, mixed from a box of trainable matrices (as in HAIR, arXiv 2408.08091)."""
+"""A linear map whose matrix is an input-dependent mixture of trainable matrices (as in HAIR, arXiv 2408.08091)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 class DynamicLinear(nn.Module):
     """x_i W_i with W_i = sum over k of s_ik Box_k and s_i = softmax(MLP(g_i) / temperature).
 
-    The MLP halves the width, applies GELU and gives one number per matrix. With a single matrix the map is static, and there is
-    no MLP.
+    The MLP halves the width, applies GELU and outputs one number per matrix. With a single matrix the map is static and
+    there is no MLP.
 
     Args:
         size: channels of x, of the result and of g.
-        boxes: how many matrices.
-        temperature: below 1 the choice is sharper, above it more even.
+        boxes: number of matrices.
+        temperature: values below 1 make the mixture sharper, values above 1 more even.
     """
 
     def __init__(self, size: int, boxes: int, temperature: float = 1.0) -> None:
@@ -36,5 +36,5 @@ class DynamicLinear(nn.Module):
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """[N, size] to [N, size] with the `weights` of each row."""
-        # One product of boxes * size columns: no row's own matrix is ever built.
+        # One product of boxes * size columns, so that no matrix is built per row.
         return (weights[..., None] * x[:, None]).flatten(1) @ self.boxes.flatten(0, 1)

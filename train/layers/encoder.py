@@ -14,13 +14,13 @@ from torch.utils.checkpoint import checkpoint
 from .blocks import Blocks
 from .dropout import Dropout, dropout
 
-QUERIES = 512  # at a time, where a kernel would otherwise build a matrix of a whole dialogue by itself
+QUERIES = 512  # at a time, where a kernel would otherwise build a matrix for a whole dialogue
 SHORT = 128  # dialogues up to this length share one padded block
 _PLACES = 4096  # at a time, where float64 is needed
 
 
 def sinusoidal_positions(length: int, size: int, like: Tensor, first: int = 0) -> Tensor:
-    """Position codes of equation 2 of places from `first`, [length, size], with dtype and device of `like`; `size` is even."""
+    """Codes of equation 2 for positions from `first`, [length, size], dtype and device of `like`; `size` is even."""
     rate = torch.exp(torch.arange(0, size, 2, dtype=torch.float64, device=like.device) * (-math.log(10000) / size))
     codes = torch.empty(length, size, dtype=like.dtype, device=like.device)
     for start in range(0, length, _PLACES):
@@ -33,7 +33,10 @@ def sinusoidal_positions(length: int, size: int, like: Tensor, first: int = 0) -
 
 
 def dialogue_positions(offsets: Tensor, size: int, like: Tensor) -> Tensor:
-    """Position codes of packed dialogues, [N, size]: each counts from 0. `offsets` as in `erc_toolkit.train.data.batch.Batch`, `size` even."""
+    """Position codes of packed dialogues, [N, size].
+
+    Positions count from 0 in each; `offsets` is as in `erc_toolkit.train.data.batch.Batch`, `size` is even.
+    """
     lengths = offsets.diff()
     place = torch.arange(int(offsets[-1])) - offsets[:-1].repeat_interleave(lengths)
     return sinusoidal_positions(int(lengths.max()), size, like)[place.to(like.device, non_blocking=True)]
@@ -42,13 +45,13 @@ def dialogue_positions(offsets: Tensor, size: int, like: Tensor) -> Tensor:
 class WholeDialogueAttention:
     """Every utterance attends to every utterance of its dialogue, or to itself and those before it.
 
-    Dialogues of like length are padded to a common one for this step alone: those of at most SHORT utterances together,
-    longer ones together with those at most twice as long.
+    Dialogues of similar length are padded to a common length for this step only: those of at most SHORT utterances
+    together, longer ones together with those at most twice as long.
 
     Args:
         offsets: [B + 1] int64 on the CPU, where each dialogue begins and the last one ends.
         device: of the queries, keys and values.
-        causal: attend to nothing that comes later.
+        causal: whether no utterance attends to later ones.
     """
 
     def __init__(self, offsets: Tensor, device: torch.device, causal: bool = False) -> None:
@@ -74,8 +77,8 @@ class WholeDialogueAttention:
 
         Args:
             q, k, v: of all heads.
-            present: [N] bool, which utterances may be attended to. Where a dialogue has none, all may (causal: where
-                there is none up to an utterance, it attends to itself): a softmax over nothing would be NaN.
+            present: [N] bool, which utterances may be attended to. If a dialogue has none, all may (causal: if there is
+                none up to an utterance, it attends to itself), because a softmax over nothing would be NaN.
             heads: number of heads.
             rate: dropout probability on the attention weights.
         """
@@ -98,13 +101,13 @@ class WholeDialogueAttention:
 
 
 class LocalDialogueAttention:
-    """Every utterance attends to those of its dialogue that are at most `window` places away.
+    """Every utterance attends to those of its dialogue at most `window` positions away.
 
     Args:
         dialogue: [N] int64, number of each utterance's dialogue.
-        window: reach in utterances.
-        longest: utterances of the longest dialogue.
-        causal: attend to nothing that comes later.
+        window: how many utterances back and ahead are attended to.
+        longest: number of utterances of the longest dialogue.
+        causal: whether no utterance attends to later ones.
     """
 
     def __init__(self, dialogue: Tensor, window: int, longest: int, causal: bool = False) -> None:
@@ -114,7 +117,7 @@ class LocalDialogueAttention:
             self._near = self._near & (self._blocks.distance >= 0)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, present: Tensor, heads: int, rate: float) -> Tensor:
-        """As `WholeDialogueAttention.attend`; an utterance with none present in its window attends to itself alone."""
+        """As `WholeDialogueAttention.attend`; an utterance with none present in its window attends only to itself."""
         blocks = self._blocks
         mask = self._near & blocks.seen(present[None, :, None], False)[0].transpose(1, 2)
         mask = mask | (~mask.any(-1, keepdim=True) & (blocks.distance == 0))
@@ -126,10 +129,10 @@ class LocalDialogueAttention:
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, rate: float, causal: bool = False) -> Tensor:
-    """Attention of [B, heads, L, width] that never holds an L x L matrix of a long dialogue.
+    """Attention of [B, heads, L, width] that never stores an L x L matrix for a long dialogue.
 
-    `mask` can be broadcast to [B, 1, L, L]. With `causal` it is [B, 1, 1, L], and a query attends to no key after it; where that
-    leaves none, it attends to its own place.
+    `mask` is broadcastable to [B, 1, L, L]. With `causal` it is [B, 1, 1, L], and a query attends to no later key; if
+    that leaves none, it attends to its own position.
     """
     if not causal and (rate == 0 or q.device.type != "cpu"):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate)
@@ -143,7 +146,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, rate: float, causa
             allowed = allowed | (~allowed.any(-1, keepdim=True) & (key == place))
         if rate == 0 or q.device.type != "cpu":
             return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=rate)
-        # On a CPU the fused kernels have no dropout.
+        # The fused CPU kernels do not support dropout.
         scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(2, 3)
         return dropout(scores.masked_fill(~allowed, -torch.inf).softmax(-1), rate, True) @ v
 
@@ -157,12 +160,13 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, rate: float, causa
 class EncoderBlock(nn.Module):
     """Attention and feed-forward network, each with a residual; LayerNorm only before the feed-forward network.
 
-    Queries may be of another stream than keys and values, so it serves self-attention and attention across modalities.
+    Queries may come from a different stream than keys and values, for attention across modalities.
 
     Args:
         size: channels, also of the feed-forward network's inner layer; a multiple of `heads`.
         heads: attention heads.
-        dropout: probability on the attention weights, behind the attention's output map and behind both feed-forward maps.
+        dropout: probability on the attention weights, after the attention's output map and after both feed-forward
+            maps.
     """
 
     def __init__(self, size: int, heads: int, dropout: float) -> None:
@@ -184,7 +188,7 @@ class EncoderBlock(nn.Module):
         return self.dropout(self.outer(self.dropout(F.gelu(self.inner(x), approximate="tanh"))))
 
     def forward(self, x: Tensor, source: Tensor, attend: Callable[..., Tensor], present: Tensor) -> Tensor:
-        """Informs one stream of packed dialogues by another.
+        """Lets one stream of packed dialogues attend to another.
 
         Args:
             x: [N, size], where queries come from, and the residual.
@@ -200,15 +204,15 @@ class EncoderBlock(nn.Module):
 
 
 class TransformerEncoder(EncoderBlock):
-    """AMB-DSGDN's encoder: a block of self-attention with the sum of equation 3 and its dropout before it.
+    """AMB-DSGDN's encoder: a self-attention block, preceded by the sum of equation 3 and its dropout.
 
     Args:
-        size, heads, dropout: as of `EncoderBlock`; `size` is even.
+        size, heads, dropout: as for `EncoderBlock`; `size` is even.
     """
 
     def __init__(self, size: int, heads: int, dropout: float) -> None:
         super().__init__(size, heads, dropout)
-        # The released model owns this norm and never uses it in its only layer; published totals count it.
+        # The released model has this norm but never uses it; published parameter counts include it.
         self.unused_input_norm = nn.LayerNorm(size, eps=1e-6).requires_grad_(False)
 
     def forward(self, x: Tensor, added: Tensor, attend: Callable[..., Tensor], present: Tensor) -> Tensor:
@@ -217,10 +221,10 @@ class TransformerEncoder(EncoderBlock):
         Args:
             x: [N, size] features.
             added: [N, size] what equation 3 adds to them: codes of the positions, and speaker embeddings.
-            attend, present: as of `EncoderBlock.forward`.
+            attend, present: as for `EncoderBlock.forward`.
 
         Returns:
-            [N, size]; rows of utterances that are not present are finite and without meaning.
+            [N, size]; rows of utterances that are not present are finite but meaningless.
         """
         x = self.dropout(x + added)
         return super().forward(x, x, attend, present)

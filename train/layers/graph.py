@@ -1,7 +1,8 @@
 """Speaker graphs of packed dialogues, by index arithmetic.
 
-An edge's relation follows from the order of its two utterances alone, because a graph holds either only edges within
-a speaker or only edges between speakers. So a graph is a mask and one small table of relations. The window bounds both.
+An edge's relation follows from the order of its two utterances alone, because a graph has either only edges within a
+speaker or only edges between speakers. A graph is therefore a mask and one small table of relations. The window bounds
+both.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ class Graph(NamedTuple):
     """Edges from every utterance i to the utterances j that it attends to, block by block.
 
     Attributes:
-        mask: [count, size, span] bool, True where there is an edge. Every row has its self-loop, also those that only
-            fill the last block, so that a softmax over a row is always defined.
-        relation: [size, span] int64, relation id that an edge has where there is one.
+        mask: [count, size, span] bool, True where there is an edge. Every row has its self-loop, including those that
+            only pad the last block, so that a softmax over a row is always defined.
+        relation: [size, span] int64, relation id of each edge.
         blocks: which utterances the rows and columns are.
     """
 
@@ -32,7 +33,7 @@ class Graph(NamedTuple):
     blocks: Blocks
 
     def without(self, absent: Tensor) -> Graph:
-        """The same graph in which utterances flagged in `absent` [N] are neighbours of no other."""
+        """The same graph in which utterances flagged in `absent` [N] are not neighbours of any other."""
         kept = self.blocks.seen(~absent[None, :, None], False)[0].transpose(1, 2)
         return self._replace(mask=self.mask & (kept | (self.blocks.distance == 0)))
 
@@ -52,12 +53,12 @@ def speaker_graphs(
     Args:
         speakers: [N] int, who speaks each utterance, from 0.
         dialogue: [N] int, number of each utterance's dialogue.
-        window: an utterance has edges to those at most this many places away.
-        longest: utterances of the longest dialogue (a bound will do), beyond which no window reaches.
-        causal: no edges to what comes later; the equations have them.
+        window: an utterance has edges to those at most this many positions away.
+        longest: number of utterances of the longest dialogue, or an upper bound.
+        causal: omit edges to later utterances, which the equations include.
 
     Returns:
-        (inter, intra): edges to other speakers' utterances and to the speaker's own; both hold the self-loops.
+        (inter, intra): edges to other speakers' utterances and to the speaker's own; both include the self-loops.
     """
     blocks = Blocks(len(speakers), min(window, longest - 1), speakers.device)
     near, diagonal = blocks.local(dialogue), blocks.distance == 0

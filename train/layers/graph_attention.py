@@ -1,4 +1,4 @@
-"""Relational graph attention: one softmax over the neighbours, the "standard GAT" beside DiffRGCN, and what both share."""
+"""Relational graph attention with one softmax over the neighbours (the "standard GAT"), and the base of DiffRGCN's."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ GAIN = 1.414  # of the Xavier initialisation
 
 
 class GraphAttention(nn.Module):
-    """Heads of graph attention, side by side.
+    """Concatenated heads of graph attention.
 
-    Projected features of a head are split into as many branches as the class has; each scores the edges on its own, from
-    the query's and the key's channels and from the relation (equations 9 to 12 of AMB-DSGDN). Here it is one branch of the
-    full width, whose softmax is the weight of an edge.
+    Projected features of a head are split into as many branches as the class has; each scores the edges on its own,
+    from the query's and the key's channels and from the relation (equations 9 to 12 of AMB-DSGDN). Here there is one
+    branch of the full width, whose softmax is the weight of an edge.
 
     Args:
         d_in, d_out: channels, the latter of each head; a multiple of the number of branches.
-        heads: how many heads, each with parameters of its own.
+        heads: number of heads, each with its own parameters.
         dropout: probability on the attention weights.
         normalised: whether LayerNorm (times `scale`) and GELU follow the aggregation.
     """
@@ -47,7 +47,7 @@ class GraphAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws every parameter anew; score vectors as if each were a matrix of one column."""
+        """Reinitialises every parameter; score vectors like matrices of one column."""
         for head in range(self.weight.shape[1]):
             nn.init.xavier_uniform_(self.weight[:, head], gain=GAIN)
         for score in (self.left, self.right, self.relation_score):
@@ -81,7 +81,7 @@ class GraphAttention(nn.Module):
         own = torch.eye(rows, dtype=projected.dtype, device=projected.device)[:, None]
         columns = [(score.flatten(0, 1)[..., None] * own).flatten(0, 1) for score in (self.left, self.right)]
         query, key = (projected @ torch.cat(columns, 1)).T[..., None].chunk(2)  # [rows, N, 1] each
-        # A relation's score is one of six numbers per branch; nothing of ten channels per edge is needed.
+        # A relation's score is one of six numbers per branch, so no ten channels per edge are needed.
         table = torch.einsum("hrc,hsc->rhs", self.relations(), self.relation_score).flatten(1)
         by_relation = F.embedding(graph.relation, table).permute(2, 0, 1)[:, None]  # [rows, 1, size, span]
         scores = F.leaky_relu(blocks.own(query) + blocks.seen(key).transpose(2, 3) + by_relation, SLOPE)

@@ -10,13 +10,13 @@ from .graph import Graph
 
 
 class GraphConvolution(nn.Module):
-    """gelu(D^-1/2 A D^-1/2 x W + b), D the number of a node's edges, its self-loop among them.
+    """gelu(D^-1/2 A D^-1/2 x W + b), D the number of a node's edges, including its self-loop.
 
     Args:
         d_in: channels in.
         d_out, heads: `heads` times `d_out` channels out; a convolution has no heads, only their width.
         dropout: probability on the weights of the edges.
-        normalised: whether GELU follows; else nothing does, as in the layers that this one replaces.
+        normalised: whether GELU follows, as in the layers that this one replaces.
     """
 
     def __init__(self, d_in: int, d_out: int, heads: int, dropout: float, normalised: bool = True) -> None:
@@ -28,7 +28,7 @@ class GraphConvolution(nn.Module):
         blocks = graph.blocks
         degree = graph.mask.sum(-1, dtype=x.dtype)  # [count, size]; a self-loop keeps it above 0
         root = blocks.flat(degree[None, ..., None]).rsqrt()  # [1, N, 1]
-        # The square roots of both ends, so that no weight per edge has to be computed but the mask itself.
+        # Scales nodes before and after, so that the mask is the only weight per edge.
         values = self.linear(x)[None] * root
         weights = dropout(graph.mask[None].to(values.dtype), self.dropout, self.training)
         y = (blocks.gather(weights, values) * root)[0]

@@ -1,4 +1,7 @@
-"""A graph convolution as an ordinary differential equation, solved in fixed steps (the idea of CGNN, Xhonneux et al. 2020)."""
+"""A graph convolution as an ordinary differential equation with a fixed-step solver (as in CGNN, Xhonneux et al.
+
+2020).
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,12 @@ def integrate(
     """The state at time `horizon` of dx/dt = change(x), from x at time 0.
 
     Args:
-        change: a tensor to one of the same shape.
-        x: the state to begin with; with no steps it is the answer.
-        steps: how many, all of one length.
-        horizon: the time that they cover.
-        solver: "rk4", the classical method of Runge and Kutta, whose error falls with the fourth power of the step; or
-            "euler", whose error falls with the step itself.
+        change: maps a tensor to one of the same shape.
+        x: the initial state; returned if `steps` is 0.
+        steps: number of steps of equal length.
+        horizon: the time span.
+        solver: "rk4", the classical method of Runge and Kutta, with an error of fourth order in the step; or "euler",
+            with one of first order.
     """
     step = horizon / steps if steps else 0.0
     for _ in range(steps):
@@ -39,18 +42,18 @@ def integrate(
 
 
 class GraphODE(nn.Module):
-    """dX/dt = tanh(A X W) - X + X(0) on the graph of near utterances; X at `horizon` from X(0).
+    """dX/dt = tanh(A X W) - X + X(0) on the graph of nearby utterances; X at `horizon` from X(0).
 
-    A row of A is a softmax over the neighbours of an utterance of one learned number per relation (itself, the same speaker
-    before and after, others before and after), so that it sums to 1; all numbers begin equal. The last term, the restart,
-    keeps the state near where it began however long it runs. One Euler step of length 1 with it is the graph layer
-    X + tanh(A X W).
+    A row of A is a softmax over the neighbours of an utterance of one learned number per relation (itself, the same
+    speaker before and after, others before and after), so that it sums to 1; the numbers are initialised equal. The
+    last term, the restart, keeps the state near its initial value for any horizon. With it, one Euler step of length 1
+    is the graph layer X + tanh(A X W).
 
     Args:
         size: channels.
         steps, horizon, solver: as for `integrate`.
         restart: whether the equation has the term X(0).
-        relations: whether relations differ; else A is the mean over the neighbours.
+        relations: whether relations differ; otherwise A averages over the neighbours.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Graph convolution for deep stacks, with the stack's input and an identity in every layer (GCNII, arXiv 2007.02133).
 
-The form is that of MMGCN and MM-DFN, whose code differs from GCNII: propagated and initial features have weights of their
-own, and inside the weighted part alpha does not scale them.
+It follows MMGCN and MM-DFN, whose code differs from GCNII: propagated and initial features have separate weights, and
+alpha does not scale them in the weighted part.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ class InitialResidualConvolution(nn.Module):
         size: channels in and out.
         depth: number of the layer in its stack, from 1.
         alpha: share of the initial features.
-        lam: how much the weights do in the first layers; the deeper, the nearer to the identity.
+        lam: strength of the weights in the first layers; deeper layers are closer to the identity.
     """
 
     def __init__(self, size: int, depth: int, alpha: float, lam: float) -> None:
         super().__init__()
         self.theta, self.alpha = math.log(lam / depth + 1), alpha
-        self.weight = nn.Parameter(torch.empty(2 * size, size).uniform_(-(size**-0.5), size**-0.5))  # their code
+        self.weight = nn.Parameter(torch.empty(2 * size, size).uniform_(-(size**-0.5), size**-0.5))  # as in their code
 
     def forward(self, propagated: Tensor, initial: Tensor) -> Tensor:
         """P x [..., size] and x0 [..., size] to [..., size], without an activation."""

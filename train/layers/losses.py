@@ -1,4 +1,4 @@
-"""The classification losses that models share. `contrastive` and `soft_hgr` have those of MultiEMO."""
+"""The classification losses that models share. Those of MultiEMO are in `contrastive` and `soft_hgr`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def weighted_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None =
         class_weights: [C], or None for equal ones.
 
     Returns:
-        a scalar; 0 where nothing is labelled.
+        a scalar; 0 if nothing is labelled.
     """
     return _mean(F.cross_entropy(logits, labels.clamp_min(0), reduction="none"), labels, class_weights)
 
@@ -30,7 +30,7 @@ def focal_loss(
 
     Args:
         logits, labels, class_weights: as for `weighted_loss`.
-        gamma: exponent; 0 gives the cross-entropy.
+        gamma: exponent; with 0 this is the cross-entropy.
         detach: whether (1 - p_y)^gamma is a constant for the gradient.
     """
     if logits.dtype == torch.bfloat16:

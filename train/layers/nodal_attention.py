@@ -1,4 +1,4 @@
-"""Attention of every utterance over its dialogue with scores between -1 and 1 (DialogueGCN, "masked nodal attention")."""
+"""Attention of every utterance to its dialogue with scores between -1 and 1 (DialogueGCN, "masked nodal attention")."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .sequence import PaddedDialogues
 
-QUERIES = 512  # at a time, so that no matrix of a whole long dialogue is kept
+QUERIES = 512  # at a time, so that no attention matrix of a long dialogue is stored
 
 
 class NodalAttention(nn.Module):

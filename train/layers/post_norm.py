@@ -1,4 +1,7 @@
-"""Transformer encoder layer as first published: LayerNorm behind each residual (Vaswani et al. 2017, section 3.1)."""
+"""Transformer encoder layer as originally published: LayerNorm after each residual (Vaswani et al.
+
+2017, section 3.1).
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,13 @@ from .dropout import Dropout
 
 
 class PostNormEncoder(nn.Module):
-    """LN(x + attention), then LN(y + feed-forward network with ReLU); the same function as `nn.TransformerEncoderLayer`.
+    """LN(x + attention), then LN(y + feed-forward network with ReLU), equivalent to `nn.TransformerEncoderLayer`.
 
     Args:
         size: channels; a multiple of `heads`.
         heads: attention heads.
         inner: width of the feed-forward network's inner layer.
-        dropout: on attention weights, on the inner layer and behind both sublayers.
+        dropout: on attention weights, on the inner layer and after both sublayers.
     """
 
     def __init__(self, size: int, heads: int, inner: int, dropout: float) -> None:
@@ -25,7 +28,7 @@ class PostNormEncoder(nn.Module):
         self.heads, self.rate = heads, dropout
         self.projections, self.output = nn.Linear(size, 3 * size), nn.Linear(size, size)
         self.inner, self.outer = nn.Linear(size, inner), nn.Linear(inner, size)
-        # The name `heard_norm` is in the weights of trained models.
+        # The name `heard_norm` is stored in the weights of trained models.
         self.heard_norm, self.norm = nn.LayerNorm(size), nn.LayerNorm(size)
         self.dropout = Dropout(dropout)
         nn.init.xavier_uniform_(self.projections.weight)

@@ -1,6 +1,6 @@
-"""Relational graphs of packed dialogues in a window, and layers that read them (DialogueGCN, COGMEN).
+"""Relational graphs of packed dialogues in a window, and layers over them (DialogueGCN, COGMEN).
 
-Everything works block by block (`erc_toolkit.train.layers.blocks`): time and memory grow in proportion to the number of utterances.
+They work block by block (`erc_toolkit.train.layers.blocks`), with time and memory linear in the number of utterances.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ from .blocks import Blocks
 
 
 class RelationalGraph:
-    """Edges from every utterance i to the utterances j of its dialogue with i - past <= j <= i + future, itself included.
+    """Edges from every utterance i to the utterances j of its dialogue with i - past <= j <= i + future, including i.
 
-    The relation of an edge is given by the speakers of both utterances and their order: with S speakers in all its id is
-    2 (S speaker_j + speaker_i), plus 1 where j is not earlier than i. "Target" is i, "source" is j.
+    The relation of an edge is given by the speakers of both utterances and their order: with S speakers in all its id
+    is 2 (S speaker_j + speaker_i), plus 1 where j is not earlier than i. "Target" is i, "source" is j.
 
     Args:
         speakers: [N] int64, who speaks each utterance, from 0.
         dialogue: [N] int64, number of each utterance's dialogue.
-        past, future: how many utterances back and ahead the sources of an utterance lie at most.
-        longest: utterances of the longest dialogue (or an upper bound), beyond which no window reaches.
+        past, future: how many utterances back and ahead the sources of an utterance reach.
+        longest: number of utterances of the longest dialogue, or an upper bound.
 
     Attributes:
-        blocks: which utterances the rows and columns of the masks are.
-        mask: [count, size, span] bool, True where there is an edge from the row's utterance to the column's. Every row has
-            its diagonal, also those that only fill the last block, so that a softmax over a row is always defined.
-        reverse_mask: [count, size, span] bool, True where there is an edge from the column's utterance to the row's; with
-            the diagonal.
+        blocks: map rows and columns of the masks to utterances.
+        mask: [count, size, span] bool, True where there is an edge from the row's utterance to the column's. Every row
+            has its diagonal, including those that only pad the last block, so that a softmax over a row is always
+            defined.
+        reverse_mask: [count, size, span] bool, True where there is an edge from the column's utterance to the row's,
+            including the diagonal.
         speakers: [S'] int64, the speakers that occur, ascending.
-        sizes: how many utterances each of them has; computing it makes the host wait for the device.
+        sizes: number of utterances of each; computing it makes the host wait for the device.
         order: [N] int64, the utterances sorted by speaker.
     """
 
@@ -68,14 +69,14 @@ class RelationalGraph:
 class RelationalConvolution(nn.Module):
     """Relational graph convolution (Schlichtkrull et al. 2018, equation 2) without its non-linearity.
 
-    y_i = x_i W_0 + b + sum over relations r and sources j of i in r of w_ij x_j W_r. Where no weights w are given, it is
-    the mean of each relation: w_ij is one over the number of sources of i in r. With `bases` (equation 3), W_r is a
-    sum of that many matrices that all relations share, each times a coefficient.
+    y_i = x_i W_0 + b + sum over relations r and sources j of i in r of w_ij x_j W_r. Without weights w, each relation
+    is averaged: w_ij is one over the number of sources of i in r. With `bases` (equation 3), W_r is a sum of that many
+    matrices that all relations share, each times a coefficient.
 
     Args:
         d_in, d_out: channels.
         speakers: number of speakers S; there are 2 S^2 relations, see `RelationalGraph`.
-        bases: number of shared matrices; None gives every relation a matrix of its own.
+        bases: number of shared matrices; None gives every relation its own matrix.
     """
 
     def __init__(self, d_in: int, d_out: int, speakers: int, bases: int | None = None) -> None:
@@ -84,7 +85,7 @@ class RelationalConvolution(nn.Module):
         self.weight = nn.Parameter(torch.empty(bases or relations, d_in, d_out))
         self.coefficients = nn.Parameter(torch.empty(relations, bases)) if bases else None
         self.root, self.bias = nn.Parameter(torch.empty(d_in, d_out)), nn.Parameter(torch.zeros(d_out))
-        # As in the libraries of the models' time; larger bases drive DialogueGCN's attention into saturation from the start.
+        # As in the libraries that the models used; larger bases saturate DialogueGCN's attention from the start.
         bound = 1 / math.sqrt(bases * d_in) if bases else math.sqrt(6 / (d_in + d_out))
         for parameter in (self.weight, self.root, self.coefficients, self.bias if bases else None):
             if parameter is not None:
@@ -105,7 +106,7 @@ class RelationalConvolution(nn.Module):
         return torch.empty_like(y).index_copy(0, graph.order, y) + x @ self.root + self.bias
 
     def _matrices(self, speakers: Tensor) -> tuple[Tensor, ...]:
-        """For each of the given speakers as target: the matrices of all relations below each other, [2 S' d_in, d_out]."""
+        """For each of the given speakers as target: the matrices of all relations, stacked, [2 S' d_in, d_out]."""
         coefficients = self.coefficients
         table = (self.weight if coefficients is None else coefficients).unflatten(0, (self.speakers, self.speakers, 2))
         if len(speakers) < self.speakers:
@@ -116,14 +117,14 @@ class RelationalConvolution(nn.Module):
 
 
 class PlaceWeights(nn.Module):
-    """Edge weights of DialogueGCN's code: a vector for each place in a dialogue scores all targets of that place.
+    """Edge weights of DialogueGCN's code: a vector for each position in a dialogue scores all targets of that position.
 
-    w_ij = exp(v_j . x_i) / sum of exp(v_j . x_k) over all targets k of j, v_j the vector of j's place. Weights thus sum
-    to 1 over the targets of an utterance, not over its sources.
+    w_ij = exp(v_j . x_i) / sum of exp(v_j . x_k) over all targets k of j, v_j the vector of j's position. Weights thus
+    sum to 1 over the targets of an utterance, not over its sources.
 
     Args:
         size: channels.
-        places: number of vectors; all places from the last one on share it.
+        places: number of vectors; all later positions share the last one.
     """
 
     def __init__(self, size: int, places: int) -> None:
@@ -133,7 +134,7 @@ class PlaceWeights(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
 
     def forward(self, x: Tensor, graph: RelationalGraph, place: Tensor) -> Tensor:
-        """Features [N, size] and places [N] int64 from 0, to [count, size, span] as `graph.mask`, 0 where there is no edge."""
+        """Features [N, size] and positions [N] int64 from 0 to [count, size, span], 0 where there is no edge."""
         blocks = graph.blocks
         vectors, x = self.weight.index_select(0, place.clamp_max(len(self.weight) - 1))[None], x[None]
         by_source = (blocks.own(vectors) @ blocks.seen(x).transpose(2, 3))[0]  # rows are sources, columns targets
@@ -160,7 +161,9 @@ class NeighbourSum(nn.Module):
 
 
 class NeighbourAttention(nn.Module):
-    """Scaled dot-product attention to the sources of an utterance, without relations (Shi et al. 2021, equations 3 and 4).
+    """Scaled dot-product attention to the sources of an utterance, without relations (Shi et al.
+
+    2021, equations 3 and 4).
 
     y_i = x_i W_0 + sum over j of softmax_j(q_i . k_j / sqrt(d_out)) v_j in each head; all four maps have a bias.
 

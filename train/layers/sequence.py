@@ -1,4 +1,4 @@
-"""Packed dialogues for layers that want rows and columns: padding for a step, and recurrent layers that see no padding."""
+"""Packed dialogues for layers that need a batch dimension: temporary padding, and recurrent layers without padding."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch.nn.utils.rnn import PackedSequence
 
 
 class PaddedDialogues:
-    """Where packed utterances lie in a padded matrix of [dialogues, longest].
+    """Positions of packed utterances in a padded batch of [dialogues, longest].
 
     Args:
         offsets: [B + 1] int64 on the CPU, as in `erc_toolkit.train.data.batch.Batch`.
         device: of the tensors to pad.
 
     Attributes:
-        mask: [B, L] bool, which places hold an utterance.
+        mask: [B, L] bool, which positions hold an utterance.
         lengths: [B] int64 on the CPU.
     """
 
@@ -33,18 +33,18 @@ class PaddedDialogues:
         return padded.index_copy(0, self._place, x).unflatten(0, self._shape)
 
     def pack(self, x: Tensor) -> Tensor:
-        """[B, L, …] to [N, …], the places that hold utterances."""
+        """[B, L, …] to [N, …], the positions that hold utterances."""
         return x.flatten(0, 1).index_select(0, self._place)
 
 
 class RecurrentLayer(nn.Module):
-    """A GRU or LSTM over the utterances of each dialogue; padding neither enters nor costs anything.
+    """A GRU or LSTM over the utterances of each dialogue, without padding.
 
     Args:
         kind: nn.GRU or nn.LSTM.
         dim: width of the input.
         size: width of the state of each direction.
-        layers: how many.
+        layers: number of layers.
         bidirectional: whether there are two directions.
         dropout: between layers.
     """
@@ -62,7 +62,10 @@ class RecurrentLayer(nn.Module):
         self.rnn = kind(dim, size, layers, bidirectional=bidirectional, dropout=dropout if layers > 1 else 0.0)
 
     def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
-        """Packed rows [N, dim] to [N, size], or twice the size with two directions; a state does not pass from dialogue to dialogue."""
+        """Packed rows [N, dim] to [N, size], or twice the size with two directions.
+
+        States do not carry over between dialogues.
+        """
         lengths = offsets.diff()
         order = lengths.argsort(descending=True, stable=True)
         # Step t holds the t-th utterance of every dialogue that has one, the longest dialogue first.
@@ -74,7 +77,7 @@ class RecurrentLayer(nn.Module):
         return torch.empty_like(states).index_copy(0, rows, states)
 
     def through_padding(self, padded: Tensor) -> Tensor:
-        """Padded rows [B, L, dim] to [B, L, size], or twice the size with two directions; padding is read like utterances.
+        """Padded rows [B, L, dim] to [B, L, size], or twice the size with two directions, including padding.
 
         The published code of several models does so: the backward direction of all but the longest sequence begins in
         padding, and its states depend on the length of the longest.

@@ -1,4 +1,4 @@
-"""The Soft-HGR loss in the form of MultiEMO's code: representations of an utterance by different modalities shall correlate."""
+"""The Soft-HGR loss as in MultiEMO's code, which correlates the modalities' representations of an utterance."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from torch import Tensor
 
 
 def soft_hgr_loss(streams: Sequence[Tensor], counted: Sequence[Tensor]) -> Tensor:
-    """Minus the correlation of every two streams, summed.
+    """The negative correlation of each pair of streams, summed.
 
-    Of two streams with n utterances in common: -(mean_i <x_i, y_i> - tr(cov(x) cov(y)) / 2n) / n. Their code, which this
-    follows, gives the utterances to the covariance as its variables: cov(x) is n x n, its mean is that over an utterance's
-    channels. (Soft-HGR as it was first published has the covariance of the channels.) The trace of the product of two such
-    matrices is the squared norm of x^T y with those means taken away, so none of n x n is built.
+    For two streams with n utterances in common: -(mean_i <x_i, y_i> - tr(cov(x) cov(y)) / 2n) / n. Their code, which
+    this follows, treats the utterances as the variables of the covariance: cov(x) is n x n, with means over an
+    utterance's channels. (Soft-HGR as originally published uses the covariance of the channels.) The trace of the
+    product of two such matrices is the squared norm of x^T y with those means subtracted, so that no n x n matrix is
+    built.
 
     Args:
         streams: representations, each [N, D] with D at least 2.
-        counted: for each stream [N] bool, the utterances it counts.
+        counted: for each stream [N] bool, the utterances that count.
 
     Returns:
-        a scalar; 0 for a single stream, and where two have no utterance in common they add nothing.
+        a scalar; 0 for a single stream; a pair without an utterance in common adds nothing.
     """
     total = streams[0].new_zeros(())
     for (x, in_x), (y, in_y) in combinations(zip(streams, counted, strict=True), 2):

@@ -17,7 +17,7 @@ CURVES = "curves.png"
 
 
 def write_curves(folder: Path, lines: Sequence[EpochLine], split: str, selected: int, protocol: str) -> None:
-    """Draws `curves_figure` to curves.png in the run's folder."""
+    """Saves `curves_figure` as curves.png in the run's folder."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # pyplot would look for a display
 
     image = io.BytesIO()
@@ -30,8 +30,8 @@ def curves_figure(lines: Sequence[EpochLine], split: str, selected: int, protoco
 
     Args:
         lines: of metrics.jsonl.
-        split: that the epoch is selected on.
-        selected: that epoch.
+        split: the selection split.
+        selected: the selected epoch.
         protocol: the label of the selection protocol, for the title.
     """
     from matplotlib.figure import Figure

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.schedule import lr_factor
 from ..data.batch import Conversations
+from ..models.base import Model
 from ..settings import TrainConfig
 from .checkpoint import TrainingState
 from .epoch_progress import EpochProgress
@@ -16,16 +19,16 @@ from .records import EpochMeans
 from .step import make_optimizer, training_step
 
 
-def new_state(model: nn.Module, settings: TrainConfig) -> TrainingState:
+def new_state(model: Model[Any], settings: TrainConfig) -> TrainingState:
     """The state before the first epoch."""
     return TrainingState(model, make_optimizer(model, settings), torch.Generator().manual_seed(settings.seed))
 
 
 def train_epoch(plan: Plan, state: TrainingState, data: Conversations, progress: EpochProgress) -> EpochMeans:
-    """Trains on every dialogue of the training split once, in an order that `state.shuffle` draws.
+    """Trains on every dialogue of the training split once, in an order drawn from `state.shuffle`.
 
     Raises:
-        UserError: the loss is not finite any more.
+        UserError: the loss becomes infinite or NaN.
     """
     settings, model = plan.config.train, state.model
     model.train()
@@ -43,7 +46,7 @@ def train_epoch(plan: Plan, state: TrainingState, data: Conversations, progress:
             group["lr"] = lr
         outcomes.append(training_step(model, state.optimizer, data.batch(part), state.epoch, settings))
         progress.step(step + 1, len(parts))
-    # One look at all of them, so that the device is not waited for in every step.
+    # Read all at once, so that not every step waits for the device.
     losses = torch.stack([outcome.loss for outcome in outcomes]).cpu()
     _check_finite(plan, state, losses, parts)
     norms = [outcome.grad_norm for outcome in outcomes if outcome.grad_norm is not None]

@@ -1,4 +1,4 @@
-"""Progress of a training on standard error: a bar at a terminal, elsewhere a line from time to time."""
+"""Progress of training on standard error: a bar on a terminal, otherwise a line every few seconds."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from contextlib import contextmanager
 
 from ...toolkit.base.progress import Bar, progress_bar
 
-_SILENCE = 10.0  # seconds between two lines where standard error is no terminal
+_INTERVAL = 10.0  # seconds between lines if standard error is not a terminal
 
 
 class EpochProgress:
-    """Takes every step and every epoch of a training. See `epoch_progress`."""
+    """Reports the steps and epochs of a training run. See `epoch_progress`."""
 
     def __init__(self, name: str, epochs: int, done: int, bar: Bar | None) -> None:
         self._name, self._epochs, self._done, self._bar = name, epochs, done, bar
         self._first, self._began = done, time.perf_counter()
-        self._spoke: float | None = None
+        self._reported: float | None = None
         self._note = ""
 
     def step(self, done: int, steps: int) -> None:
-        """`done` of the `steps` of an epoch are done."""
+        """Reports that `done` of an epoch's `steps` are completed."""
         if self._bar is not None:
             self._bar.at(self._done + done / steps, self._epochs)
-        elif time.perf_counter() - (self._began if self._spoke is None else self._spoke) >= _SILENCE:
+        elif time.perf_counter() - (self._began if self._reported is None else self._reported) >= _INTERVAL:
             self._notify(
                 f"epoch {self._done + 1}/{self._epochs}, step {done}/{steps}{self._note}{self._left(done / steps)}"
             )
 
     def epoch(self, note: str) -> None:
-        """An epoch is done; `note` says how it went."""
+        """Reports a completed epoch, summarised by `note`."""
         self._done += 1
         self._note = f"  {note}"
         if self._bar is not None:
             self._bar.advance(0, note=note)
-        elif self._spoke is None or time.perf_counter() - self._spoke >= _SILENCE:
+        elif self._reported is None or time.perf_counter() - self._reported >= _INTERVAL:
             self._notify(f"epoch {self._done}/{self._epochs}{self._note}{self._left(0)}")
 
     def _left(self, part: float) -> str:
-        """The time that the rest will take if it goes on like this, as text."""
+        """The estimated remaining time, as text."""
         done = self._done + part - self._first
         seconds = (self._epochs - self._done - part) * (time.perf_counter() - self._began) / done
         hours, minutes = divmod(round(seconds / 60), 60)
@@ -49,19 +49,18 @@ class EpochProgress:
 
     def _notify(self, line: str) -> None:
         print(self._name + line, file=sys.stderr, flush=True)
-        self._spoke = time.perf_counter()
+        self._reported = time.perf_counter()
 
 
 @contextmanager
 def epoch_progress(name: str, epochs: int, done: int) -> Iterator[EpochProgress]:
-    """Shows a training of so many epochs, of which some are done already.
+    """Shows the progress of a training run, possibly a resumed one.
 
-    A pipe or a log file gets a line after the first epoch and then one when the last is ten seconds old, in the middle
-    of an epoch too.
+    A pipe or a log file gets a line after the first epoch and then at most one every ten seconds, also within epochs.
 
     Args:
-        name: of the training, put before every line; may be empty.
-        epochs, done: of the training.
+        name: prefix of every line; may be empty.
+        epochs, done: number of epochs, and of those that are already completed.
     """
     if not sys.stderr.isatty():
         yield EpochProgress(name, epochs, done, None)

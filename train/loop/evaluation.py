@@ -1,4 +1,4 @@
-"""What a model says about dialogues, and how right it is."""
+"""Predictions of a model for dialogues, and their evaluation."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from ...toolkit.base.device import device_name, matrix_precision, pick_device
 from ...toolkit.base.errors import UserError
@@ -17,6 +17,7 @@ from ...toolkit.store import FeatureStore
 from ..config import OPTIMISTIC, Config
 from ..data.batch import Conversations
 from ..data.features import choose_features, conversations, divide, read_feature, speaker_indices
+from ..models.base import Model
 from ..models.registry import model_class
 from ..scores.breakdown import breakdown, confusion_matrix
 from ..scores.calibration import calibrate
@@ -33,8 +34,9 @@ class Prediction:
     Attributes:
         rows: (n,) int64, their rows in the store.
         probabilities: (n, C) float64.
-        own: modality to (n,) int64, the class that it alone says, -1 where it is absent; empty for models without.
-        loss: mean of the batches' losses, weighted by their labelled utterances; NaN where none is labelled.
+        own: modality to (n,) int64, the class predicted from it alone, -1 where it is absent; empty for models without
+            such predictions.
+        loss: mean of the batches' losses, weighted by their labelled utterances; NaN if none is labelled.
     """
 
     rows: np.ndarray
@@ -44,19 +46,19 @@ class Prediction:
 
     @property
     def classes(self) -> np.ndarray:
-        """(n,) int64, the most probable class; the first of those that tie."""
+        """(n,) int64, the most probable class; the first one in a tie."""
         return self.probabilities.argmax(1)
 
 
-def build_model(config: Config, dims: dict[str, int], speakers: int, class_counts: np.ndarray) -> nn.Module:
+def build_model(config: Config, dims: dict[str, int], speakers: int, class_counts: np.ndarray) -> Model[Any]:
     """The model of a configuration, freshly initialised.
 
     Args:
         config: its sections `model` and, for the loss, `train`.
         dims: modality to width of its features.
         speakers: number of speaker slots.
-        class_counts: (C,) labelled utterances of each class in the training split. With balanced class weights a class
-            weighs one over its share of them; a class that has none weighs nothing.
+        class_counts: (C,) labelled utterances of each class in the training split. With balanced class weights, the
+            weight of a class is the inverse of its share of them, or 0 if it has none.
     """
     counts = torch.from_numpy(np.asarray(class_counts, np.float64))
     weights = None
@@ -66,12 +68,12 @@ def build_model(config: Config, dims: dict[str, int], speakers: int, class_count
 
 
 def predict(
-    model: nn.Module, data: Conversations, dialogues: np.ndarray, batch_size: int, arithmetic: str = "float32"
+    model: Model[Any], data: Conversations, dialogues: np.ndarray, batch_size: int, arithmetic: str = "float32"
 ) -> Prediction:
-    """Runs a model over dialogues (indices) without training it; `arithmetic` is `train.precision`."""
+    """Applies a model to dialogues (indices) in evaluation mode; `arithmetic` is `train.precision`."""
     model.eval()
     chosen = torch.from_numpy(np.asarray(dialogues, np.int64))
-    # Dialogues of like length together: results do not depend on it, the encoders' padding does.
+    # Batches dialogues of similar length, which reduces padding and does not change results.
     chosen = chosen[data.lengths(chosen).argsort(stable=True)]
     rows, logits, losses, weights, own = [], [], [], [], {}
     with torch.inference_mode():
@@ -94,7 +96,7 @@ def predict(
 
 
 def tabulate(store: FeatureStore, prediction: Prediction) -> Predictions:
-    """A prediction with what the store knows of its utterances."""
+    """Combines a prediction with the store's information on its utterances."""
     rows = prediction.rows
     dialogue = store.column("dialogue")[rows]
     return Predictions(
@@ -112,12 +114,12 @@ def tabulate(store: FeatureStore, prediction: Prediction) -> Predictions:
 
 
 def score(prediction: Prediction, labels: np.ndarray, names: list[str], class_counts: np.ndarray) -> Measures | None:
-    """`erc_toolkit.train.scores.metrics.evaluate` on the labelled utterances of a prediction; None where there are none.
+    """`erc_toolkit.train.scores.metrics.evaluate` on the labelled utterances of a prediction; None if there are none.
 
     Args:
         prediction: of some dialogues.
-        labels: (N,) of the whole store.
-        names: of the classes.
+        labels: (N,) labels of the whole store.
+        names: names of the classes.
         class_counts: (C,) of the training split; the most frequent one is the majority class.
     """
     true = labels[prediction.rows]
@@ -139,16 +141,17 @@ def evaluate_run(
 
     Args:
         folder: the run's folder.
-        store_path: another store than the one that the run was trained on.
+        store_path: a store other than the one that the run was trained on.
         split: "train", "val" or "test". Dialogues that training held out for validation count as "val".
         device: "auto", "cpu", "cuda" or "cuda:N".
-        notify: takes lines for the user.
+        notify: called with lines for the user.
         by: names in `erc_toolkit.train.scores.breakdown.GROUPS`.
 
     Returns:
-        `erc_toolkit.train.scores.metrics.evaluate`'s measures; intervals (`erc_toolkit.train.scores.resampling`), as [low, high]; ece (`erc_toolkit.train.scores.calibration`);
-        confusion, C rows of C counts, true class by predicted class;
-        by: each asked name to its `breakdown`; and run, store, corpus, split, protocol, seed, labels, model, device.
+        `erc_toolkit.train.scores.metrics.evaluate`'s measures; intervals (`erc_toolkit.train.scores.resampling`), as
+        [low, high]; ece (`erc_toolkit.train.scores.calibration`); confusion, C rows of C counts, true class by
+        predicted class; `by`, each requested name to its `breakdown`; and run, store, corpus, split, protocol, seed,
+        labels, model, device.
 
     Raises:
         UserError: run or store cannot be read or do not belong together, or the split has no labelled utterance.
@@ -199,7 +202,7 @@ class OpenedRun:
 
     run: Run
     store: FeatureStore
-    model: nn.Module
+    model: Model[Any]
     data: Conversations
     counts: np.ndarray
     device: torch.device
@@ -217,13 +220,13 @@ def opened_run(
     run = read_run(folder)
     path = store_path or Path(run.facts["store"]["path"])
     if store_path is None and not path.is_file():
-        raise UserError(f"{path}: the store that {folder} was trained on is not there any more; name it with --store")
+        raise UserError(f"{path}: the store that {folder} was trained on no longer exists; choose one with --store")
     target = pick_device(device)
     with FeatureStore.open(path) as store:
         _check_fit(run, store)
         if store.content_hash != run.facts["store"]["content_sha256"]:
-            notify(f"note: {path} is not the store that the run was trained on (another content hash)")
-        # The names that training chose; a store may have gained further features since.
+            notify(f"note: {path} is not the store that the run was trained on (its content hash differs)")
+        # The names that training chose; features may have been added to the store since.
         for modality, feature in run.facts["features"].items():
             setattr(run.config.data, modality, feature["name"])
         run.config.data.modalities = list(run.dims)
@@ -240,17 +243,17 @@ def opened_run(
 
 def _check_fit(run: Run, store: FeatureStore) -> None:
     """Raises a UserError if labels or features of a store are not those that a run was trained on."""
-    remedy = f"{run.path} needs the features it was trained on: name another --store, or train anew"
+    remedy = f"{run.path} needs the features that it was trained on; choose another --store, or train again"
     if store.labels != run.facts["labels"]:
         raise UserError(
             f"{store.path}: its labels are {', '.join(store.labels)}, but {run.path} was trained on "
-            f"{', '.join(run.facts['labels'])}; name another --store, or train anew"
+            f"{', '.join(run.facts['labels'])}; choose another --store, or train again"
         )
     for modality, wanted in run.facts["features"].items():
         if wanted["name"] not in store.feature_names():
             has = (
                 ", ".join(n for n in store.feature_names() if n.startswith(f"{modality}/")) or f"no {modality} feature"
             )
-            raise UserError(f"{store.path}: lacks {wanted['name']} (has {has}); {remedy}")
+            raise UserError(f"{store.path}: has no feature {wanted['name']} (it has {has}); {remedy}")
         if (dim := store.feature(wanted["name"]).dim) != wanted["dim"]:
             raise UserError(f"{store.path}: {wanted['name']} has {dim} dimensions, not {wanted['dim']}; {remedy}")

@@ -18,21 +18,21 @@ EVENTS = "tensorboard"  # folder in the run's
 
 
 class EventWriter:
-    """Writes what metrics.jsonl holds as TensorBoard scalars. A context manager; see `EventWriter.open`."""
+    """Writes the contents of metrics.jsonl as TensorBoard scalars. A context manager; see `EventWriter.open`."""
 
     def __init__(self, writer: SummaryWriter | None) -> None:
         self._writer = writer
 
     @classmethod
     def open(cls, folder: Path, wanted: bool, lines: Sequence[EpochLine]) -> EventWriter:
-        """Begins the events of the run in `folder` with those of the epochs that are done.
+        """Starts the events of the run in `folder` with its completed epochs.
 
-        A resumed run's earlier events are written anew from its metrics: a killed process leaves an event file that may
-        end in the middle, and epochs that are trained again would stand there twice.
+        A resumed run's earlier events are rewritten from its metrics: a killed process may leave a truncated event
+        file, and epochs that are trained again would appear twice.
 
         Args:
             folder: of the run.
-            wanted: without it nothing is ever written.
+            wanted: if False, nothing is written.
             lines: of metrics.jsonl.
 
         Raises:
@@ -50,7 +50,7 @@ class EventWriter:
         return events
 
     def add(self, line: EpochLine) -> None:
-        """One epoch: a line of metrics.jsonl."""
+        """Adds an epoch, a line of metrics.jsonl."""
         if self._writer is None:
             return
         epoch = line["epoch"]
@@ -74,7 +74,7 @@ class EventWriter:
 
 
 def check_installed() -> None:
-    """Raises a UserError where TensorBoard is not installed."""
+    """Raises a UserError if TensorBoard is not installed."""
     try:
         import tensorboard  # noqa: F401
     except ImportError:
@@ -82,5 +82,5 @@ def check_installed() -> None:
 
 
 def _group(split: str, protocol: str) -> str:
-    # TensorBoard's tags take neither blanks nor brackets.
+    # TensorBoard's tags allow neither spaces nor parentheses.
     return f"{split}.best-on-test.optimistic" if protocol == OPTIMISTIC else split

@@ -1,4 +1,4 @@
-"""What a training on a store will use, before it begins, and what a run records of it."""
+"""What training on a store will use, determined before it starts, and what a run records of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,16 +28,17 @@ from ..data.features import (
     speaker_indices,
 )
 from ..data.provenance import provenance_of
+from ..models.base import Model
 from .evaluation import build_model
 from .records import PlanDescription, RunFacts
 
 
 @dataclass(slots=True)
 class Plan:
-    """What training on a store with some settings comes to, before any feature is read.
+    """The resolved inputs of training on a store, before any feature is read.
 
     Attributes:
-        features: modality to the feature that is used.
+        features: modality to the feature in use.
         speakers: speaker indices.
         division: dialogues of each split.
         counts: (C,) int64, labelled utterances of each class in the training split.
@@ -56,7 +58,7 @@ class Plan:
             return "test", self.division.test
         return "val", self.division.val
 
-    def model(self) -> nn.Module:
+    def model(self) -> Model[Any]:
         """A freshly initialised model."""
         dims = {m: feature.dim for m, feature in self.features.items()}
         return build_model(self.config, dims, self.speakers.slots, self.counts)
@@ -66,10 +68,10 @@ def make_plan(store: FeatureStore, config: Config) -> Plan:
     """Chooses features, speakers and splits.
 
     Raises:
-        UserError: store and settings do not go together.
+        UserError: store and settings do not fit together.
     """
     if not store.labels:
-        raise UserError(f"{store.path}: names no labels; there is nothing to learn")
+        raise UserError(f"{store.path}: has no labels; there is nothing to learn")
     features = choose_features(store, config.data)
     speakers = speaker_indices(store, config.data)
     division = divide_for_training(store, config.data, config.train.protocol == "best-on-test")
@@ -101,7 +103,7 @@ def describe(plan: Plan, model: nn.Module) -> PlanDescription:
 
 
 def fingerprint_of(plan: Plan, device: torch.device) -> dict[str, str]:
-    """What a checkpoint and a result belong to: a hash of settings, dimensions and kind of device, and the store's."""
+    """Identifies the run of a checkpoint or result: a hash of settings, dimensions and device type, and the store's."""
     settings = {
         "config": plan.config.as_dict(),
         "dims": {m: f.dim for m, f in plan.features.items()},
@@ -151,23 +153,25 @@ def announce(
     device: torch.device,
     notify: Callable[[str], None],
 ) -> None:
-    """Prints what is used."""
+    """Reports what training uses."""
     described = describe(plan, model)
     notify(f"store: {plan.store.path} ({plan.store.corpus}, {len(plan.store)} utterances)")
     for modality in ("text", "audio", "visual"):
         if modality not in plan.features:
             held = any(name.startswith(f"{modality}/") for name in plan.store.feature_names())
             notify(
-                f"{modality}: {'left out by data.modalities' if held else 'the store holds no such feature'}; not used"
+                f"{modality}: {'left out by data.modalities' if held else 'the store has no such feature'}; not used"
             )
             continue
         feature, absent = plan.features[modality], int((~matrices[modality][1]).sum())
-        absences = f", absent for {absent} utterances" if absent else ""
+        absences = f", absent for {absent} utterance{'s' * (absent != 1)}" if absent else ""
         notify(
-            f"{modality}: {feature.name}, {feature.dim} dimensions{absences}; normalised by {plan.config.data.normalise}"
+            f"{modality}: {feature.name}, {feature.dim} dimension{'s' * (feature.dim != 1)}{absences}; "
+            f"normalised by {plan.config.data.normalise}"
         )
     for name, sizes in described["splits"].items():
-        notify(f"{name}: {sizes['dialogues']} dialogues, {sizes['utterances']} utterances")
+        dialogues, utterances = sizes["dialogues"], sizes["utterances"]
+        notify(f"{name}: {dialogues} dialogue{'s' * (dialogues != 1)}, {utterances} utterance{'s' * (utterances != 1)}")
     notify(f"validation: {_validation_source(plan)}")
     notify(f"model: {model_in_words(plan.config.model)}, {described['parameters']:,} parameters")
     settings = plan.config.train

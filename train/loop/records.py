@@ -1,6 +1,6 @@
-"""What a training writes as YAML and JSON: facts in config.yaml, lines of metrics.jsonl, result.json, summary.json.
+"""What training writes as YAML and JSON: facts in config.yaml, lines of metrics.jsonl, result.json, summary.json.
 
-The order of keys on disk is that in which these are built, which is the order of the classes below.
+Keys are written in the order of the fields of these classes.
 """
 
 from __future__ import annotations
@@ -51,21 +51,21 @@ class StoreFacts(TypedDict):
 
 
 class SpeakerFacts(TypedDict):
-    """Size of the speaker table and, where an index means one speaker of the corpus, the names in index order."""
+    """Size of the speaker table and, if indices identify speakers of the corpus, the names in index order."""
 
     slots: int
     names: list[str]
 
 
 class ValidationFacts(TypedDict):
-    """Where the validation split comes from, and the ids of dialogues that were held out for it."""
+    """The source of the validation split, and the ids of dialogues held out for it."""
 
     source: str
     held_out: list[str]
 
 
 class SelectedEpoch(TypedDict):
-    """The epoch whose weights the run holds, and on which split it was best."""
+    """The epoch whose weights the run contains, and the split on which it was best."""
 
     epoch: int
     split: str
@@ -74,7 +74,7 @@ class SelectedEpoch(TypedDict):
 
 
 class RunFacts(TypedDict):
-    """Section `run` of a run's config.yaml; `selected` is there once the training is finished."""
+    """Section `run` of a run's config.yaml; `selected` is present once training has finished."""
 
     toolkit_version: str
     torch_version: str
@@ -94,7 +94,7 @@ class RunFacts(TypedDict):
 
 
 class SplitScores(TypedDict):
-    """An epoch's loss (None where it is not finite: JSON has no NaN) and measures on the split that selects."""
+    """An epoch's loss (None if it is not finite: JSON has no NaN) and measures on the selection split."""
 
     loss: float | None
     accuracy: float
@@ -106,9 +106,9 @@ class SplitScores(TypedDict):
 class EpochMeans(TypedDict):
     """One pass over the training split.
 
-    `loss` is the mean over steps; `lr` that of the last step; `grad_norm` the mean norm of the gradients before they
-    were shortened, None where train.max_grad_norm is; `modality_dropout` the mean dropout probability of each modality
-    over the steps that used it, None where no step did.
+    `loss` is the mean over steps; `lr` that of the last step; `grad_norm` the mean norm of the gradients before
+    clipping, None if train.max_grad_norm is None; `modality_dropout` the mean dropout probability of each modality over
+    the steps that used it, None if no step did.
     """
 
     loss: float
@@ -118,7 +118,7 @@ class EpochMeans(TypedDict):
 
 
 class EpochLine(EpochMeans):
-    """A line of metrics.jsonl, with the scores of the split that selects: `val` or `test`."""
+    """A line of metrics.jsonl, with the scores of the selection split: `val` or `test`."""
 
     epoch: int
     val: NotRequired[SplitScores]
@@ -128,14 +128,14 @@ class EpochLine(EpochMeans):
 
 
 class SelectedMeasures(Measures):
-    """The measures of the selected epoch on the split that selects."""
+    """The measures of the selected epoch on the selection split."""
 
     epoch: int
     split: str
 
 
 class TrainResult(TypedDict):
-    """What a training returns; `test` is None where the store has no test split or no labels in it."""
+    """The result of training; `test` is None if the store has no test split or no labels in it."""
 
     run: str
     protocol: str
@@ -149,7 +149,7 @@ class TrainResult(TypedDict):
 
 
 class ResultRecord(TypedDict):
-    """result.json: what the training was made of, by hashes, and what it returned."""
+    """result.json: hashes of the inputs of training, and its result."""
 
     fingerprint: dict[str, str]
     result: TrainResult
@@ -166,7 +166,7 @@ class SeedsSummary(TypedDict):
 
 
 def scores_of(line: EpochLine, split: str) -> SplitScores:
-    """An epoch's scores on the split that selects, "val" or "test"; KeyError where the line has none."""
+    """An epoch's scores on the selection split, "val" or "test"; KeyError if the line has none."""
     scores = line.get("test") if split == "test" else line.get("val")
     if scores is None:
         raise KeyError(split)

@@ -35,7 +35,7 @@ class Run:
     Attributes:
         path: its folder.
         config: its settings.
-        facts: what was used, see `erc_toolkit.train.loop.plan`, which collects them.
+        facts: what was used, as collected by `erc_toolkit.train.loop.plan`.
     """
 
     path: Path
@@ -49,20 +49,21 @@ class Run:
 
 
 def prepare_folder(path: Path, overwrite: bool, resume: bool = False) -> None:
-    """Makes the folder of a new run; with `overwrite` the files of an earlier run in it go, and nothing else.
+    """Creates the folder of a new run; `overwrite` deletes the files of an earlier run in it, and nothing else.
 
-    With `resume` all stays that a killed run has left.
+    `resume` keeps everything that an interrupted run left.
 
     Raises:
         UserError: the folder is not empty and `overwrite` is not given, or cannot be made.
     """
     try:
         if path.exists() and not path.is_dir():
-            raise UserError(f"{path}: is a file; --out names a folder")
+            raise UserError(f"{path}: is a file; --out must name a folder")
         if path.is_dir() and any(path.iterdir()) and not resume:
             if not overwrite:
                 raise UserError(
-                    f"{path}: is not empty; choose another --out, go on with --resume, or replace the run in it with --overwrite"
+                    f"{path}: is not empty; choose another --out, continue with --resume, "
+                    "or replace the run with --overwrite"
                 )
             for name in (WEIGHTS, METRICS, PREDICTIONS, CONFIG, RESULT, CURVES, CHECKPOINT):
                 (path / name).unlink(missing_ok=True)
@@ -84,10 +85,10 @@ def append_metrics(path: Path, line: EpochLine) -> None:
 
 
 def keep_metrics(path: Path, epochs: int) -> list[EpochLine]:
-    """Cuts metrics.jsonl after so many epochs and returns their lines. A kill may have left more, or half a line.
+    """Truncates metrics.jsonl after the given number of epochs and returns their lines.
 
     Raises:
-        UserError: there are fewer.
+        UserError: the file has fewer epochs.
     """
     file = path / METRICS
     lines = []
@@ -98,19 +99,20 @@ def keep_metrics(path: Path, epochs: int) -> list[EpochLine]:
             lines = []
         if len(lines) != epochs:
             raise UserError(
-                f"{file}: does not hold the {epochs} epochs of the checkpoint beside it; start anew with --overwrite"
+                f"{file}: does not contain {epochs} epoch{'s' * (epochs != 1)}, as many as the checkpoint next to it; "
+                "start again with --overwrite"
             )
     write_atomically(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
     return lines
 
 
 def write_result(path: Path, result: ResultRecord) -> None:
-    """Writes result.json, the last file of a run: where it is, the run is finished."""
+    """Writes result.json, the last file of a run: its presence means that the run has finished."""
     write_atomically(path / RESULT, json.dumps(result, ensure_ascii=False, indent=1).encode())
 
 
 def read_result(path: Path) -> ResultRecord | None:
-    """What `write_result` wrote, or None where the run is not finished."""
+    """What `write_result` wrote, or None if the run has not finished."""
     try:
         return json.loads((path / RESULT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -123,7 +125,7 @@ def write_weights(
     normalisers: Mapping[str, Normaliser],
     reductions: Mapping[str, Mapping[str, np.ndarray]],
 ) -> None:
-    """Writes model.safetensors: the model's state, the normalisers, and by modality what `Feature.reduction` gives."""
+    """Writes model.safetensors: the model's state, the normalisers, and `Feature.reduction` by modality."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     for modality, normaliser in normalisers.items():
         tensors[f"{_NORMALISE}.{modality}.mean"] = torch.from_numpy(normaliser.mean)
@@ -138,10 +140,10 @@ def read_run(path: Path) -> Run:
     """Reads a run's config.yaml.
 
     Raises:
-        UserError: the folder holds no run, the run did not finish, or its config.yaml is damaged.
+        UserError: the folder has no run, the run did not finish, or its config.yaml is damaged.
     """
     if not (path / CONFIG).is_file():
-        raise UserError(f"{path}: holds no {CONFIG}, so it is no run of `erc-toolkit train`")
+        raise UserError(f"{path}: has no {CONFIG}, so it is not a run of `erc-toolkit train`")
     if not (path / WEIGHTS).is_file():
         raise UserError(f"{path}: its training did not finish (no {WEIGHTS}); train again with --overwrite")
     where = str(path / CONFIG)
@@ -154,7 +156,7 @@ def read_run(path: Path) -> Run:
         texts = [facts["store"]["path"], facts["store"]["content_sha256"], facts["protocol"]]
         texts += [feature["name"] for feature in facts["features"].values()]
         lists = [facts["speakers"]["names"], facts["validation"]["held_out"]]
-        sound = (
+        valid = (
             bool(dims)
             and min(dims) > 0
             and all(type(n) is int and n >= 0 for n in numbers)
@@ -171,8 +173,8 @@ def read_run(path: Path) -> Run:
         AttributeError,
         ValueError,
     ):
-        sound = False
-    if not sound:
+        valid = False
+    if not valid:
         raise UserError(f"{where}: damaged, or not written by `erc-toolkit train`; train again with --overwrite")
     config = parse_config(content, where)
     check(config, where)
@@ -192,7 +194,7 @@ def load_weights(run: Run, model: torch.nn.Module) -> dict[str, Normaliser]:
         pair = [tensors.pop(f"{_NORMALISE}.{modality}.{name}", torch.empty(0)).numpy() for name in ("mean", "scale")]
         if any(array.shape != (dim,) for array in pair):
             raise UserError(
-                f"{path}: does not fit {CONFIG} ({modality} normalisation is not of {dim} dimensions); train again"
+                f"{path}: does not fit {CONFIG} ({modality} normalisation does not have {dim} dimensions); train again"
             )
         normalisers[modality] = Normaliser(
             *pair, clip=run.config.data.clip if run.config.data.normalise == "zscore" else None
@@ -210,7 +212,7 @@ def load_weights(run: Run, model: torch.nn.Module) -> dict[str, Normaliser]:
 
 
 def load_reductions(run: Run) -> dict[str, dict[str, np.ndarray]]:
-    """By modality, the fitted numbers of the features that were reduced from others (`Feature.reduction`).
+    """By modality, the fitted parameters of features that were reduced from others (`Feature.reduction`).
 
     Raises:
         UserError: the file is damaged.

@@ -1,4 +1,4 @@
-"""Several trainings that differ in their seed alone, and their mean and standard deviation."""
+"""Training with several seeds, and the mean and standard deviation of the results."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def train_seeds(
     Args:
         store, config, device, notify, options: as for `erc_toolkit.train.loop.trainer.train`.
         out: folder of the runs.
-        seeds: of the runs.
+        seeds: seeds of the runs.
 
     Returns:
-        protocol, seeds, `selected` and `test`: measure to {mean, std, values}. `std` is that of a sample (n - 1), None
-        for one seed; `test` is None where the store has no test split.
+        protocol, seeds, `selected` and `test`: measure to {mean, std, values}. `std` is the sample standard deviation
+        (n - 1), None for one seed; `test` is None if the store has no test split.
 
     Raises:
         UserError: as for `train`.
     """
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file; --out names a folder")
+        raise UserError(f"{out}: is a file; --out must name a folder")
     runs = []
     for number, seed in enumerate(seeds, 1):
         notify(f"seed {seed} ({number} of {len(seeds)})")
@@ -64,7 +64,7 @@ def train_seeds(
 
 
 def spread(measures: Sequence[Measures]) -> dict[str, Spread]:
-    """Each of MEASURES over several runs: mean, std (of a sample; None for one run) and every value."""
+    """Each of MEASURES over several runs: mean, sample standard deviation (None for one run) and every value."""
     found: dict[str, Spread] = {}
     for name in MEASURES:
         values = [float(one[name]) for one in measures]
@@ -78,8 +78,8 @@ def spread(measures: Sequence[Measures]) -> dict[str, Spread]:
 
 def spread_lines(summary: SeedsSummary) -> list[str]:
     """The summary as lines for the user, in percent."""
-    seeds = ", ".join(map(str, summary["seeds"]))
-    lines = [f"{len(summary['seeds'])} seeds ({seeds}), protocol {summary['protocol']}: mean ± standard deviation"]
+    count, seeds = len(summary["seeds"]), ", ".join(map(str, summary["seeds"]))
+    lines = [f"{count} seed{'s' * (count != 1)} ({seeds}), protocol {summary['protocol']}: mean ± standard deviation"]
     for name, part in (("selected epoch", summary["selected"]), ("test", summary["test"])):
         if part is not None:
             shown = (f"{measure.replace('_', ' ')} {_shown(spread)}" for measure, spread in part.items())

@@ -1,25 +1,27 @@
-"""One optimisation step: the same for a training and for what measures its cost."""
+"""One optimisation step, shared by training and by the measurement of its cost."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...toolkit.base.device import matrix_precision
 from ..data.batch import Batch
+from ..models.base import Model
 from ..settings import TrainConfig
 
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
-    """What a step leaves, on the device, so that nothing waits for it.
+    """The outcome of a step, kept on the device so that nothing waits for it.
 
     Attributes:
         loss: a scalar.
-        grad_norm: a scalar, norm of the gradient before it was shortened; None where train.max_grad_norm is.
-        ratios: (M,) dropout probability of each modality; None where the step used no modality dropout.
+        grad_norm: a scalar, norm of the gradient before clipping; None if train.max_grad_norm is None.
+        ratios: (M,) dropout probability of each modality; None if the step used no modality dropout.
     """
 
     loss: Tensor
@@ -28,7 +30,7 @@ class StepOutcome:
 
 
 def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
-    """The optimizer of `train.optimizer` for the parameters that are trained."""
+    """The optimizer of `train.optimizer` for the trainable parameters."""
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer](
         [p for p in model.parameters() if p.requires_grad],
         lr=settings.lr,
@@ -38,7 +40,7 @@ def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optim
 
 
 def training_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, epoch: int, settings: TrainConfig
+    model: Model[Any], optimizer: torch.optim.Optimizer, batch: Batch, epoch: int, settings: TrainConfig
 ) -> StepOutcome:
     """Forward, backward, clipping and an update at the optimizer's learning rate.
 
@@ -46,7 +48,7 @@ def training_step(
         model: in training mode.
         optimizer: of its parameters.
         batch: some dialogues.
-        epoch: counted from 0, for what the model changes during training.
+        epoch: counted from 0, for schedules within the model.
         settings: `precision` and `max_grad_norm`.
     """
     with matrix_precision(settings.precision, batch.labels.device):

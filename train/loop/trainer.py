@@ -6,10 +6,9 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
-from torch import nn
 
 from ...toolkit.base.checkpoint import CHECKPOINT
 from ...toolkit.base.device import device_name, pick_device
@@ -18,6 +17,7 @@ from ...toolkit.store import FeatureStore
 from ..config import Config, protocol_label
 from ..data.batch import Conversations
 from ..data.features import conversations, fit_normalisers, read_feature, rows_of
+from ..models.base import Model
 from .checkpoint import BestEpoch, TrainingState, load_checkpoint, save_checkpoint
 from .curves import write_curves
 from .epoch import new_state, train_epoch
@@ -52,26 +52,27 @@ def train(
 ) -> TrainResult:
     """Trains a model and writes its run.
 
-    On a CPU the same store, settings and number of threads give the same bits, also when the training was killed and
-    taken up again.
+    On a CPU the same store, settings and number of threads give the same bits, even if training is interrupted and
+    resumed.
 
     Args:
         store: an open store.
         config: the settings.
-        out: folder of the run, made here.
+        out: folder of the run, created if needed.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        notify: takes lines for the user.
+        notify: called with lines for the user.
         overwrite: whether an earlier run in `out` may be replaced.
-        resume: go on after the last epoch that a killed training in `out` has done; a finished one is left as it is.
+        resume: continue after the last epoch that an interrupted training run completed in `out`; a finished run is
+            left unchanged.
         tensorboard: write TensorBoard events as well.
-        name: put before lines of progress.
+        name: prefix of progress lines.
 
     Returns:
-        run, protocol, seed, device, parameters, seconds, selected (epoch, split and its measures) and test: measures
-        on the test split, or None where it has no labels.
+        run, protocol, seed, device, parameters, seconds, selected (epoch, split and its measures) and test: measures on
+        the test split, or None if it has no labels.
 
     Raises:
-        UserError: settings, store and folder do not go together, or the loss is not finite any more.
+        UserError: settings, store and folder do not fit together, or the loss becomes infinite or NaN.
     """
     target = pick_device(device)
     if tensorboard:
@@ -79,7 +80,7 @@ def train(
     plan = make_plan(store, config)
     fingerprint = fingerprint_of(plan, target)
     if resume and (finished := finished_result(out, fingerprint)) is not None:
-        notify(f"{out}: is finished already")
+        notify(f"{out}: is already finished")
         return finished
     prepare_folder(out, overwrite, resume)
     began = time.perf_counter()
@@ -117,7 +118,7 @@ def train(
         test = score(prediction, store.column("label"), store.labels, plan.counts)
         tabulate(store, prediction).write(out)
     else:
-        notify("the store has no test split: no predictions.csv")
+        notify("the store has no test split, so no predictions.csv is written")
     write_curves(out, lines, plan.selection[0], best.epoch, protocol_label(config))
     write_weights(out, model, normalisers, {m: numbers for m, f in plan.features.items() if (numbers := f.reduction())})
     write_config(out, config, facts)
@@ -138,22 +139,24 @@ def train(
 
 
 def finished_result(out: Path, fingerprint: dict[str, str]) -> TrainResult | None:
-    """What `train` returned when it wrote the folder `out`; None where no training has finished there.
+    """What `train` returned when it wrote the folder `out`; None if no training has finished there.
 
     Raises:
-        UserError: what has finished there was of other settings or another store.
+        UserError: the finished run has other settings or another store.
     """
     if (finished := read_result(out)) is None:
         return None
     if finished["fingerprint"] != fingerprint:
-        raise UserError(f"{out}: holds a finished run of other settings or another store; replace it with --overwrite")
+        raise UserError(
+            f"{out}: contains a finished run with other settings or another store; replace it with --overwrite"
+        )
     return finished["result"]
 
 
 def _begin(
-    plan: Plan, model: nn.Module, out: Path, fingerprint: dict[str, str], resume: bool
+    plan: Plan, model: Model[Any], out: Path, fingerprint: dict[str, str], resume: bool
 ) -> tuple[TrainingState, list[EpochLine]]:
-    """The state that training begins with, and the lines of metrics.jsonl up to there."""
+    """The state that training starts with, and the lines of metrics.jsonl up to there."""
     state = new_state(model, plan.config.train)
     if not (resume and load_checkpoint(out, state, fingerprint)):
         return state, keep_metrics(out, 0)
@@ -170,7 +173,7 @@ def _fit(
     events: EventWriter,
     progress: EpochProgress,
 ) -> None:
-    """Trains for the epochs that are left or until patience ends; after each it writes a line of metrics and the state."""
+    """Trains for the remaining epochs or until patience runs out; writes metrics and a checkpoint after each."""
     settings, (split, selection) = plan.config.train, plan.selection
     labels = plan.store.column("label")
     while state.epoch < settings.epochs and not _out_of_patience(state, settings.patience):
@@ -179,11 +182,11 @@ def _fit(
         prediction = predict(state.model, data, selection, settings.batch_size, settings.precision)
         if not np.isfinite(prediction.probabilities).all():
             raise UserError(
-                f"{plan.store.path}: the model's output on the {split} split is not finite after epoch {state.epoch + 1}; "
-                "a lower train.lr may help"
+                f"{plan.store.path}: the model's output on the {split} split is not finite after epoch "
+                f"{state.epoch + 1}; a lower train.lr may help"
             )
         measures = score(prediction, labels, plan.store.labels, plan.counts)
-        assert measures is not None  # a split without labels selects nothing: make_plan refuses it
+        assert measures is not None  # make_plan rejects a selection split without labels
         state.epoch += 1
         if state.best is None or state.best.beaten_by(measures, prediction.loss):
             weights = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}

@@ -1,11 +1,12 @@
-"""AMB-DSGDN (arXiv 2603.10043), in the form of its released code or of its equations.
+"""AMB-DSGDN (arXiv 2603.10043), following its released code or its equations.
 
-`erc_toolkit.train.models.variants` names what differs; `docs/explanation/model.md` walks through the equations. In both forms lambda vectors
-start with standard deviation 0.1 (with variance 0.1 as written, their exponentials reach hundreds) and a loss is a mean
-over utterances (the sum of equation 32 would let the squares of equation 33 grow with the batch).
+`erc_toolkit.train.models.variants` lists the differences; `docs/explanation/model.md` walks through the equations. In
+both variants lambda vectors are initialised with standard deviation 0.1 (with variance 0.1 as written, their
+exponentials reach hundreds) and losses are means over utterances (the sum of equation 32 would let the squares of
+equation 33 grow with the batch).
 
-Utterances may lack modalities. A feature that is absent is no neighbour and no attention key in its modality, and its
-logits, loss and balance metric leave it out; with every feature present all of this changes nothing.
+Utterances may lack modalities. An absent feature is neither a neighbour nor an attention key in its modality and is
+excluded from its logits, loss and balance metric. None of this has an effect when every feature is present.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from ..settings import nearest, setting
 from .base import Model, ModelInfo, ModelOutput, check_heads
 from .variants import VARIANTS
 
-PIECE = 4096  # utterances at a time in evaluation: their matrices fit what the allocator keeps
-TINY = 1e-12  # the prior of a class that training never saw; a sum of weights below it is an empty sum
+PIECE = 4096  # utterances at a time in evaluation, so that their matrices fit the allocator's cache
+TINY = 1e-12  # prior of a class without training examples; a sum of weights below it is an empty sum
 
 # The layers that graph blocks can have; the first is the model's own, the others are for ablations.
 GRAPH_LAYERS = {"differential": DiffGraphAttention, "attention": GraphAttention, "convolution": GraphConvolution}
@@ -50,24 +51,24 @@ class Settings:
     """Section `model`.
 
     Attributes:
-        name: of the model, see `erc-toolkit models`.
-        variant: "released" does what the authors' code does, "paper" what the equations define; `erc_toolkit.train.models.variants`
-            has the difference, switch by switch.
+        name: name of the model, see `erc-toolkit models`.
+        variant: "released" follows the authors' code, "paper" the equations; `erc_toolkit.train.models.variants` lists
+            the differences.
         hidden: channels of every modality's representation.
         heads: attention heads of the audio and visual encoders.
         window: how many utterances back and ahead the speaker graphs reach.
         encoder_window: how many utterances back and ahead the audio and visual encoders attend; None means the whole
             dialogue, as in the paper. With a number, time and memory grow in proportion to the dialogue's length.
-        causal: an utterance attends to nothing that comes after it, neither in the encoders nor in the graphs; for models
-            that follow a conversation while it goes on. The paper's attends both ways.
+        causal: no utterance attends to later ones, neither in the encoders nor in the graphs; for models that run
+            during a conversation. The paper's model attends in both directions.
         dropout: in encoders and classification heads.
         graph_heads: attention heads of each graph block.
-        graph: what the graph blocks hold: differential attention, the model's own; for ablations, "attention" with one
-            softmax, "convolution" without relations, or "none", no blocks at all.
+        graph: layers of the graph blocks: "differential" attention, the model's own; for ablations, "attention" with
+            one softmax, "convolution" without relations, or "none" for no blocks.
         graph_dropout: in graph blocks.
-        fusion: modality to the weight of its logits in the sum (equation 29); null weighs each 1, as the model does.
+        fusion: modality to the weight of its logits in the sum (equation 29); null weights each by 1, as in the paper.
         q_base, lam: base probability and scale of adaptive modality dropout (equation 24).
-        p_exe: probability that a training step uses modality dropout at all.
+        p_exe: probability that a training step uses modality dropout.
         dropout_warm_up: epochs before modality dropout begins.
     """
 
@@ -89,7 +90,7 @@ class Settings:
     dropout_warm_up: int = setting(60, least=0)
 
     def check(self, where: str) -> None:
-        """Raises a UserError where settings do not agree."""
+        """Raises a UserError if settings contradict each other."""
         check_heads(where, self.hidden, self.heads)
         for name in self.fusion or ():
             if name not in MODALITIES:
@@ -100,11 +101,11 @@ class Settings:
 class AMBDSGDNOutput(ModelOutput):
     """The model's output for a batch of N utterances.
 
-    `logits` are the fused ones (equation 29); where an utterance has no modality, the log prior of the training split.
-    `ratios` are the q_m of modality dropout (equation 24).
+    `logits` are the fused ones (equation 29); for an utterance without any modality, the log prior of the training
+    split. `ratios` are the q_m of modality dropout (equation 24).
 
     Attributes:
-        learnable: [N] bool, utterances that count in the loss: they have a modality, and modality dropout left them one.
+        learnable: [N] bool, utterances that count in the loss: those that still have a modality after modality dropout.
     """
 
     learnable: Tensor = field(kw_only=True)
@@ -115,8 +116,8 @@ class BatchContext(NamedTuple):
 
     Attributes:
         inter, intra: the speaker graphs.
-        added: [N, hidden], codes of positions and speakers (equation 3); None where no modality has an encoder.
-        attend: the encoders' attention (equation 4); None where there is no encoder.
+        added: [N, hidden], codes of positions and speakers (equation 3); None if no modality has an encoder.
+        attend: the encoders' attention (equation 4); None if there is no encoder.
     """
 
     inter: Graph
@@ -128,8 +129,8 @@ class BatchContext(NamedTuple):
 class ModalityStream(nn.Module):
     """One modality from features to node representations: projection, encoder, two graph blocks, gate.
 
-    The text has neither encoder (so no positions and no speakers, equations 3 and 6) nor gate, and the variant "paper"
-    has no gates at all.
+    Text has neither encoder (so no positions and no speakers, equations 3 and 6) nor gate, and the variant "paper" has
+    no gates at all.
     """
 
     def __init__(self, settings: Settings, dim: int, sequential: bool) -> None:
@@ -156,7 +157,7 @@ class ModalityStream(nn.Module):
     def forward(self, features: Tensor, present: Tensor, context: BatchContext) -> Tensor:
         """Features [N, D], present [N], to [N, hidden].
 
-        Rows where the feature is not present are finite and without meaning.
+        Rows whose feature is not present are finite but meaningless.
         """
         x = self.projection(features)  # equation 1
         if self.encoder is not None:
@@ -173,7 +174,7 @@ class ModalityStream(nn.Module):
 class AMBDSGDN(Model[Settings]):
     """Adaptive modality-balanced dynamic semantic graph differential network.
 
-    `class_counts` also gives the prediction for an utterance that has no modality at all.
+    `class_counts` also determines the prediction for an utterance without any modality.
     """
 
     Settings = Settings
@@ -195,7 +196,7 @@ class AMBDSGDN(Model[Settings]):
         fusion = None
         if settings.fusion is not None:
             if missing := [m for m in self.dims if m not in settings.fusion]:
-                raise UserError(f"model.fusion names no weight for {missing[0]}, which the model uses")
+                raise UserError(f"model.fusion has no weight for {missing[0]}, which the model uses")
             fusion = torch.tensor([settings.fusion[m] for m in self.dims])
         self.register_buffer("fusion", fusion, persistent=False)
         prior = (self.class_counts / self.class_counts.sum().clamp_min(1)).clamp_min(TINY)
@@ -232,8 +233,8 @@ class AMBDSGDN(Model[Settings]):
     def represent(self, batch: Batch) -> dict[str, Tensor]:
         """Node representations of every modality, [N, hidden], before modality dropout and heads.
 
-        Without gradients and with an encoder window, more than PIECE utterances are done piece by piece, each with all
-        the utterances around it that reach into it. That changes memory and nothing else.
+        Without gradients and with an encoder window, more than PIECE utterances are processed in pieces, each together
+        with the surrounding utterances that influence it. This affects memory only.
         """
         rows, lengths = len(batch.labels), batch.offsets.diff()
         place = torch.arange(rows) - batch.offsets[:-1].repeat_interleave(lengths)
@@ -250,7 +251,7 @@ class AMBDSGDN(Model[Settings]):
         return {m: torch.cat(parts) for m, parts in found.items()}
 
     def _reach(self, encoder_window: int) -> int:
-        """How far from an utterance another one can have a part in its representation."""
+        """The largest distance at which one utterance can influence the representation of another."""
         graphs = 0 if self.settings.graph == "none" else 4 * self.settings.window  # two blocks of two layers each
         return encoder_window + graphs
 
@@ -261,9 +262,9 @@ class AMBDSGDN(Model[Settings]):
     def loss(self, output: ModelOutput, batch: Batch) -> Tensor:
         """Fused loss plus a tenth of each modality's squared loss (equation 33), a scalar.
 
-        Every one of them is a mean over labelled utterances, weighted by class (equations 31 and 32, but for the mean).
-        A batch without any gives 0. In the released code the weight of a modality's loss, a tenth of that loss, takes
-        part in the gradient; in the paper it is a constant.
+        Each of them is a mean over labelled utterances, weighted by class (equations 31 and 32, except for the mean);
+        it is 0 for a batch without labels. In the released code the gradient also flows through the weight of a
+        modality's loss, a tenth of that loss; in the paper the weight is a constant.
         """
         if not isinstance(output, AMBDSGDNOutput):
             raise TypeError(f"the loss needs the model's own output, not {type(output).__name__}")
@@ -311,7 +312,7 @@ class AMBDSGDN(Model[Settings]):
         return torch.where(present.any(0)[..., None], fused, self.log_prior)
 
     def _drop(self, features: dict[str, Tensor], batch: Batch) -> DroppedModalities | None:
-        # The draw is made on the host: whether a step drops at all must not make it wait for the device.
+        # Drawn on the host, so that the decision does not wait for the device.
         if len(features) < 2 or float(torch.rand(())) >= self.settings.p_exe:
             return None
         with torch.no_grad():

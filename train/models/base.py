@@ -1,4 +1,4 @@
-"""What every model is: its settings, what it is built for, what it takes and returns, and the usual loss."""
+"""The base class of models: settings, constructor arguments, input, output and the default loss."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ModelInfo:
     """What `erc-toolkit models` prints about a model.
 
     Attributes:
-        title: its name in print.
+        title: its name as published.
         paper: where it is described; "none, ours" for a baseline.
         specified: what the implementation is based on: "in full: code and paper", "their code", "reconstruction: …".
     """
@@ -38,11 +38,11 @@ class ModelOutput:
 
     Attributes:
         logits: [N, C] float, the prediction.
-        unimodal: modality to [N, C] float, the logits from that modality alone; rows of utterances without the modality are
-            finite and meaningless. Empty for models that make no such prediction.
-        parts: name to tensor, whatever else the model's own loss needs.
-        ratios: [M] float, the probability with which each modality was dropped in this training step, in the order of the
-            model's modalities; None where modality dropout was not applied.
+        unimodal: modality to [N, C] float, the logits from that modality alone; rows of utterances without the modality
+            are finite but meaningless. Empty for models without such predictions.
+        parts: name to tensor, anything else that the model's own loss needs.
+        ratios: [M] float, the probability with which each modality was dropped in this training step, in the order of
+            the model's modalities; None if modality dropout was not applied.
     """
 
     logits: Tensor
@@ -54,20 +54,21 @@ class ModelOutput:
 class Model(nn.Module, Generic[SettingsType]):
     """The base class of all models.
 
-    A subclass has the class attributes `Settings` and `about` and the method `forward`; it makes its layers in `build`, and
-    defines `loss` where the weighted cross-entropy is not what it minimises. `docs/how-to/models.md` shows a complete one.
+    A subclass has the class attributes `Settings` and `about` and the method `forward`; it creates its layers in
+    `build`, and overrides `loss` if it does not minimise the weighted cross-entropy. `docs/how-to/models.md` shows a
+    complete one.
 
     Args:
         settings: an instance of `Settings`.
-        dims: modality ("text", "audio", "visual"; any non-empty choice of them) to the width of its features.
-        speakers: number of speaker indices; those of a batch are below it.
+        dims: modality ("text", "audio", "visual"; any non-empty subset) to the width of its features.
+        speakers: number of speaker indices; those in a batch are smaller.
         class_counts: [C] float64, labelled utterances of each class in the training split.
         class_weights: [C] float64 for the loss, or None for equal weights.
 
     Attributes:
-        Settings: dataclass of the section `model` of a recipe. Every field has a default; `erc_toolkit.train.settings.setting`
-            gives it bounds. It has the field `name`, and may have `check(where)`, which raises a UserError that begins with
-            `where` if settings do not agree.
+        Settings: dataclass of the section `model` of a recipe. Every field has a default;
+            `erc_toolkit.train.settings.setting` adds bounds. It has a field `name`, and may have a method
+            `check(where)`, which raises a UserError that begins with `where` if settings contradict each other.
         about: what `erc-toolkit models` prints.
         settings, dims, speakers, class_counts: the arguments.
         classes: C.
@@ -97,24 +98,24 @@ class Model(nn.Module, Generic[SettingsType]):
         self.build()
 
     def build(self) -> None:
-        """Makes the layers from the attributes above; the constructor calls it last.
+        """Creates the layers from the attributes above; the constructor calls it last.
 
-        The order of the layers is the order in which their weights are drawn.
+        Weights are drawn in the order in which the layers are created.
 
         Raises:
             UserError: the settings do not fit the features or the classes.
         """
 
     def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
-        """Logits of a batch; `epoch`, counted from 0, is for what changes during training."""
+        """Logits of a batch; `epoch`, counted from 0, is for schedules during training."""
         raise NotImplementedError
 
     def loss(self, output: ModelOutput, batch: Batch) -> Tensor:
-        """Cross-entropy, a mean over the labelled utterances weighted by class: a scalar, 0 where nothing is labelled."""
+        """Cross-entropy, a mean over the labelled utterances weighted by class: a scalar, 0 if nothing is labelled."""
         return weighted_loss(output.logits, batch.labels, self.class_weights)
 
     def concatenated(self, batch: Batch) -> Tensor:
-        """The features of all modalities side by side, [N, sum of dims]; absent ones are zeros."""
+        """The features of all modalities, concatenated, [N, sum of dims]; absent ones are zeros."""
         return torch.cat([batch.features[m] for m in self.dims], 1)
 
 
@@ -122,9 +123,9 @@ def check_heads(where: str, hidden: int, heads: int, even: bool = True) -> None:
     """Raises a UserError if `hidden` channels cannot be split among attention heads.
 
     Args:
-        where: begins the message.
+        where: start of the message.
         hidden, heads: the settings model.hidden and model.heads.
-        even: whether `hidden` must be even as well, as position codes need it.
+        even: whether `hidden` must also be even, as position codes require.
     """
     if hidden % heads or (even and hidden % 2):
         parity = "even and " if even else ""

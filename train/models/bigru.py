@@ -1,7 +1,7 @@
 """A baseline: a bidirectional GRU over the dialogue, the simplest model that uses the conversation.
 
-The features that are present, normalised and side by side (absent ones are zeros, which is their mean), a linear map, a GRU
-in both directions, a linear map to the classes. It does not distinguish speakers or modalities.
+The normalised features, concatenated (absent ones are zeros, the mean), go through a linear map, a bidirectional GRU
+and a linear map to the classes. It does not distinguish speakers or modalities.
 """
 
 from __future__ import annotations

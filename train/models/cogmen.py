@@ -1,14 +1,16 @@
-"""COGMEN (arXiv 2205.02455, NAACL 2022), in the form of its released code.
+"""COGMEN (arXiv 2205.02455, NAACL 2022), following its released code.
 
-All modalities' features side by side go through a transformer encoder over the dialogue; utterances in a window form a graph
-whose relations are both speakers and which comes first; a relational graph convolution, attention to the neighbours,
-batch normalisation and two linear maps follow. `docs/explanation/models/cogmen.md` has the equations.
+The concatenated features of all modalities go through a transformer encoder over the dialogue. Utterances within a
+window form a graph whose relations are given by both speakers and their order; a relational graph convolution,
+attention to the neighbours, batch normalisation and two linear maps follow. `docs/explanation/models/cogmen.md` has the
+equations.
 
-The paper's model takes audio, text and video; ours takes any of them, absent features as zeros.
+The paper's model takes audio, text and video; this one takes any subset, with zeros for absent features.
 
-Their encoder attends to padding, so in their code the logits of a dialogue depend on the longest one of its batch; in ours
-they do not. Batch normalisation mixes the utterances of a batch in training, there and here. In their code an utterance's
-window is the utterances that attend to it; here `past` and `future` are those that it attends to, the same if both are equal.
+Their encoder attends to padding, so in their code the logits of a dialogue depend on the longest one in its batch; here
+they do not. Batch normalisation mixes the utterances of a batch in training in both. In their code an utterance's
+window is the utterances that attend to it; here `past` and `future` are those that it attends to, which is the same if
+both are equal.
 """
 
 from __future__ import annotations
@@ -34,14 +36,14 @@ class Settings:
     """Section `model`. The defaults are those of the authors' script.
 
     Attributes:
-        encoder_layers: layers of the transformer encoder, as wide as all features side by side.
-        heads: attention heads of the encoder; a divisor of that width. Null takes the smallest from 7 to 14 that divides it,
-            and 1 where none does.
+        encoder_layers: layers of the transformer encoder, which is as wide as the concatenated features.
+        heads: attention heads of the encoder; a divisor of that width. Null chooses the smallest number from 7 to 14
+            that divides it, or 1 if none does.
         inner: width of the inner layer of its feed-forward networks.
-        hidden: width of all that follows.
+        hidden: width of everything after the encoder.
         past, future: how many utterances back and ahead an utterance attends to in the graph.
         graph_heads: heads of the attention in the graph, each as wide as `hidden`.
-        dropout: in the encoder, and before the classes.
+        dropout: in the encoder, and before the output layer.
     """
 
     name: str = "cogmen"
@@ -56,7 +58,7 @@ class Settings:
 
 
 def heads_for(width: int) -> int:
-    """The authors' rule: the smallest number of heads from 7 to 14 that divides the width, and 1 where none does."""
+    """The authors' rule: the smallest number of heads from 7 to 14 that divides the width, or 1 if none does."""
     return next((heads for heads in range(7, 15) if width % heads == 0), 1)
 
 
@@ -75,7 +77,7 @@ class COGMEN(Model[Settings]):
         width, size = sum(self.dims.values()), settings.hidden
         heads = settings.heads or heads_for(width)
         if width % heads:
-            raise UserError(f"model.heads={heads} must divide the width of all features side by side, which is {width}")
+            raise UserError(f"model.heads={heads} must divide the width of the concatenated features, which is {width}")
         self.encoder = nn.ModuleList(
             PostNormEncoder(width, heads, settings.inner, settings.dropout) for _ in range(settings.encoder_layers)
         )
@@ -104,6 +106,6 @@ class COGMEN(Model[Settings]):
     def _normalised(self, x: Tensor) -> Tensor:
         if len(x) > 1 or not self.training:
             return self.norm(x)
-        # One utterance has no variance; it is normalised as in evaluation.
+        # A single utterance has no variance; it is normalised as in evaluation.
         norm = self.norm
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)

@@ -1,14 +1,15 @@
 """DF-GCN (arXiv 2603.22345): a graph ODE over fused utterances and a map whose parameters depend on the dialogue.
 
-Known are the abstract and the authors' public code, not the equations, and the two disagree: the code has no differential
-equation, and its dynamic part never learns. So there are three variants. "reconstruction" does what the abstract describes in a way
-that is ours in every detail; "released" does what the code does, its bugs included; "repaired" is the code without them, see
+The abstract and the authors' code are public, the equations are not, and the two disagree: the code has no differential
+equation, and its dynamic part is never trained. Hence three variants: "reconstruction" implements the abstract, with
+every detail chosen here; "released" follows the code, including its bugs; "repaired" is the code without them, see
 `erc_toolkit.train.models.df_gcn_variants`. `docs/explanation/models/df-gcn.md` has the equations.
 
-All variants have a stream per modality (with encoder, positions and speakers also for text) and a head per modality, whose
-logits are summed. Utterances may lack modalities: a feature that is absent is no attention key, adds nothing to the sum of the
-modalities, to the logits and to its modality's loss; an utterance without any is no neighbour. Any subset of text, audio and
-visual will do; without text, "released" builds its graphs from the speakers and has an encoder of its own after them.
+All variants have a stream per modality (with encoder, positions and speakers also for text) and a head per modality,
+whose logits are summed. Utterances may lack modalities: an absent feature is not an attention key and adds nothing to
+the sum of the modalities, to the logits or to its modality's loss; an utterance without any modality is not a
+neighbour. Any subset of text, audio and visual works; without text, "released" builds its graphs from the speakers and
+has a separate encoder after them.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class DFGCN(Model[Settings]):
     def build(self) -> None:
         settings = self.settings
         self.switches = VARIANTS.get(settings.variant)
-        norm = self.switches is not None  # a store's features come normalised; their code does it in the model
+        norm = self.switches is not None  # here the loader normalises features; their code does it in the model
         self.streams = nn.ModuleDict(
             {
                 m: ModalityStream(dim, settings.text_layers, norm, settings)
@@ -63,7 +64,7 @@ class DFGCN(Model[Settings]):
         self.dropout = Dropout(settings.dropout)
 
     def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
-        """Logits of a batch; `parts` has what mixed the dynamic map, "boxes" [N, boxes] or "prompt" [N, hidden]."""
+        """Logits of a batch; `parts` has the dynamic map's coefficients, "boxes" [N, boxes] or "prompt" [N, hidden]."""
         padded = None
         if self.switches is not None and self.switches.padding:
             padded, batch = pad(batch, self.speakers)
@@ -88,9 +89,9 @@ class DFGCN(Model[Settings]):
         return ModelOutput(fused, logits, parts)
 
     def loss(self, output: ModelOutput, batch: Batch) -> Tensor:
-        """Fused loss plus a tenth of each modality's squared loss, a scalar; of the modalities alone with that readout.
+        """Fused loss plus a tenth of each modality's squared loss, a scalar.
 
-        Each is a weighted mean over the labelled utterances, those that have the modality.
+        Each is a weighted mean over the labelled utterances, for a modality over those that have it.
         """
         total = weighted_loss(output.logits, batch.labels, self.class_weights)
         for modality, logits in output.unimodal.items():
@@ -110,14 +111,14 @@ class DFGCN(Model[Settings]):
 
 
 def pad(batch: Batch, speaker: int) -> tuple[PaddedDialogues, Batch]:
-    """A batch whose dialogues all have the length of the longest: more rows of zeros, present in no modality.
+    """Pads the dialogues of a batch to the longest with rows of zeros that are present in no modality.
 
     Args:
-        batch: any.
-        speaker: index for the speaker of the rows that are added.
+        batch: a batch.
+        speaker: speaker index of the added rows.
 
     Returns:
-        where the utterances lie in it, and the batch; its `labels` are -1 in the rows that were added.
+        the positions of the utterances, and the padded batch, whose `labels` are -1 in the added rows.
     """
     padded = PaddedDialogues(batch.offsets, batch.labels.device)
     count, longest = padded.mask.shape

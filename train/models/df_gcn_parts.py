@@ -1,4 +1,4 @@
-"""What DF-GCN is made of: a modality's stream, and what joins the modalities in the reconstruction and in the authors' code."""
+"""The parts of DF-GCN: a modality's stream, and the fusion of the reconstruction and of the authors' code."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ GRAPH_HEADS = 2  # fixed in the authors' code
 
 
 class BatchContext(NamedTuple):
-    """What modalities and fusion share in a batch of N rows.
+    """What the modalities and the fusion share in a batch of N rows.
 
     Attributes:
         added: [N, hidden], codes of positions and speakers.
         attend: attention over the whole dialogue.
-        inter, intra: speaker graphs; rows without any modality are no neighbours in them.
+        inter, intra: speaker graphs, in which rows without any modality are not neighbours.
         present: [N] bool, rows that hold an utterance with any modality.
-        real: [N] bool, rows that hold an utterance; None where all do.
+        real: [N] bool, rows that hold an utterance; None if all do.
         dialogue: [N] int64, number of the dialogue.
-        layout: where the rows lie as dialogues side by side.
+        layout: positions of the rows in a padded batch.
     """
 
     added: Tensor
@@ -51,8 +51,8 @@ class BatchContext(NamedTuple):
     def level(self, x: Tensor) -> Tensor:
         """Rows [N, D] in which padding holds the mean of all rows of its dialogue.
 
-        In the authors' code padding has no neighbours, and a softmax over nothing makes it attend to all rows equally. In ours
-        it attends to itself alone, so the mean of all rows is put in its place; no other row attends to it.
+        In the authors' code padding has no neighbours, and its softmax over nothing attends to all rows equally. Here
+        it attends only to itself, so it is replaced by the mean of all rows; no other row attends to it.
         """
         if self.real is None:
             return x
@@ -60,7 +60,7 @@ class BatchContext(NamedTuple):
         return torch.where(self.real[:, None], x, mean[self.dialogue])
 
     def mean(self, x: Tensor) -> Tensor:
-        """Mean of the rows that are present, or of all if there is padding: [N, D] to [dialogues, D]; 0 where none is."""
+        """Mean of the rows that are present, or of all if there is padding: [N, D] to [dialogues, D]; 0 if none is."""
         if self.real is not None:
             return self.layout.pad(x).mean(1)
         present = self.present[:, None].to(x.dtype)
@@ -73,11 +73,11 @@ def context(
     """The context of a batch.
 
     Args:
-        batch: whose dialogues are all of one length where there is padding.
+        batch: if there is padding, all of its dialogues have the same length.
         speaker: table of speaker embeddings.
-        window: how far the graphs reach.
+        window: how many utterances back and ahead the graphs reach.
         real: as in `BatchContext`.
-        identity: [N] int, whose equality makes two utterances one speaker's in the graphs; None means the speakers.
+        identity: [N] int; in the graphs, utterances with equal values have the same speaker. None uses the speakers.
     """
     lengths = batch.offsets.diff()
     longest = int(lengths.max())
@@ -86,7 +86,7 @@ def context(
     added = codes[place.to(codes.device, non_blocking=True)] + speaker(batch.speakers)
     present = torch.stack(list(batch.present.values())).any(0)
     apart = batch.dialogue
-    if real is not None:  # a row of padding is a dialogue of its own, so that it attends to itself alone
+    if real is not None:  # each row of padding is a separate dialogue, so that it attends only to itself
         apart = torch.where(real, apart, len(batch) + torch.arange(len(real), device=real.device))
     graphs = speaker_graphs(batch.speakers if identity is None else identity, apart, window, longest)
     inter, intra = (graph.without(~present) for graph in graphs)
@@ -97,7 +97,7 @@ def context(
 
 
 class TextNorm(nn.BatchNorm1d):
-    """Batch norm that also takes a single row in training: it has no variance, so the running statistics replace its own."""
+    """Batch norm that accepts a single row in training; it has no variance, so the running statistics are used."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, D] to [N, D]."""
@@ -111,17 +111,15 @@ class ModalityStream(nn.Module):
 
     Args:
         dim: width of the features.
-        layers: how many vectors are concatenated in them, which are averaged; 1 for anything but text.
-        norm: whether each of these is batch-normalised first.
+        layers: number of vectors concatenated in a feature, which are averaged; 1 for all but text.
+        norm: whether the features are batch-normalised first.
         settings: of the model.
     """
 
     def __init__(self, dim: int, layers: int, norm: bool, settings: Settings) -> None:
         super().__init__()
         if dim % layers:
-            raise UserError(
-                f"model.text_layers={layers} vectors of one width cannot make a text feature of width {dim}"
-            )
+            raise UserError(f"model.text_layers={layers} does not divide the width of the text feature, which is {dim}")
         size = settings.hidden
         self.layers = layers
         self.norm = TextNorm(dim) if norm else None
@@ -136,17 +134,17 @@ class ModalityStream(nn.Module):
         if self.layers > 1:
             features = features.unflatten(1, (self.layers, -1)).mean(1)
         x = self.encoder(self.projection(features), where.added, where.attend, present)
-        # What padding holds is needed by those who count it, and is zeroed for nobody else.
+        # Padding, if there is any, keeps its values, because the means include it.
         kept = present if where.real is None else present | ~where.real
         return torch.where(kept[:, None], torch.sigmoid(self.gate(x)) * x, 0)
 
 
 class ReconstructionFusion(nn.Module):
-    """Ours, after the abstract: a graph ODE over the fused utterances, then a linear map that depends on the dialogue.
+    """The reconstruction of the abstract: a graph ODE over utterances, then a dialogue-dependent linear map.
 
-    H = LayerNorm(X + X(horizon)) of the ODE that starts at X, the sum of the modalities; g_i, the global information vector, is
-    the mean over the dialogue of an encoder over H, to which an utterance adds its own row where the map depends on the
-    utterance; the result is H_i W(g_i) + H_i.
+    H = LayerNorm(X + X(horizon)) of the ODE that starts at X, the sum of the modalities; g_i, the global information
+    vector, is the mean over the dialogue of an encoder's output for H, to which an utterance adds its own row if the
+    map depends on the utterance; the result is H_i W(g_i) + H_i.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -167,7 +165,7 @@ class ReconstructionFusion(nn.Module):
                 self.summary = TransformerEncoder(size, settings.heads, settings.dropout)
 
     def forward(self, x: Tensor, where: BatchContext) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sums of the modalities [N, hidden] to the same shape; and the weights of the matrices, where there are any."""
+        """Sums of the modalities [N, hidden] to the same shape; and the weights of the matrices, if there are any."""
         x = self.dropout(x)
         h = self.norm(x + (x if self.ode is None else self.ode(x, where.inter, where.intra)))
         if self.map is None:
@@ -196,7 +194,7 @@ class SharedTableAttention(GraphAttention):
         super().__init__(d_in, d_out, heads, dropout, normalised)
         self.relation = None
         self._table = (table,)  # a module in a tuple is not registered a second time
-        for score in (self.left, self.right, self.relation_score):  # in their code one column of all three
+        for score in (self.left, self.right, self.relation_score):  # their code initialises all three as one column
             bound = GAIN * (6 / (2 * self.left.shape[-1] + RELATION_SIZE + 1)) ** 0.5
             nn.init.uniform_(score, -bound, bound)
 
@@ -206,23 +204,23 @@ class SharedTableAttention(GraphAttention):
 
 
 class RelationalAttention(DiffRGCN):
-    """Two heads of graph attention, an output head, a linear map, residual and LayerNorm ("RGAT" in the authors' code)."""
+    """Two heads of graph attention, an output head, a linear map, residual and LayerNorm ("RGAT" in their code)."""
 
     def __init__(self, size: int, dropout: float, table: nn.Embedding) -> None:
         super().__init__(size, GRAPH_HEADS, dropout, layer=partial(SharedTableAttention, table=table))
 
     def forward(self, x: Tensor, graph: Graph, level: Callable[[Tensor], Tensor] = lambda y: y) -> Tensor:
-        """[N, size] to [N, size]; `level` changes what both attention layers are given, see `BatchContext.level`."""
+        """[N, size] to [N, size]; `level` transforms the input of both attention layers, see `BatchContext.level`."""
         y = self.dropout(self.heads(level(self.input_dropout(x)), graph))
         y = F.gelu(self.output(level(y), graph))
         return self.norm(x + self.linear(y))
 
 
 class ReleasedFusion(nn.Module):
-    """What the authors' code does: attention over other speakers and over the own one, an encoder, the prompt's map.
+    """The authors' code: attention to other speakers' and to one's own utterances, an encoder, and the prompt's map.
 
-    The prompt of a dialogue is the softmax of an MLP on the mean of its utterances, one number per channel; it scales the rows
-    of one matrix, which maps every utterance of the dialogue.
+    The prompt of a dialogue is the softmax of an MLP on the mean of its utterances, one number per channel; it scales
+    the rows of one matrix, which maps every utterance of the dialogue.
     """
 
     def __init__(self, settings: Settings, switches: Switches, text: bool) -> None:
@@ -249,13 +247,13 @@ class ReleasedFusion(nn.Module):
         Args:
             x: the sums.
             where: the batch.
-            text: the text's encoder, for use where there is no own one.
+            text: the text's encoder, used if the fusion has none.
         """
         x = self.inter(x, where.inter, where.level)
         x = self.intra(x, where.intra, where.level)
         encoder = text if self.encoder is None else self.encoder
         if encoder is None:
-            raise TypeError("without an encoder of its own, the fusion needs the text's")
+            raise TypeError("a fusion without an encoder needs the text's")
         x = encoder(x, where.added, where.attend, where.present)
         prompt = self.mlp(where.mean(x)).softmax(-1)[where.dialogue]
         if self.frozen:

@@ -1,6 +1,6 @@
-"""DF-GCN's settings; and the authors' code with its bugs and without them, switch by switch.
+"""DF-GCN's settings, and the switches between the authors' code with and without its bugs.
 
-The variant "reconstruction" is not of this family: it follows the paper's abstract, and nothing here concerns it.
+The switches do not apply to the variant "reconstruction", which follows the paper's abstract.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from .base import check_heads
 
 @dataclass(frozen=True, slots=True)
 class Switches:
-    """What a variant does that the authors cannot have meant.
+    """What a variant does that the authors cannot have intended.
 
     Attributes:
-        padding: dialogues are padded with zeros to the batch's longest; that counts in the statistics of the text's batch
-            norm and in the mean that gives the global vector, so that results depend on the other dialogues of a batch.
-            Otherwise neither sees any padding.
-        text_as_speaker: the graphs are built from the text's vectors (the fourth RoBERTa layer, which is where they
-            look for the speaker): two utterances have one speaker where their texts are equal. Otherwise from the speakers.
-        text_encoder_again: after the graphs comes the text's own encoder once more, with its weights. Otherwise an encoder of
-            its own, which their class creates and never calls.
-        frozen_prompt: neither the prompt's MLP nor its matrix ever learns, because the matrix is no parameter and their
-            product passes through numpy. Otherwise both do.
+        padding: dialogues are padded with zeros to the longest in the batch; the statistics of the text's batch norm
+            and the mean behind the global vector include the padding, so that results depend on the other dialogues of
+            a batch. Otherwise neither includes padding.
+        text_as_speaker: the graphs are built from the text's vectors (the fourth RoBERTa layer, which their code uses
+            as the speaker): two utterances have the same speaker if their texts are equal. Otherwise from the speakers.
+        text_encoder_again: after the graphs the text's encoder is applied again, with the same weights. Otherwise a
+            separate encoder, which their class creates but never calls.
+        frozen_prompt: neither the prompt's MLP nor its matrix is trained, because the matrix is not a parameter and
+            their product passes through NumPy. Otherwise both are.
     """
 
     padding: bool
@@ -43,7 +43,7 @@ RECONSTRUCTION = "reconstruction"
 
 @dataclass
 class Settings:
-    """Section `model`. The settings from `ode_steps` to `temperature` concern the variant "reconstruction" alone.
+    """Section `model`. The settings from `ode_steps` to `temperature` apply only to the variant "reconstruction".
 
     Attributes:
         variant: "reconstruction", "released" or "repaired", see above.
@@ -52,17 +52,19 @@ class Settings:
         window: how many utterances back and ahead the graphs reach.
         dropout: in encoders and classification heads.
         graph_dropout: before the ODE; in the other variants in the graph blocks.
-        text_layers: vectors side by side in the text feature, which are averaged; the authors read four layers of RoBERTa.
-        ode_steps: of the solver; 0 leaves the ODE out.
+        text_layers: number of vectors concatenated in the text feature, which are averaged; the authors use four layers
+            of RoBERTa.
+        ode_steps: steps of the solver; 0 removes the ODE.
         solver: "rk4" or "euler".
         horizon: time at which the ODE's state is read.
-        restart: whether the ODE is drawn back to where it began.
-        relations: whether the ODE's graph distinguishes the same speaker from others and before from after.
-        dynamic: whether the parameters of the map after the ODE depend on the "dialogue" or on the "utterance" in it; with
-            "none" there is no such map.
-        boxes: matrices from which that map is mixed; 1 makes it static.
-        temperature: of the softmax that mixes them.
-        readout: "both" sums the logits of the modalities' heads and of the fused one; "fused" and "modalities" have one kind.
+        restart: whether the ODE is pulled back towards its initial state.
+        relations: whether the ODE's graph distinguishes the same speaker from others and past from future.
+        dynamic: whether the parameters of the map after the ODE depend on the "dialogue" or also on the "utterance";
+            with "none" there is no such map.
+        boxes: number of matrices that the map is a mixture of; 1 makes it static.
+        temperature: of the softmax over the mixture weights.
+        readout: "both" sums the logits of the modalities' heads and of the fused one; "fused" and "modalities" use only
+            one kind.
     """
 
     name: str = "df-gcn"
@@ -84,5 +86,5 @@ class Settings:
     readout: str = setting("both", choices=("both", "fused", "modalities"))
 
     def check(self, where: str) -> None:
-        """Raises a UserError where settings do not agree."""
+        """Raises a UserError if settings contradict each other."""
         check_heads(where, self.hidden, self.heads)

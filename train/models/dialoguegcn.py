@@ -1,14 +1,14 @@
-"""DialogueGCN (arXiv 1908.11540, EMNLP 2019), in the form of its released code.
+"""DialogueGCN (arXiv 1908.11540, EMNLP 2019), following its released code.
 
-A bidirectional LSTM over the dialogue, a graph of utterances in a window whose relations are both speakers and which comes
-first, a relational graph convolution with weighted edges and a plain one, attention over the whole dialogue, a hidden
-layer. `docs/explanation/models/dialoguegcn.md` has the equations.
+A bidirectional LSTM over the dialogue, a graph of utterances within a window whose relations are given by both speakers
+and their order, a relational graph convolution with weighted edges and a plain one, attention over the whole dialogue,
+a hidden layer. `docs/explanation/models/dialoguegcn.md` has the equations.
 
-The paper's model reads text. Ours takes any modalities: their features are concatenated, absent ones as zeros.
+The paper's model uses text. This one takes any modalities: their features are concatenated, absent ones as zeros.
 
-Their LSTM runs over padding, so in their code the logits of a dialogue depend on the longest one of its batch; in ours
-nothing does. Their edge weights have a vector for each of 110 places and fail on a longer dialogue; ours uses the last
-vector for all places from there on. In their code an utterance's window is the utterances that attend to it; here `past`
+Their LSTM runs over padding, so in their code the logits of a dialogue depend on the longest one in its batch; here
+they do not. Their edge weights have a vector for each of 110 positions and fail on longer dialogues; here all later
+positions share the last vector. In their code an utterance's window is the utterances that attend to it; here `past`
 and `future` are those that it attends to, which is the same if both are equal, as in their script.
 """
 
@@ -35,15 +35,15 @@ class Settings:
     """Section `model`. The defaults are those of the authors' command for IEMOCAP.
 
     Attributes:
-        context: the recurrent layers in front of the graph, "lstm" as in the authors' command or "gru" as in the paper.
-        context_layers: how many of them.
+        context: the recurrent layers before the graph, "lstm" as in the authors' command or "gru" as in the paper.
+        context_layers: number of these layers.
         context_hidden: width of the state of each direction.
         past, future: how many utterances back and ahead an utterance attends to.
         bases: matrices that the relations share; null gives each relation its own.
-        graph_hidden: width of the graph layers, and of the hidden layer before the classes.
-        places: places in a dialogue that have an edge weight vector of their own; all from the last on share it.
+        graph_hidden: width of the graph layers, and of the hidden layer before the output layer.
+        places: positions in a dialogue with a separate edge weight vector; all later positions share the last one.
         attention: whether every utterance attends to its whole dialogue before the hidden layer.
-        dropout: between recurrent layers and behind the hidden layer.
+        dropout: between recurrent layers and after the hidden layer.
     """
 
     name: str = "dialoguegcn"

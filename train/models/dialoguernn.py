@@ -1,11 +1,11 @@
-"""DialogueRNN (arXiv 1811.00405, AAAI 2019), in the form of its released bidirectional model with attention (BiModel).
+"""DialogueRNN (arXiv 1811.00405, AAAI 2019), following its released bidirectional model with attention (BiModel).
 
-The recurrence in both directions over every dialogue (`erc_toolkit.train.layers.dialogue_rnn`), attention of every emotion state over
-all those of its dialogue, a hidden layer, the classes. The paper's model uses the text alone on IEMOCAP and text and audio
-on MELD; ours takes any modalities and, as their scripts do, puts them side by side, absent ones as zeros.
+A recurrence in both directions over each dialogue (`erc_toolkit.train.layers.dialogue_rnn`), attention of each emotion
+state to all those of its dialogue, a hidden layer and an output layer. The paper's model uses text alone on IEMOCAP and
+text and audio on MELD; here any modalities are concatenated, as in their scripts, with zeros for absent ones.
 
-Their attention gives padding a score of 0, takes the softmax and then divides by what the utterances have of it: a softmax
-over the utterances, which is what ours is (theirs divides 0 by 0 where all scores are very negative).
+Their attention gives padding a score of 0, takes the softmax and then renormalises over the utterances. That is the
+softmax over the utterances that is used here (theirs divides 0 by 0 if all scores are very negative).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class Settings:
 
     Attributes:
         dialogue: width of the dialogue's state, their D_g.
-        party: of each party's state, D_p.
-        emotion: of the emotion's state in each direction, D_e.
-        hidden: of the hidden layer, 2 D_h.
-        context: how past states of the dialogue are weighed: "general" or "simple", see `DialogueRecurrence`.
-        listener: whether parties that do not speak change their state too.
+        party: width of each party's state, D_p.
+        emotion: width of the emotion's state in each direction, D_e.
+        hidden: width of the hidden layer, 2 D_h.
+        context: how past states of the dialogue are weighted: "general" or "simple", see `DialogueRecurrence`.
+        listener: whether the states of parties that do not speak are updated too.
         attention: whether emotion states attend to each other before the hidden layer.
         recurrent_dropout: on every state of the recurrence.
-        emotion_dropout: on the emotion states when the recurrence is over; in their code `dropout` + 0.15.
+        emotion_dropout: on the emotion states after the recurrence; in their code `dropout` + 0.15.
         dropout: after the hidden layer.
     """
 
@@ -83,7 +83,7 @@ class DialogueRNN(Model[Settings]):
         x = self.concatenated(batch)
         emotions = self.emotion_dropout(self.recurrence(x[None], batch.speakers, batch.offsets)[0])
         if self.query is not None:
-            # Their scores are products that nothing divides; the kernel divides by the root of the width.
+            # Their scores are unscaled products; the kernel divides by the square root of the width.
             query = self.query(emotions) * emotions.shape[-1] ** 0.5
             every = torch.ones_like(batch.dialogue, dtype=torch.bool)
             dialogues = WholeDialogueAttention(batch.offsets, emotions.device)

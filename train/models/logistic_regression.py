@@ -1,7 +1,7 @@
 """A baseline: logistic regression on each utterance's features, without the conversation.
 
-The features that are present, normalised and side by side, and one linear map; absent ones are zeros, which is their mean.
-A model of conversations is useful only if it beats this.
+One linear map of the normalised features, concatenated; absent ones are zeros, the mean. A model of conversations is
+useful only if it beats this.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .base import Model, ModelInfo, ModelOutput
 
 @dataclass
 class Settings:
-    """Section `model`. There is nothing to set but the trainer's weight decay, which is its regularisation."""
+    """Section `model`. There is nothing to set; the trainer's weight decay is its regularisation."""
 
     name: str = "logistic-regression"
 

@@ -1,12 +1,13 @@
 """A reconstruction of MERC-GCN (Feng and Fan, arXiv 2501.15063).
 
 Neither its code nor its full text is public. What is known: modalities are aligned pair by pair with co-attention
-transformers, their context is fused, a graph convolution follows over a directed graph with edge weights that are learned
-within and between speakers, and emotions are learned together with coarse groups of them. Every equation, size and weight
-below is ours, and so is what it scores; `docs/explanation/models/merc-gcn.md` lists the choices.
+transformers, their context is fused, a graph convolution follows over a directed graph with learned edge weights within
+and between speakers, and emotions are learned together with coarse groups of emotions. Every equation, size and weight
+below was chosen here, so scores cannot be compared with the paper's; `docs/explanation/models/merc-gcn.md` lists the
+choices.
 
-The paper's modalities are three. With two there is one pair; with one there is none, and the context is fused from its
-features alone. An absent feature is no key, and its part of the fused context is zero.
+The paper uses three modalities. With two there is one pair; with one there is none, and the context comes from its
+features alone. An absent feature is not a key, and its part of the fused context is zero.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from .base import Model, ModelInfo, ModelOutput, check_heads
 
 @dataclass
 class Settings:
-    """Section `model`. The paper's values are not known; all are ours.
+    """Section `model`. The paper's values are not known; all defaults were chosen here.
 
     Attributes:
         hidden: channels of the modalities and of the fused context.
@@ -41,9 +42,9 @@ class Settings:
         layers: co-attention blocks of each direction of a pair.
         window: how many utterances back and ahead the graph reaches.
         dropout: on projected features, in co-attention, on the fused context and before the classifiers.
-        coarse: for each class, in the order of the store's labels, the number of the coarse group that it belongs to, from 0;
-            -1 for a class that belongs to none. null: no coarse classifier.
-        coarse_weight: of the coarse cross-entropy in the loss.
+        coarse: for each class, in the order of the store's labels, the number of the coarse group that it belongs to,
+            from 0; -1 for a class that belongs to none. null disables the coarse classifier.
+        coarse_weight: weight of the coarse cross-entropy in the loss.
     """
 
     name: str = "merc-gcn"
@@ -57,7 +58,7 @@ class Settings:
     coarse_weight: float = setting(0.3, least=0)
 
     def check(self, where: str) -> None:
-        """Raises a UserError where settings do not agree."""
+        """Raises a UserError if settings contradict each other."""
         check_heads(where, self.hidden, self.heads)
         if self.coarse is not None:
             groups = sorted(set(self.coarse) - {-1})
@@ -71,7 +72,7 @@ class MERCGCN(Model[Settings]):
     """Cross-modal context fusion and adaptive graph convolution.
 
     Raises:
-        UserError: `settings.coarse` is not as long as there are classes.
+        UserError: `settings.coarse` does not have one entry per class.
     """
 
     Settings = Settings
@@ -98,7 +99,7 @@ class MERCGCN(Model[Settings]):
         if settings.coarse is not None:
             if len(settings.coarse) != self.classes:
                 raise UserError(
-                    f"model.coarse names groups of {len(settings.coarse)} classes, but there are {self.classes}"
+                    f"model.coarse has {len(settings.coarse)} entries, but the number of classes is {self.classes}"
                 )
             groups = torch.tensor(settings.coarse)
             self.coarse = nn.Linear(settings.graph_hidden, max(settings.coarse) + 1)
@@ -106,7 +107,7 @@ class MERCGCN(Model[Settings]):
         self.dropout = Dropout(settings.dropout)
 
     def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
-        """Logits of a batch; `parts["coarse"]`, where there are coarse groups G, their logits [N, G]."""
+        """Logits of a batch; with G coarse groups, `parts["coarse"]` has their logits [N, G]."""
         z = self.dropout(self.context(torch.cat(self._aligned(batch), 1), batch.offsets))
         kinds, blocks = edge_kinds(
             batch.speakers, batch.dialogue, self.settings.window, int(batch.offsets.diff().max())
@@ -118,7 +119,7 @@ class MERCGCN(Model[Settings]):
         return ModelOutput(self.fine(y), parts={} if self.coarse is None else {"coarse": self.coarse(y)})
 
     def _aligned(self, batch: Batch) -> list[Tensor]:
-        """Every modality, and every modality as each other one informs it: M x M times [N, hidden], zeros where it is absent."""
+        """Each modality, and each attending to each other one: M x M times [N, hidden], zeros where it is absent."""
         present = batch.present
         codes = dialogue_positions(batch.offsets, self.settings.hidden, self.fine.weight)
         x = {m: self.dropout(projection(batch.features[m]) + codes) for m, projection in self.projections.items()}
@@ -130,7 +131,7 @@ class MERCGCN(Model[Settings]):
         return found
 
     def loss(self, output: ModelOutput, batch: Batch) -> Tensor:
-        """Cross-entropy of the emotions, weighted by class, plus `coarse_weight` times that of their groups, unweighted."""
+        """Class-weighted cross-entropy of the emotions, plus `coarse_weight` times that of their groups, unweighted."""
         total = weighted_loss(output.logits, batch.labels, self.class_weights)
         if self.coarse is not None and self.groups is not None:
             groups = self.groups[batch.labels.clamp_min(0)].masked_fill(batch.labels < 0, -1)

@@ -1,12 +1,13 @@
-"""MM-DFN (arXiv 2203.02385): dynamic fusion on the graph of MMGCN, as its released code does it.
+"""MM-DFN (arXiv 2203.02385): dynamic fusion on the graph of MMGCN, following its released code.
 
-Every modality's features are mapped to one width. Text then goes through a bidirectional GRU over the dialogue; to every
-modality are added the states of a second one, shared by all, over the utterances of each speaker alone. The layers over the graph
-(`erc_toolkit.train.layers.angular_graph`, `erc_toolkit.train.layers.initial_residual`) are joined by an LSTM whose time is the depth: at each layer
-it takes a node's features and gives those that are propagated. The code calls its recurrent layers LSTM; they are GRUs.
+The features of all modalities are mapped to the same width. Text then goes through a bidirectional GRU over the
+dialogue; the states of a second GRU, shared by all modalities, over the utterances of each speaker are added to each
+modality. The layers over the graph (`erc_toolkit.train.layers.angular_graph`,
+`erc_toolkit.train.layers.initial_residual`) are connected by an LSTM over the depth: at each layer its input is a
+node's features and its output is propagated. The code calls its recurrent layers LSTM; they are GRUs.
 
-Where the code reads the padding behind shorter dialogues and speakers (`padded`), ours does not by default. Without text
-there is no GRU over the dialogue; with one modality the graph holds that modality's nodes.
+The released GRUs run over the padding after shorter dialogues and speakers; here that is optional (`padded`). Without
+text there is no GRU over the dialogue; with one modality the graph holds that modality's nodes.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ class Settings:
     Attributes:
         size: width of a node; each direction of the GRUs has half of it.
         encoder_layers: of the GRUs.
-        speaker_text, speaker_audio, speaker_visual: weight of the speaker GRU's states, in each modality.
+        speaker_text, speaker_audio, speaker_visual: weight of the speaker GRU's states in each modality.
         graph_size: width within the graph convolution and of the LSTM over its depth.
         layers: graph convolutions.
         alpha: share of a convolution's output that comes from the stack's input.
-        lam: how much the weights of the first convolutions do beside the identity.
+        lam: strength of the weights relative to the identity in the first convolutions.
         dropout: between layers of the GRUs, before and after every convolution and before the output.
-        gamma: of the focal loss.
-        padded: the GRUs read the padding behind shorter dialogues and behind the utterances of each speaker, as the
-            released code's do, so that a dialogue's logits depend on the longest of its batch.
+        gamma: exponent of the focal loss.
+        padded: the GRUs run over the padding after shorter dialogues and after the utterances of each speaker, as in
+            the released code, so that a dialogue's logits depend on the longest in its batch.
     """
 
     name: str = "mm-dfn"
@@ -61,7 +62,7 @@ class Settings:
     padded: bool = False
 
     def check(self, where: str) -> None:
-        """Raises a UserError where settings do not agree."""
+        """Raises a UserError if settings contradict each other."""
         if self.size % 2:
             raise UserError(f"{where}: model.size={self.size} must be even")
 
@@ -113,7 +114,7 @@ class MMDFN(Model[Settings]):
         return focal_loss(output.logits, batch.labels, self.settings.gamma, self.class_weights)
 
     def _nodes(self, batch: Batch) -> Tensor:
-        """The vectors [N, M, size] with which the modalities enter the graph."""
+        """The initial vectors of the graph's nodes, [N, M, size]."""
         x = {m: projection(batch.features[m]) for m, projection in self.projections.items()}
         nodes = dict(x)
         if self.encoder is not None:
@@ -131,11 +132,11 @@ class MMDFN(Model[Settings]):
         return padded.pack(encoder.through_padding(self.projections["text"](padded.pad(features))))
 
     def _by_speaker(self, x: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Modality to [N, size], the GRU's states over each speaker's utterances; modalities of weight 0 are left out."""
+        """Modality to [N, size], the GRU's states over each speaker's utterances, except with weight 0."""
         chosen, encoder = list(self.speaker_weights), self.speaker_encoder
         if encoder is None:
             return {}
-        # One sequence for each speaker of each dialogue and modality; they all lie end to end.
+        # One sequence for each speaker of each dialogue and modality, all concatenated.
         key = batch.dialogue * (batch.speakers.max() + 1) + batch.speakers
         order = key.argsort(stable=True)
         lengths = key[order].unique_consecutive(return_counts=True)[1].cpu().repeat(len(chosen))

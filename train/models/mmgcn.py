@@ -1,11 +1,12 @@
-"""MMGCN (arXiv 2107.06779): a deep graph convolution over one graph of all modalities, as its released code does it.
+"""MMGCN (arXiv 2107.06779): a deep graph convolution over one graph of all modalities, following its released code.
 
-Text goes through a linear map, a bidirectional LSTM of two layers and gets its speaker's embedding; audio and visual have
-a linear map alone. `erc_toolkit.train.layers.angular_graph` is the graph, `erc_toolkit.train.layers.initial_residual` a layer. Each utterance is
-classified from the vectors that entered the graph and those that left it, of all its modalities.
+Text goes through a linear map and a two-layer bidirectional LSTM, and its speaker's embedding is added; audio and
+visual have a linear map alone. `erc_toolkit.train.layers.angular_graph` is the graph,
+`erc_toolkit.train.layers.initial_residual` a layer. Each utterance is classified from the input and output vectors of
+the graph for all its modalities.
 
-The code joins dialogues of a batch by reading the padding behind the shorter ones (`padded`), which ours does not by
-default. Without text a model has neither LSTM nor speakers; with one modality the graph holds that modality's nodes.
+The released LSTM runs over the padding after the shorter dialogues of a batch; here that is optional (`padded`).
+Without text a model has neither LSTM nor speakers; with one modality the graph holds that modality's nodes.
 """
 
 from __future__ import annotations
@@ -38,12 +39,13 @@ class Settings:
         graph_size: width within the graph convolution.
         layers: graph convolutions. The released code has 64, whatever its script sets.
         alpha: share of a convolution's output that comes from the stack's input.
-        lam: how much the weights of the first convolutions do beside the identity.
+        lam: strength of the weights relative to the identity in the first convolutions.
         dropout: between layers of the LSTM, before every convolution and before the output.
-        padded: the LSTM reads the padding behind shorter dialogues, as the released code's does, so that a dialogue's
-            logits depend on the longest of its batch.
-        loss: "nll", the cross-entropy weighted by class, or "released", what the code minimises on MELD in place of a focal
-            loss: the mean over utterances and all classes c of -(1 - [c = y] log p_c)^2.5 log p_c, without class weights.
+        padded: the LSTM runs over the padding after shorter dialogues, as in the released code, so that a dialogue's
+            logits depend on the longest in its batch.
+        loss: "nll", the cross-entropy weighted by class, or "released", what the code minimises on MELD in place of a
+            focal loss: the mean over utterances and all classes c of -(1 - [c = y] log p_c)^2.5 log p_c, without class
+            weights.
     """
 
     name: str = "mmgcn"
@@ -58,7 +60,7 @@ class Settings:
     loss: str = setting("nll", choices=("nll", "released"))
 
     def check(self, where: str) -> None:
-        """Raises a UserError where settings do not agree."""
+        """Raises a UserError if settings contradict each other."""
         if self.size % 2:
             raise UserError(f"{where}: model.size={self.size} must be even")
 
@@ -104,7 +106,7 @@ class MMGCN(Model[Settings]):
         return weighted_loss(output.logits, batch.labels, self.class_weights)
 
     def _nodes(self, modality: str, batch: Batch) -> Tensor:
-        """The vectors [N, size] with which a modality enters the graph."""
+        """The initial vectors of a modality's nodes, [N, size]."""
         projection, features = self.projections[modality], batch.features[modality]
         if modality != "text" or self.encoder is None or self.speaker is None:
             return projection(features)
@@ -117,9 +119,9 @@ class MMGCN(Model[Settings]):
 
 
 def released_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """What the released code minimises on MELD (see `Settings.loss`), a scalar; 0 where nothing is labelled.
+    """What the released code minimises on MELD (see `Settings.loss`), a scalar; 0 if nothing is labelled.
 
-    A focal loss would have p where this has log p, and the class of the label alone.
+    A focal loss would have p where this has log p, and only the label's class.
     """
     log_p = (logits.float() if logits.dtype == torch.bfloat16 else logits).log_softmax(-1)
     own = torch.zeros_like(log_p).scatter(1, labels.clamp_min(0)[:, None], 1)

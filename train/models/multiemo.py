@@ -1,14 +1,14 @@
-"""MultiEMO (Shi and Huang, ACL 2023), in the form of its released code.
+"""MultiEMO (Shi and Huang, ACL 2023), following its released code.
 
-Every modality is projected and goes through a DialogueRNN recurrence of its own (on MELD the text does not, and the others
-go one way only). Then each queries the others, one after the other, in a stack of cross-attention layers; the three results
-side by side give the representation that is classified. The loss adds to the cross-entropy a contrastive term on that
-representation and a correlation term on the three results; both depend on the batch, so the loss depends on what else is in
-it. The logits do not.
+Each modality is projected and goes through its own DialogueRNN recurrence (on MELD text does not, and the others are
+unidirectional). Then each attends to the others in turn, in a stack of cross-attention layers; the three results are
+concatenated into the representation that is classified. The loss adds to the cross-entropy a contrastive term on that
+representation and a correlation term on the three results; both depend on the other utterances in the batch, the logits
+do not.
 
-Their cross-attention attends to padding as if it were utterances; ours does not. An absent feature is no key to other
-modalities, and its utterance has no part in the correlation with them. With two modalities a layer has one cross-attention,
-with one it has none.
+Their cross-attention attends to padding as if it were utterances; here it does not. An absent feature is not a key for
+other modalities, and its utterance is excluded from the correlation with them. With two modalities a layer has one
+cross-attention, with one it has none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..layers.soft_hgr import soft_hgr_loss
 from ..settings import setting
 from .base import Model, ModelInfo, ModelOutput, check_heads
 
-_FUSED = "fused"  # the part of the output that the contrastive loss is on; other parts are called after modalities
+_FUSED = "fused"  # the output part that the contrastive loss uses; the others are named after modalities
 
 
 @dataclass
@@ -37,8 +37,8 @@ class Settings:
 
     Attributes:
         hidden: width of every representation and every state of the recurrences.
-        layers: of cross-attention.
-        heads: of cross-attention; `hidden` is a multiple of it.
+        layers: number of cross-attention layers.
+        heads: heads of cross-attention; they divide `hidden`.
         inner: width inside the feed-forward networks.
         head: width of the classifier's hidden layer.
         recurrent_text: whether the text has a recurrence; theirs has none on MELD.
@@ -67,7 +67,7 @@ class Settings:
     rho: float = setting(1.1, least=0)
 
     def check(self, where: str) -> None:
-        """Raises a UserError where settings do not agree."""
+        """Raises a UserError if settings contradict each other."""
         check_heads(where, self.hidden, self.heads, even=False)
 
 
@@ -93,7 +93,7 @@ class CrossAttention(nn.Module):
 
 
 class CrossAttentionLayer(nn.Module):
-    """Cross-attention to each of the other modalities, then a feed-forward network; arguments as for `CrossAttention`."""
+    """Cross-attention to each other modality, then a feed-forward network; arguments as for `CrossAttention`."""
 
     def __init__(self, others: int, size: int, heads: int, inner: int, rate: float) -> None:
         super().__init__()

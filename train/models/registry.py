@@ -1,4 +1,4 @@
-"""The models by name. A model's module is imported when it is asked for.
+"""Models by name. A model's module is imported when the model is requested.
 
 A model is a subclass of `erc_toolkit.train.models.base.Model`. Other packages add models through entry points,
 `my-model = my_package.module:MyModel` in the group `erc_toolkit.models`; `docs/how-to/models.md` shows a complete one.
@@ -33,12 +33,12 @@ _REGISTRY = PluginRegistry("model", "erc_toolkit.models", MODELS, option="model.
 
 
 def models() -> list[str]:
-    """The names of all registered models, the toolkit's first. Those of other packages need not work."""
+    """The names of all registered models, the toolkit's first. Those of other packages are not checked."""
     return _REGISTRY.names()
 
 
 def ignored_models() -> list[str]:
-    """A line about each model of another package that has no effect because its name is the toolkit's own."""
+    """A line about each model of another package that is ignored because its name is that of a built-in model."""
     return _REGISTRY.ignored()
 
 
@@ -46,8 +46,9 @@ def model_class(name: str) -> type[Model[Any]]:
     """The class of a model.
 
     Raises:
-        UserError: there is no model of that name, several packages register it, or the class of another package cannot be
-            loaded or lacks what `erc_toolkit.train.models.base.Model` asks for; names the package and what is missing.
+        UserError: there is no model of that name, several packages register it, or the class of another package cannot
+            be loaded or lacks what `erc_toolkit.train.models.base.Model` requires; names the package and what is
+            missing.
     """
     found = _REGISTRY.load(name)
     if name not in MODELS and (problem := contract_problem(found)):
@@ -70,7 +71,7 @@ def build_error(name: str, error: Exception) -> str:
 
 
 def contract_problem(found: object) -> str | None:
-    """What an object lacks to be a model, as the end of a sentence that begins with its name; None for a model."""
+    """Why an object is not a valid model, as the end of a sentence that begins with its name; else None."""
     if not isinstance(found, type):
         return "is not a class"
     missing = [member for member in ("Settings", "about") if not hasattr(found, member)]
@@ -81,9 +82,9 @@ def contract_problem(found: object) -> str | None:
     if problem := _settings_problem(getattr(found, "Settings")):  # noqa: B009 - a type checker knows no such attribute
         return problem
     if not isinstance(getattr(found, "about"), ModelInfo):  # noqa: B009
-        return f"has an `about` that is no {ModelInfo.__module__}.{ModelInfo.__qualname__}"
+        return f"has an `about` that is not a {ModelInfo.__module__}.{ModelInfo.__qualname__}"
     if not issubclass(found, Model):
-        return f"is no subclass of {Model.__module__}.{Model.__qualname__}"
+        return f"is not a subclass of {Model.__module__}.{Model.__qualname__}"
     try:
         inspect.signature(found).bind(*"settings dims speakers class_counts class_weights".split())
     except (TypeError, ValueError):
@@ -93,7 +94,7 @@ def contract_problem(found: object) -> str | None:
 
 def _settings_problem(settings: object) -> str | None:
     if not (isinstance(settings, type) and dataclasses.is_dataclass(settings)):
-        return "has `Settings` that are no dataclass"
+        return "has `Settings` that is not a dataclass"
     fields = dataclasses.fields(settings)
     if "name" not in [field.name for field in fields]:
         return "has `Settings` without the field `name`"
@@ -105,5 +106,5 @@ def _settings_problem(settings: object) -> str | None:
         defaults = settings()
         setattr(defaults, "name", "")  # noqa: B010
     except Exception as error:  # whatever annotations, __post_init__ and a frozen dataclass raise
-        return f"has `Settings` that cannot be used: {one_line(error)}"
+        return f"has `Settings` that cannot be instantiated: {one_line(error)}"
     return None

@@ -1,13 +1,12 @@
-"""SDT (IEEE TMM 26, 2024, doi 10.1109/TMM.2023.3271019): transformers within and across modalities, with self-distillation.
+"""SDT (IEEE TMM 26, 2024, doi 10.1109/TMM.2023.3271019): transformers across modalities with self-distillation.
 
-The form is that of the authors' code. Every modality is the target of one encoder for each modality, its own too: queries
-from the target, keys and values from the other. Gates weigh what comes out, a linear map joins it, a softmax over modalities
-weighs the channels of the targets, and each target has a classifier of its own that learns from the labels and from the
-fused classifier. `docs/explanation/models/sdt.md` has the equations.
+It follows the authors' code. Each modality is the target of one encoder per modality, including itself: queries come
+from the target, keys and values from the source. Gates weight the outputs, a linear map joins them, a softmax over
+modalities weights the channels of the targets, and each target has its own classifier, which learns from the labels and
+from the fused classifier. `docs/explanation/models/sdt.md` has the equations.
 
-With M modalities there are M x M encoders; the paper has three. Utterances may lack modalities: an absent feature is no key,
-and as a target it has no part in the fusion, in the loss of its classifier and in the distillation. With everything present
-that changes nothing.
+With M modalities there are M x M encoders; the paper has three. Utterances may lack modalities: an absent feature is
+not a key, and as a target it is excluded from the fusion, from its classifier's loss and from the distillation.
 """
 
 from __future__ import annotations
@@ -34,10 +33,13 @@ class Settings:
     Attributes:
         hidden: channels of every representation, also inside the feed-forward networks.
         heads: attention heads of each encoder.
-        dropout: on inputs, attention weights and sublayers of the encoders, and before the classifiers of the modalities.
-        gates: sigmoid(W x) x behind each encoder, with W "learned", or "fixed" to the identity, as their code does on MELD.
+        dropout: on inputs, attention weights and sublayers of the encoders, and before the classifiers of the
+            modalities.
+        gates: sigmoid(W x) x after each encoder, with W "learned", or "fixed" to the identity, as their code does on
+            MELD.
         temperature: divides the logits of student and teacher before their softmax.
-        unimodal_weight, distillation_weight: of the modalities' cross-entropies and divergences in the loss; theirs are 1.
+        unimodal_weight, distillation_weight: of the modalities' cross-entropies and divergences in the loss; theirs are
+            1.
     """
 
     name: str = "sdt"
@@ -50,7 +52,7 @@ class Settings:
     distillation_weight: float = setting(1.0, least=0)
 
     def check(self, where: str) -> None:
-        """Raises a UserError where settings do not agree."""
+        """Raises a UserError if settings contradict each other."""
         check_heads(where, self.hidden, self.heads)
 
 
@@ -59,7 +61,7 @@ class TargetStream(nn.Module):
 
     Args:
         settings: sizes and probabilities.
-        own: its name.
+        own: name of the modality.
         others: names of the other modalities.
     """
 
@@ -79,7 +81,7 @@ class TargetStream(nn.Module):
         """Projected features with positions and speakers, modality to [N, hidden], to [N, hidden]."""
         outputs = []
         for source, encoder in self.encoders.items():
-            # Each encoder draws a dropout mask of its own for each stream that it takes.
+            # Each encoder draws its own dropout mask for each input stream.
             x = self.dropout(streams[self.own])
             y = encoder(x, x if source == self.own else self.dropout(streams[source]), attend, present[source])
             outputs.append(torch.sigmoid(self.gates[source](y) if self.gates is not None else y) * y)
@@ -106,9 +108,9 @@ class SDT(Model[Settings]):
         self.dropout = Dropout(settings.dropout)
 
     def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
-        """Fused logits of a batch and those of each modality, which mean nothing where it is absent.
+        """Fused logits of a batch and those of each modality, which are meaningless where it is absent.
 
-        An utterance without any modality has the bias of the fused classifier as its logits.
+        The logits of an utterance without any modality are the bias of the fused classifier.
         """
         added = dialogue_positions(batch.offsets, self.settings.hidden, self.speaker.weight) + self.speaker(
             batch.speakers
@@ -123,15 +125,17 @@ class SDT(Model[Settings]):
         """Sum over the modalities that are present, weighted channel by channel by a softmax over them."""
         y, there = torch.stack(list(x.values())), torch.stack([present[m] for m in x])[..., None]
         scores = self.fusion(y)
-        scores = scores.masked_fill(~there, torch.finfo(scores.dtype).min)  # not -inf: an utterance may lack them all
+        scores = scores.masked_fill(
+            ~there, torch.finfo(scores.dtype).min
+        )  # not -inf: an utterance may have no modality
         return (scores.softmax(0) * there * y).sum(0)
 
     def loss(self, output: ModelOutput, batch: Batch) -> Tensor:
-        """Cross-entropies of the fused classifier and of each modality's, and the divergences of these from the fused one.
+        """Cross-entropies of the fused and unimodal classifiers, and the divergences of the latter from the former.
 
-        A cross-entropy is a mean over labelled utterances, weighted by class. A divergence is KL(p_fused || p_modality) of the
-        softmax with temperature, a plain mean over the same utterances, neither scaled by the squared temperature nor cut
-        off from the fused classifier, so that the teacher learns from its students.
+        A cross-entropy is a mean over labelled utterances, weighted by class. A divergence is KL(p_fused || p_modality)
+        of the softmax with temperature, a plain mean over the same utterances, neither scaled by the squared
+        temperature nor cut off from the fused classifier, so that the teacher learns from its students.
         """
         total = weighted_loss(output.logits, batch.labels, self.class_weights)
         teacher = (output.logits / self.settings.temperature).log_softmax(-1)

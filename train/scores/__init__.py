@@ -1,1 +1,1 @@
-"""How right a model is: predictions, metrics, groups, calibration, resampling."""
+"""Scores of a model: predictions, metrics, groups, calibration, resampling."""

@@ -1,4 +1,4 @@
-"""Where a model is right: its measures by dialogue length, position, speaker, modalities that were there, and emotion shift."""
+"""Measures of a model by dialogue length, position, speaker, available modalities and emotion shift."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def breakdown(predictions: Predictions, by: str) -> dict[str, dict[str, float | 
         by: a name in GROUPS.
 
     Returns:
-        Group to `utterances` and the measures of `erc_toolkit.train.scores.resampling.measures_of`, in the groups' natural order; groups
-        without a labelled utterance are left out.
+        Group to `utterances` and the measures of `erc_toolkit.train.scores.resampling.measures_of`, in the groups'
+        natural order; groups without a labelled utterance are omitted.
     """
     group, order = GROUPS[by](predictions)
     found = {}

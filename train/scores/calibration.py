@@ -1,4 +1,4 @@
-"""Whether a model is as sure as it is right."""
+"""Calibration: whether a model's confidence matches its accuracy."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ BINS = 15
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A reliability diagram: the most probable class's probability, in BINS equal steps from 0 to 1.
+    """A reliability diagram: the most probable class's probability, in BINS equal bins from 0 to 1.
 
     Attributes:
-        counts: (BINS,) int64, labelled utterances of each step.
-        confidence: (BINS,) mean probability; NaN where a step is empty.
-        accuracy: (BINS,) share that is right; NaN where a step is empty.
-        ece: expected calibration error, the mean of |accuracy - confidence| weighted by counts (Guo et al. 2017, eq. 3).
+        counts: (BINS,) int64, labelled utterances in each bin.
+        confidence: (BINS,) mean probability; NaN where a bin is empty.
+        accuracy: (BINS,) fraction of correct predictions; NaN where a bin is empty.
+        ece: expected calibration error, the mean of |accuracy - confidence| weighted by counts (Guo et al. 2017, eq.
+            3).
     """
 
     counts: np.ndarray

@@ -1,4 +1,4 @@
-"""Measures of a classification, as the field reports them (scikit-learn computes them)."""
+"""Measures of classification, as usually reported in the field; scikit-learn computes them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class ClassMeasures(TypedDict):
-    """Measures of one class, fractions, and its support: the utterances that truly are of it."""
+    """Measures of one class, as fractions, and its support: the number of utterances with this true label."""
 
     precision: float
     recall: float
@@ -50,7 +50,7 @@ class Evaluation(Measures):
 
 
 class Spread(TypedDict):
-    """One measure over runs that differ in their seed: mean, deviation of a sample (None for one run), all values."""
+    """A measure over runs with different seeds: mean, sample standard deviation (None for one run), all values."""
 
     mean: float
     std: float | None
@@ -58,7 +58,7 @@ class Spread(TypedDict):
 
 
 def evaluate(y_true: np.ndarray, y_pred: np.ndarray, labels: Sequence[str], *, majority: int) -> Measures:
-    """Scores predictions against true labels. Every measure is a fraction; what is undefined (0 / 0) counts as 0.
+    """Scores predictions against true labels. Every measure is a fraction; undefined values (0 / 0) count as 0.
 
     Args:
         y_true, y_pred: int (n,), class indices; n is at least 1.
@@ -73,7 +73,7 @@ def evaluate(y_true: np.ndarray, y_pred: np.ndarray, labels: Sequence[str], *, m
         macro_f1: plain mean of F1 over the classes that have support.
         uar: unweighted average recall, the plain mean of recall over the same classes.
         majority_class, majority_weighted_f1: name of that class, weighted F1 of always predicting it.
-        per_class: name to precision, recall, f1, support (utterances that truly are of the class), in index order.
+        per_class: name to precision, recall, f1, support (utterances with this true label), in index order.
 
     Raises:
         ValueError: there are no utterances.
@@ -84,7 +84,7 @@ def evaluate(y_true: np.ndarray, y_pred: np.ndarray, labels: Sequence[str], *, m
     if len(y_true) == 0:
         raise ValueError("no utterances to evaluate")
     index = np.arange(len(labels))
-    undefined: Any = 0  # scikit-learn annotates the parameter as a text and takes this number
+    undefined: Any = 0  # scikit-learn annotates the parameter as a string but accepts this number
     scored: Any = precision_recall_fscore_support(y_true, y_pred, labels=index, zero_division=undefined)
     precision, recall, f1, support = scored
     baseline = f1_score(

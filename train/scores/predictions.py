@@ -1,4 +1,4 @@
-"""What a model said about every utterance of a split: the file predictions.csv, and the table behind every measure."""
+"""A model's predictions for every utterance of a split: predictions.csv, and the table behind every measure."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ class Predictions:
     Attributes:
         labels: names of the C classes.
         modalities: names of the M modalities that the model has.
-        id, dialogue, speaker: (n,) object arrays of texts.
-        position: (n,) int64, place in the dialogue, from 0.
-        true: (n,) int64, class; -1 where there is no label.
+        id, dialogue, speaker: (n,) object arrays of strings.
+        position: (n,) int64, position in the dialogue, from 0.
+        true: (n,) int64, class; -1 if there is no label.
         predicted: (n,) int64, most probable class.
         probabilities: (n, C) float64.
-        own: (n, M) int64, class that a modality alone says; -1 where the utterance lacks it or the model does not tell.
+        own: (n, M) int64, class predicted from a modality alone; -1 where it is absent or the model makes no such
+            prediction.
     """
 
     labels: list[str]
@@ -54,13 +55,13 @@ class Predictions:
         return counts[dialogue]
 
     def select(self, chosen: np.ndarray) -> Predictions:
-        """Those of a mask (n,); `position` stays what it was in the whole dialogue."""
+        """The predictions selected by a mask (n,); `position` remains that in the whole dialogue."""
         names = ("id", "dialogue", "speaker", "position", "true", "predicted", "probabilities", "own")
         return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
     def write(self, folder: Path) -> None:
-        """Writes FOLDER/predictions.csv; an absent label or opinion is an empty cell, a carriage return in a name a blank."""
-        names = np.array([*self.labels, ""], object)  # the last one is what -1 points at
+        """Writes FOLDER/predictions.csv, with empty cells for -1 and spaces for carriage returns in names."""
+        names = np.array([*self.labels, ""], object)  # the last one stands for -1
         texts = [[str(name).replace("\r", " ") for name in column] for column in (self.id, self.dialogue, self.speaker)]
         columns = [*texts[:2], self.position, texts[2], names[self.true], names[self.predicted]]
         text = io.StringIO()
@@ -77,7 +78,7 @@ def read_predictions(folder: Path) -> Predictions:
     """Reads FOLDER/predictions.csv.
 
     Raises:
-        UserError: there is none, or it is damaged or of an earlier version.
+        UserError: there is none, or it is damaged or from an earlier version.
     """
     path = folder / PREDICTIONS
     try:
@@ -112,6 +113,6 @@ def read_predictions(folder: Path) -> Predictions:
             classes[:, 2:],
         )
     except FileNotFoundError:
-        raise UserError(f"{path}: is not there; train on a store with a test split first") from None
+        raise UserError(f"{path}: not found; train on a store with a test split first") from None
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as predictions ({error}); train again with --overwrite") from None

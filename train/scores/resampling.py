@@ -1,8 +1,9 @@
 """Intervals and significance by resampling dialogues and seeds, and McNemar's test.
 
-Utterances of one dialogue are not independent, so whole dialogues are drawn (with replacement), as many as there are. A draw
-weights each dialogue's confusion matrix; every measure follows from their sum, so that thousands of draws cost one product.
-Where a model was trained with several seeds its measure is the mean over them, and a draw draws seeds as well.
+Utterances of one dialogue are not independent, so whole dialogues are drawn with replacement, as many as there are. A
+draw weights each dialogue's confusion matrix; every measure follows from their sum, so that thousands of draws cost one
+product. If a model was trained with several seeds, its measure is the mean over them, and each draw resamples seeds as
+well.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ class Difference:
 
 
 def measures_of(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Measures of confusion matrices (..., C, C), true class by predicted class, that may hold weights.
+    """Measures of confusion matrices (..., C, C), true class by predicted class, that may contain weights.
 
     Returns:
         accuracy, weighted_f1, weighted_precision, macro_f1, uar (unweighted average recall), each (...), as
-        `erc_toolkit.train.scores.metrics.evaluate` defines them. A matrix of zeros gives 0.
+        `erc_toolkit.train.scores.metrics.evaluate` defines them. They are 0 for a matrix of zeros.
     """
     confusion = np.asarray(confusion, np.float64)
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
@@ -63,8 +64,8 @@ def intervals(
     """Percentile bootstrap intervals of every measure of `measures_of`, over the dialogues that have a label.
 
     Args:
-        runs: one run, or runs that differ in their seed alone.
-        draws, level, seed: how many samples, the share of them inside the interval, seed of the samples.
+        runs: one run, or runs that differ only in their seed.
+        draws, level, seed: number of samples, fraction of them inside the interval, seed of the samples.
     """
     samples = _resampled([_by_dialogue(runs)], draws, seed)[0]
     return {name: _bounds(values, level) for name, values in samples.items()}
@@ -76,7 +77,7 @@ def differences(
     """Paired bootstrap of `second` minus `first`, each the runs of its seeds: a draw takes the same dialogues for both.
 
     Raises:
-        ValueError: they are not all of the same utterances and labels.
+        ValueError: they do not all have the same utterances and labels.
     """
     for other in (*first, *second):
         check_paired(first[0], other)
@@ -86,7 +87,7 @@ def differences(
     found = {}
     for name in observed[0]:
         moved = other[name] - one[name]
-        # One more on each side: a p-value of 0 would claim more than the number of draws can tell.
+        # One more on each side: with a finite number of draws, a p-value of 0 would overstate the evidence.
         beyond = min((moved <= 0).sum(), (moved >= 0).sum())
         p = min(1.0, 2 * (beyond + 1) / (draws + 1))
         found[name] = Difference(float(observed[1][name] - observed[0][name]), *_bounds(moved, level), float(p))
@@ -97,8 +98,9 @@ def mcnemar(first: Predictions, second: Predictions) -> tuple[int, int, float]:
     """McNemar's exact test on the labelled utterances.
 
     Returns:
-        Utterances that only the first gets right, those that only the second does, and the two-sided p-value of the
-        binomial test that both are as likely. It takes utterances for independent, which the bootstrap does not.
+        The number of utterances that only the first predicts correctly, of those that only the second does, and the
+        two-sided p-value of the binomial test that both are equally likely. It assumes independent utterances, unlike
+        the bootstrap.
 
     Raises:
         ValueError: as for `differences`.
@@ -111,11 +113,11 @@ def mcnemar(first: Predictions, second: Predictions) -> tuple[int, int, float]:
 
 
 def check_paired(first: Predictions, second: Predictions) -> None:
-    """Raises ValueError where two predictions are not of the same utterances with the same labels."""
+    """Raises ValueError if two predictions are not for the same utterances with the same labels."""
     if first.labels != second.labels:
         raise ValueError("their labels differ")
     if len(first) != len(second) or (first.id != second.id).any() or (first.dialogue != second.dialogue).any():
-        raise ValueError("they are not of the same utterances")
+        raise ValueError("they are not for the same utterances")
     if (first.true != second.true).any():
         raise ValueError("their true emotions differ")
 

@@ -1,13 +1,14 @@
-"""The field's table of results, for a terminal or a pipe."""
+"""The usual table of results, for a terminal or a pipe."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-
-from .metrics import Evaluation
 
 MEASURES = {
     "accuracy": "accuracy",
@@ -18,9 +19,10 @@ MEASURES = {
 }
 
 
-def print_report(result: Evaluation, console: Console) -> None:
+def print_report(result: Mapping[str, Any], console: Console) -> None:
     """Prints what `erc_toolkit.train.loop.evaluation.evaluate_run` returns: per class and overall, in percent."""
-    head = f"{result['corpus']}, {result['split']} split: {result['utterances']} labelled utterances, in percent"
+    count = result["utterances"]
+    head = f"{result['corpus']}, {result['split']} split: {count} labelled utterance{'s' * (count != 1)}, in percent"
     console.print(head, markup=False, highlight=False)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("class", overflow="fold")
@@ -35,7 +37,7 @@ def print_report(result: Evaluation, console: Console) -> None:
         bounds = result.get("intervals", {}).get(key)
         interval = f"  [{_percent(bounds[0])}, {_percent(bounds[1])}]" if bounds else ""
         console.print(f"{name:<20}{_percent(result[key]):>6}{interval}", markup=False, highlight=False)
-    note = f"  weighted F1 of always {result['majority_class']!r}"
+    note = f"  weighted F1 of always predicting {result['majority_class']!r}"
     console.print(
         f"{'majority baseline':<20}{_percent(result['majority_weighted_f1']):>6}{note}", markup=False, highlight=False
     )

@@ -26,13 +26,13 @@ _LATEX = {
 
 @dataclass(frozen=True, slots=True)
 class ReportTable:
-    """A table as it is shown.
+    """A table as displayed.
 
     Attributes:
-        name: of its files.
+        name: name of its files.
         title: what it shows.
-        head: of the columns; the first column names the row.
-        rows: texts, as many in each as in `head`.
+        head: column heads; the first column names the row.
+        rows: strings, as many per row as in `head`.
         note: a sentence below it, or empty.
     """
 
@@ -75,7 +75,7 @@ def percent(fraction: float | None) -> str:
 
 
 def mean_and_spread(part: Spread | None) -> str:
-    """What `erc_toolkit.train.loop.seeds.spread` says of one measure, in percent: "67.43 ± 0.51", or the mean alone for one seed."""
+    """A measure's `Spread` in percent: "67.43 ± 0.51", or the mean alone for one seed."""
     if part is None:
         return "–"
     return percent(part["mean"]) + (f" ± {percent(part['std'])}" if part["std"] is not None else "")

@@ -13,11 +13,11 @@ from .base import Measure, RunAtHand, SummarisedVariant
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from ...config import Config
     from ...data.batch import Conversations
     from ...loop.plan import Plan
+    from ...models.base import Model
     from ...reports.page import Section
 
 ROUNDS = 5  # timed calls after one warm-up call; the median is reported

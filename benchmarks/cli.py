@@ -1,4 +1,4 @@
-"""How long `--help` takes, as a multiple of starting Python alone: python benchmarks/cli.py [rounds]."""
+"""Time of `--help`, relative to starting Python alone: python benchmarks/cli.py [rounds]."""
 
 import statistics
 import subprocess
@@ -15,7 +15,7 @@ COMMANDS = {
 
 def main(rounds: int = 15) -> None:
     times: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    for _ in range(rounds + 1):  # in turn, so that a slow moment hits all; the first round warms the file cache
+    for _ in range(rounds + 1):  # in turn, so that load affects all alike; the first round warms the file cache
         for name, command in COMMANDS.items():
             began = time.perf_counter()
             subprocess.run(command, stdout=subprocess.DEVNULL, check=True)

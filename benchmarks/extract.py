@@ -3,9 +3,9 @@
     python benchmarks/extract.py [--corpus MELD_FOLDER] [--clips 60] [--text-shape large] [--precision float32 bfloat16]
 
 Prints three tables: each stage alone at its best on the same cores; `extract` for each modality and for all; the usual
-recipe (one clip after another: ffmpeg to a WAV file, opensmile on the file, ffmpeg to JPG files, one picture and one
-sentence at a time through the network in float32). Networks have random weights of the real shapes. Times leave out the
-loading of models, which is told apart.
+recipe (one clip after another: ffmpeg to a WAV file, opensmile on the file, ffmpeg to JPG files, one image and one
+sentence at a time through the network in float32). Networks have the real shapes and random weights. Times exclude the
+loading of models, which is reported separately.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 if Path(sys.path[0]) == Path(__file__).parent:
-    del sys.path[0]  # this file has the name of a package
+    del sys.path[0]  # this file has the same name as a package
 
 import argparse
 import multiprocessing
@@ -45,7 +45,7 @@ SET, FPS = "ComParE_2016", 5.0
 
 
 def clips_of(folder: Path | None, count: int, scratch: Path) -> Manifest:
-    """A manifest of `count` clips that can be decoded: of a MELD folder, repeated where it has fewer, or of the demo."""
+    """A manifest of `count` decodable clips from a MELD folder (repeated if it has fewer) or from the demo."""
     if folder is None:
         from erc_toolkit.toolkit.demo.corpus import make_corpus
 
@@ -63,11 +63,11 @@ def clips_of(folder: Path | None, count: int, scratch: Path) -> Manifest:
             continue
     from dataclasses import replace
 
-    said = [
+    utterances = [
         replace(good[i % len(good)], id=f"u{i}", dialogue=f"d{i // 10}", position=i % 10, split="train")
         for i in range(count)
     ]
-    return Manifest("benchmark", manifest.labels, manifest.root, said)
+    return Manifest("benchmark", manifest.labels, manifest.root, utterances)
 
 
 def text_model(folder: Path, shape: str, texts: list[str]) -> Path:
@@ -97,22 +97,22 @@ def text_model(folder: Path, shape: str, texts: list[str]) -> Path:
 
 def timed(work) -> tuple[float, object]:
     began = time.perf_counter()
-    given = work()
-    return time.perf_counter() - began, given
+    result = work()
+    return time.perf_counter() - began, result
 
 
 def _decode(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
     with MediaReader(path, fps=FPS) as media:
-        pictures = [picture for _, picture in media.frames()]
+        frames = [frame for _, frame in media.frames()]
         media.finish()
-    return media.samples, pictures
+    return media.samples, frames
 
 
 def _decode_only(path: Path) -> int:
     return len(_decode(path)[1])
 
 
-def _listen_only(path: Path) -> int:
+def _decode_audio_only(path: Path) -> int:
     with MediaReader(path) as media:
         media.finish()
     return len(media.samples)
@@ -127,37 +127,41 @@ _DETECTOR = None
 
 def _faces(job: tuple[str, Path, ImageInput, list[np.ndarray]]) -> list[np.ndarray]:
     global _DETECTOR
-    kind, model, expected, pictures = job
+    kind, model, expected, frames = job
     if _DETECTOR is None:
         _DETECTOR = make_detector(kind, model)
-    found = [(picture, max(faces, key=lambda f: f.area)) for picture in pictures if (faces := _DETECTOR(picture))]
-    crops = [crop(picture, face, expected.side, 0.1) for picture, face in found]
+    found = [(frame, max(faces, key=lambda f: f.area)) for frame in frames if (faces := _DETECTOR(frame))]
+    crops = [crop(frame, face, expected.side, 0.1) for frame, face in found]
     return [cv2.cvtColor(cut, cv2.COLOR_RGB2GRAY) for cut in crops] if expected.grey else crops
 
 
 def stages_alone(
     manifest: Manifest, detector: tuple[str, Path], text: TextEncoder, face: FaceEncoder
 ) -> dict[str, float]:
-    """Seconds of each stage at its best, with all cores and nothing else going on."""
+    """Seconds of each stage on its own, with all cores."""
     paths = [manifest.path(u.media) for u in manifest.utterances]
     # Not forked from this process: torch's threads do not survive that.
     with ProcessPoolExecutor(core_count(), multiprocessing.get_context("forkserver"), initializer=set_up) as pool:
         list(pool.map(_decode_only, paths[: core_count()]))
         decode, _ = timed(lambda: list(pool.map(_decode_only, paths)))
-        listen, _ = timed(lambda: list(pool.map(_listen_only, paths)))
+        audio, _ = timed(lambda: list(pool.map(_decode_audio_only, paths)))
         media = list(pool.map(_decode, paths))
         list(pool.map(_functionals, [samples for samples, _ in media[: core_count()]]))
         smile, _ = timed(lambda: list(pool.map(_functionals, [samples for samples, _ in media])))
         list(pool.map(_faces, [(*detector, face.input, media[0][1])] * core_count()))
         detect, crops = timed(
+<<<<<<< HEAD
             lambda: list(pool.map(_faces, [(*detector, face.input, pictures) for _, pictures in media]))
+=======
+            lambda: list(pool.map(_faces, [(*detector, face.pictures, frames) for _, frames in media]))
+>>>>>>> words4
         )
     crops = [np.stack(c) for c in crops if c]
     texts = [u.text for u in manifest.utterances]
     text(texts[:4])
     list(face.utterances(crops[:2]))
     return {
-        "decoding sound": listen,
+        "decoding audio": audio,
         "decoding both": decode,
         "openSMILE": smile,
         "face detection and crops": detect,
@@ -170,7 +174,7 @@ def stages_alone(
 def usual_recipe(
     manifest: Manifest, detector: tuple[str, Path], model: Path, visual: str, device: torch.device, scratch: Path
 ) -> dict[str, float]:
-    """Seconds of each modality by the usual scripts; clip by clip, file by file, one input at a time, in float32."""
+    """Seconds of each modality with the usual scripts: clip by clip, file by file, one input at a time, in float32."""
     import opensmile
     from transformers import AutoModel, AutoTokenizer
 
@@ -187,14 +191,14 @@ def usual_recipe(
     for i, u in enumerate(manifest.utterances):
         source = str(manifest.path(u.media))
 
-        def audio() -> None:
+        def audio(i: int = i, source: str = source) -> None:
             wav = scratch / f"{i}.wav"
             subprocess.run(
                 [ffmpeg_binary(), *quiet, "-i", source, "-ac", "1", "-ar", str(SAMPLE_RATE), str(wav)], check=True
             )
             smile.process_file(str(wav))
 
-        def visual() -> None:
+        def visual(i: int = i, source: str = source) -> None:
             folder = scratch / f"frames{i}"
             folder.mkdir()
             subprocess.run(
@@ -202,17 +206,17 @@ def usual_recipe(
             )
             vectors = []
             for path in sorted(folder.iterdir()):
-                picture = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
-                if faces := detect(picture):
-                    cut = crop(picture, max(faces, key=lambda f: f.area), expected.side, 0.1)
+                frame = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+                if faces := detect(frame):
+                    cut = crop(frame, max(faces, key=lambda f: f.area), expected.side, 0.1)
                     cut = cv2.cvtColor(cut, cv2.COLOR_RGB2GRAY)[..., None] if expected.grey else cut
                     x = (torch.from_numpy(cut).to(device).permute(2, 0, 1)[None].float() / 255 - mean) / std
                     vectors.append(torch.relu(face.features(x)).mean((2, 3))[0].cpu().numpy())
             if vectors:
                 np.mean(vectors, 0)
 
-        def read() -> None:
-            text(**tokenizer(u.text, return_tensors="pt").to(device)).last_hidden_state.mean(1).cpu().numpy()
+        def read(transcript: str = u.text) -> None:
+            text(**tokenizer(transcript, return_tensors="pt").to(device)).last_hidden_state.mean(1).cpu().numpy()
 
         spent["audio"] += timed(audio)[0]
         spent["visual"] += timed(visual)[0]
@@ -223,7 +227,7 @@ def usual_recipe(
 def command_of(
     manifest: Manifest, given: argparse.Namespace, precision: str, model: Path, scratch: Path, *more: str
 ) -> list[str]:
-    """The command line of an extraction, as a user gives it."""
+    """The command line of an extraction."""
     write_manifest(manifest, scratch / "m.jsonl")
     return [
         sys.executable,
@@ -252,9 +256,9 @@ def command_of(
 
 
 def pipeline(command: list[str]) -> tuple[float, float]:
-    """Seconds of an extraction without the loading of models, and of the loading, as the command itself tells them."""
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    found = re.search(r" in ([\d.]+) s \(load ([\d.]+) s", told)
+    """Seconds of an extraction without loading the models, and of loading, as reported by the command."""
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found = re.search(r" in ([\d.]+) s \(load ([\d.]+) s", printed)
     return float(found[1]) - float(found[2]), float(found[2])
 
 
@@ -293,9 +297,9 @@ def run(given: argparse.Namespace, scratch: Path) -> None:
     model = text_model(scratch / "text", given.text_shape, [u.text for u in manifest.utterances])
     device = pick_device(given.device)
     print(
-        f"{given.clips} clips, {core_count()} cores, {platform.processor() or platform.machine()}, device {device}, torch "
-        f"{torch.__version__} with {torch.get_num_threads()} threads; text of roberta-{given.text_shape}'s shape, "
-        f"{given.visual_model}, {SET}, {kind}, {FPS:g} pictures a second"
+        f"{given.clips} clips, {core_count()} cores, {platform.processor() or platform.machine()}, device {device}, "
+        f"torch {torch.__version__} with {torch.get_num_threads()} threads; text of roberta-{given.text_shape}'s shape, "
+        f"{given.visual_model}, {SET}, {kind}, {FPS:g} frames per second"
     )
     usual = usual_recipe(manifest, detector, model, given.visual_model, device, scratch)
     for precision in given.precision:
@@ -303,16 +307,16 @@ def run(given: argparse.Namespace, scratch: Path) -> None:
         face = FaceEncoder(given.visual_model, "random", device, precision)
         alone = stages_alone(manifest, detector, text, face)
         del text, face
-        print(f"\n{precision}: a stage alone, seconds a clip")
+        print(f"\n{precision}: each stage alone, seconds per clip")
         for name, seconds in alone.items():
             print(f"  {name:26} {seconds / given.clips:7.3f}")
         of = {
             "text": ["text network"],
-            "audio": ["decoding sound", "openSMILE"],
+            "audio": ["decoding audio", "openSMILE"],
             "visual": ["decoding both", "face detection and crops", "face network"],
         }
         print(
-            f"{precision}: extract                seconds a clip   of its slowest stage   of its stages' sum   usual recipe"
+            f"{precision}: extract                seconds per clip   / slowest stage   / sum of stages   usual recipe"
         )
         for modalities in ("text", "audio", "visual", "text,audio,visual"):
             names = modalities.split(",")
@@ -322,22 +326,24 @@ def run(given: argparse.Namespace, scratch: Path) -> None:
             )
             stages = {stage for name in names for stage in of[name]}
             if "decoding both" in stages:
-                stages.discard("decoding sound")
+                stages.discard("decoding audio")
             each, baseline = [alone[stage] for stage in stages], sum(usual[name] for name in names)
             print(
-                f"  {modalities:26} {seconds / given.clips:9.3f} {seconds / max(each):18.2f} x {seconds / sum(each):17.2f} x "
-                f"{baseline / seconds:14.2f} x as long   (loaded in {load:.1f} s)"
+                f"  {modalities:26} {seconds / given.clips:9.3f} {seconds / max(each):18.2f} x "
+                f"{seconds / sum(each):17.2f} x {baseline / seconds:14.2f} times as long   (loaded in {load:.1f} s)"
             )
         out = scratch / f"{precision}-first.h5"
         waited = first_feature(
             command_of(manifest, given, precision, model, scratch, "--out", str(out), "--part-size", "8"), out
         )
         print(f"  first features of all kinds after {waited:.1f} s")
-    print("\nusual recipe, seconds a clip: " + ", ".join(f"{name} {s / given.clips:.3f}" for name, s in usual.items()))
     print(
-        f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB, of the largest worker "
-        f"{resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20:.2f} GiB"
+        "\nusual recipe, seconds per clip: " + ", ".join(f"{name} {s / given.clips:.3f}" for name, s in usual.items())
     )
+    own, workers = (
+        resource.getrusage(who).ru_maxrss / 2**20 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    print(f"peak memory of this process {own:.2f} GiB, of the largest worker {workers:.2f} GiB")
 
 
 if __name__ == "__main__":

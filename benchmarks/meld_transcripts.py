@@ -2,12 +2,13 @@
 
     python benchmarks/meld_transcripts.py FOLDER [--out DIR] [--seeds 5] [--device auto] [--set key=value ...]
 
-FOLDER holds {train,dev,test}_sent_emo.csv. The features need no network and no trained encoder: TF-IDF of words, word
-pairs and pieces of words, reduced to 300 dimensions by SVD, both fitted on the training split alone. A regression's
-strength is chosen as the network's epoch is: on the validation split, or on the test split after training on both others,
-as published scripts do (labelled so). Rows that explain the others: the network with a window of 0, which sees each
-utterance alone, and the regression given also what was said around the utterance, as features or as the emotions that a
-first regression hears in them. SETTINGS were chosen by weighted F1 on the validation split. Runs in DIR are not repeated.
+FOLDER contains {train,dev,test}_sent_emo.csv. The features need no network and no trained encoder: TF-IDF of words, word
+pairs and pieces of words, reduced to 300 dimensions by SVD, both fitted on the training split only. The
+regularisation of the regression is selected like the network's epoch: on the validation split, or on the test split after
+training on the other two, as published scripts do (labelled as such). For comparison: the network with a window of 0, which uses each
+utterance alone, and the regression with additional input from the surrounding utterances, either their features or the
+emotions that a first regression predicts for them. SETTINGS were chosen by weighted F1 on the validation split. Runs in
+DIR are not repeated.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 from pathlib import Path
 
 if Path(sys.path[0]) == Path(__file__).parent:
-    del sys.path[0]  # its neighbours have the names of packages
+    del sys.path[0]  # other files here have the same names as packages
 
 import argparse
 import tempfile
@@ -42,7 +43,7 @@ DIMENSIONS = 300
 WINDOW = 6
 STRENGTHS = [0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10]
 SETTINGS = [
-    # The sizes of SVD's dimensions say how much each matters; zscore would make noise of the last ones as loud.
+    # The variance of SVD's dimensions reflects their importance; zscore would amplify the noise of the last ones.
     "data.normalise=none",
     "data.modalities=[text]",
     f"model.window={WINDOW}",
@@ -57,8 +58,9 @@ SETTINGS = [
 
 
 def write_features(manifest: Manifest, path: Path) -> None:
-    """A store of the corpus with the feature text/tfidf-svd, centred and of standard deviation 1 over all dimensions."""
-    texts, training = [u.text for u in manifest.utterances], np.array([u.split == "train" for u in manifest.utterances])
+    """Writes a store with the feature text/tfidf-svd, centred, with standard deviation 1 over all dimensions."""
+    texts = [u.text for u in manifest.utterances]
+    training = np.array([u.split == "train" for u in manifest.utterances])
     words = TfidfVectorizer(token_pattern=r"\w+(?:['’]\w+)*|[^\w\s]+", ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     pieces = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=3, sublinear_tf=True)
     features = make_pipeline(make_union(words, pieces), TruncatedSVD(DIMENSIONS, random_state=0))
@@ -72,7 +74,7 @@ def write_features(manifest: Manifest, path: Path) -> None:
 
 
 def regression(values: np.ndarray, store: FeatureStore, protocol: str) -> tuple[float, float, float]:
-    """Strength of the best regression, and its weighted F1 on the split that it was chosen on and on the test split."""
+    """Strength of the best regression, and its weighted F1 on the selection split and on the test split."""
     labels, split = store.column("label"), store.column("split")
     training = split != "test" if protocol == "best-on-test" else split == "train"
     selection = "test" if protocol == "best-on-test" else "val"
@@ -90,7 +92,7 @@ def regression(values: np.ndarray, store: FeatureStore, protocol: str) -> tuple[
 
 
 def around(values: np.ndarray, store: FeatureStore) -> np.ndarray:
-    """Means of what the same speaker, and what others, said up to WINDOW utterances before and after, (N, 2 D)."""
+    """Means over the same speaker's, and over others', utterances up to WINDOW before and after, (N, 2 D)."""
     dialogue, speaker = store.column("dialogue"), store.column("speaker")
     row, column = np.indices((len(values), 2 * WINDOW + 1)).reshape(2, -1)
     column = row + column - WINDOW
@@ -101,12 +103,14 @@ def around(values: np.ndarray, store: FeatureStore) -> np.ndarray:
     means = []
     for chosen in (speaker[row] == speaker[column], speaker[row] != speaker[column]):
         counts = np.bincount(row[chosen], minlength=len(values))
-        weights = 1 / np.sqrt(counts[row[chosen]])  # not 1 / count: a mean of many has little noise and deserves size
+        weights = 1 / np.sqrt(
+            counts[row[chosen]]
+        )  # not 1 / count, as a mean of many has less noise and should weigh more
         means.append(scipy.sparse.csr_array((weights, (row[chosen], column[chosen])), (len(values),) * 2) @ values)
     return np.hstack(means)
 
 
-def heard_emotions(values: np.ndarray, store: FeatureStore) -> np.ndarray:
+def predicted_emotions(values: np.ndarray, store: FeatureStore) -> np.ndarray:
     """Log probabilities (N, C) by a regression that was not trained on the dialogue in question, standardised."""
     labels, dialogue, training = store.column("label"), store.column("dialogue"), store.column("split") == "train"
     found = np.empty((len(values), len(store.labels)))
@@ -119,15 +123,15 @@ def heard_emotions(values: np.ndarray, store: FeatureStore) -> np.ndarray:
 
 
 def line(protocol: str, name: str, selected: str, test: str) -> None:
-    """Prints a line of the table."""
+    """Prints a row of the table."""
     print(f"{protocol:13} {name:32} {selected:>14} {test:>14}", flush=True)
 
 
 def main() -> None:
-    """Parses options and runs."""
+    """Command-line entry point."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--out", type=Path, help="keep the store and the runs here")
+    parser.add_argument("--out", type=Path, help="folder in which to keep the store and the runs")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -146,8 +150,8 @@ def main() -> None:
                 inputs = {"regression": values}
                 if protocol == "validation":
                     inputs["  with features around it"] = np.hstack([values, around(values, store)])
-                    emotions = around(heard_emotions(values, store), store)
-                    inputs["  with emotions heard around it"] = np.hstack([values, emotions])
+                    emotions = around(predicted_emotions(values, store), store)
+                    inputs["  with emotions predicted around it"] = np.hstack([values, emotions])
                 for name, given in inputs.items():
                     strength, selected, test = regression(given, store, protocol)
                     line(protocol, f"{name}, C {strength}", f"{selected:.2f}", f"{test:.2f}")

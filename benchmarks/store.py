@@ -1,13 +1,13 @@
-"""Reading a feature store of MELD's size, against plain files of the same bytes and against the field's usual pickle.
+"""Reading a feature store of MELD's size, compared with plain files of the same bytes and with the usual pickle.
 
     python benchmarks/store.py [--rounds 15] [--dialogues 300] [--processes 1 2 4] [--folder DIR]
 
-The features are random. Everything is read from the page cache: what is timed is the format, not the disk. "Plain" is
-`np.fromfile` of the same float32 numbers into new memory, as the store's reader gives new memory too; "into memory that is
-there" is `readinto` of the same file, without the cost of new memory; "into aligned memory" is new memory again, but placed as
-the store's reader places its own, at the beginning of a large page: what plain reading could do. The pickle is what papers of
-the field publish: a tuple of dicts from a dialogue to a list of its utterances' vectors. That all give the same numbers is
-checked before anything is timed.
+The features are random. Everything is read from the page cache, so the format is timed, not the disk. "Plain" is
+`np.fromfile` of the same float32 numbers into new memory, which the store's reader returns as well; "into existing
+memory" is `readinto` of the same file, without the cost of new memory; "into aligned memory" is new memory, aligned to
+a large page like that of the store's reader: the limit for plain reading. The pickle has the format that papers publish:
+a tuple of dicts from a dialogue to a list of its utterances' vectors. All results are checked for equality before
+anything is timed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 if Path(sys.path[0]) == Path(__file__).parent:
-    del sys.path[0]  # other files here have the names of packages
+    del sys.path[0]  # other files here have the same names as packages
 
 import argparse
 import multiprocessing
@@ -37,13 +37,13 @@ from erc_toolkit.toolkit.store import Feature, FeatureStore, StoreWriter
 
 DIMS = {"text/roberta-large": 1024, "audio/IS10": 1582, "visual/denseface": 342}
 SPLITS = {"train": (1038, 9989), "val": (114, 1109), "test": (280, 2610)}  # MELD's dialogues and utterances
-DIALOGUE = 700  # the one that is read right after opening
+DIALOGUE = 700  # read right after opening
 EMOTIONS = ["neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"]
 
 
 @dataclass(frozen=True)
 class Files:
-    """The same features three times: store, one plain file (matrix after matrix), pickle; and the dialogues' offsets."""
+    """The same features as a store, a plain file (matrix after matrix) and a pickle; and the dialogues' offsets."""
 
     store: Path
     plain: Path
@@ -52,18 +52,20 @@ class Files:
 
     @property
     def nbytes(self) -> int:
-        """Of all features."""
+        """Size of all features in bytes."""
         return self.plain.stat().st_size
 
 
 def write_files(folder: Path) -> Files:
-    """Writes them; 162 MB each."""
+    """Writes the files, 162 MB each."""
     rng = np.random.default_rng(0)
     utterances = []
     for split, (dialogues, total) in SPLITS.items():
         lengths = 1 + rng.multinomial(total - dialogues, np.full(dialogues, 1 / dialogues))
         for d, length in enumerate(lengths.tolist()):
-            drawn = zip(rng.integers(3, size=length), rng.integers(2, 15, length), rng.integers(7, size=length))
+            drawn = zip(
+                rng.integers(3, size=length), rng.integers(2, 15, length), rng.integers(7, size=length), strict=True
+            )
             utterances += [
                 Utterance(
                     f"{split}{d}_{i}", f"{split}{d}", i, f"s{speaker}", "words " * words, EMOTIONS[emotion], split
@@ -82,7 +84,7 @@ def write_files(folder: Path) -> Files:
         offsets, labels, speakers = store.offsets, store.column("label"), store.column("speaker")
         columns = [store.column("id"), speakers, labels] + [store.feature(name).values() for name in DIMS]
         rows = list(store.dialogues())
-    # Each vector is an array of its own, as it is where vectors were collected one by one.
+    # Each vector is a separate array, as if vectors had been collected one by one.
     whole = tuple({d: [np.array(x) if np.ndim(x) else x for x in column[r]] for d, r in rows} for column in columns)
     with open(paths[2], "wb") as file:
         pickle.dump(whole, file, protocol=4)
@@ -105,17 +107,17 @@ def read_into(path: Path, buffer: np.ndarray) -> None:
 
 
 def read_aligned(path: Path) -> np.ndarray:
-    """Into new memory that begins with a page of 2 MiB, where the system copies faster and has fewer small pages to give."""
+    """Reads into new memory aligned to a page of 2 MiB, which is copied faster and needs fewer small pages."""
     size, page = path.stat().st_size, 1 << 21
     room = np.empty(size + 2 * page, np.uint8)
     shift = -room.ctypes.data % page
-    given = room[shift : shift + size].view(np.float32)
-    read_into(path, given)
-    return given
+    values = room[shift : shift + size].view(np.float32)
+    read_into(path, values)
+    return values
 
 
 def dialogue_plain(path: Path, first: int, last: int, n: int) -> list[np.ndarray]:
-    """The three matrices' rows of a dialogue."""
+    """The rows of a dialogue in the three matrices."""
     parts, start = [], 0
     for dim in DIMS.values():
         parts.append(
@@ -141,7 +143,7 @@ DIALOGUE_FROM_FILE = {"store": dialogue_opened, "pickle": dialogue_unpickled}
 
 
 def check(files: Files) -> None:
-    """That all ways give the same numbers."""
+    """Checks that all ways of reading return the same values."""
     n = int(files.offsets[-1])
     buffer = np.empty(files.nbytes // 4, np.float32)
     read_into(files.plain, buffer)
@@ -154,51 +156,51 @@ def check(files: Files) -> None:
             dialogue_opened(files.store, d),
             dialogue_plain(files.plain, *files.offsets[d : d + 2].tolist(), n),
         )
-        for a, b, c in zip(ours, plain, dialogue_unpickled(files.pickle, d)):
+        for a, b, c in zip(ours, plain, dialogue_unpickled(files.pickle, d), strict=True):
             assert (a == b).all() and (a == np.stack(c)).all()
 
 
-def once(work: Callable[..., object], *given_to: object) -> float:
+def once(work: Callable[..., object], *arguments: object) -> float:
     """Seconds of one round."""
     began = time.perf_counter()
-    given = work(*given_to)
+    result = work(*arguments)
     seconds = time.perf_counter() - began
-    del given  # outside the time, and before the next asks for memory
+    del result  # not timed, and before the next allocation
     return seconds
 
 
 def in_turn(rounds: int, works: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
-    """Seconds of each round of each work; in turn, so that a slow moment hits all. The first round warms up."""
+    """Seconds of each round of each work; in turn, so that load affects all alike. The first round is a warm-up."""
     seconds = [{name: once(work) for name, work in works.items()} for _ in range(rounds + 1)]
     return {name: [turn[name] for turn in seconds[1:]] for name in works}
 
 
 def reader(files: Files, kind: str, rounds: int, barrier, pipe) -> None:
-    """One process of several: reads everything at the barrier, round by round; sends when each round began and ended."""
+    """One of several processes: reads everything in each round; sends when each round began and ended."""
     times = []
     with FeatureStore.open(files.store) as store:
         features = features_of(store)
         for _ in range(rounds + 1):
             barrier.wait()
             began = time.perf_counter()
-            given = [feature.values() for feature in features] if kind == "store" else read_plain(files.plain)
+            result = [feature.values() for feature in features] if kind == "store" else read_plain(files.plain)
             times.append((began, time.perf_counter()))
-            del given
+            del result
     pipe.send(times)
 
 
 def newcomer(files: Files, kind: str, _barrier, pipe) -> None:
-    """A process that reads a dialogue as the first thing after its imports; sends the seconds."""
+    """A new process that reads a dialogue directly after its imports; sends the seconds."""
     pipe.send(once(DIALOGUE_FROM_FILE[kind], getattr(files, kind), DIALOGUE))
 
 
 def in_processes(work: Callable[..., None], count: int, *given: object) -> list:
-    """What `count` new processes send that run a work at once."""
+    """What `count` new processes that run `work` concurrently send."""
     context = multiprocessing.get_context("spawn")
     barrier, pipes, processes = context.Barrier(count), [], []
     for _ in range(count):
         here, there = context.Pipe(duplex=False)
-        # A daemon, so that those who wait at the barrier end with this process if one of them fails.
+        # A daemon, so that those waiting at the barrier end with this process if one of them fails.
         processes.append(context.Process(target=work, args=(*given, barrier, there), daemon=True))
         processes[-1].start()
         there.close()
@@ -216,9 +218,9 @@ def together(files: Files, kind: str, count: int, rounds: int) -> list[float]:
 
 
 def line(what: str, seconds: Sequence[float], size: float | None = None, compared: str = "") -> None:
-    """A row: median and range, in GB/s where a size in bytes is given, in ms elsewhere."""
-    told = [size / s / 1e9 for s in seconds] if size else [1000 * s for s in seconds]
-    low, middle, high = np.percentile(told, 10), median(told), np.percentile(told, 90)
+    """Prints a row: median and range, in GB/s if a size in bytes is given, otherwise in ms."""
+    numbers = [size / s / 1e9 for s in seconds] if size else [1000 * s for s in seconds]
+    low, middle, high = np.percentile(numbers, 10), median(numbers), np.percentile(numbers, 90)
     print(f"| {what} | {middle:.3g} {'GB/s' if size else 'ms'} | {low:.3g} to {high:.3g} | {compared} |", flush=True)
 
 
@@ -238,7 +240,7 @@ def everything(files: Files, rounds: int) -> None:
         )
     plain = median(t["plain"])
     line("all features, plain", t["plain"], size)
-    line("all features, plain, into memory that is there", t["into"], size, f"{plain / median(t['into']):.0%} of plain")
+    line("all features, plain, into existing memory", t["into"], size, f"{plain / median(t['into']):.0%} of plain")
     line("all features, plain, into aligned memory", t["aligned"], size, f"{plain / median(t['aligned']):.0%} of plain")
     best = median(t["aligned"]) / median(t["store"])
     line(
@@ -254,7 +256,7 @@ def dialogues(files: Files, count: int) -> None:
     with FeatureStore.open(files.store) as store:
         features, n = features_of(store), len(store)
         plain, ours = [], []
-        # Each once, without a round to warm up: a dialogue that is read again comes from the processor's caches.
+        # Each once, without a warm-up: a dialogue that is read again comes from the processor's caches.
         for d in np.random.default_rng(1).permutation(len(store.dialogue_ids))[:count].tolist():
             plain.append(once(dialogue_plain, files.plain, *files.offsets[d : d + 2].tolist(), n))
             ours.append(once(lambda rows: [feature.values(rows) for feature in features], store.rows(d)))
@@ -271,7 +273,7 @@ def from_file(files: Files, rounds: int) -> None:
             "store": lambda: dialogue_opened(files.store, DIALOGUE),
         },
     )
-    # Apart, since it empties the processor's caches for whoever is next.
+    # Separately, as it evicts everything from the processor's caches.
     again |= in_turn(rounds, {"pickle": lambda: dialogue_unpickled(files.pickle, DIALOGUE)})
     first = {kind: [in_processes(newcomer, 1, files, kind)[0] for _ in range(rounds)] for kind in DIALOGUE_FROM_FILE}
     line("opening the store", again["open"])
@@ -286,9 +288,9 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     check(files)
     stored, pickled = (path.stat().st_size / 1e6 for path in (files.store, files.pickle))
     print(
-        f"{files.offsets[-1]:,} utterances in {len(files.offsets) - 1:,} dialogues, {files.nbytes / 1e6:.0f} MB of features; "
-        f"store {stored:.0f} MB, pickle {pickled:.0f} MB; {core_count()} cores, {platform.processor() or platform.machine()}, "
-        f"h5py {h5py.__version__}, HDF5 {h5py.version.hdf5_version}"
+        f"{files.offsets[-1]:,} utterances in {len(files.offsets) - 1:,} dialogues, {files.nbytes / 1e6:.0f} MB of "
+        f"features; store {stored:.0f} MB, pickle {pickled:.0f} MB; {core_count()} cores, "
+        f"{platform.processor() or platform.machine()}, h5py {h5py.__version__}, HDF5 {h5py.version.hdf5_version}"
     )
     print("\n| reading | median | 10th to 90th percentile | compared |\n|---|---|---|---|")
     everything(files, options.rounds)
@@ -296,7 +298,7 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     from_file(files, options.rounds)
     for count in options.processes:
         plain, ours = (together(files, kind, count, options.rounds) for kind in ("plain", "store"))
-        name = f"all features by {count} process{'es' if count > 1 else ''} at once"
+        name = f"all features by {count} process{'es' if count > 1 else ''} concurrently"
         line(f"{name}, plain", plain, count * files.nbytes)
         line(f"{name}, store", ours, count * files.nbytes, f"{median(plain) / median(ours):.0%} of plain")
 
@@ -304,9 +306,9 @@ def run(options: argparse.Namespace, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--dialogues", type=int, default=300, help="how many to read, each once")
+    parser.add_argument("--dialogues", type=int, default=300, help="number of dialogues to read, each once")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--folder", type=Path, help="where the temporary files lie; they take 0.5 GB")
+    parser.add_argument("--folder", type=Path, help="folder for temporary files (0.5 GB)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         run(options, Path(folder))

@@ -1,10 +1,10 @@
-"""One epoch of AMB-DSGDN against a naive version of the same model, on synthetic features in the corpora's real shapes.
+"""One epoch of AMB-DSGDN compared with a naive version of it, on synthetic features in the real shapes.
 
     python benchmarks/train.py [--corpora iemocap meld] [--batch 16 64] [--device cpu] [--rounds 3] [--long]
 
-An epoch is a pass over the training split with its steps, and one over the test split with its score. The naive version
-computes the same function (checked here on every corpus before anything is timed) as research code usually does: dialogues
-padded to the longest of their batch, graphs pair by pair in Python, dense attention, one head and one branch at a time,
+An epoch is a training pass over the training split, and an evaluation of the test split. The naive version computes the
+same function (checked for every corpus before anything is timed) as research code usually does: dialogues padded to the
+longest of their batch, graphs pair by pair in Python, dense attention, one head and one branch at a time,
 F1 by scikit-learn on the CPU in every batch. With --long it times dialogues of up to 100,000 utterances instead.
 """
 
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 if Path(sys.path[0]) == Path(__file__).parent:
-    del sys.path[0]  # this file has the name of a package
+    del sys.path[0]  # this file has the same name as a package
 
 import argparse
 import math
@@ -70,12 +70,12 @@ def write_store(path: Path, corpus: str) -> None:
     utterances = []
     for split, (dialogues, total) in (("train", train), ("test", test)):
         for d, length in enumerate(lengths_of(dialogues, total, longest, rng)):
-            for place in range(length):
+            for position in range(length):
                 utterances.append(
                     Utterance(
-                        id=f"{split}{d}_{place}",
+                        id=f"{split}{d}_{position}",
                         dialogue=f"{split}{d}",
-                        position=place,
+                        position=position,
                         speaker=f"s{int(rng.integers(speakers))}",
                         text="",
                         label=f"c{int(rng.integers(classes))}",
@@ -89,7 +89,7 @@ def write_store(path: Path, corpus: str) -> None:
 
 
 class NaiveHead(nn.Module):
-    """One head of differential graph attention, as written down."""
+    """One head of differential graph attention, as in the equations."""
 
     def __init__(self, d_in: int, d_out: int, dropout: float) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class NaiveEncoder(nn.Module):
 
 
 class Naive(nn.Module):
-    """AMB-DSGDN, variant "released", of padded batches."""
+    """AMB-DSGDN, variant "released", for padded batches."""
 
     def __init__(self, config, dims: dict[str, int], speakers: int, classes: int) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class Naive(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def load(self, model: AMBDSGDN) -> Naive:
-        """Takes over the weights of ours."""
+        """Copies the weights of our model."""
         pairs = [(self.speaker, model.speaker)]
         with torch.no_grad():
             for m, stream in model.streams.items():
@@ -229,7 +229,7 @@ class Naive(nn.Module):
         return torch.tensor(inter, device=mask.device), torch.tensor(intra, device=mask.device)
 
     def forward(self, features, speakers, mask, labels=None, epoch: int = 0) -> dict[str, torch.Tensor]:
-        """Logits of every modality, [B, L, classes]; with labels, modality dropout from epoch `warm_up` on."""
+        """Logits of every modality, [B, L, classes]; with labels, modality dropout from epoch `dropout_warm_up` on."""
         inter, intra = self.graphs(speakers, mask)
         nodes = {}
         for m, x in features.items():
@@ -351,7 +351,7 @@ def compare(
 
 
 def time_naive(plan: Plan, data: Conversations, device: torch.device, rounds: int) -> float:
-    """Seconds of a naive epoch, after a check that the naive model says what ours says."""
+    """Seconds of a naive epoch, after checking that the naive model has the same logits as ours."""
     seed_everything(0)
     ours = plan.model().to(device).eval()
     dims = {m: f.dim for m, f in plan.features.items()}
@@ -410,9 +410,9 @@ def long_dialogue(length: int, window: int | None, pipe) -> None:
 
 
 def long_dialogues(window: int) -> None:
-    """Prints time and memory of growing dialogues, the encoders local and over the whole dialogue."""
+    """Prints time and memory for increasingly long dialogues, with local and with whole-dialogue encoders."""
     print(f"{'utterances':>10} {'encoders':>8} {'seconds':>8} {'peak MiB':>9}")
-    context = multiprocessing.get_context("spawn")  # each in a process of its own: memory is told at its peak
+    context = multiprocessing.get_context("spawn")  # a separate process for each, as peak memory is measured
     for reach, lengths in ((window, (6_250, 12_500, 25_000, 50_000, 100_000)), (None, (6_250, 12_500, 25_000))):
         for length in lengths:
             here, there = context.Pipe(duplex=False)
@@ -425,16 +425,16 @@ def long_dialogues(window: int) -> None:
 
 
 def main() -> None:
-    """Parses options and runs."""
+    """Command-line entry point."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--corpora", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--batch", nargs="+", type=int, default=[16, 64])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", nargs="+", default=["float32"], choices=["float32", "bfloat16"])
-    parser.add_argument("--no-naive", action="store_true", help="leave out the naive version")
-    parser.add_argument("--long", action="store_true", help="long dialogues instead")
-    parser.add_argument("--encoder-window", type=int, default=50, help="of the long dialogues")
+    parser.add_argument("--no-naive", action="store_true", help="skip the naive version")
+    parser.add_argument("--long", action="store_true", help="time long dialogues instead")
+    parser.add_argument("--encoder-window", type=int, default=50, help="encoder window for long dialogues")
     options = parser.parse_args()
     device = pick_device(options.device)
     print(f"{device_name(device)}, torch {torch.__version__}")

@@ -4,7 +4,7 @@ from importlib.resources import files
 
 
 def load(name: str) -> dict:
-    """The content of one of this package's YAML files, e.g. load("meld.yaml")."""
+    """Returns the content of one of this package's YAML files, e.g. load("meld.yaml")."""
     import yaml
 
     return yaml.safe_load((files(__name__) / name).read_text(encoding="utf-8"))

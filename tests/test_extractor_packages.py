@@ -338,7 +338,7 @@ def test_the_manuals_extractor_from_extraction_to_predict(site, clip, tmp_path, 
     with FeatureStore.open(out) as store:
         store.verify()
         feature = store.feature("audio/loudness")
-        assert feature.dimension_names() == ["mean", "deviation", "greatest"] and feature.present().sum() > 8
+        assert feature.dimension_names() == ["mean", "deviation", "maximum"] and feature.present().sum() > 8
         row = int(np.flatnonzero(feature.present())[0])
         frames, times = feature.sequence(row)
         assert feature.details()["windows"][row] == len(frames) == 9 and times[1] == pytest.approx(0.1)

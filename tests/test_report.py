@@ -177,7 +177,7 @@ def test_published_scores_follow_from_their_classes():
     for corpus, counts in support.items():
         assert rows[corpus]["test_utterances"] == sum(counts)
         for row in rows[corpus]["rows"]:
-            assert row["selection"] in ("best on test", "not said")
+            assert row["selection"] in ("best on test", "not stated")
             if "per_class" in row:
                 mean = np.average([f or 0 for f in row["per_class"]], weights=counts)
                 assert mean == pytest.approx(row["weighted_f1"], abs=0.02), row

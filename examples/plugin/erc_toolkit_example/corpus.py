@@ -33,9 +33,7 @@ def read_csv_dialogues(
             continue
         for dialogue, rows in _dialogues(path, "\t" if delimiter == "tab" else ",").items():
             if len(rows) < minimum:
-                notes.append(
-                    f"{path.name}: dialogue {dialogue} has fewer than {minimum} utterances and is left out"
-                )
+                notes.append(f"{path.name}: dialogue {dialogue} has fewer than {minimum} utterances and is left out")
                 continue
             labels.update(row["emotion"] for row in rows if row["emotion"])
             utterances += [

@@ -154,7 +154,7 @@ def model_cost(plan: Plan, device: str) -> ModelCost:
     }
 
 
-def _epoch(model: nn.Module, data: Conversations, parts: Sequence[torch.Tensor], config: Config) -> Callable[[], None]:
+def _epoch(model: Model[Any], data: Conversations, parts: Sequence[torch.Tensor], config: Config) -> Callable[[], None]:
     """A function that trains on all the parts once, with the trainer's own step."""
     from ...loop.step import make_optimizer, training_step
 

@@ -150,11 +150,7 @@ def stages_alone(
         smile, _ = timed(lambda: list(pool.map(_functionals, [samples for samples, _ in media])))
         list(pool.map(_faces, [(*detector, face.input, media[0][1])] * core_count()))
         detect, crops = timed(
-<<<<<<< HEAD
             lambda: list(pool.map(_faces, [(*detector, face.input, pictures) for _, pictures in media]))
-=======
-            lambda: list(pool.map(_faces, [(*detector, face.pictures, frames) for _, frames in media]))
->>>>>>> words4
         )
     crops = [np.stack(c) for c in crops if c]
     texts = [u.text for u in manifest.utterances]

@@ -1,7 +1,7 @@
 """Multimodal emotion recognition in conversations: raw corpora to features, features to trained models.
 
-What this module names is the public API; it keeps its meaning within a major version (CONTRIBUTING.md, "What is
-public"). Everything is loaded when it is first used: `import erc_toolkit` imports no PyTorch.
+The names in `__all__` are the public API, which is stable within a major version (CONTRIBUTING.md, "What is public").
+Each is loaded on first use: `import erc_toolkit` does not import PyTorch.
 
     import erc_toolkit
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .train.api import evaluate, train, train_several
     from .train.data.dialogues import Dialogue, DialogueDataset, PaddedBatch, collate_packed, collate_padded
 
-# Name -> the module that defines it. `extract` and `train` are packages that can be called (toolkit/base/callable_package.py).
+# Name -> the module that defines it. `extract` and `train` are callable packages (toolkit/base/callable_package.py).
 _PUBLIC = {
     "Dialogue": "train.data.dialogues",
     "DialogueDataset": "train.data.dialogues",

@@ -3,7 +3,7 @@
 import os
 import sys
 
-# `-m` puts the working folder first, where a user's train.py would be found before a library's module of that name.
+# `-m` puts the working directory first, where a user's train.py would shadow a library's module of that name.
 if not sys.flags.safe_path and sys.path and sys.path[0] in ("", os.getcwd()):
     del sys.path[0]
 

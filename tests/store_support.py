@@ -1,4 +1,4 @@
-"""What tests do to a store's matrices that its writer does not."""
+"""Changes to a store's matrices that the writer does not make."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from erc_toolkit.toolkit.store.values import MatrixWriter
 
 
 def replace_values(group: h5py.Group, values: np.ndarray) -> None:
-    """Writes other values, float32 (N, dim), with checksums that fit them, into a feature of a store."""
+    """Replaces the values of a stored feature, float32 (N, dim), and its checksums."""
     del group["values"], group["checksums"]
     writer = MatrixWriter(group, values.shape)
     writer.append(values)
@@ -20,7 +20,7 @@ def replace_values(group: h5py.Group, values: np.ndarray) -> None:
 
 
 def in_chunks(path: Path) -> Path:
-    """Gives every matrix of a store the layout of before: chunks with HDF5's checksum, and no other. Returns the path."""
+    """Converts every matrix of a store to the old layout, chunks with only HDF5's checksum. Returns the path."""
     with h5py.File(path, "r+") as file:
         for modality in file["features"].values():
             for group in modality.values():
@@ -31,7 +31,7 @@ def in_chunks(path: Path) -> Path:
 
 
 def place_of(path: Path, name: str) -> int:
-    """Where in the file the first byte of a matrix lies, in either layout."""
+    """The position in the file of a matrix's first byte, in either layout."""
     with h5py.File(path) as file:
         dataset = file[name].id
         return dataset.get_offset() or dataset.get_chunk_info(0).byte_offset

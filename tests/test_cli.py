@@ -1,4 +1,4 @@
-"""The command line's shell and the house: lazy commands, clean refusals, packages that keep apart."""
+"""The command line and the architecture: lazy commands, one-line errors, independent packages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def imports(path: Path) -> set[str]:
         ("manifests", {"toolkit", "extract", "train"}),
     ],
 )
-def test_packages_keep_apart(package, forbidden):
+def test_packages_are_independent(package, forbidden):
     files = list((ROOT / package).rglob("*.py"))
     assert files
     for path in files:

@@ -1,4 +1,4 @@
-"""The device of `--device`: which there are, which is taken, and what is refused."""
+"""`--device`: which devices there are, which is selected, and what is refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WRONG = ["banana", "", "CPU", "cuda:", "cuda:-1", "cuda:01", "cuda:one", "cuda:Â
 
 @pytest.fixture
 def gpus(monkeypatch):
-    """Makes PyTorch say that it sees a number of CUDA devices."""
+    """Makes PyTorch report a number of CUDA devices."""
 
     def see(count: int) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
@@ -55,7 +55,7 @@ def test_the_device_of_a_name(gpus, count, name, device):
         (2, "cuda:99", ["2 CUDA devices", "cuda:0 to cuda:1"]),
     ],
 )
-def test_a_device_that_is_not_there(gpus, count, name, facts):
+def test_a_device_that_does_not_exist(gpus, count, name, facts):
     gpus(count)
     with pytest.raises(UserError) as error:
         pick_device(name)
@@ -64,7 +64,7 @@ def test_a_device_that_is_not_there(gpus, count, name, facts):
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_no_device(gpus, name):
+def test_an_invalid_device_name(gpus, name):
     gpus(2)
     assert not is_device_name(name)
     with pytest.raises(UserError) as error:
@@ -73,11 +73,13 @@ def test_what_is_no_device(gpus, name):
     assert len(error.value.message.splitlines()) == 1
 
 
-def test_names_as_they_are_recorded(gpus):
+def test_recorded_device_names(gpus, monkeypatch):
     gpus(2)
     assert device_name(torch.device("cuda")) == "cuda (Some GPU)"
     assert device_name(torch.device("cuda:1")) == "cuda:1 (Some GPU)"
-    assert device_name(torch.device("cpu")) == f"cpu ({torch.get_num_threads()} threads)"
+    for count, expected in ((1, "cpu (1 thread)"), (8, "cpu (8 threads)")):
+        monkeypatch.setattr(torch, "get_num_threads", lambda count=count: count)
+        assert device_name(torch.device("cpu")) == expected
 
 
 @pytest.mark.parametrize("name, dtype", [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
@@ -89,7 +91,7 @@ def test_matrix_products_in_a_precision(name, dtype):
 
 
 def commands_with_a_device() -> dict[str, list[str]]:
-    """Command words to the arguments that it needs, none of which is looked at before the options are."""
+    """The words of each command to its required arguments, which are not read before the options are checked."""
     found = {
         "extract meld": ["root", "--out", "x.h5"],
         "extract manifest": ["file", "--out", "x.h5"],
@@ -106,7 +108,7 @@ def commands_with_a_device() -> dict[str, list[str]]:
     return found
 
 
-def test_every_command_that_has_a_device_is_known_here():
+def test_every_command_with_a_device_is_listed():
     listed = {words.split()[0] for words in commands_with_a_device()}
     for name in set(COMMANDS) - {"extract"}:
         shown = CliRunner().invoke(main, [name, "--help"]).output

@@ -1,4 +1,4 @@
-"""Errors as values in the library, and as one line and an exit status at the command line."""
+"""Errors in the library, and as one line and an exit status on the command line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_an_error_is_its_message(kind, status):
     error = kind("a.csv: no column id")
     assert str(error) == error.message == "a.csv: no column id" and error.exit_code == status
     assert isinstance(error, ToolkitError) and not isinstance(error, click.ClickException)
-    copy = pickle.loads(pickle.dumps(error))  # as it comes back from a worker process
+    copy = pickle.loads(pickle.dumps(error))  # as when returned from a worker process
     assert type(copy) is kind and (copy.message, copy.exit_code) == (error.message, status)
 
 
@@ -63,7 +63,7 @@ def failing(kind):
 
 
 @pytest.mark.parametrize("kind, status", KINDS)
-def test_errors_end_a_command_alone_and_in_its_group(kind, status):
+def test_errors_end_a_command_both_alone_and_in_its_group(kind, status):
     group, command = failing(kind)
     for target, arguments in ((command, []), (group, ["fail"])):
         result = CliRunner().invoke(target, arguments)

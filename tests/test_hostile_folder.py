@@ -1,4 +1,4 @@
-"""A working folder with files named like modules: no command imports any of them, and neither do its child processes."""
+"""A working directory with files named like modules: no command or child process of one imports any of them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ OTHERS = ("click", "cv2", "xxhash", "opensmile", "random", "numpy", "torch", "h5
 
 
 def plant(folder: Path, names: set[str], hostile: bool = True) -> Path:
-    """Writes a module of each name, which leaves its name in the file returned when it is imported, and then raises."""
+    """Writes modules that append their name to the returned file when imported, and then raise."""
     marker = folder / "imported.txt"
     code = f"with open({str(marker)!r}, 'a') as file:\n    file.write(__name__ + '\\n')\n"
-    code += "raise RuntimeError('imported from the working folder')\n" if hostile else ""
+    code += "raise RuntimeError('imported from the working directory')\n" if hostile else ""
     for name in names:
         (folder / f"{name}.py").write_text(code)
     return marker
@@ -47,7 +47,7 @@ TINY = (
     "--recipe demo --set model.hidden=16 --set model.heads=2 --set model.dropout_warm_up=0 --set train.epochs=1".split()
 )
 
-# Each command with real inputs, in an order in which every one finds what the earlier ones made.
+# Each command with real inputs, in an order in which each finds the outputs of earlier ones.
 LINES: dict[str, list[list[str]]] = {
     "manifest": [
         "manifest build meld {raw} --out m.jsonl".split(),
@@ -72,7 +72,7 @@ LINES: dict[str, list[list[str]]] = {
     "eval": ["eval run --device cpu".split()],
     "compare": ["compare run other".split()],
     "package": ["package run --out packed".split()],
-    "predict": ["predict packed {clip} --transcript {subtitles} --device cpu --out said".split()],
+    "predict": ["predict packed {clip} --transcript {subtitles} --device cpu --out predicted".split()],
     "report": ["report run --out report.html --device cpu".split()],
     "study": [
         [*"study s.h5 --grid model.window=0,1 --jobs 2 --device cpu --out study".split(), *TINY]
@@ -92,7 +92,7 @@ def test_every_command_is_covered():
 
 
 class Place:
-    """A hostile folder in which commands are run, each once."""
+    """A hostile directory in which each command is run once."""
 
     def __init__(self, folder: Path, inputs: dict[str, Path]) -> None:
         self.folder, self.inputs = folder, inputs
@@ -104,7 +104,7 @@ class Place:
         self.done: dict[str, list[subprocess.CompletedProcess]] = {}
 
     def run(self, name: str) -> list[subprocess.CompletedProcess]:
-        """Runs a command's lines, after those of the commands that it may need the output of."""
+        """Runs a command's lines, after those of commands whose output it may need."""
         names = list(LINES)
         for earlier in names[: names.index(name) + 1]:
             if earlier not in self.done and (earlier == name or earlier in NEEDED):
@@ -152,21 +152,21 @@ def place(inputs, tmp_path_factory) -> Place:
 
 
 @pytest.mark.parametrize("name", LINES)
-def test_a_command_imports_nothing_from_the_working_folder(place, name):
+def test_a_command_imports_nothing_from_the_working_directory(place, name):
     for done in place.run(name):
         assert done.returncode == 0, f"{done.args}\n{done.stderr}"
         assert not place.marker.exists(), f"{done.args} imported {place.marker.read_text()}"
 
 
 def test_the_files_would_be_noticed(place, tmp_path):
-    """What the other tests rest on: an interpreter that has the folder on its path imports them and says so."""
+    """The premise of the other tests: an interpreter with the directory on its path imports the files."""
     marker = plant(tmp_path, {"json"})
     done = command([sys.executable], ["-c", "import json"], tmp_path)
     assert done.returncode == 1 and marker.read_text() == "json\n"
 
 
 def test_as_a_module(inputs, tmp_path):
-    """`python -m` itself looks for erc_toolkit, and for what it needs to do so, in the working folder first."""
+    """`python -m` itself searches for erc_toolkit, and for what that needs, in the working directory first."""
     marker = plant(tmp_path, {*ROOMS, *OTHERS})
     python = [sys.executable, "-m", "erc_toolkit"]
     for line in (
@@ -197,7 +197,7 @@ print(extract(load_manifest(Path("m.jsonl")), Path("s.h5"), options).utterances)
 
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_a_script_runs_once_and_its_neighbours_are_not_imported(inputs, tmp_path, elsewhere):
-    """It has no `if __name__ == "__main__"`, and lies in the working folder or in another one."""
+    """The script has no `if __name__ == "__main__"`, and is in the working directory or elsewhere."""
     work = tmp_path / "work"
     home = tmp_path / "home" if elsewhere else work
     work.mkdir()

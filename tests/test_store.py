@@ -1,4 +1,4 @@
-"""The feature store: what is written is read, whole or not at all, and hostile or damaged files are refused."""
+"""The feature store: data round-trips, writing is atomic, and hostile or damaged files are refused."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_round_trip(store_path, utterances):
 
 
 def test_readable_with_h5py_alone(store_path):
-    """What docs/reference/store.md promises to other programs."""
+    """The layout that docs/reference/store.md documents for other programs."""
     with h5py.File(store_path) as f:
         assert f.attrs["format"] == "erc-feature-store" and f.attrs["schema"] == 1
         assert list(f.attrs["labels"]) == ["joy", "sadness"]
@@ -88,7 +88,7 @@ def test_same_content_same_hash(tmp_path, utterances):
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_nothing_is_left_after_an_error(tmp_path, utterances):
+def test_an_error_leaves_no_files(tmp_path, utterances):
     with (
         pytest.raises(RuntimeError),
         StoreWriter(tmp_path / "x.h5", corpus="x", labels=["joy", "sadness"], utterances=utterances),
@@ -98,7 +98,7 @@ def test_nothing_is_left_after_an_error(tmp_path, utterances):
 
 
 def test_an_existing_store_survives_a_killed_writer(store_path):
-    """SIGKILL in the middle of writing leaves the old store as it was."""
+    """SIGKILL in the middle of writing leaves the old store unchanged."""
     before = store_path.read_bytes()
     code = (
         "import os, signal, sys, numpy as np\n"
@@ -141,13 +141,13 @@ def refused(path) -> str:
     return message
 
 
-def test_refuses_missing_foreign_and_truncated(tmp_path, store_path):
-    assert "no such store" in refused(tmp_path / "none.h5")
+def test_refuses_missing_unrelated_and_truncated_files(tmp_path, store_path):
+    refused(tmp_path / "none.h5")
     (tmp_path / "text.h5").write_text("hello")
-    assert "not a readable HDF5" in refused(tmp_path / "text.h5")
+    assert "HDF5" in refused(tmp_path / "text.h5")
     with h5py.File(tmp_path / "foreign.h5", "w") as f:
         f["x"] = [1]
-    assert "not a feature store" in refused(tmp_path / "foreign.h5")
+    assert "feature store" in refused(tmp_path / "foreign.h5")
     data = store_path.read_bytes()
     for keep in (0.1, 0.5, 0.9, 0.999):
         (tmp_path / "cut.h5").write_bytes(data[: int(len(data) * keep)])
@@ -176,7 +176,7 @@ def replace(path, name, make):
 
 
 def test_refuses_data_outside_the_file(store_path, tmp_path):
-    """HDF5 can name another file's bytes as its own data; a 3 kB store could so read out any file."""
+    """HDF5 data can refer to other files, so a store of 3 kB could return the content of any file."""
     secret = tmp_path / "secret"
     secret.write_bytes(os.urandom(45 * 8 * 4))
     name = "features/text/org--name/values"
@@ -196,26 +196,26 @@ def test_refuses_data_outside_the_file(store_path, tmp_path):
     assert "link" in refused(store_path)
 
 
-def test_refuses_sizes_that_are_not_there(store_path):
+def test_refuses_sizes_beyond_the_stored_bytes(store_path):
     name = "features/text/org--name/values"
     replace(store_path, name, lambda f: f.create_dataset(name, (45, 10**11), "f4", chunks=(1, 1000)))
     tracemalloc.start()
     try:
-        assert "claims" in refused(store_path)
-        assert tracemalloc.get_traced_memory()[1] < 10**7  # of 18 * 10**12 bytes that the file claims
+        assert name in refused(store_path)
+        assert tracemalloc.get_traced_memory()[1] < 10**7  # the file claims 18 * 10**12 bytes
     finally:
         tracemalloc.stop()
 
 
 def point_all_at_the_first(path, offset: int, count: int) -> None:
-    """Lets `count` texts, whose references lie at an offset of the file, be one and the same bytes in it."""
+    """Makes `count` strings, whose references start at an offset in the file, share the same bytes."""
     data = bytearray(path.read_bytes())
     data[offset : offset + 16 * count] = data[offset : offset + 16] * count
     path.write_bytes(data)
 
 
-def test_refuses_texts_that_are_one_text_many_times(tmp_path):
-    """A small file would fill the memory: here 5 GB of text in a file of 3 MB, read within 2 GB."""
+def test_refuses_strings_that_share_the_same_bytes(tmp_path):
+    """A small file could exhaust memory: here 5 GB of strings in a file of 3 MB, read within 2 GB."""
     us = [Utterance(str(i), "d", i, "A", "x" * (1 if i else 1_000_000), None, "train") for i in range(5000)]
     with StoreWriter(tmp_path / "s.h5", corpus="x", labels=[], utterances=us):
         pass
@@ -224,7 +224,7 @@ def test_refuses_texts_that_are_one_text_many_times(tmp_path):
     with h5py.File(tmp_path / "s.h5") as f:
         assert f["utterances/text"][4999] == b"x" * 1_000_000
     with FeatureStore.open(tmp_path / "s.h5") as store:
-        assert store.column("id")[4999] == "4999"  # what is not looked at is not in the way
+        assert store.column("id")[4999] == "4999"  # unread datasets do not interfere
     for use in ("store.column('text')", "store.verify()"):
         code = (
             "import resource, sys\n"
@@ -237,58 +237,62 @@ def test_refuses_texts_that_are_one_text_many_times(tmp_path):
             "    except UserError as error:\n"
             "        print(error.message)\n"
         )
-        said = subprocess.run(
+        printed = subprocess.run(
             [sys.executable, "-c", code, tmp_path / "s.h5"], capture_output=True, text=True, check=True
         ).stdout
-        assert "/utterances/text is damaged" in said and "128 texts claim 128,001,024 bytes" in said
+        assert "/utterances/text" in printed and "128 " in printed and "128,001,024 bytes" in printed
 
 
-def test_refuses_labels_that_are_one_text_many_times(store_path):
+def test_refuses_labels_that_share_the_same_bytes(store_path):
     with h5py.File(store_path, "r+") as f:
         f.attrs["labels"] = ["y" * 6000] + [f"label{i:03}" for i in range(199)]
     references = re.search(rb"\x70\x17\0\0.{12}(\x08\0\0\0.{12}){199}", store_path.read_bytes(), re.DOTALL)
     point_all_at_the_first(store_path, references.start(), 200)
     with h5py.File(store_path) as f:
         assert f.attrs["labels"][199] == "y" * 6000
-    with FeatureStore.open(store_path) as store, pytest.raises(UserError, match="claim 1,200,000 characters"):
-        store.labels
-    assert "claim 1,200,000 characters" in refused(store_path)
+    with FeatureStore.open(store_path) as store, pytest.raises(UserError, match="1,200,000 characters"):
+        _ = store.labels
+    assert "1,200,000 characters" in refused(store_path)
 
 
 def test_refuses_attributes_of_many_values(tmp_path, store_path, utterances):
     with h5py.File(store_path, "r+") as f:
         f.attrs["labels"] = [str(i) for i in range(257)]
-    assert "'labels' of 257 values" in refused(store_path)
+    message = refused(store_path)
+    assert "'labels'" in message and "257 values" in message
     with h5py.File(store_path, "r+") as f:
         f["features/audio/IS10"].attrs["extractor"] = np.zeros(8_000)
-    with FeatureStore.open(store_path) as store, pytest.raises(UserError, match="'extractor' of 8,000 values"):
-        store.feature("audio/IS10").attrs
-    with pytest.raises(UserError, match="257 labels; a store holds at most 256"):
+    with (
+        FeatureStore.open(store_path) as store,
+        pytest.raises(UserError, match="/features/audio/IS10 .*'extractor'.* 8,000 values"),
+    ):
+        _ = store.feature("audio/IS10").attrs
+    with pytest.raises(UserError, match="257 labels.* 256"):
         StoreWriter(tmp_path / "x.h5", corpus="x", labels=[str(i) for i in range(257)], utterances=utterances)
 
 
-def test_refuses_a_list_where_a_text_belongs(store_path):
+def test_refuses_a_list_in_place_of_a_string(store_path):
     ragged = h5py.vlen_dtype(np.int32)
     replace(
         store_path,
         "features/audio/IS10/reason",
         lambda f: f.create_dataset("features/audio/IS10/reason", (45,), ragged),
     )
-    assert "does not allow" in refused(store_path)
+    assert "/features/audio/IS10/reason" in refused(store_path)
 
 
 def test_refuses_a_loop_of_groups(store_path):
     with h5py.File(store_path, "r+") as f:
         f["features/audio/loop"] = f["features"]
-    assert "nested" in refused(store_path)
+    assert "/features/audio/loop" in refused(store_path)
     with FeatureStore.open(store_path) as store:
         for use in (store.check, lambda: store.feature("audio/loop")):
-            with pytest.raises(UserError, match="nested"):
+            with pytest.raises(UserError, match="/features/audio/loop"):
                 use()
 
 
 _ELSEWHERE = {"external": [("secret", 0, h5py.h5f.UNLIMITED)]}
-HOSTILE = [  # a path, what uses it, and what stands there
+HOSTILE = [  # a path, what uses it, and what is put there
     ("utterances/text", "text", lambda f, name: f.__setitem__(name, h5py.SoftLink("/utterances/id"))),
     ("utterances/position", "position", lambda f, name: f.create_dataset(name, (45,), "i4", **_ELSEWHERE)),
     ("speakers/name", "speakers", lambda f, name: f.__setitem__(name, h5py.ExternalLink("other.h5", "/x"))),
@@ -311,8 +315,8 @@ HOSTILE = [  # a path, what uses it, and what stands there
 
 
 @pytest.mark.parametrize("name, used_by, make", HOSTILE, ids=[name for name, *_ in HOSTILE])
-def test_nothing_is_used_before_it_was_looked_at(store_path, tmp_path, utterances, name, used_by, make):
-    """The other way round as well: what is not used is not in the way of what is."""
+def test_everything_is_checked_before_its_first_use(store_path, tmp_path, utterances, name, used_by, make):
+    """Conversely, a hostile object that is not used does not affect the use of others."""
     replace(store_path, name, lambda f: make(f, name))
     uses = {
         "text": lambda s: s.column("text"),
@@ -347,7 +351,7 @@ def test_nothing_is_used_before_it_was_looked_at(store_path, tmp_path, utterance
     assert result.exit_code == 1 and result.stderr.startswith("Error: ") and str(store_path) in result.stderr
 
 
-def test_columns_are_the_callers_own(store_path):
+def test_columns_are_copies(store_path):
     with FeatureStore.open(store_path) as store:
         for name in ("text", "label"):
             before = store.column(name)
@@ -357,10 +361,10 @@ def test_columns_are_the_callers_own(store_path):
             ].tolist()
 
 
-def test_features_have_two_names(store_path):
+def test_feature_names_have_two_parts(store_path):
     with FeatureStore.open(store_path) as store:
         for name in ("audio", "audio/", "/audio/IS10", "audio/IS10/details", "./IS10", "audio/.", "audio/..", ""):
-            with pytest.raises(UserError, match="no feature .*; it has audio/IS10, text/org--name"):
+            with pytest.raises(UserError, match="audio/IS10, text/org--name"):
                 store.feature(name)
 
 
@@ -381,7 +385,7 @@ def test_refuses_columns_out_of_range(store_path, name, data):
     refused(store_path)
 
 
-def test_unknown_names_list_what_there_is(store_path):
+def test_an_unknown_name_lists_the_available_ones(store_path):
     with FeatureStore.open(store_path) as store:
         for call in (lambda: store.feature("audio/x"), lambda: store.column("x"), lambda: store.rows("d99")):
             with pytest.raises(UserError):

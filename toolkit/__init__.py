@@ -1,1 +1,1 @@
-"""The ground floor that extraction and training stand on: manifest, feature store, media, exchange, prediction, commands."""
+"""The common base of extraction and training: manifest, feature store, media, exchange, prediction, commands."""

@@ -1,8 +1,9 @@
-"""The manifest: one utterance a line, the only thing that extraction sees of a corpus.
+"""The manifest: one utterance per line, the only thing that extraction sees of a corpus.
 
 A manifest file is JSON Lines (or CSV). In JSON Lines the first line may be a header, an object with the key
-`erc_manifest` (the schema's version) and `corpus`, `labels` (names in index order), `root` (the folder that media
-paths are relative to, itself relative to the manifest file) and `notes`. docs/reference/manifest.md describes every field.
+`erc_manifest` (the schema version) and `corpus`, `labels` (names in index order), `root` (the folder that media
+paths are relative to, itself relative to the manifest file) and `notes`. docs/reference/manifest.md describes every
+field.
 """
 
 from __future__ import annotations
@@ -33,20 +34,20 @@ class Utterance:
     Attributes:
         id: unique in the corpus.
         dialogue: id of the dialogue it belongs to.
-        position: its place in the dialogue, counted from 0 among the utterances that are kept.
-        speaker: name of who speaks.
+        position: index in the dialogue, counted from 0 over the utterances that are kept.
+        speaker: name of the speaker.
         text: transcript; may be empty.
-        label: name of the emotion, or None where none was agreed on.
+        label: name of the emotion, or None if the annotators did not agree on one.
         split: "train", "val" or "test".
-        media: path of the file that shows the utterance, relative to the manifest's root, or None.
-        audio: path of a file to hear it in, where that is another file than `media`.
-        start: where the utterance begins in `media`, in seconds; None means that the file is already cut.
+        media: path of the file with the utterance, relative to the manifest's root, or None.
+        audio: path of the file with its audio, if that is not `media`.
+        start: where the utterance starts in `media`, in seconds; None if the file contains only this utterance.
         end: where it ends in `media`, in seconds.
-        audio_start: where it begins in `audio`, in seconds; None means that the `audio` file is already cut.
+        audio_start: where it starts in `audio`, in seconds; None if the `audio` file contains only this utterance.
         audio_end: where it ends in `audio`, in seconds.
-        region: (left, top, right, bottom) of the speaker's part of the picture, as fractions of width and height.
-        mask: modality name to the reason why it cannot be used, for what is known before any file is opened.
-        extra: further columns of the corpus (ratings, votes), kept as they are.
+        region: (left, top, right, bottom) of the speaker's part of the frame, as fractions of width and height.
+        mask: modality name to the reason why it cannot be used, as far as known before any file is opened.
+        extra: further columns of the corpus (ratings, votes), kept unchanged.
     """
 
     id: str
@@ -75,8 +76,8 @@ class Manifest:
         corpus: its name, e.g. "meld".
         labels: names of the emotions in index order.
         root: the folder that every media path is relative to.
-        utterances: in dialogue order, the utterances of a dialogue together and by position.
-        notes: what the parser found odd and what it did about it, a line each.
+        utterances: in dialogue order; those of one dialogue are contiguous and sorted by position.
+        notes: irregularities that the parser found and what it did about each, one per line.
     """
 
     corpus: str
@@ -94,10 +95,10 @@ class Manifest:
                 start = i
 
     def path(self, relative: str) -> Path:
-        """Where a media path of this manifest lies.
+        """The location of a media path of this manifest.
 
         Raises:
-            UserError: the path is absolute or climbs out of the root.
+            UserError: the path is absolute or leaves the root.
         """
         if problem := path_problem(relative):
             raise UserError(f"media path {relative!r} {problem}: write it relative to {self.root}")
@@ -105,9 +106,9 @@ class Manifest:
 
 
 def path_problem(relative: str) -> str | None:
-    """What is wrong with a media path, or None. Symbolic links inside the root are the user's own and are followed."""
+    """What is wrong with a media path, or None. Symbolic links inside the root are followed: they are the user's."""
     if "\0" in relative:
-        return "holds a NUL character"
+        return "contains a NUL character"
     if PurePosixPath(relative).is_absolute() or PureWindowsPath(relative).is_absolute():
         return "is absolute"
     if ".." in PurePosixPath(relative).parts or ".." in PureWindowsPath(relative).parts:
@@ -116,10 +117,10 @@ def path_problem(relative: str) -> str | None:
 
 
 def load_manifest(path: Path) -> Manifest:
-    """Reads and checks a manifest file, JSON Lines or (by its name's ending) CSV.
+    """Reads and checks a manifest file: CSV if its name ends in .csv, JSON Lines otherwise.
 
     Raises:
-        UserError: names the file, line and field of the first thing that is wrong.
+        UserError: names the file, line and field of the first error.
     """
     path = Path(path)
     try:
@@ -131,7 +132,7 @@ def load_manifest(path: Path) -> Manifest:
     header: dict[str, object] = {}
     rows: list[tuple[int, dict[str, object]]] = []
     if path.suffix.lower() == ".csv":
-        reader = csv.DictReader(io.StringIO(text, newline=""))  # str.splitlines would also cut at U+0085 and others
+        reader = csv.DictReader(io.StringIO(text, newline=""))  # str.splitlines would also split at U+0085 and others
         try:
             rows = [(reader.line_num, {k: v for k, v in row.items() if v != ""}) for row in reader]
         except csv.Error as error:
@@ -145,10 +146,10 @@ def load_manifest(path: Path) -> Manifest:
             except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}, line {number}: not JSON ({error})") from None
             if not isinstance(row, dict):
-                raise UserError(f"{path}, line {number}: not an object with an utterance's fields")
+                raise UserError(f"{path}, line {number}: not a JSON object with the fields of an utterance")
             if "erc_manifest" in row:
                 if rows or header:
-                    raise UserError(f"{path}, line {number}: the header must be the first line, and only one")
+                    raise UserError(f"{path}, line {number}: the header must be the first line and occur only once")
                 header = row
             else:
                 rows.append((number, row))
@@ -157,12 +158,12 @@ def load_manifest(path: Path) -> Manifest:
     if unknown := set(header) - {"erc_manifest", "corpus", "labels", "root", "notes"}:
         raise UserError(f"{path}, line 1: unknown header field {sorted(unknown)[0]!r}")
     labels = None if header.get("labels") is None else _texts(path, "labels", header["labels"], "names")
-    notes = _texts(path, "notes", header.get("notes", []), "texts")
+    notes = _texts(path, "notes", header.get("notes", []), "strings")
     if labels is not None and len(set(labels)) != len(labels):
-        raise UserError(f"{path}, line 1, field labels: a name is there twice")
+        raise UserError(f"{path}, line 1, field labels: a name occurs twice")
     for name in ("corpus", "root"):
         if not isinstance(header.get(name, ""), str):
-            raise UserError(f"{path}, line 1, field {name}: must be a text")
+            raise UserError(f"{path}, line 1, field {name}: must be a string")
     root = path.parent / str(header.get("root", "."))
     return manifest_from_rows(path, rows, str(header.get("corpus") or path.stem), labels, root, notes)
 
@@ -182,19 +183,20 @@ def manifest_from_rows(
     notes: Sequence[str] = (),
     unit: str = "line",
 ) -> Manifest:
-    """Makes a manifest of rows of fields, checked as a manifest file's lines are.
+    """Builds a manifest from rows of fields, checked like the lines of a manifest file.
 
     Args:
-        source: the file that the rows come from, for messages.
-        rows: (number of the row in the source, field name to value); the fields of `Utterance`, missing ones optional.
-        corpus: its name.
-        labels: names in index order, or None for those that occur, sorted.
+        source: the file that the rows come from, for error messages.
+        rows: (number of the row in the source, field name to value), with the fields of `Utterance`; optional ones may
+            be missing.
+        corpus: name of the corpus.
+        labels: names in index order; None for the sorted names that occur.
         root: the folder that media paths are relative to.
-        notes: become the manifest's.
-        unit: what the number counts, for messages.
+        notes: the notes of the manifest.
+        unit: what the row numbers count, for error messages.
 
     Raises:
-        UserError: names the source, row and field of the first thing that is wrong.
+        UserError: names the source, row and field of the first error.
     """
     utterances: list[Utterance] = []
     ids: dict[str, int] = {}
@@ -210,12 +212,14 @@ def manifest_from_rows(
         if previous is not None and previous.dialogue != utterance.dialogue:
             finished.add(previous.dialogue)
         if utterance.dialogue in finished:
-            raise UserError(f"{where}, field dialogue: {utterance.dialogue!r} is not in one piece")
+            raise UserError(
+                f"{where}, field dialogue: {utterance.dialogue!r} is not contiguous; put its utterances together"
+            )
         if dialogue_split.setdefault(utterance.dialogue, utterance.split) != utterance.split:
-            raise UserError(f"{where}, field split: dialogue {utterance.dialogue!r} lies in two splits")
+            raise UserError(f"{where}, field split: dialogue {utterance.dialogue!r} is in two splits")
         utterances.append(utterance)
     if not utterances:
-        raise UserError(f"{source}: holds no utterance")
+        raise UserError(f"{source}: contains no utterances")
     if labels is None:
         labels = sorted({u.label for u in utterances if u.label is not None})
     return Manifest(corpus, list(labels), root, utterances, list(notes))
@@ -227,7 +231,7 @@ _KNOWN = tuple(f.name for f in fields(Utterance))
 def _utterance(where: str, row: dict, previous: Utterance | None, labels: Sequence[str] | None) -> Utterance:
     for name in row:
         if name not in _KNOWN:
-            raise UserError(f"{where}: unknown field {name!r}; further columns go under 'extra'")
+            raise UserError(f"{where}: unknown field {name!r}; put further columns under 'extra'")
 
     def required_text(name: str) -> str:
         value = text(name, required=True)
@@ -243,13 +247,13 @@ def _utterance(where: str, row: dict, previous: Utterance | None, labels: Sequen
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             value = str(value)
         if not isinstance(value, str) or (required and not value):
-            raise UserError(f"{where}, field {name}: must be a {'non-empty ' if required else ''}text")
+            raise UserError(f"{where}, field {name}: must be a {'non-empty ' if required else ''}string")
         try:
             value.encode("utf-8")
         except UnicodeEncodeError:
-            raise UserError(f"{where}, field {name}: holds half of a surrogate pair, which is no character") from None
+            raise UserError(f"{where}, field {name}: contains an unpaired surrogate") from None
         if "\0" in value:
-            raise UserError(f"{where}, field {name}: holds a NUL character")
+            raise UserError(f"{where}, field {name}: contains a NUL character")
         return value
 
     def seconds(name: str) -> float | None:
@@ -276,10 +280,10 @@ def _utterance(where: str, row: dict, previous: Utterance | None, labels: Sequen
     if isinstance(position, str) and position.isdecimal():
         position = int(position)
     if isinstance(position, bool) or position != expected:
-        raise UserError(f"{where}, field position: {position!r} where {expected} is next in dialogue {dialogue!r}")
+        raise UserError(f"{where}, field position: {position!r}, but the next in dialogue {dialogue!r} is {expected}")
     label = text("label") or None
     if label is not None and labels is not None and label not in labels:
-        raise UserError(f"{where}, field label: {label!r} is not among the header's labels {labels}")
+        raise UserError(f"{where}, field label: {label!r} is not one of the header's labels {labels}")
     split = text("split") or "train"
     split = _SPLIT_ALIASES.get(split, split)
     if split not in SPLITS:
@@ -307,7 +311,7 @@ def _utterance(where: str, row: dict, previous: Utterance | None, labels: Sequen
 def _region(where: str, value: object) -> tuple[float, float, float, float] | None:
     if value is None:
         return None
-    if isinstance(value, str):  # CSV: four numbers with blanks between
+    if isinstance(value, str):  # CSV: four numbers separated by spaces
         value = value.split()
     try:
         left, top, right, bottom = (float(x) for x in cast(Iterable[Any], value))
@@ -322,7 +326,7 @@ def _mask(where: str, value: object) -> dict[str, str]:
     mask = _object(where, "mask", value)
     for modality, reason in mask.items():
         if modality not in MODALITIES or not isinstance(reason, str) or not reason:
-            raise UserError(f"{where}, field mask: must give a reason for one of {', '.join(MODALITIES)}")
+            raise UserError(f"{where}, field mask: must map {', '.join(MODALITIES)} to a reason")
     return mask
 
 
@@ -340,19 +344,19 @@ def _object(where: str, name: str, value: object) -> dict:
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
-    """Writes JSON Lines: the header, then an utterance a line without the fields that are None or empty.
+    """Writes JSON Lines: the header, then one utterance per line without the fields that are None or empty.
 
-    The root is written relative to the manifest where it lies in the manifest's folder, is that folder, or shares its
-    parent, so that the two can be moved together; else as an absolute path.
+    The root is written relative to the manifest if it is the manifest's folder, is inside it, or has the same parent,
+    so that the two can be moved together; otherwise as an absolute path.
 
     Raises:
-        UserError: a path that cannot be written to, or contents that JSON or UTF-8 cannot hold.
+        UserError: the path cannot be written to, or the contents cannot be represented in JSON or UTF-8.
     """
     path = Path(path)
     if path.suffix.lower() == ".csv":
         raise UserError(f"{path}: manifests are written as JSON Lines; name it .jsonl")
     if not path.parent.is_dir():
-        raise UserError(f"{path}: the folder {path.parent} does not exist; make it first")
+        raise UserError(f"{path}: the folder {path.parent} does not exist; create it first")
     header = {
         "erc_manifest": SCHEMA,
         "corpus": manifest.corpus,
@@ -368,11 +372,13 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     except UnicodeEncodeError:
         raise UserError(f"{path}: a file or folder name of {manifest.root} is not UTF-8; rename it") from None
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: an utterance's 'extra' holds what JSON cannot ({error})") from None
+        raise UserError(f"{path}: the 'extra' of an utterance cannot be written as JSON ({error})") from None
     try:
         write_atomically(path, data)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); free space or choose another place") from None
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); free some space or choose another location"
+        ) from None
 
 
 def _relative_root(root: Path, folder: Path) -> str:

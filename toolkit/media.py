@@ -1,7 +1,7 @@
-"""Decoding of video and audio: one pass of one ffmpeg process gives a file's audio and sampled frames.
+"""Decoding of video and audio: one pass of one ffmpeg process returns a file's audio and sampled frames.
 
-The binary is the `ffmpeg` on PATH, else the one that the package imageio-ffmpeg brings. Only real containers are
-opened, never playlists or scripts that name further files, and only local files.
+The binary is the `ffmpeg` on PATH, otherwise the one of the package imageio-ffmpeg. Only local files in container
+formats are opened, never playlists or scripts that name further files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import ffmpeg
 import numpy as np
 
 SAMPLE_RATE = 16_000
-# Largest value that 16 bits can hold. opensmile multiplies by 2**15 and casts without clipping, so that a sample of
+# The largest value of 16 bits. opensmile multiplies by 2**15 and casts without clipping, so that a sample of
 # 1.0 would come out as -1.0.
 FULL_SCALE = 1 - 2.0**-15
 _CONTAINERS = (
@@ -59,12 +59,12 @@ _CONTAINERS = (
 
 
 class MediaError(Exception):
-    """A file cannot be used; the text is the reason that goes into the store."""
+    """A file cannot be used; the message is the reason that is written to the store."""
 
 
 @functools.cache
 def ffmpeg_binary() -> str:
-    """Path of the ffmpeg program: the one on PATH, else imageio-ffmpeg's."""
+    """Path of the ffmpeg program: the one on PATH, otherwise imageio-ffmpeg's."""
     found = shutil.which("ffmpeg")
     if found is None:
         import imageio_ffmpeg
@@ -75,7 +75,7 @@ def ffmpeg_binary() -> str:
 
 @functools.cache
 def ffmpeg_version() -> str:
-    """The first line of `ffmpeg -version`, shortened to the version itself."""
+    """The first line of `ffmpeg -version`, reduced to the version itself."""
     out = subprocess.run([ffmpeg_binary(), "-version"], capture_output=True, text=True, check=True).stdout
     return out.split()[2]
 
@@ -86,15 +86,16 @@ class MediaReader:
     Args:
         path: the file.
         audio: decode the first audio track to mono at 16 kHz.
-        own_rate: decode the track at its own rate as well, for those who resample by other means.
-        fps: sample the video at this rate (frames a second of playing time); None for no frames.
-        time_limit: seconds after which decoding is given up.
+        own_rate: also decode the track at its original rate, for callers that resample by other means.
+        fps: sample the video at this rate (frames per second of playing time); None for no frames.
+        time_limit: seconds after which decoding is aborted.
 
-    Use it in a `with` statement: iterate `frames()`, call `finish()`, then read `samples`, with `own_rate` `own_samples`
-    and `rate`, and `duration`. `has_audio` and `has_video` then say what the file has.
+    Use it in a `with` statement: iterate `frames()`, call `finish()`, then read `samples`, `duration` and, with
+    `own_rate`, `own_samples` and `rate`. `has_audio` and `has_video` are then set as well.
 
     Raises:
-        MediaError: missing, empty or unreadable file, or the time limit; from `__enter__`, `frames` or `finish`.
+        MediaError: the file is missing, empty or unreadable, or decoding exceeded the time limit; from `__enter__`,
+            `frames` or `finish`.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class MediaReader:
         self._check_file()
         self._start(self._want_audio, self._fps)
         if self._failed_for_a_missing_track():
-            # ffmpeg ends at once when a track that it was asked for is not there, and says which there are.
+            # ffmpeg exits at once when a requested track is missing, and logs which tracks there are.
             self._stop()
             self._start(self._want_audio and self.has_audio, self._fps if self.has_video else None)
         return self
@@ -135,10 +136,10 @@ class MediaReader:
             self.frame_count += 1
 
     def finish(self) -> None:
-        """Waits for the end of decoding and fills `samples`: float32 (n,), mono, 16 kHz, clipped; None without a track.
+        """Waits for the end of decoding and sets `samples`: float32 (n,), mono, 16 kHz, clipped; None without a track.
 
         Raises:
-            MediaError: nothing could be decoded, or the time limit.
+            MediaError: nothing could be decoded, or decoding exceeded the time limit.
         """
         for _ in self.frames():
             pass
@@ -162,10 +163,10 @@ class MediaReader:
 
     @property
     def truncated(self) -> str:
-        """After `finish`: the reason to distrust the file as a whole because its end is missing, or nothing."""
+        """After `finish`: the reason to reject the whole file because its end is missing, or an empty string."""
         decoded, declared = self.duration, self.declared_duration
         errors = self._lines("error", "fatal")
-        # Without an error a track may rightly be shorter than the container, so both must have been decoded to judge.
+        # Without an error one track may legitimately be shorter than the container, so both must have been decoded.
         judged = errors or (self._decodes_audio == self.has_audio and (self._video is not None) == self.has_video)
         short = declared is not None and judged and decoded < declared - max(0.25, 0.05 * declared)
         if short or any("partial file" in line for line in errors):
@@ -174,13 +175,13 @@ class MediaReader:
 
     @property
     def duration(self) -> float:
-        """Seconds that were decoded: the longer of audio and video."""
+        """Decoded duration in seconds: the longer of audio and video."""
         audio = 0.0 if self.samples is None else len(self.samples) / SAMPLE_RATE
         return max(audio, self.frame_count / self._fps if self._fps else 0.0)
 
     @property
     def declared_duration(self) -> float | None:
-        """Seconds that the container says it lasts, or None."""
+        """Duration in seconds according to the container, or None."""
         match = re.search(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)", self._text())
         return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else None
 
@@ -189,7 +190,7 @@ class MediaReader:
             size = self.path.stat().st_size
         except (FileNotFoundError, NotADirectoryError):
             raise MediaError("missing file") from None
-        except OSError as error:  # no permission, a loop of symbolic links, a name too long
+        except OSError as error:  # no permission, a loop of symbolic links, too long a name
             raise MediaError(f"unreadable file: {error.strerror}") from None
         if not self.path.is_file():
             raise MediaError("not a regular file")
@@ -212,7 +213,7 @@ class MediaReader:
         outputs, video_write, own_write = [], None, None
         if audio:
             # In floating point ffmpeg mixes stereo to mono as (left + right) / sqrt 2, 3 dB above what it writes to a
-            # WAV file, and loud clips pass full scale. rematrix_maxval=1 gives the WAV file's mix, an average.
+            # WAV file, and loud clips exceed full scale. rematrix_maxval=1 yields the WAV file's mix, an average.
             outputs.append(
                 ffmpeg.output(source["a:0"], "pipe:1", format="f32le", ac=1, ar=SAMPLE_RATE, rematrix_maxval=1)
             )
@@ -221,10 +222,10 @@ class MediaReader:
             outputs.append(ffmpeg.output(source["a:0"], f"pipe:{own_write}", format="f32le", ac=1, rematrix_maxval=1))
         if fps is not None:
             video_read, video_write = os.pipe()
-            # V, not v: a cover picture is no video. Frame k is the one on screen at k / fps seconds.
-            picture = source["V:0"].filter("fps", fps=fps, start_time=0, round="up")
+            # V, not v: cover art is not video. Frame k is the one on screen at k / fps seconds.
+            sampled = source["V:0"].filter("fps", fps=fps, start_time=0, round="up")
             options = {"format": "image2pipe", "vcodec": "ppm", "pix_fmt": "rgb24", "threads": 1}
-            outputs.append(ffmpeg.output(picture, f"pipe:{video_write}", **options))
+            outputs.append(ffmpeg.output(sampled, f"pipe:{video_write}", **options))
         merged = ffmpeg.merge_outputs(*outputs).global_args(
             "-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info", "-filter_threads", "1"
         )
@@ -235,7 +236,7 @@ class MediaReader:
             stderr=subprocess.PIPE,
             pass_fds=[end for end in (video_write, own_write) if end is not None],
         )
-        # Popen declares its pipes as plain binary files; buffered readers is what they are.
+        # Popen declares its pipes as plain binary files, but they are buffered readers.
         streams = [
             (cast(io.BufferedReader, self._process.stdout), self._audio_parts),
             (cast(io.BufferedReader, self._process.stderr), self._log),
@@ -249,12 +250,12 @@ class MediaReader:
         for stream, parts in streams:
             self._threads.append(threading.Thread(target=_drain, args=(stream, parts), daemon=True))
             self._threads[-1].start()
-        self._timer = threading.Timer(self._time_limit, self._give_up)
+        self._timer = threading.Timer(self._time_limit, self._abort)
         self._timer.daemon = True
         self._timer.start()
 
     def _failed_for_a_missing_track(self) -> bool:
-        # A failing start closes the pipes, so that waiting for the first bytes of either tells it from a good one.
+        # A failed start closes the pipes, so waiting for their first bytes distinguishes it from a successful one.
         if self._video is not None and self._video.peek(1):
             return False
         self._join()
@@ -264,13 +265,13 @@ class MediaReader:
         return failed and missing and (self.has_audio or self.has_video)
 
     def _tracks(self) -> tuple[bool, bool]:
-        """Which tracks ffmpeg saw in the input (not in what it writes)."""
+        """Whether ffmpeg found an audio and a video track in the input (not in its output)."""
         seen = self._text().split("Output #0")[0].split("Stream mapping:")[0]
         streams = re.findall(r"Stream #0:\d+.*?: (Video|Audio): .*", seen)
-        pictures = len(re.findall(r"Stream #0:\d+.*?: Video: .*\(attached pic\)", seen))
-        return "Audio" in streams, streams.count("Video") > pictures
+        covers = len(re.findall(r"Stream #0:\d+.*?: Video: .*\(attached pic\)", seen))
+        return "Audio" in streams, streams.count("Video") > covers
 
-    def _give_up(self) -> None:
+    def _abort(self) -> None:
         self._timed_out = True
         if self._process is not None:
             self._process.kill()
@@ -293,7 +294,7 @@ class MediaReader:
         return b"".join(self._log).decode("utf-8", "replace")
 
     def _lines(self, *levels: str) -> list[str]:
-        """The messages of ffmpeg of these levels, without their prefixes."""
+        """ffmpeg's messages of these levels, without their prefixes."""
         pattern = re.compile(rf"^(?:\[[^\]]*\] )?\[(?:{'|'.join(levels)})\] (.*)$", re.MULTILINE)
         return pattern.findall(self._text())
 
@@ -309,13 +310,13 @@ def _drain(stream: io.BufferedReader, parts: list[bytes]) -> None:
 
 
 def _samples(parts: list[bytes]) -> np.ndarray:
-    sound = b"".join(parts)
-    samples = np.frombuffer(sound[: len(sound) // 4 * 4], "<f4")
+    data = b"".join(parts)
+    samples = np.frombuffer(data[: len(data) // 4 * 4], "<f4")
     return np.clip(np.nan_to_num(samples), -1.0, np.float32(FULL_SCALE)).astype(np.float32)
 
 
 def _read_ppm(stream: io.BufferedReader) -> np.ndarray | None:
-    """The next image of a stream of binary PPM files, or None at its end (also in the middle of an image)."""
+    """The next image of a stream of binary PPM files, or None at its end (even in the middle of an image)."""
     if stream.readline() != b"P6\n":
         return None
     size, depth = stream.readline().split(), stream.readline()
@@ -329,7 +330,7 @@ def _read_ppm(stream: io.BufferedReader) -> np.ndarray | None:
 
 
 def _shorten(errors: list[str]) -> str:
-    """The first message that says something, on one line and without the machine's paths."""
+    """The first non-empty message, on one line and without absolute paths."""
     for line in errors:
         line = re.sub(r"(file:)?/\S+", "…", line).strip(" .")
         if line:

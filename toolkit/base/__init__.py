@@ -1,1 +1,1 @@
-"""What every room stands on: errors, files, progress, devices, processes, hashes. It knows nothing of emotions."""
+"""What every other subpackage builds on: errors, files, progress, devices, processes, hashes; nothing on emotions."""

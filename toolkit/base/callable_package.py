@@ -1,8 +1,8 @@
-"""A package that is also the function it is named after: `erc_toolkit.extract(...)`, `erc_toolkit.train(...)`.
+"""Packages that can be called like a function: `erc_toolkit.extract(...)`, `erc_toolkit.train(...)`.
 
-The public functions have the names of the rooms that hold them. Python binds a package's submodule to its name when the
-submodule is imported, so a function of that name would come and go with the order of imports. Here the submodule itself
-can be called.
+The public functions have the names of the subpackages that contain them. Python binds a subpackage to its name in the
+parent when it is imported, so whether that name is a function or the subpackage would depend on the order of imports.
+Instead, the subpackage itself is made callable.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 
 
 def make_callable(package: str, module: str, function: str) -> None:
-    """Lets a package be called.
+    """Makes a package callable.
 
     Args:
-        package: its full name; it is being imported, or has been.
-        module: full name of the module with the function; imported at the first call.
-        function: its name there.
+        package: its full name; it must be imported, or be in the middle of it.
+        module: full name of the module with the function; imported on the first call.
+        function: the function's name in that module.
     """
 
     def target() -> Callable[..., Any]:

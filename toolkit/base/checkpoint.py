@@ -1,7 +1,7 @@
-"""The state of a training between two epochs, as a file that a killed training goes on from.
+"""The state of a training run between two epochs, as a file from which a killed run can be resumed.
 
-A checkpoint is one safetensors file: tensors and, in the header, one JSON text. Nothing in it is executed. It takes its
-name when it is complete, so that a kill at any moment leaves the last complete one.
+A checkpoint is one safetensors file: tensors and, in the header, one JSON string. Nothing in it is executed. It is
+written under a temporary name and renamed when complete, so a kill at any moment leaves the last complete one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .errors import UserError
 from .files import atomic_path
 
 CHECKPOINT = "checkpoint.safetensors"
-_HEADER = "erc-toolkit"  # the only key of the header's map: safetensors writes several in random order
+_HEADER = "erc-toolkit"  # the only metadata key: safetensors writes several in random order
 _FORMAT = 2
 _MODEL, _OPTIMIZER, _GENERATOR, _OTHER = "model.", "optimizer.", "generator.", "other."
 _DAMAGE = (SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError)
@@ -31,12 +31,12 @@ _DAMAGE = (SafetensorError, OSError, LookupError, ValueError, TypeError, Attribu
 
 @dataclass(frozen=True, slots=True)
 class TrainedParts:
-    """What every training has to save, besides the global random generators.
+    """What every training run has to save, besides the global random number generators.
 
     Attributes:
         model: its parameters and buffers.
-        optimizer: its moments; the hyperparameters, the learning rate too, are the caller's to set.
-        shuffle: draws the order of the examples.
+        optimizer: its moments; the caller sets the hyperparameters, including the learning rate.
+        shuffle: generator that draws the order of the examples.
     """
 
     model: nn.Module
@@ -51,14 +51,14 @@ def save_checkpoint(
     facts: Mapping[str, object],
     tensors: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Writes a checkpoint, atomically; the states of the generators of Python, NumPy, PyTorch and CUDA are part of it.
+    """Writes a checkpoint atomically, including the states of the generators of Python, NumPy, PyTorch and CUDA.
 
     Args:
-        path: of the file.
-        fingerprint: what the training is made of, each by a hash; `load_checkpoint` refuses another one.
-        parts: of the training.
-        facts: what else the caller wants back; plain JSON.
-        tensors: what else the caller wants back.
+        path: the file to write.
+        fingerprint: hashes of what determines the run, by name; `load_checkpoint` rejects a different one.
+        parts: of the run.
+        facts: further values to restore; plain JSON.
+        tensors: further tensors to restore.
     """
     found = {f"{_MODEL}{name}": tensor for name, tensor in parts.model.state_dict().items()}
     for index, moments in parts.optimizer.state_dict()["state"].items():
@@ -68,7 +68,7 @@ def save_checkpoint(
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         found |= {f"generator.cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
     numpy_state = np.random.get_state(legacy=False)
-    assert isinstance(numpy_state, dict)  # legacy=True would give a tuple
+    assert isinstance(numpy_state, dict)  # legacy=True would return a tuple
     found["generator.numpy"] = torch.from_numpy(numpy_state["state"]["key"].astype(np.int64))
     header = {
         "format": _FORMAT,
@@ -84,25 +84,25 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, fingerprint: Mapping[str, str], parts: TrainedParts, remedy: str
 ) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Puts a checkpoint into a training's fresh parts and into the global random generators.
+    """Restores a checkpoint into the new parts of a run and into the global random number generators.
 
     Args:
-        path: of the file.
+        path: the file to read.
         fingerprint, parts: as for `save_checkpoint`.
-        remedy: what the user can do where the checkpoint does not serve.
+        remedy: what the user can do if the checkpoint cannot be used, for error messages.
 
     Returns:
-        The saved `facts` and `tensors`, these on the CPU; None where there is no such file.
+        The saved `facts` and `tensors` (on the CPU); None if there is no such file.
 
     Raises:
-        UserError: the file is damaged, or of another version of the toolkit, or of a training with another fingerprint.
+        UserError: the file is damaged, was written by another version of the toolkit, or has another fingerprint.
     """
     if not path.is_file():
         return None
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {})[_HEADER])
-            # Copies, for memory aligned as in an undisturbed run: in which order sums are taken may depend on it.
+            # Copies, so that memory is aligned as in an uninterrupted run: the order of summation may depend on it.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
         if header["format"] != _FORMAT:
             raise UserError(f"{path}: written by another version of the toolkit; {remedy}")
@@ -112,14 +112,14 @@ def load_checkpoint(
         parts.optimizer.load_state_dict(_optimizer_state(parts.optimizer, _part(tensors, _OPTIMIZER)))
         _restore_generators(header, _part(tensors, _GENERATOR), parts.shuffle)
         return header["facts"], _part(tensors, _OTHER)
-    except torch.OutOfMemoryError:  # a RuntimeError, but no damage
+    except torch.OutOfMemoryError:  # a RuntimeError, but not a sign of damage
         raise
     except _DAMAGE as error:
         raise UserError(f"{path}: damaged ({_first_line(error)}); {remedy}") from None
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous tensors on the CPU, each with memory of its own: safetensors refuses tied weights."""
+    """Contiguous tensors on the CPU that share no memory: safetensors rejects tied weights."""
     plain, seen = {}, set()
     for name, tensor in tensors.items():
         tensor = tensor.detach().cpu().contiguous()
@@ -146,7 +146,7 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _optimizer_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> dict[str, object]:
-    """The state dict of moments; each is laid out in memory like its parameter, as the optimizer would make it."""
+    """The state dict with these moments, each with its parameter's memory layout, as the optimizer would create it."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -159,7 +159,7 @@ def _optimizer_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
 
 
 def _differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
-    """The parts of two fingerprints that are not equal, in words."""
+    """A description of how two fingerprints differ."""
     names = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
     there, here = (
         " and ".join(f"{name} {one.get(name, '(none)')[:12]}" for name in names) for one in (found, expected)

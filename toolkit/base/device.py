@@ -1,4 +1,4 @@
-"""Where PyTorch computes: the devices of `--device`, their names, and the precision of the arithmetic there."""
+"""The devices that `--device` accepts, their names, and the precision of their arithmetic."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from .errors import UserError
+from .words import counted
 
 if TYPE_CHECKING:
-    import torch  # imported in the functions, so that the command line can check a name without it
+    import torch  # imported inside functions, so that the command line can check a name without it
 
 CHOICES = "auto, cpu, cuda or cuda:N"
 _NAME = re.compile(r"auto|cpu|cuda(?::(?:0|[1-9][0-9]{0,3}))?", re.ASCII)
 
 
 def is_device_name(name: str) -> bool:
-    """Whether `name` has the form of a device, auto, cpu, cuda or cuda:N, be it there or not."""
+    """Whether `name` is auto, cpu, cuda or cuda:N; the device itself need not exist."""
     return _NAME.fullmatch(name) is not None
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of `--device`; auto takes CUDA where there is any, cuda PyTorch's current CUDA device.
+    """The device that `--device` names; auto selects CUDA if available, cuda PyTorch's current CUDA device.
 
     Raises:
-        UserError: `name` is no device, or one that this machine does not have.
+        UserError: `name` is not a device name, or this machine does not have that device.
     """
     import torch
 
@@ -35,7 +36,7 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if count else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= count:
-        raise UserError(f"--device {name}: not there, {_seen(count)}; use {_available(count)}")
+        raise UserError(f"--device {name}: not available, {_seen(count)}; use {_available(count)}")
     return device
 
 
@@ -45,14 +46,14 @@ def device_name(device: torch.device) -> str:
 
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({torch.get_num_threads()} threads)"
+    return f"cpu ({counted(torch.get_num_threads(), 'thread')})"
 
 
 def matrix_precision(name: str, device: torch.device) -> AbstractContextManager[object]:
     """The arithmetic of `train.precision`, as a context.
 
-    "float32" is exact. "bfloat16" does matrix products in it (torch.autocast) and keeps weights, softmax, norms and
-    loss in float32.
+    "float32" is full precision. "bfloat16" computes matrix products in bfloat16 (torch.autocast) and keeps weights,
+    softmax, norms and loss in float32.
     """
     import torch
 
@@ -62,7 +63,7 @@ def matrix_precision(name: str, device: torch.device) -> AbstractContextManager[
 def _seen(count: int) -> str:
     if not count:
         return "PyTorch sees no CUDA device here"
-    return f"PyTorch sees {count} CUDA device{'s' if count > 1 else ''} here: {_numbers(count)}"
+    return f"PyTorch sees {counted(count, 'CUDA device')} here: {_numbers(count)}"
 
 
 def _available(count: int) -> str:

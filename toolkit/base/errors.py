@@ -1,14 +1,14 @@
-"""The two kinds of error that the toolkit raises on purpose; `toolkit.commands.command` prints them."""
+"""The two kinds of errors that the toolkit raises deliberately; `toolkit.commands.command` prints them."""
 
 from __future__ import annotations
 
 
 class ToolkitError(Exception):
-    """An error whose message is all that its reader needs; the command line prints it without a traceback.
+    """An error with a self-contained message; the command line prints it without a traceback.
 
     Attributes:
         message: one line, which is also `str(error)`.
-        exit_code: status of the process when the command line ends with this error.
+        exit_code: exit status of the command line for this error.
     """
 
     exit_code = 1
@@ -19,7 +19,7 @@ class ToolkitError(Exception):
 
 
 class UserError(ToolkitError):
-    """A mistake in the input, the options or the machine's set-up, which the user can correct: exit status 1.
+    """A mistake in the input, the options or the machine's setup, which the user can correct: exit status 1.
 
     The message names the file or option and the remedy.
     """
@@ -34,5 +34,5 @@ class FaultError(ToolkitError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or the name of its class where the message is empty."""
+    """The first line of an error's message, or the name of its class if the message is empty."""
     return (str(error).splitlines() or [type(error).__name__])[0]

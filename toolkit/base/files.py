@@ -1,4 +1,4 @@
-"""Files that are either whole under their name or not there."""
+"""Writing files atomically: a file is either complete under its name or absent."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path`; on a clean exit its bytes are on disk and it takes `path`'s name.
+    """Yields a temporary path next to `path`; on a clean exit the file is synced to disk and renamed to `path`.
 
-    On an error the temporary file is removed and `path` stays as it was.
+    On an error the temporary file is removed and `path` is left unchanged.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -33,10 +33,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def require_space(path: Path, size: int) -> None:
-    """Makes sure that `size` bytes can be written beside `path` now: libraries in C may crash where a disk is full.
+    """Checks that `size` bytes can currently be written next to `path`: C libraries may crash when a disk is full.
 
     Raises:
-        OSError: they cannot.
+        OSError: there is too little space.
     """
     probe = path.with_name(f".{path.name}.{os.getpid()}.space")
     try:
@@ -48,10 +48,10 @@ def require_space(path: Path, size: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` last through a power loss, where the system can."""
+    """Makes a rename in `folder` survive a power failure, where the system supports it."""
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
+    except OSError:  # Windows cannot open folders
         return
     try:
         os.fsync(handle)

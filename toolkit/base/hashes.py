@@ -1,4 +1,4 @@
-"""SHA-256 of texts, files and descriptions, in hexadecimal."""
+"""SHA-256 of strings, files and descriptions, in hexadecimal."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from os import PathLike
 
 
 def text_sha256(text: str) -> str:
-    """Over the text's UTF-8 bytes."""
+    """The hash of the text's UTF-8 bytes."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def file_sha256(path: str | PathLike[str]) -> str:
-    """Over a file's bytes.
+    """The hash of a file's bytes.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def json_sha256(description: object) -> str:
-    """Over a description of plain JSON values, whatever the order of its keys."""
+    """The hash of a description of plain JSON values, independent of the order of its keys."""
     return text_sha256(json.dumps(description, sort_keys=True))

@@ -1,7 +1,7 @@
-"""What a child process may import: what this process may, without the working folder and the script's folder.
+"""The import path of child processes: this process's, without the working directory and the script's directory.
 
-Python puts one of these two first on `sys.path`, so that a `train.py` that happens to lie there is found before, and
-instead of, a module that an installed package means.
+Python puts one of these two first on `sys.path`, so a `train.py` that happens to be there would shadow a module of the
+same name that an installed package imports.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _STARTED_IN = _here()
 
 
 def import_path() -> list[str]:
-    """The entries of `sys.path` to pass on to a child process, absolute, in their order.
+    """The entries of `sys.path` to pass on to a child process, absolute and in order.
 
-    Left out are "", relative entries, the working folder (now and when the toolkit was imported) and the folder of the
-    script that is running. Where one of these folders was named on purpose, it stays: by PYTHONPATH as an absolute
-    path, or behind the standard library, where Python puts site-packages and what their .pth files name.
+    Excluded are "", relative entries, the working directory (now and when the toolkit was imported) and the directory
+    of the running script. One of these is kept if it was added explicitly: as an absolute path in PYTHONPATH, or after
+    the standard library, where Python puts site-packages and the entries of their .pth files.
     """
     implicit = {os.path.realpath(folder) for folder in (_STARTED_IN, _here(), _script_folder()) if folder}
     implicit -= {os.path.realpath(entry) for entry in python_path()}
@@ -44,27 +44,27 @@ def import_path() -> list[str]:
 
 
 def python_path() -> list[str]:
-    """The absolute entries of PYTHONPATH; an empty or relative one means the working folder or a part of it."""
+    """The absolute entries of PYTHONPATH; empty or relative ones refer to the working directory."""
     if sys.flags.ignore_environment:
         return []
     return [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(entry)]
 
 
 def _script_folder() -> str:
-    """Folder that `python SCRIPT` puts on the path; "" for `python -m MODULE`, `python -c` and a prompt."""
+    """The directory that `python SCRIPT` puts on the path; "" for `python -m MODULE`, `python -c` and a prompt."""
     main = sys.modules["__main__"]
     file, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
-    if file is None or (spec is not None and spec.name != "__main__"):  # a folder with a __main__.py is a script too
+    if file is None or (spec is not None and spec.name != "__main__"):  # a directory with a __main__.py is a script too
         return ""
     return os.path.dirname(os.path.realpath(os.path.join(_STARTED_IN, file)))
 
 
 @contextmanager
 def isolated_start() -> Iterator[None]:
-    """While it lasts, multiprocessing starts processes that import nothing from these folders, nor the script itself.
+    """Within this context, multiprocessing starts processes that import neither from these directories nor the script.
 
-    By itself it starts interpreters with `-c`, which puts the working folder on their path, copies this process's path
-    to them, and has them import the script, which would begin anew in each where it has no
+    By default it starts interpreters with `-c`, which puts the working directory on their path, copies this process's
+    path to them, and makes them import the script, which would run again in each of them if it has no
     `if __name__ == "__main__"`.
     """
     from multiprocessing import resource_tracker, spawn, util

@@ -1,4 +1,4 @@
-"""Ctrl-C as a request that the work itself answers when it can stop without loss."""
+"""Ctrl-C as a request to stop, which the work honours when it can do so without loss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """Turns the first Ctrl-C into a request to stop, the event; a second one stops at once."""
+    """Yields an event that the first Ctrl-C sets; a second Ctrl-C raises KeyboardInterrupt."""
     stop = threading.Event()
 
     def ask(*_: object) -> None:

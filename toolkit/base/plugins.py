@@ -1,6 +1,6 @@
-"""Things that are chosen by name, the toolkit's own and those that other packages register as entry points.
+"""Objects selected by name: the toolkit's own and those that other packages register as entry points.
 
-A package registers `name = module:attribute` in an entry-point group. Nothing of it is imported before its name is asked for.
+A package registers `name = module:attribute` in an entry-point group. Nothing is imported until the name is requested.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ class PluginRegistry:
     """The names of one entry-point group. The toolkit's own come first, and no other package can replace them.
 
     Args:
-        noun: what is registered, for messages, e.g. "corpus".
+        noun: what is registered, for error messages, e.g. "corpus".
         group: the entry-point group, e.g. "erc_toolkit.corpora".
-        own: name to "module:attribute" of the toolkit's own.
-        option: where users give the name, put before the message about an unknown one, e.g. "model.name".
+        own: name to "module:attribute" of the toolkit's own objects.
+        option: the option or setting that takes the name, e.g. "model.name"; put before the error about an unknown one.
     """
 
     def __init__(self, noun: str, group: str, own: Mapping[str, str], option: str = "") -> None:
@@ -31,24 +31,25 @@ class PluginRegistry:
         return [*self.own, *(name for name in self._entries() if name not in self.own)]
 
     def packages(self, name: str) -> list[str]:
-        """The packages that register a name, as "package NAME VERSION"; none for the toolkit's own and for unknown names."""
+        """The packages that register a name, as "package NAME VERSION"; empty for own and unknown names."""
         return [] if name in self.own else [_package(entry) for entry in self._entries().get(name, [])]
 
     def ignored(self) -> list[str]:
-        """A line about each entry point that has no effect because its name is one of the toolkit's own."""
+        """One line for each entry point that has no effect because its name is one of the toolkit's own."""
         return [
-            f"{self.noun} {name!r} of {_package(entry)} is ignored: that name is the toolkit's own; rename it in the package"
+            f"{self.noun} {name!r} of {_package(entry)} is ignored: the toolkit itself uses that name; "
+            "rename it in the package"
             for name, entries in self._entries().items()
             if name in self.own
             for entry in entries
         ]
 
     def load(self, name: str) -> Any:
-        """The object that a name is registered for; its module is imported here.
+        """The object registered under a name; its module is imported here.
 
         Raises:
-            UserError: the name is unknown, several packages register it, or the package's module cannot be imported or has
-                no such attribute. Errors in the toolkit's own modules pass through as they are.
+            UserError: the name is unknown, several packages register it, or the package's module cannot be imported or
+                has no such attribute. Errors in the toolkit's own modules are propagated unchanged.
         """
         if name in self.own:
             module, _, attribute = self.own[name].partition(":")
@@ -56,17 +57,17 @@ class PluginRegistry:
         entries = self._entries().get(name)
         if entries is None:
             before = f"{self.option}: " if self.option else ""
-            raise UserError(f"{before}no {self.noun} {name!r}; there are {', '.join(self.names())}")
+            raise UserError(f"{before}unknown {self.noun} {name!r}; available: {', '.join(self.names())}")
         if len(entries) > 1:
             packages = " and ".join(map(_package, entries))
             raise UserError(f"{self.noun} {name!r} is registered by {packages}; uninstall one of them")
         try:
             return entries[0].load()
-        except (Exception, SystemExit) as error:  # another package's code may raise anything at import
+        except (Exception, SystemExit) as error:  # another package's code may raise anything on import
             raise self.error(name, f"cannot be loaded: {one_line(error)}") from error
 
     def error(self, name: str, problem: str) -> UserError:
-        """A UserError about an object of another package: '<noun> <name> of package <package> <problem>'."""
+        """A UserError about an object from another package: '<noun> <name> of package <package> <problem>'."""
         return UserError(f"{self.noun} {name!r} of {' and '.join(self.packages(name))} {problem}")
 
     def _entries(self) -> dict[str, list[EntryPoint]]:
@@ -77,7 +78,7 @@ class PluginRegistry:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's message, after the name of its class unless the message alone explains it."""
+    """The first line of an error's message, preceded by the class name unless the message is clear without it."""
     text = (str(error) or type(error).__name__).splitlines()[0]
     return text if isinstance(error, ImportError | AttributeError | UserError) else f"{type(error).__name__}: {text}"
 

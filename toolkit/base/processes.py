@@ -1,4 +1,4 @@
-"""Worker processes that may die, hang or be interrupted without taking the run with them, and that die with it."""
+"""Worker processes that may die, hang or be interrupted without ending the run, and that end when the run ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .import_path import isolated_start
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a task has no result, in one line."""
+    """Why a task has no result, on one line."""
 
     reason: str
 
@@ -42,29 +42,28 @@ def run_tasks(
     threads: int | None = None,
     gpus: int = 0,
 ) -> Iterator[tuple[Any, Any]]:
-    """Runs `work(task)` for each task in worker processes and yields (task, result) as they come.
+    """Runs `work(task)` for each task in worker processes and yields (task, result) in order of completion.
 
-    A task that raises, outlasts the time limit or kills its worker yields a `Failure` as its result; the others go on
-    in the other workers and in one that takes the place of the dead one. When this process ends, however it does, the
-    workers end at once. They import neither the script that is running nor anything from its folder or the working
-    folder (`isolated_start`).
+    A task that raises, exceeds the time limit or kills its worker yields a `Failure` as its result; the others continue
+    in the remaining workers and in a replacement for the dead one. When this process ends, for whatever reason, the
+    workers end at once. They import neither the running script nor anything from its directory or the working
+    directory (`isolated_start`).
 
     Args:
-        tasks: taken one by one, in the caller's thread, as workers are free, so that they may be made as they are
-            needed.
+        tasks: consumed lazily in the caller's thread as workers become free.
         work: a function that workers can import.
-        workers: number of processes at most; each does one task at a time.
+        workers: maximum number of processes; each does one task at a time.
         set_up: called once in each worker.
-        time_limit: seconds for one task, where the system has timers; None for no limit.
-        weight, most_weight: tasks are handed out while the sum of the weights of those not yet yielded is below the
-            most, so that workers go on while the caller is busy, and memory stays bounded.
-        retry: do a task whose worker died once more, alone, since memory that others took may have been the cause.
+        time_limit: seconds for one task, if the system has timers; None for no limit.
+        weight, most_weight: tasks are handed out while the total weight of those not yet yielded is below
+            `most_weight`, so that workers continue while the caller is busy and memory stays bounded.
+        retry: repeat a task whose worker died, once and alone, since the memory use of other tasks may be the cause.
         fresh: start workers as new interpreters, not as forks of the server that `preload` started.
-        threads: of PyTorch in each worker; None leaves PyTorch alone.
-        gpus: of the machine; with several, the worker in place i sees only the one of number i modulo `gpus`.
+        threads: PyTorch threads in each worker; None leaves PyTorch's default.
+        gpus: number of GPUs; if there are several, worker i sees only GPU i modulo `gpus`.
 
     Raises:
-        FaultError: a worker could not start or import what it needs; the message says why.
+        FaultError: a worker could not start or import what it needs; the message contains the reason.
         UserError: `set_up` raised it.
     """
     functions = pickle.dumps((work, set_up))
@@ -95,15 +94,15 @@ def run_tasks(
 def work_off(
     function: Callable[..., object], tasks: Sequence[tuple], jobs: int, threads: int, gpus: int = 0
 ) -> Iterator[tuple[int, object]]:
-    """Calls `function(*task)` for each task, `jobs` at a time, in new interpreters that serve many tasks each.
+    """Calls `function(*task)` for each task, `jobs` at a time, in new interpreters that each handle many tasks.
 
     Args:
-        function, tasks: what to call; workers import the function.
+        function, tasks: the function, which workers import, and the arguments of each call.
         jobs: number of processes.
         threads, gpus: see `run_tasks`.
 
     Yields:
-        Number of a task and its result or `Failure`, as they come.
+        Index of a task and its result or `Failure`, in order of completion.
     """
     call = functools.partial(_call, function)
     jobs = min(jobs, len(tasks))
@@ -113,7 +112,7 @@ def work_off(
 
 
 def preload(*modules: str) -> None:
-    """Begins to import modules for the workers of a later `run_tasks`, beside what this process does meanwhile."""
+    """Starts importing modules for the workers of a later `run_tasks`, in the background."""
     if _METHOD == "forkserver":
         multiprocessing.get_context(_METHOD).set_forkserver_preload(list(modules))
         with isolated_start():
@@ -127,7 +126,7 @@ _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods(
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """What a worker gets when it starts. The functions are pickled, so that the worker reports what it cannot import."""
+    """What a worker receives at startup. Functions are pickled, so that the worker itself reports import errors."""
 
     functions: bytes
     time_limit: float | None
@@ -139,7 +138,7 @@ class _Start:
 class _Task:
     task: Any
     pickled: bytes
-    died: bool = False  # its worker, once
+    died: bool = False  # whether its worker has died once
 
 
 class _Worker:
@@ -166,7 +165,7 @@ class _Worker:
 
 
 class _Pool:
-    """Hands tasks to workers in a thread of its own, so that they go on while the caller is busy with a result."""
+    """Hands tasks to workers in a separate thread, so that they continue while the caller processes a result."""
 
     def __init__(self, starts: list[_Start], method: str, retry: bool) -> None:
         self._starts, self._method, self._retry = starts, method, retry
@@ -174,17 +173,17 @@ class _Pool:
         self._suspects: deque[_Task] = deque()
         self._workers: dict[Connection, _Worker] = {}
         self._results: queue.SimpleQueue[tuple[Any, Any] | BaseException] = queue.SimpleQueue()
-        self._heard, self._bell = multiprocessing.get_context(method).Pipe(duplex=False)
+        self._woken, self._waker = multiprocessing.get_context(method).Pipe(duplex=False)
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="worker pool", daemon=True)
         self._thread.start()
 
     def put(self, task: Any) -> None:
         self._waiting.append(_Task(task, pickle.dumps(task)))
-        self._bell.send_bytes(b"\0")
+        self._waker.send_bytes(b"\0")
 
     def get(self) -> tuple[Any, Any]:
-        """The next task that is done, and its result."""
+        """The next completed task and its result."""
         found = self._results.get()
         if isinstance(found, BaseException):
             raise found
@@ -192,19 +191,19 @@ class _Pool:
 
     def close(self) -> None:
         self._closed = True
-        self._bell.send_bytes(b"\0")
+        self._waker.send_bytes(b"\0")
         self._thread.join()
         self._end_workers()
-        self._heard.close()
-        self._bell.close()
+        self._woken.close()
+        self._waker.close()
 
     def _run(self) -> None:
         try:
             while not self._closed:
                 self._hand_out()
-                for pipe in cast(list[Connection], wait([self._heard, *self._workers])):
-                    if pipe is self._heard:
-                        self._heard.recv_bytes()
+                for pipe in cast(list[Connection], wait([self._woken, *self._workers])):
+                    if pipe is self._woken:
+                        self._woken.recv_bytes()
                     else:
                         self._receive(self._workers[pipe])
         except BaseException as error:
@@ -212,7 +211,7 @@ class _Pool:
 
     def _hand_out(self) -> None:
         while self._suspects or self._waiting:
-            if self._suspects:  # one after the other, and in a process that nobody has used
+            if self._suspects:  # one at a time, each in a new process
                 if any(worker.task is not None for worker in self._workers.values()):
                     return
                 self._end_workers()
@@ -236,7 +235,7 @@ class _Pool:
         assert worker.task is not None
         try:
             worker.pipe.send_bytes(worker.task.pickled)
-        except OSError:  # it died while it was idle, so not of this task
+        except OSError:  # it died while idle, so not because of this task
             self._waiting.appendleft(worker.task)
             worker.task = None
             self._remove(worker)
@@ -247,7 +246,7 @@ class _Pool:
         try:
             kind, value = pickle.loads(worker.pipe.recv_bytes())
         except (EOFError, OSError):
-            self._bury(worker)
+            self._handle_death(worker)
             return
         except Exception as error:
             kind, value = _DONE, Failure(_reason(error))
@@ -261,8 +260,8 @@ class _Pool:
             task, worker.task = worker.task.task, None
             self._results.put((task, value))
 
-    def _bury(self, worker: _Worker) -> None:
-        """Sees to the task of a worker that died."""
+    def _handle_death(self, worker: _Worker) -> None:
+        """Retries or fails the task of a worker that died."""
         worker.process.join(_EXIT_S)
         self._remove(worker)
         code, task = worker.process.exitcode, worker.task
@@ -291,8 +290,8 @@ class _Pool:
         self._workers.clear()
 
 
-_EXIT_S = 10.0  # that a worker may take to exit after it closed its pipe
-# What a worker says.
+_EXIT_S = 10.0  # how long a worker may take to exit after closing its pipe
+# The kinds of messages that a worker sends.
 _READY, _UNABLE, _DONE = "ready", "unable", "done"
 _ALARM = getattr(signal, "SIGALRM", 0)
 
@@ -376,7 +375,7 @@ def _reason(error: BaseException) -> str:
 def _die_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
-        parent.join()  # a pipe that only the parent holds open, so that SIGKILL is noticed too
+        parent.join()  # waits on a pipe that only the parent keeps open, so that SIGKILL is noticed too
         os._exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Progress on standard error: bars with rate and time left at a terminal, silence elsewhere, or JSON lines."""
+"""Progress on standard error: bars with rate and time left in a terminal, nothing elsewhere, or JSON lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOG_EVERY_S = 5.0
 
 
 class Bar:
-    """One running stage. `advance` counts; `note` is shown beside the count; `seconds` is the time since the start."""
+    """One running stage. `advance` counts; `note` is shown next to the count; `seconds` is the time since the start."""
 
     def __init__(
         self,
@@ -55,10 +55,10 @@ class Bar:
 
 
 class Stages:
-    """Several stages that run side by side, a bar each. Use it in a `with` statement.
+    """Several concurrent stages with one bar each. Use it in a `with` statement.
 
     Args:
-        log_json: write JSON lines instead of bars, at a terminal or not.
+        log_json: write JSON lines instead of bars, in a terminal or not.
     """
 
     def __init__(self, log_json: bool = False):

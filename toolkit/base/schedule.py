@@ -1,27 +1,27 @@
-"""Learning rates over the steps of a training: functions of their arguments, without any state to keep."""
+"""Learning rate schedules as pure functions of the step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-# The defaults of torch's ReduceLROnPlateau: a score is better when it is so much above the best one (relative), and a
-# rate that would change by less than this (absolute) stays.
+# The defaults of torch's ReduceLROnPlateau: a score is better if it exceeds the best one by this much (relative), and a
+# learning rate that would change by less than this (absolute) is kept.
 _THRESHOLD, _SMALLEST_CHANGE = 1e-4, 1e-8
 
 
 def lr_factor(schedule: str, step: int, steps: int, warm_up: float) -> float:
-    """What the learning rate of a step is multiplied by.
+    """The factor by which the learning rate of a step is multiplied.
 
     Args:
-        schedule: "constant"; "linear", which falls in equal parts; "cosine", which falls along half a cosine. Both fall
-            from 1 after the warm-up to 0 after the last step, which is itself still above 0.
-        step: counted from 0 over the whole training.
-        steps: of the whole training.
-        warm_up: steps in which the factor rises in equal parts; the last of them is the first at 1. May be a fraction.
+        schedule: "constant"; "linear", a linear decay; "cosine", a decay along half a cosine. Both decay from 1 after
+            the warm-up to 0 after the last step, whose own factor is still above 0.
+        step: counted from 0 over the whole run.
+        steps: total number of steps.
+        warm_up: number of steps in which the factor rises linearly; the last of them has factor 1. May be fractional.
 
     Returns:
-        Above 0, at most 1.
+        A factor above 0 and at most 1.
     """
     if step + 1 < warm_up:
         return (step + 1) / warm_up
@@ -34,32 +34,32 @@ def lr_factor(schedule: str, step: int, steps: int, warm_up: float) -> float:
 
 
 def fairseq_linear_factor(update: int, updates: int, warm_up: float) -> float:
-    """What the learning rate of an update is multiplied by: linear warm-up, then linear decay, as fairseq counts them.
+    """The factor for the learning rate of an update: linear warm-up, then linear decay, counted as in fairseq.
 
-    The update after the warm-up has the full rate a second time, where `lr_factor` has begun to fall.
+    The update after the warm-up has the full rate a second time, whereas `lr_factor` is already decaying.
 
     Args:
         update: counted from 0.
-        updates: of the whole training.
-        warm_up: the share of them in which the factor rises.
+        updates: total number of updates.
+        warm_up: the fraction of them in which the factor rises.
 
     Returns:
-        From 0 (from the update after the last one on) to 1.
+        A factor from 0 (for updates after the last one) to 1.
     """
     rising = max(1, int(updates * warm_up))
     return (update + 1) / rising if update < rising else max(0.0, (updates - update) / (updates - rising))
 
 
 def lr_on_plateau(lr: float, scores: Sequence[float], patience: int) -> float:
-    """The learning rate after some epochs, halved whenever more than `patience` in a row brought no better score.
+    """The learning rate after some epochs, halved whenever more than `patience` in a row did not improve the score.
 
     Args:
         lr: of the first epoch.
-        scores: of the epochs that are done; higher is better.
-        patience: epochs without a better score that are allowed.
+        scores: of the completed epochs; higher is better.
+        patience: number of epochs without improvement that are tolerated.
 
     Returns:
-        What torch's ReduceLROnPlateau with mode "max" and factor 0.5 gives after the same scores.
+        The rate that torch's ReduceLROnPlateau with mode "max" and factor 0.5 sets after the same scores.
     """
     best, bad = -math.inf, 0
     for score in scores:

@@ -9,6 +9,6 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
     Args:
         count: how many.
         noun: the singular.
-        plural: the plural where it is not the singular and an "s", e.g. "indices".
+        plural: the plural if it is not the singular with an "s", e.g. "indices".
     """
     return f"{count} {noun if count == 1 else plural or f'{noun}s'}"

@@ -1,1 +1,1 @@
-"""The command line: its table of commands, and the commands that belong to neither extraction nor training."""
+"""The command line: its table of commands, and the commands that are part of neither extraction nor training."""

@@ -12,10 +12,12 @@ from .command import ToolkitCommand
 @click.command("card", cls=ToolkitCommand)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write it there, e.g. README.md. [default: print it]"
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the card to this file, e.g. README.md. [default: print it]",
 )
 def card_command(store: Path, out: Path | None) -> None:
-    """Write a dataset card for STORE: what it holds, how it was made, and whose licences hold."""
+    """Write a dataset card for STORE: contents, provenance, and the licences that apply."""
     from ..base.errors import UserError
     from ..base.files import write_atomically
     from ..exchange.card import card_of
@@ -29,5 +31,5 @@ def card_command(store: Path, out: Path | None) -> None:
     try:
         write_atomically(out, text.encode("utf-8"))
     except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another place") from None
+        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another location") from None
     click.echo(f"wrote {out}")

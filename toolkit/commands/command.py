@@ -1,4 +1,4 @@
-"""click commands that print a `ToolkitError` as one line; every command and group of the toolkit is one of these."""
+"""click commands that print a `ToolkitError` on one line; every command and group of the toolkit is one of these."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def reported_errors() -> Iterator[None]:
 
 
 class ToolkitCommand(click.Command):
-    """A command that reports a `ToolkitError` when it is the one that is run.
+    """A command that reports a `ToolkitError` when it is run as the main command.
 
-    With `standalone_mode=False` the error reaches the caller as it is.
+    With `standalone_mode=False` the error is raised to the caller.
     """
 
     def main(
@@ -43,7 +43,7 @@ class ToolkitCommand(click.Command):
 
 
 class ToolkitGroup(ToolkitCommand, click.Group):
-    """A group that reports a `ToolkitError` as its commands do, which are `ToolkitCommand`s unless they say otherwise."""
+    """A group that reports a `ToolkitError`, with commands that are `ToolkitCommand`s by default."""
 
     command_class = ToolkitCommand
     group_class = type

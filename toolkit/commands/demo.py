@@ -1,4 +1,4 @@
-"""`erc-toolkit demo`: makes the demo corpus and runs on it the commands that a user would type."""
+"""`erc-toolkit demo`: generate the demo corpus and run on it the commands that a user would type."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from pathlib import Path
 
 import click
 
+from ..base.words import counted
 from .command import ToolkitCommand
 from .options import device_option
 
 
 @click.command("demo", cls=ToolkitCommand)
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default="erc-demo", metavar="[DIR]")
-@click.option("--seed", default=0, show_default=True, help="Of the corpus and of the training.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the corpus and of the training.")
 @device_option()
 @click.pass_context
 def demo_command(ctx: click.Context, folder: Path, seed: int, device: str) -> None:
-    """Make a small corpus, extract its features, train AMB-DSGDN on them and evaluate it.
+    """Generate a small corpus, extract its features, train AMB-DSGDN on them and evaluate it.
 
-    Leaves DIR/raw (MELD's raw layout), DIR/store.h5 and DIR/run. Takes some minutes and downloads nothing. [default:
+    Creates DIR/raw (MELD's raw layout), DIR/store.h5 and DIR/run. Takes a few minutes and downloads nothing. [default:
     erc-demo]
     """
     from ..base.progress import progress_bar
@@ -37,17 +38,17 @@ def demo_command(ctx: click.Context, folder: Path, seed: int, device: str) -> No
         nonlocal began
         stages[stage], began = time.perf_counter() - began, time.perf_counter()
 
-    click.echo("Making a corpus in MELD's raw layout: drawn faces, synthetic voices, templated sentences.")
+    click.echo("Generating a corpus in MELD's raw layout: drawn faces, synthetic voices, templated sentences.")
     folder.mkdir(parents=True, exist_ok=True)
     with progress_bar("clips", None) as bar:
         corpus = make_corpus(raw, seed=seed, progress=bar.at)
-    click.echo(f"  {sum(corpus.clips.values())} clips, {corpus.seconds:.0f} s of video and voice in {raw}")
-    if corpus.new:  # features of an earlier corpus would be in the way
+    click.echo(f"  {counted(sum(corpus.clips.values()), 'clip')}, {corpus.seconds:.0f} s of video and audio in {raw}")
+    if corpus.new:  # the features are those of an earlier corpus
         store.unlink(missing_ok=True)
         shutil.rmtree(store.with_name(store.name + ".parts"), ignore_errors=True)
     finish("corpus")
     click.echo(
-        "Making a small, untrained text encoder; the face encoder is untrained too. Real corpora need real ones."
+        "Generating a small, untrained text encoder; the face encoder is untrained too. Real corpora need trained ones."
     )
     make_text_encoder(encoder, _transcripts(raw), seed)
     _call(
@@ -92,9 +93,9 @@ def demo_command(ctx: click.Context, folder: Path, seed: int, device: str) -> No
 
 
 def _call(ctx: click.Context, *arguments: str) -> None:
-    """Runs a command of the toolkit as if it had been typed, and shows it."""
+    """Prints a command of the toolkit and runs it as if it had been typed."""
     click.secho(f"\n$ erc-toolkit {shlex.join(arguments)}", bold=True)
-    typed, sys.argv = sys.argv, ["erc-toolkit", *arguments]  # what the store records as its command line
+    typed, sys.argv = sys.argv, ["erc-toolkit", *arguments]  # the store records it as its command line
     try:
         ctx.find_root().command.main(list(arguments), prog_name="erc-toolkit", standalone_mode=False)
     finally:

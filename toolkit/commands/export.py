@@ -1,4 +1,4 @@
-"""`erc-toolkit export`: a feature store as other projects' files."""
+"""`erc-toolkit export`: write a feature store as other projects' files."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from .command import ToolkitCommand
 
 @click.command("export", cls=ToolkitCommand)
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option("--format", "form", required=True, type=click.Choice(list(FORMATS)), help="Whose files to write.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The file (huggingface: folder) to make.")
+@click.option("--format", "form", required=True, type=click.Choice(list(FORMATS)), help="Format of the files.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The file (huggingface: folder) to create.")
 @click.option(
     "--feature",
     "wanted",
     multiple=True,
     metavar="MODALITY/NAME",
-    help="Which features; where a modality has one, it is taken. amb-dsgdn takes four text layers, in order.",
+    help="Feature to write; not needed if a modality has only one. amb-dsgdn takes four text layers, in order.",
 )
 @click.option(
     "--layout",
     type=click.Choice(["iemocap", "meld"]),
-    help="Of the pickles: two speakers or up to nine. [default: iemocap for IEMOCAP, else meld]",
+    help="Layout of the pickles: two speakers or up to nine. [default: iemocap for IEMOCAP, otherwise meld]",
 )
 @click.option("--sequences", is_flag=True, help="mmsa: write the frames of features that have them.")
 def export_command(
     store: Path, form: str, out: Path, wanted: tuple[str, ...], layout: str | None, sequences: bool
 ) -> None:
-    """Write STORE as files that other projects' own loaders read, unchanged.
+    """Write STORE as files that other projects' unmodified loaders read.
 
-    amb-dsgdn also serves SDT and DF-GCN; mmgcn also MM-DFN, DialogueRNN and, with cosmic, M3NET. parquet and huggingface need
-    pyarrow.
+    amb-dsgdn also works for SDT and DF-GCN; mmgcn for MM-DFN, DialogueRNN and, with cosmic, M3NET. parquet and
+    huggingface need pyarrow.
     """
     from ..exchange.export import Request, choose
     from ..store import FeatureStore
 
-    write, room = FORMATS[form]
+    write, capacity = FORMATS[form]
     with FeatureStore.open(store) as opened:
-        notes = write(Request(opened, choose(opened, wanted, room), out, layout, sequences))
+        notes = write(Request(opened, choose(opened, wanted, capacity), out, layout, sequences))
     for line in notes:
         click.echo(f"note: {line}")
     click.echo(f"wrote {out}")

@@ -1,4 +1,4 @@
-"""`erc-toolkit info`: what a feature store holds, how it was made, and what is missing and why."""
+"""`erc-toolkit info`: show a feature store's contents and provenance, and what is missing and why."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from pathlib import Path
 
 import click
 
+from ..base.words import counted
 from .command import ToolkitCommand
 
 
 @click.command("info", cls=ToolkitCommand)
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-@click.option("--missing", is_flag=True, help="List every utterance that lacks a feature, with its reason.")
-@click.option("--verify", is_flag=True, help="Read everything and compare the checksums and the content hash.")
+@click.option("--missing", is_flag=True, help="List every utterance without a feature, with the reason.")
+@click.option("--verify", is_flag=True, help="Read everything and check the checksums and the content hash.")
 def info_command(store: Path, as_json: bool, missing: bool, verify: bool) -> None:
-    """Show what STORE holds, how it was made, and what is missing and why."""
+    """Show the contents and provenance of STORE, and what is missing and why."""
     from ..store import FeatureStore
     from ..store.summary import summarise
 
@@ -40,17 +41,17 @@ def _show(summary: dict, verified: bool) -> None:
     console = Console(highlight=False)
     made = summary["made"]
     console.print(
-        f"[bold]{escape(summary['corpus'])}[/]: {summary['utterances']} utterances in {summary['dialogues']} dialogues "
-        f"by {summary['speakers']} speakers"
+        f"[bold]{escape(summary['corpus'])}[/]: {counted(summary['utterances'], 'utterance')} in "
+        f"{counted(summary['dialogues'], 'dialogue')} by {counted(summary['speakers'], 'speaker')}"
     )
-    console.print(f"made {made['created']} by erc-toolkit {made['toolkit_version']}")
+    console.print(f"created {made['created']} by erc-toolkit {made['toolkit_version']}")
     if made["command"]:
         console.print(f"  {escape(str(made['command']))}", soft_wrap=True)
     console.print(f"content sha256 {made['content_sha256'][:16]}…{' (verified)' if verified else ''}")
     table = Table(title="utterances", title_justify="left", box=None)
     table.add_column("label")
     for split, counts in summary["splits"].items():
-        table.add_column(f"{split} ({counts['dialogues']} dialogues)", justify="right")
+        table.add_column(f"{split} ({counted(counts['dialogues'], 'dialogue')})", justify="right")
     for label in [*summary["labels"], ""]:
         row = [summary["label_counts"][s][label] for s in summary["splits"]]
         if label or any(row):

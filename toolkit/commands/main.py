@@ -1,4 +1,4 @@
-"""The shell of `erc-toolkit`: names of the commands, loaded only when they are called.
+"""The top level of `erc-toolkit`: the table of commands, which are imported only when they are called.
 
 Shell completion is click's own: `eval "$(_ERC_TOOLKIT_COMPLETE=bash_source erc-toolkit)"` (or zsh_source,
 fish_source).
@@ -13,25 +13,28 @@ import click
 from ..base.version import __version__
 from .command import ToolkitGroup
 
-# Command -> (module:attribute, one line of help). The line stands here so that `--help` imports no command at all.
+# Command -> (module:attribute, one line of help). The help is here so that `--help` imports no command.
 COMMANDS = {
     "demo": (
         "erc_toolkit.toolkit.commands.demo:demo_command",
-        "Make a small corpus, extract, train and evaluate: the whole path.",
+        "Generate a small corpus, then extract, train and evaluate.",
     ),
-    "extract": ("erc_toolkit.extract.commands.extract:extract_group", "Turn a raw corpus into a feature store."),
-    "merge": ("erc_toolkit.extract.commands.merge:merge_command", "Join the shards of an extraction into one store."),
+    "extract": (
+        "erc_toolkit.extract.commands.extract:extract_group",
+        "Extract features of a raw corpus into a feature store.",
+    ),
+    "merge": ("erc_toolkit.extract.commands.merge:merge_command", "Merge the shards of an extraction into one store."),
     "manifest": (
         "erc_toolkit.extract.commands.manifest:manifest_group",
-        "Build, check and count manifests, the input of every extraction.",
+        "Create, validate and summarise manifests, the input of extraction.",
     ),
     "info": (
         "erc_toolkit.toolkit.commands.info:info_command",
-        "Show what a feature store holds, how it was made and what is missing.",
+        "Show a feature store's contents, provenance and missing features.",
     ),
     "convert": (
         "erc_toolkit.toolkit.commands.convert:convert_command",
-        "Make a feature store of other projects' feature files.",
+        "Convert other projects' feature files to a feature store.",
     ),
     "export": (
         "erc_toolkit.toolkit.commands.export:export_command",
@@ -43,11 +46,11 @@ COMMANDS = {
     ),
     "reduce": (
         "erc_toolkit.extract.commands.reduce:reduce_command",
-        "Add a feature of fewer dimensions, fitted on the training split.",
+        "Add a feature with fewer dimensions, fitted on the training split.",
     ),
     "finetune-text": (
         "erc_toolkit.extract.commands.finetune_text:finetune_text_command",
-        "Train a text encoder on a corpus's utterances.",
+        "Fine-tune a text encoder on a corpus's utterances.",
     ),
     "train-face": (
         "erc_toolkit.extract.commands.train_face:train_face_command",
@@ -56,34 +59,34 @@ COMMANDS = {
     "train": ("erc_toolkit.train.commands.train:train_command", "Train a model on a feature store."),
     "models": (
         "erc_toolkit.train.commands.models:models_command",
-        "List the models: papers, parameters, how far they are specified.",
+        "List the models: papers, parameters, how completely they are specified.",
     ),
-    "eval": ("erc_toolkit.train.commands.eval:eval_command", "Evaluate a trained model: the field's table, or JSON."),
+    "eval": ("erc_toolkit.train.commands.eval:eval_command", "Evaluate a trained model: a table of scores, or JSON."),
     "predict": (
         "erc_toolkit.toolkit.commands.predict:predict_command",
-        "Say the emotion of every turn of a new recording.",
+        "Classify the emotion of every turn of a new recording.",
     ),
     "package": (
         "erc_toolkit.train.commands.package:package_command",
-        "Make a folder of a trained run that works on another machine.",
+        "Package a trained run in a folder that works on other machines.",
     ),
     "study": (
         "erc_toolkit.train.commands.study:study_command",
-        "Train variants of a recipe side by side: the paper's tables and figures.",
+        "Train variants of a recipe for a paper's tables and figures.",
     ),
     "report": (
         "erc_toolkit.train.commands.report:report_command",
-        "Write a page about a run or a study: tables, figures, every dialogue.",
+        "Write an HTML report on a run or a study: tables, figures, dialogues.",
     ),
     "compare": (
         "erc_toolkit.train.commands.compare:compare_command",
-        "Show what differs between runs, and whether it holds.",
+        "Show differences between runs and whether they are significant.",
     ),
 }
 
 
 class LazyGroup(ToolkitGroup):
-    """A group whose commands are imported when they are first used."""
+    """A group whose commands are imported on first use."""
 
     def __init__(self, *args, lazy: dict[str, tuple[str, str]] | None = None, **kwargs):
         super().__init__(*args, **kwargs)

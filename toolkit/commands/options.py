@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import click
 
 from ..base.device import CHOICES, is_device_name
 
-COMPUTE_HELP = "Where to compute; auto takes CUDA where there is any."
+COMPUTE_HELP = "Device to compute on; auto selects CUDA if available."
 
 
 class DeviceType(click.ParamType):
-    """The name of a device; whether the machine has it is found out by `toolkit.base.device.pick_device`."""
+    """The name of a device; `toolkit.base.device.pick_device` checks whether the machine has it."""
 
     name = "device"
 
@@ -27,7 +27,7 @@ class DeviceType(click.ParamType):
 
 
 def make_device_option(help_text: str = COMPUTE_HELP) -> click.Option:
-    """`--device` as an option object, for commands whose parameters are listed."""
+    """`--device` as an option object, for commands created from a list of parameters."""
     return click.Option(["--device"], type=DeviceType(), default="auto", show_default=True, help=help_text)
 
 

@@ -1,4 +1,4 @@
-"""`erc-toolkit predict`: the emotion of each turn of a new recording."""
+"""`erc-toolkit predict`: classify the emotion of each turn of a new recording."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 
 import click
 
+from ..base.words import counted
 from .command import ToolkitCommand
 from .options import device_option
 
 _MODELS = {
     "text_model": "text encoder",
     "audio_model": "speech encoder",
-    "visual_model": "network over the face crops",
-    "visual_weights": "weights of a DenseNet",
+    "visual_model": "face encoder",
+    "visual_weights": "DenseNet weights",
     "face_model": "face detector",
 }
 
@@ -27,18 +28,18 @@ _MODELS = {
     "--transcript",
     required=True,
     type=click.Path(path_type=Path),
-    help="Its turns: .srt, .vtt, or .csv or .json with start, end, speaker and text.",
+    help="Turns of the recording: .srt, .vtt, or .csv or .json with start, end, speaker and text.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    show_default="the recording's name and -emotions",
+    show_default="the recording's name with -emotions appended",
     help="Folder for turns.json, .csv, .srt and .vtt, report.html and the features.",
 )
-@click.option("--causal", is_flag=True, help="Judge each turn by what was said up to it.")
-@click.option("--speakers", help="The only names taken for speakers in subtitles, with commas.")
+@click.option("--causal", is_flag=True, help="Classify each turn from the turns up to it.")
+@click.option("--speakers", help="The only names recognised as speakers in subtitles, comma-separated.")
 @device_option()
-@click.option("--json", "as_json", is_flag=True, help="Print turns.json; all else goes to standard error.")
+@click.option("--json", "as_json", is_flag=True, help="Print turns.json; everything else goes to standard error.")
 def predict_command(
     run: Path,
     recording: Path,
@@ -50,10 +51,10 @@ def predict_command(
     as_json: bool,
     **models: str | None,
 ) -> None:
-    """Say the emotion of every turn of a recording, by a trained run.
+    """Classify the emotion of every turn of a recording with a trained run.
 
-    Features are extracted as the run's were; another model's are refused. What the recording lacks (no picture, nobody's
-    face, no sound) is treated as absent. --text-model and its like name the run's own models where they have moved.
+    Features are extracted exactly as for training; other models are refused. What is missing from the recording (video,
+    a face, audio) is treated as absent. Use --text-model and similar options if the run's own models have moved.
     """
     from ..predict.predictor import REPORT, Predictor
 
@@ -70,15 +71,13 @@ def predict_command(
         return
     for t in turns[:20]:
         own = ", ".join(f"{m} {o[0]}" for m, o in t.opinions.items() if o)
-        own = f" ({own})" if own else ""  # not every model has opinions of its modalities
+        own = f" ({own})" if own else ""  # not every model predicts from single modalities
         text = t.text if len(t.text) <= 60 else t.text[:59] + "…"
         click.echo(f"{t.start:8.2f} s  {t.emotion} {round(100 * t.probability)} %{own}  {t.speaker}: {text}")
     if len(turns) > 20:
-        click.echo(f"… and {len(turns) - 20} more turns")
+        click.echo(f"… and {counted(len(turns) - 20, 'more turn')}")
     click.echo(f"wrote {out}: turns.json, turns.csv, turns.srt, turns.vtt, {REPORT}")
 
 
 for _name, _what in _MODELS.items():
-    predict_command.params.append(
-        click.Option([f"--{_name.replace('_', '-')}"], help=f"The run's {_what}, where it has moved.")
-    )
+    predict_command.params.append(click.Option([f"--{_name.replace('_', '-')}"], help=f"The run's {_what}, if moved."))

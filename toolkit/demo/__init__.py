@@ -1,1 +1,1 @@
-"""The built-in demo: a small corpus made from code alone, and the whole path from its raw clips to a table of results."""
+"""The built-in demo: a small synthetic corpus, and the whole path from its raw clips to a table of results."""

@@ -1,4 +1,4 @@
-"""Real video files from arrays: encoded by ffmpeg, the same bytes each time."""
+"""Writing arrays as video files with ffmpeg, reproducibly down to the byte."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ def write_clip(
     video_codec: str = "libx264",
     audio_codec: str = "aac",
 ) -> None:
-    """Writes a media file; the container follows from the name's ending.
+    """Writes a media file; the suffix of its name determines the container.
 
     Args:
         path: the file.
-        frames: uint8 (height, width, 3) BGR each, even sides; None for a file without a video track.
+        frames: uint8 (height, width, 3) BGR each, with even height and width; None for a file without a video track.
         audio: float32 (samples,) or (samples, channels) within -1 and 1; None for a file without an audio track.
-        fps: frames a second.
-        sample_rate: of the audio, in Hz.
+        fps: frames per second.
+        sample_rate: sample rate of the audio, in Hz.
         video_codec, audio_codec: ffmpeg's encoders.
 
     Raises:
-        RuntimeError: ffmpeg could not write it; with its message.
+        RuntimeError: ffmpeg could not write the file; the message contains ffmpeg's.
     """
     inputs, options = [], {}
     with tempfile.TemporaryDirectory() as folder, atomic_path(Path(path)) as temporary:
         if frames is not None:
-            pictures = [np.ascontiguousarray(frame) for frame in frames]
-            height, width = pictures[0].shape[:2]
+            images = [np.ascontiguousarray(frame) for frame in frames]
+            height, width = images[0].shape[:2]
             raw = Path(folder) / "video.raw"
-            raw.write_bytes(b"".join(picture.tobytes() for picture in pictures))
+            raw.write_bytes(b"".join(image.tobytes() for image in images))
             inputs.append(
                 ffmpeg.input(str(raw), format="rawvideo", pix_fmt="bgr24", s=f"{width}x{height}", framerate=fps)
             )
@@ -56,7 +56,7 @@ def write_clip(
             raw.write_bytes(samples.tobytes())
             inputs.append(ffmpeg.input(str(raw), format="f32le", ar=sample_rate, ac=samples.shape[1]))
             options["acodec"] = audio_codec
-        named = temporary.with_name(temporary.name + Path(path).suffix)  # ffmpeg goes by the ending
+        named = temporary.with_name(temporary.name + Path(path).suffix)  # ffmpeg goes by the suffix
         options |= {"threads": 1, "fflags": "+bitexact", "flags:v": "+bitexact", "flags:a": "+bitexact"}
         output = ffmpeg.output(*inputs, f"file:{named}", **options)
         command = output.global_args("-nostdin", "-loglevel", "error", "-y").compile(cmd=ffmpeg_binary())

@@ -1,9 +1,9 @@
-"""The demo corpus on disk: MELD's raw layout, made from code alone.
+"""The demo corpus on disk: synthetic clips in MELD's raw layout.
 
-Truth and display: each utterance has one emotion. Words, voice and face each display it with a reliability of their own
-(`script.RELIABILITY`), and otherwise something neutral or one of the emotions that this modality is confused with;
-what they display is drawn independently. So each carries part of the emotion and none all of it. `truth.csv` says what
-was felt and what was displayed; nothing else of the toolkit reads it.
+Each utterance has one true emotion. Words, voice and face each display it with their own reliability
+(`script.RELIABILITY`), and otherwise neutral or one of the emotions with which that modality confuses it, all drawn
+independently. So each modality carries part of the information about the emotion and none all of it. `truth.csv` lists
+the true and the displayed emotions; nothing else in the toolkit reads it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _MELD_SPLIT = {"train": "train", "dev": "val", "test": "test"}
 
 @dataclass(frozen=True)
 class DemoCorpus:
-    """What was made: its folder, clips in each split ("train", "dev", "test"), seconds of media, and whether it was new."""
+    """A demo corpus: its folder, clips per split ("train", "dev", "test"), seconds of media, and whether it is new."""
 
     root: Path
     clips: dict[str, int]
@@ -65,18 +65,18 @@ def make_corpus(
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> DemoCorpus:
-    """Makes the corpus, or returns at once when the same one is there already.
+    """Generates the corpus, or returns at once if the same one already exists.
 
     Args:
-        root: folder to make; an unfinished or different demo corpus in it is replaced.
-        seed: everything follows from it, whatever the number of workers.
-        train, dev, test: dialogues in each split.
-        workers: processes; 0 for one a core.
-        progress: told how many clips of how many are done.
+        root: folder to create; an unfinished or different demo corpus in it is replaced.
+        seed: determines everything, independent of the number of workers.
+        train, dev, test: number of dialogues per split.
+        workers: number of processes; 0 for one per core.
+        progress: called with the number of finished clips and their total.
 
     Raises:
-        UserError: the folder holds something else.
-        FaultError: a clip could not be made.
+        UserError: the folder contains something else.
+        FaultError: a clip could not be generated.
     """
     root = Path(root)
     sizes = {"train": train, "dev": dev, "test": test}
@@ -88,7 +88,7 @@ def make_corpus(
     if not made.new:
         return made
     if root.exists() and any(root.iterdir()) and _marker(marker).get("made_by") != wanted["made_by"]:
-        raise UserError(f"{root}: is not empty and not a demo corpus; name another folder")
+        raise UserError(f"{root}: is not empty and not a demo corpus; choose another folder")
     shutil.rmtree(root, ignore_errors=True)
     facts = manifests.load("meld.yaml")["splits"]
     for split in sizes:
@@ -101,7 +101,7 @@ def make_corpus(
     workers = min(workers or core_count(), len(jobs))
     for done, (job, failure) in enumerate(run_tasks(jobs, _make_clip, workers), 1):
         if isinstance(failure, Failure):
-            raise FaultError(f"{job[1]}: the clip could not be made: {failure.reason}")
+            raise FaultError(f"{job[1]}: the clip could not be generated: {failure.reason}")
         if progress is not None:
             progress(done, len(jobs))
     write_atomically(marker, json.dumps({**wanted, "finished": True}).encode())
@@ -114,11 +114,11 @@ def _make_clip(job: tuple[Line, Path, int]) -> None:
     cv2.setNumThreads(1)
     line, path, seed = job
     key = (line.split, line.dialogue, line.utterance)
-    sound, loudness = speak(
+    audio, loudness = speak(
         line.speaker, line.shown["voice"], syllables(line.text), line.frames, stream(seed, "voice", *key)
     )
     frames, _ = render(speaker_look(seed, line.speaker), line.shown["face"], loudness, stream(seed, "face", *key))
-    write_clip(path, frames, np.stack([sound, sound], 1), fps=FPS, sample_rate=OUT_RATE)
+    write_clip(path, frames, np.stack([audio, audio], 1), fps=FPS, sample_rate=OUT_RATE)
 
 
 def _write_table(path: Path, lines: list[Line]) -> None:
@@ -155,7 +155,8 @@ def _write_truth(path: Path, lines: list[Line]) -> None:
 
 def _time(seconds: float) -> str:
     milliseconds = round(seconds * 1000)
-    return f"{milliseconds // 3600000:02d}:{milliseconds // 60000 % 60:02d}:{milliseconds // 1000 % 60:02d},{milliseconds % 1000:03d}"
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{milliseconds // 1000:02d},{milliseconds % 1000:03d}"
 
 
 def _marker(path: Path) -> dict:

@@ -1,7 +1,7 @@
-"""A small text encoder made on the spot, so that the demo needs no download: an untrained RoBERTa of two layers.
+"""A small text encoder generated locally, so that the demo needs no download: an untrained RoBERTa with two layers.
 
-Untrained is enough: averaged random token vectors keep apart which words an utterance has, and the demo's words carry
-emotion. Results on real corpora need a trained encoder.
+Untrained is sufficient: averaged random token vectors distinguish which words an utterance contains, and the demo's
+words express emotion. Real corpora need a trained encoder.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ HIDDEN, VOCABULARY, MAX_TOKENS = 128, 1000, 128
 
 
 def make_text_encoder(folder: Path, texts: Iterable[str], seed: int = 0, layers: int = 2) -> Path:
-    """Writes an untrained RoBERTa with a tokenizer fitted on `texts` to `folder`, as transformers loads them.
+    """Writes an untrained RoBERTa with a tokenizer fitted on `texts` to `folder`, in the format of transformers.
 
     Args:
-        folder: where to write; made if need be.
+        folder: target folder; created if necessary.
         texts: transcripts of the training split.
-        seed: of the random weights.
-        layers: of the encoder.
+        seed: seed of the random weights.
+        layers: number of layers.
     """
     import torch
     from tokenizers import ByteLevelBPETokenizer

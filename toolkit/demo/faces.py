@@ -1,9 +1,9 @@
 """Talking heads of the demo corpus, drawn with numpy and OpenCV.
 
-A head is drawn in its own plane at twice the size of the picture: a shaded base once for a clip (`_head`), then brows,
-eyes, mouth and folds for each frame (`_features`). One remapping turns, shrinks and moves it into the picture and drops
-the jaw. Lengths in the head's plane are in units of U pixels; x runs to the right, y downwards, (0, 0) is the bridge of
-the nose, the chin is near y = 1.
+A head is drawn in its own plane at twice the resolution of the frame: a shaded base once per clip (`_head`), then
+brows, eyes, mouth and folds for each frame (`_features`). A single remapping rotates, scales and moves it into the
+frame and lowers the jaw. Lengths in the head's plane are in units of U pixels; x points right, y down, (0, 0) is the
+bridge of the nose, and the chin is near y = 1.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ WIDTH, HEIGHT = 320, 240
 U = 128
 _CX, _CY = 184, 190
 _SHAPE = (372, 368)
-# Pixels of the picture for one unit of the head.
+# Pixels of the frame per unit of the head.
 _SCALE = 72.0
 
 
 @dataclass
 class Expression:
-    """What muscles do, 0 at rest; about 1 is as far as a face goes.
+    """The action of the facial muscles: 0 at rest, about 1 at the extreme.
 
-    `smile`: corners of the mouth up (negative: down); `wide`: mouth; `open`: lips apart; `square`: shape of the opening;
-    `teeth`: how much of them is bared; `lip`: upper lip raised; `brow`: brows up (negative: down); `slant`: inner ends up
+    `smile`: mouth corners up (negative: down); `wide`: mouth; `open`: lips apart; `square`: shape of the opening;
+    `teeth`: how far they are bared; `lip`: upper lip raised; `brow`: brows up (negative: down); `slant`: inner ends up
     (negative: down); `eyes`: lids apart (negative: closing); `squint`: lower lids up; `wrinkle`: on the nose; `fold`:
-    from nose to mouth; `frown`: between the brows; `look`: eyes down; `nod`: head down; `tilt`: head to a side.
+    from nose to mouth; `frown`: between the brows; `look`: eyes down; `nod`: head down; `tilt`: head to one side.
     """
 
     smile: float = 0.0
@@ -97,7 +97,7 @@ _NAMES = tuple(field.name for field in fields(Expression))
 
 @dataclass(frozen=True)
 class Look:
-    """What a speaker looks like. Colours are BGR, 0 to 255; lengths are in units of the head."""
+    """The appearance of a speaker. Colours are BGR, 0 to 255; lengths are in units of the head."""
 
     skin: tuple[float, float, float]
     hair: tuple[float, float, float]
@@ -127,7 +127,7 @@ _IRISES = ((60, 80, 100), (120, 100, 60), (40, 50, 70), (130, 110, 70), (70, 100
 
 @functools.lru_cache
 def speaker_look(seed: int, speaker: str) -> Look:
-    """A speaker's own look; colours are dealt out, so that no two speakers share theirs."""
+    """A speaker's look; colours are assigned such that no two speakers share any."""
     own, deal = stream(seed, "look", speaker), stream(seed, "colours")
     place = SPEAKERS.index(speaker)
     skin, hair, wall, shirt, iris = (
@@ -156,17 +156,17 @@ def speaker_look(seed: int, speaker: str) -> Look:
 
 
 def render(look: Look, emotion: str, loudness: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One clip.
+    """Renders one clip.
 
     Args:
-        look: the speaker.
-        emotion: what the face displays.
-        loudness: float (frames,), 0 to 1, of the voice in each frame; it opens the mouth.
-        rng: draws how strongly, and how the head moves.
+        look: the speaker's look.
+        emotion: the emotion that the face displays.
+        loudness: loudness of the voice in each frame, float (frames,), 0 to 1; it opens the mouth.
+        rng: draws the intensity and the movement of the head.
 
     Returns:
-        uint8 (frames, HEIGHT, WIDTH, 3) BGR, and float32 (frames, 4): left, top, width, height in pixels of the face
-        from forehead to chin.
+        Frames, uint8 (frames, HEIGHT, WIDTH, 3) BGR; and boxes, float32 (frames, 4): left, top, width and height of the
+        face from forehead to chin, in pixels.
     """
     count = len(loudness)
     time = np.arange(count) / FPS
@@ -176,19 +176,19 @@ def render(look: Look, emotion: str, loudness: np.ndarray, rng: np.random.Genera
     turn, x, y, roll = (_sway(time, rng) for _ in range(4))
     size = rng.uniform(0.97, 1.06)
     middle = np.array([WIDTH / 2 + rng.uniform(-22, 22), 108 + rng.uniform(-5, 5)])
-    head, room = _head(look, rng), _room(look, middle, rng)
+    head, background = _head(look, rng), _background(look, middle, rng)
     grain = rng.normal(0, 3.0, (HEIGHT + 16, WIDTH + 16, 1)).astype(np.float32)
     frames, boxes = np.empty((count, HEIGHT, WIDTH, 3), np.uint8), np.empty((count, 4), np.float32)
     for k in range(count):
-        now = Expression(**dict(zip(_NAMES, peak * rise[k])))
+        now = Expression(**dict(zip(_NAMES, peak * rise[k], strict=True)))
         now.open += 0.42 * loudness[k]
         now.eyes = max(-1.2, now.eyes) - (1.9 + max(0.0, now.eyes)) * blinks[k]
         painted = head.copy()
         _features(painted, look, now)
-        # Inverse of: turn by the angle, scale, move.
+        # Inverse of rotation, scaling and translation.
         angle = np.deg2rad(6.0 * now.tilt + 2.5 * roll[k])
         centre = middle + (5 * x[k], 3 * y[k] + 6 * now.nod)
-        frames[k], boxes[k] = _place(painted, room, look, centre, size * _SCALE, angle, 0.05 * turn[k], now)
+        frames[k], boxes[k] = _place(painted, background, look, centre, size * _SCALE, angle, 0.05 * turn[k], now)
         shift = rng.integers(0, 16, 2)
         noisy = frames[k] + grain[shift[0] : shift[0] + HEIGHT, shift[1] : shift[1] + WIDTH]
         frames[k] = np.clip(noisy, 0, 255).astype(np.uint8)
@@ -196,13 +196,13 @@ def render(look: Look, emotion: str, loudness: np.ndarray, rng: np.random.Genera
 
 
 def _drawn_expression(emotion: str, rng: np.random.Generator) -> np.ndarray:
-    """An emotion's expression with this utterance's strength and noise, in the order of _NAMES."""
+    """An emotion's expression with random intensity and noise, in the order of _NAMES."""
     values = np.array([getattr(EXPRESSIONS[emotion], name) for name in _NAMES])
     return values * rng.uniform(0.75, 1.1) + rng.normal(0, 0.08, len(values)) * (np.array(_NAMES) != "open")
 
 
 def _blinks(count: int, rng: np.random.Generator) -> np.ndarray:
-    """How far the lids are closed in each frame, 0 to 1: a blink of three frames about every two seconds."""
+    """How far the lids are closed in each frame, 0 to 1: at most one blink, of three frames."""
     closed = np.zeros(count + 4)
     if rng.random() < 0.6:
         start = rng.integers(2, count)
@@ -211,7 +211,7 @@ def _blinks(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _sway(time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A slow movement between about -1 and 1."""
+    """A slow movement within about -1 and 1."""
     slow, fast = rng.uniform(0.25, 0.6), rng.uniform(0.8, 1.6)
     return 0.7 * np.sin(2 * np.pi * (slow * time + rng.random())) + 0.3 * np.sin(
         2 * np.pi * (fast * time + rng.random())
@@ -226,13 +226,13 @@ def _plane() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _blob(x: float, y: float, width: float, height: float) -> np.ndarray:
-    """A soft spot around (x, y), float32 over the head's plane, 1 in its middle."""
+    """A soft spot around (x, y), float32 over the head's plane, 1 at its centre."""
     px, py = _plane()
     return np.exp(-0.5 * (((px - x) / width) ** 2 + ((py - y) / height) ** 2))
 
 
 def _outline(look: Look) -> np.ndarray:
-    """Half the face's width at each row of the plane, float32 (height, 1); 0 above and below the face."""
+    """Half the width of the face in each row of the plane, float32 (height, 1); 0 above and below the face."""
     y = _plane()[1][:, :1]
     upper = np.sqrt(np.clip(1 - (np.minimum(y, 0) / 1.12) ** 2, 0, 1))
     lower = np.clip(1 - np.clip(y / 1.02, 0, 1) ** look.jaw, 0, 1) ** 0.55
@@ -287,7 +287,7 @@ def _ear(look: Look, side: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def _haircut(look: Look) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Hair: colour float32 (height, width, 3); coverage in front of the face and behind it, float32 (height, width)."""
+    """Hair: colour float32 (height, width, 3); coverage in front of and behind the face, float32 (height, width)."""
     x, y = _plane()
     strands = stream(1, "hair").normal(0, 1, _SHAPE).astype(np.float32)
     strands = cv2.GaussianBlur(strands, (0, 0), sigmaX=1.2, sigmaY=14) * 5
@@ -312,7 +312,7 @@ def _haircut(look: Look) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _head(look: Look, rng: np.random.Generator) -> np.ndarray:
-    """The head without brows, eyes and mouth: uint8 (height, width, 4), BGR multiplied by coverage, and coverage."""
+    """The head without brows, eyes and mouth: uint8 (height, width, 4), BGR premultiplied by coverage, and coverage."""
     skin, cover = _bare_head(look)
     hair, front, behind = _haircut(look)
     behind_face = np.maximum(behind, 0)[..., None]
@@ -324,7 +324,7 @@ def _head(look: Look, rng: np.random.Generator) -> np.ndarray:
     return np.clip(np.dstack([colour, alpha * 255]) + 0.5, 0, 255).astype(np.uint8)
 
 
-def _room(look: Look, middle: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _background(look: Look, middle: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Wall, neck and shoulders behind the head: float32 (HEIGHT, WIDTH, 3)."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
     own = stream(0, "wall", *(int(c) for c in look.wall))
@@ -332,41 +332,41 @@ def _room(look: Look, middle: np.ndarray, rng: np.random.Generator) -> np.ndarra
     clouds = cv2.resize(small, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     plaster = cv2.GaussianBlur(own.normal(0, 1, (HEIGHT, WIDTH)).astype(np.float32), (0, 0), 2)
     bright = 0.85 + 0.05 * clouds + 0.09 * plaster - 0.25 * look.light * (columns / WIDTH - 0.5)
-    picture = np.array(look.wall, np.float32) * bright[..., None]
-    for _ in range(own.integers(1, 4)):  # blurred frames on the wall
+    image = np.array(look.wall, np.float32) * bright[..., None]
+    for _ in range(own.integers(1, 4)):  # blurred pictures on the wall
         left, top = own.integers(0, WIDTH - 50), own.integers(-20, 110)
         colour = own.uniform(40, 190, 3).tolist()
         cv2.rectangle(
-            picture,
+            image,
             (int(left), int(top)),
             (int(left + own.integers(20, 70)), int(top + own.integers(25, 80))),
             colour,
             -1,
         )
-    picture = cv2.GaussianBlur(picture, (0, 0), 5) + 3 * plaster[..., None]
+    image = cv2.GaussianBlur(image, (0, 0), 5) + 3 * plaster[..., None]
     x, y = (columns - middle[0]) / _SCALE, (rows - middle[1]) / _SCALE
     neck_half = 0.40 + 0.5 * np.clip(y - 1.15, 0, 1) ** 2
     neck = np.clip((neck_half - np.abs(x)) * 20, 0, 1) * (y > 0.2)
     tone = 0.78 - 0.34 * np.clip(1.30 - y, 0, 0.6) - 0.25 * (x * -look.light).clip(0, 1)
-    picture += (np.array(look.skin) * tone[..., None] - picture) * neck[..., None]
+    image += (np.array(look.skin) * tone[..., None] - image) * neck[..., None]
     shoulders = 1.30 + 0.16 * np.abs(x) ** 1.6 - 0.10 * np.clip(0.55 - np.abs(x), 0, 1) * -3.2
     cloth = np.clip((y - shoulders) * 16, 0, 1)
     weave = 0.85 + 0.10 * np.sin(9 * x + 2 * y) + 0.12 * plaster - 0.2 * (x * -look.light).clip(-0.5, 1)
-    picture += (np.array(look.shirt) * weave[..., None] - picture) * cloth[..., None]
-    return np.clip(picture * rng.uniform(0.94, 1.06), 0, 255).astype(np.float32)
+    image += (np.array(look.shirt) * weave[..., None] - image) * cloth[..., None]
+    return np.clip(image * rng.uniform(0.94, 1.06), 0, 255).astype(np.float32)
 
 
 def _pixels(points: np.ndarray) -> np.ndarray:
-    """Points (n, 2) of the head's plane as OpenCV's fixed-point coordinates with 4 bits of fraction."""
+    """Points (n, 2) of the head's plane as OpenCV's fixed-point coordinates with 4 fractional bits."""
     return np.round((points * U + (_CX, _CY)) * 16).astype(np.int32)
 
 
-def _fill(picture: np.ndarray, points: np.ndarray, colour: object) -> None:
-    cv2.fillPoly(picture, [_pixels(points)], colour, cv2.LINE_AA, 4)
+def _fill(image: np.ndarray, points: np.ndarray, colour: object) -> None:
+    cv2.fillPoly(image, [_pixels(points)], colour, cv2.LINE_AA, 4)
 
 
-def _stroke(picture: np.ndarray, points: np.ndarray, colour: object, width: float) -> None:
-    cv2.polylines(picture, [_pixels(points)], False, colour, max(1, round(width * U)), cv2.LINE_AA, 4)
+def _stroke(image: np.ndarray, points: np.ndarray, colour: object, width: float) -> None:
+    cv2.polylines(image, [_pixels(points)], False, colour, max(1, round(width * U)), cv2.LINE_AA, 4)
 
 
 def _features(head: np.ndarray, look: Look, now: Expression) -> None:
@@ -383,7 +383,7 @@ def _features(head: np.ndarray, look: Look, now: Expression) -> None:
 
 
 def _folds(folds: np.ndarray, look: Look, now: Expression) -> None:
-    """Lines of the skin as darkness 0 to 255."""
+    """Draws the folds of the skin into an image of darkness, 0 to 255."""
     t = np.linspace(0, 1, 9)
     mouth = look.mouth * (1 + 0.25 * now.wide)
     for side in (-1, 1):
@@ -438,9 +438,6 @@ def _eye(bgr: np.ndarray, look: Look, now: Expression, side: int) -> None:
     cv2.circle(ball, point, int(0.032 * U * 16), (8, 8, 8), -1, cv2.LINE_AA, 4)
     glint = (point[0] + int(look.light * 0.022 * U * 16), point[1] - int(0.024 * U * 16))
     cv2.circle(ball, glint, int(0.012 * U * 16), (245, 245, 245), -1, cv2.LINE_AA, 4)
-    rows = max(2, int(0.05 * U))
-    start = max(0, int((top[:, 1].min() - offset[1]) * U + 0) - above * 0)
-    del rows, start
     weight = cv2.GaussianBlur(mask, (0, 0), 0.8)[..., None].astype(np.float32) / 255
     bgr[above:below, left:right] = (ball * weight + patch * (1 - weight)).astype(np.uint8)
     _stroke(bgr, top, dark, 0.030)
@@ -454,7 +451,7 @@ def _brow(bgr: np.ndarray, look: Look, now: Expression, side: int) -> None:
     y = height - 0.045 * np.sin(np.pi * np.clip(t * 0.85 + 0.1, 0, 1)) * (1 + 0.5 * max(0.0, now.brow))
     weight = look.brow_weight * (1 - 0.65 * t**1.6) * (1 + 0.15 * max(0.0, now.frown))
     shape = np.concatenate([np.stack([x, y - weight / 2], 1), np.stack([x, y + weight / 2], 1)[::-1]])
-    _fill(bgr, shape, tuple(0.75 * h + 0.10 * s for h, s in zip(look.hair, look.skin)))
+    _fill(bgr, shape, tuple(0.75 * h + 0.10 * s for h, s in zip(look.hair, look.skin, strict=True)))
 
 
 def _mouth(bgr: np.ndarray, look: Look, now: Expression) -> None:
@@ -470,11 +467,12 @@ def _mouth(bgr: np.ndarray, look: Look, now: Expression) -> None:
     rim = (1 - t**2) ** 0.7
     outer_top = inner_top - cupid * rim * (1 - 0.25 * opening)
     outer_bottom = inner_bottom + 0.075 * (1 - t**2) ** 0.8
-    points = lambda y: np.stack([half * t, y], 1)
+
+    def points(y: np.ndarray) -> np.ndarray:
+        return np.stack([half * t, y], 1)
+
     _fill(bgr, np.concatenate([points(outer_top), points(inner_top + 0.01)[::-1]]), tuple(c * 0.88 for c in look.lips))
     _fill(bgr, np.concatenate([points(inner_bottom - 0.01), points(outer_bottom)[::-1]]), look.lips)
-    gleam = np.concatenate([points(inner_bottom + 0.022), points(inner_bottom + 0.040)[::-1]])[6:-6]
-    del gleam
     gap = (inner_bottom - inner_top).max()
     if gap > 0.03:
         _fill(bgr, np.concatenate([points(inner_top), points(inner_bottom)[::-1]]), (22, 18, 40))
@@ -498,7 +496,7 @@ def _mouth(bgr: np.ndarray, look: Look, now: Expression) -> None:
 
 def _place(
     head: np.ndarray,
-    room: np.ndarray,
+    background: np.ndarray,
     look: Look,
     centre: np.ndarray,
     scale: float,
@@ -506,22 +504,22 @@ def _place(
     turn: float,
     now: Expression,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Puts a head into its room: float32 (HEIGHT, WIDTH, 3), and the face's box (4,)."""
+    """Composes a head and its background: float32 (HEIGHT, WIDTH, 3), and the face's box (4,)."""
     cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
     columns = np.arange(WIDTH, dtype=np.float32)[None] - np.float32(centre[0])
     rows = np.arange(HEIGHT, dtype=np.float32)[:, None] - np.float32(centre[1])
     x = np.float32(cos) * columns + np.float32(sin) * rows
     y = np.float32(cos) * rows - np.float32(sin) * columns
-    # A turn to the side moves what stands out of the face, its middle, more than its rim.
+    # A turn of the head shifts the middle of the face more than its edge.
     x = x - np.float32(turn) * np.clip(1 - (x / look.width) ** 2, 0, 1)
     jaw = np.float32(0.10 * min(1.0, max(0.0, now.open)))
     y = y - jaw * np.clip((y - 0.55) / 0.5, 0, 1)
     warped = cv2.remap(head, x * U + _CX, y * U + _CY, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    picture = warped[..., :3] + room * (1 - warped[..., 3:].astype(np.float32) / 255)
+    image = warped[..., :3] + background * (1 - warped[..., 3:].astype(np.float32) / 255)
     corners = np.array([[-0.98 * look.width, -0.62], [0.98 * look.width, 1.0 + jaw]])
     middle = corners.mean(0)
     moved = centre + scale * np.array(
         [np.cos(angle) * middle[0] - np.sin(angle) * middle[1], np.sin(angle) * middle[0] + np.cos(angle) * middle[1]]
     )
     extent = scale * (corners[1] - corners[0])
-    return picture, np.array([*(moved - extent / 2), *extent], np.float32)
+    return image, np.array([*(moved - extent / 2), *extent], np.float32)

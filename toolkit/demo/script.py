@@ -1,8 +1,8 @@
-"""The script of the demo corpus: who says what, in which emotion, and what of it words, voice and face show.
+"""The script of the demo corpus: who says what, with which emotion, and what words, voice and face display of it.
 
-Emotions run through a dialogue as a Markov chain: the next one depends on what the same speaker last felt (inertia),
-on what the other speaker last felt (response) and on a base rate. Words, voice and face then each draw on their own
-what they display, see `displayed`.
+The emotions of a dialogue form a Markov chain: the next one depends on the same speaker's last emotion (inertia), on
+the previous speaker's (response) and on a base rate. What words, voice and face display is then drawn independently
+for each, see `displayed`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ MODALITIES = ("words", "voice", "face")
 SPLITS = ("train", "dev", "test")
 FPS = 15
 
-# How often each modality displays the true emotion. Otherwise it is half of the time neutral, half of the time one of
-# the emotions that this modality is confused with; the pairs differ, so that one modality settles another's doubt.
+# The probability that a modality displays the true emotion. Otherwise it displays, with equal probability, neutral or
+# one of the emotions below; these differ between modalities, so that one modality can resolve another's ambiguity.
 RELIABILITY = {"words": 0.68, "voice": 0.72, "face": 0.72}
 CONFUSIONS = {
     "words": {
@@ -52,7 +52,7 @@ CONFUSIONS = {
 
 _BASE = np.array([0.30, 0.14, 0.10, 0.12, 0.15, 0.08, 0.11])
 _OWN, _OTHER = 0.35, 0.25
-# Rows: what the other speaker felt; columns: what it evokes, both in the order of EMOTIONS.
+# Rows: the other speaker's emotion; columns: the one it evokes, both in the order of EMOTIONS.
 _RESPONSE = np.array(
     [
         [0.50, 0.10, 0.05, 0.10, 0.15, 0.05, 0.05],
@@ -85,7 +85,7 @@ _TOPICS = (
     "the garden",
     "this song",
 )
-# {t} is a topic, {T} the same with a capital. Every emotion asks a question now and then.
+# {t} is a topic, {T} the same capitalized. Every emotion has some questions.
 _LINES = {
     "neutral": (
         "{T} is on Thursday",
@@ -197,13 +197,13 @@ _LINES = {
     ),
 }
 _OPENERS = ("", "", "", "Well, ", "You know, ", "Look, ", "Oh, ", "Hey, ", "So, ")
-# Marks say nothing about the emotion: the same for all, and a question keeps its own.
+# Punctuation is independent of the emotion; questions keep their question mark.
 _ENDS, _END_RATES = (".", "!", "..."), (0.7, 0.2, 0.1)
 
-# Syllables that a neutral voice speaks in a second, and the shortest and longest clip in frames.
+# Syllables per second of a neutral voice, and the shortest and longest clip in frames.
 _RATE = 6.0
 _FEWEST, _MOST = FPS, 2 * FPS
-# Speech rate of a displayed emotion relative to neutral; it is the voice's, but decides how long a clip lasts.
+# Speech rate of the emotion displayed by the voice relative to neutral; it determines the length of the clip.
 _TEMPO = {
     "neutral": 1.0,
     "surprise": 0.95,
@@ -224,12 +224,12 @@ class Line:
         dialogue: counted from 0 in its split.
         utterance: counted from 0 in its dialogue.
         speaker: one of SPEAKERS.
-        emotion: the truth, one of EMOTIONS.
-        shown: what words, voice and face display, by modality.
+        emotion: the true emotion, one of EMOTIONS.
+        shown: modality to the emotion it displays.
         sentiment: "neutral", "positive" or "negative"; surprise may be either of the last two.
         text: the transcript.
         frames: length of the clip in frames of 1 / FPS seconds.
-        tempo: speech rate relative to a neutral voice, of which the length is made.
+        tempo: speech rate relative to a neutral voice, which determines the length.
     """
 
     split: str
@@ -245,7 +245,7 @@ class Line:
 
     @property
     def name(self) -> str:
-        """MELD's name of the clip, without suffix."""
+        """The clip's name in MELD, without suffix."""
         return f"dia{self.dialogue}_utt{self.utterance}"
 
     @property
@@ -254,13 +254,13 @@ class Line:
 
 
 def stream(seed: int, *key: int | str) -> np.random.Generator:
-    """Random numbers that depend on the seed and the key alone, not on what was drawn before or in which process."""
+    """A random generator that depends only on the seed and the key, not on earlier draws or the process."""
     words = [int.from_bytes(part.encode(), "little") if isinstance(part, str) else part for part in key]
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=tuple(words)))
 
 
 def write_dialogue(seed: int, split: str, dialogue: int) -> list[Line]:
-    """The lines of one dialogue: 5 to 12 utterances by 2 to 4 speakers. Depends on nothing but its arguments."""
+    """The lines of one dialogue: 5 to 12 utterances by 2 to 4 speakers. Depends only on the arguments."""
     rng = stream(seed, "script", split, dialogue)
     cast = rng.choice(SPEAKERS, size=rng.choice([2, 3, 4], p=[0.5, 0.3, 0.2]), replace=False).tolist()
     lines: list[Line] = []
@@ -284,7 +284,7 @@ def write_dialogue(seed: int, split: str, dialogue: int) -> list[Line]:
 
 
 def displayed(modality: str, emotion: str, rng: np.random.Generator) -> str:
-    """What a modality displays of an emotion: the truth, at its reliability, else neutral or a confusion of its own."""
+    """The emotion that a modality displays: the true one with its reliability, otherwise neutral or a confusion."""
     if rng.random() < RELIABILITY[modality]:
         return emotion
     confusions = CONFUSIONS[modality][emotion]
@@ -294,20 +294,20 @@ def displayed(modality: str, emotion: str, rng: np.random.Generator) -> str:
 
 
 def syllables(text: str) -> int:
-    """Roughly how many syllables an English sentence has: groups of vowel letters, without a silent final e."""
+    """An estimate of the number of syllables of an English sentence: groups of vowels, without a silent final e."""
     return sum(
         max(1, len(re.findall(r"[aeiouy]+", re.sub(r"e\b", "", word)))) for word in re.findall(r"[a-z]+", text.lower())
     )
 
 
 def _next_emotion(own: int | None, other: int | None) -> np.ndarray:
-    """Distribution (7,) of a speaker's next emotion, given his own last one and the other's, if there are any."""
-    chances = _BASE.copy()
+    """Distribution (7,) of a speaker's next emotion, given the speaker's own last one and the other's, if any."""
+    probabilities = _BASE.copy()
     if own is not None:
-        chances = (1 - _OWN) * chances + _OWN * np.eye(len(EMOTIONS))[own]
+        probabilities = (1 - _OWN) * probabilities + _OWN * np.eye(len(EMOTIONS))[own]
     if other is not None:
-        chances = (1 - _OTHER) * chances + _OTHER * _RESPONSE[other]
-    return chances / chances.sum()
+        probabilities = (1 - _OTHER) * probabilities + _OTHER * _RESPONSE[other]
+    return probabilities / probabilities.sum()
 
 
 def _sentence(emotion: str, rng: np.random.Generator) -> str:

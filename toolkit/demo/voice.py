@@ -1,11 +1,12 @@
-"""The demo's voices: a glottal source through formant resonators, in which an emotion changes how it is spoken.
+"""The demo's voices: a glottal source filtered by formant resonators, with prosody that depends on the emotion.
 
-Mean pitch, its range and contour, loudness, spectral tilt, breath, tremor and attack follow the displayed emotion;
-speakers differ in pitch and in the length of their vocal tract. Rate and length come from the script.
+Mean pitch, its range and contour, loudness, spectral tilt, breath, tremor and attack depend on the displayed emotion;
+speakers differ in pitch and in vocal tract length. Speech rate and duration are set by the script.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from .script import FPS
 
 RATE = 16_000
 OUT_RATE = 48_000
-_BLOCK = 160  # samples over which formants stand still: 10 ms
+_BLOCK = 160  # samples over which formants are constant: 10 ms
 _EDGE_S = 0.08
 
 
@@ -26,12 +27,12 @@ class Manner:
     Attributes:
         pitch: mean pitch relative to the speaker's own.
         span: pitch range in octaves over the utterance.
-        contour: end minus beginning of the pitch, in octaves.
+        contour: pitch at the end minus pitch at the start, in octaves.
         level: loudness in decibels relative to neutral.
-        tilt: coefficient of the low-pass that darkens the source, 0 (bright) to 1.
+        tilt: coefficient of the low-pass filter on the source, 0 (bright) to 1 (dark).
         breath: noise in the source, relative to the pulses.
         tremor: depth of a 6 Hz wobble of the pitch, in octaves.
-        attack: how abruptly syllables begin, 0 to 1.
+        attack: how abruptly syllables start, 0 to 1.
     """
 
     pitch: float = 1.0
@@ -54,7 +55,7 @@ MANNERS = {
     "anger": Manner(pitch=1.12, span=0.22, contour=-0.20, level=7, tilt=0.45, breath=0.06, attack=0.9),
 }
 
-# First three formants in Hz of a man's vowels.
+# First three formants of vowels of a male voice, in Hz.
 _VOWELS = np.array(
     [
         [730, 1090, 2440],
@@ -74,17 +75,17 @@ _PITCHES = {"Alma": 205.0, "Boris": 108.0, "Clara": 225.0, "Duncan": 122.0, "Edd
 def speak(
     speaker: str, emotion: str, syllables: int, frames: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One utterance's sound.
+    """Synthesizes the audio of one utterance.
 
     Args:
         speaker: one of the script's speakers.
-        emotion: what the voice displays.
-        syllables: how many to speak.
+        emotion: the emotion that the voice displays.
+        syllables: number of syllables.
         frames: length in frames of 1 / FPS seconds.
-        rng: draws vowels, consonants and how strongly the emotion is spoken.
+        rng: draws vowels, consonants and the intensity of the emotion.
 
     Returns:
-        float32 (samples,) at OUT_RATE, within -1 and 1; and its loudness in each frame, float (frames,), 0 to 1.
+        Audio, float32 (samples,) at OUT_RATE, within -1 and 1; and its loudness per frame, float (frames,), 0 to 1.
     """
     manner = _varied(MANNERS[emotion], rng)
     count = round(frames / FPS * RATE)
@@ -92,17 +93,17 @@ def speak(
     envelope, hiss = _syllables(starts, count, manner.attack, rng)
     source = _source(_PITCHES[speaker], manner, envelope, rng)
     tract = 1.16 if _PITCHES[speaker] > 160 else 1.0
-    sound = _resonate(source * envelope, starts, tract, rng) + hiss
+    audio = _resonate(source * envelope, starts, tract, rng) + hiss
     level = 10 ** (manner.level / 20)
-    sound *= 0.085 * level / max(1e-6, float(np.sqrt(np.mean(sound**2))))
-    sound = np.tanh(sound) + rng.normal(0, 0.0015, count)  # the room
-    loudness = np.sqrt(np.array([np.mean(part**2) for part in np.array_split(sound, frames)]))
-    out = resample_poly(sound, OUT_RATE // RATE, 1).astype(np.float32)
+    audio *= 0.085 * level / max(1e-6, float(np.sqrt(np.mean(audio**2))))
+    audio = np.tanh(audio) + rng.normal(0, 0.0015, count)  # background noise
+    loudness = np.sqrt(np.array([np.mean(part**2) for part in np.array_split(audio, frames)]))
+    out = resample_poly(audio, OUT_RATE // RATE, 1).astype(np.float32)
     return np.clip(out, -0.95, 0.95), np.clip(loudness / 0.22, 0, 1)
 
 
 def _varied(manner: Manner, rng: np.random.Generator) -> Manner:
-    """The manner as somebody speaks it once: stronger, weaker, a little off."""
+    """The manner with random intensity and small deviations."""
     neutral, strength = MANNERS["neutral"], rng.uniform(0.75, 1.15)
     values = {
         name: (base := getattr(neutral, name)) + strength * (getattr(manner, name) - base) for name in vars(manner)
@@ -120,15 +121,15 @@ def _varied(manner: Manner, rng: np.random.Generator) -> Manner:
 def _syllables(
     starts: np.ndarray, count: int, attack: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Loudness of the voice over time, and the consonants' noise: float (count,) each."""
+    """The amplitude of the voice over time, and the noise of the consonants: float (count,) each."""
     envelope, hiss = np.zeros(count), np.zeros(count)
     time = np.arange(count) / RATE
-    for start, end in zip(starts[:-1], starts[1:]):
+    for start, end in itertools.pairwise(starts):
         here = (time >= start) & (time < end)
         place = (time[here] - start) / (end - start)
         rise = np.clip(place / (0.35 - 0.3 * attack), 0, 1)
         envelope[here] = rise * np.clip((1 - place) / 0.3, 0, 1) ** 0.7 * rng.uniform(0.7, 1.0)
-        if rng.random() < 0.55:  # an unvoiced consonant begins the syllable
+        if rng.random() < 0.55:  # the syllable starts with an unvoiced consonant
             low = rng.uniform(1800, 4200)
             b, a = butter(2, [low / (RATE / 2), min(0.95, 1.6 * low / (RATE / 2))], "band")
             burst = (place < 0.25) * np.sin(np.pi * np.clip(place / 0.25, 0, 1))
@@ -138,7 +139,7 @@ def _syllables(
 
 
 def _source(base: float, manner: Manner, envelope: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Glottal pulses (derivative of Rosenberg's) and breath, darkened by the tilt: float (count,)."""
+    """Glottal pulses (derivative of Rosenberg's) and breath, filtered by the tilt: float (count,)."""
     count = len(envelope)
     place = np.linspace(0, 1, count)
     wave = np.sin(2 * np.pi * (place * rng.uniform(1.2, 2.2) + rng.random()))
@@ -155,17 +156,17 @@ def _source(base: float, manner: Manner, envelope: np.ndarray, rng: np.random.Ge
 
 
 def _resonate(source: np.ndarray, starts: np.ndarray, tract: float, rng: np.random.Generator) -> np.ndarray:
-    """The source through four formants that glide from vowel to vowel: float (count,)."""
+    """The source filtered by four formants that glide from vowel to vowel: float (count,)."""
     vowels = _VOWELS[rng.integers(len(_VOWELS), size=len(starts))] * tract
     blocks = (np.arange(0, len(source), _BLOCK) + _BLOCK / 2) / RATE
     tracks = [np.interp(blocks, starts, vowels[:, k]) for k in range(3)] + [np.full(len(blocks), 3400 * tract)]
-    sound = source
-    for track, width in zip(tracks, _BANDWIDTHS):
-        out, state = np.empty_like(sound), np.zeros(2)
+    audio = source
+    for track, width in zip(tracks, _BANDWIDTHS, strict=True):
+        out, state = np.empty_like(audio), np.zeros(2)
         radius = np.exp(-np.pi * width / RATE)
         for k, frequency in enumerate(track):
             a = [1, -2 * radius * np.cos(2 * np.pi * frequency / RATE), radius**2]
             part = slice(k * _BLOCK, (k + 1) * _BLOCK)
-            out[part], state = lfilter([sum(a)], a, sound[part], zi=state)
-        sound = out
-    return sound
+            out[part], state = lfilter([sum(a)], a, audio[part], zi=state)
+        audio = out
+    return audio

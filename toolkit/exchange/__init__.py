@@ -1,1 +1,1 @@
-"""Feature files of other projects: read into a feature store (`convert`), written from one (`export`), described (`card`)."""
+"""Other projects' feature files: converted to feature stores, exported from them, and described in dataset cards."""

@@ -1,4 +1,4 @@
-"""Plain numpy files: `.npy`, and `.npz` with an array for each utterance, one for all, or a whole store (`export --format npz`)."""
+"""Plain numpy files: `.npy`, and `.npz` with one array per utterance, one array for all, or a whole store."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..base.errors import UserError
+from ..base.words import counted
 from ..manifest import MODALITIES, Utterance, manifest_from_rows
 from ..store import FeatureStore
 from .pack import NO_FEATURE, Matrix, Pack, keep_frames, matrix_of, pooled
@@ -17,10 +18,10 @@ _SPANS = ("start_s", "end_s")
 
 
 def load_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
-    """What a .npy or .npz file holds.
+    """The content of a .npy or .npz file.
 
     Raises:
-        UserError: it is neither, damaged, or holds objects, which numpy keeps as pickles.
+        UserError: it is neither, is damaged, or contains object arrays, which numpy stores as pickles.
     """
     try:
         loaded = np.load(path, allow_pickle=False)
@@ -31,37 +32,37 @@ def load_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
     except MemoryError:
         raise
     except ValueError as error:
-        pickled = "; arrays of objects are pickles inside and refused" if "allow_pickle" in str(error) else ""
+        pickled = "; object arrays contain pickles and are refused" if "allow_pickle" in str(error) else ""
         raise UserError(f"{path}: not a readable numpy file ({' '.join(str(error).split())[:100]}){pickled}") from None
-    except Exception as error:  # zipfile and numpy fail in many ways on damaged files
+    except Exception as error:  # zipfile and numpy raise many exceptions on damaged files
         raise UserError(
             f"{path}: not a readable numpy file ({type(error).__name__}: {' '.join(str(error).split())[:100]})"
         ) from None
 
 
 def is_store(arrays: object) -> bool:
-    """Whether a .npz file is what `export --format npz` writes."""
+    """Whether a .npz file was written by `export --format npz`."""
     return isinstance(arrays, Mapping) and {*_TEXTS, "label", "labels", "corpus"} <= set(arrays)
 
 
 def read_store_arrays(arrays: Mapping[str, np.ndarray], source: str) -> Pack:
-    """Makes a pack of what `store_arrays` wrote.
+    """Makes a pack from the arrays of `store_arrays`.
 
     Raises:
-        UserError: arrays disagree in length, or their content is none that a store may hold.
+        UserError: the arrays differ in length, or a store cannot contain their values.
     """
     n = len(arrays["id"]) if arrays["id"].ndim else 0
     for name in (*_TEXTS, *_SPANS, "label"):
         if name in arrays and arrays[name].shape != (n,):
-            raise UserError(f"{source}: {name} has shape {arrays[name].shape}, but there are {n} utterances")
+            raise UserError(f"{source}: {name} has shape {arrays[name].shape}, but there are {counted(n, 'utterance')}")
     labels = [str(x) for x in np.atleast_1d(arrays["labels"])]
     index = arrays["label"]
     if index.dtype.kind not in "iu" or (n and not (-1 <= index.min() and index.max() < len(labels))):
-        raise UserError(f"{source}: label holds numbers that are no index into its {len(labels)} labels")
+        raise UserError(f"{source}: label contains numbers that are not indices of its {counted(len(labels), 'label')}")
     rows = []
     for i in range(n):
         row = {name: str(arrays[name][i]) for name in _TEXTS} | {"label": labels[index[i]] if index[i] >= 0 else None}
-        for name, field in zip(_SPANS, ("start", "end")):
+        for name, field in zip(_SPANS, ("start", "end"), strict=True):
             if name in arrays and np.isfinite(arrays[name][i]):
                 row[field] = float(arrays[name][i])
         rows.append((i, row))
@@ -80,12 +81,12 @@ def add_array(pack: Pack, name: str, values: np.ndarray, missing: Mapping[int, s
     """Adds an array (N, D), or (N, T, D) of frames, in the order of the pack's utterances.
 
     Raises:
-        UserError: it has not a row for each utterance.
+        UserError: it does not have one row per utterance.
     """
     if values.ndim not in (2, 3) or len(values) != len(pack.utterances):
         raise UserError(
-            f"{name}: an array of shape {values.shape} for {len(pack.utterances)} utterances; rows must be utterances, in the "
-            "manifest's order"
+            f"{name}: an array of shape {values.shape} for {counted(len(pack.utterances), 'utterance')}; "
+            "it needs one row per utterance, in the manifest's order"
         )
     _add(pack, name, list(values), missing, keep_zeros)
 
@@ -94,40 +95,40 @@ def add_by_id(pack: Pack, name: str, arrays: Mapping[str, np.ndarray], keep_zero
     """Adds a .npz file whose keys are utterance ids, each (D,) or (T, D).
 
     Raises:
-        UserError: no key is an utterance's id.
+        UserError: no key is the id of an utterance.
     """
     rows = [arrays.get(u.id) for u in pack.utterances]
     if all(row is None for row in rows):
         some = ", ".join(list(arrays)[:3])
         raise UserError(
-            f"{name}: none of its {len(arrays)} arrays ({some}, …) is named like an utterance of the manifest"
+            f"{name}: has {counted(len(arrays), 'array')} ({some}, …), none named after an utterance of the manifest"
         )
     missing = {i: NO_FEATURE for i, row in enumerate(rows) if row is None}
     if extra := len(arrays.keys() - {u.id for u in pack.utterances}):
-        pack.problems.append(f"{name}: {extra} arrays are named like no utterance; left out")
+        pack.problems.append(f"{name}: {counted(extra, 'array')} not named after an utterance; skipped")
     _add(pack, name, rows, missing, keep_zeros)
 
 
 def _add(pack: Pack, name: str, rows: Sequence[object], missing: Mapping[int, str], keep_zeros: bool) -> None:
-    both = [pooled(row) for row in rows]
+    pairs = [pooled(row) for row in rows]
     missing = dict(missing) | {
-        i: "no frames in the file" for i, (v, _) in enumerate(both) if v is None and i not in missing
+        i: "no frames in the file" for i, (v, _) in enumerate(pairs) if v is None and i not in missing
     }
     ids, dialogues = [u.id for u in pack.utterances], [u.dialogue for u in pack.utterances]
-    matrix: Matrix = matrix_of([v for v, _ in both], ids, dialogues, missing, keep_zeros, name, pack.problems)
+    matrix: Matrix = matrix_of([v for v, _ in pairs], ids, dialogues, missing, keep_zeros, name, pack.problems)
     if matrix.values.shape[1] == 0:
-        pack.problems.append(f"{name}: not one usable vector; the feature is left out")
+        pack.problems.append(f"{name}: no usable vector; the feature is skipped")
         return
     matrix.source["part"] = name
-    keep_frames(matrix, [f for _, f in both])
+    keep_frames(matrix, [f for _, f in pairs])
     pack.features[name] = matrix
 
 
 def feature_name(path: Path, given: str | None) -> str:
-    """ "modality/name" of an array file: what the user wrote before `=`, else the file's name where it begins with a modality.
+    """The "modality/name" of an array file: what the user wrote before `=`, or from a file name such as `audio-x.npy`.
 
     Raises:
-        UserError: neither names a modality.
+        UserError: neither contains a modality.
     """
     modality, _, name = (given or path.stem).partition("/")
     if given is None:
@@ -135,18 +136,18 @@ def feature_name(path: Path, given: str | None) -> str:
         name = path.stem[len(modality) :].strip("-_.") or "converted"
     if modality not in MODALITIES:
         raise UserError(
-            f"{path}: which modality is it? Write text={path.name}, audio={path.name} or visual={path.name}"
+            f"{path}: its modality is unknown; write text={path.name}, audio={path.name} or visual={path.name}"
         )
     return f"{modality}/{name or path.stem}"
 
 
 def store_arrays(store: FeatureStore, features: Sequence[str]) -> dict[str, np.ndarray]:
-    """A store as plain arrays, for `numpy.savez`: no objects, so that any numpy loads it without pickles.
+    """A store as plain arrays, for `numpy.savez`: without object arrays, so that numpy loads it without pickles.
 
     Returns:
-        corpus, labels; id, dialogue, speaker, text, split (N,) texts; label (N,) int32, -1 for none; start_s, end_s
+        corpus, labels; id, dialogue, speaker, text, split (N,) strings; label (N,) int32, -1 for none; start_s, end_s
         float64 (N,), NaN for none; and for each feature "features/MODALITY/NAME" float32 (N, D), "present/…" bool (N,)
-        and "reasons/…" (N,) texts.
+        and "reasons/…" (N,) strings.
     """
     arrays = {
         "corpus": np.array(store.corpus),

@@ -1,10 +1,11 @@
-"""A dataset card in the Hugging Face hub's format, with provenance, counts and licences."""
+"""A dataset card in the format of the Hugging Face Hub, with provenance, counts and licences."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 
+from ..base.words import counted
 from .licences import corpus_terms, extractor_terms, one_line
 
 _KINDS = {"text": "text-classification", "audio": "audio-classification", "visual": "video-classification"}
@@ -15,8 +16,8 @@ def card_of(store, features: Sequence[str], hub_folder: bool = False) -> str:
 
     Args:
         store: an open `FeatureStore`.
-        features: names of those to describe.
-        hub_folder: whether the card lies beside Parquet files, `data/SPLIT-*.parquet`.
+        features: names of the features to describe.
+        hub_folder: whether the card is next to Parquet files, `data/SPLIT-*.parquet`.
     """
     import yaml
 
@@ -50,8 +51,9 @@ def card_of(store, features: Sequence[str], hub_folder: bool = False) -> str:
         "",
         f"# {one_line(store.corpus)}: features for emotion recognition in conversation",
         "",
-        f"{summary['utterances']} utterances in {summary['dialogues']} dialogues by {summary['speakers']} speakers, "
-        f"{'converted' if made.get('converted_from') else 'extracted'} by erc-toolkit {made['toolkit_version']} on {str(made['created'])[:10]}.",
+        f"{counted(summary['utterances'], 'utterance')} in {counted(summary['dialogues'], 'dialogue')} by "
+        f"{counted(summary['speakers'], 'speaker')}, {'converted' if made.get('converted_from') else 'extracted'} by "
+        f"erc-toolkit {made['toolkit_version']} on {str(made['created'])[:10]}.",
         "",
         "## Licences",
         "",
@@ -63,7 +65,7 @@ def card_of(store, features: Sequence[str], hub_folder: bool = False) -> str:
         "",
         "## Features",
         "",
-        "| feature | dimensions | present | missing, and why |",
+        "| feature | dimensions | present | missing, by reason |",
         "|---|---:|---:|---|",
     ]
     for name in features:
@@ -75,7 +77,7 @@ def card_of(store, features: Sequence[str], hub_folder: bool = False) -> str:
         for key, value in summary["features"][name]["made"].items():
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             lines.append(f"- {key}: `{one_line(text)}`")
-    lines += ["", "## How it was made", "", f"- content SHA-256: `{made['content_sha256']}`"]
+    lines += ["", "## Provenance", "", f"- content SHA-256: `{made['content_sha256']}`"]
     lines += [
         f"- {key}: `{one_line(made[key])}`"
         for key in ("command", "corpus_fingerprint", "converted_from")
@@ -84,7 +86,7 @@ def card_of(store, features: Sequence[str], hub_folder: bool = False) -> str:
     if notes := _notes(made):
         lines += [
             "",
-            "What was odd about the source, and what was done:",
+            "Irregularities of the source, and what was done about them:",
             "",
             *(f"- {one_line(note)}" for note in notes[:50]),
         ]
@@ -95,14 +97,14 @@ def card_of(store, features: Sequence[str], hub_folder: bool = False) -> str:
 def _licences(store, features: Sequence[str]) -> list[str]:
     name = one_line(store.corpus)
     unknown = (
-        f"The terms of the corpus {name} hold for its texts and what was computed from it; they are not known here."
+        f"The terms of the corpus {name} apply to its texts and everything computed from it; they are not known here."
     )
     lines = [f"- Corpus: {corpus_terms(store.corpus) or unknown}"]
     for name in features:
         attrs = store.feature(name).attrs
-        known = extractor_terms(attrs) or attrs.get("licence") or "the licence of the model named below holds."
+        known = extractor_terms(attrs) or attrs.get("licence") or "the licence of the model named below applies."
         lines.append(f"- `{name}`: {one_line(known)}")
-    return [*lines, "", "Choose a `license` above that all of these allow before you publish anything."]
+    return [*lines, "", "Before publishing, set a `license` above that all of these permit."]
 
 
 def _counts(summary: dict) -> list[str]:

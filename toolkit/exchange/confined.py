@@ -1,7 +1,7 @@
-"""Converting in a process of its own, with a limit on memory and on time.
+"""Converting in a separate process with limits on memory and time.
 
-A pickle of a kilobyte can ask for a terabyte, or for the hash of a tuple nested so that it takes years; neither can be
-told from its names. The limits hold on Linux; where the system has none, that is said.
+A pickle of a kilobyte can request a terabyte, or the hash of a nested tuple that takes years; neither can be detected
+by checking the names it uses. The limits need Linux; elsewhere the conversion is refused with an error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from ..base.errors import FaultError, UserError
 from ..base.import_path import import_path
 
-# A file's content takes this many times its size in memory at most: a list of one-byte numbers, 8 bytes each, converted.
+# Content takes at most this many times the file's size in memory: a list of one-byte numbers at 8 bytes each.
 MEMORY_FACTOR, MEMORY_SPARE = 20, 1 << 30
 SECONDS, SECONDS_A_MEGABYTE = 120, 2
 
@@ -33,10 +33,10 @@ def convert_confined(
     keep_zeros: bool = False,
     command: str = "",
 ) -> dict[str, object]:
-    """`erc_toolkit.toolkit.exchange.convert.convert` in a child process that may use so much memory and processor time and no more.
+    """Calls `convert` (toolkit/exchange/convert.py) in a child process with limited memory and processor time.
 
     Raises:
-        UserError: as there; or a file needs more memory or time than one of its size should.
+        UserError: as in `convert`, or a file needs more memory or time than its size justifies.
     """
     size = sum(
         path.stat().st_size for f in files for path in (Path(f), Path(f.partition("=")[2] or f)) if path.is_file()
@@ -53,7 +53,7 @@ def convert_confined(
         "memory": memory,
         "seconds": seconds,
     }
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # threads reserve memory each
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # every thread reserves memory
     child = subprocess.run(
         [sys.executable, "-P", "-m", "erc_toolkit.toolkit.exchange.confined"],
         input=json.dumps(job),
@@ -73,26 +73,24 @@ def convert_confined(
             left.unlink()
     if child.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
         raise UserError(
-            f"{names}: takes more than {seconds} s of processor time, far more than its size explains; refused"
+            f"{names}: takes more than {seconds} s of processor time, far more than its size justifies; refused"
         )
     if child.returncode < 0:
-        raise UserError(
-            f"{names}: damaged so that reading it ends in {signal.Signals(-child.returncode).name}; refused"
-        )
+        raise UserError(f"{names}: damaged: reading it ends with {signal.Signals(-child.returncode).name}; refused")
     raise FaultError(
         f"{names}: the converting process failed: {(child.stderr.strip().splitlines() or ['no message'])[-1]}"
     )
 
 
 def _limit(memory: int, seconds: int) -> None:
-    """Limits this process to so much memory beside what it has now, and so much processor time."""
+    """Limits this process to `memory` bytes beyond what it uses now and `seconds` of processor time."""
     try:
         import resource
 
         with open("/proc/self/statm", encoding="ascii") as file:
-            mine = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+            used = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         memory = min(memory, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 4 // 5)
-        resource.setrlimit(resource.RLIMIT_AS, (mine + memory, mine + memory))
+        resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
     except (ImportError, OSError, ValueError) as error:
         raise UserError(f"this system cannot limit a process's memory ({error}); convert on Linux") from None
@@ -101,7 +99,7 @@ def _limit(memory: int, seconds: int) -> None:
 def _main() -> None:
     job = json.load(sys.stdin)
     memory, seconds = job.pop("memory"), job.pop("seconds")
-    from .convert import convert  # before the limit: what is imported is not the file's
+    from .convert import convert  # before the limit, which is for the file alone
 
     try:
         _limit(memory, seconds)
@@ -111,11 +109,11 @@ def _main() -> None:
         answer = {"error": error.message}
     except MemoryError:
         names = ", ".join(job["files"])
-        answer = {"error": f"{names}: asks for more than {memory >> 20} MB, far more than its size explains; refused"}
+        answer = {"error": f"{names}: needs more than {memory >> 20} MB, far more than its size justifies; refused"}
     except RecursionError:
-        answer = {"error": f"{', '.join(job['files'])}: nested too deep; refused"}
+        answer = {"error": f"{', '.join(job['files'])}: nested too deeply; refused"}
     print(json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace").decode(), flush=True)
-    os._exit(0)  # taking apart what a hostile file built, nested a million deep, is not worth the risk
+    os._exit(0)  # freeing what a hostile file built, nested a million levels deep, could crash
 
 
 if __name__ == "__main__":

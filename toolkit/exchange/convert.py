@@ -1,4 +1,4 @@
-"""Finds out what foreign files are and makes one store of them."""
+"""Recognises the layouts of other projects' files and converts them to one store."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..base.errors import UserError
+from ..base.words import counted
 from ..manifest import load_manifest
 from . import arrays, mmsa
 from .layouts import LAYOUTS, Layout, describe, recognise
@@ -27,30 +28,30 @@ def convert(
     keep_zeros: bool = False,
     command: str = "",
 ) -> dict[str, object]:
-    """Makes a feature store of other projects' feature files.
+    """Converts other projects' feature files to a feature store.
 
-    Reads pickles without running them (`erc_toolkit.toolkit.exchange.unpickle`), but with no limit on memory and time; for files of
-    unknown origin use `erc_toolkit.toolkit.exchange.confined.convert_confined`.
+    Reads pickles without running them (`erc_toolkit.toolkit.exchange.unpickle`), but without limits on memory and time;
+    for untrusted files use `erc_toolkit.toolkit.exchange.confined.convert_confined`.
 
     Args:
-        files: paths, the first (or the manifest) says which utterances there are, the others add features to them. An
-            array file may be written "MODALITY=FILE" or "MODALITY/NAME=FILE".
-        out: the store to make.
-        manifest: says the utterances, where all files are arrays.
+        files: paths; the first file (or the manifest) defines the utterances, the others add features to them. An
+            array file may be given as "MODALITY=FILE" or "MODALITY/NAME=FILE".
+        out: the store to create.
+        manifest: defines the utterances if all files are arrays.
         corpus, labels, keep_zeros: as for `read_lists`.
-        command: the command line, for the record.
+        command: the command line, recorded as provenance.
 
     Returns:
-        layouts (of each file), corpus, utterances, dialogues, labels, features (name to dim and present), problems.
+        layouts (one per file), corpus, utterances, dialogues, labels, features (name to dim and present), problems.
 
     Raises:
-        UserError: a file cannot be read, is of no known layout, or does not belong to the others.
+        UserError: a file cannot be read, has an unknown layout, or does not match the others.
     """
     named = [
         (prefix if bar else None, Path(path if bar else prefix))
         for prefix, bar, path in (f.partition("=") for f in files)
     ]
-    named = [(None, Path(f)) if Path(f).is_file() else pair for f, pair in zip(files, named)]
+    named = [(None, Path(f)) if Path(f).is_file() else pair for f, pair in zip(files, named, strict=True)]
     for _, path in named:
         if not path.is_file():
             raise UserError(f"{path}: no such file")
@@ -68,18 +69,18 @@ def convert(
         if mmsa.is_mmsa(content):
             layouts.append("mmsa")
             if pack is not None:
-                raise UserError(f"{path}: MMSA's layout stands alone; convert it into a store of its own")
+                raise UserError(f"{path}: MMSA's layout cannot be combined with other files; convert it separately")
             pack = mmsa.read_mmsa(content, str(path), corpus=corpus, labels=labels, keep_zeros=keep_zeros)
             continue
         layout = recognise(content)
         if layout is None:
             known = ", ".join(layout.name for layout in LAYOUTS)
-            raise UserError(f"{path}: {describe(content)}; that is none of the known layouts ({known}, mmsa)")
+            raise UserError(f"{path}: {describe(content)}; not one of the known layouts ({known}, mmsa)")
         layouts.append(layout.name)
         if pack is None:
             if "labels" not in layout.parts:
                 raise UserError(
-                    f"{path}: holds no labels ({layout.name}); name the file with speakers and labels before it"
+                    f"{path}: has no labels (layout {layout.name}); put the file with speakers and labels before it"
                 )
             pack = read_lists(content, layout, str(path), corpus=corpus, labels=labels, keep_zeros=keep_zeros)
         else:
@@ -104,7 +105,7 @@ def _add_arrays(pack: Pack | None, path: Path, given: str | None, keep_zeros: bo
     content = arrays.load_arrays(path)
     if pack is None:
         if not arrays.is_store(content):
-            raise UserError(f"{path}: an array file does not say which utterances it is about; give --manifest")
+            raise UserError(f"{path}: an array file does not define the utterances; add --manifest")
         return arrays.read_store_arrays(content, str(path))
     if (
         isinstance(content, Mapping)
@@ -121,20 +122,20 @@ def _add_arrays(pack: Pack | None, path: Path, given: str | None, keep_zeros: bo
 
 
 def _add_lists(pack: Pack, content: object, layout: Layout, path: Path, keep_zeros: bool) -> None:
-    """Adds a tuple's features and, where the pack has none, its sentences."""
-    parts = {"sentences": content} if isinstance(content, Mapping) else dict(zip(layout.parts, content))
-    ours = {u.dialogue for u in pack.utterances}
+    """Adds a tuple's features and, if the pack has no texts, its sentences."""
+    parts = {"sentences": content} if isinstance(content, Mapping) else dict(zip(layout.parts, content, strict=True))
+    known = {u.dialogue for u in pack.utterances}
     keys = {}
     for entries in parts.values():
         if isinstance(entries, Mapping):
             keys |= {dialogue_name(key, pack.corpus): key for key in entries if isinstance(key, (str, int))}
-    if not keys.keys() & ours:
+    if not keys.keys() & known:
         raise UserError(f"{path}: has no dialogue in common with the files before it")
-    if foreign := len(keys.keys() - ours):
-        pack.problems.append(f"{path.name}: {foreign} dialogues are not in the files before it; left out")
+    if unknown := len(keys.keys() - known):
+        pack.problems.append(f"{path.name}: {counted(unknown, 'dialogue')} not in the files before it; skipped")
     clash = [name for name in parts if name in pack.features]
     if clash:
-        raise UserError(f"{path}: {clash[0]} stands already in a file before it")
+        raise UserError(f"{path}: {clash[0]} is already in a file before it")
     add_features(pack, parts, keys, keep_zeros)
     sentences = parts.get("sentences")
     if sentences and not any(u.text for u in pack.utterances):

@@ -1,4 +1,4 @@
-"""A feature store as other projects' files. A format is one function and one line in FORMATS."""
+"""Writing a feature store as other projects' files. A format is a function and an entry in FORMATS."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..base.errors import UserError
+from ..base.words import counted
 from ..manifest import MODALITIES
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to export: an open store, the chosen features (modality to names, in order), where to, and the options."""
+    """What to export: an open store, the selected features (modality to names, in order), the target and options."""
 
     store: object
     features: dict[str, list[str]]
@@ -32,7 +33,7 @@ def _lists(family: str) -> Callable[[Request], list[str]]:
         layout = layout_for(family, request.store, request.layout)
         content, notes = lists_of(request.store, layout, request.features)
         write_pickle(content, request.out)
-        return [f"layout {layout.name}, a tuple of {len(content)}, as {layout.users} read it", *notes]
+        return [f"layout {layout.name}, a tuple of {counted(len(content), 'part')}, as read by {layout.users}", *notes]
 
     return write
 
@@ -42,7 +43,7 @@ def _mmsa(request: Request) -> list[str]:
     from .write_lists import write_pickle
 
     write_pickle(mmsa_content(request.store, request.features, request.sequences), request.out)
-    return ["regression_labels hold the class's index, not an intensity: train MMSA's classifiers, not its regressors"]
+    return ["regression_labels contain class indices, not intensities: train MMSA's classifiers, not its regressors"]
 
 
 def _npz(request: Request) -> list[str]:
@@ -68,10 +69,10 @@ def _hub(request: Request) -> list[str]:
     from .parquet import write_hub_folder
 
     write_hub_folder(request.store, request.names, request.out, card_of(request.store, request.names, hub_folder=True))
-    return ["read it with datasets.load_dataset(FOLDER); see its README.md for the licences before you upload it"]
+    return ["read it with datasets.load_dataset(FOLDER); check the licences in its README.md before you upload it"]
 
 
-# Name -> (writer, features of a modality that it can hold: "one", "four" texts or "any").
+# Name -> (writer, number of features per modality that the format allows: "one", "four" text features, or "any").
 FORMATS: dict[str, tuple[Callable[[Request], list[str]], str]] = {
     "amb-dsgdn": (_lists("sdt"), "four"),
     "mmgcn": (_lists("mmgcn"), "one"),
@@ -83,37 +84,43 @@ FORMATS: dict[str, tuple[Callable[[Request], list[str]], str]] = {
 }
 
 
-def choose(store, wanted: tuple[str, ...], room: str) -> dict[str, list[str]]:
-    """The features to write, by modality.
+def choose(store, wanted: tuple[str, ...], capacity: str) -> dict[str, list[str]]:
+    """Selects the features to write, by modality.
 
     Args:
         store: an open `FeatureStore`.
-        wanted: names that the user gave.
-        room: how many of a modality there may be: "one", "four" texts or "any".
+        wanted: names given by the user; those of a modality without any are all its features.
+        capacity: number of features per modality that the format allows: "one", "four" text features, or "any".
 
     Raises:
-        UserError: there is no such feature, or a choice is to be made.
+        UserError: there is no such feature, or the user must choose among several.
     """
     for name in wanted:
         store.feature(name)
     found: dict[str, list[str]] = {}
     for modality in MODALITIES:
-        there = [n for n in store.feature_names() if n.startswith(f"{modality}/")]
-        names = [n for n in wanted if n.startswith(f"{modality}/")] or there
-        if modality == "text" and room == "four" and names == there and len(there) > 1 and not _layers(store, there):
-            raise UserError(_which(store, modality, there))
-        most = 4 if modality == "text" and room == "four" else 1
-        if room != "any" and len(names) > most:
+        available = [n for n in store.feature_names() if n.startswith(f"{modality}/")]
+        names = [n for n in wanted if n.startswith(f"{modality}/")] or available
+        if (
+            modality == "text"
+            and capacity == "four"
+            and names == available
+            and len(available) > 1
+            and not _layers(store, available)
+        ):
+            raise UserError(_which(store, modality, available))
+        most = 4 if modality == "text" and capacity == "four" else 1
+        if capacity != "any" and len(names) > most:
             raise UserError(_which(store, modality, names))
         if names:
             found[modality] = names
-    if not found and room != "any":
-        raise UserError(f"{store.path}: holds no features; nothing to export")
+    if not found and capacity != "any":
+        raise UserError(f"{store.path}: has no features; nothing to export")
     return found
 
 
 def _layers(store, names: list[str]) -> bool:
-    """Whether the names are four layers of one encoder, as `--pooling last4` writes them: sorted is in order."""
+    """Whether the sorted names are the four layers of one encoder, in order, as `--pooling last4` writes them."""
     return len(names) == 4 and [n[-2:] for n in names] == ["-1", "-2", "-3", "-4"] and len({n[:-2] for n in names}) == 1
 
 

@@ -1,7 +1,7 @@
-"""The tuples of dictionaries in which the field pickles features, and telling which one a file is.
+"""The tuples of dictionaries in which published features are pickled, and how to recognise them.
 
-Every one of them is a tuple or list whose parts are dictionaries from dialogue to a list with an entry an utterance, and
-lists of dialogues. Nothing in the file says which part is what; the number of parts and what is in them does.
+Each is a tuple or list of dictionaries that map a dialogue to a list with one entry per utterance, and of lists of
+dialogues. The parts are not named in the file; they are recognised by their number and content.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from itertools import islice
 
 import numpy as np
 
+from ..base.words import counted
 from .pack import entry_length, numeric_vector
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One order of parts.
+    """One order of the parts.
 
     Attributes:
-        name: what `convert` prints and the store records.
-        parts: what each part holds: "ids", "speakers", "labels", "sentences", "train", "val", "test", a feature's
-            "modality/name", or "-" for what the store has no place for.
-        users: whose loaders read it.
-        corpus: which corpus, where only one is shared like this.
+        name: name that `convert` prints and the store records.
+        parts: content of each part: "ids", "speakers", "labels", "sentences", "train", "val", "test", a feature's
+            "modality/name", or "-" for what cannot be stored.
+        users: the projects whose loaders read it.
+        corpus: the corpus, if only one is published in this layout.
     """
 
     name: str
@@ -37,7 +38,7 @@ _ROBERTA = tuple(f"text/roberta-{i}" for i in (1, 2, 3, 4))
 _HEAD = ("ids", "speakers", "labels")
 _COMET = ("xIntent", "xAttr", "xNeed", "xWant", "xEffect", "xReact", "oWant", "oEffect", "oReact")
 
-# Where two fit, the first counts.
+# If several match, the first one is used.
 LAYOUTS = (
     Layout(
         "sdt",
@@ -123,11 +124,11 @@ def _fits(part: str, found: set[str]) -> bool:
 
 
 def kinds(part: object) -> set[str]:
-    """What a part may be: "texts", "numbers", "vectors", "one-hot" of a dialogue's utterances; "keys"; "nothing"."""
+    """What a part may contain: "texts", "numbers", "vectors", "one-hot" per utterance; "keys"; "nothing"."""
     if isinstance(part, Mapping):
         if not part:
             return {"nothing"}
-        # A dialogue may be empty or damaged; the first few that are neither tell what the part is.
+        # A dialogue may be empty or damaged; the kind is taken from the first few that are neither.
         for entry in islice((e for e in part.values() if _sized(e)), 5):
             if found := _entry_kinds(entry):
                 return found
@@ -159,9 +160,10 @@ def is_whole(value: object) -> bool:
 
 
 def describe(content: object) -> str:
-    """What an unrecognised file holds, in a few words."""
+    """A short description of an unrecognised file's content."""
     if isinstance(content, Mapping):
-        return f"a dictionary of {len(content)} entries ({', '.join(str(k)[:20] for k in islice(content, 4))}, …)"
+        keys = ", ".join(str(k)[:20] for k in islice(content, 4))
+        return f"a dictionary of {counted(len(content), 'entry', 'entries')} ({keys}, …)"
     if isinstance(content, (list, tuple)):
         parts = ("/".join(sorted(kinds(part))) or type(part).__name__ for part in content[:14])
         return f"a {type(content).__name__} of {len(content)}: {', '.join(parts)}"

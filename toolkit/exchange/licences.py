@@ -1,4 +1,4 @@
-"""What dataset cards and model cards share: whose terms hold, and text that cannot break a card's Markdown."""
+"""Shared by dataset cards and model cards: the terms that apply, and text that cannot break a card's Markdown."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from ... import manifests
 
 
 def corpus_terms(corpus: str) -> str | None:
-    """The terms of a corpus (manifests/licences.yaml), or None where they are not known."""
+    """The terms of a corpus (manifests/licences.yaml), or None if they are not known."""
     return _stripped(manifests.load("licences.yaml")["corpora"].get(corpus.lower()))
 
 
 def extractor_terms(made: Mapping[str, object]) -> str | None:
-    """The terms of what made a feature, by its `extractor` and `model`, or None where they are not known."""
+    """The terms that apply to a feature, by its `extractor` and `model`, or None if they are not known."""
     what = f"{made.get('extractor', '')} {made.get('model', '')}".lower()
     known = manifests.load("licences.yaml")["extractors"]
     return _stripped(next((text for key, text in known.items() if key in what), None))
 
 
 def one_line(text: object) -> str:
-    """One line that neither ends a table's cell or a code span nor opens a tag."""
+    """The text on one line, without characters that end a table cell or code span or open a tag."""
     return " ".join(str(text).split()).replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
 
 

@@ -1,8 +1,8 @@
-"""MMSA's pickles: `{"train": {...}, "valid": {...}, "test": {...}}`, each a dictionary of arrays with a row an utterance.
+"""MMSA's pickles: `{"train": {...}, "valid": {...}, "test": {...}}`, dictionaries of arrays with one row per utterance.
 
-Loaders want, of each split: `text`, `audio`, `vision` (n, T, D), `audio_lengths`, `vision_lengths` (n,), `raw_text`, `id`
-("video$_$clip") and `regression_labels` (n,). The field uses it for sentiment, -3 to 3; emotions go into
-`classification_labels` and `annotations`, and their index also into `regression_labels`, since the loader wants that one.
+Loaders expect for each split: `text`, `audio`, `vision` (n, T, D), `audio_lengths`, `vision_lengths` (n,), `raw_text`,
+`id` ("video$_$clip") and `regression_labels` (n,). The format was made for sentiment, -3 to 3; emotions are stored in
+`classification_labels` and `annotations`, and their index also in `regression_labels`, which the loader requires.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..base.errors import UserError
+from ..base.words import counted
 from ..manifest import Utterance
 from ..store import Feature, FeatureStore
 from .layouts import is_whole
@@ -31,20 +32,20 @@ def is_mmsa(content: object) -> bool:
 
 
 def read_mmsa(content: Mapping, source: str, *, corpus: str | None, labels: Sequence[str], keep_zeros: bool) -> Pack:
-    """Makes a pack of MMSA's dictionaries.
+    """Makes a pack from MMSA's dictionaries.
 
-    Arrays of three dimensions are sequences: their frames are kept, cut at `*_lengths` where there are any, and an
-    utterance's vector is their mean. `text_bert` holds token numbers and no features; it is not read.
+    Three-dimensional arrays are sequences: their frames are kept, truncated to `*_lengths` if given, and an utterance's
+    vector is their mean. `text_bert` contains token ids rather than features and is not read.
 
     Args:
-        content: what the file holds.
-        source: the file, for messages.
+        content: content of the file.
+        source: the file, for error messages.
         corpus: name of the corpus; None means "mmsa".
-        labels: names in index order of `classification_labels`; empty takes the `annotations`.
-        keep_zeros: take vectors of zeros as features.
+        labels: names in index order of `classification_labels`; if empty, the `annotations` are used.
+        keep_zeros: treat zero vectors as features.
 
     Raises:
-        UserError: there is no utterance, or labels cannot be told.
+        UserError: there are no utterances, or the labels cannot be determined.
     """
     problems: list[str] = []
     rows: list[tuple[str, str, int]] = []  # id, the file's split, row there
@@ -54,7 +55,7 @@ def read_mmsa(content: Mapping, source: str, *, corpus: str | None, labels: Sequ
             raise UserError(f"{source}: {split}: 'id' is not a list")
         rows += [(stored_text(str(name)), split, i) for i, name in enumerate(ids)]
     if not rows:
-        raise UserError(f"{source}: holds no utterance")
+        raise UserError(f"{source}: contains no utterances")
     names, of_label = _labels(content, rows, labels, source, problems)
     utterances, order = _utterances(content, rows, of_label, problems)
     pack = Pack("mmsa", corpus or _plain(content, "corpus") or "mmsa", names, utterances, problems=problems)
@@ -67,7 +68,7 @@ def read_mmsa(content: Mapping, source: str, *, corpus: str | None, labels: Sequ
 def _labels(
     content: Mapping, rows: Sequence[tuple], labels: Sequence[str], source: str, problems: list[str]
 ) -> tuple[list[str], list[str | None]]:
-    """Label names in index order, and each row's."""
+    """The label names in index order, and the label of each row."""
     annotations = [_entry(content, split, "annotations", i) for _, split, i in rows]
     classes = [_entry(content, split, "classification_labels", i) for _, split, i in rows]
     numbers = [
@@ -76,8 +77,8 @@ def _labels(
     ]
     if any(isinstance(a, str) and a for a in annotations) and not labels:
         texts = [a if isinstance(a, str) and a else None for a in annotations]
-        # Where both are there, the numbers say the order of the names.
-        pairs = {n: t for n, t in zip(numbers, texts) if n is not None and n >= 0 and t is not None}
+        # If both are given, the numbers determine the order of the names.
+        pairs = {n: t for n, t in zip(numbers, texts, strict=True) if n is not None and n >= 0 and t is not None}
         named = _list(next(iter(content.values())).get("label_names"))
         if named and all(isinstance(x, str) for x in named) and set(named) >= set(filter(None, texts)):
             return named, texts
@@ -86,18 +87,18 @@ def _labels(
         return sorted(set(filter(None, texts))), texts
     found = [n for n in numbers if n is not None and n >= 0]
     if not found:
-        problems.append("there are neither annotations nor classification_labels; every utterance is without a label")
+        problems.append("there are neither annotations nor classification_labels; all utterances are unlabelled")
         return list(labels) or ["label-0"], [None] * len(rows)
     names = list(labels) or known_labels("mmsa", max(found) + 1)
     if max(found) >= len(names):
-        raise UserError(f"{source}: holds {max(found) + 1} classes, but --labels names {len(names)}")
+        raise UserError(f"{source}: has {counted(max(found) + 1, 'class', 'classes')}, but --labels names {len(names)}")
     return names, [None if n is None or n < 0 else names[n] for n in numbers]
 
 
 def _utterances(
     content: Mapping, rows: Sequence[tuple], labels: Sequence[str | None], problems: list[str]
 ) -> tuple[list[Utterance], list[int]]:
-    """The utterances, those of a dialogue together, and which row each comes from."""
+    """The utterances, those of a dialogue contiguous, and the row of each."""
     places: dict[tuple[str, str], list[int]] = {}
     for i, (name, split, _) in enumerate(rows):
         places.setdefault((split, name.split(SEPARATOR)[0]), []).append(i)
@@ -108,16 +109,16 @@ def _utterances(
     for (split, dialogue), members in places.items():
         if len(splits_of[dialogue]) > 1:
             problems.append(
-                f"{dialogue}: has utterances in {' and '.join(splits_of[dialogue])}; kept as dialogues of their own"
+                f"{dialogue}: has utterances in {' and '.join(splits_of[dialogue])}; kept as separate dialogues"
             )
             dialogue = f"{dialogue}@{split}"
         clips = [rows[i][0].partition(SEPARATOR)[2] for i in members]
         if "dialogue" not in content[split] and all(c.isdecimal() and len(c) < 10 for c in clips):
-            members = [i for _, i in sorted(zip(map(int, clips), members))]
+            members = [i for _, i in sorted(zip(map(int, clips), members, strict=True))]
         for position, i in enumerate(members):
             name, _, row = rows[i]
             if name in taken:
-                problems.append(f"{dialogue}: the utterance id {name} stands twice; the later one is called {name}#{i}")
+                problems.append(f"{dialogue}: duplicate utterance id {name}; the later one is renamed to {name}#{i}")
                 name = f"{name}#{i}"
             taken.add(name)
             speaker = _entry(content, split, "speaker", row)
@@ -154,9 +155,8 @@ def _feature(
         array = content[split].get(field)
         value = array[i] if entry_length(array) is not None and i < len(array) else None
         if value is None:
-            missing[at] = (
-                f"wrong length: {field} has {entry_length(array) or 0} rows for the {split} split's utterances"
-            )
+            rows_found = counted(entry_length(array) or 0, "row")
+            missing[at] = f"wrong length: {field} has {rows_found}, fewer than the {split} split's utterances"
         length = _entry(content, split, _LENGTHS[field], i)
         vector, found_frames = pooled(value, int(length) if is_whole(length) and length >= 0 else None)
         if vector is None and value is not None:
@@ -167,7 +167,7 @@ def _feature(
     found = matrix_of(vectors, [u.id for u in utterances], dialogues, missing, keep_zeros, field, problems)
     found.source["part"] = field
     if found.values.shape[1] == 0:
-        problems.append(f"{field}: not one usable vector; the feature is left out")
+        problems.append(f"{field}: no usable vector; the feature is skipped")
         return None
     keep_frames(found, frames)
     return found
@@ -192,12 +192,12 @@ def _plain(content: Mapping, field: str) -> str | None:
 def mmsa_content(
     store: FeatureStore, features: Mapping[str, Sequence[str]], sequences: bool
 ) -> dict[str, dict[str, object]]:
-    """What MMSA's own loader reads, made of a store; and beside it what else a store knows, for `convert`.
+    """A store in the layout that MMSA's own loader reads, with the store's other fields added for `convert`.
 
     Args:
         store: open.
-        features: modality to the name of its feature, in a list of one.
-        sequences: write the frames of features that have them; else every vector is written as a sequence of one.
+        features: modality to the name of its feature, in a list of length one.
+        sequences: write the frames of features that have them; otherwise each vector is written as a sequence of one.
     """
     names = store.dialogue_ids
     columns = {name: store.column(name) for name in ("id", "dialogue", "speaker", "label", "split", "text")}
@@ -208,7 +208,7 @@ def mmsa_content(
         dialogues = [names[d] for d in columns["dialogue"][rows]]
         labels = columns["label"][rows]
         part: dict[str, object] = {
-            "id": [f"{d}{SEPARATOR}{u}" for d, u in zip(dialogues, columns["id"][rows])],
+            "id": [f"{d}{SEPARATOR}{u}" for d, u in zip(dialogues, columns["id"][rows], strict=True)],
             "raw_text": np.array(columns["text"][rows].tolist(), object),
             "annotations": [store.labels[i] if i >= 0 else "" for i in labels],
             "classification_labels": labels.astype(np.float32),
@@ -226,7 +226,7 @@ def mmsa_content(
 
 
 def _padded(feature: Feature, rows: np.ndarray, sequences: bool) -> tuple[np.ndarray, list[int]]:
-    """float32 (n, T, D) and each utterance's length."""
+    """The features, float32 (n, T, D), and the length of each utterance."""
     if not (sequences and feature.has_sequences):
         return feature.values()[rows][:, None], [int(p) for p in feature.present()[rows]]
     frames = [feature.sequence(int(row))[0] for row in rows]

@@ -1,4 +1,4 @@
-"""What every foreign file is turned into before it becomes a store: utterances, features, and what was wrong."""
+"""The intermediate form between another project's file and a store: utterances, features, and problems found."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from ... import manifests
 from ..base.errors import UserError
 from ..base.hashes import file_sha256, text_sha256
+from ..base.words import counted
 from ..manifest import Utterance
 from ..store import FeaturePart, StoreWriter
 
@@ -27,9 +28,9 @@ class Matrix:
 
     Attributes:
         values: float32 (N, D), zeros where there is a reason.
-        reasons: N texts, why an utterance has none; empty where it has one.
-        frames: the utterances' frames, each float32 (T, width), where the file has sequences; else None.
-        source: which field of which file it comes from, its dtype, and the file's SHA-256, for the record.
+        reasons: N strings, why an utterance does not have the feature; empty where it has.
+        frames: the utterances' frames, each float32 (T, width), or None if the file has no sequences.
+        source: provenance: the field, its dtypes, and how it was pooled.
     """
 
     values: np.ndarray
@@ -40,16 +41,16 @@ class Matrix:
 
 @dataclass(slots=True)
 class Pack:
-    """A foreign file's content.
+    """The content of another project's file.
 
     Attributes:
         layout: name of the layout that was recognised.
         corpus: name of the corpus.
         labels: names in index order.
-        utterances: dialogues together, in the file's order.
+        utterances: in the file's order, those of a dialogue contiguous.
         features: "modality/name" to its matrix.
-        problems: a line each, beginning with the dialogue it concerns.
-        attrs: what an export needs to write the same file again: `dialogue_keys` "int" or "str", `split_order`.
+        problems: one line each, starting with the dialogue or file concerned.
+        attrs: what `export` needs to reproduce the file: `dialogue_keys` "int" or "str", `split_order`.
     """
 
     layout: str
@@ -62,7 +63,7 @@ class Pack:
 
 
 def known_labels(corpus: str, classes: int) -> list[str]:
-    """Names of a corpus's labels in the index order of its published pickles; "label-0", … where they are not known."""
+    """A corpus's label names in the index order of its published pickles; "label-0", … if they are not known."""
     names = manifests.load("pickles.yaml")["labels"].get(corpus, [])
     return list(names) if classes <= len(names) else [f"label-{i}" for i in range(classes)]
 
@@ -76,16 +77,16 @@ def matrix_of(
     what: str,
     problems: list[str],
 ) -> Matrix:
-    """Puts utterances' vectors together, each checked; what cannot be used is masked with its reason.
+    """Checks utterances' vectors and combines them; those that cannot be used are masked with the reason.
 
     Args:
-        rows: N vectors as the file has them (arrays, or lists of numbers); None where it has none.
+        rows: N vectors from the file (arrays, or lists of numbers); None for missing ones.
         names: N utterance ids.
-        dialogues: N dialogue ids, for the report.
-        missing: row to the reason why the file has no vector there.
-        keep_zeros: take a vector of zeros as it is, not as the field's mark of a missing modality.
-        what: which field of the file, for messages.
-        problems: gets a line for each dialogue and kind of defect.
+        dialogues: N dialogue ids, for `problems`.
+        missing: row index to the reason why the file has no vector there.
+        keep_zeros: treat a zero vector as a feature, not as the customary marker of a missing modality.
+        what: the field of the file, for messages.
+        problems: a line is appended for each dialogue and kind of problem.
     """
     vectors: list[np.ndarray | None] = []
     reasons = [missing.get(i, "") for i in range(len(rows))]
@@ -109,13 +110,15 @@ def matrix_of(
         if vector is None:
             continue
         if len(vector) != width:
-            reasons[i] = f"wrong width: {len(vector)} numbers where the others have {width}"
+            reasons[i] = f"wrong width: {len(vector)} instead of {width}"
             continue
         with np.errstate(over="ignore", invalid="ignore"):
             values[i] = vector
         if not np.isfinite(values[i]).all():
             reasons[i] = (
-                "NaN or infinity" if not np.isfinite(np.asarray(vector, np.float64)).all() else "numbers beyond float32"
+                "NaN or infinity"
+                if not np.isfinite(np.asarray(vector, np.float64)).all()
+                else "values outside the range of float32"
             )
         elif not keep_zeros and not values[i].any():
             reasons[i] = ZEROS
@@ -124,14 +127,16 @@ def matrix_of(
     values[[bool(r) for r in reasons]] = 0
     report(problems, what, dialogues, [r if r != ZEROS else "" for r in reasons])
     if zeros := sum(r == ZEROS for r in reasons):
-        problems.append(f"{what}: {zeros} utterances hold zeros only, the field's mark of a missing modality; masked")
+        problems.append(
+            f"{what}: {counted(zeros, 'utterance')} with only zeros, the customary marker of a missing modality; masked"
+        )
     if rounded:
-        problems.append(f"{what}: {rounded} utterances of {kinds.most_common(1)[0][0]} were rounded to float32")
+        problems.append(f"{what}: {counted(rounded, 'utterance')} rounded from {kinds.most_common(1)[0][0]} to float32")
     return Matrix(values, reasons, source={"dtypes": dict(kinds)})
 
 
 def numeric_vector(value: object) -> np.ndarray | None:
-    """A vector (D,) of floats or whole numbers, or None where `value` is nothing of that kind."""
+    """`value` as a vector (D,) of floats or integers, or None if it is not one."""
     if isinstance(value, np.ndarray):
         if value.dtype == object:
             value = value.tolist()
@@ -153,14 +158,14 @@ def numeric_vector(value: object) -> np.ndarray | None:
 
 
 def pooled(value: object, length: int | None = None) -> tuple[object, np.ndarray]:
-    """An utterance's vector and its frames float32 (T, D).
+    """An utterance's vector and its frames, float32 (T, D).
 
     Args:
-        value: a vector, or an array (T, D) of frames, whose mean is the vector (one frame: the frame itself).
-        length: how many of the frames are no padding; None means all.
+        value: a vector, or an array (T, D) of frames, whose mean is the vector (a single frame is used as is).
+        length: number of frames that are not padding; None means all.
 
     Returns:
-        the vector as `matrix_of` takes it, None for no frames at all; and the frames, (0, 0) of a plain vector.
+        The vector, as `matrix_of` expects it (None if there are no frames), and the frames, (0, 0) for a plain vector.
     """
     if not (isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind in "fiu"):
         return value, np.zeros((0, 0), np.float32)
@@ -173,7 +178,7 @@ def pooled(value: object, length: int | None = None) -> tuple[object, np.ndarray
 
 
 def keep_frames(matrix: Matrix, frames: Sequence[np.ndarray]) -> None:
-    """Keeps `pooled`'s frames in a matrix where any utterance has more than one."""
+    """Stores the frames from `pooled` in a matrix if any utterance has more than one."""
     if all(len(f) < 2 for f in frames):
         return
     width = matrix.values.shape[1]
@@ -182,39 +187,40 @@ def keep_frames(matrix: Matrix, frames: Sequence[np.ndarray]) -> None:
             matrix.reasons[i], matrix.values[i] = "NaN or infinity", 0
     matrix.frames = [
         f if len(f) and not r else np.zeros((0, width), np.float32) if r else v[None]
-        for f, r, v in zip(frames, matrix.reasons, matrix.values)
+        for f, r, v in zip(frames, matrix.reasons, matrix.values, strict=True)
     ]
     matrix.source["pooling"] = "mean over the frames"
 
 
 def entry_length(entry: object) -> int | None:
-    """How many entries a dialogue's list or array has; None where it is neither. Never looks into nested lists."""
+    """The length of a dialogue's list or array; None if it is neither. Does not look into nested lists."""
     if isinstance(entry, np.ndarray):
         return len(entry) if entry.ndim else None
     return len(entry) if isinstance(entry, (list, tuple)) else None
 
 
 def report(problems: list[str], what: str, dialogues: Sequence[str], reasons: Sequence[str]) -> None:
-    """Adds to `problems` a line for each dialogue and reason."""
-    counts = Counter((d, r) for d, r in zip(dialogues, reasons) if r)
+    """Appends a line to `problems` for each dialogue and reason."""
+    counts = Counter((d, r) for d, r in zip(dialogues, reasons, strict=True) if r)
     problems += [
-        f"{dialogue}: {what}: {count} utterances: {reason}; masked" for (dialogue, reason), count in counts.items()
+        f"{dialogue}: {what}: {counted(count, 'utterance')}: {reason}; masked"
+        for (dialogue, reason), count in counts.items()
     ]
 
 
 def stored_text(text: str) -> str:
-    """A foreign text as a store can hold it: a lone half of a surrogate pair has no UTF-8, and a NUL ends a text in HDF5."""
+    """A string made storable: an unpaired surrogate has no UTF-8 encoding, and a NUL ends a string in HDF5."""
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
 
 
 def unique(names: Iterable[Hashable]) -> tuple[list, list]:
-    """The names each once, in order, and those that stood there more than once."""
+    """The distinct names, in order, and those that occur more than once."""
     counts = Counter(names)
     return list(counts), [name for name, n in counts.items() if n > 1]
 
 
 def write_pack(pack: Pack, out: Path, command: str, files: Sequence[Path]) -> None:
-    """Writes a store of a foreign file's content.
+    """Writes a pack as a store.
 
     Raises:
         UserError: the folder of `out` does not exist, or the disk is full.
@@ -273,7 +279,7 @@ def file_hash(path: Path) -> str:
     """SHA-256 of a file.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     try:
         return file_sha256(path)

@@ -1,4 +1,4 @@
-"""A store as Parquet: one file, or a folder that `datasets.load_dataset` reads and a hub repository can hold."""
+"""A store as Parquet: one file, or a folder for `datasets.load_dataset` and the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from ..base.errors import UserError
 from ..base.files import atomic_path
 from ..store import FeatureStore
 
-# The hub's names of splits.
+# The Hub's names of the splits.
 HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
 def table_of(store: FeatureStore, features: Sequence[str], rows: np.ndarray | None = None):
-    """A pyarrow table with a row an utterance.
+    """A pyarrow table with one row per utterance.
 
     Columns: id, dialogue, position, speaker, text, label (its name, null for none), label_index (-1 for none), split,
-    start_s, end_s; and for each feature "modality/name", a list of float32 that is null where the utterance has none, with
-    "modality/name:reason". The table's metadata holds corpus, labels and each feature's provenance.
+    start_s, end_s; and for each feature "modality/name", a list of float32 that is null where it is not present, and
+    "modality/name:reason". The table's metadata has the corpus, labels and each feature's provenance.
 
     Args:
         store: open.
-        features: names of those to write.
-        rows: of the store; None means all.
+        features: names of the features to write.
+        rows: indices of the rows to write; None means all.
 
     Raises:
         UserError: pyarrow is not installed.
@@ -77,7 +77,7 @@ def write_parquet(table: object, path: Path) -> None:
         with atomic_path(path) as temporary:
             pq.write_table(table, temporary, compression="zstd")
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error}); free space or choose another place") from None
+        raise UserError(f"{path}: cannot be written ({error}); free some space or choose another location") from None
 
 
 def write_hub_folder(store: FeatureStore, features: Sequence[str], folder: Path, card: str) -> None:
@@ -87,11 +87,11 @@ def write_hub_folder(store: FeatureStore, features: Sequence[str], folder: Path,
         UserError: the folder exists and is not empty, or cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: exists already; choose another --out")
+        raise UserError(f"{folder}: already exists; choose another --out")
     try:
         (folder / "data").mkdir(parents=True)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error.strerror})") from None
+        raise UserError(f"{folder}: cannot be created ({error.strerror})") from None
     split = store.column("split")
     for ours, hub in HUB_SPLITS.items():
         if (rows := np.flatnonzero(split == ours)).size:

@@ -1,4 +1,4 @@
-"""From a pickled tuple of dictionaries (`erc_toolkit.toolkit.exchange.layouts`) to a `Pack`."""
+"""Converting a pickled tuple of dictionaries (`erc_toolkit.toolkit.exchange.layouts`) to a `Pack`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import numpy as np
 
 from ... import manifests
 from ..base.errors import UserError
+from ..base.words import counted
 from ..manifest import SPLITS, Utterance
 from .layouts import Layout, is_whole
 from .pack import NO_FEATURE, Matrix, Pack, entry_length, known_labels, matrix_of, numeric_vector, stored_text, unique
 
 _MELD = manifests.load("meld.yaml")
-# Split to the number of its first dialogue in MELD's pickles, and the number after the last one.
+# The number of each split's first dialogue in MELD's pickles, and one more than the last number.
 MELD_FIRST = {split: facts["pickle_offset"] for split, facts in _MELD["splits"].items()}
 MELD_END = MELD_FIRST["test"] + _MELD["published"][0]["splits"]["test"]["dialogues"]
 
@@ -27,20 +28,20 @@ def read_lists(
     labels: Sequence[str],
     keep_zeros: bool,
 ) -> Pack:
-    """Makes a pack of a recognised tuple.
+    """Makes a pack from a tuple with a known layout.
 
     Args:
-        content: what the file holds.
-        layout: which one it is; it has "speakers" and "labels".
-        source: the file, for messages.
-        corpus: name of the corpus; None finds it out.
-        labels: names of the emotions in index order; empty takes those known for the corpus.
-        keep_zeros: take vectors of zeros as features.
+        content: content of the file.
+        layout: its layout, which has "speakers" and "labels".
+        source: the file, for error messages.
+        corpus: name of the corpus; None to detect it.
+        labels: names of the emotions in index order; if empty, those known for the corpus are used.
+        keep_zeros: treat zero vectors as features.
 
     Raises:
-        UserError: not one dialogue can be used, or a label has no name.
+        UserError: no dialogue can be used, or a label has no name.
     """
-    parts = {name: part for name, part in zip(layout.parts, content) if name != "-"}
+    parts = {name: part for name, part in zip(layout.parts, content, strict=True) if name != "-"}
     dialogues, of_split, problems = _divide(parts)
     corpus = corpus or _corpus(layout, dialogues)
     if corpus == "meld" and all(map(is_whole, dialogues)):
@@ -48,7 +49,7 @@ def read_lists(
             _official_validation(dialogues, of_split, problems)
         name = _meld_name
     else:
-        name = lambda key, split: str(key)
+        name = _plain_name
     utterances: list[Utterance] = []
     kept: dict[Hashable, list] = {}
     classes = 0
@@ -58,14 +59,16 @@ def read_lists(
             kept[key] = entries
             classes = max(classes, max(entries) + 1)
         elif entries:
-            problems.append(f"{name(key, None)}: is in no split; left out")
+            problems.append(f"{name(key, None)}: is not in any split; skipped")
     if not kept:
-        raise UserError(f"{source}: not one dialogue with labels and a split in it")
+        raise UserError(f"{source}: no dialogue has both labels and a split")
     names = list(labels) or known_labels(corpus, classes)
     if classes > len(names):
-        raise UserError(f"{source}: holds {classes} classes, but --labels names {len(names)}")
+        raise UserError(f"{source}: has {counted(classes, 'class', 'classes')}, but --labels names {len(names)}")
     if names[0] == "label-0":
-        problems.append(f"the names of the {classes} classes are not known; give them in index order with --labels")
+        problems.append(
+            f"{counted(classes, 'class', 'classes')} without known names; give them in index order with --labels"
+        )
     taken: set[str] = set()
     for key, entries in kept.items():
         utterances += _utterances(parts, key, name(key, of_split[key]), entries, names, of_split[key], taken, problems)
@@ -85,11 +88,11 @@ def read_lists(
 
 
 def add_features(pack: Pack, parts: Mapping[str, object], keys: Mapping[str, Hashable], keep_zeros: bool) -> None:
-    """Adds the features among a tuple's parts to a pack.
+    """Adds the features of a tuple to a pack.
 
     Args:
-        pack: with its utterances.
-        parts: the tuple's, by what they hold.
+        pack: a pack with utterances.
+        parts: the parts of the tuple, by their content.
         keys: dialogue id to its key in the parts.
         keep_zeros: as for `read_lists`.
     """
@@ -109,7 +112,7 @@ def add_features(pack: Pack, parts: Mapping[str, object], keys: Mapping[str, Has
                 why = (
                     NO_FEATURE
                     if length is None
-                    else f"wrong length: {length} vectors for the dialogue's {count} utterances"
+                    else f"wrong length: {counted(length, 'vector')} for {counted(count, 'utterance')}"
                 )
                 missing.update((len(rows) + i, why) for i in range(count))
                 entry = [None] * count
@@ -121,37 +124,37 @@ def add_features(pack: Pack, parts: Mapping[str, object], keys: Mapping[str, Has
 
 def _add(pack: Pack, name: str, matrix: Matrix) -> None:
     if matrix.values.shape[1] == 0:
-        pack.problems.append(f"{name}: not one usable vector; the feature is left out")
+        pack.problems.append(f"{name}: no usable vector; the feature is skipped")
     else:
         pack.features[name] = matrix
 
 
 def _divide(parts: Mapping[str, object]) -> tuple[list[Hashable], dict[Hashable, str], list[str]]:
-    """Dialogues in the order of the labels, the split of each, and what is odd about them."""
+    """The dialogues in the order of the labels, the split of each, and problems found."""
     problems: list[str] = []
     of_split: dict[Hashable, str] = {}
-    # Test last: what stands in two lists must not be learnt from.
+    # Test last: a dialogue in both lists must not be trained on.
     for split in SPLITS:
         if split not in parts:
             continue
-        keys, twice = unique(_key(key) for key in parts[split] if isinstance(key, (str, int, np.integer)))
-        problems += [f"{key}: stands more than once in the list of the {split} split; counted once" for key in twice]
+        keys, repeated = unique(_key(key) for key in parts[split] if isinstance(key, (str, int, np.integer)))
+        problems += [f"{key}: is more than once in the list of the {split} split; counted once" for key in repeated]
         for key in keys:
             if key in of_split:
-                problems.append(f"{key}: stands in the lists of {of_split[key]} and {split}; taken as {split}")
+                problems.append(f"{key}: is in the lists of {of_split[key]} and {split}; used as {split}")
             of_split[key] = split
     dialogues = [_key(key) for key in parts["labels"] if isinstance(key, (str, int, np.integer))]
     for key in of_split:
         if key not in parts["labels"]:
             problems.append(
-                f"{key}: is in the list of the {of_split[key]} split, but the file has no labels for it; left out"
+                f"{key}: is in the list of the {of_split[key]} split, but the file has no labels for it; skipped"
             )
     others = (
         key for part, entries in parts.items() if isinstance(entries, Mapping) and part != "labels" for key in entries
     )
     for key in dict.fromkeys(others):
         if key not in parts["labels"] and key not in of_split:
-            problems.append(f"{key}: has no labels; left out")
+            problems.append(f"{key}: has no labels; skipped")
     return dialogues, of_split, problems
 
 
@@ -163,7 +166,7 @@ def _corpus(layout: Layout, dialogues: Sequence[Hashable]) -> str:
     if any(str(key).startswith("Ses0") for key in dialogues[:1]):
         return "iemocap"
     if layout.name == "cosmic-features" or layout.name == "cosmic-sentences":
-        # EmoryNLP's are named season_episode_scene, DailyDialog's are numbered.
+        # EmoryNLP's dialogues are named season_episode_scene, DailyDialog's are numbered.
         parts = str(dialogues[0]).split("_") if dialogues else []
         return (
             "emorynlp"
@@ -172,19 +175,23 @@ def _corpus(layout: Layout, dialogues: Sequence[Hashable]) -> str:
             if len(parts) == 1
             else "unknown"
         )
-    # The layouts of MELD and DailyDialog serve others too; theirs are numbered.
+    # The layouts of MELD and DailyDialog are used for other corpora too, but only their own dialogues are numbered.
     return layout.corpus if layout.corpus not in (None, "iemocap") and all(map(is_whole, dialogues)) else "unknown"
 
 
 def _official_validation(dialogues: Sequence[int], of_split: dict, problems: list[str]) -> None:
-    """MELD's pickles without a validation list keep its dialogues in the training list, by their number."""
+    """Moves MELD's validation dialogues, known by number, out of the training list if there is no validation list."""
     moved = [key for key in dialogues if of_split.get(key) == "train" and meld_split(key) == "val"]
     of_split.update((key, "val") for key in moved)
     if moved:
         span = f"{MELD_FIRST['val']} to {MELD_FIRST['test'] - 1}"
         problems.append(
-            f"{len(moved)} dialogues of the training list are MELD's validation dialogues ({span}); taken as val"
+            f"{counted(len(moved), 'dialogue')} of the training list in MELD's validation split ({span}); used as val"
         )
+
+
+def _plain_name(key: Hashable, split: str | None) -> str:
+    return str(key)
 
 
 def _meld_name(key: int, split: str | None) -> str:
@@ -193,21 +200,21 @@ def _meld_name(key: int, split: str | None) -> str:
 
 
 def dialogue_name(key: str | int, corpus: str) -> str:
-    """The dialogue id of a pickle's key, where no list says its split."""
+    """The dialogue id of a pickle's key that is in no split list."""
     return _meld_name(key, meld_split(key)) if corpus == "meld" and is_whole(key) else str(key)
 
 
 def meld_split(key: int) -> str | None:
-    """The official split of a dialogue's number in MELD's pickles, or None where there is no such dialogue."""
+    """The official split of a dialogue's number in MELD's pickles, or None if there is no such dialogue."""
     return next((s for s, first in reversed(MELD_FIRST.items()) if first <= key < MELD_END), None)
 
 
 def _labels(entry: object, dialogue: str, problems: list[str]) -> list[int]:
-    """A dialogue's label indices; empty, with a problem, where they are none."""
+    """A dialogue's label indices; if they are invalid, an empty list, and a problem is appended."""
     if isinstance(entry, np.ndarray) and entry.ndim == 1:
         entry = entry.tolist()
     if not isinstance(entry, (list, tuple)) or not entry or not all(is_whole(x) and -1 <= x < 1000 for x in entry):
-        problems.append(f"{dialogue}: labels are not a list of class numbers; left out")
+        problems.append(f"{dialogue}: labels are not a list of class indices; skipped")
         return []
     return [int(x) for x in entry]
 
@@ -227,7 +234,7 @@ def _utterances(
     def column(part: str) -> list | None:
         entry = parts[part].get(key) if part in parts else None
         if part in parts and (found := entry_length(entry)) != n:
-            problems.append(f"{dialogue}: {part}: {'no' if found is None else found} entries for {n} labels; not used")
+            problems.append(f"{dialogue}: {part}: {found or 0} instead of {counted(n, 'entry', 'entries')}; not used")
             return None
         return None if entry is None else list(entry)
 
@@ -242,7 +249,7 @@ def _utterances(
                 break
             name = f"{wanted}#{again}"
         if name != wanted:
-            problems.append(f"{dialogue}: the utterance id {wanted} stands twice; the second is called {name}")
+            problems.append(f"{dialogue}: duplicate utterance id {wanted}; the later one is renamed to {name}")
         taken.add(name)
         ids.append(name)
     return [
@@ -252,7 +259,7 @@ def _utterances(
 
 
 def _speaker(value: object, dialogue: str) -> str:
-    """A speaker's name. A one-hot vector only tells a dialogue's speakers apart, so the name holds the dialogue."""
+    """A speaker's name. For a one-hot vector it includes the dialogue, since the vector is only unique within it."""
     if isinstance(value, str) and value:
         return stored_text(value)
     vector = numeric_vector(value)

@@ -1,11 +1,11 @@
-"""Reading pickles that hold numbers and texts, without running what a pickle says.
+"""Reading pickles of numbers and strings without executing them.
 
-A pickle is a program: it names any function of any module and calls it. Here the only names that mean anything are those
-that plain containers and numpy arrays need, and what stands behind them is not numpy's functions but the short ones below,
-which check what they are given. Every other name ends the reading before it is looked up.
+A pickle is a program that can call any function of any module. Here only the names that plain containers and numpy
+arrays need are allowed, and they resolve not to numpy's functions but to the short ones below, which check their
+arguments. Any other name is refused before it is looked up.
 
-That leaves memory and time, which a few bytes of a pickle can ask for without end; so a pickle of unknown origin is read
-in a process of its own with a limit on both: `erc_toolkit.toolkit.exchange.confined`.
+A few bytes of a pickle can still request unlimited memory and time, so untrusted pickles are read in a separate process
+with limits on both: `erc_toolkit.toolkit.exchange.confined`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,12 @@ from ..base.errors import UserError
 _CODE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f[248]|[SU]\d{1,6}|[bBhHiIlLqQefd?]|O8?|bool)")
 
 
-class _Admitted:
-    """A name that a pickle may call. Neither a class nor a function, so that a pickle can neither subclass nor change it."""
+class _Refused(pickle.UnpicklingError):
+    """The pickle does something that is not allowed; the message is a predicate of which the file is the subject."""
+
+
+class _Allowed:
+    """A name that a pickle may call; not a class or function, so that a pickle can neither subclass nor modify it."""
 
     __slots__ = ("_call",)
 
@@ -35,36 +39,36 @@ class _Admitted:
         return self._call(*arguments)
 
     def __setstate__(self, state: object) -> None:
-        raise pickle.UnpicklingError("sets attributes of a function")
+        raise _Refused("sets attributes of a function")
 
 
 class _Type:
-    """numpy's dtype: a number, a text of fixed length, or an object."""
+    """A dtype: numbers, fixed-length strings, or objects."""
 
     __slots__ = ("dtype",)
 
     def __init__(self, code: object):
         if not isinstance(code, str) or not _CODE.fullmatch(code):
-            raise pickle.UnpicklingError(f"holds arrays of the type {str(code)[:40]!r}")
+            raise _Refused(f"contains arrays of type {str(code)[:40]!r}")
         self.dtype = np.dtype(code)
         if self.dtype.itemsize == 0:
-            raise pickle.UnpicklingError("holds arrays whose elements have no size")
+            raise _Refused("contains arrays with elements of size 0")
 
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ("<", ">", "|", "="):
-            raise pickle.UnpicklingError("describes an array's type as numpy never does")
+            raise _Refused("has an invalid array type")
         if any(part is not None for part in state[2:5]):
-            raise pickle.UnpicklingError("holds arrays of records")
+            raise _Refused("contains structured arrays")
         if state[1] in "<>":
             self.dtype = self.dtype.newbyteorder(state[1])
 
 
 class _Array(np.ndarray):
-    """An array whose content comes from a pickle. Its `__setstate__` is what numpy calls it, with checks."""
+    """An array from a pickle. Its `__setstate__` has numpy's interface, with checks."""
 
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], _Type):
-            raise pickle.UnpicklingError("fills an array as numpy never does")
+            raise _Refused("has an invalid array state")
         _, shape, kind, fortran, data = state
         filled = _filled(data, kind, shape, "F" if fortran else "C")
         super().__setstate__(
@@ -73,86 +77,86 @@ class _Array(np.ndarray):
 
 
 def _bytes(data: object) -> bytes:
-    # Python 2 kept arrays' bytes as a `str`, which loading as Latin-1 turns into a text of the same numbers.
+    # Python 2 pickled an array's bytes as `str`, which loading as Latin-1 decodes to a string of the same code points.
     return data.encode("latin-1") if isinstance(data, str) else bytes(data)
 
 
 def _filled(data: object, kind: _Type, shape: object, order: str) -> np.ndarray:
-    """The array of some bytes, or of a list of objects.
+    """Builds an array from bytes or from a list of objects.
 
     Raises:
-        UnpicklingError: the bytes are not as many as type and shape take.
+        UnpicklingError: the size of the data does not match dtype and shape.
     """
     if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 8:
-        raise pickle.UnpicklingError("gives an array a shape that is none")
+        raise _Refused("has an invalid array shape")
     count = 1
     for n in shape:
         count *= n
     if kind.dtype.hasobject:
         if not isinstance(data, list) or len(data) != count:
-            raise pickle.UnpicklingError("gives an array of objects more or fewer than its shape says")
+            raise _Refused("has an array whose objects do not match its shape")
         flat = np.empty(count, object)
-        for i, item in enumerate(data):  # assigning the list at once would look into nested ones
+        for i, item in enumerate(data):  # assigning the whole list would look into nested lists
             flat[i] = item
         return flat.reshape(shape, order=order)
     if not isinstance(data, (bytes, bytearray, str)) or len(data) != count * kind.dtype.itemsize:
-        raise pickle.UnpicklingError("gives an array more or fewer bytes than its shape says")
+        raise _Refused("has an array whose bytes do not match its shape")
     return np.frombuffer(_bytes(data), kind.dtype).reshape(shape, order=order)
 
 
 def _reconstruct(*arguments: object) -> np.ndarray:
     if len(arguments) != 3 or arguments[0] is not _NDARRAY or arguments[1] != (0,):
-        raise pickle.UnpicklingError("makes an array as numpy never does")
+        raise _Refused("has an invalid array constructor")
     return np.ndarray.__new__(_Array, (0,), "b")
 
 
 def _frombuffer(data: object, kind: object, shape: object, order: object) -> np.ndarray:
     if not isinstance(kind, _Type) or kind.dtype.hasobject or order not in ("C", "F"):
-        raise pickle.UnpicklingError("fills an array as numpy never does")
+        raise _Refused("has an invalid array state")
     return _filled(data, kind, shape, order)
 
 
 def _scalar(kind: object, data: object) -> object:
     if not isinstance(kind, _Type) or kind.dtype.hasobject:
-        raise pickle.UnpicklingError("makes a number as numpy never does")
+        raise _Refused("has an invalid numpy scalar")
     return _filled(data, kind, (), "C")[()]
 
 
 def _encode(text: object, codec: object) -> bytes:
     if not isinstance(text, str) or codec not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"encodes by {str(codec)[:40]!r}")
+        raise _Refused(f"uses the codec {str(codec)[:40]!r}")
     return text.encode("latin-1")
 
 
 def _container(make: Callable[[object], object]) -> Callable[..., object]:
     def call(*arguments: object) -> object:
         if len(arguments) > 1 or any(not isinstance(a, (list, tuple)) for a in arguments):
-            raise pickle.UnpicklingError("makes a container of something else than a list")
+            raise _Refused("builds a container from something other than a list")
         return make(*arguments)
 
     return call
 
 
-_DTYPE = _Admitted(lambda code, *_: _Type(code))
-# Named as what `_reconstruct` makes and as what a defaultdict fills itself with, never to be called.
-_NDARRAY, _LIST = _Admitted(lambda *_: _refuse_call("numpy.ndarray")), _Admitted(lambda *_: _refuse_call("list"))
-_SET, _FROZENSET, _DICT = (_Admitted(_container(kind)) for kind in (set, frozenset, collections.OrderedDict))
+_DTYPE = _Allowed(lambda code, *_: _Type(code))
+# Only passed as arguments, to `_reconstruct` and as a defaultdict's factory; never to be called.
+_NDARRAY, _LIST = _Allowed(lambda *_: _refuse_call("numpy.ndarray")), _Allowed(lambda *_: _refuse_call("list"))
+_SET, _FROZENSET, _DICT = (_Allowed(_container(kind)) for kind in (set, frozenset, collections.OrderedDict))
 
-_BYTES = _Admitted(lambda: b"")  # how Python 3 writes no bytes for Python 2
+_BYTES = _Allowed(lambda: b"")  # how Python 3 pickles empty bytes for Python 2
 
 
 def _refuse_call(name: str) -> object:
-    raise pickle.UnpicklingError(f"calls {name}")
+    raise _Refused(f"calls {name}")
 
 
-_ADMITTED = {
+_ALLOWED = {
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): _DTYPE,
-    ("_codecs", "encode"): _Admitted(_encode),
+    ("_codecs", "encode"): _Allowed(_encode),
     ("collections", "OrderedDict"): _DICT,
-    ("collections", "defaultdict"): _Admitted(lambda *_: {}),
+    ("collections", "defaultdict"): _Allowed(lambda *_: {}),
     **{
-        (f"numpy.{core}.{module}", name): _Admitted(function)
+        (f"numpy.{core}.{module}", name): _Allowed(function)
         for core in ("core", "_core")
         for module, name, function in (
             ("multiarray", "_reconstruct", _reconstruct),
@@ -161,9 +165,9 @@ _ADMITTED = {
         )
     },
     **{
-        (module, name): admitted
+        (module, name): allowed
         for module in ("builtins", "__builtin__")
-        for name, admitted in (
+        for name, allowed in (
             ("set", _SET),
             ("frozenset", _FROZENSET),
             ("list", _LIST),
@@ -177,22 +181,23 @@ _ADMITTED = {
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
         try:
-            return _ADMITTED[module, name]
+            return _ALLOWED[module, name]
         except (KeyError, TypeError):
-            raise pickle.UnpicklingError(f"asks for {str(module)[:80]}.{str(name)[:80]}") from None
+            raise _Refused(f"uses {str(module)[:80]}.{str(name)[:80]}") from None
 
     def persistent_load(self, pid: object) -> object:
-        raise pickle.UnpicklingError("refers to objects outside itself")
+        raise _Refused("refers to objects outside the file")
 
 
 def load_pickle(path: Path) -> object:
-    """What a pickle holds, if that is numbers, texts, numpy arrays and plain containers; Python 2's texts as Latin-1.
+    """Loads a pickle of numbers, strings, numpy arrays and plain containers; strings of Python 2 as Latin-1.
 
-    Call it through `erc_toolkit.toolkit.exchange.confined` where the file is not your own: it limits neither memory nor time.
+    Untrusted files should be read through `erc_toolkit.toolkit.exchange.confined`: this function limits neither memory
+    nor time.
 
     Raises:
-        UserError: it asks for anything else, which is named and never looked up; or it is damaged.
-        MemoryError: it asks for more memory than there is.
+        UserError: the pickle uses anything else, which is named but never looked up, or it is damaged.
+        MemoryError: the pickle requests more memory than there is.
     """
     path = Path(path)
     if not path.is_file():
@@ -200,19 +205,16 @@ def load_pickle(path: Path) -> object:
     try:
         with open(path, "rb") as file:
             return _Reader(file, encoding="latin1").load()
+    except _Refused as error:
+        raise UserError(
+            f"{path}: {' '.join(str(error).split())}; refused: a pickle can run any program, so only numpy arrays, "
+            "numbers, strings and plain containers are read. If you trust the file, save it again without anything else"
+        ) from None
     except pickle.UnpicklingError as error:
-        reason = " ".join(str(error).split())
-        if reason.startswith(
-            ("asks", "calls", "makes", "holds", "gives", "fills", "describes", "encodes", "refers", "sets")
-        ):
-            raise UserError(
-                f"{path}: {reason}; refused, for a pickle can run any program and only numpy arrays, numbers, texts and plain "
-                "containers are read. If you trust it, save it again with nothing else in it"
-            ) from None
-        raise UserError(f"{path}: not a pickle, or damaged ({reason[:120]})") from None
+        raise UserError(f"{path}: not a pickle, or damaged ({' '.join(str(error).split())[:120]})") from None
     except MemoryError:
         raise
-    except Exception as error:  # a damaged pickle may fail in any way
+    except Exception as error:  # a damaged pickle may raise anything
         raise UserError(
             f"{path}: not a pickle, or damaged ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
         ) from None

@@ -1,1 +1,1 @@
-"""A trained run on new recordings."""
+"""Applying a trained run to new recordings."""

@@ -1,7 +1,7 @@
-"""What prediction needs of extraction and of the trained models, and the only place that names where they are.
+"""The interfaces that prediction needs from extraction and trained models, and the only place that names their modules.
 
-`toolkit` imports neither `extract` nor `train`, and they do not import each other. The two modules are found by name
-when a prediction begins, as the command line finds its subcommands, and have to offer what the protocols here say.
+`toolkit` imports neither `extract` nor `train`, and they do not import each other. The two modules are imported by name
+when a prediction starts, as the command line does with its subcommands, and must implement these protocols.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Extraction(Protocol):
     def read_recording(
         self, recording: Path, transcript: Path, labels: Sequence[str], speakers: Sequence[str] = (), /
     ) -> Manifest:
-        """A recording and the turns of its transcript as a manifest of one dialogue."""
+        """Returns a recording and the turns of its transcript as a manifest of one dialogue."""
         ...
 
     def extract_recording(
@@ -44,19 +44,19 @@ class Extraction(Protocol):
 
 
 class TrainedModel(Protocol):
-    """A trained model that is ready for the features of recordings."""
+    """A trained model that is ready for features of recordings."""
 
     @property
     def description(self) -> dict[str, object]:
-        """What is written about the model into turns.json."""
+        """The facts about the model that are written to turns.json."""
         ...
 
     def turns(self, store: FeatureStore, causal: bool = False, /) -> tuple[list[Turn], Any]:
-        """The turns of a store, and the batch of its dialogues, which `page` takes."""
+        """Returns the turns of a store, and the batch of its dialogues, to pass to `page`."""
         ...
 
     def page(self, title: str, turns: list[Turn], batch: Any, facts: list[tuple[str, str]], causal: bool, /) -> str:
-        """The report about a recording, as HTML."""
+        """Returns the report about a recording as HTML."""
         ...
 
 
@@ -64,7 +64,7 @@ class Models(Protocol):
     """The functions and the class of `MODEL_MODULE`."""
 
     def extraction_of(self, folder: Path, /) -> tuple[dict[str, dict[str, object]], list[str]]:
-        """Modality to the options of its extraction, and the labels, of a run or a package."""
+        """Returns the extraction options by modality, and the labels, of a run or a package."""
         ...
 
     def TurnClassifier(self, folder: Path, device: str, notify: Callable[[str], None], /) -> TrainedModel:
@@ -73,10 +73,10 @@ class Models(Protocol):
 
 
 def load_extraction() -> Extraction:
-    """The extraction, imported."""
+    """Imports the extraction."""
     return cast(Extraction, import_module(EXTRACTION_MODULE))
 
 
 def load_models() -> Models:
-    """The trained models, imported."""
+    """Imports the trained models."""
     return cast(Models, import_module(MODEL_MODULE))

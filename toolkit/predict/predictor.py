@@ -1,10 +1,10 @@
-"""A trained run, or a package of one, on new recordings.
+"""Applying a trained run, or a package of one, to new recordings.
 
     from erc_toolkit.toolkit.predict.predictor import Predictor
     predictor = Predictor("RUN_OR_PACKAGE")
     turns = predictor.predict("clip.mp4", "clip.srt")
 
-Extraction and model live in packages that know nothing of each other (`erc_toolkit.toolkit.predict.halves`).
+Extraction and model are in packages that do not import each other (`erc_toolkit.toolkit.predict.halves`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..base.errors import UserError
 from ..base.files import write_atomically
+from ..base.words import counted
 from ..store import FeatureStore
 from .halves import load_extraction, load_models
 from .turns import Turn, write_turns
@@ -24,17 +25,17 @@ STORE, REPORT = "features.h5", "report.html"
 
 
 class Predictor:
-    """A trained run that judges new recordings by the same extraction as its own features'.
+    """A trained run that classifies new recordings, with the same extraction as its training features.
 
     Args:
-        folder: what `erc-toolkit train` or `erc-toolkit package` wrote.
+        folder: a folder written by `erc-toolkit train` or `erc-toolkit package`.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        models: options of `erc-toolkit extract` to put in place of those that were recorded, e.g.
-            {"text_model": "/models/roberta"} where a folder was moved. Other weights are refused.
-        notify: takes lines about what is used; by default nothing is reported.
+        models: options of `erc-toolkit extract` that replace the recorded ones, e.g.
+            {"text_model": "/models/roberta"} for a folder that was moved. Different weights are refused.
+        notify: called with lines about what is used; by default nothing is reported.
 
     Raises:
-        UserError: no finished run, or one whose features cannot be made of a recording.
+        UserError: the run is not finished, or its features cannot be extracted from a recording.
     """
 
     def __init__(
@@ -67,18 +68,19 @@ class Predictor:
         speakers: Sequence[str] = (),
         command: str = "",
     ) -> list[Turn]:
-        """The emotion of each turn of a recording.
+        """Classifies the emotion of each turn of a recording.
 
         Args:
             recording: a video or audio file.
             transcript: its turns: .srt, .vtt, .csv or .json with times and speakers.
-            out: folder for turns.json, turns.csv, turns.srt, turns.vtt, report.html and the features; None writes nothing.
-            causal: judge each turn by what was said up to it.
-            speakers: of subtitles, the only names taken for speakers.
-            command: the command line, for the record.
+            out: folder for turns.json, turns.csv, turns.srt, turns.vtt, report.html and the features; None to write
+                nothing.
+            causal: classify each turn from the turns up to it.
+            speakers: for subtitles, the only names recognised as speakers.
+            command: the command line, recorded as provenance.
 
         Raises:
-            UserError: a file that cannot be read, or nothing in it that the model could go by.
+            UserError: a file cannot be read, or contains nothing that the model can use.
         """
         extraction = load_extraction()
         manifest = extraction.read_recording(Path(recording), Path(transcript), self.labels, speakers)
@@ -87,7 +89,7 @@ class Predictor:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise UserError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from None
+                raise UserError(f"{folder}: cannot be created ({error.strerror}); choose another --out") from None
             absent = extraction.extract_recording(
                 manifest, folder / STORE, self.extraction, device=self.device, command=command, notify=self._notify
             )
@@ -106,7 +108,7 @@ class Predictor:
                     context = "from the turns up to it" if causal else "from the whole conversation"
                     facts = [
                         ("recording", str(recording)),
-                        ("transcript", f"{transcript}, {len(turns)} turns"),
+                        ("transcript", f"{transcript}, {counted(len(turns), 'turn')}"),
                         ("run", str(self.folder)),
                         ("each turn", context),
                     ]

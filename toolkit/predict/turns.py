@@ -1,4 +1,4 @@
-"""What a model says about the turns of a recording, and the files that say it: JSON, CSV, SubRip and WebVTT."""
+"""A model's predictions for the turns of a recording, and writing them as JSON, CSV, SubRip and WebVTT."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ FILES = ("turns.json", "turns.csv", "turns.srt", "turns.vtt")
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of a recording and what the model says about it.
+    """One turn of a recording and the model's prediction for it.
 
     Attributes:
-        id, speaker, text: of the turn.
+        id, speaker, text: the turn's.
         start, end: in seconds.
-        emotion: the most probable one.
-        probability: of that.
-        probabilities: of every emotion, in index order.
-        opinions: modality to (emotion, probability), what it alone says; None where the turn lacks it.
-        missing: modality to the reason why the turn lacks it.
+        emotion: the most probable emotion.
+        probability: its probability.
+        probabilities: the probability of every emotion, in index order.
+        opinions: modality to (emotion, probability), the prediction from it alone; None if the turn does not have it.
+        missing: modality to the reason why the turn does not have it.
     """
 
     id: str
@@ -43,19 +43,20 @@ class Turn:
 
 
 def write_turns(turns: Sequence[Turn], folder: Path, about: Mapping[str, object]) -> None:
-    """Writes turns.json (with `about` in its head), turns.csv, turns.srt and turns.vtt into a folder.
+    """Writes turns.json (starting with `about`), turns.csv, turns.srt and turns.vtt to a folder.
 
     Raises:
-        OSError: they cannot be written.
+        OSError: a file cannot be written.
     """
     content = {**about, "turns": [asdict(turn) for turn in turns]}
     text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
-    for name, data in zip(FILES, (text, table(turns), subrip(turns), webvtt(turns))):
+    for name, data in zip(FILES, (text, table(turns), subrip(turns), webvtt(turns)), strict=True):
         write_atomically(folder / name, data.encode("utf-8"))
 
 
 def table(turns: Sequence[Turn]) -> str:
-    """CSV: id, start, end, speaker, text, emotion, probability; emotion and probability of each modality; every p_EMOTION."""
+    """CSV with the columns id, start, end, speaker, text, emotion, probability; MODALITY_emotion and
+    MODALITY_probability for each modality; and p_EMOTION for each emotion."""
     modalities, labels = list(turns[0].opinions), list(turns[0].probabilities)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -84,26 +85,26 @@ def table(turns: Sequence[Turn]) -> str:
 
 
 def subrip(turns: Sequence[Turn]) -> str:
-    """SubRip: a cue a turn, "Ann [joy 83 %]: text"."""
-    # A blank line ends a cue, "-->" would begin one.
+    """SubRip with one cue per turn: "Ann [joy 83 %]: text"."""
+    # A blank line ends a cue, and "-->" would start one.
     cues = (
-        f"{i}\n{_stamp(t.start, ',')} --> {_stamp(t.end, ',')}\n{_line(_said(t))}\n" for i, t in enumerate(turns, 1)
+        f"{i}\n{_stamp(t.start, ',')} --> {_stamp(t.end, ',')}\n{_line(_spoken(t))}\n" for i, t in enumerate(turns, 1)
     )
     return "\n".join(cues)
 
 
 def webvtt(turns: Sequence[Turn]) -> str:
-    """WebVTT: the same, with the speaker as its voice and the emotion as a class that a page may style."""
+    """WebVTT with one cue per turn; the speaker is the cue's voice, and the emotion a class for style sheets."""
     cues = ["WEBVTT\n"]
     for t in turns:
-        kind = re.sub(r"[\W_]+", "-", t.emotion).strip("-") or "emotion"  # "-->" would begin a cue
+        kind = re.sub(r"[\W_]+", "-", t.emotion).strip("-") or "emotion"  # "-->" would start a cue
         speaker = html.escape(_line(t.speaker), quote=False)
-        said = html.escape(_line(f"[{t.emotion} {round(100 * t.probability)} %] {t.text}"), quote=False)
-        cues.append(f"{_stamp(t.start, '.')} --> {_stamp(t.end, '.')}\n<v {speaker}><c.{kind}>{said}</c>\n")
+        spoken = html.escape(_line(f"[{t.emotion} {round(100 * t.probability)} %] {t.text}"), quote=False)
+        cues.append(f"{_stamp(t.start, '.')} --> {_stamp(t.end, '.')}\n<v {speaker}><c.{kind}>{spoken}</c>\n")
     return "\n".join(cues)
 
 
-def _said(turn: Turn) -> str:
+def _spoken(turn: Turn) -> str:
     return f"{turn.speaker} [{turn.emotion} {round(100 * turn.probability)} %]: {turn.text}"
 
 

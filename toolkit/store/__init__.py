@@ -1,4 +1,4 @@
-"""The feature store: one HDF5 file with utterances, dialogues and feature matrices (docs/reference/store.md has the schema)."""
+"""The feature store: an HDF5 file of utterances, dialogues and feature matrices (schema: docs/reference/store.md)."""
 
 from .feature import Feature
 from .reader import FeatureStore

@@ -1,4 +1,4 @@
-"""One feature of a store that is open for reading."""
+"""A feature of a store that is open for reading."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import h5py
 import numpy as np
 
 from ..base.errors import UserError
+from ..base.words import counted
 from .format import SCHEMA, Dataset
 from .hdf5 import StoreFile
 from .values import Matrix
 
 
 class Feature:
-    """One feature matrix of an open store; `FeatureStore.feature` gives it. Every method raises UserError for what is damaged.
+    """A feature matrix of an open store, returned by `FeatureStore.feature`.
+
+    Every method raises UserError if the data is damaged.
 
     Attributes:
         name: "modality/name".
-        dim: width of the matrix.
+        dim: number of columns of the matrix.
     """
 
     def __init__(self, name: str, file: StoreFile, length: int):
@@ -33,7 +36,7 @@ class Feature:
         return self._file.attributes(self._file.group(self._path))
 
     def values(self, rows: slice = slice(None)) -> np.ndarray:
-        """The matrix, or the rows of a slice: float32 (n, dim). Rows that are not present hold zeros.
+        """The matrix, or the rows of a slice: float32 (n, dim). Rows that are not present are zero.
 
         Raises:
             UserError: the bytes on disk do not match their checksum.
@@ -45,19 +48,19 @@ class Feature:
         return self._read("present", "b", self._length, rows).astype(bool)
 
     def reasons(self, rows: slice = slice(None)) -> np.ndarray:
-        """str objects (n,): why an utterance lacks the feature; empty where it is present."""
+        """str objects (n,): why an utterance does not have the feature; empty where it is present."""
         return self._read("reason", "O", self._length, rows)
 
     def dimension_names(self) -> list[str]:
-        """The extractor's names of the matrix's columns, where it has any; else an empty list."""
+        """The extractor's names for the matrix's columns, or an empty list."""
         return self._read("dimension_names", "O", self.dim).tolist() if self._has("dimension_names") else []
 
     def details(self) -> dict[str, np.ndarray]:
-        """Further columns of the extractor, each (N,): frames looked at, seconds heard, tokens cut off."""
+        """Further columns of the extractor, each (N,): frames seen, seconds of audio, tokens truncated."""
         return {name: self._read(f"details/{name}", "fiubO", self._length) for name in self._names("details")}
 
     def reduction(self) -> dict[str, np.ndarray]:
-        """The fitted numbers of a feature that was reduced from another (`erc-toolkit reduce`); else an empty dict.
+        """The fitted parameters of a feature reduced from another one (`erc-toolkit reduce`), otherwise an empty dict.
 
         Either `columns` int64 (dim,) of the source and their `f_values` float64 (dim,), or `mean` and `scale` float64
         (S,) and `components` float64 (S, dim): the feature is (source - mean) / scale @ components.
@@ -66,7 +69,7 @@ class Feature:
 
     @property
     def has_sequences(self) -> bool:
-        """Whether the frames behind each utterance's vector are kept as well (`erc-toolkit extract --sequences`)."""
+        """Whether each utterance's frames are stored too (`erc-toolkit extract --sequences`)."""
         return self._has("frames")
 
     def sequence(self, row: int) -> tuple[np.ndarray, np.ndarray]:
@@ -74,30 +77,30 @@ class Feature:
 
         Returns:
             float32 (T, width) and the time of each frame in seconds from the start of the utterance, float64 (T,). T is
-            0 where the feature is not present. `width` is that of a frame, which may differ from `dim`.
+            0 if the feature is not present. `width`, the size of a frame, may differ from `dim`.
 
         Raises:
             UserError: the feature was extracted without sequences.
         """
         if not self.has_sequences:
-            raise UserError(f"{self.name}: holds no sequences; extract it with --sequences")
+            raise UserError(f"{self.name}: has no sequences; extract it with --sequences")
         row = range(self._length)[row]
         frames = slice(*self._frame_offsets[row : row + 2].tolist())
         count = int(self._frame_offsets[-1])
         return self._read("frames/values", "f", count, frames, ndim=2), self._read("frames/time_s", "f", count, frames)
 
     def frame_names(self) -> list[str]:
-        """The extractor's names of a frame's columns, where it has any; else an empty list."""
+        """The extractor's names for a frame's columns, or an empty list."""
         if not self._has("frames/dimension_names"):
             return []
         width = self._dataset("frames/values", "f", int(self._frame_offsets[-1]), 2).shape[1]
         return self._read("frames/dimension_names", "O", width).tolist()
 
     def check(self) -> None:
-        """Looks at the form of all that belongs to the feature, without reading its matrix, texts and frames.
+        """Checks the shape and dtype of everything in the feature, without reading its matrix, strings and frames.
 
         Raises:
-            UserError: something is not as the schema has it.
+            UserError: something does not conform to the schema.
         """
         self._dataset("present", "b", self._length)
         self._dataset("reason", "O", self._length)
@@ -113,10 +116,10 @@ class Feature:
                 self._dataset("frames/dimension_names", "O", self._dataset("frames/values", "f", None, 2).shape[1])
 
     def copy_into(self, group: h5py.Group) -> None:
-        """Copies the feature as it lies in the file, checksums included, into a group of another.
+        """Copies the stored feature unchanged, including checksums, into a group of another file.
 
         Raises:
-            UserError: as for `check`; or a link that a store does not have.
+            UserError: as for `check`, or a link is not allowed in a store.
         """
         self.check()
         self._file.check_links(self._path)
@@ -139,11 +142,13 @@ class Feature:
         count = self._dataset("frames/values", "f", None, 2).shape[0]
         offsets = self._read("frames/offsets", "i", self._length + 1)
         if offsets[0] != 0 or offsets[-1] != count or (np.diff(offsets) < 0).any():
-            raise UserError(f"{self._file.path}: /{self._path}/frames/offsets does not divide the {count} frames")
+            raise UserError(
+                f"{self._file.path}: /{self._path}/frames/offsets does not partition the {counted(count, 'frame')}"
+            )
         return offsets
 
     def _reduction_forms(self) -> dict[str, tuple[str, int, slice, int]]:
-        """Kinds, length, rows to read and dimensions of each dataset of `reduction`."""
+        """The dtype kinds, length, rows to read and number of dimensions of each dataset of `reduction`."""
         names, path = set(self._names("reduction")), f"{self._file.path}: /{self._path}/reduction"
         every = slice(None)
         if names == {"columns", "f_values"}:
@@ -151,12 +156,14 @@ class Feature:
         if names == {"components", "mean", "scale"}:
             columns = self._dataset("reduction/mean", "f", None).shape[0]
             if (width := self._dataset("reduction/components", "f", columns, 2).shape[1]) != self.dim:
-                raise UserError(f"{path}/components makes {width} dimensions, not the feature's {self.dim}")
+                raise UserError(f"{path}/components has {counted(width, 'dimension')}, but the feature has {self.dim}")
             return {
                 "components": ("f", columns, every, 2),
                 "mean": ("f", columns, every, 1),
                 "scale": ("f", columns, every, 1),
             }
         if names or self._has("reduction"):
-            raise UserError(f"{path} holds {', '.join(sorted(names))}, which schema {SCHEMA} does not know")
+            raise UserError(
+                f"{path} contains {', '.join(sorted(names)) or 'nothing'}, which schema {SCHEMA} does not define"
+            )
         return {}

@@ -1,4 +1,4 @@
-"""How the feature store's HDF5 file is laid out: its columns, and writing and reading a dataset with its checksum."""
+"""The layout of the feature store's HDF5 file: its columns, and writing and reading a dataset with its checksum."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..base.errors import UserError, first_line
 
 FORMAT = "erc-feature-store"
 SCHEMA = 1
-# Column name -> dtype kinds it may have ("O" stands for variable-length UTF-8 text).
+# Column name -> dtype kind ("O" means variable-length UTF-8 strings).
 COLUMNS = {
     "id": "O",
     "dialogue": "i",
@@ -27,21 +27,21 @@ COLUMNS = {
     "end_s": "f",
     "media": "O",
 }
-MOST_LABELS = 256  # a reader has to bound what an attribute of texts may claim
-CHUNK_BYTES = 1 << 18  # small enough that a few rows need little more than themselves
-_REFERENCE = 8  # bytes at least that a text takes, if it is empty, where it is not compressed
-_TEXTS = 128  # read at a time: what a hostile file can make a reader hold is this often its own size
+MOST_LABELS = 256  # a reader must limit the size of an attribute of strings
+CHUNK_BYTES = 1 << 18  # small enough that reading a few rows reads little else
+_REFERENCE = 8  # minimum size in bytes of a string, even an empty one, when not compressed
+_TEXTS = 128  # strings read at a time: a hostile file can make a reader allocate this many times its own size
 
 
 class Dataset(NamedTuple):
-    """A dataset that was checked, with what was asked of HDF5 for that: to ask again takes most of the time of opening.
+    """A checked dataset with its properties: querying HDF5 for them again would dominate the time to open a store.
 
     Attributes:
-        id: h5py's.
-        kind: of its dtype; "O" for text.
+        id: h5py's identifier.
+        kind: kind of the dtype; "O" for strings.
         shape, dtype: as of a numpy array.
         layout: `h5d.CONTIGUOUS`, `CHUNKED` or `COMPACT`.
-        stored: bytes that the file holds for it.
+        stored: its size in the file in bytes.
     """
 
     id: h5py.h5d.DatasetID
@@ -53,7 +53,7 @@ class Dataset(NamedTuple):
 
     @property
     def opened(self) -> h5py.Dataset:
-        """As h5py gives it."""
+        """The h5py dataset."""
         return h5py.Dataset(self.id)
 
     @property
@@ -63,8 +63,8 @@ class Dataset(NamedTuple):
 
 
 def write(group: h5py.Group, name: str, data: np.ndarray) -> None:
-    """Writes a dataset with a checksum: numbers in chunks with HDF5's own, str objects with a `sha256` beside them."""
-    if data.dtype == object:  # HDF5 has no checksum filter for text of variable length
+    """Writes a dataset with a checksum: numbers in chunks with HDF5's own, str objects with a `sha256` attribute."""
+    if data.dtype == object:  # HDF5 has no checksum filter for variable-length strings
         dataset = group.create_dataset(name, data=data, dtype=h5py.string_dtype())
         dataset.attrs["sha256"] = text_hash(text.encode() for text in data)
         return
@@ -74,21 +74,21 @@ def write(group: h5py.Group, name: str, data: np.ndarray) -> None:
 
 
 def text_hash(encoded: Iterable[bytes]) -> str:
-    """SHA-256 over each text's bytes followed by a zero byte, in hexadecimal."""
+    """SHA-256 over each string's bytes followed by a zero byte, in hexadecimal."""
     return hashlib.sha256(b"".join(text + b"\0" for text in encoded)).hexdigest()
 
 
 def texts(texts: Sequence[str]) -> np.ndarray:
-    """str objects (n,)."""
+    """The strings as an array of str objects (n,)."""
     return np.array(list(texts), dtype=object)
 
 
 def read_texts(dataset: h5py.Dataset) -> list[bytes]:
-    """The UTF-8 bytes of a text dataset (n,).
+    """The UTF-8 bytes of a dataset of strings (n,).
 
     Raises:
-        OSError: unreadable, or more bytes than the file has: any number of a file's texts can be one and the same bytes
-            in it, so that some megabytes claim terabytes. A store of ours has all of them.
+        OSError: unreadable, or more bytes than the file has: any number of strings can refer to the same bytes, so that
+            a file of megabytes can claim terabytes. In the toolkit's own stores every string has its own bytes.
     """
     found: list[bytes] = []
     claimed, most = 0, dataset.file.id.get_filesize()
@@ -97,19 +97,19 @@ def read_texts(dataset: h5py.Dataset) -> list[bytes]:
         claimed += sum(map(len, piece)) + _REFERENCE * len(piece)
         if claimed > most:
             raise OSError(
-                f"its first {start + len(piece):,} texts claim {claimed:,} bytes, the file has {most:,}; refused"
+                f"its first {start + len(piece):,} strings claim {claimed:,} bytes, but the file has {most:,}; refused"
             )
         found += piece
     return found
 
 
 def plain(value: object) -> object:
-    """A Python value for what h5py gives for an attribute."""
+    """The Python value of an attribute as h5py returns it."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return value.item() if isinstance(value, np.generic) else value
 
 
 def damaged(path: Path, name: str, error: BaseException) -> UserError:
-    """The error for a dataset whose bytes are not what was written."""
+    """The error for a dataset whose bytes are not those that were written."""
     return UserError(f"{path}: {name} is damaged on disk ({first_line(error)}); extract it again")

@@ -1,8 +1,8 @@
-"""Reading a store's HDF5 file: every object is checked before anything of it is read.
+"""Reading a store's HDF5 file: every object is checked before any of its data is read.
 
-Admitted are plain, internal, fully written datasets behind hard links and nothing else: HDF5's external, virtual and
-never-written datasets and its soft and external links let a small foreign file return other files' bytes or terabytes of
-zeros. Each object is looked at before its first use, since a look at all of them takes longer than reading a dialogue.
+Only plain, internal, fully written datasets behind hard links are allowed: HDF5's external, virtual and unwritten
+datasets and its soft and external links would let a small untrusted file return other files' bytes or terabytes of
+zeros. Each object is checked before its first use, since checking all of them takes longer than reading a dialogue.
 """
 
 from __future__ import annotations
@@ -32,28 +32,27 @@ _Id: TypeAlias = "h5py.h5g.GroupID | h5py.h5d.DatasetID"
 class StoreFile:
     """An open HDF5 file whose objects are checked before their first use.
 
-    Every method raises UserError for what is refused, missing or damaged, in one line that begins with the path.
+    Every method raises UserError for objects that are refused, missing or damaged; its message starts with the path.
 
     Attributes:
-        path: of the file.
-        file: what h5py opened.
+        path: path of the file.
+        file: the open h5py file.
     """
 
     def __init__(self, path: Path, file: h5py.File):
         self.path, self.file = path, file
         self._groups: dict[str, h5py.Group] = {"": file}
-        self._lines: dict[str, tuple[int, ...]] = {
-            "": (h5py.h5o.get_info(file.id).addr,)
-        }  # where a group and those above it lie
+        # The addresses in the file of a group and its ancestors.
+        self._addresses: dict[str, tuple[int, ...]] = {"": (h5py.h5o.get_info(file.id).addr,)}
         self._datasets: dict[str, Dataset] = {}
         self._by_descriptor = has_descriptor(file)
 
     def broken(self, error: BaseException) -> UserError:
-        """The error for a structure that h5py cannot make out."""
+        """The error for a structure that h5py cannot read."""
         return UserError(f"{self.path}: damaged feature store ({first_line(error)}); extract it again")
 
     def has(self, name: str) -> bool:
-        """Whether there is a link of that path."""
+        """Whether there is a link with that path."""
         if name in self._groups or name in self._datasets:
             return True
         above, _, leaf = name.rpartition("/")
@@ -65,7 +64,7 @@ class StoreFile:
             raise self.broken(error) from None
 
     def names(self, name: str) -> list[str]:
-        """What a group holds."""
+        """The names in a group."""
         try:
             return list(self.group(name))
         except _ODD as error:
@@ -77,19 +76,19 @@ class StoreFile:
             item, address = self._item(name)
             if not isinstance(item, h5py.h5g.GroupID):
                 raise UserError(f"{self.path}: /{name} is not a group; refused")
-            if address in (line := self._lines[name.rpartition("/")[0]]):
+            if address in (line := self._addresses[name.rpartition("/")[0]]):
                 raise UserError(f"{self.path}: /{name} is nested in itself; refused")
-            self._groups[name], self._lines[name] = h5py.Group(item), (*line, address)
+            self._groups[name], self._addresses[name] = h5py.Group(item), (*line, address)
         return self._groups[name]
 
     def dataset(self, name: str, kinds: str, length: int | None, ndim: int = 1) -> Dataset:
-        """The dataset of a path.
+        """The dataset at a path.
 
         Args:
             name: its path.
-            kinds: the dtype kinds it may have, "O" for text.
+            kinds: the dtype kinds it may have, "O" for strings.
             length: its first dimension; None for any.
-            ndim: how many dimensions.
+            ndim: its number of dimensions.
         """
         if name not in self._datasets:
             item, _ = self._item(name)
@@ -106,7 +105,7 @@ class StoreFile:
         return self._datasets[name]
 
     def read(self, name: str, kinds: str, length: int | None, rows: slice = slice(None), ndim: int = 1) -> np.ndarray:
-        """A dataset's numbers or str objects, or those of some rows; texts are compared with their `sha256`."""
+        """A dataset's numbers or str objects, or some rows of them; strings are checked against their `sha256`."""
         dataset = self.dataset(name, kinds, length, ndim)
         try:
             if dataset.kind != "O" and rows == slice(None):
@@ -134,18 +133,18 @@ class StoreFile:
             raise self.broken(error) from None
 
     def attribute(self, item: _Id, name: str) -> object:
-        """An attribute of an object of this file: text, number or bool, or a list of them."""
+        """An attribute of an object of this file: string, number or bool, or a list of them."""
         try:
             return self._attribute(item, name)
         except _ODD as error:
             raise self.broken(error) from None
 
     def root_attribute(self, name: str) -> object:
-        """An attribute of the file, or None where there is none."""
+        """An attribute of the file, or None if there is none."""
         return self.attribute(self.file.id, name) if h5py.h5a.exists(self.file.id, name.encode()) else None
 
     def attributes(self, item: h5py.Group, but: str = "") -> dict[str, object]:
-        """All attributes of an object but one."""
+        """All attributes of an object except the one named `but`."""
         try:
             if (count := h5py.h5a.get_num_attrs(item.id)) > _MOST_ATTRIBUTES:
                 raise UserError(f"{self.path}: {item.name} has {count:,} attributes; refused")
@@ -156,7 +155,7 @@ class StoreFile:
         return found
 
     def check_links(self, name: str = "") -> None:
-        """Looks at every link and object in a group and below it, whether the schema knows it or not."""
+        """Checks every link and object in and below a group, whether the schema defines it or not."""
         try:
             self._check_links(self.group(name), set(), 0)
         except _ODD as error:
@@ -165,8 +164,8 @@ class StoreFile:
     def content_hash(self) -> str:
         """SHA-256 over every dataset in the order of its path: path, shape, dtype and bytes.
 
-        Attributes are left out, and features' checksums, which follow from their values: stores with the same content have
-        the same hash however it is laid out. To be asked for after `check_links`.
+        Attributes and the features' checksums (which follow from the values) are excluded, so stores with the same
+        content have the same hash whatever their layout. Call it after `check_links`.
         """
         digest = hashlib.sha256()
         for name, dataset in sorted(_datasets(self.file)):
@@ -192,13 +191,13 @@ class StoreFile:
         return digest.hexdigest()
 
     def _item(self, name: str) -> tuple[_Id, int]:
-        """The object of a path, and its address in the file."""
+        """The object at a path, and its address in the file."""
         above, _, leaf = name.rpartition("/")
         group = self.group(above).id
         try:
             if leaf in ("", "."):
-                raise KeyError(f"{name!r} is no path")
-            # Past h5py's conveniences, which would take most of the time of opening a store.
+                raise KeyError(f"{name!r} is not a path")
+            # The low-level interface: h5py's high-level one would take most of the time to open a store.
             link = group.links.get_info(leaf.encode())
             if link.type != h5py.h5l.TYPE_HARD:
                 raise UserError(f"{self.path}: /{name} is a soft or external link; refused")
@@ -209,18 +208,18 @@ class StoreFile:
             raise self.broken(error) from None
 
     def _checked(self, dataset: h5py.h5d.DatasetID) -> Dataset:
-        """Checks what holds for every dataset, whether the schema knows it or not."""
+        """Checks what is required of every dataset, whether the schema defines it or not."""
         creation = dataset.get_create_plist()
         layout = creation.get_layout()
         if layout == h5py.h5d.VIRTUAL or creation.get_external_count():
             raise UserError(f"{self.path}: {_name(dataset)} keeps its data in other files; refused")
         shape, dtype, stored = dataset.shape, dataset.dtype, dataset.get_storage_size()
         text = h5py.check_string_dtype(dtype) is not None
-        # Objects other than text would be as many as the file claims, like texts, but nothing counts them as they are read.
+        # A file can claim any number of objects; those other than strings are not counted while they are read.
         if not shape or (text and len(shape) != 1) or (dtype.hasobject and not text):
             raise self._not_allowed(dataset)
         if (size := math.prod(shape) * dtype.itemsize) > _MOST_INFLATION * stored + 4096:
-            raise UserError(f"{self.path}: {_name(dataset)} claims {size:,} bytes but holds {stored:,}; refused")
+            raise UserError(f"{self.path}: {_name(dataset)} claims {size:,} bytes but has {stored:,}; refused")
         return Dataset(dataset, "O" if text else dtype.kind, shape, dtype, layout, stored)
 
     def _not_allowed(self, dataset: h5py.h5d.DatasetID) -> UserError:
@@ -229,7 +228,7 @@ class StoreFile:
 
     def _check_links(self, group: h5py.Group, seen: set[object], depth: int) -> None:
         if depth > 8 or group.id in seen:
-            raise UserError(f"{self.path}: {group.name} is nested too deep or in itself; refused")
+            raise UserError(f"{self.path}: {group.name} is nested too deeply or in itself; refused")
         seen.add(group.id)
         for name in group:
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
@@ -238,7 +237,7 @@ class StoreFile:
             if isinstance(item, h5py.Group):
                 self._check_links(item, seen, depth + 1)
             elif not isinstance(item, h5py.Dataset):
-                raise UserError(f"{self.path}: {item.name} is neither group nor dataset; refused")
+                raise UserError(f"{self.path}: {item.name} is neither a group nor a dataset; refused")
             else:
                 self._checked(item.id)
 
@@ -247,7 +246,7 @@ class StoreFile:
         shape, dtype = attribute.shape, attribute.dtype
         count = math.prod(shape)
         if count > MOST_LABELS or count * dtype.itemsize > _MOST_ATTRIBUTE_BYTES:
-            raise UserError(f"{self.path}: {_name(item)} has an attribute {name!r} of {count:,} values; refused")
+            raise UserError(f"{self.path}: {_name(item)} has attribute {name!r} with {count:,} values; refused")
         if dtype.hasobject and not h5py.check_string_dtype(dtype):
             raise UserError(f"{self.path}: {_name(item)} has an attribute {name!r} of type {dtype}; refused")
         found = np.empty(shape, dtype)
@@ -261,15 +260,16 @@ class StoreFile:
     def _bound(self, item: _Id, size: int) -> None:
         if size > (most := self.file.id.get_filesize()):
             raise UserError(
-                f"{self.path}: attributes of {_name(item)} claim {size:,} characters, the file has {most:,}; refused"
+                f"{self.path}: attributes of {_name(item)} claim {size:,} characters, but the file has {most:,} "
+                "bytes; refused"
             )
 
     def _texts(self, dataset: h5py.Dataset) -> tuple[list[bytes], str]:
-        """The encoded texts and the hash of them, which their `sha256` has to be where there is one."""
+        """The encoded strings and their hash, which must be equal to their `sha256` if there is one."""
         encoded = read_texts(dataset)
         found = text_hash(encoded)
         if h5py.h5a.exists(dataset.id, b"sha256") and self.attribute(dataset.id, "sha256") not in ("", found):
-            raise OSError("its text does not match its sha256")
+            raise OSError("its strings do not match their sha256")
         return encoded, found
 
 

@@ -1,7 +1,7 @@
-"""The feature store: one HDF5 file with utterances, dialogues and feature matrices (docs/reference/store.md has the schema).
+"""Reading a feature store: one HDF5 file with utterances, dialogues and feature matrices (docs/reference/store.md).
 
-`FeatureStore` reads, `StoreWriter` writes. Opening looks at little, since a look at everything takes longer than reading a
-dialogue: each dataset is checked before its first use (`erc_toolkit.toolkit.store.hdf5`), and `FeatureStore.check` checks all at once.
+Opening a store checks little, since checking everything takes longer than reading a dialogue: each dataset is checked
+before its first use (`erc_toolkit.toolkit.store.hdf5`), and `FeatureStore.check` checks all of them at once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from ..base.errors import UserError, first_line
+from ..base.words import counted
 from ..manifest import SPLITS
 from .feature import Feature
 from .format import COLUMNS, FORMAT, SCHEMA
@@ -22,14 +23,14 @@ from .hdf5 import StoreFile
 
 
 class FeatureStore:
-    """A complete feature store, open for reading. Use `FeatureStore.open(path)`, best in a `with` statement.
+    """A complete feature store, open for reading. Use `FeatureStore.open(path)`, preferably in a `with` statement.
 
-    Whatever is read is checked before its first use, and raises UserError where it is refused or damaged.
+    Everything is checked before its first use and raises UserError if it is refused or damaged.
 
     Attributes:
-        path: of the file.
-        content_hash: SHA-256 over every dataset, as recorded.
-        offsets: int64 (D + 1): dialogue d has the rows offsets[d] to offsets[d + 1].
+        path: path of the file.
+        content_hash: the recorded SHA-256 over every dataset.
+        offsets: int64 (D + 1): dialogue d has the rows offsets[d] to offsets[d + 1] - 1.
     """
 
     def __init__(self, path: Path, file: StoreFile):
@@ -44,20 +45,21 @@ class FeatureStore:
         self._columns: dict[str, np.ndarray] = {}
         self.offsets: np.ndarray = file.read("dialogues/offsets", "i", None).astype(np.int64)
         starts, ends = self.offsets[:-1], self.offsets[1:]
-        # How many utterances they divide, every column has to agree with before its first use.
+        # Every column is checked against the number of utterances that the offsets imply before its first use.
         if len(starts) == 0 or starts[0] != 0 or (starts >= ends).any():
-            raise UserError(f"{path}: /dialogues/offsets does not divide utterances among dialogues")
+            raise UserError(f"{path}: /dialogues/offsets does not partition the utterances")
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> FeatureStore:
-        """Opens a store. Checks that it is one and complete, and how its dialogues lie; the rest is checked as it is used.
+        """Opens a store, checking that it is complete and its dialogue offsets; the rest is checked on first use.
 
         Raises:
-            UserError: no such file, not HDF5, another format or schema, truncated, or a construction that is refused.
+            UserError: the file is missing, not HDF5, of another format or schema, truncated, or uses HDF5 features that
+                are refused.
         """
         path = Path(path)
         if not path.is_file():
-            raise UserError(f"{path}: no such store; make one with `erc-toolkit extract`")
+            raise UserError(f"{path}: no such store; create one with `erc-toolkit extract`")
         try:
             file = h5py.File(path, "r")
         except OSError as error:
@@ -83,7 +85,7 @@ class FeatureStore:
 
     @cached_property
     def attrs(self) -> dict[str, object]:
-        """The root attributes but `labels`: text and numbers."""
+        """The root attributes except `labels`: strings and numbers."""
         return self._file.attributes(self._file.file, but="labels")
 
     @cached_property
@@ -101,7 +103,7 @@ class FeatureStore:
 
     @cached_property
     def dialogue_ids(self) -> list[str]:
-        """D ids, in order."""
+        """The D dialogue ids, in order."""
         return self._file.read("dialogues/id", "O", len(self.offsets) - 1).tolist()
 
     @cached_property
@@ -110,13 +112,13 @@ class FeatureStore:
         return self._file.read("speakers/name", "O", None).tolist()
 
     def column(self, name: str, rows: slice = slice(None)) -> np.ndarray:
-        """One column of /utterances: str objects, int32 or float64, (n,). Kept in memory from its first use on.
+        """One column of /utterances: str objects, int32 or float64, (n,). Cached in memory after its first use.
 
         Raises:
-            UserError: there is no such column, or it holds what it must not.
+            UserError: there is no such column, or its content is invalid.
         """
         if name not in COLUMNS:
-            raise UserError(f"{self.path}: no utterance column {name!r}; there are {', '.join(COLUMNS)}")
+            raise UserError(f"{self.path}: no utterance column {name!r}; available: {', '.join(COLUMNS)}")
         if name not in self._columns:
             column = self._file.read(f"utterances/{name}", COLUMNS[name], len(self))
             self._check_column(name, column)
@@ -134,10 +136,10 @@ class FeatureStore:
         """The feature matrix "modality/name".
 
         Raises:
-            UserError: the store has none of that name; the message lists those it has.
+            UserError: the store has no such feature; the message lists those it has.
         """
         if name.count("/") != 1 or not self._file.has(f"features/{name}"):
-            raise UserError(f"{self.path}: no feature {name!r}; it has {', '.join(self.feature_names()) or 'none'}")
+            raise UserError(f"{self.path}: no feature {name!r}; available: {', '.join(self.feature_names()) or 'none'}")
         return Feature(name, self._file, len(self))
 
     def rows(self, dialogue: int | str) -> slice:
@@ -162,10 +164,10 @@ class FeatureStore:
             yield name, slice(int(self.offsets[i]), int(self.offsets[i + 1]))
 
     def check(self) -> None:
-        """Looks at the form of everything in the file, and at the columns' content.
+        """Checks the shape and dtype of everything in the file, and the content of the columns.
 
         Raises:
-            UserError: a construction that is refused, or something that is not as the schema has it.
+            UserError: the file uses HDF5 features that are refused, or something does not conform to the schema.
         """
         self._file.check_links()
         for name, kinds in COLUMNS.items():
@@ -184,14 +186,18 @@ class FeatureStore:
         """
         self.check()
         if (found := self._file.content_hash()) != self.content_hash:
-            raise UserError(f"{self.path}: content hash {found[:12]}… is not the recorded {self.content_hash[:12]}…")
+            raise UserError(
+                f"{self.path}: content hash {found[:12]}… differs from the recorded {self.content_hash[:12]}…"
+            )
 
     def _check_column(self, name: str, column: np.ndarray) -> None:
         lengths = np.diff(self.offsets)
         if name == "dialogue" and (column != np.repeat(np.arange(len(lengths)), lengths)).any():
             raise UserError(f"{self.path}: /utterances/dialogue disagrees with /dialogues/offsets")
         if name == "label" and (column.min() < -1 or column.max() >= len(self.labels)):
-            raise UserError(f"{self.path}: labels out of range of the {len(self.labels)} label names")
+            raise UserError(
+                f"{self.path}: a label index is out of range of the {counted(len(self.labels), 'label name')}"
+            )
         if name == "speaker":
             if column.min() < 0 or column.max() >= self._file.dataset("speakers/name", "O", None).shape[0]:
                 raise UserError(f"{self.path}: a speaker index has no name in /speakers")

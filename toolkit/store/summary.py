@@ -1,4 +1,4 @@
-"""What a feature store holds, how it was made, and what is missing and why."""
+"""A summary of a feature store: its contents and provenance, and what is missing and why."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from .reader import FeatureStore
 
 
 class SplitCounts(TypedDict):
-    """How much a split holds."""
+    """The size of a split."""
 
     utterances: int
     dialogues: int
 
 
 class FeatureSummary(TypedDict):
-    """One feature: its width, how many utterances have it, why the others do not, and its provenance.
+    """One feature: its dimension, how many utterances have it, why the others do not, and its provenance.
 
-    `reasons` counts the reasons by what is before their first colon; `missing`, where it was asked for, gives the whole
-    reason for each utterance's id.
+    `reasons` counts the reasons by their part before the first colon; `missing`, if requested, maps the id of each
+    utterance without the feature to the full reason.
     """
 
     dim: int
@@ -45,11 +45,11 @@ class StoreSummary(TypedDict):
 
 
 def summarise(store: FeatureStore, missing: bool = False) -> StoreSummary:
-    """What `info --json` prints.
+    """The summary that `info --json` prints.
 
     Args:
         store: an open store.
-        missing: also list the utterances that lack each feature.
+        missing: also list the utterances without each feature.
     """
     split, label = store.column("split"), store.column("label")
     heads = store.offsets[:-1]
@@ -66,7 +66,7 @@ def summarise(store: FeatureStore, missing: bool = False) -> StoreSummary:
         }
         if missing:
             ids = store.column("id")
-            features[name]["missing"] = {str(i): r for i, r in zip(ids, reasons) if r}
+            features[name]["missing"] = {str(i): r for i, r in zip(ids, reasons, strict=True) if r}
     return {
         "corpus": store.corpus,
         "utterances": len(store),
@@ -86,7 +86,7 @@ def summarise(store: FeatureStore, missing: bool = False) -> StoreSummary:
 
 
 def unpacked(value: object) -> object:
-    """A feature's attribute as it was before it became text: what is JSON of an object or a list, parsed."""
+    """An attribute of a feature with JSON objects and lists parsed, as they were before being stored as strings."""
     if isinstance(value, str) and value[:1] in "[{":
         try:
             return json.loads(value)

@@ -1,7 +1,7 @@
-"""A feature's matrix in the store: float32 in one piece, and beside it a checksum for each block of rows.
+"""A feature's matrix in the store: contiguous float32, with a separate checksum for each block of rows.
 
-HDF5's own checksum (Fletcher-32) needs chunks, and costs several times what copying the same bytes from the page cache
-does. XXH3 is that much faster, and bytes in one piece can be read past HDF5 and hashed while the processor's cache holds them.
+HDF5's own checksum (Fletcher-32) needs chunks and costs several times as much as copying the same bytes from the page
+cache. XXH3 is much faster, and contiguous bytes can be read without HDF5 and hashed while they are in the CPU cache.
 """
 
 from __future__ import annotations
@@ -17,33 +17,34 @@ import numpy as np
 import xxhash
 
 from ..base.errors import UserError
+from ..base.words import counted
 from .format import Dataset, damaged
 
 DTYPE, _SUM_DTYPE = np.dtype("<f4"), np.dtype("<u8")
 BLOCK_BYTES = 1 << 16  # small enough that one dialogue reads little more than its own rows
-_READ_BYTES = 1 << 19  # at a time; fits into a processor's cache, so that hashing does not fetch the bytes again
+_READ_BYTES = 1 << 19  # at a time; fits into the CPU cache, so that hashing does not fetch the bytes again
 _LARGE_PAGE = 1 << 21
 
 
 def block_rows(dim: int) -> int:
-    """How many rows of `dim` float32 share a checksum."""
+    """The number of rows of `dim` float32 values that share a checksum."""
     return max(1, BLOCK_BYTES // (DTYPE.itemsize * max(dim, 1)))
 
 
 class MatrixWriter:
-    """Writes `values` and `checksums` of a feature from its rows in order, so that memory holds one part at a time.
+    """Writes `values` and `checksums` of a feature from its rows in order, with only one part in memory at a time.
 
     Args:
-        group: of the feature.
-        shape: (N, dim) of the matrix; neither is 0.
+        group: group of the feature.
+        shape: (N, dim) of the matrix; neither may be 0.
 
     Raises:
-        ValueError: an empty matrix.
+        ValueError: the matrix is empty.
     """
 
     def __init__(self, group: h5py.Group, shape: tuple[int, int]):
         if 0 in shape:
-            raise ValueError(f"{group.name}: a matrix of {shape} holds nothing")
+            raise ValueError(f"{group.name}: a matrix of shape {shape} is empty")
         self._group = group
         self._dataset = group.create_dataset("values", shape, DTYPE)
         self._rows = block_rows(shape[1])
@@ -78,7 +79,7 @@ class MatrixWriter:
 
 
 class _Rows:
-    """Reads rows of a dataset: from the file itself where they lie there in one piece, else through HDF5.
+    """Reads rows of a dataset: directly from the file if they are contiguous there, otherwise through HDF5.
 
     Raises:
         UserError: the dataset claims bytes that the file does not have.
@@ -91,31 +92,31 @@ class _Rows:
             return
         offset, claimed = dataset.id.get_offset(), dataset.shape[0] * self._row
         if offset is None or dataset.stored != claimed or offset + claimed > file.id.get_filesize():
-            raise UserError(f"{path}: {dataset.name} claims {claimed:,} bytes that the file does not hold; refused")
+            raise UserError(f"{path}: {dataset.name} claims {claimed:,} bytes that the file does not have; refused")
         if by_descriptor:
             self._offset = offset
 
-    def room(self, count: int, first: int) -> np.ndarray:
-        """An array for `count` rows from `first` on.
+    def buffer(self, count: int, first: int) -> np.ndarray:
+        """An uninitialized array for `count` rows from `first` on.
 
-        A large one begins as far into a page of memory as its rows do into one of the file, which makes the system's copying
-        a tenth faster, and at the beginning of a large page, as the small ones before that would each cost a fault.
+        A large array has the same offset in a memory page as its rows have in a page of the file, which makes copying
+        10% faster, and starts in a large page, since each small page before it would cost a page fault.
         """
         size, shape, dtype = count * self._row, (count, *self._dataset.shape[1:]), self._dataset.dtype
         if self._offset is None or size < _LARGE_PAGE or self._offset % dtype.itemsize:
             return np.empty(shape, dtype)
-        room = np.empty(size + 2 * _LARGE_PAGE, np.uint8)
-        shift = -room.ctypes.data % _LARGE_PAGE + (self._offset + first * self._row) % mmap.PAGESIZE
-        return room[shift : shift + size].view(dtype).reshape(shape)
+        buffer = np.empty(size + 2 * _LARGE_PAGE, np.uint8)
+        shift = -buffer.ctypes.data % _LARGE_PAGE + (self._offset + first * self._row) % mmap.PAGESIZE
+        return buffer[shift : shift + size].view(dtype).reshape(shape)
 
     def pieces(self, out: np.ndarray, first: int, step: int) -> Iterator[memoryview]:
         """Fills `out`, of the dataset's dtype and contiguous, with the rows from `first` on, `step` at a time.
 
         Yields:
-            the bytes of each piece when it is filled.
+            The bytes of each piece once it is filled.
 
         Raises:
-            OSError: they cannot be read, or the file ends before.
+            OSError: the rows cannot be read, or the file is too short.
         """
         view, size = out.data.cast("B"), self._row
         if self._offset is None:
@@ -125,7 +126,7 @@ class _Rows:
                 )
                 yield view[at * size : (at + step) * size]
             return
-        # Asked for each time: the descriptor of a file that was closed may be another file's by now.
+        # Queried each time: the descriptor of a closed file may have been reused for another file.
         descriptor, start = self._file.get_vfd_handle(), self._offset + first * size
         for at in range(0, len(view), step * size):
             piece = view[at : at + step * size]
@@ -139,25 +140,25 @@ class _Rows:
 
 
 def has_descriptor(file: h5py.File) -> bool:
-    """Whether the file can be read by its descriptor: other drivers hold it in memory, in pieces or elsewhere."""
-    # A file that is open for writing may have bytes in HDF5's buffers that are not in the file yet.
+    """Whether the file can be read by its descriptor: other drivers keep it in memory, in pieces or elsewhere."""
+    # A file open for writing may have data in HDF5's buffers that is not in the file yet.
     read_only = file.id.get_intent() == h5py.h5f.ACC_RDONLY
     return hasattr(os, "preadv") and read_only and file.id.get_access_plist().get_driver() == h5py.h5fd.SEC2
 
 
 class Matrix:
-    """Reads rows of a feature's `values`; every block that is touched is compared with its checksum.
+    """Reads rows of a feature's `values`; every block that is read is checked against its checksum.
 
     Args:
-        path: of the store, for messages.
+        path: path of the store, for error messages.
         file: the store.
-        values: float (N, dim), checked for what a store may hold.
-        checksums: uint64 (blocks,), checked likewise; None in stores of before, whose chunks carry HDF5's checksum.
-        rows: of a block.
-        by_descriptor: whether `has_descriptor` says so of the file.
+        values: float (N, dim), a checked dataset.
+        checksums: uint64 (blocks,), a checked dataset; None in older stores, whose chunks have HDF5's checksum.
+        rows: number of rows of a block.
+        by_descriptor: the result of `has_descriptor` for the file.
 
     Raises:
-        UserError: there are no checksums, or they do not fit the matrix.
+        UserError: the checksums are missing or do not match the shape of the matrix.
     """
 
     def __init__(
@@ -175,23 +176,23 @@ class Matrix:
         if checksums is None:
             if values.layout != h5py.h5d.CHUNKED:
                 raise UserError(
-                    f"{path}: {values.name} has no checksums: incomplete, or not by erc-toolkit; extract it again"
+                    f"{path}: {values.name} has no checksums: incomplete, or not written by erc-toolkit; "
+                    "extract it again"
                 )
             return
         n = self.shape[0]
         if not isinstance(rows, int) or rows < 1 or checksums.shape[0] != -(-n // rows):
             raise UserError(
-                f"{path}: {values.name} has {n} rows, which its checksums of {rows!r} rows each do not fit; refused"
+                f"{path}: {values.name} has {counted(n, 'row')}, which does not match its checksums of {rows!r} rows "
+                "each; refused"
             )
         if values.dtype != DTYPE or checksums.dtype != _SUM_DTYPE:
-            raise UserError(
-                f"{path}: {values.name} is of type {values.dtype}, its checksums of {checksums.dtype}; refused"
-            )
+            raise UserError(f"{path}: {values.name} has type {values.dtype}, its checksums {checksums.dtype}; refused")
         self._rows = min(rows, n)
         self._data, self._sums = (_Rows(path, file, dataset, by_descriptor) for dataset in (values, checksums))
 
     def read(self, rows: slice = slice(None)) -> np.ndarray:
-        """The rows of a slice, as numpy takes it: float32 (n, dim), in memory of its own.
+        """The rows of a slice, as in numpy: a new array, float32 (n, dim).
 
         Raises:
             UserError: a block is damaged.
@@ -210,7 +211,7 @@ class Matrix:
             return np.empty((last - first, self.shape[1]), np.float32)
         begin, end = first // rows, -(-last // rows)
         start = begin * rows
-        out = self._data.room(min(end * rows, self.shape[0]) - start, start)
+        out = self._data.buffer(min(end * rows, self.shape[0]) - start, start)
         sums = np.empty(end - begin, _SUM_DTYPE)
         for _ in self._sums.pieces(sums, begin, len(sums)):
             pass
@@ -219,9 +220,9 @@ class Matrix:
         for piece in self._data.pieces(out, start, max(1, _READ_BYTES // block) * rows):
             found += [digest(piece[i : i + block]) for i in range(0, len(piece), block)]
         if found != (expected := sums.tolist()):
-            wrong = next(i for i, pair in enumerate(zip(found, expected)) if pair[0] != pair[1])
-            raise OSError(f"rows {start + wrong * rows} on do not match their checksum")
-        # Non-native only where a machine is big-endian.
-        given = out[first - start : last - start].astype(np.float32, copy=False)
-        # Few rows of a large block would keep the whole of it in memory.
-        return given.copy() if 2 * len(given) < len(out) else given
+            wrong = next(i for i, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1])
+            raise OSError(f"the rows from {start + wrong * rows} on do not match their checksum")
+        # Non-native only on a big-endian machine.
+        result = out[first - start : last - start].astype(np.float32, copy=False)
+        # A view of a few rows would keep the whole large block in memory.
+        return result.copy() if 2 * len(result) < len(out) else result

@@ -1,4 +1,4 @@
-"""Writing a feature store (docs/reference/store.md has the schema)."""
+"""Writing a feature store (schema: docs/reference/store.md)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .values import MatrixWriter
 if TYPE_CHECKING:
     from .feature import Feature
 
-_ROWS = 2048  # at a time, where copies are made
+_ROWS = 2048  # at a time, when copying
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,11 @@ class FeaturePart:
     Attributes:
         first: the first row.
         values: float32 (n, dim).
-        reasons: n texts, empty where the row is present.
+        reasons: n strings, empty where the row is present.
         details: further columns, each (n,).
-        frames, counts, times: the utterances' frames one after another, float32 (T, width); how many each utterance has,
-            int64 (n,); and their times in seconds from its start, float64 (T,). None where no sequences are kept.
+        frames, counts, times: the utterances' frames concatenated, float32 (T, width); the number of frames of each
+            utterance, int64 (n,); and the times of the frames in seconds from the utterance's start, float64 (T,).
+            None if no sequences are stored.
     """
 
     first: int
@@ -51,7 +52,7 @@ class FeaturePart:
 
 
 class _SequenceWriter:
-    """Appends utterances' frames to a feature, so that memory holds one part at a time."""
+    """Appends utterances' frames to a feature, with only one part in memory at a time."""
 
     def __init__(self, group: h5py.Group, width: int, names: Sequence[str]):
         self._group = group.create_group("frames")
@@ -73,7 +74,8 @@ class _SequenceWriter:
             raise ValueError(f"{self._group.name}: the part at row {part.first} has no frames")
         if counts.sum() != len(frames) or len(frames) != len(times) or not np.isfinite(frames).all():
             raise ValueError(
-                f"{self._group.name}: the part at row {part.first} miscounts its frames, or holds NaN or infinity"
+                f"{self._group.name}: the part at row {part.first} has a wrong number of frames, or NaN or infinite "
+                "values"
             )
         start = self._values.shape[0]
         for dataset, new in ((self._values, frames), (self._times, times)):
@@ -86,18 +88,18 @@ class _SequenceWriter:
 
 
 class StoreWriter:
-    """Writes a store; on a clean exit it takes its name, on an error nothing is left under that name.
+    """Writes a store under a temporary name; it is renamed on a clean exit and removed on an error.
 
     Args:
-        path: the store to make; an existing one is replaced.
+        path: the store to create; an existing one is replaced.
         corpus: name of the corpus.
         labels: names of the emotions in index order.
-        utterances: in dialogue order, those of a dialogue together.
-        command: the command line, for the record.
-        attrs: further root attributes (text or numbers).
+        utterances: in dialogue order, those of a dialogue contiguous.
+        command: the command line, recorded as provenance.
+        attrs: further root attributes (strings or numbers).
 
     Raises:
-        UserError: more labels than a store holds.
+        UserError: there are more labels than a store can have.
     """
 
     def __init__(
@@ -125,11 +127,11 @@ class StoreWriter:
         }
         self._labels = {label: i for i, label in enumerate(labels)}
         if len(labels) > MOST_LABELS:
-            raise UserError(f"{self.path}: {len(labels)} labels; a store holds at most {MOST_LABELS}")
+            raise UserError(f"{self.path}: {len(labels)} labels; a store can have at most {MOST_LABELS}")
 
     def __enter__(self) -> StoreWriter:
         if not self.path.parent.is_dir():
-            raise UserError(f"{self.path}: its folder does not exist; make it first")
+            raise UserError(f"{self.path}: its folder does not exist; create it first")
         temporary = self._atomic.__enter__()
         self._file = h5py.File(temporary, "w")
         try:
@@ -145,7 +147,7 @@ class StoreWriter:
     ) -> None:
         if kind is None:
             try:
-                self._file.flush()  # what is still in HDF5's buffers has no size yet
+                self._file.flush()  # datasets still in HDF5's buffers have no stored size yet
                 self._file.attrs["content_sha256"] = StoreFile(self.path, self._file).content_hash()
             except BaseException as error:
                 self._file.close()
@@ -170,17 +172,17 @@ class StoreWriter:
 
         Args:
             modality: "text", "audio" or "visual".
-            name: what made it, e.g. "ComParE_2016"; a slash becomes "--".
+            name: name of the feature, e.g. "ComParE_2016"; a slash becomes "--".
             values: float32 (N, dim); rows that are not present are written as zeros.
             present: bool (N,).
-            reasons: N texts, non-empty exactly where not present.
-            attrs: provenance; values other than text and numbers are written as JSON.
+            reasons: N strings, non-empty exactly where not present.
+            attrs: provenance; values other than strings and numbers are written as JSON.
             details: further columns, each (N,).
-            dimension_names: dim names, or none.
-            reduction: the fitted numbers of a feature that was reduced from another (`Feature.reduction`).
+            dimension_names: `dim` names, or none.
+            reduction: the fitted parameters of a feature reduced from another one (`Feature.reduction`).
 
         Raises:
-            ValueError: shapes disagree, a present row holds NaN or infinity, or a reason is missing or too many.
+            ValueError: shapes disagree, a present row is not finite, or a reason is missing or superfluous.
         """
         n = len(self._utterances)
         values, present = np.asarray(values, np.float32), np.asarray(present, bool)
@@ -190,8 +192,8 @@ class StoreWriter:
             )
         if not np.isfinite(values[present]).all():
             raise ValueError(f"{modality}/{name}: NaN or infinite values in a row that is marked present")
-        if any(bool(reason) == bool(p) for reason, p in zip(reasons, present)):
-            raise ValueError(f"{modality}/{name}: every absent row needs a reason, and no present row has one")
+        if any(bool(reason) == bool(p) for reason, p in zip(reasons, present, strict=True)):
+            raise ValueError(f"{modality}/{name}: every row needs a reason exactly where it is not present")
         group = self._new_group(modality, name, attrs)
         matrix = MatrixWriter(group, values.shape)
         for first in range(0, n, _ROWS):
@@ -218,16 +220,17 @@ class StoreWriter:
         frame_width: int = 0,
         frame_names: Sequence[str] = (),
     ) -> None:
-        """Writes one feature matrix from parts, so that memory holds one part at a time.
+        """Writes one feature matrix from parts, with only one part in memory at a time.
 
         Args:
             modality, name, attrs, dimension_names: as for `add_feature`.
-            dim: width of the matrix.
-            parts: in the order of the rows, without a gap.
-            frame_width: columns of a frame, where the parts carry sequences; `frame_names` their names.
+            dim: number of columns of the matrix.
+            parts: in row order, without gaps.
+            frame_width: size of a frame if the parts have sequences, otherwise 0.
+            frame_names: names of a frame's columns, or none.
 
         Raises:
-            ValueError: as for `add_feature`; or the parts leave rows out.
+            ValueError: as for `add_feature`, or rows are missing from the parts.
         """
         n = len(self._utterances)
         group = self._new_group(modality, name, attrs)
@@ -242,10 +245,10 @@ class StoreWriter:
                 or not np.isfinite(part.values).all()
             ):
                 raise ValueError(
-                    f"{modality}/{name}: the part at row {part.first} leaves a gap, or holds NaN or infinity"
+                    f"{modality}/{name}: the part at row {part.first} leaves a gap, or has NaN or infinite values"
                 )
-            there = np.array([not r for r in part.reasons])
-            values.append(np.where(there[:, None], part.values, np.float32(0)))
+            present = np.array([not r for r in part.reasons])
+            values.append(np.where(present[:, None], part.values, np.float32(0)))
             reasons += part.reasons
             for key, column in part.details.items():
                 details.setdefault(key, []).append(column)
@@ -264,7 +267,7 @@ class StoreWriter:
             sequences.end()
 
     def copy_feature(self, feature: Feature) -> None:
-        """Copies a feature of another store with the same utterances, as it lies there, after `Feature.check`."""
+        """Copies a feature from another store with the same utterances unchanged, after `Feature.check`."""
         feature.copy_into(self._file.require_group(f"features/{feature.name.split('/')[0]}"))
 
     def _new_group(self, modality: str, name: str, attrs: Mapping[str, object] | None) -> h5py.Group:
@@ -281,7 +284,7 @@ class StoreWriter:
         speaker_index = {name: i for i, name in enumerate(speakers)}
         index = np.array([dialogue_index[u.dialogue] for u in us], np.int32)
         if len(us) == 0 or (np.diff(index) < 0).any():
-            raise ValueError("a store needs at least one utterance, and those of a dialogue must stand together")
+            raise ValueError("a store needs at least one utterance, and those of a dialogue must be contiguous")
         group = self._file.create_group("utterances")
         columns = {
             "id": texts([u.id for u in us]),

@@ -294,8 +294,8 @@ def run(given: argparse.Namespace, scratch: Path) -> None:
     device = pick_device(given.device)
     print(
         f"{given.clips} clips, {core_count()} cores, {platform.processor() or platform.machine()}, device {device}, "
-        f"torch {torch.__version__} with {torch.get_num_threads()} threads; text of roberta-{given.text_shape}'s shape, "
-        f"{given.visual_model}, {SET}, {kind}, {FPS:g} frames per second"
+        f"torch {torch.__version__} with {torch.get_num_threads()} threads; "
+        f"text of roberta-{given.text_shape}'s shape, {given.visual_model}, {SET}, {kind}, {FPS:g} frames per second"
     )
     usual = usual_recipe(manifest, detector, model, given.visual_model, device, scratch)
     for precision in given.precision:

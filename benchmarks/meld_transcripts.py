@@ -2,13 +2,13 @@
 
     python benchmarks/meld_transcripts.py FOLDER [--out DIR] [--seeds 5] [--device auto] [--set key=value ...]
 
-FOLDER contains {train,dev,test}_sent_emo.csv. The features need no network and no trained encoder: TF-IDF of words, word
-pairs and pieces of words, reduced to 300 dimensions by SVD, both fitted on the training split only. The
-regularisation of the regression is selected like the network's epoch: on the validation split, or on the test split after
-training on the other two, as published scripts do (labelled as such). For comparison: the network with a window of 0, which uses each
-utterance alone, and the regression with additional input from the surrounding utterances, either their features or the
-emotions that a first regression predicts for them. SETTINGS were chosen by weighted F1 on the validation split. Runs in
-DIR are not repeated.
+FOLDER contains {train,dev,test}_sent_emo.csv. The features need no network and no trained encoder: TF-IDF of words,
+word pairs and pieces of words, reduced to 300 dimensions by SVD, both fitted on the training split only. The
+regularisation of the regression is selected like the network's epoch: on the validation split, or on the test split
+after training on the other two, as published scripts do (labelled as such). For comparison: the network with a window
+of 0, which uses each utterance alone, and the regression with additional input from the surrounding utterances,
+either their features or the emotions that a first regression predicts for them. SETTINGS were chosen by weighted F1
+on the validation split. Runs in DIR are not repeated.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 The features are random. Everything is read from the page cache, so the format is timed, not the disk. "Plain" is
 `np.fromfile` of the same float32 numbers into new memory, which the store's reader returns as well; "into existing
 memory" is `readinto` of the same file, without the cost of new memory; "into aligned memory" is new memory, aligned to
-a large page like that of the store's reader: the limit for plain reading. The pickle has the format that papers publish:
-a tuple of dicts from a dialogue to a list of its utterances' vectors. All results are checked for equality before
+a large page like that of the store's reader: the limit for plain reading. The pickle has the format that papers use: a
+tuple of dicts from a dialogue to a list of its utterances' vectors. All results are checked for equality before
 anything is timed.
 """
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# Before anything imports torch: at the sizes of tests a second thread waits more than it works, the more so on a busy machine.
+# Before anything imports torch: at the sizes of tests a second thread waits more than it works, the more so on a busy
+# machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np

@@ -1,4 +1,5 @@
-"""The public API: what `import erc_toolkit` gives, how quickly, and the whole way from a manifest to results with it."""
+"""The public API: what `import erc_toolkit` gives, how quickly, and the whole way from a manifest to results with
+it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The demo corpus is what it says: real clips with faces that detectors find, the same each time, true to its script."""
+"""The demo corpus is what it says: real clips with faces that detectors find, the same each time, true to its
+script."""
 
 from __future__ import annotations
 
@@ -63,7 +64,7 @@ def found_rate(kind, model) -> float:
             frames, boxes = render(
                 speaker_look(0, speaker), emotion, np.linspace(0, 1, 6), stream(1, "test", speaker, emotion)
             )
-            for picture, box in list(zip(frames, boxes))[::3]:
+            for picture, box in list(zip(frames, boxes, strict=True))[::3]:
                 hits += any(
                     overlap(face.box, tuple(box)) > 0.4 for face in detector(np.ascontiguousarray(picture[..., ::-1]))
                 )
@@ -110,7 +111,8 @@ def test_a_foreign_folder_is_left_alone(tmp_path):
 
 
 def test_each_modality_carries_part_of_the_emotion():
-    """Every modality shows the truth about as often as it should, and no two of them fail together more than by chance."""
+    """Every modality shows the truth about as often as it should, and no two of them fail together more than by
+    chance."""
     lines = [line for d in range(400) for line in write_dialogue(0, "train", d)]
     right = {m: np.array([line.shown[m] == line.emotion for line in lines]) for m in MODALITIES}
     for m in MODALITIES:

@@ -25,7 +25,7 @@ from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.predict.predictor import Predictor
 from erc_toolkit.toolkit.predict.turns import Turn, subrip, table, webvtt
 from erc_toolkit.toolkit.store import FeatureStore
-from erc_toolkit.train.inference.turns import TurnClassifier, extraction_of
+from erc_toolkit.train.inference.turn_classifier import TurnClassifier, extraction_of
 
 
 def run(*arguments: object, code: int = 0) -> str:

@@ -16,7 +16,7 @@ from ..store import FeatureStore
 from .turns import Turn
 
 EXTRACTION_MODULE = "erc_toolkit.extract.recording"
-MODEL_MODULE = "erc_toolkit.train.inference.turns"
+MODEL_MODULE = "erc_toolkit.train.inference.turn_classifier"
 
 
 class Extraction(Protocol):

@@ -18,7 +18,7 @@ from ..data.provenance import options_of
 from ..loop.records import RunFacts, TrainResult
 from ..loop.run_folder import RESULT, WEIGHTS, Run, read_result, read_run, write_config
 from ..scores.tables import percent
-from .turns import ENCODERS
+from .turn_classifier import ENCODERS
 
 LABELS, CARD, EXTRACTION = "labels.json", "README.md", "extraction.yaml"
 # Options that may name a local file or folder, which is then copied into the package.

@@ -58,8 +58,8 @@ def test_a_resumed_training_is_bit_identical(tmp_path, optimizer):
     random.seed(9), np.random.seed(9)
     other = parts(optimizer)
     torch.manual_seed(9)
-    told, tensors = load_checkpoint(tmp_path / "c", OWN, other, "do it again")
-    assert told == facts and list(tensors) == ["x.y"] and tensors["x.y"].tolist() == [0, 1, 2]
+    loaded, tensors = load_checkpoint(tmp_path / "c", OWN, other, "do it again")
+    assert loaded == facts and list(tensors) == ["x.y"] and tensors["x.y"].tolist() == [0, 1, 2]
     assert strides_of(other) == strides
     assert train(other, 3) == expected and np.random.randn(2).tolist() == normal
     assert all(a.equal(b) for a, b in zip(own.model.parameters(), other.model.parameters(), strict=True))

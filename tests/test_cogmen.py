@@ -1,11 +1,11 @@
 """COGMEN against results of the authors' public code for the same weights and inputs, and its parameters.
 
-`data/cogmen.npz` holds two cases, one with two speakers and a window of two either way, one with nine speakers, a
-window of unequal sides and two heads in the graph: random features of three dialogues (packed), every weight and
-gradient (in the order of our sorted parameter names), edges (source, target, relation), and log-probabilities in
-evaluation and in training, without dropout. The code ran in float64 on padded dialogues; weights, features and
-gradients are stored in float32. Its encoder's inner layer was made 24 wide. "as_is" are of that code alone, whose
-encoder attends to padding; for all other numbers its encoder was given a mask of the padding.
+`data/cogmen.npz` holds two cases, one with two speakers and a window of two in both directions, one with nine speakers,
+an asymmetric window and two heads in the graph: random features of three dialogues (packed), every weight and gradient
+(in the order of our sorted parameter names), edges (source, target, relation), and log-probabilities in evaluation and
+in training, without dropout. The code ran in float64 on padded dialogues; weights, features and gradients are stored in
+float32. Its encoder's inner layer was set to a width of 24. "as_is" are results of the unchanged code, whose encoder
+attends to padding; for all other results its encoder was given a mask of the padding.
 """
 
 from pathlib import Path

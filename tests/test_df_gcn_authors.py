@@ -2,9 +2,9 @@
 
 `data/df_gcn.npz` holds two cases, one with two speakers and class weights, one with nine speakers and none: four text
 vectors, audio and visual features of two or three dialogues of different lengths, padded as their loader does, in which
-some fourth text vectors are equal (which is what their graphs take for one speaker); every weight, in the order of our
-sorted parameter names; and what came out in evaluation and in training with all dropout rates at 0. Their code ran in
-float64 with the width of its batch norms (1024, fixed) set to that of the text.
+some fourth text vectors are equal (which their graphs treat as one speaker); every weight, in the order of our sorted
+parameter names; and the results in evaluation and in training with all dropout rates at 0. Their code ran in float64
+with the width of its batch norms (1024, fixed) set to that of the text.
 """
 
 import dataclasses

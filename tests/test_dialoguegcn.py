@@ -1,12 +1,12 @@
 """DialogueGCN against results of the authors' public code for the same weights and inputs, and its parameters.
 
-`data/dialoguegcn.npz` holds two cases, one with two speakers, class weights and a window of two either way, one with
-nine speakers and a window of unequal sides: random features of three or four dialogues (packed), every weight and
+`data/dialoguegcn.npz` holds two cases, one with two speakers, class weights and a window of two in both directions, one
+with nine speakers and an asymmetric window: random features of three or four dialogues (packed), every weight and
 gradient (in the order of our sorted parameter names), edges (source, target, relation) with their weights,
 log-probabilities and loss. The code ran in float64 on padded dialogues, without dropout; weights, features and
-gradients are stored in float32. Its relational convolution, that of an old library, was supplied.
-"log_probabilities_as_is" are of that code alone, whose LSTM runs over padding; for all other numbers its LSTM was given
-the lengths of the dialogues.
+gradients are stored in float32. Its relational convolution, from an old library, was reimplemented.
+"log_probabilities_as_is" are results of the unchanged code, whose LSTM runs over padding; for all other results its
+LSTM was given the lengths of the dialogues.
 """
 
 from pathlib import Path

@@ -2,8 +2,8 @@
 
 `data/dialoguernn.npz` holds two cases: "plain" as on IEMOCAP (general attention over the past, emotion attention, class
 weights), "other" with nine speakers, two modalities, simple attention, changing listeners and no emotion attention.
-Features of three or four dialogues that their code saw padded, every weight (in the order of our sorted parameter
-names, the GRU matrices transposed and stacked, forward direction first), and what came out in evaluation: log
+Features of three or four dialogues that were padded for their code, every weight (in the order of our sorted parameter
+names, the GRU matrices transposed and stacked, forward direction first), and the results in evaluation: log
 probabilities, loss, gradients. The code ran in float64; weights and gradients are stored in float32.
 """
 
@@ -203,6 +203,6 @@ def test_absent_modalities_are_zeros_in_the_concatenation():
 def test_dropout_of_states_is_only_in_training():
     layer = DialogueRecurrence(2, 4, 5, 3, 2, 2, rate=0.5)
     x, speakers, offsets = torch.randn(2, 5, 4), torch.randint(2, (5,)), packing((5,))[1]
-    heard = layer.train()(x, speakers, offsets)
-    assert 0.2 < float((heard == 0).float().mean()) < 0.8
+    states = layer.train()(x, speakers, offsets)
+    assert 0.2 < float((states == 0).float().mean()) < 0.8
     assert (layer.eval()(x, speakers, offsets) != 0).all()

@@ -1,7 +1,7 @@
 """MM-DFN against results of the authors' public code for the same weights and inputs.
 
-`data/mm_dfn.npz` is made like `data/mmgcn.npz` (see `test_mmgcn.py`); IEMOCAP's case has the speaker weights and gamma
-of its training script, MELD's those of MELD's.
+`data/mm_dfn.npz` was created like `data/mmgcn.npz` (see `test_mmgcn.py`); both cases have the speaker weights and gamma
+of their corpus's training script.
 """
 
 import numpy as np
@@ -67,13 +67,13 @@ def test_speakers_of_each_dialogue_are_encoded_separately():
     x = {m: torch.randn(13, 8, dtype=torch.float64) for m in dims}
     found = model._by_speaker(x, batch)
     assert list(found) == ["text", "audio", "visual"]
-    for modality, heard in found.items():
+    for modality, states in found.items():
         for d in range(3):
             part, speakers = rows(batch, d), cut(batch, d).speakers
             for speaker in speakers.unique():
                 own = (speakers == speaker).nonzero()[:, 0] + part.start
                 expected = model.speaker_encoder.rnn(x[modality][own][:, None])[0][:, 0]
-                assert torch.allclose(heard[own], expected, atol=1e-12)
+                assert torch.allclose(states[own], expected, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """MMGCN against results of the authors' public code for the same weights and inputs.
 
 `data/mmgcn.npz` holds two cases, one with IEMOCAP's two speakers, class weights and loss, one with MELD's: three random
-dialogues end to end, every weight that takes part (under the name it has in their code), the log-probabilities of the
-three dialogues padded together, those of each dialogue alone, and loss and gradients in training with dropout rates of
-0. The code ran in float64; weights and gradients are stored in float32. The last dialogue has one speaker alone.
+dialogues, concatenated, every weight in use (under its name in their code), the log-probabilities of the three
+dialogues padded together, those of each dialogue alone, and loss and gradients in training with dropout rates of 0. The
+code ran in float64; weights and gradients are stored in float32. The last dialogue has a single speaker.
 """
 
 from pathlib import Path

@@ -1,10 +1,10 @@
 """AMB-DSGDN against results of the authors' public code for the same weights and inputs.
 
 `data/amb_dsgdn.npz` holds two cases, one with IEMOCAP's two speakers and class weights, one with MELD's nine speakers
-and none: random features of four or five dialogues (padded, as their code wants them), every weight (in the order of
-our sorted parameter names), the graphs, and what came out in evaluation, in training with all dropout rates at 0, and
-in training with a recorded draw of modality dropout. The code ran in float64 throughout; weights and gradients are
-stored in float32.
+and none: random features of four or five dialogues (padded, as their code requires), every weight (in the order of our
+sorted parameter names), the graphs, and the results in evaluation, in training with all dropout rates at 0, and in
+training with a recorded draw of modality dropout. The code ran in float64 throughout; weights and gradients are stored
+in float32.
 """
 
 from pathlib import Path

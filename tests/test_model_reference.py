@@ -96,12 +96,12 @@ def encoder(p, name, x, speaker, heads, present):
             code[pos, 2 * j], code[pos, 2 * j + 1] = math.sin(angle), math.cos(angle)  # 2
     x = x + code + speaker  # 3
     q, k, v = linear("query", x), linear("key", x), linear("value", x)
-    heard, width = [], size // heads
+    outputs, width = [], size // heads
     keys = [j for j in range(n) if present[j] or not any(present)]
     for h in range(heads):
         part = slice(h * width, (h + 1) * width)
-        heard.append(torch.softmax(q[:, part] @ k[keys, part].T / math.sqrt(width), 1) @ v[keys, part])  # 4
-    x = x + linear("output", torch.cat(heard, 1))
+        outputs.append(torch.softmax(q[:, part] @ k[keys, part].T / math.sqrt(width), 1) @ v[keys, part])  # 4
+    x = x + linear("output", torch.cat(outputs, 1))
     z = linear("inner", layer_norm(x, p[name + "norm.weight"], p[name + "norm.bias"], 1e-6))
     z = 0.5 * z * (1 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
     return linear("outer", z) + x  # 5
@@ -114,11 +114,11 @@ def nodes_of_dialogue(model, features, speakers, present):
     result = {}
     for m, f in features.items():
         name = f"streams.{m}."
-        heard = present[m].tolist()
-        inter, intra = (edges(who, model.settings.window, kind, heard) for kind in (False, True))
+        available = present[m].tolist()
+        inter, intra = (edges(who, model.settings.window, kind, available) for kind in (False, True))
         x = f @ p[name + "projection.weight"].T + p[name + "projection.bias"]  # 1
         if m != "text":
-            x = encoder(p, name + "encoder.", x, p["speaker.weight"][speakers], model.settings.heads, heard)
+            x = encoder(p, name + "encoder.", x, p["speaker.weight"][speakers], model.settings.heads, available)
         x = block(p, name + "intra.", block(p, name + "inter.", x, inter, released), intra, released)
         if released and m != "text":
             x = x / (1 + torch.exp(-(x @ p[name + "gate.weight"].T + p[name + "gate.bias"])))
@@ -179,8 +179,8 @@ def test_logits_loss_and_gradients_equal_the_reference(variant, lengths, speaker
         part = rows(batch, number)
         assert torch.allclose(output.logits[part], fused, atol=1e-8)
         for m, z in unimodal.items():
-            heard = batch.present[m][part]  # the rest is meaningless
-            assert torch.allclose(output.unimodal[m][part][heard], z[heard], atol=1e-8)
+            there = batch.present[m][part]  # the rest is meaningless
+            assert torch.allclose(output.unimodal[m][part][there], z[there], atol=1e-8)
     loss, slow_loss = model.loss(output, batch), reference_loss(slow, batch, variant == "released")
     assert torch.allclose(loss, slow_loss, atol=1e-9)
     parameters = [p for p in model.parameters() if p.requires_grad]

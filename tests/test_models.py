@@ -1,4 +1,4 @@
-"""Every model alike: shapes, gradients, independence from the batch, learning five dialogues, bad and lacking features.
+"""Tests of every model: shapes, gradients, independence from the batch, memorising five dialogues, absent features.
 
 A model of `erc_toolkit.train.models.registry.MODELS` is tested here as soon as it is registered; SMALL has the settings
 that make it small.
@@ -59,8 +59,8 @@ SMALL: dict[str, dict[str, object]] = {
     "cogmen": {"hidden": 16, "inner": 32, "past": 2, "future": 3, "graph_heads": 2, "dropout": 0.0},
     "df-gcn": {"hidden": 16, "heads": 2, "window": 3, "boxes": 3, "dropout": 0.0, "graph_dropout": 0.0},
 }
-# Learning rates for learning by heart where the usual one does not do. Longer steps drive DialogueGCN's attention into
-# saturation, where it gives all utterances of a dialogue the same; so do more layers and neighbours on so little data.
+# Learning rates for memorising where the default does not work. Larger steps saturate DialogueGCN's attention, which
+# then gives all utterances of a dialogue the same output; so do more layers and neighbours on so little data.
 RATES: dict[str, float] = {"dialoguegcn": 5e-4}
 # Models whose logits depend on other dialogues of the batch, and why that is correct.
 LEAKS: dict[str, str] = {}

@@ -1,10 +1,10 @@
 """MultiEMO against results of the authors' public code, and its losses against readable implementations.
 
 `data/multiemo.npz` holds two cases in evaluation mode: "iemocap" (all recurrences, two directions), whose dialogues of
-different lengths went through their code one by one, because it has no padding mask, and whose losses are of all of
-them; "meld" (no recurrence for the text, one direction), whose dialogues of one length went through it as one batch.
-Every weight that their forward pass uses, as in `test_dialoguernn.py`, heads of attention joined. It ran in float64,
-the sample weights too; weights and gradients are stored in float32.
+different lengths went through their code one by one, because it has no padding mask, and whose losses are over all of
+them; "meld" (no recurrence for the text, one direction), whose dialogues of equal length went through it as one batch.
+Every weight that their forward pass uses, as in `test_dialoguernn.py`, attention heads joined. It ran in float64,
+including the sample weights; weights and gradients are stored in float32.
 """
 
 import numpy as np

@@ -127,11 +127,11 @@ def test_sum_of_and_attention_to_neighbours(conversation, heads):
     summed, attended = plain(x, graph), attentive(x, graph)
     q, k, v = (m(x).view(-1, heads, WIDTH) for m in (attentive.query, attentive.key, attentive.value))
     for i in range(len(x)):
-        heard = [j for n, j, _ in edges if n == i]
-        expected = x[i] @ plain.own.weight.T + x[heard].sum(0) @ plain.neighbours.weight.T + plain.neighbours.bias
+        sources = [j for n, j, _ in edges if n == i]
+        expected = x[i] @ plain.own.weight.T + x[sources].sum(0) @ plain.neighbours.weight.T + plain.neighbours.bias
         torch.testing.assert_close(summed[i], expected)
-        weights = (torch.einsum("hc,jhc->jh", q[i], k[heard]) / math.sqrt(WIDTH)).softmax(0)
-        expected = torch.einsum("jh,jhc->hc", weights, v[heard]).flatten() + attentive.own(x[i])
+        weights = (torch.einsum("hc,jhc->jh", q[i], k[sources]) / math.sqrt(WIDTH)).softmax(0)
+        expected = torch.einsum("jh,jhc->hc", weights, v[sources]).flatten() + attentive.own(x[i])
         torch.testing.assert_close(attended[i], expected)
 
 

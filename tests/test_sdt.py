@@ -2,9 +2,9 @@
 
 `data/sdt.npz` holds two cases, one with IEMOCAP's two speakers, learned gates, class weights and temperature 1, one
 with MELD's nine speakers, fixed gates, no weights and temperature 8: random features of three or four dialogues of
-different lengths, which their loader padded (the padding is cut out again here), every weight that has a part in the
-result (in the order of our sorted parameter names), and in evaluation mode the logits, the loss and its gradients. The
-code ran in float64 throughout; weights and gradients are stored in float32.
+different lengths, which their loader padded (the padding is removed here), every weight that affects the result (in the
+order of our sorted parameter names), and in evaluation mode the logits, the loss and its gradients. The code ran in
+float64 throughout; weights and gradients are stored in float32.
 """
 
 from pathlib import Path

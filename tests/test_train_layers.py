@@ -188,12 +188,12 @@ def test_block_is_heads_output_layer_linear_map_and_residual():
 
 def attention_of_the_encoder(q, k, v, keys, heads):
     """Equation 4 of one dialogue, [n, size] each; `keys[i]` lists what utterance i may attend to."""
-    heard, width = np.zeros_like(q), q.shape[1] // heads
+    attended, width = np.zeros_like(q), q.shape[1] // heads
     for i in range(len(q)):
         for head in (slice(h * width, (h + 1) * width) for h in range(heads)):
             weight = np.array([math.exp(q[i, head] @ k[j, head] / math.sqrt(width)) for j in keys[i]])
-            heard[i, head] = weight / weight.sum() @ v[keys[i]][:, head]
-    return heard
+            attended[i, head] = weight / weight.sum() @ v[keys[i]][:, head]
+    return attended
 
 
 def test_encoder_equals_its_equations():
@@ -235,12 +235,12 @@ def test_attention_within_dialogues_equals_the_loops(lengths, window, absent, ca
     attention = whole if window is None else LocalDialogueAttention(dialogue, window, max(lengths), causal)
     got = attention.attend(q, k, v, present, 2, 0.0).numpy()
     for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-        heard = present[start:end].tolist()
+        attended = present[start:end].tolist()
         keys = [
             [
                 j
                 for j in range(end - start)
-                if heard[j] and (window is None or abs(i - j) <= window) and (j <= i or not causal)
+                if attended[j] and (window is None or abs(i - j) <= window) and (j <= i or not causal)
             ]
             or (list(range(end - start)) if window is None and not causal else [i])
             for i in range(end - start)

@@ -156,8 +156,8 @@ def test_curves_and_events(store, tmp_path):
     assert [e.value for e in events.Scalars("val/weighted_f1")] == pytest.approx(
         [line["val"]["weighted_f1"] for line in lines]
     )
-    picture = cv2.imread(str(out / "curves.png"))
-    assert picture.shape[0] > 300 and picture.shape[1] > 800 and picture.std() > 10
+    image = cv2.imread(str(out / "curves.png"))
+    assert image.shape[0] > 300 and image.shape[1] > 800 and image.std() > 10
 
 
 def test_tensorboard_not_installed(store, tmp_path, monkeypatch):

@@ -150,7 +150,7 @@ def divide_for_training(store: FeatureStore, config: DataConfig, best_on_test: b
 
     With `best_on_test`, the training split includes the validation dialogues, as in published scripts. Otherwise, if
     the store has no labelled "val" dialogue, `data.val_fraction` of the training dialogues are held out (at least one),
-    the same ones whatever the seed.
+    the same ones for every seed.
 
     Raises:
         UserError: there is no labelled training dialogue, or none for selection, or only one for both.

@@ -91,7 +91,7 @@ class GraphAttention(nn.Module):
         """Node features [N, d_in] to [N, heads * d_out]."""
         projected = x @ self.weight.flatten(1)  # equation 9
         weights = dropout(self.attention(projected, graph), self.dropout, self.training)
-        # Values of all branches side by side (equations 11 and 16) are the projected features again.
+        # The concatenated values of all branches (equations 11 and 16) are the projected features again.
         y = graph.blocks.gather(weights, projected.unflatten(1, self.weight.shape[1:]).transpose(0, 1))  # equation 17
         if self.norm_weight is not None and self.norm_bias is not None:
             y = F.layer_norm(y, y.shape[-1:])

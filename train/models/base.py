@@ -23,7 +23,7 @@ class ModelInfo:
 
     Attributes:
         title: its name as published.
-        paper: where it is described; "none, ours" for a baseline.
+        paper: where it is described; "none (baseline)" for a baseline.
         specified: what the implementation is based on: "in full: code and paper", "their code", "reconstruction: …".
     """
 

@@ -38,7 +38,7 @@ class BiGRU(Model[Settings]):
     """Bidirectional GRU."""
 
     Settings = Settings
-    about = ModelInfo("bidirectional GRU", "none, ours", "in full")
+    about = ModelInfo("bidirectional GRU", "none (baseline)", "in full")
 
     def build(self) -> None:
         settings = self.settings

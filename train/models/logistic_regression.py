@@ -25,7 +25,7 @@ class LogisticRegression(Model[Settings]):
     """Softmax regression."""
 
     Settings = Settings
-    about = ModelInfo("logistic regression", "none, ours", "in full")
+    about = ModelInfo("logistic regression", "none (baseline)", "in full")
 
     def build(self) -> None:
         self.output = nn.Linear(sum(self.dims.values()), self.classes)

@@ -104,8 +104,8 @@ class MMDFN(Model[Settings]):
         y, state = self.dropout(initial), None
         for layer in self.layers:
             state = self.depth(y.flatten(0, 1), state)
-            spoken = state[0].unflatten(0, y.shape[:2])
-            y = y + self.dropout(torch.relu(layer(graph.propagate(spoken), initial)))
+            propagated = state[0].unflatten(0, y.shape[:2])
+            y = y + self.dropout(torch.relu(layer(graph.propagate(propagated), initial)))
         readout = torch.cat([x, y], -1).flatten(1)
         return ModelOutput(self.output(torch.relu(self.dropout(readout))))
 
@@ -144,8 +144,8 @@ class MMDFN(Model[Settings]):
         rows = torch.cat([x[modality].index_select(0, order) for modality in chosen])
         if self.settings.padded:
             padded = PaddedDialogues(offsets, rows.device)
-            behind = int(batch.offsets.diff().max()) - int(lengths.max())
-            states = encoder.through_padding(F.pad(padded.pad(rows), (0, 0, 0, behind)))
+            extra = int(batch.offsets.diff().max()) - int(lengths.max())
+            states = encoder.through_padding(F.pad(padded.pad(rows), (0, 0, 0, extra)))
             states = padded.pack(states[:, : int(lengths.max())])
         else:
             states = encoder(rows, offsets)

@@ -37,7 +37,7 @@ class Settings:
         size: width of a node; each direction of the LSTM has half of it.
         encoder_layers: of the LSTM.
         graph_size: width within the graph convolution.
-        layers: graph convolutions. The released code has 64, whatever its script sets.
+        layers: graph convolutions. The released code has 64, regardless of its script.
         alpha: share of a convolution's output that comes from the stack's input.
         lam: strength of the weights relative to the identity in the first convolutions.
         dropout: between layers of the LSTM, before every convolution and before the output.

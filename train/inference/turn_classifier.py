@@ -21,7 +21,7 @@ from ..data.provenance import FeatureFacts, check_same, options_of, provenance_o
 from ..loop.evaluation import build_model
 from ..loop.run_folder import Run, load_reductions, load_weights, read_run
 from ..reports.attention import GRAPHS, attention_edges
-from ..reports.page import Page, Section, render
+from ..reports.page import Page, PageDialogue, PageUtterance, Section, render
 from ..reports.run_page import edge_list
 from ..scores.tables import ReportTable, percent
 
@@ -201,7 +201,7 @@ class TurnClassifier:
             ),
         ]
         index = {label: i for i, label in enumerate(labels)}
-        utterances = [
+        utterances: list[PageUtterance] = [
             {
                 "speaker": t.speaker,
                 "text": t.text,
@@ -213,12 +213,12 @@ class TurnClassifier:
             }
             for t in turns
         ]
-        edges = {}
+        edges: dict[str, dict[str, list[list[int]]]] = {}
         # With `causal`, a model that is not causal has classified each turn in a prefix of the dialogue.
         if not causal or getattr(self.run.config.model, "causal", False):
             attended = attention_edges(self.model, batch)
             edges = {m: {g: edge_list(graphs[g]) for g in GRAPHS if g in graphs} for m, graphs in attended.items()}
-        dialogue = {"name": title, "right": 0, "labelled": 0, "utterances": utterances, "edges": edges}
+        dialogue: PageDialogue = {"name": title, "right": 0, "labelled": 0, "utterances": utterances, "edges": edges}
         run = self.run.facts
         shown = [
             *facts,

@@ -31,7 +31,7 @@ def reader_options(reader: Reader) -> list[click.Option]:
     options = []
     for name, (kind, help_text, parameter) in reader_parameters(reader).items():
         flag = "--" + name.replace("_", "-")
-        shared: dict[str, object] = {"help": help_text, "show_default": True}
+        shared: dict[str, typing.Any] = {"help": help_text, "show_default": True}
         if parameter.default is inspect.Parameter.empty:
             shared["required"] = True
         else:

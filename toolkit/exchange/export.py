@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..base.errors import UserError
 from ..base.words import counted
 from ..manifest import MODALITIES
+
+if TYPE_CHECKING:
+    from ..store import FeatureStore
 
 
 @dataclass(frozen=True)
 class Request:
     """What to export: an open store, the selected features (modality to names, in order), the target and options."""
 
-    store: object
+    store: FeatureStore
     features: dict[str, list[str]]
     out: Path
     layout: str | None

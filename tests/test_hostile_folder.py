@@ -151,7 +151,8 @@ def place(inputs, tmp_path_factory) -> Place:
     return Place(tmp_path_factory.mktemp("hostile"), inputs)
 
 
-@pytest.mark.parametrize("name", LINES)
+# The demo makes a corpus and takes a minute; `demo` is tested by itself as well.
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "demo" else n for n in LINES])
 def test_a_command_imports_nothing_from_the_working_directory(place, name):
     for done in place.run(name):
         assert done.returncode == 0, f"{done.args}\n{done.stderr}"

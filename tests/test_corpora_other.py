@@ -82,7 +82,7 @@ def test_folder_from_a_german_spreadsheet_with_positions(tmp_path):
         ("file,media,dialogue,speaker\n", "both columns 'file' and 'media'"),
         ("file,dialogue,speaker,speaker\n", "column 'speaker' stands twice"),
         ("file,dialogue,speaker,extra,mood\n", "'mood' would go under 'extra'"),
-        ("file,dialogue,speaker\n", "holds no utterance"),
+        ("file,dialogue,speaker\n", "no utterance"),
         ("file,dialogue,speaker\na,d,S,more\n", "line 2: more fields"),
         ("file,dialogue,speaker\na.mp4,d,S\na.mp4,d,S\n", "line 3, field id: 'a' is already in line 2"),
         ("file,dialogue,speaker\n../a.mp4,d,S\n", "line 2, field media"),

@@ -116,11 +116,11 @@ def test_which_features(path, store_path):
         with pytest.raises(UserError, match="visual/denseface and visual/x are both visual"):
             DialogueDataset(path, features=features)
     for features in (["audio/eGeMAPS"], {"audio": "audio/eGeMAPS"}, "audio/eGeMAPS"):
-        with pytest.raises(UserError, match="no feature 'audio/eGeMAPS'; it has audio/IS10, text/roberta-base"):
+        with pytest.raises(UserError, match="'audio/eGeMAPS'.* audio/IS10, text/roberta-base"):
             DialogueDataset(path, features=features)
     with pytest.raises(UserError, match="no feature was asked for; the store has audio/IS10"):
         DialogueDataset(path, features=[])
-    with pytest.raises(UserError, match="no such store"):
+    with pytest.raises(UserError, match=r"\.h5: .*store"):
         DialogueDataset(path.with_name("none.h5"))
 
 

@@ -389,9 +389,9 @@ MANIFESTS = {
     ),
     "not json": ("{id: a}", "not JSON"),
     "a list": ("[1, 2]", "not an object"),
-    "nothing": ("", "holds no utterance"),
+    "nothing": ("", "no utterance"),
     "zero byte in a path": ('{"id": "a", "dialogue": "d", "speaker": "s", "media": "x\\u0000.mp4"}', "NUL"),
-    "half a character": ('{"id": "a", "dialogue": "d", "speaker": "s", "text": "\\ud83d"}', "half of a surrogate"),
+    "half a character": ('{"id": "a", "dialogue": "d", "speaker": "s", "text": "\\ud83d"}', "surrogate"),
     "deep": ("[" * 100_000, "not JSON"),
     "latin-1": (b'{"id": "a", "dialogue": "d", "speaker": "s", "text": "na\xefve"}', "UTF-8"),
 }

@@ -1,4 +1,4 @@
-"""Synthetic stores and batches for the tests of `train`, and a check that they are what they should be."""
+"""Synthetic stores and batches for the tests of `train`, and tests of them."""
 
 import numpy as np
 import torch
@@ -32,9 +32,9 @@ def write_store(
     speakers=("ann", "bob", "cy"),
     text="hi",
 ):
-    """A store whose features tell the class, with some absent features and some utterances without a label.
+    """A store whose features predict the class, with some absent features and some unlabelled utterances.
 
-    `change` may alter the {modality: values} before they are written; `sizes` are dialogues of each split.
+    `change` may modify the {modality: values} before they are written; `sizes` are dialogues per split.
     """
     rng = np.random.default_rng(seed)
     utterances, classes = [], []
@@ -71,7 +71,7 @@ def write_store(
 def random_batch(
     lengths=(5, 3, 1), dims=DIMS, classes=3, speakers=2, seed=0, dtype=torch.float64, absent=0.0, unlabelled=0.0
 ):
-    """A batch of random dialogues in which every feature is present unless `absent` says otherwise."""
+    """A batch of random dialogues in which the share `absent` of the features is missing."""
     generator = torch.Generator().manual_seed(seed)
     n = sum(lengths)
 
@@ -86,7 +86,7 @@ def random_batch(
 
 
 def packing(lengths):
-    """`dialogue` and `offsets` of a batch whose dialogues are so long."""
+    """`dialogue` and `offsets` of a batch whose dialogues have these lengths."""
     lengths = torch.tensor(lengths)
     offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
     return torch.arange(len(lengths)).repeat_interleave(lengths), offsets
@@ -98,7 +98,7 @@ def rows(batch, dialogue):
 
 
 def cut(batch, dialogue):
-    """One dialogue of a batch, alone."""
+    """A batch with one dialogue of another batch."""
     part = rows(batch, dialogue)
     return Batch(
         {m: x[part] for m, x in batch.features.items()},
@@ -124,7 +124,7 @@ def tiny_model(dims=DIMS, config=TINY, speakers=2, counts=(3, 5, 2), weights=Non
 
 
 def one_after_the_other(function, tasks, jobs, threads, gpus=0):
-    """`erc_toolkit.toolkit.base.processes.work_off` in this process, for tests of what the tasks do; `test_study.py` has those of processes."""
+    """`work_off` (toolkit/base/processes.py) in this process, to test the tasks; test_study.py tests the processes."""
     for number, task in enumerate(tasks):
         try:
             yield number, function(*task)
@@ -132,7 +132,7 @@ def one_after_the_other(function, tasks, jobs, threads, gpus=0):
             yield number, Failure(str(error))
 
 
-def test_synthetic_store_holds_what_its_options_say(tmp_path):
+def test_synthetic_store_has_the_requested_content(tmp_path):
     with FeatureStore.open(write_store(tmp_path / "s.h5")) as store:
         assert store.feature_names() == ["audio/audio_x", "text/text_x", "visual/visual_x"]
         assert 0 < (store.column("label") < 0).mean() < 0.3

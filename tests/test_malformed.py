@@ -388,7 +388,7 @@ MANIFESTS = {
         "already in line 1",
     ),
     "not json": ("{id: a}", "not JSON"),
-    "a list": ("[1, 2]", "not an object"),
+    "a list": ("[1, 2]", "object"),
     "nothing": ("", "no utterance"),
     "zero byte in a path": ('{"id": "a", "dialogue": "d", "speaker": "s", "media": "x\\u0000.mp4"}', "NUL"),
     "half a character": ('{"id": "a", "dialogue": "d", "speaker": "s", "text": "\\ud83d"}', "surrogate"),

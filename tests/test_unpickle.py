@@ -175,7 +175,7 @@ def test_bombs_end_in_one_line_and_little_memory(tmp_path):
         "    message = None\n"
         "    try: confined.convert_confined([str(path)], path.with_suffix('.h5'))\n"
         "    except UserError as error: message = error.message\n"
-        "    print(json.dumps([message, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))\n"
+        "    print(json.dumps([message, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10]))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path), str(spare)], capture_output=True, text=True, check=False
@@ -185,7 +185,7 @@ def test_bombs_end_in_one_line_and_little_memory(tmp_path):
     converted = [name for name, (message, _) in zip(bombs(), found, strict=True) if message is None]
     assert refused is None and converted == ["laughs as a feature"], found
     assert all("\n" not in message for message, _ in found if message is not None)
-    granted = (spare << 10) + (confined.MEMORY_FACTOR * max(map(len, files)) >> 10)  # kB, like ru_maxrss
+    granted = spare + (confined.MEMORY_FACTOR * max(map(len, files)) >> 20)
     assert found[-1][1] <= before + granted, found
     with FeatureStore.open(tmp_path / f"{1 + list(bombs()).index('laughs as a feature')}.h5") as store:
         assert store.feature("text/amb-dsgdn").reasons().tolist() == ["", "not a vector of numbers"]

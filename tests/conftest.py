@@ -1,4 +1,4 @@
-"""What several test files share: the folder of real corpora beside the checkout, small stores, a tiny text encoder."""
+"""Shared fixtures: the folder of real corpora next to the checkout, small stores, a tiny text encoder."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ SHARED = ROOT.parent / "shared"
 
 
 class _Collection:
-    """What pytest is to know of this checkout before it collects."""
+    """Configuration of pytest for the collection of this checkout."""
 
     def pytest_collect_directory(self, path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-        """The checkout is the package's folder; pytest would import it a second time, under the name of the folder."""
+        """The checkout is the package itself; pytest would import it again under the name of the folder."""
         return pytest.Dir.from_parent(parent, path=path) if path == ROOT else None
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_auto_num_workers(self, config: pytest.Config) -> int:
-        """The cores that this process may use; xdist would count those of the machine."""
+        """The cores that this process may use; xdist would count all of the machine's."""
         return core_count()
 
 
@@ -41,21 +41,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # As a plugin of its own, since a conftest's hooks see nothing of the folders above it.
+    # As a separate plugin, since the hooks of a conftest do not apply to the folders above it.
     config.pluginmanager.register(_Collection(), "collection of the checkout")
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """../shared beside the checkout, with real media; tests that need it skip where it is absent."""
+    """../shared next to the checkout, with real media; tests that need it are skipped if it is absent."""
     if not (SHARED / "corpora" / "meld-mini").is_dir():
-        pytest.skip("the folder ../shared with real corpora is not here")
+        pytest.skip("the folder ../shared with real corpora is missing")
     return SHARED
 
 
 @pytest.fixture(scope="session")
 def text_encoder(tmp_path_factory) -> Path:
-    """A tiny untrained RoBERTa with a tokenizer of its own, as a folder that transformers loads."""
+    """A tiny untrained RoBERTa with a tokenizer, as a folder in the format of transformers."""
     from erc_toolkit.toolkit.demo.encoders import make_text_encoder
 
     texts = ["I am so happy to see you!", "What do you want from me?", "This is the worst day of my life."] * 3
@@ -64,7 +64,7 @@ def text_encoder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def utterances():
-    """Nine dialogues of 1 to 9 utterances, two speakers, two labels and some without, three splits."""
+    """Nine dialogues of 1 to 9 utterances: two speakers, two labels, some unlabelled, three splits."""
     from erc_toolkit.toolkit.manifest import Utterance
 
     return [
@@ -87,7 +87,7 @@ def utterances():
 
 @pytest.fixture
 def store_path(tmp_path, utterances) -> Path:
-    """A store of those utterances with one audio and one text feature; every fifth utterance lacks its audio."""
+    """A store of these utterances with one audio and one text feature; every fifth utterance has no audio."""
     from erc_toolkit.toolkit.store import StoreWriter
 
     n = len(utterances)
@@ -113,7 +113,7 @@ def store_path(tmp_path, utterances) -> Path:
 
 @pytest.fixture(scope="session")
 def raw(tmp_path_factory):
-    """A small demo corpus in which every kind of defect that a real download has was planted."""
+    """A small demo corpus with every kind of defect found in real downloads."""
     from erc_toolkit.toolkit.demo.clips import write_clip
     from erc_toolkit.toolkit.demo.corpus import make_corpus
 

@@ -1,4 +1,4 @@
-"""How often code looks at files: a measure of work that no other process on the machine can change."""
+"""Counts file accesses: a measure of work that other processes on the machine do not affect."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _count(event: str, arguments: tuple) -> None:
 def looks_at_files(folder: Path) -> Iterator[Counter[str]]:
     """Counts, under the absolute `folder`, "open" (files opened) and "list" (folders listed) of this process."""
     global _count_is_added
-    if not _count_is_added:  # an audit hook cannot be taken away again
+    if not _count_is_added:  # an audit hook cannot be removed
         sys.addaudithook(_count)
         _count_is_added = True
     counted = _watched[str(folder)] = Counter()

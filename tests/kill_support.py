@@ -1,6 +1,6 @@
-"""Commands in child processes that end themselves at a chosen point of their progress, whatever the machine's speed.
+"""Commands in child processes that kill themselves at a chosen point, independent of the machine's speed.
 
-A point is an event of Python's audit hooks, which are called just before the thing happens.
+A point is an event of Python's audit hooks, which are called just before the event.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ def run_until(
     """Runs `erc-toolkit ARGUMENTS`, which sends itself a signal just before an event; waits for all its processes.
 
     Args:
-        arguments: of the command.
-        event: "finish", a file takes its final name; "append", a file is opened to add to it; or "import".
-        pattern: regular expression, searched in the name of that file or module.
-        count: which of the events that match, from 1.
-        how: the signal; after SIGKILL the exit status is checked, so that a point that is never reached fails the test.
-        group: the signal goes to the worker processes too, as that of a terminal does.
+        arguments: arguments of the command.
+        event: "finish", a file is renamed to its final name; "append", a file is opened for appending; or "import".
+        pattern: regular expression, searched for in the name of that file or module.
+        count: which of the matching events, from 1.
+        how: the signal; after SIGKILL the exit status is checked, so that a point that is not reached fails the test.
+        group: send the signal to the worker processes too, as a terminal does.
     """
     words = [event, pattern, count, int(how), "group" if group else "alone", *arguments]
-    # Waits until nobody holds the pipes any more: workers that outlive their parent for a moment are waited for too.
+    # Waits until the pipes are closed, so also for workers that outlive their parent for a moment.
     done = subprocess.run(
         [sys.executable, "-c", _CHILD, *map(str, words)],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The demo as a newcomer runs it, and what its results must show."""
+"""The demo as a new user runs it, and what its results must show."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def demo(tmp_path_factory):
     return folder, run("demo", folder)
 
 
-def test_it_leaves_what_it_says(demo):
+def test_it_writes_what_it_reports(demo):
     folder, output = demo
     assert (folder / "raw" / "train_splits").is_dir() and (folder / "run" / "model.safetensors").is_file()
     found = json.loads(run("info", folder / "store.h5", "--json", "--verify"))
@@ -37,8 +37,8 @@ def test_it_leaves_what_it_says(demo):
     assert found["made"]["command"].startswith("erc-toolkit extract meld")
 
 
-def test_every_modality_counts_and_all_together_count_most(demo, tmp_path):
-    """Over three seeds: all modalities reach twice the majority baseline, each alone beats it. None can hide broken."""
+def test_every_modality_contributes_and_all_together_are_best(demo, tmp_path):
+    """Over three seeds: all modalities reach twice the majority baseline, and each alone exceeds it."""
     folder, _ = demo
     scores: dict[str, list[float]] = {}
     for name in ("text,audio,visual", "text", "audio", "visual"):

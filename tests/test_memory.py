@@ -1,4 +1,4 @@
-"""Memory does not grow with the number of utterances, nor with the number of times that a store is read."""
+"""Memory does not grow with the number of utterances, nor with how often a store is read."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ COLUMNS = 6_373  # of ComParE 2016
 
 
 def peak_bytes(tmp_path, text_encoder, count: int) -> int:
-    """Most that Python and NumPy held at once in the main process of an extraction of that many utterances, which share
-    four clips of half a second."""
+    """Peak memory of Python and NumPy in the main process of an extraction of `count` utterances, which share four
+    clips of half a second."""
     rng = np.random.default_rng(0)
     for i in range(4):
         if not (tmp_path / f"{i}.wav").exists():
@@ -95,7 +95,7 @@ def test_ten_epochs_of_reading_are_flat(tmp_path, utterances):
     out = subprocess.run(
         [sys.executable, "-c", _READ, tmp_path / "s.h5"], capture_output=True, text=True, check=True
     ).stdout
-    held, opened = zip(*(map(int, line.split()) for line in out.splitlines()), strict=True)
+    used, opened = zip(*(map(int, line.split()) for line in out.splitlines()), strict=True)
     one_epoch = 2 * n * 6_000 * 4
-    assert len(held) == 10 and held[-1] - held[1] < one_epoch / 4, held
+    assert len(used) == 10 and used[-1] - used[1] < one_epoch / 4, used
     assert len(set(opened)) == 1, f"HDF5 objects stay open: {opened}"

@@ -1,4 +1,4 @@
-"""setup.cfg: it ships every package of the checkout, and says of every dependency why it is there."""
+"""setup.cfg: it lists every package of the checkout and explains every dependency."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "setup.cfg").read_text(encoding="utf-8")
-# What no package lies in.
+# Folders without packages.
 OTHERS = {"benchmarks", "build", "dist", "docs", "examples", "tests"}
 
 
@@ -20,7 +20,7 @@ def settings() -> ConfigParser:
 
 
 def folders_with_init() -> list[str]:
-    """Every folder below the checkout that holds an `__init__.py`, as the name it is imported by."""
+    """Every folder in the checkout with an `__init__.py`, as its import name."""
     found = [
         path.parent.relative_to(ROOT).parts
         for path in ROOT.rglob("__init__.py")
@@ -30,7 +30,7 @@ def folders_with_init() -> list[str]:
 
 
 def dependencies() -> list[tuple[str, bool]]:
-    """Every line that names a dependency, and whether the line above it is a comment."""
+    """Every line with a dependency, and whether the line above it is a comment."""
     found, section, key, above = [], "", "", ""
     for line in TEXT.splitlines():
         if line.startswith("["):
@@ -49,19 +49,19 @@ def test_packages_are_the_folders_with_an_init():
     assert listed == sorted(listed) == folders_with_init()
 
 
-def test_no_module_lies_outside_of_a_package():
-    """A folder with modules and no `__init__.py` would be missing in the wheel, and work in the checkout."""
+def test_no_module_is_outside_a_package():
+    """A folder of modules without `__init__.py` would work in the checkout but be missing from the wheel."""
     for name in ("extract", "manifests", "toolkit", "train"):
         for module in (ROOT / name).rglob("*.py"):
             assert (module.parent / "__init__.py").is_file(), module
 
 
 @pytest.mark.parametrize("line, explained", dependencies())
-def test_every_dependency_says_why(line, explained):
+def test_every_dependency_is_explained(line, explained):
     assert explained, f"setup.cfg: {line} has no comment above it"
 
 
-def test_every_dependency_is_seen():
+def test_every_dependency_is_checked():
     extras = settings()["options.extras_require"]
     wanted = settings()["options"]["install_requires"].split("\n") + "\n".join(extras.values()).split("\n")
     assert sorted(filter(None, wanted)) == sorted(line for line, _ in dependencies())

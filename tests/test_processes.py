@@ -1,4 +1,4 @@
-"""The worker pool: what becomes of a task that goes wrong, of the others, and of the workers without their parent."""
+"""The worker pool: failing tasks, their effect on others, and workers that lose their parent."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def die_once(mark: Path) -> str:
 
 
 def wait_for(mark: Path) -> bool:
-    """Whether `mark` comes to be within ten seconds."""
+    """Whether `mark` exists within ten seconds."""
     deadline = time.monotonic() + 10
     while not mark.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -62,7 +62,7 @@ def call(task) -> object:
     return function(*arguments)
 
 
-def say_pid(_: object) -> int:
+def process_id(_: object) -> int:
     return os.getpid()
 
 
@@ -85,7 +85,7 @@ def surroundings(_: object) -> tuple[list[str], str | None, bool, object]:
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-def test_a_bad_task_fails_alone_with_the_true_reason(fresh):
+def test_a_failing_task_fails_alone_with_its_reason(fresh):
     tasks = ["a", "raise", "b", "refuse", "c", "die", "d", "exit", "e", "hang", "f", "unpicklable", "g"]
     found = list(run_tasks(tasks, behave, 2, time_limit=1.5, fresh=fresh, retry=not fresh))
     assert sorted(task for task, _ in found) == sorted(tasks)
@@ -98,23 +98,23 @@ def test_a_bad_task_fails_alone_with_the_true_reason(fresh):
     assert results["unpicklable"].reason.startswith("TypeError: ")
 
 
-def test_a_task_whose_worker_died_is_done_once_more(tmp_path):
+def test_a_task_whose_worker_died_is_retried_once(tmp_path):
     assert list(run_tasks([tmp_path / "one"], die_once, 2)) == [(tmp_path / "one", "done")]
     [(_, result)] = run_tasks([tmp_path / "two"], die_once, 2, retry=False)
     assert isinstance(result, Failure) and "SIGKILL" in result.reason
 
 
-def test_results_come_as_they_are_ready_and_workers_go_on_while_the_caller_is_busy(tmp_path):
+def test_results_arrive_in_order_of_completion_and_workers_continue_while_the_caller_is_busy(tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     tasks = [(wait_for, first), (touch, second), (touch, first)]
     found = run_tasks(tasks, call, 2)
     task, _ = next(found)
     assert task[0] is touch
-    assert wait_for(first)  # nobody asks for results meanwhile
+    assert wait_for(first)  # no results are requested meanwhile
     assert all(result is True for _, result in found)
 
 
-def test_tasks_are_taken_while_their_weight_is_below_the_most():
+def test_tasks_are_taken_while_their_weight_is_below_the_limit():
     taken = 0
 
     def tasks():
@@ -150,14 +150,14 @@ def test_a_function_that_workers_cannot_import_ends_the_run(monkeypatch):
 
 
 def test_workers_end_with_the_loop():
-    found = run_tasks(range(100), say_pid, 2)
+    found = run_tasks(range(100), process_id, 2)
     workers = {next(found)[1] for _ in range(4)}
     found.close()
     assert workers and not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-def test_workers_import_nothing_from_the_working_folder(fresh, tmp_path, monkeypatch):
+def test_workers_import_nothing_from_the_working_directory(fresh, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path, ""])
     [(_, (path, _, ignored, main))] = run_tasks([0], surroundings, 1, fresh=fresh)
@@ -165,7 +165,7 @@ def test_workers_import_nothing_from_the_working_folder(fresh, tmp_path, monkeyp
     assert ignored and main is None
 
 
-def test_folders_named_on_purpose_stay(tmp_path, monkeypatch):
+def test_explicitly_added_directories_are_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     library = os.path.dirname(os.__file__)
     before, behind = str(tmp_path), str(tmp_path / "site")
@@ -180,7 +180,7 @@ def test_folders_named_on_purpose_stay(tmp_path, monkeypatch):
     assert import_path() == [library]
 
 
-def test_every_place_has_its_gpu():
+def test_every_worker_has_its_gpu():
     seen = {result[1] for _, result in work_off(functools.partial(_slow, 0.2), [(0,)] * 8, 2, 1, gpus=2)}
     assert seen == {"0", "1"}
 

@@ -34,7 +34,7 @@ def write_store(
 ):
     """A store whose features reveal the class, with some absent features and some unlabelled utterances.
 
-    `change` may alter the {modality: values} before they are written; `sizes` are dialogues of each split.
+    `change` may modify the {modality: values} before they are written; `sizes` are dialogues per split.
     """
     rng = np.random.default_rng(seed)
     utterances, classes = [], []
@@ -71,7 +71,7 @@ def write_store(
 def random_batch(
     lengths=(5, 3, 1), dims=DIMS, classes=3, speakers=2, seed=0, dtype=torch.float64, absent=0.0, unlabelled=0.0
 ):
-    """A batch of random dialogues in which every feature is present unless `absent` says otherwise."""
+    """A batch of random dialogues in which the share `absent` of the features is missing."""
     generator = torch.Generator().manual_seed(seed)
     n = sum(lengths)
 

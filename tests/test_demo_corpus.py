@@ -65,7 +65,7 @@ def found_rate(kind, model) -> float:
             frames, boxes = render(
                 speaker_look(0, speaker), emotion, np.linspace(0, 1, 6), stream(1, "test", speaker, emotion)
             )
-            for picture, box in list(zip(frames, boxes, strict=True))[::3]:
+            for frame, box in list(zip(frames, boxes, strict=True))[::3]:
                 hits += any(
                     overlap(face.box, tuple(box)) > 0.4 for face in detector(np.ascontiguousarray(frame[..., ::-1]))
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 # Before anything imports torch: at the sizes of tests a second thread waits more than it works, the more so on a busy
@@ -11,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from erc_toolkit.toolkit.base.cores import core_count
 
@@ -112,13 +114,24 @@ def store_path(tmp_path, utterances) -> Path:
 
 
 @pytest.fixture(scope="session")
-def raw(tmp_path_factory):
-    """A small demo corpus with every kind of defect found in real downloads."""
-    from erc_toolkit.toolkit.demo.clips import write_clip
+def intact(tmp_path_factory) -> Path:
+    """A small demo corpus of four dialogues; do not change it: the processes of pytest-xdist share it."""
     from erc_toolkit.toolkit.demo.corpus import make_corpus
 
+    base = tmp_path_factory.getbasetemp()
+    shared_by_all = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with FileLock(shared_by_all / "intact.lock"):
+        make_corpus(shared_by_all / "intact", seed=3, train=2, dev=1, test=1)  # keeps a finished one
+    return shared_by_all / "intact"
+
+
+@pytest.fixture(scope="session")
+def raw(intact, tmp_path_factory) -> Path:
+    """The small demo corpus with every kind of defect found in real downloads."""
+    from erc_toolkit.toolkit.demo.clips import write_clip
+
     root = tmp_path_factory.mktemp("raw") / "raw"
-    make_corpus(root, seed=3, train=2, dev=1, test=1)
+    shutil.copytree(intact, root)
     clips = root / "train_splits"
     first = clips / "dia0_utt0.mp4"
     first.write_bytes(first.read_bytes()[:4000])

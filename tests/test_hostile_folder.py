@@ -115,11 +115,8 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def inputs(text_encoder, tmp_path_factory) -> dict[str, Path]:
-    from erc_toolkit.toolkit.demo.corpus import make_corpus
-
+def inputs(text_encoder, intact, tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("inputs")
-    make_corpus(folder / "raw", seed=3, train=2, dev=1, test=1)
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for label in ("joy", "anger"):
@@ -137,10 +134,10 @@ def inputs(text_encoder, tmp_path_factory) -> dict[str, Path]:
         "    make_corpus.__kwdefaults__.update(train=3, dev=1, test=1)\n"
     )
     return {
-        "raw": folder / "raw",
+        "raw": intact,
         "encoder": text_encoder,
         "faces": folder / "faces",
-        "clip": next((folder / "raw" / "train_splits").glob("*.mp4")),
+        "clip": next((intact / "train_splits").glob("*.mp4")),
         "subtitles": folder / "turns.srt",
         "smaller": folder / "smaller",
     }
@@ -151,8 +148,11 @@ def place(inputs, tmp_path_factory) -> Place:
     return Place(tmp_path_factory.mktemp("hostile"), inputs)
 
 
-# The demo makes a corpus and takes a minute; `demo` is tested by itself as well.
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "demo" else n for n in LINES])
+# The others start their processes in the same way.
+FAST = ("manifest", "extract", "export", "convert")
+
+
+@pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in LINES])
 def test_a_command_imports_nothing_from_the_working_directory(place, name):
     for done in place.run(name):
         assert done.returncode == 0, f"{done.args}\n{done.stderr}"
@@ -166,6 +166,7 @@ def test_the_files_would_be_noticed(place, tmp_path):
     assert done.returncode == 1 and marker.read_text() == "json\n"
 
 
+@pytest.mark.slow
 def test_as_a_module(inputs, tmp_path):
     """`python -m` itself searches for erc_toolkit, and for what that needs, in the working directory first."""
     marker = plant(tmp_path, {*ROOMS, *OTHERS})
@@ -196,7 +197,7 @@ print(extract(load_manifest(Path("m.jsonl")), Path("s.h5"), options).utterances)
 """
 
 
-@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("elsewhere", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_script_runs_once_and_its_neighbours_are_not_imported(inputs, tmp_path, elsewhere):
     """The script has no `if __name__ == "__main__"`, and is in the working directory or elsewhere."""
     work = tmp_path / "work"

@@ -343,6 +343,7 @@ def outcome(store, name: str) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_file(store, name):
     found, (audio, visual) = outcome(store, name), FILES[name]
@@ -351,6 +352,7 @@ def test_file(store, name):
         assert found[modality].startswith(expected) if expected else found[modality] == "", (modality, found[modality])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROWS)
 def test_row(store, name):
     found = outcome(store, name)
@@ -358,6 +360,7 @@ def test_row(store, name):
         assert found[modality].startswith(expected) if expected else found[modality] == "", (modality, found[modality])
 
 
+@pytest.mark.slow
 def test_long_text_is_counted(store):
     row = store.column("id").tolist().index("long text")
     feature = next(store.feature(name) for name in store.feature_names() if name.startswith("text/"))
@@ -365,6 +368,7 @@ def test_long_text_is_counted(store):
     assert cut[row] > 4000 and (np.delete(cut, row) == 0).all()
 
 
+@pytest.mark.slow
 def test_the_same_audio_at_another_rate_has_the_same_features(store):
     """All sampling rates and channel layouts agree on the pitch of a 180 Hz tone."""
     feature = next(store.feature(name) for name in store.feature_names() if name.startswith("audio/"))

@@ -35,13 +35,12 @@ def run(*arguments: object, code: int = 0) -> str:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(intact, tmp_path_factory):
     """A run on a small demo corpus: text, reduced openSMILE, faces; with a copy of its text encoder."""
-    from erc_toolkit.toolkit.demo.corpus import make_corpus
     from erc_toolkit.toolkit.demo.encoders import make_text_encoder
 
     root = tmp_path_factory.mktemp("trained")
-    make_corpus(root / "raw", seed=5, train=4, dev=1, test=1)
+    shutil.copytree(intact, root / "raw")
     make_text_encoder(root / "little-roberta", ["I am so happy to see you!", "What do you want from me?"] * 3)
     run(
         "extract",

@@ -81,6 +81,7 @@ def invoke(command, *arguments):
     return CliRunner().invoke(command, [str(a) for a in arguments])
 
 
+@pytest.mark.slow
 def test_the_documented_measure_from_the_study_file_to_the_page(install, store, tmp_path):
     code, name, value, text = documented()
     install("doubts", "hesitation", code, name, value)

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
 
 from .predictions import Predictions
 
@@ -105,6 +104,8 @@ def mcnemar(first: Predictions, second: Predictions) -> tuple[int, int, float]:
     Raises:
         ValueError: as for `differences`.
     """
+    from scipy.stats import binomtest  # takes half a second to import, and every command imports this module
+
     check_paired(first, second)
     labelled = first.true >= 0
     right = [(p.predicted == p.true)[labelled] for p in (first, second)]

@@ -14,7 +14,8 @@ import pytest
 from erc_toolkit.extract.faces.detection import face_model, make_detector, overlap
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.demo.corpus import make_corpus
-from erc_toolkit.toolkit.demo.faces import render, speaker_look
+from erc_toolkit.toolkit.demo.faces import render
+from erc_toolkit.toolkit.demo.looks import speaker_look
 from erc_toolkit.toolkit.demo.script import EMOTIONS, MODALITIES, RELIABILITY, SPEAKERS, stream, write_dialogue
 from erc_toolkit.toolkit.demo.voice import OUT_RATE, speak
 from erc_toolkit.toolkit.media import MediaReader

@@ -275,7 +275,8 @@ def clip(tmp_path_factory) -> Path:
     import cv2
 
     from erc_toolkit.toolkit.demo.clips import write_clip
-    from erc_toolkit.toolkit.demo.faces import render, speaker_look
+    from erc_toolkit.toolkit.demo.faces import render
+    from erc_toolkit.toolkit.demo.looks import speaker_look
     from erc_toolkit.toolkit.demo.script import FPS, SPEAKERS
 
     rng = np.random.default_rng(0)

@@ -35,7 +35,8 @@ class Maker:
     """Writes the table's files to a folder; most of them are derived from `face`, an intact clip of a talking face."""
 
     def __init__(self, root: Path):
-        from erc_toolkit.toolkit.demo.faces import render, speaker_look
+        from erc_toolkit.toolkit.demo.faces import render
+        from erc_toolkit.toolkit.demo.looks import speaker_look
         from erc_toolkit.toolkit.demo.script import SPEAKERS
 
         self.root = root

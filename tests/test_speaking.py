@@ -99,7 +99,8 @@ def test_the_face_whose_mouth_moves_with_the_audio_is_chosen(speaks):
     """Two people in one frame; one talks, the other only watches, slightly closer to the camera."""
     import cv2
 
-    from erc_toolkit.toolkit.demo.faces import render, speaker_look
+    from erc_toolkit.toolkit.demo.faces import render
+    from erc_toolkit.toolkit.demo.looks import speaker_look
     from erc_toolkit.toolkit.demo.script import FPS, SPEAKERS
 
     seconds = 3

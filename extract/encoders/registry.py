@@ -10,11 +10,10 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
-from ...toolkit.base.errors import UserError
+from ...toolkit.base.errors import UserError, one_line
+from ...toolkit.base.plugins import PluginRegistry
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import MODALITIES
 from .option import option_specs
@@ -30,18 +29,12 @@ EXTRACTORS = {
     FACE_NETWORK: "erc_toolkit.extract.encoders.face_network:FaceEncoder",
     IMAGE_MODEL: "erc_toolkit.extract.encoders.image:ImageModel",
 }
-ENTRY_POINTS = "erc_toolkit.extractors"
+_REGISTRY = PluginRegistry("extractor", "erc_toolkit.extractors", EXTRACTORS)
 
 
-def extractors() -> dict[str, str | list[EntryPoint]]:
-    """All registered extractors: name to "module:Class" for built-in ones, or to the entry points of other packages."""
-    found: dict[str, str | list[EntryPoint]] = dict(EXTRACTORS)
-    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
-        if entry.name not in EXTRACTORS:
-            others = found.setdefault(entry.name, [])
-            assert isinstance(others, list)
-            others.append(entry)
-    return found
+def extractors() -> list[str]:
+    """The names of all registered extractors, the toolkit's first. Those of other packages are not checked."""
+    return _REGISTRY.names()
 
 
 @dataclass(frozen=True)
@@ -107,7 +100,7 @@ class Registered:
         except UserError:
             raise
         except Exception as error:  # another package's code may raise anything
-            raise UserError(f"{self} cannot be built: {_first_line(error)}") from error
+            raise UserError(f"{self} cannot be built: {one_line(error)}") from error
         return extractor
 
     def _check(self, extractor: Extractor, setup: Setup) -> None:
@@ -171,34 +164,19 @@ def find_extractor(name: str) -> Registered:
         UserError: there is no such extractor, two packages register its name, it cannot be loaded, or its class lacks a
             member of the contract; names the member.
     """
-    known = extractors()
-    if name not in known:
-        raise UserError(
-            f"no extractor {name[:60]!r} is installed; available are {', '.join(known)}. Install the package that "
-            f"registers it"
-        )
-    target = known[name]
-    if isinstance(target, str):
-        module, _, attribute = target.partition(":")
-        return Registered(name, getattr(import_module(module), attribute), "")
-    packages = [_package(entry) for entry in target]
-    if len(target) > 1:
-        raise UserError(f"extractor {name!r} is registered by {' and '.join(packages)}; uninstall one of them")
-    try:
-        cls = target[0].load()
-    except Exception as error:  # another package's code may raise anything at import
-        raise UserError(f"extractor {name!r} of {packages[0]} cannot be loaded: {_first_line(error)}") from error
-    found = Registered(name, cls, packages[0])
-    _check_class(found, target[0].value)
+    cls = _REGISTRY.load(name)
+    found = Registered(name, cls, " and ".join(_REGISTRY.packages(name)))
+    if not found.built_in:
+        _check_class(found)
     return found
 
 
-def _check_class(found: Registered, value: str) -> None:
+def _check_class(found: Registered) -> None:
     from .base import Extractor
 
     cls: Any = found.cls
     if not inspect.isclass(cls) or not issubclass(cls, Extractor):
-        raise UserError(f"{found}: {value} is not a subclass of erc_toolkit.extract.encoders.base.Extractor")
+        raise UserError(f"{found} is not a subclass of erc_toolkit.extract.encoders.base.Extractor")
     if missing := sorted(getattr(cls, "__abstractmethods__", ())):
         raise UserError(f"{found}: {cls.__name__} does not define {missing[0]}()")
     if getattr(cls, "modality", None) not in MODALITIES:
@@ -229,13 +207,5 @@ def check_owners(options: Options) -> None:
             raise UserError(f"--extractor-option {key[:60]}: does not belong to any --extractor; write NAME.KEY=VALUE")
 
 
-def _package(entry: EntryPoint) -> str:
-    return f"package {entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
-
-
 def _kind(value: object) -> str:
     return value.__name__ if inspect.isclass(value) else type(value).__name__
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .errors import UserError
+from .errors import UserError, first_line
 from .files import atomic_path
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -115,7 +115,7 @@ def load_checkpoint(
     except torch.OutOfMemoryError:  # a RuntimeError, but not a sign of damage
         raise
     except _DAMAGE as error:
-        raise UserError(f"{path}: damaged ({_first_line(error)}); {remedy}") from None
+        raise UserError(f"{path}: damaged ({first_line(error)[:200]}); {remedy}") from None
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -165,7 +165,3 @@ def _differences(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
         " and ".join(f"{name} {one.get(name, '(none)')[:12]}" for name in names) for one in (found, expected)
     )
     return f"{there}, not {here}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]

@@ -36,3 +36,16 @@ class FaultError(ToolkitError):
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or the name of its class if the message is empty."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def one_line(error: BaseException, at_most: int = 300) -> str:
+    """An error of somebody else's code in one line: the name of its class, unless it goes without saying, and message.
+
+    Args:
+        error: any exception.
+        at_most: characters of its message that are kept.
+    """
+    text = " ".join(str(error).split())[:at_most]
+    if isinstance(error, ImportError | AttributeError | ToolkitError):
+        return text or type(error).__name__
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from .errors import UserError
+from .errors import UserError, one_line
 
 
 class PluginRegistry:
@@ -66,21 +66,20 @@ class PluginRegistry:
         except (Exception, SystemExit) as error:  # another package's code may raise anything on import
             raise self.error(name, f"cannot be loaded: {one_line(error)}") from error
 
+    def described(self, name: str) -> str:
+        """How messages call a registered object: '<noun> <name>', followed by 'of package …' if it is another's."""
+        packages = self.packages(name)
+        return f"{self.noun} {name!r}" + (f" of {' and '.join(packages)}" if packages else "")
+
     def error(self, name: str, problem: str) -> UserError:
-        """A UserError about an object from another package: '<noun> <name> of package <package> <problem>'."""
-        return UserError(f"{self.noun} {name!r} of {' and '.join(self.packages(name))} {problem}")
+        """A UserError about a registered object: '<noun> <name> of package <package> <problem>'."""
+        return UserError(f"{self.described(name)} {problem}")
 
     def _entries(self) -> dict[str, list[EntryPoint]]:
         found: dict[str, list[EntryPoint]] = {}
         for entry in sorted(entry_points(group=self.group), key=lambda entry: entry.name):
             found.setdefault(entry.name, []).append(entry)
         return found
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error's message, preceded by the class name unless the message is clear without it."""
-    text = (str(error) or type(error).__name__).splitlines()[0]
-    return text if isinstance(error, ImportError | AttributeError | UserError) else f"{type(error).__name__}: {text}"
 
 
 def _package(entry: EntryPoint) -> str:

@@ -23,7 +23,8 @@ from ..base.errors import FaultError, UserError
 from ..base.files import write_atomically
 from ..base.processes import Failure, run_tasks
 from .clips import write_clip
-from .faces import render, speaker_look
+from .faces import render
+from .looks import speaker_look
 from .script import FPS, MODALITIES, Line, stream, syllables, write_dialogue
 from .voice import OUT_RATE, speak
 

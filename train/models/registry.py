@@ -10,7 +10,8 @@ import dataclasses
 import inspect
 from typing import Any, get_type_hints
 
-from ...toolkit.base.plugins import PluginRegistry, one_line
+from ...toolkit.base.errors import one_line
+from ...toolkit.base.plugins import PluginRegistry
 from ..settings import ModelSettings
 from .base import Model, ModelInfo
 

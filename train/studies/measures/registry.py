@@ -7,13 +7,11 @@ Other packages register a measure through an entry point, `my-measure = my_packa
 from __future__ import annotations
 
 import inspect
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 
-from ....toolkit.base.errors import UserError
+from ....toolkit.base.errors import UserError, one_line
+from ....toolkit.base.plugins import PluginRegistry
 from .base import Measure
 
-ENTRY_POINTS = "erc_toolkit.measures"
 MEASURES = {
     "results": "erc_toolkit.train.studies.measures.results:Results",
     "positions": "erc_toolkit.train.studies.measures.positions:Positions",
@@ -26,17 +24,12 @@ STUDY_KEYS = ("title", "shows", "measure", "runs", "grid")  # keys allowed in ev
 _METHODS = ("check", "measure", "summarise", "tables", "section", "conclude", "brief")
 
 
-def measures() -> dict[str, str | list[EntryPoint]]:
-    """Maps the name of every registered measure to its built-in "module:Class" or to its entry points.
+_REGISTRY = PluginRegistry("measure", "erc_toolkit.measures", MEASURES)
 
-    Built-in measures come first and cannot be replaced.
-    """
-    found: dict[str, str | list[EntryPoint]] = dict(MEASURES)
-    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
-        registered = found.setdefault(entry.name, [])
-        if isinstance(registered, list):
-            registered.append(entry)
-    return found
+
+def measures() -> list[str]:
+    """The names of all registered measures, the toolkit's first. Those of other packages are not checked."""
+    return _REGISTRY.names()
 
 
 def find_measure(name: str) -> Measure:
@@ -45,37 +38,23 @@ def find_measure(name: str) -> Measure:
     Raises:
         UserError: it does not exist, two packages register it, its class cannot be loaded, or it breaks the contract.
     """
-    known = measures()
-    if name not in known:
-        raise UserError(f"measure {name!r}: is not installed; available measures are {', '.join(known)}")
-    target = known[name]
-    if isinstance(target, str):
-        module, _, attribute = target.partition(":")
-        measure = getattr(import_module(module), attribute)()
-    else:
-        measure = _of_another_package(name, target)
+    found = _REGISTRY.load(name)
+    measure = found() if name in MEASURES else _checked(name, found)
     measure.name = name
     return measure
 
 
-def _of_another_package(name: str, entries: list[EntryPoint]) -> Measure:
-    if len(entries) > 1:
-        packages = " and ".join(_package(entry) for entry in entries)
-        raise UserError(f"measure {name!r} is registered by {packages}; uninstall one of them")
-    where = f"measure {name!r} of {_package(entries[0])}"
-    try:
-        found = entries[0].load()
-    except Exception as error:  # another package's code may raise anything at import
-        raise UserError(f"{where}: cannot be loaded ({_one_line(error)})") from error
+def _checked(name: str, found: object) -> Measure:
+    """An instance of another package's measure that has all members of the contract."""
     if not (isinstance(found, type) and issubclass(found, Measure)):
-        raise UserError(f"{where}: {entries[0].value} is not a subclass of {Measure.__module__}.{Measure.__name__}")
+        raise _REGISTRY.error(name, f"is not a subclass of {Measure.__module__}.{Measure.__name__}")
     if missing := sorted(found.__abstractmethods__):
-        raise UserError(f"{where}: {found.__name__} does not define {', '.join(missing)}")
+        raise _REGISTRY.error(name, f"({found.__name__}) does not define {', '.join(missing)}")
     try:
         measure = found()
     except Exception as error:
-        raise UserError(f"{where}: {found.__name__}() failed ({_one_line(error)})") from error
-    _check_members(measure, f"{where}: {found.__name__}")
+        raise _REGISTRY.error(name, f"cannot be built: {found.__name__}(): {one_line(error)}") from error
+    _check_members(measure, f"{_REGISTRY.described(name)}: {found.__name__}")
     return measure
 
 
@@ -97,11 +76,3 @@ def _check_members(measure: Measure, where: str) -> None:
             inspect.signature(method).bind(*wanted)
         except TypeError:
             raise UserError(f"{where}.{name} must take ({', '.join(wanted)})") from None
-
-
-def _package(entry: EntryPoint) -> str:
-    return f"package {entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

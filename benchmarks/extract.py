@@ -10,12 +10,6 @@ loading of models, which is reported separately.
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-if Path(sys.path[0]) == Path(__file__).parent:
-    del sys.path[0]  # this file has the same name as a package
-
 import argparse
 import multiprocessing
 import os
@@ -23,9 +17,11 @@ import platform
 import re
 import resource
 import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np

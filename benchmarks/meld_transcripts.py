@@ -13,15 +13,10 @@ on the validation split. Runs in DIR are not repeated.
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-if Path(sys.path[0]) == Path(__file__).parent:
-    del sys.path[0]  # other files here have the same names as packages
-
 import argparse
 import tempfile
 import warnings
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse

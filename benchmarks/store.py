@@ -12,12 +12,6 @@ anything is timed.
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-if Path(sys.path[0]) == Path(__file__).parent:
-    del sys.path[0]  # other files here have the same names as packages
-
 import argparse
 import multiprocessing
 import pickle
@@ -26,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import h5py

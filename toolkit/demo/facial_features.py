@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -31,11 +33,11 @@ def _pixels(points: np.ndarray) -> np.ndarray:
     return np.round((points * U + CENTRE) * 16).astype(np.int32)
 
 
-def _fill(image: np.ndarray, points: np.ndarray, colour: object) -> None:
+def _fill(image: np.ndarray, points: np.ndarray, colour: Sequence[float]) -> None:
     cv2.fillPoly(image, [_pixels(points)], colour, cv2.LINE_AA, 4)
 
 
-def _stroke(image: np.ndarray, points: np.ndarray, colour: object, width: float) -> None:
+def _stroke(image: np.ndarray, points: np.ndarray, colour: Sequence[float], width: float) -> None:
     cv2.polylines(image, [_pixels(points)], False, colour, max(1, round(width * U)), cv2.LINE_AA, 4)
 
 
@@ -47,20 +49,20 @@ def _folds(folds: np.ndarray, look: Look, now: Expression) -> None:
         if now.fold > 0.15:
             x = side * (look.nose + 0.03 + (mouth + 0.10 - look.nose) * t + 0.05 * np.sin(np.pi * t))
             y = 0.28 + (0.56 - 0.08 * now.smile - 0.28) * t
-            _stroke(folds, np.stack([x, y], 1), int(min(170, 130 * now.fold)), 0.035)
+            _stroke(folds, np.stack([x, y], 1), (int(min(170, 130 * now.fold)),), 0.035)
         if now.frown > 0.15:
             x, y = side * (0.055 + 0.01 * t), -0.36 + 0.18 * t
-            _stroke(folds, np.stack([x, y], 1), int(min(190, 150 * now.frown)), 0.03)
+            _stroke(folds, np.stack([x, y], 1), (int(min(190, 150 * now.frown)),), 0.03)
         if now.squint > 0.15:
             x, y = side * (look.eye_gap - 0.15 + 0.32 * t), -0.02 + 0.07 * np.sin(np.pi * t)
-            _stroke(folds, np.stack([x, y], 1), int(min(140, 90 * now.squint)), 0.03)
+            _stroke(folds, np.stack([x, y], 1), (int(min(140, 90 * now.squint)),), 0.03)
     for row in range(3):
         if now.wrinkle > 0.15:
             x, y = 0.10 * (2 * t - 1), -0.05 + 0.07 * row + 0.03 * (2 * t - 1) ** 2
-            _stroke(folds, np.stack([x, y], 1), int(min(150, 130 * now.wrinkle)), 0.025)
+            _stroke(folds, np.stack([x, y], 1), (int(min(150, 130 * now.wrinkle)),), 0.025)
         if now.brow > 0.35:
             x, y = 0.42 * (2 * t - 1), -0.52 - 0.075 * row + 0.03 * (2 * t - 1) ** 2
-            _stroke(folds, np.stack([x, y], 1), int(min(90, 80 * now.brow)), 0.02)
+            _stroke(folds, np.stack([x, y], 1), (int(min(90, 80 * now.brow)),), 0.02)
 
 
 def _eye(bgr: np.ndarray, look: Look, now: Expression, side: int) -> None:
@@ -85,7 +87,7 @@ def _eye(bgr: np.ndarray, look: Look, now: Expression, side: int) -> None:
     mask = np.zeros(patch.shape[:2], np.uint8)
     offset = np.array([left, above]) / U - np.array(CENTRE) / U
     shifted = lens - offset - np.array(CENTRE) / U
-    _fill(mask, shifted, 255)
+    _fill(mask, shifted, (255,))
     ball = np.empty_like(patch)
     ball[:] = (205, 210, 214)
     centre = np.array([[side * gap, -0.115 + 0.030 * now.look]]) - offset - np.array(CENTRE) / U

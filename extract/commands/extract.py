@@ -51,7 +51,7 @@ def _options() -> list[click.Option]:
         "modalities": click.Option(
             ["--modalities"], default=",".join(modalities.default), show_default=True, help=modalities.help
         ),
-        "device": make_device_option("Where the encoders compute; auto takes CUDA where there is any."),
+        "device": make_device_option(option_specs(Options)["device"].help),
         "extractors": _repeated("--extractor", "extractors"),
         "extractor_options": _repeated("--extractor-option", "extractor_options"),
     }

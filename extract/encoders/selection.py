@@ -144,7 +144,7 @@ class Options(CheckedOptions):
     fps: float = option(5.0, low=0.1, high=60, help="Frames sampled per second of video.", makes=("visual",))
     most_frames: int = option(100, low=1, high=100_000, makes=("visual",), on_command_line=False)
     save_crops: Path | None = option(None, folder=True, help="Write each utterance's face crops to this folder.")
-    device: str = option("auto", help="Device of the encoders: auto, cpu, cuda or cuda:N.")
+    device: str = option("auto", help="Device of the encoders; auto selects CUDA if available.")
     part_size: int = option(32, low=1, help="Number of utterances that are processed and written together.")
     time_limit: float = option(1800.0, low=1, help="Seconds after which decoding of a file is abandoned.")
     log_json: bool = option(False, help="Progress as JSON lines on standard error.")

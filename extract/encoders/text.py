@@ -31,8 +31,9 @@ def load_pretrained(
 
     Args:
         auto_class: transformers' AutoModel, or a class that adds a head; the head may lack weights, the encoder may
-        not. either: configuration entries that have different names in different models; for each, the first name that
-            the model's configuration has is set.
+            not.
+        either: configuration entries that have different names in different models; for each, the first name that the
+            model's configuration has is set.
         config: entries of the model's configuration to change.
 
     Raises:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from .detection import Face, crop, overlap
+from .thinning import ThinnedFrames
 
 # A face that has not been detected for longer than this starts a new track when it comes back.
 _GAP_S = 1.0
@@ -57,7 +58,7 @@ class Track:
         self.last, self.last_time, self.aligned = face, time, aligned
 
 
-class FaceTracks:
+class FaceTracks(ThinnedFrames):
     """Tracks all faces through the frames of one utterance.
 
     Args:
@@ -68,22 +69,13 @@ class FaceTracks:
     """
 
     def __init__(self, detect, size: int, margin: float, grey: bool, most: int):
-        self._detect, self._size, self._margin, self._grey, self._most = detect, size, margin, grey, most
+        super().__init__(most)
+        self._detect, self._size, self._margin, self._grey = detect, size, margin, grey
         self.tracks: list[Track] = []
-        self.examined = 0
-        self.brightest = 0.0
-        self._seen = 0
-        self._stride = 1
         self._last_thumbnail: np.ndarray | None = None
         self._last_time = math.inf
 
-    def add(self, time: float, image: np.ndarray) -> None:
-        """Adds the next frame, uint8 (height, width, 3), at `time` seconds."""
-        number, self._seen = self._seen, self._seen + 1
-        if number % self._stride:
-            return
-        self.examined += 1
-        self.brightest = max(self.brightest, float(image.mean()))
+    def examine(self, number: int, time: float, image: np.ndarray) -> int:
         thumbnail = _normed(cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 18), interpolation=cv2.INTER_AREA))
         likeness = 1.0 if self._last_thumbnail is None else float((thumbnail * self._last_thumbnail).mean())
         self._last_thumbnail = thumbnail
@@ -101,10 +93,11 @@ class FaceTracks:
             track.add(time, face, aligned)
             kept = crop(image, face, self._size, self._margin)
             track.crops.append((number, time, cv2.cvtColor(kept, cv2.COLOR_RGB2GRAY) if self._grey else kept))
-        if any(len(track.crops) >= 2 * self._most for track in self.tracks):
-            self._stride *= 2
-            for track in self.tracks:
-                track.crops = [kept for kept in track.crops if kept[0] % self._stride == 0]
+        return max((len(track.crops) for track in self.tracks), default=0)
+
+    def thin(self, stride: int) -> None:
+        for track in self.tracks:
+            track.crops = [kept for kept in track.crops if kept[0] % stride == 0]
 
 
 def _match(faces: list[tuple[Face, np.ndarray]], tracks: list[Track], least: float) -> dict[int, Track]:

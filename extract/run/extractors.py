@@ -254,12 +254,12 @@ def provenance(
 ) -> Provenance:
     """How the features are computed: the extractor's own provenance, and how its crops or frames are taken."""
     own_part = extractor.provenance()
+    if registered.built_in and isinstance(extractor.wants, Samples):  # has what is to be said of its media already
+        return own_part
     media_part = media_provenance(extractor, options, detector)
     result: Any = {"extractor": registered.name, **own_part}
     versions = {**own_part.get("versions", {}), **media_part["versions"]}
     parameters = {**media_part["parameters"], **own_part.get("parameters", {})}
-    if registered.built_in and isinstance(extractor.wants, Samples):
-        return own_part
     if not registered.built_in:
         specs = option_specs(type(own))
         # A file is identified by its content, which the extractor records, and not by its path.
@@ -278,7 +278,7 @@ def media_provenance(
     """How the input of an extractor is taken from the media, for the store."""
     wants = extractor.wants
     versions, parameters = {}, {}
-    if not wants.modality == "text":
+    if wants.modality != "text":
         versions = {"ffmpeg": ffmpeg_version()}
     if isinstance(wants, Samples) and wants.rate is not None:
         parameters = {"sample_rate_hz": wants.rate}

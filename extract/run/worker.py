@@ -15,6 +15,7 @@ from ..encoders.base import AudioSpan, Crops, Extracted, Frames, FrameSeries, Me
 from ..encoders.opensmile_sets import silence_reason
 from ..faces.detection import make_detector
 from ..faces.speaking import choose_speaker
+from ..faces.thinning import ThinnedFrames
 from ..faces.tracks import FaceTracks
 
 # Rounding of time stamps must not lose the last frame or sample of an utterance.
@@ -180,7 +181,7 @@ def _take_video(one: UtteranceMedia, span: Span, collected: FaceTracks | FrameKe
         one.visual_reason = f"no face found: {counted(collected.examined, 'frame')}"
 
 
-class FrameKeeper:
+class FrameKeeper(ThinnedFrames):
     """Keeps an utterance's frames, resized. When there are twice `most`, every second one is dropped, and from then on
     only half as many are kept.
 
@@ -190,22 +191,16 @@ class FrameKeeper:
     """
 
     def __init__(self, wants: Frames, most: int):
-        self._size, self._most = (wants.width, wants.height), most
+        super().__init__(most)
+        self._size = (wants.width, wants.height)
         self.kept: list[tuple[int, float, np.ndarray]] = []
-        self.examined, self.brightest = 0, 0.0
-        self._seen, self._stride = 0, 1
 
-    def add(self, time: float, image: np.ndarray) -> None:
-        """Adds the next frame, uint8 (height, width, 3), at `time` seconds."""
-        number, self._seen = self._seen, self._seen + 1
-        if number % self._stride:
-            return
-        self.examined += 1
-        self.brightest = max(self.brightest, float(image.mean()))
+    def examine(self, number: int, time: float, image: np.ndarray) -> int:
         self.kept.append((number, time, cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)))
-        if len(self.kept) >= 2 * self._most:
-            self._stride *= 2
-            self.kept = [one for one in self.kept if one[0] % self._stride == 0]
+        return len(self.kept)
+
+    def thin(self, stride: int) -> None:
+        self.kept = [one for one in self.kept if one[0] % stride == 0]
 
 
 @functools.cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from typing import Any
 from ...toolkit.base.checkpoint import CHECKPOINT, TrainedParts, load_checkpoint, save_checkpoint
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import sync_folder
+from ...toolkit.base.hashes import json_sha256
 
 METRICS = "metrics.jsonl"
 
@@ -66,9 +66,7 @@ class Epochs:
 
 def fingerprint_of(**parts: object) -> dict[str, str]:
     """A SHA-256 of each of several JSON values, by name."""
-    return {
-        name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest() for name, value in parts.items()
-    }
+    return {name: json_sha256(value) for name, value in parts.items()}
 
 
 def check_out(out: Path) -> None:

@@ -32,10 +32,8 @@ def models_command(as_json: bool) -> None:
     for name in models():
         try:
             found[name] = _facts(name)
-        except (
-            Exception
-        ) as error:  # another package's code may raise anything; errors of built-in models must not be hidden
-            if name in MODELS:
+        except Exception as error:  # another package's code may raise anything
+            if name in MODELS:  # an error of ours must not be hidden
                 raise
             problems.append(str(error) if isinstance(error, UserError) else build_error(name, error))
     for problem in problems:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ...toolkit.base.words import counted
 from ...toolkit.commands.command import ToolkitCommand
 from ...toolkit.commands.options import device_option
 
@@ -84,7 +85,7 @@ def study_command(
             study = load_study(known)
             shows = f" ({study.shows})" if study.shows else ""
             count = len(study.variants)
-            click.echo(f"{known:16} {study.title}{shows}: {count} variant{'s' * (count != 1)}")
+            click.echo(f"{known:16} {study.title}{shows}: {counted(count, 'variant')}")
         return
     if store is None:
         raise click.UsageError("Missing argument 'STORE.h5'.")
@@ -131,7 +132,7 @@ def study_command(
         print_study(found, console)
     failed = sum(run["status"] == FAILED for row in found["variants"] for run in row["runs"])
     if failed:
-        raise UserError(f"{out}: {failed} run{'s' * (failed != 1)} failed; the same command tries again")
+        raise UserError(f"{out}: {counted(failed, 'run')} failed; the same command tries again")
 
 
 def _grid(texts: tuple[str, ...]):

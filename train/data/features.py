@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.words import counted
 from ...toolkit.manifest import MODALITIES
 from ...toolkit.store import Feature, FeatureStore
 from ..settings import DataConfig
@@ -226,7 +227,7 @@ def read_feature(store: FeatureStore, feature: Feature) -> tuple[np.ndarray, np.
     finite = np.concatenate([np.isfinite(values[i : i + _ROWS]).all(1) for i in range(0, len(values), _ROWS)])
     if (bad := np.flatnonzero(present & ~finite)).size:
         names = ", ".join(map(str, store.column("id")[bad[:5]])) + (", …" if len(bad) > 5 else "")
-        utterances = f"{len(bad)} utterance{'s' * (len(bad) != 1)} ({names})"
+        utterances = f"{counted(len(bad), 'utterance')} ({names})"
         raise UserError(f"{store.path}: {feature.name} contains NaN or infinity for {utterances}; extract it again")
     values[~present] = 0
     return values, present

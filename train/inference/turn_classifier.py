@@ -20,9 +20,8 @@ from ..data.features import conversations, read_feature, speaker_indices
 from ..data.provenance import FeatureFacts, check_same, options_of, provenance_of
 from ..loop.evaluation import build_model
 from ..loop.run_folder import Run, load_reductions, load_weights, read_run
-from ..reports.attention import GRAPHS, attention_edges
 from ..reports.page import Page, PageDialogue, PageUtterance, Section, render
-from ..reports.run_page import edge_list
+from ..reports.run_page import page_edges
 from ..scores.tables import ReportTable, percent
 
 ENCODERS = "encoders"  # folder of a package with the encoders of its features
@@ -216,8 +215,7 @@ class TurnClassifier:
         edges: dict[str, dict[str, list[list[int]]]] = {}
         # With `causal`, a model that is not causal has classified each turn in a prefix of the dialogue.
         if not causal or getattr(self.run.config.model, "causal", False):
-            attended = attention_edges(self.model, batch)
-            edges = {m: {g: edge_list(graphs[g]) for g in GRAPHS if g in graphs} for m, graphs in attended.items()}
+            edges = page_edges(self.model, batch)
         dialogue: PageDialogue = {"name": title, "right": 0, "labelled": 0, "utterances": utterances, "edges": edges}
         run = self.run.facts
         shown = [

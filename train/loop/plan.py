@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,15 +12,21 @@ from torch import nn
 
 from ...toolkit.base.device import device_name
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.hashes import json_sha256
 from ...toolkit.base.version import __version__
+from ...toolkit.base.words import counted
 from ...toolkit.store import Feature, FeatureStore
 from ..config import Config, model_in_words, protocol_label
+from ..data.batch import Conversations
 from ..data.features import (
     VALIDATION_SEED,
     Division,
+    Normaliser,
     Speakers,
     choose_features,
+    conversations,
     divide_for_training,
+    fit_normalisers,
     label_counts,
     rows_of,
     speaker_indices,
@@ -79,6 +83,21 @@ def make_plan(store: FeatureStore, config: Config) -> Plan:
     return Plan(store, config, features, speakers, division, counts)
 
 
+def training_data(
+    plan: Plan, matrices: dict[str, tuple[np.ndarray, np.ndarray]]
+) -> tuple[Conversations, dict[str, Normaliser]]:
+    """The store's dialogues, on the CPU, with features normalised by the training split; and the normalisers.
+
+    Args:
+        plan: the plan.
+        matrices: modality to what `read_feature` returns; normalised in place.
+    """
+    store, settings = plan.store, plan.config.data
+    train_rows = rows_of(store.offsets, plan.division.train)
+    normalisers = fit_normalisers(matrices, train_rows, settings.normalise, settings.clip)
+    return conversations(store, matrices, normalisers, plan.speakers), normalisers
+
+
 def describe(plan: Plan, model: nn.Module) -> PlanDescription:
     """The plan as `train --dry-run --json` prints it."""
     parameters = list(model.parameters())
@@ -109,8 +128,7 @@ def fingerprint_of(plan: Plan, device: torch.device) -> dict[str, str]:
         "dims": {m: f.dim for m, f in plan.features.items()},
         "device": device.type,
     }
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    return {"settings": digest, "store": plan.store.content_hash}
+    return {"settings": json_sha256(settings), "store": plan.store.content_hash}
 
 
 def facts_of(plan: Plan, model: nn.Module, device: torch.device) -> RunFacts:
@@ -155,7 +173,7 @@ def announce(
 ) -> None:
     """Reports what training uses."""
     described = describe(plan, model)
-    notify(f"store: {plan.store.path} ({plan.store.corpus}, {len(plan.store)} utterances)")
+    notify(f"store: {plan.store.path} ({plan.store.corpus}, {counted(len(plan.store), 'utterance')})")
     for modality in ("text", "audio", "visual"):
         if modality not in plan.features:
             held = any(name.startswith(f"{modality}/") for name in plan.store.feature_names())
@@ -164,14 +182,13 @@ def announce(
             )
             continue
         feature, absent = plan.features[modality], int((~matrices[modality][1]).sum())
-        absences = f", absent for {absent} utterance{'s' * (absent != 1)}" if absent else ""
+        absences = f", absent for {counted(absent, 'utterance')}" if absent else ""
         notify(
-            f"{modality}: {feature.name}, {feature.dim} dimension{'s' * (feature.dim != 1)}{absences}; "
+            f"{modality}: {feature.name}, {counted(feature.dim, 'dimension')}{absences}; "
             f"normalised by {plan.config.data.normalise}"
         )
     for name, sizes in described["splits"].items():
-        dialogues, utterances = sizes["dialogues"], sizes["utterances"]
-        notify(f"{name}: {dialogues} dialogue{'s' * (dialogues != 1)}, {utterances} utterance{'s' * (utterances != 1)}")
+        notify(f"{name}: {counted(sizes['dialogues'], 'dialogue')}, {counted(sizes['utterances'], 'utterance')}")
     notify(f"validation: {_validation_source(plan)}")
     notify(f"model: {model_in_words(plan.config.model)}, {described['parameters']:,} parameters")
     settings = plan.config.train

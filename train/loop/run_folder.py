@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 from ...toolkit.base.checkpoint import CHECKPOINT
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
+from ...toolkit.base.words import counted
 from ..config import RUN_SECTION, Config, check, parse_config
 from ..data.features import Normaliser
 from ..scores.predictions import PREDICTIONS
@@ -99,7 +100,7 @@ def keep_metrics(path: Path, epochs: int) -> list[EpochLine]:
             lines = []
         if len(lines) != epochs:
             raise UserError(
-                f"{file}: does not contain {epochs} epoch{'s' * (epochs != 1)}, as many as the checkpoint next to it; "
+                f"{file}: does not contain {counted(epochs, 'epoch')}, as many as the checkpoint next to it; "
                 "start again with --overwrite"
             )
     write_atomically(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())

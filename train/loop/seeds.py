@@ -10,9 +10,11 @@ from pathlib import Path
 
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
+from ...toolkit.base.words import counted
 from ...toolkit.store import FeatureStore
 from ..config import Config
 from ..scores.metrics import Measures, Spread
+from ..scores.tables import mean_and_spread
 from .records import SeedsSummary
 from .trainer import train
 
@@ -79,13 +81,9 @@ def spread(measures: Sequence[Measures]) -> dict[str, Spread]:
 def spread_lines(summary: SeedsSummary) -> list[str]:
     """The summary as lines for the user, in percent."""
     count, seeds = len(summary["seeds"]), ", ".join(map(str, summary["seeds"]))
-    lines = [f"{count} seed{'s' * (count != 1)} ({seeds}), protocol {summary['protocol']}: mean ± standard deviation"]
+    lines = [f"{counted(count, 'seed')} ({seeds}), protocol {summary['protocol']}: mean ± standard deviation"]
     for name, part in (("selected epoch", summary["selected"]), ("test", summary["test"])):
         if part is not None:
-            shown = (f"{measure.replace('_', ' ')} {_shown(spread)}" for measure, spread in part.items())
+            shown = (f"{measure.replace('_', ' ')} {mean_and_spread(spread)}" for measure, spread in part.items())
             lines.append(f"  {name}: {', '.join(shown)}")
     return lines
-
-
-def _shown(spread: Spread) -> str:
-    return f"{100 * spread['mean']:.2f}" + ("" if spread["std"] is None else f" ± {100 * spread['std']:.2f}")

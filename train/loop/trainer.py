@@ -16,7 +16,7 @@ from ...toolkit.base.errors import UserError
 from ...toolkit.store import FeatureStore
 from ..config import Config, protocol_label
 from ..data.batch import Conversations
-from ..data.features import conversations, fit_normalisers, read_feature, rows_of
+from ..data.features import read_feature
 from ..models.base import Model
 from .checkpoint import BestEpoch, TrainingState, load_checkpoint, save_checkpoint
 from .curves import write_curves
@@ -24,7 +24,7 @@ from .epoch import new_state, train_epoch
 from .epoch_progress import EpochProgress, epoch_progress
 from .evaluation import predict, score, tabulate
 from .events import EventWriter, check_installed
-from .plan import Plan, announce, facts_of, fingerprint_of, make_plan
+from .plan import Plan, announce, facts_of, fingerprint_of, make_plan, training_data
 from .records import EpochLine, SplitScores, TrainResult
 from .run_folder import (
     append_metrics,
@@ -88,10 +88,8 @@ def train(
     model = plan.model()
     matrices = {m: read_feature(store, feature) for m, feature in plan.features.items()}
     announce(plan, matrices, model, target, notify)
-    normalisers = fit_normalisers(
-        matrices, rows_of(store.offsets, plan.division.train), config.data.normalise, config.data.clip
-    )
-    data = conversations(store, matrices, normalisers, plan.speakers).to(target)
+    data, normalisers = training_data(plan, matrices)
+    data = data.to(target)
     facts = facts_of(plan, model, target)
     write_config(out, config, facts)
 

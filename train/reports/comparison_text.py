@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ...toolkit.base.words import counted
 from ..scores.resampling import DRAWS
 from ..scores.results_table import MEASURES
 from .comparison import Comparison
@@ -25,8 +26,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     first = comparison.runs[0].predictions[0]
     labelled, dialogues = int((first.true >= 0).sum()), len(set(first.dialogue))
     notify(
-        f"test split: {labelled} labelled utterance{'s' * (labelled != 1)} in "
-        f"{dialogues} dialogue{'s' * (dialogues != 1)}; results in percent"
+        f"test split: {counted(labelled, 'labelled utterance')} in {counted(dialogues, 'dialogue')}; results in percent"
     )
     notify("")
     if comparison.settings:

@@ -11,10 +11,12 @@ from typing import Any, cast
 import numpy as np
 import torch
 import yaml
+from torch import nn
 
 from ... import manifests
 from ...toolkit.base.errors import UserError
 from ..config import OPTIMISTIC, model_in_words
+from ..data.batch import Batch
 from ..loop.curves import curves_figure
 from ..loop.evaluation import OpenedRun, opened_run
 from ..loop.run_folder import METRICS, read_run
@@ -233,8 +235,7 @@ def _dialogues(opened: OpenedRun, predictions: Predictions) -> list[PageDialogue
         ]
         edges: dict[str, dict[str, list[list[int]]]] = {}
         if name in number:
-            attended = attention_edges(opened.model, opened.data.batch(torch.tensor([number[name]])))
-            edges = {m: {g: edge_list(graphs[g]) for g in GRAPHS if g in graphs} for m, graphs in attended.items()}
+            edges = page_edges(opened.model, opened.data.batch(torch.tensor([number[name]])))
         part = slice(start, end)
         labelled = predictions.true[part] >= 0
         right = (predictions.true[part] == predictions.predicted[part]) & labelled
@@ -250,8 +251,13 @@ def _dialogues(opened: OpenedRun, predictions: Predictions) -> list[PageDialogue
     return found
 
 
-def edge_list(edges: Edges) -> list[list[int]]:
-    """Edges in the page's format: [i, j, weight of each branch, ..., weight used], weights in thousandths."""
+def page_edges(model: nn.Module, batch: Batch) -> dict[str, dict[str, list[list[int]]]]:
+    """The `edges` of a `PageDialogue`; arguments as for `attention_edges`."""
+    attended = attention_edges(model, batch)
+    return {m: {g: _edge_list(graphs[g]) for g in GRAPHS if g in graphs} for m, graphs in attended.items()}
+
+
+def _edge_list(edges: Edges) -> list[list[int]]:
     numbers = np.concatenate([edges.branches, edges.weight[:, None]], 1)
     thousandths = np.rint(1000 * numbers).astype(int)
     return np.concatenate([edges.i[:, None], edges.j[:, None], thousandths], 1).tolist()

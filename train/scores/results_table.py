@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ...toolkit.base.words import counted
+
 MEASURES = {
     "accuracy": "accuracy",
     "weighted precision": "weighted_precision",
@@ -22,7 +24,7 @@ MEASURES = {
 def print_report(result: Mapping[str, Any], console: Console) -> None:
     """Prints what `erc_toolkit.train.loop.evaluation.evaluate_run` returns: per class and overall, in percent."""
     count = result["utterances"]
-    head = f"{result['corpus']}, {result['split']} split: {count} labelled utterance{'s' * (count != 1)}, in percent"
+    head = f"{result['corpus']}, {result['split']} split: {counted(count, 'labelled utterance')}, in percent"
     console.print(head, markup=False, highlight=False)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("class", overflow="fold")

@@ -12,7 +12,6 @@ A measure may define additional keys; they are documented in its class in `train
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from ...toolkit.base.errors import UserError
 from ..config import Config, load_config, parse_yaml
 from ..shipped import read_shipped, shipped_names
 from .measures.registry import STUDY_KEYS, find_measure, measures
+from .record import plain_json
 
 _END_OF_DOCUMENT = "...\n"  # which YAML appends to a bare scalar
 _SLUG = 60  # maximum length of a folder's name
@@ -131,10 +131,7 @@ def _measure_settings(name: str, content: Mapping[str, object], where: str) -> d
     settings = measure.check({key: content[key] for key in measure.keys if key in content}, where)
     if not isinstance(settings, dict):
         raise UserError(f"measure {name!r}: check() must return a dict")
-    try:
-        return json.loads(json.dumps(settings, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"measure {name!r}: the return value of check() is not JSON-serializable ({error})") from None
+    return plain_json(settings, f"measure {name!r}: check()")
 
 
 def grid(values: Mapping[str, Sequence[object]], where: str) -> list[Variant]:

@@ -11,32 +11,12 @@ from typing import Any, NotRequired, TypedDict, cast
 
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
+from ..loop.records import TrainResult
 from ..loop.seeds import MEASURES
+from ..scores.metrics import Spread
 
 STUDY, TABLE = "study.json", "results.csv"
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"  # status of a run; empty while it is pending
-
-
-class SpreadRecord(TypedDict):
-    """A score over the seeds, as fractions; `std` is the sample standard deviation, None for one seed."""
-
-    mean: float
-    std: float | None
-    values: list[float]
-
-
-class RunResult(TypedDict):
-    """The return value of `erc_toolkit.train.loop.trainer.train`."""
-
-    run: str
-    protocol: str
-    seed: int
-    device: str
-    parameters: int
-    seconds: float
-    epochs: int
-    selected: dict[str, Any]
-    test: dict[str, Any] | None
 
 
 class RunRecord(TypedDict):
@@ -50,7 +30,7 @@ class RunRecord(TypedDict):
     folder: str
     status: str
     reason: str
-    result: RunResult | None
+    result: TrainResult | None
     measured: Any
 
 
@@ -60,8 +40,8 @@ class VariantRecord(TypedDict):
     name: str
     changes: dict[str, object]
     runs: list[RunRecord]
-    selected: NotRequired[dict[str, SpreadRecord] | None]
-    test: NotRequired[dict[str, SpreadRecord] | None]
+    selected: NotRequired[dict[str, Spread] | None]
+    test: NotRequired[dict[str, Spread] | None]
 
 
 class StoreRecord(TypedDict):
@@ -115,6 +95,18 @@ class StudyRecord(TypedDict):
     significance: NotRequired[SignificanceRecord | None]
     variants: list[VariantRecord]
     best: NotRequired[BestRecord]
+
+
+def plain_json(value: object, where: str) -> Any:
+    """A measure's value after a JSON round trip, so that it equals what is later read from disk.
+
+    Raises:
+        UserError: it is not JSON-serializable; the message begins with `where`.
+    """
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where} returned a value that is not JSON-serializable ({error})") from None
 
 
 def write_study(out: Path, study: StudyRecord) -> None:

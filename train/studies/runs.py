@@ -19,16 +19,18 @@ from ...toolkit.base.device import pick_device
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
 from ...toolkit.base.processes import Failure, work_off
+from ...toolkit.base.words import counted
 from ...toolkit.store import FeatureStore
 from ..config import Config, protocol_label
 from ..loop.plan import fingerprint_of, make_plan
+from ..loop.records import TrainResult
 from ..loop.run_folder import read_result
 from ..loop.seeds import spread
 from ..loop.trainer import finished_result, train
 from .definition import Study, Variant
 from .measures.base import Measure, RunAtHand
 from .measures.registry import find_measure
-from .record import DONE, FAILED, SKIPPED, RunResult, SpreadRecord, StudyRecord, VariantRecord, write_study
+from .record import DONE, FAILED, SKIPPED, StudyRecord, VariantRecord, plain_json, write_study
 
 LOG, MEASURED = "train.log", "measured.json"
 
@@ -51,7 +53,7 @@ class StudyRun:
     folder: Path
     status: str = ""
     reason: str = ""
-    result: RunResult | None = None
+    result: TrainResult | None = None
     measured: Any = None
 
 
@@ -140,7 +142,7 @@ def run_study(
         if isinstance(outcome, Failure):
             run.status, run.reason = FAILED, outcome.reason
         else:
-            run.status, (run.result, run.measured) = DONE, cast(tuple[RunResult | None, Any], outcome)
+            run.status, (run.result, run.measured) = DONE, cast(tuple[TrainResult | None, Any], outcome)
         record["variants"] = _variant_records(out, runs)
         write_study(out, record)
         left = (time.perf_counter() - began) / done * (len(waiting) - done)
@@ -158,12 +160,12 @@ def _with_conclusion(record: StudyRecord, measure: Measure, out: Path) -> StudyR
         raise UserError(
             f"measure {measure.name!r}: conclude() returns the key {taken[0]!r}, which study.json already has"
         )
-    found: dict[str, Any] = {**record, **_plain_json(concluded, f"measure {measure.name!r}: conclude()")}
+    found: dict[str, Any] = {**record, **plain_json(concluded, f"measure {measure.name!r}: conclude()")}
     found["variants"] = found.pop("variants")
     return cast(StudyRecord, found)
 
 
-def work(task: RunTask) -> tuple[RunResult | None, Any]:
+def work(task: RunTask) -> tuple[TrainResult | None, Any]:
     """Trains one run if necessary and measures it; messages and errors are logged to train.log in its folder.
 
     Returns:
@@ -187,27 +189,19 @@ def work(task: RunTask) -> tuple[RunResult | None, Any]:
             raise
 
 
-def _train_and_measure(task: RunTask, config: Config, notify: Callable[[str], None]) -> tuple[RunResult | None, Any]:
+def _train_and_measure(task: RunTask, config: Config, notify: Callable[[str], None]) -> tuple[TrainResult | None, Any]:
     measure = find_measure(task.study.measure)
     with FeatureStore.open(task.store_path) as store:
         plan = make_plan(store, config)
         fingerprint = fingerprint_of(plan, pick_device(task.device))
         result = None
         if measure.trains:
-            result = cast(RunResult, train(store, config, task.folder, task.device, notify, resume=True))
+            result = train(store, config, task.folder, task.device, notify, resume=True)
         value = measure.measure(RunAtHand(plan, task.folder, task.device), task.study.settings)
-        measured = _plain_json(value, f"measure {task.study.measure!r}: measure()")
+        measured = plain_json(value, f"measure {task.study.measure!r}: measure()")
         kept = {"fingerprint": fingerprint, "asked": _question(task.study), "measured": measured}
         write_atomically(task.folder / MEASURED, json.dumps(kept, ensure_ascii=False).encode())
     return result, measured
-
-
-def _plain_json(value: object, where: str) -> Any:
-    """The value after a JSON round trip, so that it equals what is later read from disk."""
-    try:
-        return json.loads(json.dumps(value, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where} returned a value that is not JSON-serializable ({error})") from None
 
 
 def _restore(
@@ -230,8 +224,8 @@ def _restore(
         run.status, run.reason = SKIPPED, str(error)
         return
     fingerprint = fingerprint_of(plan, target)
-    if measure.trains and read_result(run.folder) is not None:
-        run.result = cast(RunResult | None, finished_result(run.folder, fingerprint))
+    if measure.trains:
+        run.result = finished_result(run.folder, fingerprint)
     try:
         stored = json.loads((run.folder / MEASURED).read_text(encoding="utf-8"))
         question = stored["asked"]
@@ -267,8 +261,8 @@ def _variant_records(out: Path, runs: Sequence[StudyRun]) -> list[VariantRecord]
         results = [run["result"] for run in variant["runs"] if run["status"] == DONE and run["result"] is not None]
         selected = [result["selected"] for result in results if result["selected"] is not None]
         test = [result["test"] for result in results if result["test"] is not None]
-        variant["selected"] = cast(dict[str, SpreadRecord], spread(selected)) if selected else None
-        variant["test"] = cast(dict[str, SpreadRecord], spread(test)) if test else None
+        variant["selected"] = spread(selected) if selected else None
+        variant["test"] = spread(test) if test else None
     return list(variants.values())
 
 
@@ -287,7 +281,7 @@ def _left(seconds: float) -> str:
 
 
 def _size(variants: int, seeds: int) -> str:
-    return f"{variants} variant{'s' * (variants != 1)}, {seeds} seed{'s' * (seeds != 1)}"
+    return f"{counted(variants, 'variant')}, {counted(seeds, 'seed')}"
 
 
 def _counts(runs: list[StudyRun]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.words import counted
 from ..config import OPTIMISTIC
 from ..reports.page import OPTIMISTIC_WARNING, Page, Section
 from ..scores.tables import ReportTable
@@ -36,7 +37,7 @@ def study_page(study: StudyRecord) -> Page:
         facts.append(("in the paper", study["shows"]))
     warnings = [OPTIMISTIC_WARNING] if study["protocol"] == OPTIMISTIC else []
     if measure.trains and len(seeds) < 3:
-        count = f"{len(seeds)} seed{'s' * (len(seeds) != 1)}"
+        count = counted(len(seeds), "seed")
         warnings.append(f"{count}: differences between variants may be due to chance; use --seeds 5.")
     shown = [section for section in sections if section is not None]
     return Page(f"{study['title']} on {study['corpus']}", facts, [], warnings, shown)

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.words import counted
 from ..scores.tables import ReportTable
 from .measures.base import Measure, summarised_variants
 from .measures.registry import find_measure
@@ -20,7 +21,7 @@ from .record import StudyRecord
 def print_study(study: StudyRecord, console: Console) -> None:
     """Prints a record returned by `run_study`: mean and standard deviation of the scores, in percent."""
     seeds = study["seeds"]
-    head = f"{study['title']} ({study['corpus']}, {len(seeds)} seed{'s' * (len(seeds) != 1)}, {study['protocol']})"
+    head = f"{study['title']} ({study['corpus']}, {counted(len(seeds), 'seed')}, {study['protocol']})"
     console.print()
     console.print(head, markup=False, highlight=False)
     for table in study_tables(study):

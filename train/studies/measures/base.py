@@ -153,6 +153,11 @@ def mean_percent(fractions: Sequence[float]) -> float:
     return 100 * sum(fractions) / len(fractions) if fractions else math.nan
 
 
+def shown_percent(value: float, absent: str = "-") -> str:
+    """A number in percent as tables show it; `absent` for NaN."""
+    return absent if math.isnan(value) else f"{value:.2f}"
+
+
 def spread_note(study: StudyRecord) -> str:
     """A suffix for titles of numbers that are means over several seeds."""
     return " ± standard deviation over the seeds" if len(study["seeds"]) > 1 else ""

@@ -121,17 +121,15 @@ def model_cost(plan: Plan, device: str) -> ModelCost:
     from torch.utils.flop_counter import FlopCounterMode
 
     from ....toolkit.base.device import device_name, pick_device
-    from ...data.features import conversations, fit_normalisers, read_feature, rows_of
+    from ...data.features import read_feature, rows_of
     from ...loop.evaluation import predict
+    from ...loop.plan import training_data
     from ...loop.seeding import seed_everything
 
     target, config = pick_device(device), plan.config
     seed_everything(config.train.seed)
     model = plan.model().to(target)
-    matrices = {m: read_feature(plan.store, f) for m, f in plan.features.items()}
-    train_rows = rows_of(plan.store.offsets, plan.division.train)
-    normalisers = fit_normalisers(matrices, train_rows, config.data.normalise, config.data.clip)
-    data = conversations(plan.store, matrices, normalisers, plan.speakers).to(target)
+    data = training_data(plan, {m: read_feature(plan.store, f) for m, f in plan.features.items()})[0].to(target)
     test = plan.division.test if len(plan.division.test) else plan.division.val
     utterances = len(rows_of(plan.store.offsets, test))
 

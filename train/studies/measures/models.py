@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from ...scores.metrics import Measures
 from ...scores.tables import ReportTable, mean_and_spread, percent
 from ..record import DONE, PairRecord, SignificanceRecord, StudyRecord, VariantRecord
 from .base import Measure, RunAtHand, SummarisedVariant, spread_note
@@ -196,7 +197,7 @@ def _pairs_table(study: StudyRecord, pairs: Sequence[PairRecord]) -> ReportTable
     return ReportTable("pairs", "Significant differences", ["", *names], rows, note)
 
 
-def _tests(variant: VariantRecord) -> list[dict[str, Any]]:
+def _tests(variant: VariantRecord) -> list[Measures]:
     """Test scores of the runs that have them."""
     results = [run["result"] for run in variant["runs"] if run["status"] == DONE and run["result"]]
     return [test for result in results if (test := result["test"])]

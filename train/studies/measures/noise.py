@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ....toolkit.base.errors import UserError
 from ...scores.tables import ReportTable
 from ..record import StudyRecord
-from .base import Measure, RunAtHand, SummarisedVariant, file_stem, mean_percent
+from .base import Measure, RunAtHand, SummarisedVariant, file_stem, mean_percent, shown_percent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +59,7 @@ class Noise(Measure[NoiseScores, NoiseSummary]):
         rows = []
         for variant in variants:
             for which, means in (variant.summary or {}).items():
-                cells = (_shown(means.get(level, math.nan)) for level in levels)
+                cells = (shown_percent(means.get(level, math.nan)) for level in levels)
                 rows.append([f"{variant.name}: {which}", *cells])
         return [ReportTable("noise", "weighted F1 with noise in", ["", *levels], rows)]
 
@@ -139,7 +139,3 @@ def _levels(scores: Sequence[Mapping[str, Mapping[str, object]]]) -> list[str]:
 def _mean(measured: Sequence[NoiseScores], which: str, level: str) -> float:
     found = [scores.get(which, {}).get(level) for scores in measured]
     return mean_percent([one["weighted_f1"] for one in found if one])
-
-
-def _shown(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.2f}"

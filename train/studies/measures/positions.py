@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ....toolkit.base.errors import UserError
-from ...scores.tables import ReportTable, percent
+from ....toolkit.base.words import counted
+from ...scores.tables import ReportTable
 from ..record import StudyRecord
-from .base import Measure, RunAtHand, SummarisedVariant, mean_percent
+from .base import Measure, RunAtHand, SummarisedVariant, mean_percent, shown_percent
 
 if TYPE_CHECKING:
     from ...reports.page import Section
@@ -81,8 +82,8 @@ class Positions(Measure[PositionScores, PositionSummary]):
     def tables(self, study: StudyRecord, variants: Sequence[SummarisedVariant[PositionSummary]]) -> list[ReportTable]:
         groups = _groups(variants)
         dialogues = next((variant.summary.dialogues for variant in variants if variant.summary), 0)
-        title = f"weighted F1 by position, {_counted(dialogues)}"
-        rows = [[variant.name, *(_shown(value, "-") for value in _values(variant, groups))] for variant in variants]
+        title = f"weighted F1 by position, {counted(dialogues, 'dialogue')}"
+        rows = [[variant.name, *(shown_percent(value) for value in _values(variant, groups))] for variant in variants]
         return [ReportTable("positions", title, ["", "all", *groups], rows)]
 
     def section(self, study: StudyRecord, variants: Sequence[SummarisedVariant[PositionSummary]]) -> Section | None:
@@ -94,8 +95,10 @@ class Positions(Measure[PositionScores, PositionSummary]):
         if dialogues is None:
             return None
         groups = _groups(variants)
-        rows = [[variant.name, *(_shown(value, "–") for value in _values(variant, groups))] for variant in measured]
-        title = f"Weighted F1, percent, in {_counted(dialogues)}"
+        rows = [
+            [variant.name, *(shown_percent(value, "–") for value in _values(variant, groups))] for variant in measured
+        ]
+        title = f"Weighted F1, percent, in {counted(dialogues, 'dialogue')}"
         section = Section(
             "Results by position in the dialogue",
             [ReportTable("positions", title, ["", "all positions", *groups], rows)],
@@ -133,11 +136,3 @@ def _values(variant: SummarisedVariant[PositionSummary], groups: Sequence[str]) 
     if variant.summary is None:
         return [math.nan] * (1 + len(groups))
     return [variant.summary.overall, *(variant.summary.by_position.get(group, math.nan) for group in groups)]
-
-
-def _counted(dialogues: int) -> str:
-    return f"{dialogues} dialogue{'s' * (dialogues != 1)}"
-
-
-def _shown(value: float, absent: str) -> str:
-    return absent if math.isnan(value) else percent(value / 100)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ...scores.metrics import Spread
 from ...scores.tables import ReportTable, mean_and_spread
-from ..record import SpreadRecord, StudyRecord, VariantRecord, name_with_note
+from ..record import StudyRecord, VariantRecord, name_with_note
 from .base import Measure, RunAtHand, SummarisedVariant, spread_note
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class _TestedVariant(NamedTuple):
     """A variant and its weighted F1 on the test split."""
 
     record: VariantRecord
-    weighted_f1: SpreadRecord
+    weighted_f1: Spread
 
 
 def _scores_figure(tested: Sequence[_TestedVariant]) -> Figure:
@@ -110,8 +111,5 @@ def _number(name: str) -> tuple[str, float] | None:
     return (found.group(1), float(found.group(2))) if found else None
 
 
-def _spread(scores: Mapping[str, SpreadRecord] | None, name: str) -> str:
-    if scores is None:
-        return "-"
-    deviation = scores[name]["std"]
-    return f"{100 * scores[name]['mean']:.2f}" + (f" ± {100 * deviation:.2f}" if deviation is not None else "")
+def _spread(scores: Mapping[str, Spread] | None, name: str) -> str:
+    return "-" if scores is None else mean_and_spread(scores[name])

@@ -98,9 +98,8 @@ def around(values: np.ndarray, store: FeatureStore) -> np.ndarray:
     means = []
     for chosen in (speaker[row] == speaker[column], speaker[row] != speaker[column]):
         counts = np.bincount(row[chosen], minlength=len(values))
-        weights = 1 / np.sqrt(
-            counts[row[chosen]]
-        )  # not 1 / count, as a mean of many has less noise and should weigh more
+        # Not 1 / count, as a mean of many has less noise and should weigh more.
+        weights = 1 / np.sqrt(counts[row[chosen]])
         means.append(scipy.sparse.csr_array((weights, (row[chosen], column[chosen])), (len(values),) * 2) @ values)
     return np.hstack(means)
 

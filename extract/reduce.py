@@ -135,9 +135,8 @@ def _pls(z: np.ndarray, labels: np.ndarray, to: int) -> tuple[np.ndarray, int, d
     one_hot = (labels[:, None] == np.unique(labels)).astype(np.float64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # counted below
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # when the labels are fully explained before all directions are found
+        # When the labels are fully explained before all directions are found.
+        warnings.simplefilter("ignore", UserWarning)
         model = PLSRegression(to, scale=False, max_iter=_PLS_ITERATIONS).fit(z, one_hot)
     unconverged = sum(i >= _PLS_ITERATIONS for i in model.n_iter_)
     variance = (model.x_scores_**2).sum(axis=0)  # zero if it stopped early, rounding error if the rows span no more

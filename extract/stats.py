@@ -87,9 +87,8 @@ def _flat(split: dict) -> dict[str, int]:
 def _published(manifest: Manifest) -> dict | None:
     """The published counts for exactly these labels, or None."""
     name = f"{manifest.corpus}.yaml"
-    if name not in {
-        path.name for path in files(manifests).iterdir()
-    }:  # the name comes from the user and must not act as a path
+    # The name comes from the user and must not act as a path.
+    if name not in {path.name for path in files(manifests).iterdir()}:
         return None
     for published in manifests.load(name).get("published", ()):
         if published["labels"] == manifest.labels:

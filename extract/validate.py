@@ -17,13 +17,13 @@ from ..toolkit.base.progress import progress_bar
 from ..toolkit.manifest import Manifest, Utterance
 from ..toolkit.media import SAMPLE_RATE, MediaError, MediaReader
 from .encoders.opensmile_sets import SILENCE
+from .faces.thinning import BLACK
 
 FPS = 5.0  # frames sampled per second, extraction's default
 SHORT_S = 0.2  # a shorter clip has only two to four frames
 LONG_S = 60.0
 DISAGREE_S = 0.5  # between a clip's duration and the time stamps by which it was cut
 _SLACK_S = 0.05
-_BLACK = 8.0  # mean of 8-bit values below which a frame is black; decoded black may be slightly above 0
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _decode(path: Path, file: str, uses: list[_Use]) -> Iterator[Problem]:
         yield Problem("no video track", file, _ids(visual))
     if audio and media.has_audio and float(np.abs(media.samples).max(initial=0)) < SILENCE:
         yield Problem("silent audio", file, _ids(audio))
-    if brightest is not None and brightest < _BLACK:
+    if brightest is not None and brightest < BLACK:
         yield Problem("black frames", file, _ids(visual))
     audio_s = len(media.samples) / SAMPLE_RATE if media.samples is not None else None
     video_s = (media.frame_count + 1) / FPS if media.has_video and visual else None  # until just before the next frame

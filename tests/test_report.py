@@ -206,9 +206,8 @@ def test_attention_edges_are_what_the_layers_use():
     sums = np.bincount(inter.i, inter.weight, 12)
     assert np.allclose(sums, 1 - lam.mean(), atol=1e-6)
     with torch.no_grad():
-        assert torch.equal(
-            model.represent(batch)["text"], tiny_model().represent(batch)["text"]
-        )  # the hooks are removed
+        # The hooks are removed.
+        assert torch.equal(model.represent(batch)["text"], tiny_model().represent(batch)["text"])
 
 
 def test_the_page_marks_optimistic_results(made, tmp_path):

@@ -193,7 +193,7 @@ def _check_relabelled(relabelled: list[str], dialogues: set[str], facts: dict) -
         turns = counted(len(relabelled), "turn")
         notes.append(f"{turns} without agreement labelled happy, as in the published features")
     if extra := sorted(set(relabelled) - known):
-        notes.append(f"not among the published ones: {len(extra)} of them: {', '.join(extra[:5])}")
+        notes.append(f"{len(extra)} of these not among the published ones: {', '.join(extra[:5])}")
     if missing := sorted(known - set(relabelled)):
         turns = counted(len(missing), "published turn")
         notes.append(f"{turns} not happy by the votes in this release: {', '.join(missing[:5])}")

@@ -6,6 +6,9 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
+# Mean of 8-bit grey below which a frame is black; video's own black is 16 before it is expanded to 0.
+BLACK = 8.0
+
 
 class ThinnedFrames(ABC):
     """Base class of collectors of an utterance's frames: it decides which of them are examined.

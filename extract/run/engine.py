@@ -253,9 +253,8 @@ def _summary(out: Path, began: float, stages: dict[str, float]) -> Summary:
             media_seconds = max(media_seconds, float(details.get("seconds", np.zeros(1)).sum()))
             if "frames" in details:
                 media_seconds = max(media_seconds, float(details["frames"].sum()) / parameters["frames_per_second"])
-            notes |= dict.fromkeys(
-                _cut_texts(feature.attrs.get("model"), parameters, details)
-            )  # the matrices of one encoder share these lines
+            # The matrices of one encoder share these lines.
+            notes |= dict.fromkeys(_cut_texts(feature.attrs.get("model"), parameters, details))
         return Summary(
             len(store),
             len(store.dialogue_ids),

@@ -15,13 +15,11 @@ from ..encoders.base import AudioSpan, Crops, Extracted, Frames, FrameSeries, Me
 from ..encoders.opensmile_sets import silence_reason
 from ..faces.detection import make_detector
 from ..faces.speaking import choose_speaker
-from ..faces.thinning import ThinnedFrames
+from ..faces.thinning import BLACK, ThinnedFrames
 from ..faces.tracks import FaceTracks
 
 # Rounding of time stamps must not lose the last frame or sample of an utterance.
 _SLACK_S = 0.05
-# Mean of 8-bit grey below which a frame is black; video's own black is 16 before it is expanded to 0.
-_BLACK = 8.0
 
 
 @dataclass(frozen=True)
@@ -175,7 +173,7 @@ def _take_video(one: UtteranceMedia, span: Span, collected: FaceTracks | FrameKe
         one.series = FrameSeries(np.stack([image for _, image in kept]), np.array([time for time, _ in kept]))
     elif collected.examined == 0:
         one.visual_reason = "no frame in this span"
-    elif collected.brightest < _BLACK:
+    elif collected.brightest < BLACK:
         one.visual_reason = "black frames"
     else:
         one.visual_reason = f"no face found: {counted(collected.examined, 'frame')}"

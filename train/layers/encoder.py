@@ -25,9 +25,8 @@ def sinusoidal_positions(length: int, size: int, like: Tensor, first: int = 0) -
     codes = torch.empty(length, size, dtype=like.dtype, device=like.device)
     for start in range(0, length, _PLACES):
         end = min(start + _PLACES, length)
-        angle = (
-            torch.arange(first + start, first + end, device=like.device)[:, None] * rate
-        )  # float32 would blur the sines of far places
+        # In float64: float32 would blur the sines of far places.
+        angle = torch.arange(first + start, first + end, device=like.device)[:, None] * rate
         codes[start:end, 0::2], codes[start:end, 1::2] = angle.sin(), angle.cos()
     return codes
 

@@ -125,9 +125,8 @@ class SDT(Model[Settings]):
         """Sum over the modalities that are present, weighted channel by channel by a softmax over them."""
         y, there = torch.stack(list(x.values())), torch.stack([present[m] for m in x])[..., None]
         scores = self.fusion(y)
-        scores = scores.masked_fill(
-            ~there, torch.finfo(scores.dtype).min
-        )  # not -inf: an utterance may have no modality
+        # Not -inf: an utterance may have no modality.
+        scores = scores.masked_fill(~there, torch.finfo(scores.dtype).min)
         return (scores.softmax(0) * there * y).sum(0)
 
     def loss(self, output: ModelOutput, batch: Batch) -> Tensor:

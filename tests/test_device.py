@@ -10,21 +10,42 @@ from click.testing import CliRunner
 from test_train_support import write_store
 
 from erc_toolkit.toolkit.base.cores import core_count
-from erc_toolkit.toolkit.base.device import device_name, is_device_name, matrix_precision, pick_device
+from erc_toolkit.toolkit.base.device import (
+    check_precision,
+    device_name,
+    is_device_name,
+    matrix_precision,
+    pick_device,
+    products_in,
+)
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import COMMANDS, main
 
-WRONG = ["banana", "", "CPU", "cuda:", "cuda:-1", "cuda:01", "cuda:one", "cuda:²", "cpu:0", "cpu\n", "mps", "cuda:0,1"]
+WRONG = [
+    "banana",
+    "",
+    "CPU",
+    "cuda:",
+    "cuda:-1",
+    "cuda:01",
+    "cuda:one",
+    "cuda:²",
+    "cpu:0",
+    "cpu\n",
+    "mps:0",
+    "cuda:0,1",
+]
 
 
 @pytest.fixture
 def gpus(monkeypatch):
     """Makes PyTorch report a number of CUDA devices."""
 
-    def see(count: int) -> None:
+    def see(count: int, apple: bool = False) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: apple)
 
     return see
 
@@ -53,6 +74,7 @@ def test_the_device_of_a_name(gpus, count, name, device):
         (0, "cuda:0", ["no CUDA device", "cpu"]),
         (1, "cuda:1", ["1 CUDA device", "cuda:0"]),
         (2, "cuda:99", ["2 CUDA devices", "cuda:0 to cuda:1"]),
+        (0, "mps", ["no CUDA device", "use auto or cpu"]),
     ],
 )
 def test_a_device_that_does_not_exist(gpus, count, name, facts):
@@ -61,6 +83,13 @@ def test_a_device_that_does_not_exist(gpus, count, name, facts):
         pick_device(name)
     for fact in [f"--device {name}:", *facts]:
         assert fact in error.value.message
+
+
+def test_an_apple_gpu_only_by_name(gpus):
+    gpus(0, apple=True)
+    assert pick_device("auto") == torch.device("cpu") and pick_device("mps") == torch.device("mps")
+    with pytest.raises(UserError, match="use auto, cpu or mps"):
+        pick_device("cuda")
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -88,6 +117,22 @@ def test_matrix_products_in_a_precision(name, dtype):
     with matrix_precision(name, x.device):
         assert (x @ x).dtype == dtype
     assert (x @ x).dtype == torch.float32
+
+
+def test_tf32_is_for_cuda(monkeypatch):
+    check_precision("tf32", torch.device("cuda"), "x")
+    for name in ("float32", "bfloat16"):
+        check_precision(name, torch.device("cpu"), "x")
+    with pytest.raises(UserError, match="^train.precision: tf32"):
+        check_precision("tf32", torch.device("cpu"), "train.precision")
+
+
+@pytest.mark.parametrize("name, rounded", [("float32", False), ("tf32", True), ("bfloat16", False)])
+def test_convolutions_round_to_tf32_only_if_asked(name, rounded):
+    before = torch.backends.cudnn.allow_tf32
+    with products_in(name, torch.device("cuda")):
+        assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == rounded
+    assert torch.backends.cudnn.allow_tf32 == before
 
 
 def commands_with_a_device() -> dict[str, list[str]]:

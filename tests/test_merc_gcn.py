@@ -13,6 +13,7 @@ from erc_toolkit.train.layers.cross_attention import CoAttention
 from erc_toolkit.train.layers.encoder import WholeDialogueAttention, dialogue_positions, sinusoidal_positions
 from erc_toolkit.train.layers.losses import weighted_loss
 from erc_toolkit.train.models.merc_gcn import MERCGCN, Settings
+from erc_toolkit.train.packing import Packing
 
 SELF, OWN_PAST, OWN_FUTURE, OTHERS_PAST, OTHERS_FUTURE = range(KINDS)
 
@@ -80,7 +81,7 @@ def test_co_attention_uses_the_other_streams_previous_state():
     layer = CoAttention(8, 2, 2, 0.0).double()
     x, y = torch.randn(7, 8).double(), torch.randn(7, 8).double()
     _, offsets = packing([4, 3])
-    attend, present = WholeDialogueAttention(offsets, x.device).attend, torch.ones(7, dtype=torch.bool)
+    attend, present = WholeDialogueAttention(Packing.of(offsets, x.device)).attend, torch.ones(7, dtype=torch.bool)
     a, b = layer(x, y, attend, present, present)
     for first, second in zip(layer.first, layer.second, strict=True):
         x_before = x
@@ -96,7 +97,9 @@ def test_positions_restart_in_every_dialogue():
     _, offsets = packing([3, 1, 4])
     codes = sinusoidal_positions(4, 6, torch.empty(0).double())
     expected = torch.cat([codes[:3], codes[:1], codes])
-    assert torch.equal(dialogue_positions(offsets, 6, torch.empty(0).double()), expected)
+    assert torch.equal(
+        dialogue_positions(Packing.of(offsets, torch.device("cpu")), 6, torch.empty(0).double()), expected
+    )
 
 
 def test_loss_is_fine_plus_weighted_coarse():

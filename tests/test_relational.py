@@ -18,6 +18,7 @@ from erc_toolkit.train.layers.relational import (
     RelationalConvolution,
     RelationalGraph,
 )
+from erc_toolkit.train.packing import Packing
 
 SIZE, WIDTH = 3, 4
 
@@ -174,6 +175,6 @@ def test_encoder_layer_equals_that_of_torch():
     lengths = [4, 1, 7]
     x = torch.randn(sum(lengths), 12, dtype=torch.float64)
     every = torch.ones(len(x), dtype=torch.bool)
-    found = layer(x, WholeDialogueAttention(packing(lengths)[1], x.device).attend, every)
+    found = layer(x, WholeDialogueAttention(Packing.of(packing(lengths)[1], x.device)).attend, every)
     expected = torch.cat([library(part[None])[0] for part in x.split(lengths)])
     torch.testing.assert_close(found, expected)

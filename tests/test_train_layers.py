@@ -26,6 +26,7 @@ from erc_toolkit.train.layers.graph import speaker_graphs
 from erc_toolkit.train.layers.graph_attention import GraphAttention
 from erc_toolkit.train.layers.graph_convolution import GraphConvolution
 from erc_toolkit.train.layers.modality_dropout import drop_modalities, dropout_ratios, weighted_f1
+from erc_toolkit.train.packing import Packing
 
 
 def adjacency_by_loops(speakers, window):
@@ -201,7 +202,7 @@ def test_encoder_equals_its_equations():
     encoder = TransformerEncoder(8, 2, dropout=0.5).double().eval()
     x, added = torch.randn(12, 8, dtype=torch.float64), torch.randn(12, 8, dtype=torch.float64)
     present = torch.tensor([True, True, False, True, True, False] + [True] * 6)
-    attend = WholeDialogueAttention(packing([6, 6])[1], x.device).attend
+    attend = WholeDialogueAttention(Packing.of(packing([6, 6])[1], x.device)).attend
     p = {name: value.detach().numpy() for name, value in encoder.named_parameters()}
     got = encoder(x, added, attend, present).detach().numpy()
     for part in (slice(0, 6), slice(6, 12)):
@@ -231,7 +232,7 @@ def test_attention_within_dialogues_equals_the_loops(lengths, window, absent, ca
     q, k, v = torch.randn(3, n, 4, generator=generator, dtype=torch.float64)
     present = torch.rand(n, generator=generator) >= absent
     dialogue, offsets = packing(lengths)
-    whole = WholeDialogueAttention(offsets, q.device, causal)
+    whole = WholeDialogueAttention(Packing.of(offsets, q.device), causal)
     attention = whole if window is None else LocalDialogueAttention(dialogue, window, max(lengths), causal)
     got = attention.attend(q, k, v, present, 2, 0.0).numpy()
     for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
@@ -266,7 +267,7 @@ def test_attention_of_long_dialogues_in_training_equals_that_in_pieces(monkeypat
 def test_encoder_is_finite_if_nothing_may_be_attended_to():
     encoder = TransformerEncoder(8, 2, dropout=0.0)
     x, (dialogue, offsets) = torch.randn(3, 8), packing([3])
-    for attention in (WholeDialogueAttention(offsets, x.device), LocalDialogueAttention(dialogue, 1, 3)):
+    for attention in (WholeDialogueAttention(Packing.of(offsets, x.device)), LocalDialogueAttention(dialogue, 1, 3)):
         assert encoder(x, x, attention.attend, torch.zeros(3, dtype=torch.bool)).isfinite().all()
 
 

@@ -95,7 +95,7 @@ def test_streams_apply_encoder_inter_intra_and_gate_in_this_order():
     assert torch.allclose(nodes["text"], text.intra(text.inter(text.projection(batch.features["text"]), inter), intra))
     audio = model.streams["audio"]
     added = sinusoidal_positions(4, TINY.hidden, model.speaker.weight) + model.speaker(batch.speakers)
-    attend = WholeDialogueAttention(batch.offsets, added.device).attend
+    attend = WholeDialogueAttention(batch.packing).attend
     x = audio.encoder(audio.projection(batch.features["audio"]), added, attend, batch.present["audio"])
     x = audio.intra(audio.inter(x, inter), intra)
     assert torch.allclose(nodes["audio"], torch.sigmoid(audio.gate(x)) * x)
@@ -257,9 +257,7 @@ def test_long_dialogues_in_pieces_equal_the_whole(monkeypatch, window, encoder_w
         seen = []
         monkeypatch.setattr("erc_toolkit.train.models.amb_dsgdn.PIECE", 32)
         original = model._represent
-        monkeypatch.setattr(
-            model, "_represent", lambda part, place: seen.append(len(part.labels)) or original(part, place)
-        )
+        monkeypatch.setattr(model, "_represent", lambda part: seen.append(len(part.labels)) or original(part))
         pieces = model.represent(batch)
     assert len(seen) == math.ceil(305 / 32) and max(seen) <= 32 + 2 * model._reach(encoder_window)
     for modality, x in whole.items():
@@ -279,6 +277,33 @@ def test_rows_of_a_batch_are_a_batch():
             assert torch.equal(part.features["text"], batch.features["text"][start:end])
             same = batch.dialogue[start:end]
             assert torch.equal(part.dialogue[:, None] == part.dialogue, same[:, None] == same)
+            assert torch.equal(part.place, batch.place[start:end]) and part.longest == int(lengths.max())
+            assert part.places == (int(part.place.min()), int(part.place.max()) + 1)
+
+
+@pytest.mark.parametrize("rows, dialogues, longest", [(13, 4, 6), (20, 6, 7), (16, 9, 8)])
+def test_a_padded_batch_is_a_batch(rows, dialogues, longest):
+    batch = random_batch((4, 1, 6, 2), absent=0.2, unlabelled=0.2)
+    wide = batch.padded(rows, dialogues, longest)
+    dialogue, place = (torch.cat(parts) for parts in zip(*places_of(wide.offsets), strict=True))
+    assert torch.equal(wide.dialogue, dialogue) and torch.equal(wide.place, place) and wide.longest == longest
+    assert len(wide) == dialogues and wide.offsets[-1] == rows and (wide.offsets.diff() <= longest).all()
+    assert (wide.labels[13:] == -1).all() and not any(x[13:].any() for x in wide.present.values())
+    for name in ("speakers", "labels"):
+        assert torch.equal(getattr(wide, name)[:13], getattr(batch, name))
+    assert all(torch.equal(x[:13], batch.features[m]) and not x[13:].any() for m, x in wide.features.items())
+
+
+def places_of(offsets):
+    """Dialogue and position of every row, dialogue by dialogue."""
+    for number, length in enumerate(offsets.diff().tolist()):
+        yield torch.full((length,), number), torch.arange(length)
+
+
+@pytest.mark.parametrize("rows, dialogues, longest", [(12, 4, 6), (13, 3, 6), (13, 4, 5), (20, 5, 6), (20, 4, 9)])
+def test_a_batch_that_does_not_fit(rows, dialogues, longest):
+    with pytest.raises(ValueError):
+        random_batch((4, 1, 6, 2)).padded(rows, dialogues, longest)
 
 
 def test_speaker_table_has_a_zero_row_that_stays_zero():

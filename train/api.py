@@ -79,7 +79,7 @@ def train(
         model: name of a model (`erc-toolkit models`), trained with its own recipe; None uses the recipe's.
         settings: changes, as {"model.window": 5} or ["model.window=5"].
         seed: random seed; None uses the recipe's.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         overwrite: replace an earlier run in `out`.
         resume: continue an interrupted training run in `out`.
         tensorboard: write TensorBoard events as well.
@@ -145,7 +145,7 @@ def evaluate(
         run: the folder that `train` wrote.
         store: a store other than the one used for training.
         split: "train", "val" or "test".
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         by: also report results by group: "length", "position", "speaker", "modalities", "shift".
         notify: called with lines about what is used.
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+from ..toolkit.base.device import PRECISIONS
+
 
 def setting(default: object, *, least=None, most=None, below=None, above=None, choices: tuple[str, ...] = ()) -> Any:
     """A dataclass field with a default and bounds on its value (`least` and `most` are inclusive)."""
@@ -63,7 +65,8 @@ class TrainConfig:
         max_grad_norm: gradients with a larger Euclidean norm, over all parameters, are scaled down to it; None disables
             clipping.
         precision: arithmetic of matrix products in training and evaluation: "float32", or "bfloat16", which is faster
-            on hardware that supports it and gives slightly different results.
+            on hardware that supports it and gives slightly different results; "tf32" rounds their inputs to 10 bits, on
+            CUDA only.
         class_weights: "balanced" weights the loss by the inverse frequency of the class in the training split.
         patience: number of epochs without improvement after which training stops; None trains for all epochs.
         protocol: "validation" selects the epoch by weighted F1 on held-out dialogues; "best-on-test" trains on training
@@ -80,7 +83,7 @@ class TrainConfig:
     lr_warm_up: float = setting(0.0, least=0)
     weight_decay: float = setting(5e-5, least=0)
     max_grad_norm: float | None = setting(None, above=0)
-    precision: str = setting("float32", choices=("float32", "bfloat16"))
+    precision: str = setting("float32", choices=PRECISIONS)
     class_weights: str = setting("none", choices=("none", "balanced"))
     patience: int | None = setting(None, least=1)
     protocol: str = setting("validation", choices=("validation", "best-on-test"))

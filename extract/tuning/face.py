@@ -22,7 +22,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from ...toolkit.base.checkpoint import TrainedParts
-from ...toolkit.base.device import pick_device
+from ...toolkit.base.device import fork_generators, pick_device
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.interrupt import interruptible
 from ...toolkit.base.progress import Stages
@@ -64,7 +64,7 @@ def train_face(
         out: output folder, which `--visual-weights` accepts: model.safetensors, face.yaml (normalisation, labels,
             counts, recipe, scores), metrics.jsonl.
         recipe: the hyperparameters.
-        device: auto, cpu, cuda or cuda:N; the precision is float32.
+        device: auto, cpu, cuda, cuda:N or mps; the precision is float32.
         notify: called with a line for each epoch.
         log_json: write progress as JSON lines.
 
@@ -79,7 +79,7 @@ def train_face(
     check_out(out)
     images = read_face_images(source, ARCHITECTURES[_NETWORK].input.side, recipe.seed)
     where = pick_device(device)
-    with partial_folder(out) as work, torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+    with partial_folder(out) as work, fork_generators(where):
         torch.manual_seed(recipe.seed)
         run = _Run(images, recipe, where, work, notify)
         try:

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from ...toolkit.base.checkpoint import TrainedParts
-from ...toolkit.base.device import pick_device
+from ...toolkit.base.device import fork_generators, pick_device
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.interrupt import interruptible
 from ...toolkit.base.progress import Stages
@@ -120,7 +120,7 @@ def finetune(
         out: output folder, which `--text-model` accepts: model, tokenizer, metrics.jsonl with a line for each epoch,
             and finetune.yaml, the record of the training.
         recipe: the hyperparameters.
-        device: auto, cpu, cuda or cuda:N; the precision is float32.
+        device: auto, cpu, cuda, cuda:N or mps; the precision is float32.
         notify: called with a line for each epoch.
         log_json: write progress as JSON lines.
 
@@ -136,7 +136,7 @@ def finetune(
     texts = read_texts(source)
     recipe = recipe.for_corpus(texts.corpus)
     where = pick_device(device)
-    with partial_folder(out) as work, torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+    with partial_folder(out) as work, fork_generators(where):
         torch.manual_seed(recipe.seed)
         run = _Run(texts, text_model, recipe, where, work, notify)
         try:

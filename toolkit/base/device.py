@@ -1,9 +1,10 @@
-"""The devices that `--device` accepts, their names, and the precision of their arithmetic."""
+"""The devices that `--device` accepts, their names, copies to them, and the precision of their arithmetic."""
 
 from __future__ import annotations
 
 import re
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from .errors import UserError
@@ -12,17 +13,20 @@ from .words import counted
 if TYPE_CHECKING:
     import torch  # imported inside functions, so that the command line can check a name without it
 
-CHOICES = "auto, cpu, cuda or cuda:N"
-_NAME = re.compile(r"auto|cpu|cuda(?::(?:0|[1-9][0-9]{0,3}))?", re.ASCII)
+CHOICES = "auto, cpu, cuda, cuda:N or mps"
+METAVAR = "auto|cpu|cuda|cuda:N|mps"
+_NAME = re.compile(r"auto|cpu|mps|cuda(?::(?:0|[1-9][0-9]{0,3}))?", re.ASCII)
 
 
 def is_device_name(name: str) -> bool:
-    """Whether `name` is auto, cpu, cuda or cuda:N; the device itself need not exist."""
+    """Whether `name` is auto, cpu, cuda, cuda:N or mps; the device itself need not exist."""
     return _NAME.fullmatch(name) is not None
 
 
 def pick_device(name: str) -> torch.device:
     """The device that `--device` names; auto selects CUDA if available, cuda PyTorch's current CUDA device.
+
+    Apple's GPU ("mps") is never selected by auto: nobody has compared its numbers with a CPU's yet.
 
     Raises:
         UserError: `name` is not a device name, or this machine does not have that device.
@@ -30,13 +34,14 @@ def pick_device(name: str) -> torch.device:
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    apple = torch.backends.mps.is_available()
     if not is_device_name(name):
-        raise UserError(f"--device {name!r}: unknown; use {CHOICES} ({_seen(count)})")
+        raise UserError(f"--device {name!r}: unknown; use {CHOICES} ({_seen(count, apple)})")
     if name == "auto":
         return torch.device("cuda" if count else "cpu")
     device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise UserError(f"--device {name}: not available, {_seen(count)}; use {_available(count)}")
+    if (device.type == "cuda" and (device.index or 0) >= count) or (device.type == "mps" and not apple):
+        raise UserError(f"--device {name}: not available, {_seen(count, apple)}; use {_available(count, apple)}")
     return device
 
 
@@ -46,28 +51,104 @@ def device_name(device: torch.device) -> str:
 
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({counted(torch.get_num_threads(), 'thread')})"
+    if device.type == "cpu":
+        return f"cpu ({counted(torch.get_num_threads(), 'thread')})"
+    return str(device)
+
+
+def to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on a device, copied through pinned memory, so that the host need not wait until the device has it.
+
+    A copy from ordinary host memory would first wait for everything that the device has still to do.
+    """
+    if x.device.type == "cpu" and device.type not in ("cpu", "mps"):  # an Apple GPU shares the host's memory
+        x = x.pin_memory()
+    return x.to(device, non_blocking=device.type != "cpu")
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether the device computes in float64; Apple's GPUs do not."""
+    return device.type != "mps"
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until a device has done its work, for timings."""
+    import torch
+
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def fork_generators(device: torch.device) -> AbstractContextManager[object]:
+    """A context after which the random number generators of the host and of a device are as they were before."""
+    import torch
+
+    if device.type == "cpu":
+        return torch.random.fork_rng(devices=[])
+    index = device.index if device.index is not None else torch.accelerator.current_device_index()
+    return torch.random.fork_rng(devices=[index], device_type=device.type)
+
+
+PRECISIONS = ("float32", "tf32", "bfloat16")  # of training; extraction has float16 as well
+
+
+def check_precision(name: str, device: torch.device, where: str) -> None:
+    """Raises a UserError, which begins with `where`, if a device does not have a precision."""
+    if name == "tf32" and device.type != "cuda":
+        raise UserError(f"{where}: tf32 is an arithmetic of CUDA devices; on {device.type} use float32 or bfloat16")
 
 
 def matrix_precision(name: str, device: torch.device) -> AbstractContextManager[object]:
-    """The arithmetic of `train.precision`, as a context.
+    """The types of matrix products in a forward pass, as a context.
 
-    "float32" is full precision. "bfloat16" computes matrix products in bfloat16 (torch.autocast) and keeps weights,
-    softmax, norms and loss in float32.
+    With "bfloat16" they are in bfloat16 (torch.autocast), and weights, softmax, norms and loss in float32; any other
+    precision leaves all in float32.
     """
     import torch
 
-    return nullcontext() if name == "float32" else torch.autocast(device.type, torch.bfloat16)
+    return torch.autocast(device.type, torch.bfloat16) if name == "bfloat16" else nullcontext()
 
 
-def _seen(count: int) -> str:
+@contextmanager
+def products_in(name: str, device: torch.device) -> Iterator[None]:
+    """A context in which float32 matrix products, convolutions and recurrent layers are float32, unless it is "tf32".
+
+    PyTorch rounds the inputs of CUDA convolutions and recurrent layers to TF32's 10 bits by default.
+    """
+    import torch
+
+    if device.type != "cuda":
+        yield
+        return
+    places = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [place.allow_tf32 for place in places]
+    try:
+        for place in places:
+            setattr(place, "allow_tf32", name == "tf32")  # noqa: B010  # a property that type checkers do not see
+        yield
+    finally:
+        for place, allowed in zip(places, before, strict=True):
+            setattr(place, "allow_tf32", allowed)  # noqa: B010
+
+
+@contextmanager
+def inference(name: str, device: torch.device) -> Iterator[None]:
+    """A context for forward passes without gradients in a precision of `PRECISIONS`."""
+    import torch
+
+    with torch.inference_mode(), products_in(name, device), matrix_precision(name, device):
+        yield
+
+
+def _seen(count: int, apple: bool) -> str:
     if not count:
-        return "PyTorch sees no CUDA device here"
+        return "PyTorch sees no CUDA device here" + (", but mps" if apple else "")
     return f"PyTorch sees {counted(count, 'CUDA device')} here: {_numbers(count)}"
 
 
-def _available(count: int) -> str:
-    return f"auto, cpu, cuda or {_numbers(count)}" if count else "auto or cpu"
+def _available(count: int, apple: bool) -> str:
+    names = ["auto", "cpu", *(["cuda", _numbers(count)] if count else []), *(["mps"] if apple else [])]
+    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _numbers(count: int) -> str:

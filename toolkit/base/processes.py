@@ -326,7 +326,9 @@ def _serve(pipe: Connection, start: _Start) -> None:
 
 def _prepare(start: _Start) -> Callable[[Any], Any]:
     if start.gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(start.gpu)  # before anything asks CUDA for its devices
+        # Before anything asks CUDA for its devices. The number counts those that the user left visible.
+        visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[start.gpu] if visible else str(start.gpu)
     work, set_up = pickle.loads(start.functions)
     if start.threads is not None:
         import torch

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..base.device import CHOICES, is_device_name
+from ..base.device import CHOICES, METAVAR, is_device_name
 
 COMPUTE_HELP = "Device to compute on; auto selects CUDA if available."
 
@@ -23,7 +23,7 @@ class DeviceType(click.ParamType):
         return value
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        return "[auto|cpu|cuda|cuda:N]"
+        return f"[{METAVAR}]"
 
 
 def make_device_option(help_text: str = COMPUTE_HELP) -> click.Option:

@@ -29,7 +29,7 @@ class Predictor:
 
     Args:
         folder: a folder written by `erc-toolkit train` or `erc-toolkit package`.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         models: options of `erc-toolkit extract` that replace the recorded ones, e.g.
             {"text_model": "/models/roberta"} for a folder that was moved. Different weights are refused.
         notify: called with lines about what is used; by default nothing is reported.

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from ...toolkit.base.device import to_device
+from ..packing import Packing, places
 
 
 @dataclass(slots=True)
@@ -22,6 +26,9 @@ class Batch:
         labels: [N] int64; -1 if there is no label.
         dialogue: [N] int64, number of the utterance's dialogue in the batch, ascending.
         offsets: [B + 1] int64, always on the CPU; utterances of dialogue b are offsets[b]:offsets[b + 1].
+        place: [N] int64, position of the utterance in its dialogue; computed from `offsets` if not given.
+        longest: number of utterances of the longest dialogue; likewise. In a batch of `padded`, an upper bound.
+        places: the lowest position and the one after the highest.
     """
 
     features: dict[str, Tensor]
@@ -30,22 +37,76 @@ class Batch:
     labels: Tensor
     dialogue: Tensor
     offsets: Tensor
+    place: Tensor = None  # pyright: ignore[reportAssignmentType]  # set below
+    longest: int = 0
+    places: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        if self.place is None:
+            self.place = to_device(places(self.offsets), self.dialogue.device)
+        self.longest = self.longest or int(self.offsets.diff().max())
+        if not any(self.places):
+            self.places = 0, self.longest
 
     def __len__(self) -> int:
         """The number of dialogues."""
         return len(self.offsets) - 1
 
+    @property
+    def device(self) -> torch.device:
+        """The device of every tensor but `offsets`."""
+        return self.labels.device
+
+    @property
+    def packing(self) -> Packing:
+        """Where the utterances are."""
+        return Packing(self.offsets, self.dialogue, self.place, self.longest)
+
     def rows(self, start: int, end: int) -> Batch:
-        """Utterances from start to end, even if that cuts dialogues."""
+        """Utterances from start to end, even if that cuts dialogues; `place` still counts from the dialogue's start."""
         first, last = (int(torch.searchsorted(self.offsets, at, right=True)) - 1 for at in (start, end - 1))
-        offsets = self.offsets[first : last + 2].clamp(start, end) - start
+        begins = self.offsets[first : last + 1]
+        offsets = self.offsets[first : last + 2].clamp(start, end)
         return Batch(
             {m: x[start:end] for m, x in self.features.items()},
             {m: x[start:end] for m, x in self.present.items()},
             self.speakers[start:end],
             self.labels[start:end],
             self.dialogue[start:end] - first,
-            offsets,
+            offsets - start,
+            self.place[start:end],
+            places=(start - int(begins[0]) if first == last else 0, int((offsets[1:] - begins).max())),
+        )
+
+    def padded(self, rows: int, dialogues: int, longest: int) -> Batch:
+        """The same dialogues, and others after them that are present in no modality and have no labels.
+
+        Args:
+            rows: number of utterances of the result.
+            dialogues: number of dialogues of the result; those that are added have up to `longest` utterances, or none.
+            longest: at least that of this batch.
+
+        Raises:
+            ValueError: the numbers are too small, or the added utterances do not fit into the added dialogues.
+        """
+        extra, added = rows - len(self.labels), dialogues - len(self)
+        if extra < 0 or added < 0 or longest < self.longest or extra > added * longest:
+            raise ValueError(f"{rows} rows in {dialogues} dialogues of {longest} do not hold this batch")
+        ends = (torch.arange(1, added + 1) * longest).clamp_max(extra) + self.offsets[-1]
+        number = torch.arange(extra, device=self.device)
+
+        def longer(x: Tensor, value: int = 0) -> Tensor:
+            return F.pad(x, (0,) * (2 * x.ndim - 1) + (extra,), value=value)
+
+        return Batch(
+            {m: longer(x) for m, x in self.features.items()},
+            {m: longer(x) for m, x in self.present.items()},
+            longer(self.speakers),
+            longer(self.labels, -1),
+            torch.cat([self.dialogue, number // longest + len(self)]),
+            torch.cat([self.offsets, ends]),
+            torch.cat([self.place, number % longest]),
+            longest,
         )
 
 
@@ -73,12 +134,12 @@ class Conversations:
         self._present = {m: torch.from_numpy(x) for m, x in present.items()}
         self._speakers = torch.from_numpy(np.asarray(speakers, np.int64))
         self._labels = torch.from_numpy(np.asarray(labels, np.int64))
-        self._device = torch.device("cpu")
+        self.device = torch.device("cpu")  # of the batches
 
     @property
     def resident(self) -> bool:
         """Whether all data is on the device of the batches."""
-        return self._labels.device.type == self._device.type
+        return self._labels.device.type == self.device.type
 
     def to(self, device: torch.device, spare: float = 0.5) -> Conversations:
         """Sets the device of batches, and moves all data there if it fits.
@@ -88,7 +149,7 @@ class Conversations:
             spare: share of a CUDA device's free memory that the features may take. If they need more, they stay in host
                 memory and each batch is copied separately, through pinned memory.
         """
-        self._device = device
+        self.device = device
         if device.type == "cuda":
             size = sum(x.nbytes for x in self._features.values())
             if size > spare * torch.cuda.mem_get_info(device)[0]:
@@ -119,21 +180,23 @@ class Conversations:
 
     def batch(self, dialogues: Tensor) -> Batch:
         """The dialogues of the given indices (int64 on the CPU, [B] with B at least 1)."""
-        lengths, rows = self.lengths(dialogues), self.rows(dialogues).to(self._labels.device, non_blocking=True)
+        lengths, rows = self.lengths(dialogues), self.rows(dialogues)
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         number = torch.arange(len(dialogues)).repeat_interleave(lengths)
+        # One copy for all three.
+        on_device, number, place = to_device(torch.stack([rows, number, places(offsets)]), self.device)
+        rows = on_device if self.resident else rows
 
         def cut(x: Tensor) -> Tensor:
-            x = x.index_select(0, rows)
-            if x.device.type != self._device.type:
-                x = x.pin_memory()  # otherwise the copy would wait for the device
-            return x.to(self._device, non_blocking=True)
+            return to_device(x.index_select(0, rows), self.device)
 
         return Batch(
             {m: cut(x) for m, x in self._features.items()},
             {m: cut(x) for m, x in self._present.items()},
             cut(self._speakers),
             cut(self._labels),
-            number.to(self._device, non_blocking=True),
+            number,
             offsets,
+            place,
+            int(lengths.max()),
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...toolkit.base.device import device_name, matrix_precision, pick_device
+from ...toolkit.base.device import check_precision, device_name, inference, pick_device
 from ...toolkit.base.errors import UserError
 from ...toolkit.predict.turns import Turn
 from ...toolkit.store import Feature, FeatureStore
@@ -54,7 +54,7 @@ class TurnClassifier:
 
     Args:
         folder: a run folder or a package.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         notify: called with each line of progress.
 
     Raises:
@@ -64,6 +64,8 @@ class TurnClassifier:
     def __init__(self, folder: Path, device: str, notify: Callable[[str], None]) -> None:
         self.run: Run = read_run(folder)
         self.target = pick_device(device)
+        self.precision = self.run.config.train.precision
+        check_precision(self.precision, self.target, f"{folder}: train.precision")
         self._notify = notify
         facts = self.run.facts
         counts = np.array([facts["train_label_counts"][label] for label in facts["labels"]])
@@ -108,14 +110,14 @@ class TurnClassifier:
             first, last = (int(i) for i in batch.offsets[dialogue : dialogue + 2])
             whole = not causal or getattr(self.run.config.model, "causal", False)
             for end in [last] if whole else range(first + 1, last + 1):
-                with torch.inference_mode(), matrix_precision(self.run.config.train.precision, self.target):
+                with inference(self.precision, self.target):
                     output = self.model(batch.rows(first, end))
                 kept = slice(None) if whole else slice(-1, None)
                 logits.append(output.logits[kept])
                 for modality, own in getattr(output, "unimodal", {}).items():
                     alone[modality].append(own[kept])
-        probabilities = torch.cat(logits).double().softmax(-1).cpu().numpy()
-        own = {m: torch.cat(parts).double().softmax(-1).cpu().numpy() for m, parts in alone.items() if parts}
+        probabilities = torch.cat(logits).cpu().double().softmax(-1).numpy()
+        own = {m: torch.cat(parts).cpu().double().softmax(-1).numpy() for m, parts in alone.items() if parts}
         return self._turns_of(store, batch, probabilities, own), batch
 
     def _conversations(self, store: FeatureStore):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ...toolkit.base.device import to_device
 from .dropout import dropout
 
 
@@ -178,8 +179,7 @@ class DialogueRecurrence(nn.Module):
             [streams, N, emotion], or twice as wide with two directions, the forward one first.
         """
         rows, counts = self._steps(offsets)
-        back = rows.argsort(1).to(x.device, non_blocking=True)
-        rows = rows.to(x.device, non_blocking=True)
+        rows, back = to_device(torch.stack([rows, rows.argsort(1)]), x.device)
         ordered = x.index_select(1, rows.flatten()).unflatten(1, rows.shape).flatten(0, 1)
         who = speakers[rows].repeat(len(x), 1)[..., None, None]
         states = self._run(ordered, who, counts).unflatten(0, (len(x), self.directions))

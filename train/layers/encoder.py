@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from ...toolkit.base.device import has_float64, to_device
+from ..packing import Packing
 from .blocks import Blocks
 from .dropout import Dropout, dropout
 
@@ -21,24 +23,20 @@ _PLACES = 4096  # at a time, where float64 is needed
 
 def sinusoidal_positions(length: int, size: int, like: Tensor, first: int = 0) -> Tensor:
     """Codes of equation 2 for positions from `first`, [length, size], dtype and device of `like`; `size` is even."""
-    rate = torch.exp(torch.arange(0, size, 2, dtype=torch.float64, device=like.device) * (-math.log(10000) / size))
-    codes = torch.empty(length, size, dtype=like.dtype, device=like.device)
+    device = like.device if has_float64(like.device) else torch.device("cpu")
+    rate = torch.exp(torch.arange(0, size, 2, dtype=torch.float64, device=device) * (-math.log(10000) / size))
+    codes = torch.empty(length, size, dtype=like.dtype, device=device)
     for start in range(0, length, _PLACES):
         end = min(start + _PLACES, length)
         # In float64: float32 would blur the sines of far places.
-        angle = torch.arange(first + start, first + end, device=like.device)[:, None] * rate
+        angle = torch.arange(first + start, first + end, device=device)[:, None] * rate
         codes[start:end, 0::2], codes[start:end, 1::2] = angle.sin(), angle.cos()
-    return codes
+    return to_device(codes, like.device)
 
 
-def dialogue_positions(offsets: Tensor, size: int, like: Tensor) -> Tensor:
-    """Position codes of packed dialogues, [N, size].
-
-    Positions count from 0 in each; `offsets` is as in `erc_toolkit.train.data.batch.Batch`, `size` is even.
-    """
-    lengths = offsets.diff()
-    place = torch.arange(int(offsets[-1])) - offsets[:-1].repeat_interleave(lengths)
-    return sinusoidal_positions(int(lengths.max()), size, like)[place.to(like.device, non_blocking=True)]
+def dialogue_positions(packing: Packing, size: int, like: Tensor) -> Tensor:
+    """Position codes of packed dialogues, [N, size]; positions count from 0 in each, `size` is even."""
+    return sinusoidal_positions(packing.longest, size, like)[packing.place]
 
 
 class WholeDialogueAttention:
@@ -48,28 +46,21 @@ class WholeDialogueAttention:
     together, longer ones together with those at most twice as long.
 
     Args:
-        offsets: [B + 1] int64 on the CPU, where each dialogue begins and the last one ends.
-        device: of the queries, keys and values.
+        packing: of the queries, keys and values.
         causal: whether no utterance attends to later ones.
     """
 
-    def __init__(self, offsets: Tensor, device: torch.device, causal: bool = False) -> None:
+    def __init__(self, packing: Packing, causal: bool = False) -> None:
         self._causal = causal
-        lengths = offsets.diff()
-        group = (lengths.clamp_min(SHORT) - 1).double().log2().floor().long()
-        self._shapes: list[tuple[int, int]] = []
-        place = torch.empty(int(offsets[-1]), dtype=torch.int64)
-        total = 0
-        for number in group.unique().tolist():
-            members = (group == number).nonzero()[:, 0]
-            longest = int(lengths[members].max())
-            within = torch.arange(longest) < lengths[members][:, None]
-            rows = (offsets[members][:, None] + torch.arange(longest))[within]
-            place[rows] = total + within.flatten().nonzero()[:, 0]
-            self._shapes.append((len(members), longest))
-            total += len(members) * longest
-        self._place, self._total = place.to(device, non_blocking=True), total
-        self._real = self._pad(torch.ones(len(place), dtype=torch.bool, device=device))
+        lengths, device = packing.offsets.diff(), packing.place.device
+        if packing.longest <= SHORT:
+            self._shapes = [(len(lengths), packing.longest)]
+            begin = packing.dialogue * packing.longest
+        else:
+            self._shapes, begins = _grouped(lengths)
+            begin = to_device(begins, device)[packing.dialogue]
+        self._place, self._total = begin + packing.place, sum(count * longest for count, longest in self._shapes)
+        self._real = self._pad(torch.ones_like(packing.place, dtype=torch.bool))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, present: Tensor, heads: int, rate: float) -> Tensor:
         """Softmax attention (equation 4) of queries, keys and values [N, size] to [N, size].
@@ -90,6 +81,8 @@ class WholeDialogueAttention:
             )
             mask, real = keys[part].view(count, longest), self._real[part].view(count, longest)
             if not self._causal:
+                # In a dialogue of padding alone (`Batch.padded`) the padding, whose output nobody reads.
+                real = real | ~real.any(1, keepdim=True)
                 mask = mask | (real & ~mask.any(1, keepdim=True))
             mask = mask[:, None, None, :]
             outputs.append(_attention(a, b, c, mask, rate, self._causal).transpose(1, 2).flatten(2).flatten(0, 1))
@@ -97,6 +90,19 @@ class WholeDialogueAttention:
 
     def _pad(self, x: Tensor) -> Tensor:
         return x.new_zeros(self._total, *x.shape[1:]).index_copy(0, self._place, x)
+
+
+def _grouped(lengths: Tensor) -> tuple[list[tuple[int, int]], Tensor]:
+    """Shapes of padded groups of dialogues of similar length, and where each dialogue begins in them, [B] int64."""
+    group = (lengths.clamp_min(SHORT) - 1).double().log2().floor().long()
+    shapes, total, begins = [], 0, torch.empty_like(lengths)
+    for number in group.unique().tolist():
+        members = (group == number).nonzero()[:, 0]
+        longest = int(lengths[members].max())
+        begins[members] = total + torch.arange(len(members)) * longest
+        shapes.append((len(members), longest))
+        total += len(members) * longest
+    return shapes, begins
 
 
 class LocalDialogueAttention:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from ...toolkit.base.device import to_device
+
 
 class PaddedDialogues:
     """Positions of packed utterances in a padded batch of [dialogues, longest].
@@ -23,9 +25,9 @@ class PaddedDialogues:
         self.lengths = offsets.diff()
         count, longest = len(self.lengths), int(self.lengths.max())
         mask = torch.arange(longest) < self.lengths[:, None]
-        self.mask = mask.to(device, non_blocking=True)
+        self.mask = to_device(mask, device)
         self._shape = (count, longest)
-        self._place = mask.flatten().nonzero()[:, 0].to(device, non_blocking=True)
+        self._place = to_device(mask.flatten().nonzero()[:, 0], device)
 
     def pad(self, x: Tensor, fill: float = 0) -> Tensor:
         """[N, …] to [B, L, …]."""
@@ -71,7 +73,7 @@ class RecurrentLayer(nn.Module):
         # Step t holds the t-th utterance of every dialogue that has one, the longest dialogue first.
         steps = torch.arange(int(lengths.max()))
         there = steps[:, None] < lengths[order]
-        rows = (offsets[:-1][order] + steps[:, None])[there].to(x.device, non_blocking=True)
+        rows = to_device((offsets[:-1][order] + steps[:, None])[there], x.device)
         packed = PackedSequence(x.index_select(0, rows), there.sum(1))
         states = self.rnn(packed)[0].data
         return torch.empty_like(states).index_copy(0, rows, states)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...toolkit.base.device import device_name, matrix_precision, pick_device
+from ...toolkit.base.device import check_precision, device_name, inference, pick_device
 from ...toolkit.base.errors import UserError
 from ...toolkit.store import FeatureStore
 from ..config import OPTIMISTIC, Config
@@ -76,19 +76,19 @@ def predict(
     # Batches dialogues of similar length, which reduces padding and does not change results.
     chosen = chosen[data.lengths(chosen).argsort(stable=True)]
     rows, logits, losses, weights, own = [], [], [], [], {}
-    with torch.inference_mode():
+    with inference(arithmetic, data.device):
         for part in chosen.split(batch_size):
             batch = data.batch(part)
-            with matrix_precision(arithmetic, batch.labels.device):
-                output = model(batch)
-                losses.append(model.loss(output, batch))
+            output = model(batch)
+            losses.append(model.loss(output, batch))
             rows.append(data.rows(part))
             logits.append(output.logits)
             for modality, alone in getattr(output, "unimodal", {}).items():
                 own.setdefault(modality, []).append(torch.where(batch.present[modality], alone.argmax(-1), -1))
             weights.append((batch.labels >= 0).sum())
-        probabilities = torch.cat(logits).double().softmax(-1).cpu().numpy()
-        losses, weights = torch.stack(losses).double().cpu(), torch.stack(weights).double().cpu()
+    with torch.inference_mode():
+        probabilities = torch.cat(logits).cpu().double().softmax(-1).numpy()
+        losses, weights = torch.stack(losses).cpu().double(), torch.stack(weights).cpu().double()
     rows = torch.cat(rows).numpy()
     order = rows.argsort()
     own = {modality: torch.cat(classes).cpu().numpy()[order] for modality, classes in own.items()}
@@ -143,7 +143,7 @@ def evaluate_run(
         folder: the run's folder.
         store_path: a store other than the one that the run was trained on.
         split: "train", "val" or "test". Dialogues that training held out for validation count as "val".
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         notify: called with lines for the user.
         by: names in `erc_toolkit.train.scores.breakdown.GROUPS`.
 
@@ -222,6 +222,7 @@ def opened_run(
     if store_path is None and not path.is_file():
         raise UserError(f"{path}: the store that {folder} was trained on no longer exists; choose one with --store")
     target = pick_device(device)
+    check_precision(run.config.train.precision, target, f"{folder}: train.precision")
     with FeatureStore.open(path) as store:
         _check_fit(run, store)
         if store.content_hash != run.facts["store"]["content_sha256"]:

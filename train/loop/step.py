@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...toolkit.base.device import matrix_precision
+from ...toolkit.base.device import matrix_precision, products_in
 from ..data.batch import Batch
 from ..models.base import Model
 from ..settings import TrainConfig
@@ -51,11 +51,13 @@ def training_step(
         epoch: counted from 0, for schedules within the model.
         settings: `precision` and `max_grad_norm`.
     """
-    with matrix_precision(settings.precision, batch.labels.device):
-        output = model(batch, epoch)
-        loss = model.loss(output, batch)
+    device = batch.labels.device
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    with products_in(settings.precision, device):
+        with matrix_precision(settings.precision, device):
+            output = model(batch, epoch)
+            loss = model.loss(output, batch)
+        loss.backward()
     norm = None
     if settings.max_grad_norm is not None:
         norm = nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm).detach()

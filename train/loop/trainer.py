@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from ...toolkit.base.checkpoint import CHECKPOINT
-from ...toolkit.base.device import device_name, pick_device
+from ...toolkit.base.device import check_precision, device_name, pick_device
 from ...toolkit.base.errors import UserError
 from ...toolkit.store import FeatureStore
 from ..config import Config, protocol_label
@@ -59,7 +59,7 @@ def train(
         store: an open store.
         config: the settings.
         out: folder of the run, created if needed.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         notify: called with lines for the user.
         overwrite: whether an earlier run in `out` may be replaced.
         resume: continue after the last epoch that an interrupted training run completed in `out`; a finished run is
@@ -75,6 +75,7 @@ def train(
         UserError: settings, store and folder do not fit together, or the loss becomes infinite or NaN.
     """
     target = pick_device(device)
+    check_precision(config.train.precision, target, "train.precision")
     if tensorboard:
         check_installed()
     plan = make_plan(store, config)

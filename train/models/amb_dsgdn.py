@@ -236,17 +236,15 @@ class AMBDSGDN(Model[Settings]):
         Without gradients and with an encoder window, more than PIECE utterances are processed in pieces, each together
         with the surrounding utterances that influence it. This affects memory only.
         """
-        rows, lengths = len(batch.labels), batch.offsets.diff()
-        place = torch.arange(rows) - batch.offsets[:-1].repeat_interleave(lengths)
-        window = self.settings.encoder_window
+        rows, window = len(batch.labels), self.settings.encoder_window
         if torch.is_grad_enabled() or rows <= PIECE or window is None:
-            return self._represent(batch, place)
+            return self._represent(batch)
         found: dict[str, list[Tensor]] = {m: [] for m in self.streams}
         reach = self._reach(window)
         for start in range(0, rows, PIECE):
             end = min(start + PIECE, rows)
             first, last = max(0, start - reach), min(rows, end + reach)
-            for modality, x in self._represent(batch.rows(first, last), place[first:last]).items():
+            for modality, x in self._represent(batch.rows(first, last)).items():
                 found[modality].append(x[start - first : end - first])
         return {m: torch.cat(parts) for m, parts in found.items()}
 
@@ -255,8 +253,8 @@ class AMBDSGDN(Model[Settings]):
         graphs = 0 if self.settings.graph == "none" else 4 * self.settings.window  # two blocks of two layers each
         return encoder_window + graphs
 
-    def _represent(self, batch: Batch, place: Tensor) -> dict[str, Tensor]:
-        context = self._context(batch, place)
+    def _represent(self, batch: Batch) -> dict[str, Tensor]:
+        context = self._context(batch)
         return {m: stream(batch.features[m], batch.present[m], context) for m, stream in self.streams.items()}
 
     def loss(self, output: ModelOutput, batch: Batch) -> Tensor:
@@ -276,16 +274,16 @@ class AMBDSGDN(Model[Settings]):
             total = total + weight * loss
         return total
 
-    def _context(self, batch: Batch, place: Tensor) -> BatchContext:
-        longest = int(batch.offsets.diff().max())
+    def _context(self, batch: Batch) -> BatchContext:
+        longest = batch.longest
         graphs = speaker_graphs(batch.speakers, batch.dialogue, self.settings.window, longest, self.settings.causal)
         if self.speaker is None:
             return BatchContext(*graphs, None, None)
-        first, last = int(place.min()), int(place.max())
-        codes = sinusoidal_positions(last + 1 - first, self.settings.hidden, self.speaker.weight, first)
-        added = codes[(place - first).to(codes.device, non_blocking=True)] + self.speaker(batch.speakers)
+        first, end = batch.places
+        codes = sinusoidal_positions(end - first, self.settings.hidden, self.speaker.weight, first)
+        added = codes[batch.place - first] + self.speaker(batch.speakers)
         if self.settings.encoder_window is None:
-            attend = WholeDialogueAttention(batch.offsets, added.device, self.settings.causal).attend
+            attend = WholeDialogueAttention(batch.packing, self.settings.causal).attend
         else:
             attend = LocalDialogueAttention(
                 batch.dialogue, self.settings.encoder_window, longest, self.settings.causal

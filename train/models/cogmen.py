@@ -91,14 +91,11 @@ class COGMEN(Model[Settings]):
     def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """Logits of a batch."""
         x = self.concatenated(batch)
-        attend, every = (
-            WholeDialogueAttention(batch.offsets, x.device).attend,
-            torch.ones_like(batch.dialogue, dtype=torch.bool),
-        )
+        attend, every = WholeDialogueAttention(batch.packing).attend, torch.ones_like(batch.dialogue, dtype=torch.bool)
         for layer in self.encoder:
             x = layer(x, attend, every)
-        longest = int(batch.offsets.diff().max())
-        graph = RelationalGraph(batch.speakers, batch.dialogue, self.settings.past, self.settings.future, longest)
+        past, future = self.settings.past, self.settings.future
+        graph = RelationalGraph(batch.speakers, batch.dialogue, past, future, batch.longest)
         x = self.attention(self.relational(self.projection(x), graph), graph)
         x = F.leaky_relu(self._normalised(x))
         return ModelOutput(self.output(self.dropout(torch.relu(self.hidden(x)))))

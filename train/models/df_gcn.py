@@ -136,4 +136,7 @@ def pad(batch: Batch, speaker: int) -> tuple[PaddedDialogues, Batch]:
         labels=rows(batch.labels, -1),
         dialogue=dialogue,
         offsets=torch.arange(count + 1) * longest,
+        place=torch.arange(longest, device=batch.labels.device).repeat(count),
+        longest=longest,
+        places=(0, longest),
     )

@@ -16,7 +16,7 @@ from ..data.batch import Batch
 from ..layers.diff_graph_attention import DiffRGCN
 from ..layers.dropout import Dropout
 from ..layers.dynamic_linear import DynamicLinear
-from ..layers.encoder import TransformerEncoder, WholeDialogueAttention, sinusoidal_positions
+from ..layers.encoder import TransformerEncoder, WholeDialogueAttention, dialogue_positions
 from ..layers.graph import RELATIONS, Graph, speaker_graphs
 from ..layers.graph_attention import GAIN, RELATION_SIZE, GraphAttention
 from ..layers.graph_ode import GraphODE
@@ -79,18 +79,14 @@ def context(
         real: as in `BatchContext`.
         identity: [N] int; in the graphs, utterances with equal values have the same speaker. None uses the speakers.
     """
-    lengths = batch.offsets.diff()
-    longest = int(lengths.max())
-    place = torch.arange(len(batch.labels)) - batch.offsets[:-1].repeat_interleave(lengths)
-    codes = sinusoidal_positions(longest, speaker.embedding_dim, speaker.weight)
-    added = codes[place.to(codes.device, non_blocking=True)] + speaker(batch.speakers)
+    added = dialogue_positions(batch.packing, speaker.embedding_dim, speaker.weight) + speaker(batch.speakers)
     present = torch.stack(list(batch.present.values())).any(0)
     apart = batch.dialogue
     if real is not None:  # each row of padding is a separate dialogue, so that it attends only to itself
         apart = torch.where(real, apart, len(batch) + torch.arange(len(real), device=real.device))
-    graphs = speaker_graphs(batch.speakers if identity is None else identity, apart, window, longest)
+    graphs = speaker_graphs(batch.speakers if identity is None else identity, apart, window, batch.longest)
     inter, intra = (graph.without(~present) for graph in graphs)
-    attend = WholeDialogueAttention(batch.offsets, added.device).attend
+    attend = WholeDialogueAttention(batch.packing).attend
     return BatchContext(
         added, attend, inter, intra, present, real, batch.dialogue, PaddedDialogues(batch.offsets, added.device)
     )

@@ -84,12 +84,9 @@ class DialogueGCN(Model[Settings]):
 
     def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """Logits of a batch."""
-        longest, rows = int(batch.offsets.diff().max()), len(batch.labels)
         x = self.context(self.concatenated(batch), batch.offsets)
-        graph = RelationalGraph(batch.speakers, batch.dialogue, self.settings.past, self.settings.future, longest)
-        begin = batch.offsets.to(x.device, non_blocking=True).index_select(0, batch.dialogue)
-        place = torch.arange(rows, device=x.device) - begin
-        y = self.plain(self.relational(x, graph, self.edges(x, graph, place)), graph)
+        graph = RelationalGraph(batch.speakers, batch.dialogue, self.settings.past, self.settings.future, batch.longest)
+        y = self.plain(self.relational(x, graph, self.edges(x, graph, batch.place)), graph)
         x = torch.cat([x, y], 1)
         if self.attention is not None:
             x = self.attention(x, batch.offsets)

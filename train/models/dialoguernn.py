@@ -86,6 +86,6 @@ class DialogueRNN(Model[Settings]):
             # Their scores are unscaled products; the kernel divides by the square root of the width.
             query = self.query(emotions) * emotions.shape[-1] ** 0.5
             every = torch.ones_like(batch.dialogue, dtype=torch.bool)
-            dialogues = WholeDialogueAttention(batch.offsets, emotions.device)
+            dialogues = WholeDialogueAttention(batch.packing)
             emotions = dialogues.attend(query, emotions.to(query.dtype), emotions.to(query.dtype), every, 1, 0.0)
         return ModelOutput(self.output(self.dropout(torch.relu(self.hidden(emotions)))))

@@ -109,9 +109,7 @@ class MERCGCN(Model[Settings]):
     def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """Logits of a batch; with G coarse groups, `parts["coarse"]` has their logits [N, G]."""
         z = self.dropout(self.context(torch.cat(self._aligned(batch), 1), batch.offsets))
-        kinds, blocks = edge_kinds(
-            batch.speakers, batch.dialogue, self.settings.window, int(batch.offsets.diff().max())
-        )
+        kinds, blocks = edge_kinds(batch.speakers, batch.dialogue, self.settings.window, batch.longest)
         weights = self.edge_weights(z, kinds, blocks)
         g = F.relu(self.by_kind(z, weights, kinds, blocks))
         g = F.relu(self.convolution(g, weights, blocks))
@@ -121,9 +119,9 @@ class MERCGCN(Model[Settings]):
     def _aligned(self, batch: Batch) -> list[Tensor]:
         """Each modality, and each attending to each other one: M x M times [N, hidden], zeros where it is absent."""
         present = batch.present
-        codes = dialogue_positions(batch.offsets, self.settings.hidden, self.fine.weight)
+        codes = dialogue_positions(batch.packing, self.settings.hidden, self.fine.weight)
         x = {m: self.dropout(projection(batch.features[m]) + codes) for m, projection in self.projections.items()}
-        attend = WholeDialogueAttention(batch.offsets, codes.device).attend
+        attend = WholeDialogueAttention(batch.packing).attend
         found = [y * present[m][:, None] for m, y in x.items()]
         for m, n in combinations(x, 2):
             a, b = self.pairs[f"{m}+{n}"](x[m], x[n], attend, present[m], present[n])

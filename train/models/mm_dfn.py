@@ -144,7 +144,7 @@ class MMDFN(Model[Settings]):
         rows = torch.cat([x[modality].index_select(0, order) for modality in chosen])
         if self.settings.padded:
             padded = PaddedDialogues(offsets, rows.device)
-            extra = int(batch.offsets.diff().max()) - int(lengths.max())
+            extra = batch.longest - int(lengths.max())
             states = encoder.through_padding(F.pad(padded.pad(rows), (0, 0, 0, extra)))
             states = padded.pack(states[:, : int(lengths.max())])
         else:

@@ -159,7 +159,7 @@ class MultiEMO(Model[Settings]):
             for modality, state in zip(self.recurrent, states, strict=True):
                 joined = self.joined[modality](state) if self.joined else state
                 x[modality] = torch.relu(self.dropout(joined))
-        dialogues = WholeDialogueAttention(batch.offsets, batch.dialogue.device)
+        dialogues = WholeDialogueAttention(batch.packing)
         found = {}
         for modality, layers in self.stacks.items():
             y, others = x[modality], [(x[m], batch.present[m]) for m in x if m != modality]

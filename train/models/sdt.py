@@ -112,11 +112,11 @@ class SDT(Model[Settings]):
 
         The logits of an utterance without any modality are the bias of the fused classifier.
         """
-        added = dialogue_positions(batch.offsets, self.settings.hidden, self.speaker.weight) + self.speaker(
+        added = dialogue_positions(batch.packing, self.settings.hidden, self.speaker.weight) + self.speaker(
             batch.speakers
         )
         streams = {m: projection(batch.features[m]) + added for m, projection in self.projections.items()}
-        attend = WholeDialogueAttention(batch.offsets, added.device).attend
+        attend = WholeDialogueAttention(batch.packing).attend
         x = {m: target(streams, batch.present, attend) for m, target in self.targets.items()}
         unimodal = {m: self.heads[m](self.dropout(F.relu(y))) for m, y in x.items()}
         return ModelOutput(self.output(self._fuse(x, batch.present)), unimodal)

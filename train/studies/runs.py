@@ -91,7 +91,7 @@ def run_study(
         recipe, changes: settings shared by all variants.
         seeds: seeds of the runs; a measure that does not train uses only the first.
         jobs: number of parallel runs; 1 if the measure does not train, so that its timings are undisturbed.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         notify: called with each line of progress.
 
     Returns:

@@ -112,7 +112,7 @@ def model_cost(plan: Plan, device: str) -> ModelCost:
 
     Args:
         plan: the store and the settings.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
 
     Raises:
         UserError: the device is not available.
@@ -168,13 +168,12 @@ def _epoch(model: Model[Any], data: Conversations, parts: Sequence[torch.Tensor]
 
 def _seconds(work: Callable[[], None], device: torch.device) -> float:
     """Median time of several calls, in seconds, after one warm-up call."""
-    import torch
+    from ....toolkit.base.device import synchronize
 
     found = []
     for _ in range(ROUNDS + 1):
         began = time.perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
         found.append(time.perf_counter() - began)
     return statistics.median(found[1:])

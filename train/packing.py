@@ -19,12 +19,15 @@ class Packing:
         dialogue: [N] int64, number of each utterance's dialogue, on the device.
         place: [N] int64, position of each utterance in its dialogue, from 0, on the device.
         longest: number of utterances of the longest dialogue, or an upper bound, to which dialogues are padded.
+        static: whether shapes may depend on B, N and `longest` alone, not on the other dialogues' lengths, so that a
+            computation can be recorded once and repeated for other dialogues.
     """
 
     offsets: Tensor
     dialogue: Tensor
     place: Tensor
     longest: int
+    static: bool = False
 
     @classmethod
     def of(cls, offsets: Tensor, device: torch.device) -> Packing:

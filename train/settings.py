@@ -67,6 +67,9 @@ class TrainConfig:
         precision: arithmetic of matrix products in training and evaluation: "float32", or "bfloat16", which is faster
             on hardware that supports it and gives slightly different results; "tf32" rounds their inputs to 10 bits, on
             CUDA only.
+        execution: how steps are executed: "eager" launches one operation after the other; "compile" compiles the model
+            with torch.compile; "cuda-graphs" records a step and repeats it as a whole, on CUDA only. The latter two are
+            for models with steps of few sizes (AMB-DSGDN), and take seconds to minutes at the start.
         class_weights: "balanced" weights the loss by the inverse frequency of the class in the training split.
         patience: number of epochs without improvement after which training stops; None trains for all epochs.
         protocol: "validation" selects the epoch by weighted F1 on held-out dialogues; "best-on-test" trains on training
@@ -84,6 +87,7 @@ class TrainConfig:
     weight_decay: float = setting(5e-5, least=0)
     max_grad_norm: float | None = setting(None, above=0)
     precision: str = setting("float32", choices=PRECISIONS)
+    execution: str = setting("eager", choices=("eager", "compile", "cuda-graphs"))
     class_weights: str = setting("none", choices=("none", "balanced"))
     patience: int | None = setting(None, least=1)
     protocol: str = setting("validation", choices=("validation", "best-on-test"))

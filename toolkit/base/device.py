@@ -66,9 +66,12 @@ def to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
     return x.to(device, non_blocking=device.type != "cpu")
 
 
+WITHOUT_FLOAT64 = {"mps"}  # types of devices
+
+
 def has_float64(device: torch.device) -> bool:
     """Whether the device computes in float64; Apple's GPUs do not."""
-    return device.type != "mps"
+    return device.type not in WITHOUT_FLOAT64
 
 
 def synchronize(device: torch.device) -> None:

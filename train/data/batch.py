@@ -29,6 +29,8 @@ class Batch:
         place: [N] int64, position of the utterance in its dialogue; computed from `offsets` if not given.
         longest: number of utterances of the longest dialogue; likewise. In a batch of `padded`, an upper bound.
         places: the lowest position and the one after the highest.
+        static: whether `padded` made it, see `Packing`.
+        host_speakers: `speakers` on the CPU; copied from the device if not given, for which the host waits.
     """
 
     features: dict[str, Tensor]
@@ -40,10 +42,14 @@ class Batch:
     place: Tensor = None  # pyright: ignore[reportAssignmentType]  # set below
     longest: int = 0
     places: tuple[int, int] = (0, 0)
+    static: bool = False
+    host_speakers: Tensor = None  # pyright: ignore[reportAssignmentType]  # set below
 
     def __post_init__(self) -> None:
         if self.place is None:
             self.place = to_device(places(self.offsets), self.dialogue.device)
+        if self.host_speakers is None:
+            self.host_speakers = self.speakers.cpu()
         self.longest = self.longest or int(self.offsets.diff().max())
         if not any(self.places):
             self.places = 0, self.longest
@@ -60,7 +66,7 @@ class Batch:
     @property
     def packing(self) -> Packing:
         """Where the utterances are."""
-        return Packing(self.offsets, self.dialogue, self.place, self.longest)
+        return Packing(self.offsets, self.dialogue, self.place, self.longest, self.static)
 
     def rows(self, start: int, end: int) -> Batch:
         """Utterances from start to end, even if that cuts dialogues; `place` still counts from the dialogue's start."""
@@ -76,6 +82,7 @@ class Batch:
             offsets - start,
             self.place[start:end],
             places=(start - int(begins[0]) if first == last else 0, int((offsets[1:] - begins).max())),
+            host_speakers=self.host_speakers[start:end],
         )
 
     def padded(self, rows: int, dialogues: int, longest: int) -> Batch:
@@ -107,6 +114,8 @@ class Batch:
             torch.cat([self.offsets, ends]),
             torch.cat([self.place, number % longest]),
             longest,
+            static=True,
+            host_speakers=longer(self.host_speakers),
         )
 
 
@@ -132,7 +141,7 @@ class Conversations:
         self.offsets = torch.from_numpy(np.asarray(offsets, np.int64))
         self._features = {m: torch.from_numpy(x) for m, x in features.items()}
         self._present = {m: torch.from_numpy(x) for m, x in present.items()}
-        self._speakers = torch.from_numpy(np.asarray(speakers, np.int64))
+        self._speakers = self._host_speakers = torch.from_numpy(np.asarray(speakers, np.int64))
         self._labels = torch.from_numpy(np.asarray(labels, np.int64))
         self.device = torch.device("cpu")  # of the batches
 
@@ -180,12 +189,12 @@ class Conversations:
 
     def batch(self, dialogues: Tensor) -> Batch:
         """The dialogues of the given indices (int64 on the CPU, [B] with B at least 1)."""
-        lengths, rows = self.lengths(dialogues), self.rows(dialogues)
+        lengths, here = self.lengths(dialogues), self.rows(dialogues)
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         number = torch.arange(len(dialogues)).repeat_interleave(lengths)
         # One copy for all three.
-        on_device, number, place = to_device(torch.stack([rows, number, places(offsets)]), self.device)
-        rows = on_device if self.resident else rows
+        there, number, place = to_device(torch.stack([here, number, places(offsets)]), self.device)
+        rows = there if self.resident else here
 
         def cut(x: Tensor) -> Tensor:
             return to_device(x.index_select(0, rows), self.device)
@@ -199,4 +208,5 @@ class Conversations:
             offsets,
             place,
             int(lengths.max()),
+            host_speakers=self._host_speakers[here],
         )

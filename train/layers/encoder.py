@@ -53,7 +53,7 @@ class WholeDialogueAttention:
     def __init__(self, packing: Packing, causal: bool = False) -> None:
         self._causal = causal
         lengths, device = packing.offsets.diff(), packing.place.device
-        if packing.longest <= SHORT:
+        if packing.static or packing.longest <= SHORT:
             self._shapes = [(len(lengths), packing.longest)]
             begin = packing.dialogue * packing.longest
         else:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...toolkit.base.device import to_device
 from .blocks import Blocks
 
 
@@ -21,7 +22,7 @@ class RelationalGraph:
     is 2 (S speaker_j + speaker_i), plus 1 where j is not earlier than i. "Target" is i, "source" is j.
 
     Args:
-        speakers: [N] int64, who speaks each utterance, from 0.
+        speakers: [N] int64 on the CPU, who speaks each utterance, from 0.
         dialogue: [N] int64, number of each utterance's dialogue.
         past, future: how many utterances back and ahead the sources of an utterance reach.
         longest: number of utterances of the longest dialogue, or an upper bound.
@@ -34,19 +35,21 @@ class RelationalGraph:
         reverse_mask: [count, size, span] bool, True where there is an edge from the column's utterance to the row's,
             including the diagonal.
         speakers: [S'] int64, the speakers that occur, ascending.
-        sizes: number of utterances of each; computing it makes the host wait for the device.
+        sizes: number of utterances of each.
         order: [N] int64, the utterances sorted by speaker.
     """
 
     def __init__(self, speakers: Tensor, dialogue: Tensor, past: int, future: int, longest: int) -> None:
         past, future = min(past, longest - 1), min(future, longest - 1)
-        self.blocks = Blocks(len(speakers), max(past, future), speakers.device)
+        self.blocks = Blocks(len(speakers), max(past, future), dialogue.device)
         near, distance = self.blocks.local(dialogue), self.blocks.distance
         diagonal = distance == 0
         self.mask = (near & (distance <= past) & (distance >= -future)) | diagonal
         self.reverse_mask = (near & (distance <= future) & (distance >= -past)) | diagonal
-        self.speakers, self._who, counts = speakers.unique(return_inverse=True, return_counts=True)
-        self.sizes, self.order = counts.tolist(), self._who.argsort(stable=True)
+        # On the host, as the sizes decide shapes.
+        found, who, counts = speakers.unique(return_inverse=True, return_counts=True)
+        self.speakers, self.sizes = to_device(found, dialogue.device), counts.tolist()
+        self._who, self.order = to_device(torch.stack([who, who.argsort(stable=True)]), dialogue.device)
 
     def parts(self, dtype: torch.dtype) -> Tensor:
         """The graph as one matrix for each speaker of a source and each order, [count, 2 S', size, span] of 0 and 1."""

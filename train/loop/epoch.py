@@ -16,7 +16,7 @@ from .checkpoint import TrainingState
 from .epoch_progress import EpochProgress
 from .plan import Plan
 from .records import EpochMeans
-from .step import make_optimizer, training_step
+from .step import Gradients, make_optimizer, training_step
 
 
 def new_state(model: Model[Any], settings: TrainConfig) -> TrainingState:
@@ -24,8 +24,15 @@ def new_state(model: Model[Any], settings: TrainConfig) -> TrainingState:
     return TrainingState(model, make_optimizer(model, settings), torch.Generator().manual_seed(settings.seed))
 
 
-def train_epoch(plan: Plan, state: TrainingState, data: Conversations, progress: EpochProgress) -> EpochMeans:
+def train_epoch(
+    plan: Plan, state: TrainingState, data: Conversations, progress: EpochProgress, computed: Gradients | None = None
+) -> EpochMeans:
     """Trains on every dialogue of the training split once, in an order drawn from `state.shuffle`.
+
+    Args:
+        plan, state, data: of the run.
+        progress: told about every step.
+        computed: how gradients are computed, see `training_step`.
 
     Raises:
         UserError: the loss becomes infinite or NaN.
@@ -44,7 +51,7 @@ def train_epoch(plan: Plan, state: TrainingState, data: Conversations, progress:
         )
         for group in state.optimizer.param_groups:
             group["lr"] = lr
-        outcomes.append(training_step(model, state.optimizer, data.batch(part), state.epoch, settings))
+        outcomes.append(training_step(model, state.optimizer, data.batch(part), state.epoch, settings, computed))
         progress.step(step + 1, len(parts))
     # Read all at once, so that not every step waits for the device.
     losses = torch.stack([outcome.loss for outcome in outcomes]).cpu()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from ...toolkit.base.device import matrix_precision, products_in
 from ..data.batch import Batch
-from ..models.base import Model
+from ..models.base import Model, ModelOutput
 from ..settings import TrainConfig
 
 
@@ -29,6 +30,11 @@ class StepOutcome:
     ratios: Tensor | None
 
 
+# Forward and backward pass of a batch in an epoch: the loss and the ratios of `StepOutcome`; gradients are in the
+# parameters' `grad`.
+Gradients = Callable[[Batch, int], tuple[Tensor, Tensor | None]]
+
+
 def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
     """The optimizer of `train.optimizer` for the trainable parameters."""
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer](
@@ -39,8 +45,26 @@ def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optim
     )
 
 
+def gradients(
+    model: Model[Any], settings: TrainConfig, batch: Batch, forward: Callable[[], ModelOutput]
+) -> tuple[Tensor, Tensor | None]:
+    """Loss and backward pass of what `forward` returns for a batch; see `Gradients`."""
+    model.zero_grad(set_to_none=True)
+    with products_in(settings.precision, batch.device):
+        with matrix_precision(settings.precision, batch.device):
+            output = forward()
+            loss = model.loss(output, batch)
+        loss.backward()
+    return loss.detach(), getattr(output, "ratios", None)
+
+
 def training_step(
-    model: Model[Any], optimizer: torch.optim.Optimizer, batch: Batch, epoch: int, settings: TrainConfig
+    model: Model[Any],
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    epoch: int,
+    settings: TrainConfig,
+    computed: Gradients | None = None,
 ) -> StepOutcome:
     """Forward, backward, clipping and an update at the optimizer's learning rate.
 
@@ -50,16 +74,15 @@ def training_step(
         batch: some dialogues.
         epoch: counted from 0, for schedules within the model.
         settings: `precision` and `max_grad_norm`.
+        computed: how the gradients are computed (`erc_toolkit.train.loop.execution`); None is one operation after the
+            other.
     """
-    device = batch.labels.device
-    optimizer.zero_grad(set_to_none=True)
-    with products_in(settings.precision, device):
-        with matrix_precision(settings.precision, device):
-            output = model(batch, epoch)
-            loss = model.loss(output, batch)
-        loss.backward()
+    if computed is None:
+        loss, ratios = gradients(model, settings, batch, lambda: model(batch, epoch))
+    else:
+        loss, ratios = computed(batch, epoch)
     norm = None
     if settings.max_grad_norm is not None:
         norm = nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm).detach()
     optimizer.step()
-    return StepOutcome(loss.detach(), norm, getattr(output, "ratios", None))
+    return StepOutcome(loss, norm, ratios)

@@ -24,6 +24,7 @@ from .epoch import new_state, train_epoch
 from .epoch_progress import EpochProgress, epoch_progress
 from .evaluation import predict, score, tabulate
 from .events import EventWriter, check_installed
+from .execution import check_execution, make_gradients
 from .plan import Plan, announce, facts_of, fingerprint_of, make_plan, training_data
 from .records import EpochLine, SplitScores, TrainResult
 from .run_folder import (
@@ -36,6 +37,7 @@ from .run_folder import (
     write_weights,
 )
 from .seeding import seed_everything
+from .step import Gradients
 
 
 def train(
@@ -76,6 +78,7 @@ def train(
     """
     target = pick_device(device)
     check_precision(config.train.precision, target, "train.precision")
+    check_execution(config, target)
     if tensorboard:
         check_installed()
     plan = make_plan(store, config)
@@ -94,6 +97,7 @@ def train(
     facts = facts_of(plan, model, target)
     write_config(out, config, facts)
 
+    computed = make_gradients(model, config.train, target)
     state, lines = _begin(plan, model.to(target), out, fingerprint, resume)
     if state.epoch:
         notify(f"resuming after epoch {state.epoch}")
@@ -101,7 +105,7 @@ def train(
         EventWriter.open(out, tensorboard, lines) as events,
         epoch_progress(name, config.train.epochs, state.epoch) as progress,
     ):
-        _fit(plan, state, data, out, fingerprint, lines, events, progress)
+        _fit(plan, state, data, out, fingerprint, lines, events, progress, computed)
     best = state.best
     assert best is not None  # train.epochs is at least 1
     model.load_state_dict(best.weights)
@@ -171,13 +175,14 @@ def _fit(
     lines: list[EpochLine],
     events: EventWriter,
     progress: EpochProgress,
+    computed: Gradients | None,
 ) -> None:
     """Trains for the remaining epochs or until patience runs out; writes metrics and a checkpoint after each."""
     settings, (split, selection) = plan.config.train, plan.selection
     labels = plan.store.column("label")
     while state.epoch < settings.epochs and not _out_of_patience(state, settings.patience):
         began = time.perf_counter()
-        trained = train_epoch(plan, state, data, progress)
+        trained = train_epoch(plan, state, data, progress, computed)
         prediction = predict(state.model, data, selection, settings.batch_size, settings.precision)
         if not np.isfinite(prediction.probabilities).all():
             raise UserError(

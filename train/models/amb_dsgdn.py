@@ -177,6 +177,7 @@ class AMBDSGDN(Model[Settings]):
     `class_counts` also determines the prediction for an utterance without any modality.
     """
 
+    capturable = True
     Settings = Settings
     about = ModelInfo("AMB-DSGDN", "arXiv 2603.10043", "in full: code and paper")
     fusion: Tensor | None
@@ -201,18 +202,27 @@ class AMBDSGDN(Model[Settings]):
         self.register_buffer("fusion", fusion, persistent=False)
         prior = (self.class_counts / self.class_counts.sum().clamp_min(1)).clamp_min(TINY)
         self.register_buffer("log_prior", prior.log().to(torch.get_default_dtype()))
-        weights = torch.ones(self.classes) if self.class_weights is None else self.class_weights
-        self.class_weights = weights.to(torch.get_default_dtype())
+        if self.class_weights is None:
+            self.class_weights = torch.ones(self.classes)
 
     @property
     def modalities(self) -> list[str]:
         """Names of the modalities in use, in the order of `ModelOutput.ratios`."""
         return list(self.streams)
 
-    def forward(self, batch: Batch, epoch: int = 0) -> AMBDSGDNOutput:
-        """Logits of a batch; in training, from epoch `dropout_warm_up` (counted from 0) on, with modality dropout."""
+    def decide(self, epoch: int) -> bool:
+        """Whether a training step drops modalities, from epoch `dropout_warm_up` (counted from 0) on.
+
+        Drawn on the host, so that the decision does not wait for the device.
+        """
+        settings = self.settings
+        due = self.training and epoch >= settings.dropout_warm_up and len(self.streams) > 1
+        return due and float(torch.rand(())) < settings.p_exe
+
+    def forward(self, batch: Batch, epoch: int = 0, drop: bool | None = None) -> AMBDSGDNOutput:
+        """Logits of a batch; with modality dropout if `drop` or, where that is None, `decide` says so."""
         features = self.represent(batch)
-        dropped = self._drop(features, batch) if self.training and epoch >= self.settings.dropout_warm_up else None
+        dropped = self._drop(features, batch) if (self.decide(epoch) if drop is None else drop) else None
         learnable = torch.zeros_like(batch.dialogue, dtype=torch.bool)
         for index, modality in enumerate(self.modalities):
             present = batch.present[modality]
@@ -309,10 +319,7 @@ class AMBDSGDN(Model[Settings]):
         fused = fused.sum(0)  # equation 29
         return torch.where(present.any(0)[..., None], fused, self.log_prior)
 
-    def _drop(self, features: dict[str, Tensor], batch: Batch) -> DroppedModalities | None:
-        # Drawn on the host, so that the decision does not wait for the device.
-        if len(features) < 2 or float(torch.rand(())) >= self.settings.p_exe:
-            return None
+    def _drop(self, features: dict[str, Tensor], batch: Batch) -> DroppedModalities:
         with torch.no_grad():
             metric = weighted_f1 if self.switches.f1_balance else precision_times_recall
             performance = []

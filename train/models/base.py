@@ -66,6 +66,10 @@ class Model(nn.Module, Generic[SettingsType]):
         class_weights: [C] float64 for the loss, or None for equal weights.
 
     Attributes:
+        capturable: whether a training step can be recorded once for a size of batch and then repeated for others
+            (`train.execution`): its shapes depend on the batch as `Batch.padded` makes it, and neither on the host's
+            decisions other than `decide` nor on `epoch`; it copies nothing from the host, and the utterances that
+            `padded` adds change nothing. A class attribute.
         Settings: dataclass of the section `model` of a recipe. Every field has a default;
             `erc_toolkit.train.settings.setting` adds bounds. It has a field `name`, and may have a method
             `check(where)`, which raises a UserError that begins with `where` if settings contradict each other.
@@ -75,6 +79,7 @@ class Model(nn.Module, Generic[SettingsType]):
         class_weights: the argument, as a buffer.
     """
 
+    capturable: ClassVar[bool] = False
     Settings: ClassVar[type[ModelSettings]]
     about: ClassVar[ModelInfo]
     settings: SettingsType
@@ -94,6 +99,8 @@ class Model(nn.Module, Generic[SettingsType]):
         self.speakers = speakers
         self.class_counts = class_counts
         self.classes = len(class_counts)
+        if class_weights is not None:
+            class_weights = class_weights.to(torch.get_default_dtype())  # not every device has float64
         self.register_buffer("class_weights", class_weights)
         self.build()
 
@@ -105,6 +112,14 @@ class Model(nn.Module, Generic[SettingsType]):
         Raises:
             UserError: the settings do not fit the features or the classes.
         """
+
+    def decide(self, epoch: int) -> bool | None:
+        """What the host decides at random for a training step; None if nothing.
+
+        A capturable model whose steps differ takes it as the third argument of `forward`, and decides for itself there
+        if it is not given.
+        """
+        return None
 
     def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """Logits of a batch; `epoch`, counted from 0, is for schedules during training."""

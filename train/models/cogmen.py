@@ -95,7 +95,7 @@ class COGMEN(Model[Settings]):
         for layer in self.encoder:
             x = layer(x, attend, every)
         past, future = self.settings.past, self.settings.future
-        graph = RelationalGraph(batch.speakers, batch.dialogue, past, future, batch.longest)
+        graph = RelationalGraph(batch.host_speakers, batch.dialogue, past, future, batch.longest)
         x = self.attention(self.relational(self.projection(x), graph), graph)
         x = F.leaky_relu(self._normalised(x))
         return ModelOutput(self.output(self.dropout(torch.relu(self.hidden(x)))))

@@ -127,6 +127,8 @@ def pad(batch: Batch, speaker: int) -> tuple[PaddedDialogues, Batch]:
         return padded.pad(x, fill).flatten(0, 1)
 
     dialogue = torch.arange(count, device=batch.labels.device).repeat_interleave(longest)
+    host_speakers = torch.full((count * longest,), speaker)
+    host_speakers[(torch.arange(longest) < padded.lengths[:, None]).flatten()] = batch.host_speakers
     features, present = ({m: rows(x) for m, x in of.items()} for of in (batch.features, batch.present))
     return padded, replace(
         batch,
@@ -139,4 +141,5 @@ def pad(batch: Batch, speaker: int) -> tuple[PaddedDialogues, Batch]:
         place=torch.arange(longest, device=batch.labels.device).repeat(count),
         longest=longest,
         places=(0, longest),
+        host_speakers=host_speakers,
     )

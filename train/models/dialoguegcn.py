@@ -85,7 +85,9 @@ class DialogueGCN(Model[Settings]):
     def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """Logits of a batch."""
         x = self.context(self.concatenated(batch), batch.offsets)
-        graph = RelationalGraph(batch.speakers, batch.dialogue, self.settings.past, self.settings.future, batch.longest)
+        graph = RelationalGraph(
+            batch.host_speakers, batch.dialogue, self.settings.past, self.settings.future, batch.longest
+        )
         y = self.plain(self.relational(x, graph, self.edges(x, graph, batch.place)), graph)
         x = torch.cat([x, y], 1)
         if self.attention is not None:

@@ -24,6 +24,7 @@ class Settings:
 class LogisticRegression(Model[Settings]):
     """Softmax regression."""
 
+    capturable = True
     Settings = Settings
     about = ModelInfo("logistic regression", "none (baseline)", "in full")
 

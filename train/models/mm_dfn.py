@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...toolkit.base.device import to_device
 from ...toolkit.base.errors import UserError
 from ..data.batch import Batch
 from ..layers.angular_graph import AngularGraph
@@ -137,10 +138,13 @@ class MMDFN(Model[Settings]):
         if encoder is None:
             return {}
         # One sequence for each speaker of each dialogue and modality, all concatenated.
-        key = batch.dialogue * (batch.speakers.max() + 1) + batch.speakers
+        # Their lengths decide shapes, so the host computes them.
+        dialogue = torch.arange(len(batch)).repeat_interleave(batch.offsets.diff())
+        key = dialogue * (batch.host_speakers.max() + 1) + batch.host_speakers
         order = key.argsort(stable=True)
-        lengths = key[order].unique_consecutive(return_counts=True)[1].cpu().repeat(len(chosen))
+        lengths = key[order].unique_consecutive(return_counts=True)[1].repeat(len(chosen))
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        order = to_device(order, batch.device)
         rows = torch.cat([x[modality].index_select(0, order) for modality in chosen])
         if self.settings.padded:
             padded = PaddedDialogues(offsets, rows.device)

@@ -91,6 +91,7 @@ class TargetStream(nn.Module):
 class SDT(Model[Settings]):
     """Transformer-based model with self-distillation."""
 
+    capturable = True
     Settings = Settings
     about = ModelInfo("SDT", "IEEE TMM 26, 2024, doi 10.1109/TMM.2023.3271019", "their code")
 

@@ -12,15 +12,17 @@ from test_train_support import write_store
 from torch.utils._pytree import tree_flatten
 
 from erc_toolkit.toolkit.base.device import to_device
+from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.store import FeatureStore
 from erc_toolkit.train.config import load_config
 from erc_toolkit.train.data.features import read_feature
 from erc_toolkit.train.loop.epoch import new_state
 from erc_toolkit.train.loop.evaluation import predict
-from erc_toolkit.train.loop.execution import Recorded, bucket_of, check_execution
+from erc_toolkit.train.loop.execution import Compiled, Recorded, bucket_of, check_execution
 from erc_toolkit.train.loop.plan import make_plan, training_data
 from erc_toolkit.train.loop.seeding import seed_everything
 from erc_toolkit.train.loop.step import training_step
+from erc_toolkit.train.models.amb_dsgdn import AMBDSGDN
 from erc_toolkit.train.models.registry import MODELS, model_class
 
 DIMS = {"text": 8, "audio": 6, "visual": 5}
@@ -259,18 +261,16 @@ def test_the_models_that_can_be_recorded():
     assert [name for name in MODELS if model_class(name).capturable] == CAPTURABLE
 
 
-@pytest.mark.parametrize("name", CAPTURABLE)
-def test_a_recording_of_every_bucket_gives_the_same_numbers(store, name):
-    case = Case(store, name, "")
-    model, data, settings = without_dropout(case.model), case.data(), case.config.train
-    if name == "amb-dsgdn":
+def same_numbers(case, computed) -> set:
+    """Compares loss and gradients of batches of several sizes with those of one operation after the other."""
+    model, data, buckets = without_dropout(case.model), case.data(), set()
+    if isinstance(model, AMBDSGDN):
         model.settings.p_exe = 0.0
-    recorded, buckets = Recorded(model, settings, Again()), set()
     dialogues = torch.arange(10)
     for start, end in ((0, 5), (5, 10), (0, 3), (2, 7), (9, 10), (0, 5)):
         batch = data.batch(dialogues[start:end])
-        buckets.add(bucket_of(batch, settings.batch_size))
-        loss, _ = recorded(batch, 0)
+        buckets.add(bucket_of(batch, case.config.train.batch_size))
+        loss, _ = computed(batch, 0)
         found = [loss, *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
         model.zero_grad()
         expected = model.loss(model(batch), batch)
@@ -278,7 +278,25 @@ def test_a_recording_of_every_bucket_gives_the_same_numbers(store, name):
         wanted = [expected.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
         for a, b in zip(found, wanted, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    return buckets
+
+
+@pytest.mark.parametrize("name", CAPTURABLE)
+def test_a_recording_of_every_bucket_gives_the_same_numbers(store, name):
+    case = Case(store, name, "")
+    recorded = Recorded(case.model, case.config.train, Again())
+    buckets = same_numbers(case, recorded)
     assert len(recorded.recordings) == len(buckets) < 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CAPTURABLE)
+def test_compilation_sees_the_whole_model_once_per_bucket(store, name):
+    case = Case(store, name, "")
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    buckets = same_numbers(case, Compiled(case.model, case.config.train, "eager"))  # traced, but not compiled to C++
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == len(buckets)
 
 
 @pytest.mark.parametrize("name", CAPTURABLE)
@@ -306,11 +324,13 @@ def test_two_losses_of_one_recording_are_two_numbers(store):
 
 @pytest.mark.parametrize(
     "name, how, message",
-    [("bigru", "compile", "use eager, or one of the models amb-dsgdn,"), ("sdt", "cuda-graphs", "needs a CUDA device")],
+    [
+        ("bigru", "compile", "use eager, or one of the models amb-dsgdn,"),
+        ("sdt", "cuda-graphs", "needs a CUDA device"),
+        ("sdt", "compile", "needs a CUDA device"),
+    ],
 )
 def test_an_execution_that_is_impossible(name, how, message):
-    from erc_toolkit.toolkit.base.errors import UserError
-
     config = load_config(f"{name}-demo", [f"train.execution={how}"])
     with pytest.raises(UserError, match=f"train.execution={how}: .*{message}"):
         check_execution(config, torch.device("cpu"))

@@ -68,8 +68,8 @@ class TrainConfig:
             on hardware that supports it and gives slightly different results; "tf32" rounds their inputs to 10 bits, on
             CUDA only.
         execution: how steps are executed: "eager" launches one operation after the other; "compile" compiles the model
-            with torch.compile; "cuda-graphs" records a step and repeats it as a whole, on CUDA only. The latter two are
-            for models with steps of few sizes (AMB-DSGDN), and take seconds to minutes at the start.
+            with torch.compile; "cuda-graphs" records a step and repeats it as a whole. The latter two are for CUDA and
+            for models whose steps have few shapes (AMB-DSGDN, SDT), and take seconds to minutes at the start.
         class_weights: "balanced" weights the loss by the inverse frequency of the class in the training split.
         patience: number of epochs without improvement after which training stops; None trains for all epochs.
         protocol: "validation" selects the epoch by weighted F1 on held-out dialogues; "best-on-test" trains on training

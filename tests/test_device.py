@@ -161,11 +161,13 @@ def test_every_command_with_a_device_is_listed():
 
 
 @pytest.mark.parametrize("words", commands_with_a_device())
-def test_the_command_line_refuses_at_once(words, tmp_path, monkeypatch):
+def test_the_command_line_refuses_at_once(gpus, words, tmp_path, monkeypatch):
+    gpus(2)
     monkeypatch.chdir(tmp_path)
     arguments = [*words.split(), *commands_with_a_device()[words]]
     result = CliRunner().invoke(main, [*arguments, "--device", "banana"])
     assert result.exit_code == 2 and "--device" in result.stderr and "cuda:N" in result.stderr, result.output
+    assert "cuda:0 to cuda:1" in " ".join(result.stderr.split())
     assert not list(tmp_path.iterdir())
 
 

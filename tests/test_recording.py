@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner
 from hypothesis import given
@@ -232,6 +233,22 @@ def test_audio_without_video_and_silence(trained, scene, tmp_path):
         "predict", trained / "run", tmp_path / "silent.wav", "--transcript", silent, "--out", tmp_path / "p", code=1
     )
     assert all(fact in output for fact in ("silent.wav: ", "text", "audio", "visual"))
+
+
+@pytest.mark.slow
+def test_extraction_and_classification_are_on_the_same_device(trained, scene, tmp_path, monkeypatch):
+    asked = []
+
+    def pick(name: str) -> torch.device:
+        asked.append(name)
+        return torch.device("cpu")
+
+    monkeypatch.setattr("erc_toolkit.toolkit.base.device.pick_device", pick)
+    monkeypatch.setattr("erc_toolkit.train.inference.turn_classifier.pick_device", pick)
+    given = [trained / "run", scene, "--transcript", scene.with_suffix(".json"), "--out", tmp_path / "o"]
+    run("predict", *given, "--device", "cuda:1")
+    # The classifier, the text encoder and the face network; openSMILE is always on the CPU.
+    assert sorted(asked) == ["cpu", "cuda:1", "cuda:1", "cuda:1"]
 
 
 @pytest.mark.slow

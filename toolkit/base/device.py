@@ -33,15 +33,14 @@ def pick_device(name: str) -> torch.device:
     """
     import torch
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    apple = torch.backends.mps.is_available()
+    count, apple = _found()
     if not is_device_name(name):
-        raise UserError(f"--device {name!r}: unknown; use {CHOICES} ({_seen(count, apple)})")
+        raise UserError(f"--device {name!r}: unknown; use {CHOICES} ({devices_here()})")
     if name == "auto":
         return torch.device("cuda" if count else "cpu")
     device = torch.device(name)
     if (device.type == "cuda" and (device.index or 0) >= count) or (device.type == "mps" and not apple):
-        raise UserError(f"--device {name}: not available, {_seen(count, apple)}; use {_available(count, apple)}")
+        raise UserError(f"--device {name}: not available, {devices_here()}; use {_available(count, apple)}")
     return device
 
 
@@ -143,10 +142,19 @@ def inference(name: str, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _seen(count: int, apple: bool) -> str:
+def devices_here() -> str:
+    """The devices that PyTorch sees on this machine, in words."""
+    count, apple = _found()
     if not count:
         return "PyTorch sees no CUDA device here" + (", but mps" if apple else "")
     return f"PyTorch sees {counted(count, 'CUDA device')} here: {_numbers(count)}"
+
+
+def _found() -> tuple[int, bool]:
+    """The number of CUDA devices, and whether there is an Apple GPU."""
+    import torch
+
+    return (torch.cuda.device_count() if torch.cuda.is_available() else 0), torch.backends.mps.is_available()
 
 
 def _available(count: int, apple: bool) -> str:

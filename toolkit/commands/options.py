@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..base.device import CHOICES, METAVAR, is_device_name
+from ..base.device import CHOICES, METAVAR, devices_here, is_device_name
 
 COMPUTE_HELP = "Device to compute on; auto selects CUDA if available."
 
@@ -19,7 +19,7 @@ class DeviceType(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not isinstance(value, str) or not is_device_name(value):
-            self.fail(f"{value!r} is not one of {CHOICES}", param, ctx)
+            self.fail(f"{value!r} is not one of {CHOICES} ({devices_here()})", param, ctx)
         return value
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:

@@ -83,6 +83,7 @@ class GraphAttention(nn.Module):
         query, key = (projected @ torch.cat(columns, 1)).T[..., None].chunk(2)  # [rows, N, 1] each
         # A relation's score is one of six numbers per branch, so no ten channels per edge are needed.
         table = torch.einsum("hrc,hsc->rhs", self.relations(), self.relation_score).flatten(1)
+        # A product, because torch.compile gave a wrong gradient of an embedding (PyTorch 2.11, on a CPU).
         which = F.one_hot(graph.relation, RELATIONS).to(table.dtype)
         by_relation = (which @ table).permute(2, 0, 1)[:, None]  # [rows, 1, size, span]
         scores = F.leaky_relu(blocks.own(query) + blocks.seen(key).transpose(2, 3) + by_relation, SLOPE)

@@ -55,7 +55,7 @@ def check_execution(config: Config, device: torch.device) -> None:
             f"train.execution={how}: the shapes in a step of {config.model.name} depend on more than the size of the "
             f"batch; use eager, or one of the models {able}"
         )
-    # PyTorch 2.11 compiled a wrong gradient of AMB-DSGDN's relations for a CPU.
+    # For a CPU, PyTorch 2.11 compiled a wrong gradient of an embedding (of relations, before it became a product).
     if how != "eager" and device.type != "cuda":
         raise UserError(f"train.execution={how}: needs a CUDA device, not {device.type}; use eager")
 

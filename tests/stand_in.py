@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map_only
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
@@ -96,6 +97,19 @@ class DeviceTensor(torch.Tensor):
         return _run(func, args, kwargs or {})
 
 
+class _NewTensors(TorchFunctionMode):
+    """`torch.tensor(..., device=...)`, which no dispatch mode sees, as a tensor of the host that is copied."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        device = kwargs.get("device")
+        if func in (torch.tensor, torch.as_tensor, torch.asarray) and device is not None:
+            if torch.device(device).type == DEVICE.type:
+                del kwargs["device"]
+                return func(*args, **kwargs).to(device)
+        return func(*args, **kwargs)
+
+
 class StandIn(TorchDispatchMode):
     """While it is active, there is the device "standin".
 
@@ -112,20 +126,23 @@ class StandIn(TorchDispatchMode):
     def __init__(self, float64: bool = True) -> None:
         super().__init__()
         self.float64, self.waits, self.copies = float64, [], []
-        self._depth = 0
+        self._depth, self._new = 0, _NewTensors()
         self._pinned: dict[int, Tensor] = {}  # by address; kept alive, so that no other tensor gets the address
 
     def __enter__(self) -> StandIn:
         assert StandIn.active in (None, self)
         StandIn.active, self._depth = self, self._depth + 1
-        if not self.float64:
-            WITHOUT_FLOAT64.add(DEVICE.type)
+        if self._depth == 1:
+            self._new.__enter__()
+            if not self.float64:
+                WITHOUT_FLOAT64.add(DEVICE.type)
         return super().__enter__()
 
     def __exit__(self, *exception) -> None:
         self._depth -= 1
         if not self._depth:
             StandIn.active = None
+            self._new.__exit__(*exception)
             WITHOUT_FLOAT64.discard(DEVICE.type)
         super().__exit__(*exception)
 

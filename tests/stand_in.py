@@ -32,6 +32,13 @@ class _Module(_DummyBackendModule):
     def get_amp_supported_dtype(self):
         return [torch.bfloat16]
 
+    def get_rng_state(self, device):
+        """Its random numbers are the host's."""
+        return torch.get_rng_state()
+
+    def set_rng_state(self, state, device):
+        """As above."""
+
 
 _setup_privateuseone_for_python_backend("standin", _Module())
 DEVICE = torch.device("standin:0")

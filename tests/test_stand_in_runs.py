@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import math
 import os
 import sys
 from importlib import import_module
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
-from stand_in import DEVICE, StandIn
+from stand_in import DEVICE, HOME, StandIn, Wait
 from test_train_support import TINY, write_store
+from transformers import PreTrainedModel
 
+from erc_toolkit.extract.tuning import face as tuning_face
+from erc_toolkit.extract.tuning import text as tuning_text
+from erc_toolkit.toolkit.demo.encoders import make_text_encoder
 from erc_toolkit.toolkit.store import FeatureStore
 from erc_toolkit.train.config import load_config
 from erc_toolkit.train.inference.turn_classifier import TurnClassifier
@@ -77,6 +85,56 @@ def stop_after_first_epoch(monkeypatch) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(trainer, "save_checkpoint", once)
+
+
+def test_finetuning_text_on_a_device(path, tmp_path, monkeypatch):
+    make_text_encoder(tmp_path / "encoder", ["I am so happy to see you!", "What do you want from me?"])
+    monkeypatch.setattr(tuning_text, "pick_device", lambda name: DEVICE)
+    save = PreTrainedModel.save_pretrained  # it reads memory, which the stand-in does not have
+
+    def from_host(model, folder):
+        save(model, folder, state_dict={name: x.cpu() for name, x in model.state_dict().items()})
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", from_host)
+    recipe = tuning_text.Recipe(epochs=2, batch=8, micro_batch=4)
+    with StandIn() as device:
+        best = tuning_text.finetune(
+            path, str(tmp_path / "encoder"), tmp_path / "tuned", recipe, "auto", lambda line: None
+        )
+    assert best["epoch"] in (1, 2) and (tmp_path / "tuned/model.safetensors").is_file()
+    with FeatureStore.open(path) as store:
+        trained = np.count_nonzero((store.column("split") == "train") & (store.column("label") >= 0))
+    # One for each loss, an update late; whole batches of 8 are two of 4.
+    losses = waits_in(tuning_text._Run._add, device)
+    assert len(losses) == 2 * (2 * (trained // 8) + math.ceil(trained % 8 / 4))
+    # transformers asks once per batch whether there is padding; the batches themselves are copied without a wait.
+    assert {wait.operation for wait in waits_in(tuning_text._Run._logits, device)} == {"_local_scalar_dense"}
+    assert not waits_in(tuning_text._Run._loss, device)
+
+
+def waits_in(function, device: StandIn) -> list[Wait]:
+    """The waits in the lines of a function of the toolkit."""
+    lines, first = inspect.getsourcelines(function)
+    path = str(Path(inspect.getsourcefile(function)).relative_to(HOME))
+    places = {f"{path}:{number}" for number in range(first, first + len(lines))}
+    return [wait for wait in device.waits if wait.line in places]
+
+
+def test_training_the_face_network_on_a_device(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for label in ("across", "down"):
+            (tmp_path / "faces" / split / label).mkdir(parents=True)
+            for i in range(6):
+                picture = rng.integers(0, 255, (64, 64), dtype=np.uint8)
+                cv2.imwrite(str(tmp_path / "faces" / split / label / f"{i}.png"), picture)
+    monkeypatch.setattr(tuning_face, "pick_device", lambda name: DEVICE)
+    recipe = tuning_face.FaceRecipe(epochs=1, batch=4, patience=0)
+    with StandIn() as device:
+        tuning_face.train_face(tmp_path / "faces", tmp_path / "out", recipe, "auto", lambda line: None)
+    assert (tmp_path / "out/model.safetensors").is_file()
+    assert len(waits_in(tuning_face._Run._add, device)) == 3
+    assert not waits_in(tuning_face._Run._logits, device) and not waits_in(tuning_face._Run.train, device)
 
 
 def on_its_gpu(task):

@@ -8,6 +8,7 @@ grey levels normalised by the mean and standard deviation of the training images
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,7 +23,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from ...toolkit.base.checkpoint import TrainedParts
-from ...toolkit.base.device import fork_generators, pick_device
+from ...toolkit.base.device import fork_generators, pick_device, products_in, to_device
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.interrupt import interruptible
 from ...toolkit.base.progress import Stages
@@ -79,7 +80,7 @@ def train_face(
     check_out(out)
     images = read_face_images(source, ARCHITECTURES[_NETWORK].input.side, recipe.seed)
     where = pick_device(device)
-    with partial_folder(out) as work, fork_generators(where):
+    with partial_folder(out) as work, fork_generators(where), products_in("float32", where):
         torch.manual_seed(recipe.seed)
         run = _Run(images, recipe, where, work, notify)
         try:
@@ -143,26 +144,31 @@ class _Run:
                 for group in self._optimizer.param_groups:
                     group["lr"] = lr_on_plateau(self.recipe.lr, scores, self.recipe.patience)
                 self.net.train()
-                total = 0.0
+                total, unread = 0.0, None
                 for batch in torch.randperm(len(labels), generator=self._shuffle).split(self.recipe.batch):
                     if len(batch) == 1:  # batch normalisation needs more than one image
                         continue
                     augmented = torch.stack([self._augment(torch.from_numpy(faces[i])[None]) for i in batch.tolist()])
                     loss = nn.functional.cross_entropy(
-                        self._logits(augmented), torch.from_numpy(labels)[batch].to(self.device)
+                        self._logits(augmented), to_device(torch.from_numpy(labels)[batch], self.device)
                     )
-                    if not torch.isfinite(loss):
-                        raise UserError(
-                            f"the loss is not finite in epoch {epoch}; choose a lower --lr than {self.recipe.lr:g}"
-                        )
                     self._optimizer.zero_grad(set_to_none=True)
                     loss.backward()
                     self._optimizer.step()
-                    total += loss.item() * len(batch)
+                    # A batch late, when the device has probably computed it, so that it never runs out of work.
+                    total, unread = self._add(total, unread, epoch), (loss.detach(), len(batch))
                     bar.advance(1, f"epoch {epoch}")
                     if stop.is_set():
                         return
-                self._validate(epoch, total / len(labels))
+                self._validate(epoch, self._add(total, unread, epoch) / len(labels))
+
+    def _add(self, total: float, unread: tuple[torch.Tensor, int] | None, epoch: int) -> float:
+        """The total with a batch's mean loss, times its number of images, added."""
+        if unread is not None:
+            total += unread[0].item() * unread[1]
+        if not math.isfinite(total):
+            raise UserError(f"the loss is not finite in epoch {epoch}; choose a lower --lr than {self.recipe.lr:g}")
+        return total
 
     def _validate(self, epoch: int, train_loss: float) -> None:
         accuracy = self.accuracy("val")
@@ -214,5 +220,5 @@ class _Run:
 
     def _logits(self, faces: torch.Tensor) -> torch.Tensor:
         """uint8 (n, 1, side, side) to (n, labels)."""
-        normalised = (faces.to(self.device).float() - self.mean) / self.std
+        normalised = (to_device(faces, self.device).float() - self.mean) / self.std
         return self.net(normalised.contiguous(memory_format=torch.channels_last))

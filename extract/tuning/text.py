@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from ...toolkit.base.checkpoint import TrainedParts
-from ...toolkit.base.device import fork_generators, pick_device
+from ...toolkit.base.device import fork_generators, pick_device, products_in, to_device
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.interrupt import interruptible
 from ...toolkit.base.progress import Stages
@@ -136,7 +136,7 @@ def finetune(
     texts = read_texts(source)
     recipe = recipe.for_corpus(texts.corpus)
     where = pick_device(device)
-    with partial_folder(out) as work, fork_generators(where):
+    with partial_folder(out) as work, fork_generators(where), products_in("float32", where):
         torch.manual_seed(recipe.seed)
         run = _Run(texts, text_model, recipe, where, work, notify)
         try:
@@ -220,16 +220,17 @@ class _Run:
             bar.advance(self.epochs.epoch * updates)
             for epoch in range(self.epochs.epoch + 1, r.epochs + 1):
                 self.model.train()
-                total = 0.0
+                total, unread = 0.0, []
                 order = torch.randperm(len(ids), generator=self._shuffle)
                 for update, batch in enumerate(order.split(r.batch), (epoch - 1) * updates):
                     self._optimizer.zero_grad(set_to_none=True)
+                    losses = []
                     for micro_batch in batch.split(r.micro_batch):
                         loss = self._loss(self._logits([ids[i] for i in micro_batch]), labels[micro_batch])
                         (loss / len(batch)).backward()
-                        total += loss.item()
-                    if not np.isfinite(total):
-                        raise UserError(f"the loss is not finite in epoch {epoch}; choose a lower --lr than {r.lr:g}")
+                        losses.append(loss.detach())
+                    # An update late, when the device has probably computed them, so that it never runs out of work.
+                    total, unread = self._add(total, unread, epoch), losses
                     factor = fairseq_linear_factor(update, r.epochs * updates, r.warm_up)
                     for group in self._optimizer.param_groups:
                         group["lr"] = r.lr * factor
@@ -237,7 +238,15 @@ class _Run:
                     bar.advance(1, f"epoch {epoch}, loss {total / len(ids):.3f} so far")
                     if stop.is_set():
                         return
-                self._finish_epoch(epoch, total / len(ids))
+                self._finish_epoch(epoch, self._add(total, unread, epoch) / len(ids))
+
+    def _add(self, total: float, losses: list[torch.Tensor], epoch: int) -> float:
+        """The total with some losses added in their order."""
+        for loss in losses:
+            total += loss.item()
+        if not np.isfinite(total):
+            raise UserError(f"the loss is not finite in epoch {epoch}; choose a lower --lr than {self.recipe.lr:g}")
+        return total
 
     def _finish_epoch(self, epoch: int, train_loss: float) -> None:
         """Evaluates the validation split, records the metrics, and saves the model if it is the best so far."""
@@ -271,11 +280,11 @@ class _Run:
 
     def _logits(self, ids: Sequence[list[int]]) -> torch.Tensor:
         """(batch, labels) of token ids."""
-        padded = self.tokenizer.pad({"input_ids": list(ids)}, return_tensors="pt").to(self.device)
-        return self.model(**padded).logits
+        padded = self.tokenizer.pad({"input_ids": list(ids)}, return_tensors="pt")
+        return self.model(**{name: to_device(x, self.device) for name, x in padded.items()}).logits
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.cross_entropy(logits, labels.to(self.device), reduction="sum")
+        return torch.nn.functional.cross_entropy(logits, to_device(labels, self.device), reduction="sum")
 
     def record(self) -> dict[str, object]:
         """The content of finetune.yaml."""

@@ -81,14 +81,21 @@ def synchronize(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-def fork_generators(device: torch.device) -> AbstractContextManager[object]:
+@contextmanager
+def fork_generators(device: torch.device) -> Iterator[None]:
     """A context after which the random number generators of the host and of a device are as they were before."""
     import torch
 
-    if device.type == "cpu":
-        return torch.random.fork_rng(devices=[])
-    index = device.index if device.index is not None else torch.accelerator.current_device_index()
-    return torch.random.fork_rng(devices=[index], device_type=device.type)
+    with torch.random.fork_rng(devices=[]):
+        if device.type == "cpu":
+            yield
+            return
+        module = torch.get_device_module(device)
+        state = module.get_rng_state(device)
+        try:
+            yield
+        finally:
+            module.set_rng_state(state, device)
 
 
 PRECISIONS = ("float32", "tf32", "bfloat16")  # of training; extraction has float16 as well

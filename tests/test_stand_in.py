@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from stand_in import DEVICE, DeviceTensor, Mix, StandIn, host
-from test_train_support import write_store
+from test_train_support import random_batch, write_store
 from torch.utils._pytree import tree_flatten
 
 from erc_toolkit.toolkit.base.device import to_device
@@ -258,11 +260,22 @@ def without_dropout(model):
     return model.train()
 
 
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=9), st.booleans())
+def test_every_batch_fits_into_its_bucket(lengths, coarse):
+    batch = random_batch(lengths)
+    bucket = bucket_of(batch, 9, coarse)
+    wide = batch.padded(*bucket)
+    assert len(wide.labels) == bucket.rows and bucket.rows % bucket.longest == 0
+    assert bucket.rows < (2 * sum(lengths) if coarse else sum(lengths)) + bucket.longest
+    # A bucket is decided by the sizes alone, not by where the dialogues end.
+    assert bucket == bucket_of(random_batch(sorted(lengths)), 9, coarse)
+
+
 def test_the_models_that_can_be_recorded():
     assert [name for name in MODELS if model_class(name).capturable] == CAPTURABLE
 
 
-def same_numbers(case, computed) -> set:
+def same_numbers(case, computed, coarse=False) -> set:
     """Compares loss and gradients of batches of several sizes with those of one operation after the other."""
     model, data, buckets = without_dropout(case.model), case.data(), set()
     if isinstance(model, AMBDSGDN):
@@ -270,7 +283,7 @@ def same_numbers(case, computed) -> set:
     dialogues = torch.arange(10)
     for start, end in ((0, 5), (5, 10), (0, 3), (2, 7), (9, 10), (0, 5)):
         batch = data.batch(dialogues[start:end])
-        buckets.add(bucket_of(batch, case.config.train.batch_size))
+        buckets.add(bucket_of(batch, case.config.train.batch_size, coarse))
         loss, _ = computed(batch, 0)
         found = [loss, *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
         model.zero_grad()
@@ -296,7 +309,8 @@ def test_compilation_sees_the_whole_model_once_per_bucket(store, name):
     case = Case(store, name, "")
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    buckets = same_numbers(case, Compiled(case.model, case.config.train, "eager"))  # traced, but not compiled to C++
+    # Traced, but not compiled to machine code.
+    buckets = same_numbers(case, Compiled(case.model, case.config.train, "eager"), coarse=True)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == len(buckets)
 
 

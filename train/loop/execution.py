@@ -24,6 +24,7 @@ from ..settings import TrainConfig
 from .step import Gradients, gradients
 
 SHORTEST = 16  # no bucket has shorter dialogues
+MOST_COMPILED = 64  # buckets and decisions
 _WARM_UP = 2  # passes before a recording, in which libraries allocate their workspaces
 
 
@@ -35,15 +36,23 @@ class Bucket(NamedTuple):
     longest: int
 
 
-def bucket_of(batch: Batch, dialogues: int) -> Bucket:
+def bucket_of(batch: Batch, dialogues: int, coarse: bool = False) -> Bucket:
     """The smallest bucket for a batch of at most the given number of dialogues.
 
     The longest dialogue is rounded up to a power of two, and the number of utterances to a multiple of that, so that
-    one more dialogue holds the padding.
+    one more dialogue holds the padding. If `coarse`, that number becomes a power of two as well.
     """
-    longest = max(SHORTEST, 1 << (batch.longest - 1).bit_length())
-    rows = -(-len(batch.labels) // longest) * longest
-    return Bucket(rows, max(dialogues, len(batch)) + 1, longest)
+    longest = max(SHORTEST, _power(batch.longest))
+    rows, added = -(-len(batch.labels) // longest) * longest, 1
+    if coarse:
+        rows = _power(rows)
+        added += rows // longest // 2
+    return Bucket(rows, max(dialogues, len(batch)) + added, longest)
+
+
+def _power(number: int) -> int:
+    """The least power of two that is not smaller."""
+    return 1 << (number - 1).bit_length()
 
 
 def check_execution(config: Config, device: torch.device) -> None:
@@ -70,7 +79,12 @@ def make_gradients(model: Model[Any], settings: TrainConfig, device: torch.devic
 
 
 class Compiled:
-    """Gradients by `torch.compile`, once per bucket and decision of the host; `backend` is that of torch.compile."""
+    """Gradients by `torch.compile`, once per bucket and decision of the host.
+
+    Args:
+        model, settings: of the run.
+        backend: of torch.compile.
+    """
 
     def __init__(self, model: Model[Any], settings: TrainConfig, backend: str = "inductor") -> None:
         self._model, self._settings = model, settings
@@ -78,9 +92,11 @@ class Compiled:
 
     def __call__(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor | None]:
         """As `Gradients`."""
-        batch = batch.padded(*bucket_of(batch, self._settings.batch_size))
+        # Compiling takes minutes, so there are fewer and larger buckets; PyTorch would by default stop after eight.
+        batch = batch.padded(*bucket_of(batch, self._settings.batch_size, coarse=True))
         decision = self._model.decide(epoch)
-        return gradients(self._model, self._settings, batch, _forward(self._forward, batch, decision))
+        with torch._dynamo.config.patch(recompile_limit=MOST_COMPILED):
+            return gradients(self._model, self._settings, batch, _forward(self._forward, batch, decision))
 
 
 class Recorder(Protocol):

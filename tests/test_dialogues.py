@@ -49,7 +49,7 @@ def same(a, b) -> bool:
         return a.dtype == b.dtype and a.shape == b.shape and bool((a == b).all())
     if isinstance(a, dict):
         return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (str, list)):
+    if isinstance(a, (str, list, int, tuple)):
         return a == b
     return type(a) is type(b) and all(same(getattr(a, name), getattr(b, name)) for name in type(a).__dataclass_fields__)
 

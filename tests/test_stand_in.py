@@ -36,7 +36,12 @@ VARIANTS = {
     "mm-dfn": ["model.padded=true train.class_weights=balanced"],
     "multiemo": ["model.recurrent_text=false model.bidirectional=false"],
 }
-CASES = [(name, changes) for name in MODELS for changes in ("", *VARIANTS.get(name, ()))]
+CASES = [pytest.param(name, "", id=name) for name in MODELS]
+CASES += [
+    pytest.param(name, changes, id=f"{name} {changes}", marks=pytest.mark.slow)
+    for name, several in VARIANTS.items()
+    for changes in several
+]
 CAPTURABLE = ["amb-dsgdn", "logistic-regression", "sdt"]
 # The released DF-GCN takes utterances with equal text vectors for one speaker's; equal rows are found by sorting.
 WAITS = {("df-gcn", "model.variant=released"): {("unique_dim", "train/models/df_gcn.py")}}

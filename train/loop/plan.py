@@ -192,5 +192,5 @@ def announce(
     notify(f"validation: {_validation_source(plan)}")
     notify(f"model: {model_in_words(plan.config.model)}, {described['parameters']:,} parameters")
     settings = plan.config.train
-    notify(f"device: {device_name(device)}, matrix products in {settings.precision}")
+    notify(f"device: {device_name(device)}, matrix products in {settings.precision}, execution {settings.execution}")
     notify(f"seed {settings.seed}; protocol {described['protocol']}")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from ..toolkit.base.device import pick_device
 from ..toolkit.base.errors import UserError
 from ..toolkit.manifest import MODALITIES, Manifest, manifest_from_rows
 from .corpora.subtitles import UNKNOWN, parse_subtitles
@@ -224,6 +225,10 @@ def extract_recording(
     absent: dict[str, str] = {}
     for modality in (m for m in MODALITIES if m in recorded):
         options = recorded_options(modality, recorded[modality])
+        if options.precision == "tf32" and pick_device(device).type != "cuda":
+            # Only CUDA devices round to TF32. float32 differs from it by that rounding.
+            notify(f"{modality}: the model was trained on features in tf32, which needs CUDA; using float32")
+            options = dataclasses.replace(options, precision="float32")
         try:
             extract(manifest, out, dataclasses.replace(options, device=device), command=command, notify=notify)
         except NothingFound as nothing:

@@ -19,10 +19,12 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from erc_toolkit.extract import recording
 from erc_toolkit.extract.corpora.subtitles import parse_subtitles
-from erc_toolkit.extract.recording import read_recording, recorded_options
+from erc_toolkit.extract.recording import extract_recording, read_recording, recorded_options
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main
+from erc_toolkit.toolkit.manifest import Manifest
 from erc_toolkit.toolkit.predict.predictor import Predictor
 from erc_toolkit.toolkit.predict.turns import Turn, subrip, table, webvtt
 from erc_toolkit.toolkit.store import FeatureStore
@@ -414,6 +416,17 @@ def test_a_package_can_only_set_options_of_features(change, wanted):
     assert recorded_options("visual", {"fps": 2.0, "face_model": None, "most_frames": 7}).most_frames == 7
     with pytest.raises(UserError, match=re.escape(wanted)):
         recorded_options("visual", {"fps": 2.0, **change})
+
+
+def test_tf32_is_float32_without_cuda(monkeypatch, tmp_path):
+    used: list[str] = []
+    monkeypatch.setattr(recording, "extract", lambda manifest, out, options, **_: used.append(options.precision))
+    for precision, lines in (("tf32", 1), ("bfloat16", 0)):
+        said: list[str] = []
+        options = {"text": {"precision": precision}}
+        extract_recording(Manifest("x", [], tmp_path, []), tmp_path, options, device="cpu", notify=said.append)
+        assert len(said) == lines and all("tf32" in line for line in said)
+    assert used == ["float32", "bfloat16"]
 
 
 GOOD = [

@@ -26,7 +26,7 @@ AUDIO_SETS = (
     "emobase",
 )
 DENSENETS = ("densenet121", "denseface")
-PRECISIONS = ("float32", "bfloat16", "float16")
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 POOLINGS = ("cls", "mean", "last4", "last4-mean")
 # Registered names of the built-in extractors.
 TEXT_MODEL, OPENSMILE, SPEECH_MODEL = "text-model", "opensmile", "speech-model"
@@ -120,7 +120,7 @@ class Options(CheckedOptions):
         "float32",
         choices=PRECISIONS,
         help="Precision of the networks; features are always float32. float32 is exact, the others are faster on "
-        "hardware that supports them.",
+        "hardware that supports them; tf32 needs CUDA.",
         makes=MODALITIES,
     )
     face_detector: str = option(

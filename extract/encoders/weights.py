@@ -10,8 +10,9 @@ import torch
 
 from ...toolkit.base.errors import UserError, first_line
 
-# Precisions of the encoders; features are always float32, and float32 is the exact mode.
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Types of the encoders' numbers by precision; features are always float32, and float32 is the exact mode. tf32 only
+# allows matrix products to round their inputs (`toolkit.base.device.products_in`).
+DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load_state(path: Path) -> dict[str, torch.Tensor]:

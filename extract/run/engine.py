@@ -134,7 +134,12 @@ def _extract(manifest: Manifest, out: Path, options: Options, command: str, shar
     if done and shard is None:
         notify(f"resuming: {done} of {counted(sum(len(job.parts) for job in jobs), 'part')} done")
     faults: list[str] = []
-    with interruptible() as stop, Stages(options.log_json) as progress, ThreadPoolExecutor(1) as side:
+    with (
+        extractors.arithmetic(),
+        interruptible() as stop,
+        Stages(options.log_json) as progress,
+        ThreadPoolExecutor(1) as side,
+    ):
         text = next((job for job in jobs if job.modality == "text"), None)
         media = [job for job in jobs if job.modality != "text"]
         reading = side.submit(read_texts, text, manifest, stop, progress, stages) if text else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...toolkit.base.device import check_precision, products_in
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import MODALITIES
@@ -111,8 +113,8 @@ class RunExtractors:
         """Loads the extractors, the cheapest first, so that a missing model is reported before anything else is done.
 
         Raises:
-            UserError: a model that cannot be loaded, an extractor that is not installed or violates the contract, or
-                incompatible options.
+            UserError: a model that cannot be loaded, an extractor that is not installed or violates the contract, a
+                precision that the device does not have, or incompatible options.
         """
         chosen = choose(options)
         # The options of all extractors, and whether they support sequences, are checked before any model is loaded.
@@ -122,6 +124,8 @@ class RunExtractors:
             given[modality] = options if registered.built_in else registered.options(own)
             if options.sequences:
                 registered.check_sequences()
+            if registered.name != OPENSMILE:
+                check_precision(options.precision, _device(registered, options), "--precision")
         detector = None
         if "visual" in chosen and chosen["visual"].built_in:
             detector = _load_detector(options)
@@ -160,6 +164,11 @@ class RunExtractors:
         if self.detector is not None:
             file, options = self.detector[0].name, self.options
             yield f"faces: {options.face_detector} ({file}), {options.fps:g} frames per second"
+
+    def arithmetic(self) -> AbstractContextManager[None]:
+        """The context of the run's networks: PyTorch has one setting for all threads, so one is made for the run."""
+        networks = [one.registered for one in self.all() if one.registered.name != OPENSMILE]
+        return products_in(self.options.precision, _device(networks[0], self.options)) if networks else nullcontext()
 
     def request(self, audio: bool, visual: bool) -> MediaRequest:
         """The request to the workers for the modalities that are not done yet."""

@@ -9,6 +9,15 @@ from pathlib import Path
 # Before anything imports torch: at the sizes of tests a second thread waits more than it works, the more so on a busy
 # machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test writes to the user's cache folder; models that are there are still found.
+os.environ.update(
+    {
+        name: os.environ.get(name)
+        or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), folder)
+        for name, folder in (("HF_HOME", "huggingface"), ("TORCH_HOME", "torch"), ("MPLCONFIGDIR", "matplotlib"))
+    }
+)
+os.environ["XDG_CACHE_HOME"] = str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "user")
 
 import numpy as np
 import pytest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -119,9 +119,10 @@ class CropEncoder(Extractor):
     Args:
         name: name in the store.
         net: the network.
+        sha256: of its weights.
         expected: the input that it expects.
         device: device of the network.
-        precision: "float32", "bfloat16" or "float16".
+        precision: "float32", "tf32", "bfloat16" or "float16".
         sequences: keep each frame's vector as well.
     """
 
@@ -133,15 +134,18 @@ class CropEncoder(Extractor):
         self,
         name: str,
         net: nn.Module,
+        sha256: str,
         expected: ImageInput,
         device: torch.device | str,
         precision: str,
         sequences: bool,
     ):
         self.name, self.expected, self.device, self.precision = name, expected, torch.device(device), precision
-        self._batches = Batches(f"visual model {name}")
-        pixels, most = _CPU_BATCH if self.device.type == "cpu" else _GPU_BATCH
-        self._batch_size = max(1, min(most, pixels // expected.side**2))
+        self._sha256 = sha256
+        pixels, images = _CPU_BATCH if self.device.type == "cpu" else _GPU_BATCH
+        most = max(1, min(images, pixels // expected.side**2))
+        what, identity = f"visual model {name}", f"visual, {expected.side} pixels, weights {sha256}"
+        self._batches = Batches(what, "images", most, self.device, precision, identity)
         self.net = net.eval().to(self.device, DTYPES[precision])
         self.net = self.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.wants = Crops(expected.side, expected.grey)
@@ -157,25 +161,30 @@ class CropEncoder(Extractor):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(n, channels, side, side), normalised, to (n, dim)."""
 
-    @torch.inference_mode()
     def __call__(self, crops: np.ndarray) -> np.ndarray:
-        """uint8 (n, side, side, 3) RGB, or (n, side, side) grey, to float32 (n, dim)."""
-        images = torch.from_numpy(crops).to(self.device)
-        images = images.unsqueeze(1) if self.expected.grey else images.permute(0, 3, 1, 2)
+        """uint8 (n, side, side, 3) RGB, or (n, side, side) grey, to float32 (n, dim), as one batch."""
+        return self._batches.one({"crops": torch.from_numpy(crops)}, self._vectors)
+
+    def _vectors(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """ "crops" on the device, as above, to (n, dim)."""
+        crops = tensors["crops"]
+        images = crops.unsqueeze(1) if self.expected.grey else crops.permute(0, 3, 1, 2)
         images = (images.float() / 255 - self._mean) / self._std
-        images = images.to(DTYPES[self.precision]).contiguous(memory_format=torch.channels_last)
-        return self.forward(images).float().cpu().numpy()
+        return self.forward(images.to(DTYPES[self.precision]).contiguous(memory_format=torch.channels_last))
 
     def utterances(self, crops: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """For each utterance's crops (n, …), n > 0: the mean float32 (dim,) and the frames (n, dim)."""
         counts = np.cumsum([0, *map(len, crops)])
         features = np.empty((counts[-1], self.dim), np.float32)
-        size = self._batch_size
-        for start in range(0, counts[-1], size):
+
+        def batch_of(batch: range) -> dict[str, torch.Tensor]:
             # Only the utterances that this batch covers are concatenated, not the whole part.
-            first, last = np.searchsorted(counts, [start, start + size], "right") - 1
-            batch = np.concatenate(crops[first : last + 1])[start - counts[first] :][:size]
-            features[start : start + len(batch)] = self._batches.array(self, batch)
+            first, last = np.searchsorted(counts, [batch.start, batch.stop - 1], "right") - 1
+            whole = np.concatenate(crops[first : last + 1])
+            return {"crops": torch.from_numpy(whole[batch.start - counts[first] :][: len(batch)])}
+
+        for batch, vectors in self._batches.run([1] * int(counts[-1]), batch_of, self._vectors):
+            features[batch.start : batch.stop] = vectors
         for start, end in itertools.pairwise(counts):
             yield features[start:end].mean(0, dtype=np.float64).astype(np.float32), features[start:end]
 
@@ -184,13 +193,13 @@ class CropEncoder(Extractor):
         for series, (mean, frames) in zip(utterances, self.utterances([u.images for u in utterances]), strict=True):
             yield Extracted(mean, "", frames, series.times) if self.frame_width else Extracted(mean)
 
-    def described(self, extractor: str, model: str, sha256: str, versions: dict[str, str]) -> Provenance:
+    def described(self, extractor: str, model: str, versions: dict[str, str]) -> Provenance:
         """How the features are computed, for the store; the run adds how the crops are taken."""
         normalisation = self.expected.normalisation
         return {
             "extractor": extractor,
             "model": model,
-            "weights_sha256": sha256,
+            "weights_sha256": self._sha256,
             "versions": {"torch": torch.__version__, **versions},
             "parameters": {
                 "normalised_by": normalisation.source,
@@ -249,11 +258,11 @@ class FaceEncoder(CropEncoder):
             _fill(name, net, load_state(Path(weights)))
             self.weights = f"file {Path(weights).name}"
         self._features: Any = net.features
-        self._sha256 = checksum(self._features.state_dict())
+        sha256 = checksum(self._features.state_dict())
         expected = self._architecture.input
         if normalisation is not None:
             expected = replace(expected, normalisation=normalisation)
-        super().__init__(name, net, expected, device, precision, sequences)
+        super().__init__(name, net, sha256, expected, device, precision, sequences)
 
     @classmethod
     def build(cls, options: Options, setup: Setup) -> FaceEncoder:
@@ -271,7 +280,6 @@ class FaceEncoder(CropEncoder):
         described = self.described(
             "DenseNet on face crops, mean over frames",
             f"{self.name}: {self._architecture.source}",
-            self._sha256,
             {"torchvision": version("torchvision")},
         )
         return {**described, "weights": self.weights}

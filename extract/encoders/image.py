@@ -43,7 +43,7 @@ class ImageModel(CropEncoder):
         from transformers import AutoImageProcessor, AutoModel
 
         name_or_dir = NAMES.get(name_or_dir, name_or_dir) if not Path(name_or_dir).is_dir() else name_or_dir
-        model, prepare, self._sha256 = load_transformer(
+        model, prepare, sha256 = load_transformer(
             "image model", "--visual-model", name_or_dir, AutoModel, AutoImageProcessor
         )
         model = getattr(model, "vision_model", model)  # CLIP and similar models contain a text model as well
@@ -57,7 +57,7 @@ class ImageModel(CropEncoder):
             raise UserError(f"--visual-model {name_or_dir}: its preprocessor does not specify an image size")
         own = Normalisation(tuple(prepare.image_mean), tuple(prepare.image_std), "the model's preprocessor")
         expected = ImageInput(side, False, normalisation or own)
-        super().__init__(short_name(name_or_dir), model, expected, device, precision, sequences)
+        super().__init__(short_name(name_or_dir), model, sha256, expected, device, precision, sequences)
 
     @classmethod
     def build(cls, options: Options, setup: Setup) -> ImageModel:
@@ -78,7 +78,6 @@ class ImageModel(CropEncoder):
         return self.described(
             "transformers image encoder on face crops, mean over frames",
             f"{self.name} ({self._kind})",
-            self._sha256,
             {"transformers": version("transformers")},
         )
 

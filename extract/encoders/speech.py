@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 
 import numpy as np
@@ -18,8 +18,10 @@ from .hub import load_transformer, short_name
 from .selection import Options
 from .weights import DTYPES
 
-# Samples in a padded batch; a longer utterance is a batch by itself.
-_BATCH_SAMPLES = 60 * 16_000
+# Samples in a padded batch, for models that may see padding. A GPU needs more than a minute of audio to be busy for
+# longer than the host takes to prepare and launch a batch. With 16 minutes the first layer's output (512 channels, a
+# fifth of 16 kHz) still has fewer than 2**31 numbers, which is as far as 32-bit indices reach.
+_CPU_SAMPLES, _GPU_SAMPLES = 60 * 16_000, 16 * 60 * 16_000
 
 
 class AudioModel(Extractor):
@@ -31,7 +33,7 @@ class AudioModel(Extractor):
     Args:
         name_or_dir: hub name (e.g. "facebook/wav2vec2-base") or a folder with model and preprocessor.
         device: device of the model.
-        precision: "float32", "bfloat16" or "float16".
+        precision: "float32", "tf32", "bfloat16" or "float16".
         sequences: keep the frames of the last layer as well.
 
     Raises:
@@ -61,12 +63,15 @@ class AudioModel(Extractor):
                 "wav2vec2, hubert, wavlm or data2vec-audio"
             )
         self._model = model.to(self.device, DTYPES[precision])
-        self._runner = Batches(f"audio model {self.name}")
         self.rate = int(self._prepare.sampling_rate)
         self.dim = int(self._model.config.hidden_size)
         self.frame_width = self.dim if sequences else 0
         # Models that normalise over the time axis must not see padding; their preprocessor returns no attention mask.
-        self._padded = bool(getattr(self._prepare, "return_attention_mask", False))
+        # With a size of 0, each utterance is a batch.
+        padded = bool(getattr(self._prepare, "return_attention_mask", False))
+        most = (_CPU_SAMPLES if self.device.type == "cpu" else _GPU_SAMPLES) if padded else 0
+        what, identity = f"audio model {self.name}", f"audio, weights {self._sha256}"
+        self._batches = Batches(what, "padded samples", most, self.device, precision, identity)
 
     @classmethod
     def build(cls, options: Options, setup: Setup) -> AudioModel:
@@ -84,19 +89,27 @@ class AudioModel(Extractor):
     ) -> Iterator[tuple[np.ndarray | None, str, np.ndarray | None, np.ndarray | None]]:
         """For each utterance, in order: float32 (dim,) or None, the reason for None, frames (T, dim) and times (T,)."""
         waves = [self._resampled(span) for span in spans]
-        done: dict[int, np.ndarray | None] = {}
-        for batch in self._batches([len(wave) for wave in waves]):
-            done.update(zip(batch, self._runner.run(self._encode, [waves[i] for i in batch]), strict=True))
-        for i, wave in enumerate(waves):
-            frames = done.get(i)
-            if frames is None:
-                yield None, f"audio too short for {self.name}: {len(wave) / self.rate:.3f} s", None, None
-            else:
-                mean = frames.mean(0, dtype=np.float64).astype(np.float32)
+        lengths = [self._length(len(wave)) for wave in waves]
+        order = sorted((i for i, length in enumerate(lengths) if length >= 1), key=lambda i: (len(waves[i]), i))
+        means: dict[int, np.ndarray] = {}
+        frames: dict[int, np.ndarray] = {}
+        for batch, rows in self._batches.run(
+            [len(waves[i]) for i in order],
+            lambda batch: self._inputs([waves[order[k]] for k in batch]),
+            self._encode,
+        ):
+            for k, padded in zip(batch, rows, strict=True):
+                own = padded[: lengths[order[k]]]
+                means[order[k]] = own.mean(0, dtype=np.float64).astype(np.float32)
                 if self.frame_width:
-                    yield mean, "", frames, np.arange(len(frames)) * self.hop_s
-                else:
-                    yield mean, "", None, None
+                    frames[order[k]] = own.copy()  # not a view, which would keep the batch
+        for i, wave in enumerate(waves):
+            if i not in means:
+                yield None, f"audio too short for {self.name}: {len(wave) / self.rate:.3f} s", None, None
+            elif self.frame_width:
+                yield means[i], "", frames[i], np.arange(len(frames[i])) * self.hop_s
+            else:
+                yield means[i], "", None, None
 
     def extract(self, utterances: Sequence[AudioSpan], done: Callable[[int], None]) -> Iterator[Extracted]:
         """Like `utterances`."""
@@ -108,31 +121,16 @@ class AudioModel(Extractor):
     def _length(self, samples: int) -> int:
         return int(self._model._get_feat_extract_output_lengths(samples))
 
-    def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
-        """Batches of indices of similar length, of at most `_BATCH_SAMPLES` padded samples; without those too short for
-        a frame.
-        """
-        batch: list[int] = []
-        for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-            if self._length(lengths[i]) < 1:
-                continue
-            if batch and (not self._padded or (len(batch) + 1) * lengths[i] > _BATCH_SAMPLES):
-                yield batch
-                batch = []
-            batch.append(i)
-        if batch:
-            yield batch
+    def _inputs(self, waves: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+        """The model's inputs (batch, samples) for waveforms at its rate."""
+        return dict(self._prepare(list(waves), sampling_rate=self.rate, padding=True, return_tensors="pt"))
 
-    @torch.inference_mode()
-    def _encode(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Waveforms at the model's rate to the frames of each, float32 (T, dim)."""
-        inputs = self._prepare(list(waves), sampling_rate=self.rate, padding=True, return_tensors="pt")
-        inputs = {key: value.to(self.device) for key, value in inputs.items()}
-        inputs["input_values"] = inputs["input_values"].to(DTYPES[self.precision])
+    def _encode(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The result of `_inputs`, on the device, to the frames (batch, T, dim), those of padding included."""
+        values = inputs["input_values"].to(DTYPES[self.precision])
         with warnings.catch_warnings():  # WavLM mixes types of masks, about which torch warns on each batch
             warnings.simplefilter("ignore", UserWarning)
-            frames = self._model(**inputs).last_hidden_state.float().cpu().numpy()
-        return [one[: self._length(len(wave))] for one, wave in zip(frames, waves, strict=True)]
+            return self._model(**{**inputs, "input_values": values}).last_hidden_state
 
     def provenance(self) -> Provenance:
         """How the features are computed, for the store."""

@@ -20,8 +20,10 @@ from .selection import Options
 from .weights import DTYPES, checksum
 
 _LAYERS = ("last", "second-last", "third-last", "fourth-last")
-# Padded tokens in a batch: enough for efficient matrix products, few enough for small memories.
-_BATCH_TOKENS = 4096
+# Padded tokens in a batch. On a CPU, 4096 are enough for efficient matrix products. A GPU needs more to be busy for
+# longer than the host takes to launch a batch; 32768 take a few GB in float32 with the models in use (0.5 GB for the
+# 4096 hidden units in a layer of roberta-large).
+_CPU_TOKENS, _GPU_TOKENS = 4096, 32_768
 
 
 def load_pretrained(
@@ -107,7 +109,7 @@ class TextEncoder(Extractor):
             context. If the input is too long, whole utterances are dropped from the context, the oldest first; the
             utterance itself is truncated only if it is too long by itself. "mean" is then over the tokens of the second
             part, the utterance with its speaker's name, without special tokens.
-        precision: "float32", "bfloat16" or "float16"; features are float32.
+        precision: "float32", "tf32", "bfloat16" or "float16"; features are float32.
 
     Raises:
         UserError: the model is neither on this machine nor available from the hub, or has too few layers.
@@ -143,7 +145,10 @@ class TextEncoder(Extractor):
         finetuned = Path(name_or_dir) / "finetune.yaml"  # written by `erc-toolkit finetune-text`
         self._finetuned = yaml.safe_load(finetuned.read_text(encoding="utf-8")) if finetuned.is_file() else None
         self._sha256 = checksum(self._model.state_dict())
-        self.precision, self._runner = precision, Batches(f"text model {self.name}")
+        self.precision = precision
+        most = _CPU_TOKENS if self.device.type == "cpu" else _GPU_TOKENS
+        identity = f"text, {pooling}, weights {self._sha256}"
+        self._batches = Batches(f"text model {self.name}", "padded tokens", most, self.device, precision, identity)
         self._model.eval().to(self.device, DTYPES[precision])
         self.dim, self.wants = int(self._model.config.hidden_size), Texts(context)
         counts = ("tokens", "tokens_cut", "context", "context_cut")[: 4 if context else 2]
@@ -161,7 +166,6 @@ class TextEncoder(Extractor):
             return {self.name: {}}
         return {f"{self.name}-{i}": {"layer": layer} for i, layer in enumerate(_LAYERS, 1)}
 
-    @torch.inference_mode()
     def __call__(
         self, texts: Sequence[str | Turn], done: Callable[[int], None] = lambda count: None
     ) -> tuple[np.ndarray, list[str], dict[str, np.ndarray]]:
@@ -187,8 +191,14 @@ class TextEncoder(Extractor):
             encoded[i] = self._encode(turns[i])
             for name in details:
                 details[name][i] = getattr(encoded[i], name)
-        for batch in _batches(sorted(rows, key=lambda i: (encoded[i].tokens, i)), encoded):
-            values[batch] = self._runner.array(lambda some: self._vectors([encoded[i] for i in some]), batch)
+        order = sorted(rows, key=lambda i: (encoded[i].tokens, i))
+        inputs = [encoded[i] for i in order]
+        for batch, vectors in self._batches.run(
+            [one.tokens for one in inputs],
+            lambda batch: self._padded(inputs[batch.start : batch.stop]),
+            self._vectors,
+        ):
+            values[order[batch.start : batch.stop]] = vectors
             done(len(batch))
         for i in rows:
             if not np.isfinite(values[i]).all():
@@ -202,16 +212,20 @@ class TextEncoder(Extractor):
             row = {name: int(column[i]) for name, column in details.items()}
             yield Extracted(None if reason else values[i], reason, details=row)
 
-    def _vectors(self, batch: list[_Encoded]) -> np.ndarray:
-        """float32 (batch, matrices * dim)."""
-        padded = self._tokenizer.pad([one.inputs for one in batch], return_tensors="pt").to(self.device)
-        output = self._model(**padded, output_hidden_states=self.pooling.startswith("last4"))
-        mask = padded["attention_mask"]
+    def _padded(self, batch: list[_Encoded]) -> dict[str, torch.Tensor]:
+        """The model's inputs (batch, tokens), and with context "own", 1 for the utterance's own tokens."""
+        padded = dict(self._tokenizer.pad([one.inputs for one in batch], return_tensors="pt"))
         if self.context:
-            mask = torch.zeros_like(mask)
-            for line, one in zip(mask, batch, strict=True):
+            padded["own"] = torch.zeros_like(padded["attention_mask"])
+            for line, one in zip(padded["own"], batch, strict=True):
                 line[one.own] = 1
-        return self._pool(output, mask).float().cpu().numpy()
+        return padded
+
+    def _vectors(self, padded: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The result of `_padded`, on the device, to (batch, matrices * dim)."""
+        inputs = {name: tensor for name, tensor in padded.items() if name != "own"}
+        output = self._model(**inputs, output_hidden_states=self.pooling.startswith("last4"))
+        return self._pool(output, padded.get("own", inputs["attention_mask"]))
 
     def _encode(self, turn: Turn) -> _Encoded:
         """A turn as token ids, no longer than the model accepts."""
@@ -292,13 +306,3 @@ class _Encoded:
     tokens_cut: int
     context: int
     context_cut: int
-
-
-def _batches(order: list[int], encoded: dict[int, _Encoded]) -> list[list[int]]:
-    """Divides rows, sorted by length, into batches of at most _BATCH_TOKENS padded tokens."""
-    batches: list[list[int]] = []
-    for i in order:
-        if not batches or (len(batches[-1]) + 1) * encoded[i].tokens > _BATCH_TOKENS:
-            batches.append([])
-        batches[-1].append(i)
-    return batches

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import UserError
 from .words import counted
@@ -171,3 +171,57 @@ def _available(count: int, apple: bool) -> str:
 
 def _numbers(count: int) -> str:
     return "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+
+
+def to_host(x: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """Starts to copy a tensor to the host; calling the result waits for the copy and returns it.
+
+    It waits for what the device was given before this call, not for what it is given afterwards. The copy is in pinned
+    memory.
+    """
+    import torch
+
+    # Apple's GPUs copy into ordinary memory, and PyTorch's copies from them that do not block are not always complete
+    # when an event after them is.
+    if x.device.type in ("cpu", "mps"):
+        return x.cpu
+    device, copy = x.device, x.to("cpu", non_blocking=True)
+    copied = torch.Event(device=device)
+    copied.record(torch.accelerator.current_stream(device))  # by default it would be the current device's
+
+    def wait() -> torch.Tensor:
+        try:
+            copied.synchronize()
+        except RuntimeError:  # not all kinds of devices can wait for an event; one that has failed fails again
+            synchronize(device)
+        return copy
+
+    return wait
+
+
+class Memory(NamedTuple):
+    """Name of a device's model, and bytes of its memory: free, including what PyTorch keeps for reuse, and total."""
+
+    device: str
+    free: int
+    total: int
+
+
+def device_memory(device: torch.device) -> Memory | None:
+    """The memory of a device now, or None if PyTorch does not report it, as for a CPU or an Apple GPU."""
+    import torch
+
+    module = torch.get_device_module(device)
+    try:
+        free, total = module.mem_get_info(device)
+        kept = module.memory_reserved(device) - module.memory_allocated(device)
+        return Memory(module.get_device_name(device), free + kept, total)
+    except (AttributeError, NotImplementedError):
+        return None
+
+
+def empty_cache(device: torch.device) -> None:
+    """Returns the memory that PyTorch keeps for reuse to the device."""
+    import torch
+
+    getattr(torch.get_device_module(device), "empty_cache", lambda: None)()

@@ -7,6 +7,7 @@ import os
 import pytest
 import torch
 from click.testing import CliRunner
+from stand_in import DEVICE, StandIn
 from test_train_support import write_store
 
 from erc_toolkit.toolkit.base.cores import core_count
@@ -17,6 +18,8 @@ from erc_toolkit.toolkit.base.device import (
     matrix_precision,
     pick_device,
     products_in,
+    to_device,
+    to_host,
 )
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import COMMANDS, main
@@ -133,6 +136,28 @@ def test_convolutions_round_to_tf32_only_if_asked(name, rounded):
     with products_in(name, torch.device("cuda")):
         assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == rounded
     assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_a_copy_to_the_host_waits_only_when_it_is_asked_for(monkeypatch):
+    log: list[object] = []
+
+    class Event:
+        def __init__(self, device):
+            log.append(device)
+
+        def record(self, stream):
+            log.append(stream)
+
+        def synchronize(self):
+            log.append("waited")
+
+    monkeypatch.setattr(torch, "Event", Event)
+    monkeypatch.setattr(torch.accelerator, "current_stream", lambda device: f"stream of {device}")
+    with StandIn() as device:
+        collect = to_host(to_device(torch.ones(3), DEVICE))
+        assert log == [DEVICE, f"stream of {DEVICE}"]
+        assert collect().device.type == "cpu" and collect().tolist() == [1, 1, 1] and log[2:] == ["waited"] * 2
+    assert len(device.copies) == 2 and not device.waits
 
 
 def commands_with_a_device() -> dict[str, list[str]]:

@@ -157,22 +157,6 @@ def devices_here() -> str:
     return f"PyTorch sees {counted(count, 'CUDA device')} here: {_numbers(count)}"
 
 
-def _found() -> tuple[int, bool]:
-    """The number of CUDA devices, and whether there is an Apple GPU."""
-    import torch
-
-    return (torch.cuda.device_count() if torch.cuda.is_available() else 0), torch.backends.mps.is_available()
-
-
-def _available(count: int, apple: bool) -> str:
-    names = ["auto", "cpu", *(["cuda", _numbers(count)] if count else []), *(["mps"] if apple else [])]
-    return f"{', '.join(names[:-1])} or {names[-1]}"
-
-
-def _numbers(count: int) -> str:
-    return "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
-
-
 def to_host(x: torch.Tensor) -> Callable[[], torch.Tensor]:
     """Starts to copy a tensor to the host; calling the result waits for the copy and returns it.
 
@@ -225,3 +209,19 @@ def empty_cache(device: torch.device) -> None:
     import torch
 
     getattr(torch.get_device_module(device), "empty_cache", lambda: None)()
+
+
+def _found() -> tuple[int, bool]:
+    """The number of CUDA devices, and whether there is an Apple GPU."""
+    import torch
+
+    return (torch.cuda.device_count() if torch.cuda.is_available() else 0), torch.backends.mps.is_available()
+
+
+def _available(count: int, apple: bool) -> str:
+    names = ["auto", "cpu", *(["cuda", _numbers(count)] if count else []), *(["mps"] if apple else [])]
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _numbers(count: int) -> str:
+    return "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"

@@ -26,6 +26,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from random_encoders import text_model
 
 from erc_toolkit.extract.corpora.registry import read_corpus
 from erc_toolkit.extract.encoders.face_network import ARCHITECTURES, FaceEncoder, ImageInput
@@ -64,31 +65,6 @@ def clips_of(folder: Path | None, count: int, scratch: Path) -> Manifest:
         for i in range(count)
     ]
     return Manifest("benchmark", manifest.labels, manifest.root, utterances)
-
-
-def text_model(folder: Path, shape: str, texts: list[str]) -> Path:
-    """A RoBERTa of that size with random weights and a tokenizer trained on the texts."""
-    from transformers import RobertaConfig, RobertaModel
-
-    from erc_toolkit.toolkit.demo.encoders import make_text_encoder
-
-    make_text_encoder(folder, texts)
-    width, layers, heads = {"base": (768, 12, 12), "large": (1024, 24, 16)}[shape]
-    torch.manual_seed(0)
-    config = RobertaConfig(
-        vocab_size=50265,
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=4 * width,
-        max_position_embeddings=514,
-        pad_token_id=1,
-        bos_token_id=0,
-        eos_token_id=2,
-        type_vocab_size=1,
-    )
-    RobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
-    return folder
 
 
 def timed(work) -> tuple[float, object]:

@@ -16,13 +16,14 @@ import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from naive_amb_dsgdn import Naive, naive_epoch, padded
 
-from erc_toolkit.toolkit.base.device import device_name, pick_device
+from erc_toolkit.toolkit.base.device import device_name, pick_device, products_in, synchronize
 from erc_toolkit.toolkit.manifest import Utterance
 from erc_toolkit.toolkit.store import FeatureStore, StoreWriter
 from erc_toolkit.train.config import Config, load_config
@@ -30,12 +31,14 @@ from erc_toolkit.train.data.batch import Batch, Conversations
 from erc_toolkit.train.data.features import read_feature
 from erc_toolkit.train.loop.epoch import new_state, train_epoch
 from erc_toolkit.train.loop.evaluation import predict, score
+from erc_toolkit.train.loop.execution import make_gradients
 from erc_toolkit.train.loop.plan import Plan, make_plan, training_data
 from erc_toolkit.train.loop.seeding import seed_everything
 from erc_toolkit.train.models.amb_dsgdn import AMBDSGDN
 
 # dialogues and utterances of the training and test splits, longest dialogue, widths, classes, speakers of a dialogue
-SHAPES = {
+Shape = tuple[tuple[int, int], tuple[int, int], int, dict[str, int], int, int]
+SHAPES: dict[str, Shape] = {
     "iemocap": ((120, 5810), (31, 1623), 110, {"text": 1024, "audio": 1582, "visual": 342}, 6, 2),
     "meld": ((1152, 11098), (280, 2610), 33, {"text": 1024, "audio": 300, "visual": 342}, 7, 9),
 }
@@ -44,6 +47,8 @@ PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::_sca
 
 def lengths_of(dialogues: int, utterances: int, longest: int, rng: np.random.Generator) -> np.ndarray:
     """Random lengths from 1 to `longest`, which occurs, with the given sum."""
+    if not longest + dialogues - 1 <= utterances <= longest * dialogues:
+        raise ValueError(f"{dialogues} dialogues of up to {longest} do not have {utterances} utterances")
     lengths = np.clip(rng.gamma(3, utterances / dialogues / 3, dialogues).round().astype(int), 1, longest)
     lengths[0] = longest
     while (difference := utterances - lengths.sum()) != 0:
@@ -53,9 +58,9 @@ def lengths_of(dialogues: int, utterances: int, longest: int, rng: np.random.Gen
     return lengths
 
 
-def write_store(path: Path, corpus: str) -> None:
-    """A store of random features in the shape of a corpus."""
-    train, test, longest, dims, classes, speakers = SHAPES[corpus]
+def write_store(path: Path, corpus: str, shape: Shape | None = None) -> None:
+    """A store of random features in the shape of a corpus, or in another one."""
+    train, test, longest, dims, classes, speakers = shape or SHAPES[corpus]
     rng = np.random.default_rng(0)
     utterances = []
     for split, (dialogues, total) in (("train", train), ("test", test)):
@@ -82,12 +87,10 @@ def clock(work, device: torch.device, rounds: int) -> float:
     """Median seconds of some rounds after one to warm up."""
     seconds = []
     for _ in range(rounds + 1):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        synchronize(device)
         began = time.perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        synchronize(device)
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds[1:])
 
@@ -132,59 +135,78 @@ def compare(
                     report(corpus, plan, data, device, rounds, plain)
 
 
-def time_naive(plan: Plan, data: Conversations, device: torch.device, rounds: int) -> float:
-    """Seconds of a naive epoch, after checking that the naive model has the same logits as ours."""
+def naive_model(plan: Plan, data: Conversations, device: torch.device) -> tuple[Naive, torch.optim.Optimizer]:
+    """The naive model and its optimizer, after checking that it has the same logits as ours."""
     seed_everything(0)
     ours = plan.model().to(device).eval()
     dims = {m: f.dim for m, f in plan.features.items()}
     naive = Naive(plan.config.model, dims, plan.speakers.slots, ours.classes).to(device).load(ours).eval()
     batch = data.batch(torch.from_numpy(plan.division.test[:16]))
     features, speakers, mask, _ = padded(batch, plan.speakers.slots)
-    with torch.no_grad():
+    with torch.no_grad(), products_in("float32", device):
         torch.testing.assert_close(
             sum(naive(features, speakers, mask).values())[mask], ours(batch).logits, rtol=1e-3, atol=1e-3
         )
     optimizer = torch.optim.Adam(
         naive.parameters(), lr=plan.config.train.lr, weight_decay=plan.config.train.weight_decay
     )
+    return naive, optimizer
+
+
+def time_naive(plan: Plan, data: Conversations, device: torch.device, rounds: int) -> float:
+    """Seconds of a naive epoch."""
+    naive, optimizer = naive_model(plan, data, device)
     return clock(lambda: naive_epoch(naive, optimizer, data, plan, plan.config.train.batch_size), device, rounds)
+
+
+def our_epoch(plan: Plan, data: Conversations, device: torch.device) -> Callable[[], None]:
+    """A function that trains a new model for one more epoch and evaluates the test split, as `plan.config` says."""
+    settings = plan.config.train
+    seed_everything(0)
+    model = plan.model().to(device)
+    state, computed = new_state(model, settings), make_gradients(model, settings, device)
+
+    def epoch() -> None:
+        train_epoch(plan, state, data, Silent(), computed)
+        prediction = predict(state.model, data, plan.division.test, settings.batch_size, settings.precision)
+        score(prediction, plan.store.column("label"), plan.store.labels, plan.counts)
+
+    return epoch
 
 
 def report(
     corpus: str, plan: Plan, data: Conversations, device: torch.device, rounds: int, plain: float | None
 ) -> None:
     """Times our epoch and prints its line."""
-    config = plan.config
-    seed_everything(0)
-    state = new_state(plan.model().to(device), config.train)
-
-    def epoch() -> None:
-        train_epoch(plan, state, data, Silent())
-        prediction = predict(state.model, data, plan.division.test, config.train.batch_size, config.train.precision)
-        score(prediction, plan.store.column("label"), plan.store.labels, plan.counts)
-
+    config, epoch = plan.config, our_epoch(plan, data, device)
     ours = clock(epoch, device, rounds)
     products = f"{share_of_products(epoch):6.0%}" if device.type == "cpu" else "      "
     times = f"{plain:8.2f} {ours:8.2f} {plain / ours:7.1f}" if plain else f"{'':8} {ours:8.2f} {'':7}"
     print(f"{corpus:8} {config.train.batch_size:5} {config.train.precision:9} {times} {products}", flush=True)
 
 
-def long_dialogue(length: int, window: int | None, pipe) -> None:
-    """Sends seconds, and peak memory of this process in MiB, of one forward pass over one dialogue."""
+def one_dialogue(length: int, window: int | None, device: torch.device) -> tuple[AMBDSGDN, Batch]:
+    """The IEMOCAP model in evaluation mode, and a batch of one dialogue with random features."""
     config = load_config("iemocap").model
     config.encoder_window = window
     dims = SHAPES["iemocap"][3]
     seed_everything(0)
-    model = AMBDSGDN(config, dims, 2, torch.ones(6)).eval()
-    everyone = torch.ones(length, dtype=torch.bool)
+    model = AMBDSGDN(config, dims, 2, torch.ones(6)).eval().to(device)
+    everyone = torch.ones(length, dtype=torch.bool, device=device)
     batch = Batch(
-        {m: torch.randn(length, dim) for m, dim in dims.items()},
+        {m: torch.randn(length, dim, device=device) for m, dim in dims.items()},
         dict.fromkeys(dims, everyone),
-        torch.randint(2, (length,)),
-        torch.zeros(length, dtype=torch.int64),
-        torch.zeros(length, dtype=torch.int64),
+        torch.randint(2, (length,), device=device),
+        torch.zeros(length, dtype=torch.int64, device=device),
+        torch.zeros(length, dtype=torch.int64, device=device),
         torch.tensor([0, length]),
     )
+    return model, batch
+
+
+def long_dialogue(length: int, window: int | None, pipe) -> None:
+    """Sends seconds, and peak memory of this process in MiB, of one forward pass over one dialogue."""
+    model, batch = one_dialogue(length, window, torch.device("cpu"))
     began = time.perf_counter()
     with torch.inference_mode():
         assert model(batch).logits.isfinite().all()

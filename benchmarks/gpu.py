@@ -19,24 +19,23 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
+from gpu_steps.lines import AGAIN, Row, read_lines
 from gpu_steps.report import markdown, targets
 
-# Seconds of each step, the most valuable first. The last one may also use what the others leave of TOTAL.
+# Seconds of each step, the most valuable first. What a step leaves of its time, the later ones may use.
 LIMITS = {
     "agreement": 60,
-    "epochs": 140,
-    "encoders": 130,
+    "epochs": 160,
+    "encoders": 120,
     "long_dialogue": 25,
     "resume": 60,
     "extraction": 45,
-    "compiled": 75,
+    "compiled": 65,
 }
 TOTAL = 535
 SMALL_LIMIT = 300  # of each step, on whatever machine runs the tests
 _GRACE = 2.0  # seconds that a step which ends by itself is given after its limit
-_AGAIN = 75  # `gpu_steps.common.AGAIN`; that module imports torch
 
 
 def main() -> None:
@@ -89,12 +88,13 @@ def everything(options: argparse.Namespace, limits: dict[str, float]) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     environment = environment_of(options.device)
     given = {"device": environment["device"], "small": options.small, "only": options.only, "limits": limits}
-    report: dict[str, Any] = {"environment": environment, "options": given, "steps": {}, "targets": []}
+    report: Row = {"environment": environment, "options": given, "steps": {}, "targets": []}
     order = [name for name in LIMITS if name in options.only]
+    changed = {given.partition("=")[0] for given in options.limit}
     for name in order:
-        spare = TOTAL - (time.monotonic() - began)
-        if not options.small and name == order[-1] == list(LIMITS)[-1]:
-            limits[name] = max(limits[name], spare)
+        if not options.small and name not in changed:
+            later = sum(limits[other] for other in order[order.index(name) + 1 :])
+            limits[name] = max(limits[name], TOTAL - (time.monotonic() - began) - later)
         print(f"{name}: at most {limits[name]:.0f} s", flush=True)
         step = run_step(name, options, environment["device"], limits[name])
         report["steps"][name] = step
@@ -106,20 +106,20 @@ def everything(options: argparse.Namespace, limits: dict[str, float]) -> None:
     print(options.out / "gpu.md")
 
 
-def environment_of(device: str) -> dict[str, Any]:
+def environment_of(device: str) -> Row:
     """Device and versions, found out by another process, as this one need not import torch.
 
     Raises:
         SystemExit: there is no such device.
     """
     command = [sys.executable, __file__, "--out", ".", "--step", "environment", "--device", device]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     if done.returncode:
         sys.exit((done.stderr.strip().splitlines() or ["the environment cannot be described"])[-1])
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def run_step(name: str, options: argparse.Namespace, device: str, limit: float) -> dict[str, Any]:
+def run_step(name: str, options: argparse.Namespace, device: str, limit: float) -> Row:
     """Runs a step in its own process group, again if its device became unusable, and collects what it wrote."""
     began = time.monotonic()
     file, log = options.out / f"{name}.jsonl", options.out / f"{name}.log"
@@ -135,15 +135,14 @@ def run_step(name: str, options: argparse.Namespace, device: str, limit: float) 
             if code is None:
                 status, reason = "stopped", f"stopped after {limit:.0f} s"
                 break
-            lines = begun_in(file)
-            if lines <= begun or (code > 0 and code != _AGAIN) or limit - (time.monotonic() - began) < 10:
+            lines = sum(map(len, read_lines(file)))  # results, and what was being measured
+            if lines <= begun or (code > 0 and code != AGAIN) or limit - (time.monotonic() - began) < 10:
                 status, reason = "failed", f"exit status {code}: {last_line(log)}"
                 break
             begun = lines  # it got further: the rest is measured by a new process
     rows = results_of(file, reason)
-    reasons = {row.get("reason", "") for row in rows}
     if status == "done" and rows and all(row["status"] == "skipped" for row in rows):
-        status, reason = "skipped", "; ".join(sorted(reasons))
+        status, reason = "skipped", "; ".join(sorted({row["reason"] for row in rows}))
     return {"status": status, "reason": reason, "seconds": time.monotonic() - began, "limit": limit, "results": rows}
 
 
@@ -157,6 +156,8 @@ def command_of(name: str, options: argparse.Namespace, device: str, left: float,
 def in_group(command: list[str], log: Path, seconds: float) -> int | None:
     """Runs a command in its own process group, of which nothing is left afterwards; None if it took too long."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    if "--small" in command:
+        environment.setdefault("OMP_NUM_THREADS", "1")  # faster for small sizes, the more so on a busy machine
     with open(log, "a", encoding="utf-8") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True, env=environment)
         try:
@@ -171,26 +172,10 @@ def in_group(command: list[str], log: Path, seconds: float) -> int | None:
             process.wait()
 
 
-def begun_in(file: Path) -> int:
-    """How many measurements a step has begun."""
-    return file.read_text(encoding="utf-8").count('{"begun": ') if file.exists() else 0
-
-
-def results_of(file: Path, reason: str) -> list[dict[str, Any]]:
+def results_of(file: Path, reason: str) -> list[Row]:
     """A step's results; what had begun when it was stopped or failed has that as its reason."""
-    rows, begun = [], []
-    for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue  # the step was killed while it wrote
-        if "begun" in line:
-            begun.append({"table": line["begun"], "key": line["key"]})
-        else:
-            rows.append(line)
-    ended = [(row["table"], row["key"]) for row in rows]
-    lost = [one for one in begun if (one["table"], one["key"]) not in ended]
-    return rows + [{**one, "status": "failed", "reason": reason or "no result"} for one in lost]
+    rows, lost = read_lines(file)
+    return rows + [{"table": t, "key": k, "status": "failed", "reason": reason or "no result"} for t, k in lost]
 
 
 def last_line(log: Path) -> str:

@@ -118,6 +118,8 @@ def epoch(job: Job, corpus: str, plan: Plan, data: Conversations, execution: str
         config = settings(
             corpus, job.small, "train.epochs=1000", f"train.execution={execution}", f"train.precision={precision}"
         )
+        if execution == "compile":
+            torch._dynamo.reset()
         ours = replace(plan, config=config)
         forget_peak(job.device)
         here = copy.copy(data).to(job.device)
@@ -127,12 +129,24 @@ def epoch(job: Job, corpus: str, plan: Plan, data: Conversations, execution: str
         for _ in range(1 if job.small else ROUNDS):
             later.append(timed(once, job.device)[0])
         row = {"first s": first, "s": statistics.median(later), "peak MiB": peak_mib(job.device)}
-        row["share"] = share_of_kernels(once, row["s"]) if job.cuda else share_of_products(once)
+        if job.cuda:
+            row["share in kernels"] = share_of_kernels(once, row["s"])
+        else:
+            row["share in products"] = share_of_products(once)
+        if execution == "compile":
+            row["compiled graphs"] = compiled_graphs()
         return with_ratios(job, corpus, row)
 
     job.measure(
         TABLE, work, needs=5 if job.cuda else 1, corpus=corpus, how=f"{execution}, {precision}", on=job.device.type
     )
+
+
+def compiled_graphs() -> int:
+    """Graphs that `torch.compile` has compiled: one per size and decision, or 8, after which it compiles no more."""
+    from torch._dynamo.utils import counters  # takes seconds to import
+
+    return counters["stats"]["unique_graphs"]
 
 
 def with_ratios(job: Job, corpus: str, row: Row) -> Row:

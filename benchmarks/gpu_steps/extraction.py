@@ -56,6 +56,7 @@ def extract(job: Job, place: str, modalities: str) -> Row:
     audio = ["--audio-model", str(models / "speech")] if "visual" in modalities else ["--audio-set", "eGeMAPSv02"]
     network = "denseface" if job.small else "densenet121"
     visual = ["--visual-model", network, "--visual-weights", "random", "--face-detector", "haar"]
+    visual += ["--fps", "1"] if job.small else []
     out = store_of(job, place, modalities)
     command = [
         sys.executable,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-Row = dict[str, Any]
+from gpu_steps.lines import Row
+
 SPEEDUP, TRAINING_S, TEXT_S = 50, 60, 30
 IEMOCAP_EPOCHS = 61
 
@@ -95,8 +96,8 @@ NOTES = {
     "difference over norm. No dropout.",
     "Agreement with one operation after the other": "As above, against the device itself in float32; the worst of "
     "three batches of one size, two of which repeat what the first recorded or compiled.",
-    "One epoch": 'A training pass and a pass over the test split. "s" is the median after two epochs; share: time in '
-    "kernels on CUDA, in matrix products on a CPU.",
+    "One epoch": 'A training pass and a pass over the test split. "s" is the median after two epochs; naive / this: '
+    "how many times as long the naive version takes, which runs in float32. Share: of the epoch's time.",
     "Encoders with random weights": "Difference: of the features from those in float32, relative to the largest. "
     '"PyTorch\'s defaults" is float32 with convolutions in TF32, for a part of the items.',
     "Killed and resumed": "Largest relative differences from a run that nothing interrupted.",

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_steps.lines import AGAIN, Row, read_lines
 
 from erc_toolkit.toolkit.base.device import synchronize
 
-Row = dict[str, Any]
-AGAIN = 75  # exit status of a step whose device can no longer be used by this process; it is started again
 NO_TIME = "no time left"
 RESERVE = 3.0  # seconds kept to write and to end
 
@@ -130,23 +129,6 @@ class Job:
     def _append(self, line: Row) -> None:
         with open(self._file, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-
-
-def read_lines(file: Path) -> tuple[list[Row], list[tuple[str, Row]]]:
-    """The results in a step's file, and the (table, key) of what had begun and has no result."""
-    rows, begun = [], []
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    for text in lines:
-        try:
-            line = json.loads(text)
-        except ValueError:  # the process was killed while it wrote
-            continue
-        if "begun" in line:
-            begun.append((line["begun"], line["key"]))
-        else:
-            rows.append(line)
-    ended = [(row["table"], row["key"]) for row in rows]
-    return rows, [one for one in begun if one not in ended]
 
 
 def reason_of(error: BaseException) -> str:

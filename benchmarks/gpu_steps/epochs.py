@@ -118,6 +118,8 @@ def epoch(job: Job, corpus: str, plan: Plan, data: Conversations, execution: str
         config = settings(
             corpus, job.small, "train.epochs=1000", f"train.execution={execution}", f"train.precision={precision}"
         )
+        if execution == "compile":
+            torch._dynamo.reset()
         ours = replace(plan, config=config)
         forget_peak(job.device)
         here = copy.copy(data).to(job.device)
@@ -127,12 +129,24 @@ def epoch(job: Job, corpus: str, plan: Plan, data: Conversations, execution: str
         for _ in range(1 if job.small else ROUNDS):
             later.append(timed(once, job.device)[0])
         row = {"first s": first, "s": statistics.median(later), "peak MiB": peak_mib(job.device)}
-        row["share"] = share_of_kernels(once, row["s"]) if job.cuda else share_of_products(once)
+        if job.cuda:
+            row["share in kernels"] = share_of_kernels(once, row["s"])
+        else:
+            row["share in products"] = share_of_products(once)
+        if execution == "compile":
+            row["compiled graphs"] = compiled_graphs()
         return with_ratios(job, corpus, row)
 
     job.measure(
         TABLE, work, needs=5 if job.cuda else 1, corpus=corpus, how=f"{execution}, {precision}", on=job.device.type
     )
+
+
+def compiled_graphs() -> int:
+    """Graphs that `torch.compile` has compiled: one per size and decision, or 8, after which it compiles no more."""
+    from torch._dynamo.utils import counters  # takes seconds to import
+
+    return counters["stats"]["unique_graphs"]
 
 
 def with_ratios(job: Job, corpus: str, row: Row) -> Row:
@@ -166,11 +180,11 @@ def whole_trainings(job: Job) -> None:
     """IEMOCAP's 61 epochs by the trainer, with checkpoints and everything else, or computed if there is no time."""
     epochs = 2 if job.small else settings("iemocap", False).train.epochs
     ways = [(execution, precision) for execution, precision in VARIANTS if _epoch(job, execution, precision)]
-    fastest = min(ways, key=lambda way: _epoch(job, *way), default=None)
+    if not ways:
+        job.skip(WHOLE, "no epoch was measured", how="eager, float32")
+        return
+    fastest = min(ways, key=lambda way: _epoch(job, *way))
     for execution, precision in dict.fromkeys([fastest, ("eager", "float32")]):
-        if fastest is None:
-            job.skip(WHOLE, "no epoch was measured", how="eager, float32")
-            break
         how = f"{execution}, {precision}"
         expected = epochs * _epoch(job, execution, precision)
 
@@ -181,7 +195,9 @@ def whole_trainings(job: Job) -> None:
             out = job.scratch / f"run-{execution}-{precision}"
             with FeatureStore.open(store_of(job, "iemocap")) as store:
                 config = settings("iemocap", job.small, *changes)
-                seconds, _ = timed(lambda: train(store, config, out, str(job.device), lambda line: None), job.device)
+                seconds, _ = timed(
+                    lambda: train(store, config, out, str(job.device), lambda line: None, overwrite=True), job.device
+                )
             return {"epochs": epochs, "s": seconds, "note": "measured: train(), with evaluation and checkpoints"}
 
         job.measure(WHOLE, work, needs=-1e9, how=how)

@@ -130,9 +130,7 @@ def compared(out: Path, whole: Path) -> Row:
     weights = [name for name in expected if expected[name].is_floating_point()]
     same = all(found[name].equal(expected[name]) for name in expected)
     return {
-        "weights": max(
-            difference(found[name], expected[name]) for name in expected if expected[name].is_floating_point()
-        ),
+        "weights": max(difference(found[name], expected[name]) for name in weights),
         "metrics": max(abs(a - b) / max(abs(b), 1e-12) for a, b in pairs),
         "equal in every bit": same and metrics[0] == metrics[1],
     }

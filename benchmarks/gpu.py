@@ -129,7 +129,7 @@ def run_step(name: str, options: argparse.Namespace, device: str, limit: float) 
     with tempfile.TemporaryDirectory(prefix="gpu-benchmark-", ignore_cleanup_errors=True) as scratch:
         while True:
             left = limit - (time.monotonic() - began)
-            code = in_group(command_of(name, options, device, left, file, scratch), log, left + _GRACE)
+            code = in_group(command_of(name, options, device, left, file, scratch), log, left + _GRACE, scratch)
             if code == 0:
                 break
             if code is None:
@@ -153,9 +153,10 @@ def command_of(name: str, options: argparse.Namespace, device: str, left: float,
     return [sys.executable, __file__, *map(str, words), "--scratch", scratch, *small]
 
 
-def in_group(command: list[str], log: Path, seconds: float) -> int | None:
+def in_group(command: list[str], log: Path, seconds: float, scratch: str) -> int | None:
     """Runs a command in its own process group, of which nothing is left afterwards; None if it took too long."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    environment["XDG_CACHE_HOME"] = scratch  # batches that fitted into little memory are not remembered for the user
     if "--small" in command:
         environment.setdefault("OMP_NUM_THREADS", "1")  # faster for small sizes, the more so on a busy machine
     with open(log, "a", encoding="utf-8") as file:

@@ -14,12 +14,9 @@ from gpu_steps.common import Job, Row, Skip, difference, forget_peak, peak_mib, 
 from random_encoders import image_model, speech_model, text_model
 
 from erc_toolkit.extract.encoders.base import AudioSpan
-from erc_toolkit.extract.encoders.weights import DTYPES
-from erc_toolkit.toolkit.base.device import products_in
 
 TABLE = "Encoders with random weights"
 MEMORY = "Encoders when memory runs out"
-DEFAULTS = "PyTorch's defaults"  # the arithmetic if nothing around the encoder chooses one
 UTTERANCES = 13_708  # of MELD
 Encode = Callable[[list[Any]], np.ndarray]
 
@@ -62,73 +59,57 @@ def _raise(error: Exception) -> Row:
 def measure(job: Job, name: str, encoder: Encoder) -> None:
     """An encoder in every precision; differences are from float32."""
     exact: list[np.ndarray] = []
-    built: dict[str, Encode] = {}  # tf32 is float32's encoder in another arithmetic
 
     def work(precision: str) -> Row:
-        if not job.cuda and precision in ("tf32", DEFAULTS):
+        if not job.cuda and precision == "tf32":
             raise Skip("CUDA only")
-        own = precision if precision in DTYPES else "float32"
-        if own not in built:
-            built.clear()
-            job.tidy()
-            built[own] = encoder.build(own)
-        with arithmetic(precision, job.device):
-            some = built[own](encoder.items[: encoder.few])  # also warms up
-            if precision == "float32":
-                exact[:] = [some]
-            forget_peak(job.device)
-            items = encoder.items[: encoder.few] if precision == DEFAULTS else encoder.items
-            seconds, features = timed(lambda: built[own](items), job.device)
+        encode = encoder.build(precision)
+        some = encode(encoder.items[: encoder.few])  # also warms up
+        if precision == "float32":
+            exact[:] = [some]
+        forget_peak(job.device)
+        seconds, features = timed(lambda: encode(encoder.items), job.device)
         if not np.isfinite(features).all():
             raise ValueError("a feature is not finite")
-        found = {"items": len(items), "s": seconds, "items a second": len(items) / seconds}
+        found = {"items": len(encoder.items), "s": seconds, "items a second": len(encoder.items) / seconds}
         compared = {"difference": difference(*map(torch.from_numpy, (some, exact[0])))} if exact else {}
         return {**found, "peak MiB": peak_mib(job.device), **compared}
 
-    for precision in ("float32", "tf32", DEFAULTS):
-        job.measure(TABLE, lambda p=precision: work(p), needs=3, encoder=name, arithmetic=precision)
-    job.measure(MEMORY, lambda: little_memory(job, encoder, built), needs=3, encoder=name)
-    job.measure(TABLE, lambda: work("bfloat16"), needs=5, encoder=name, arithmetic="bfloat16")
-    built.clear()
+    job.measure(TABLE, lambda: work("float32"), needs=3, encoder=name, arithmetic="float32")
+    job.measure(MEMORY, lambda: little_memory(job, encoder), needs=3, encoder=name)
+    for precision in ("bfloat16", "tf32"):
+        job.measure(TABLE, lambda p=precision: work(p), needs=5, encoder=name, arithmetic=precision)
 
 
-def arithmetic(precision: str, device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """How float32 products are computed."""
-    return contextlib.nullcontext() if precision == DEFAULTS else products_in(precision, device)
-
-
-def little_memory(job: Job, encoder: Encoder, built: dict[str, Encode]) -> Row:
+def little_memory(job: Job, encoder: Encoder) -> Row:
     """Encodes with less memory than the usual batch needs, so that PyTorch raises its OutOfMemoryError."""
     if not job.cuda:
         raise Skip("a CPU has no limit to run into")
-    if "float32" not in built:
-        built["float32"] = encoder.build("float32")
-    encode, items = built["float32"], encoder.items[: encoder.few]
-    with products_in("float32", job.device):
-        encode(items[:1])
-        job.tidy()
-        before = torch.cuda.memory_reserved(job.device)
-        torch.cuda.reset_peak_memory_stats(job.device)
-        expected = encode(items)
-        needed = torch.cuda.max_memory_reserved(job.device)
-        total = torch.cuda.get_device_properties(job.device).total_memory
-        allowed = before + 0.4 * (needed - before)
-        job.tidy()
-        said = io.StringIO()
-        torch.cuda.set_per_process_memory_fraction(allowed / total, job.device)
-        try:
-            with contextlib.redirect_stderr(said):
-                found = encode(items)
-        finally:
-            torch.cuda.set_per_process_memory_fraction(1.0, job.device)
-    batches = re.findall(r"batches of (\d+)", said.getvalue())
+    encode, items = encoder.build("float32"), encoder.items[: encoder.few]
+    encode(items[:1])
+    job.tidy()
+    before = torch.cuda.memory_reserved(job.device)
+    torch.cuda.reset_peak_memory_stats(job.device)
+    expected = encode(items)
+    needed = torch.cuda.max_memory_reserved(job.device)
+    total = torch.cuda.get_device_properties(job.device).total_memory
+    allowed = before + 0.4 * (needed - before)
+    job.tidy()
+    said = io.StringIO()
+    torch.cuda.set_per_process_memory_fraction(allowed / total, job.device)
+    try:
+        with contextlib.redirect_stderr(said):
+            found = encode(items)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, job.device)
+    batches = re.findall(r"batches of at most (\d+) (\w+)", said.getvalue())
     if not batches:
         raise ValueError(f"nothing ran out of memory with {allowed / 2**20:.0f} of {needed / 2**20:.0f} MiB")
     return {
         "MiB needed": needed / 2**20,
         "MiB allowed": allowed / 2**20,
         "times halved": len(batches),
-        "batch found": int(batches[-1]),
+        "batch found": " ".join(batches[-1]),
         "difference": difference(torch.from_numpy(found), torch.from_numpy(expected)),
     }
 

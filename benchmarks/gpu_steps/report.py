@@ -98,8 +98,7 @@ NOTES = {
     "three batches of one size, two of which repeat what the first recorded or compiled.",
     "One epoch": 'A training pass and a pass over the test split. "s" is the median after two epochs; naive / this: '
     "how many times as long the naive version takes, which runs in float32. Share: of the epoch's time.",
-    "Encoders with random weights": "Difference: of the features from those in float32, relative to the largest. "
-    '"PyTorch\'s defaults" is float32 with convolutions in TF32, for a part of the items.',
+    "Encoders with random weights": "Difference: of the features from those in float32, relative to the largest.",
     "Killed and resumed": "Largest relative differences from a run that nothing interrupted.",
 }
 

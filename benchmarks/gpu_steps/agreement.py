@@ -38,46 +38,38 @@ Numbers = dict[str, Tensor]
 
 
 def run(job: Job) -> None:
-    """All models in all precisions, then the recorded ones."""
+    """All models in all precisions, then the recorded ones, then the CPU, to see how exact its own numbers are."""
+
+    @functools.cache
+    def reference(name: str) -> tuple[Model, Batch, Numbers]:
+        _, model, batch = case(name, job.small)
+        return model, batch, numbers(copy.deepcopy(model), batch, "float32")
+
+    def compare(name: str, what: str, precision: str, device: torch.device, dtype: torch.dtype) -> None:
+        def work() -> Row:
+            if not job.cuda and what in ("float32", "tf32"):
+                raise Skip("the device is the CPU" if what == "float32" else "CUDA only")
+            model, batch, wanted = reference(name)
+            there = copy.deepcopy(model).to(device, dtype)
+            return compared(what, numbers(there, moved(batch, device, dtype), precision), wanted)
+
+        job.measure(TABLE, work, model=name, arithmetic=what)
+
     for name in MODELS:
-        compare(job, name)
+        for precision in ("float32", "tf32", "bfloat16"):
+            compare(name, precision, precision, job.device, torch.float32)
     for name in capturable():
         if job.cuda:
             execution(job, name, "cuda-graphs")
         else:
             job.skip(EXECUTION, "CUDA only", model=name, execution="cuda-graphs")
+    for name in MODELS:
+        compare(name, "float64 on the CPU", "float32", torch.device("cpu"), torch.float64)
 
 
 def capturable() -> list[str]:
     """The models whose steps can be compiled or recorded."""
     return [name for name in MODELS if model_class(name).capturable]
-
-
-def compare(job: Job, name: str) -> None:
-    """A model on the device in every precision, and on the CPU in float64, against the CPU in float32."""
-    plan: list[tuple[str, str, torch.device, torch.dtype]] = [
-        ("float64 on the CPU", "float32", torch.device("cpu"), torch.float64),
-        *((p, p, job.device, torch.float32) for p in ("float32", "tf32", "bfloat16") if job.cuda or p == "bfloat16"),
-    ]
-
-    @functools.cache  # inside the first measurement, so that its failure is written down
-    def reference() -> tuple[Model, Batch, Numbers]:
-        _, model, batch = case(name, job.small)
-        return model, batch, numbers(copy.deepcopy(model), batch, "float32")
-
-    for what, precision, device, dtype in plan:
-
-        def work(
-            what: str = what, precision: str = precision, device: torch.device = device, dtype: torch.dtype = dtype
-        ) -> Row:
-            model, batch, wanted = reference()
-            there = copy.deepcopy(model).to(device, dtype)
-            return compared(what, numbers(there, moved(batch, device, dtype), precision), wanted)
-
-        job.measure(TABLE, work, model=name, arithmetic=what)
-    if not job.cuda:
-        for what in ("float32", "tf32"):
-            job.skip(TABLE, "the device is the CPU" if what == "float32" else "CUDA only", model=name, arithmetic=what)
 
 
 def execution(job: Job, name: str, how: str) -> None:

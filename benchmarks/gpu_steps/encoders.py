@@ -43,6 +43,7 @@ def run(job: Job) -> None:
         ("wavlm-large", speech),
         ("CLIP ViT-L/14", image),
     ):
+        name = f"{name} (tiny)" if job.small and make in (text, speech, image) else name
         try:
             encoder = make(job)
         except Exception as error:

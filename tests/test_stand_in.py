@@ -141,6 +141,18 @@ def test_a_device_without_float64():
 # -- the models
 
 
+def test_a_batch_moves_without_a_wait():
+    batch = random_batch((4, 1, 6), dtype=torch.float32)
+    with StandIn() as device:
+        moved = batch.to(DEVICE)
+        assert not device.waits and moved.device == DEVICE and moved.offsets is batch.offsets
+        assert moved.host_speakers.device.type == "cpu"
+        for name in ("speakers", "labels", "dialogue", "place"):
+            assert torch.equal(host(getattr(moved, name)), getattr(batch, name))
+        for group in ("features", "present"):
+            assert all(torch.equal(host(x), getattr(batch, group)[m]) for m, x in getattr(moved, group).items())
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     path = tmp_path_factory.mktemp("stand_in") / "store.h5"

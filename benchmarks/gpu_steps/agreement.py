@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -139,15 +140,8 @@ def random_batch(of: tuple[int, ...], small: bool, seed: int) -> Batch:
 
 def moved(batch: Batch, device: torch.device, dtype: torch.dtype = torch.float32) -> Batch:
     """A batch on another device, with features of another type."""
-    return Batch(
-        {m: x.to(device, dtype) for m, x in batch.features.items()},
-        {m: x.to(device) for m, x in batch.present.items()},
-        batch.speakers.to(device),
-        batch.labels.to(device),
-        batch.dialogue.to(device),
-        batch.offsets,
-        host_speakers=batch.host_speakers,
-    )
+    there = batch.to(device)
+    return replace(there, features={m: x.to(dtype) for m, x in there.features.items()})
 
 
 def numbers(model: Model, batch: Batch, precision: str) -> Numbers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -67,6 +67,22 @@ class Batch:
     def packing(self) -> Packing:
         """Where the utterances are."""
         return Packing(self.offsets, self.dialogue, self.place, self.longest, self.static)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device, copied through pinned memory; `offsets` and `host_speakers` stay on the CPU."""
+
+        def there(x: Tensor) -> Tensor:
+            return to_device(x, device)
+
+        return replace(
+            self,
+            features={m: there(x) for m, x in self.features.items()},
+            present={m: there(x) for m, x in self.present.items()},
+            speakers=there(self.speakers),
+            labels=there(self.labels),
+            dialogue=there(self.dialogue),
+            place=there(self.place),
+        )
 
     def rows(self, start: int, end: int) -> Batch:
         """Utterances from start to end, even if that cuts dialogues; `place` still counts from the dialogue's start."""

@@ -123,8 +123,11 @@ def describe(plan: Plan, model: nn.Module) -> PlanDescription:
 
 def fingerprint_of(plan: Plan, device: torch.device) -> dict[str, str]:
     """Identifies the run of a checkpoint or result: a hash of settings, dimensions and device type, and the store's."""
+    config = plan.config.as_dict()
+    if config["train"]["execution"] == "eager":
+        del config["train"]["execution"]  # runs of earlier versions have no such key, and can be resumed
     settings = {
-        "config": plan.config.as_dict(),
+        "config": config,
         "dims": {m: f.dim for m, f in plan.features.items()},
         "device": device.type,
     }

@@ -245,12 +245,12 @@ def test_extraction_and_classification_are_on_the_same_device(trained, scene, tm
         asked.append(name)
         return torch.device("cpu")
 
-    monkeypatch.setattr("erc_toolkit.toolkit.base.device.pick_device", pick)
-    monkeypatch.setattr("erc_toolkit.train.inference.turn_classifier.pick_device", pick)
+    for place in ("toolkit.base.device", "extract.recording", "train.inference.turn_classifier"):
+        monkeypatch.setattr(f"erc_toolkit.{place}.pick_device", pick)
     given = [trained / "run", scene, "--transcript", scene.with_suffix(".json"), "--out", tmp_path / "o"]
     run("predict", *given, "--device", "cuda:1")
-    # The classifier, the text encoder and the face network; openSMILE is always on the CPU.
-    assert sorted(asked) == ["cpu", "cuda:1", "cuda:1", "cuda:1"]
+    # The classifier, the text encoder, the face network and the run; openSMILE is always on the CPU.
+    assert asked.count("cpu") == 1 and asked.count("cuda:1") >= 3 and set(asked) == {"cpu", "cuda:1"}
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ from erc_toolkit.train.loop.seeding import seed_everything
 from erc_toolkit.train.loop.step import training_step
 from erc_toolkit.train.models.amb_dsgdn import AMBDSGDN
 from erc_toolkit.train.models.registry import MODELS, model_class
+from erc_toolkit.train.studies.measures.cost import model_cost
 
 DIMS = {"text": 8, "audio": 6, "visual": 5}
 # Each of these takes another way through its model; the model's demo recipe with nothing changed is always there.
@@ -366,3 +367,9 @@ def test_an_execution_that_is_impossible(name, how, message):
     config = load_config(f"{name}-demo", [f"train.execution={how}"])
     with pytest.raises(UserError, match=f"train.execution={how}: .*{message}"):
         check_execution(config, torch.device("cpu"))
+
+
+def test_the_cost_of_an_execution_is_not_that_of_another(store):
+    case = Case(store, "sdt", "train.execution=cuda-graphs")
+    with pytest.raises(UserError, match="train.execution=cuda-graphs"):
+        model_cost(case.plan, "cpu")

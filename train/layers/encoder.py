@@ -61,6 +61,10 @@ class WholeDialogueAttention:
             begin = to_device(begins, device)[packing.dialogue]
         self._place, self._total = begin + packing.place, sum(count * longest for count, longest in self._shapes)
         self._real = self._pad(torch.ones_like(packing.place, dtype=torch.bool))
+        if packing.static:
+            # In a dialogue of padding alone (`Batch.padded`) the padding counts, whose output nobody reads.
+            rows = self._real.view(self._shapes[0])
+            self._real = (rows | ~rows.any(1, keepdim=True)).flatten()
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, present: Tensor, heads: int, rate: float) -> Tensor:
         """Softmax attention (equation 4) of queries, keys and values [N, size] to [N, size].
@@ -81,8 +85,6 @@ class WholeDialogueAttention:
             )
             mask, real = keys[part].view(count, longest), self._real[part].view(count, longest)
             if not self._causal:
-                # In a dialogue of padding alone (`Batch.padded`) the padding, whose output nobody reads.
-                real = real | ~real.any(1, keepdim=True)
                 mask = mask | (real & ~mask.any(1, keepdim=True))
             mask = mask[:, None, None, :]
             outputs.append(_attention(a, b, c, mask, rate, self._causal).transpose(1, 2).flatten(2).flatten(0, 1))

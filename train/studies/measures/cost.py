@@ -115,18 +115,21 @@ def model_cost(plan: Plan, device: str) -> ModelCost:
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
 
     Raises:
-        UserError: the device is not available.
+        UserError: the device is not available, or does not support the precision or execution.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from ....toolkit.base.device import device_name, pick_device
+    from ....toolkit.base.device import check_precision, device_name, pick_device
     from ...data.features import read_feature, rows_of
     from ...loop.evaluation import predict
+    from ...loop.execution import check_execution
     from ...loop.plan import training_data
     from ...loop.seeding import seed_everything
 
     target, config = pick_device(device), plan.config
+    check_precision(config.train.precision, target, "train.precision")
+    check_execution(config, target)
     seed_everything(config.train.seed)
     model = plan.model().to(target)
     data = training_data(plan, {m: read_feature(plan.store, f) for m, f in plan.features.items()})[0].to(target)
@@ -153,15 +156,17 @@ def model_cost(plan: Plan, device: str) -> ModelCost:
 
 
 def _epoch(model: Model[Any], data: Conversations, parts: Sequence[torch.Tensor], config: Config) -> Callable[[], None]:
-    """A function that trains on all the parts once, with the trainer's own step."""
+    """A function that trains on all the parts once, with the trainer's own step, executed as `train.execution` says."""
+    from ...loop.execution import make_gradients
     from ...loop.step import make_optimizer, training_step
 
     optimizer = make_optimizer(model, config.train)
+    computed = make_gradients(model, config.train, data.device)
 
     def work() -> None:
         model.train()
         for part in parts:
-            training_step(model, optimizer, data.batch(part), config.train.epochs, config.train)
+            training_step(model, optimizer, data.batch(part), config.train.epochs, config.train, computed)
 
     return work
 

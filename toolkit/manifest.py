@@ -45,6 +45,7 @@ class Utterance:
         end: where it ends in `media`, in seconds.
         audio_start: where it starts in `audio`, in seconds; None if the `audio` file contains only this utterance.
         audio_end: where it ends in `audio`, in seconds.
+        audio_channel: number of the speaker's own channel of the audio, from 1; None for the mix of all channels.
         region: (left, top, right, bottom) of the speaker's part of the frame, as fractions of width and height.
         mask: modality name to the reason why it cannot be used, as far as known before any file is opened.
         extra: further columns of the corpus (ratings, votes), kept unchanged.
@@ -63,6 +64,7 @@ class Utterance:
     end: float | None = None
     audio_start: float | None = None
     audio_end: float | None = None
+    audio_channel: int | None = None
     region: tuple[float, float, float, float] | None = None
     mask: dict[str, str] = field(default_factory=dict)
     extra: dict[str, object] = field(default_factory=dict)

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from ... import manifests
 from ...toolkit.base.errors import UserError, first_line
@@ -131,23 +131,27 @@ class _Media:
         self._cut = set(os.listdir(self._sentences)) if self._sentences.is_dir() else set()
         self.missing: Counter[tuple[str, str]] = Counter({("dialogue", "without a video"): self._video is None})
 
-    def of(self, turn: Turn) -> dict[str, object]:
+    def of(self, turn: Turn) -> dict[str, Any]:
         """The fields of an utterance that locate its frames and audio."""
         shown_left = turn.speaker == DIALOGUE.fullmatch(self._dialogue)["markers"]
-        fields: dict[str, object] = {"mask": {}, "region": LEFT if shown_left else RIGHT}
+        fields: dict[str, Any] = {"mask": {}, "region": LEFT if shown_left else RIGHT}
         if self._video is None:
             fields["mask"]["visual"] = "no video of the dialogue"
         else:
             fields |= {"media": self._relative(self._video), "start": turn.start, "end": turn.end}
             if self._black and not shown_left:
                 fields["mask"]["visual"] = "black half: the release shows nobody there"
-        if f"{turn.id}.wav" in self._cut:
+        if self.has_sentence(turn):
             fields["audio"] = self._relative(self._sentences / f"{turn.id}.wav")
         else:
             self.missing["turn", "without its own audio file"] += 1
             if self._audio is not None:
                 fields |= {"audio": self._relative(self._audio), "audio_start": turn.start, "audio_end": turn.end}
         return fields
+
+    def has_sentence(self, turn: Turn) -> bool:
+        """Whether the turn has an audio file of its own."""
+        return f"{turn.id}.wav" in self._cut
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()
@@ -167,6 +171,8 @@ def _utterance(
             "votes": rating.votes,
             "rated": rating.rated,
         }
+    if media.has_sentence(turn):
+        extra["audio_lasts"] = round(turn.end - turn.start, 4)
     return Utterance(
         id=turn.id,
         dialogue=dialogue,

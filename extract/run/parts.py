@@ -134,7 +134,12 @@ def corpus_fingerprint(manifest: Manifest) -> str:
     """SHA-256 of everything in the manifest that extraction or the store uses."""
     digest = hashlib.sha256(json.dumps([manifest.corpus, manifest.labels]).encode())
     for utterance in manifest.utterances:
-        digest.update(json.dumps(asdict(utterance), sort_keys=True).encode())
+        fields = asdict(utterance)
+        if (
+            fields["audio_channel"] is None
+        ):  # so that stores of earlier versions, which had no such field, stay the same
+            del fields["audio_channel"]
+        digest.update(json.dumps(fields, sort_keys=True).encode())
     return digest.hexdigest()
 
 

@@ -122,7 +122,7 @@ class Painter:
         if aspect is not None and Fraction(1, _MOST_ASPECT) <= aspect <= _MOST_ASPECT:
             # Stretched, never shrunk, so that no detail is lost.
             width, height = (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
-        transfer = int(frame.color_trc)
+        transfer = int(self._stream.codec_context.color_trc)
         high = transfer in TRANSFERS
         converted = self._reformatter.reformat(
             frame, width, height, "rgb48le" if high else "rgb24", interpolation="BICUBIC", threads=1

@@ -293,6 +293,8 @@ def _open(path: Path) -> tuple[InputContainer, containers.Claim]:
 def _origin(container: InputContainer, picture: av.VideoStream | None) -> Fraction:
     """Where the file begins, in seconds on the container's clock."""
     start = Fraction(container.start_time or 0, 1_000_000)
+    if -_PRIMING_S <= start < 0:  # Matroska's codec delay, in some versions of FFmpeg: what comes before 0 is no sound
+        start = Fraction(0)
     if picture is not None and picture.start_time is not None and container.format.name in _UNDECLARED:
         first = picture.start_time * (picture.time_base or Fraction(0))
         if start < first <= start + _PRIMING_S:

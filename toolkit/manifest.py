@@ -18,7 +18,7 @@ from typing import cast
 from .base.errors import UserError
 from .base.files import write_atomically
 from .base.reading.plain_json import parse_json, text_problem, value_problem
-from .base.reading.plain_numbers import finite, parse_clock, parse_whole, shown
+from .base.reading.plain_numbers import MOST_SECONDS, finite, parse_clock, parse_whole, shown
 from .base.reading.same_names import SameNames
 from .base.reading.tables import decimal_commas, read_table
 from .base.texts import read_text
@@ -286,6 +286,8 @@ def _utterance(where: str, row: dict, previous: Utterance | None, labels: SameNa
             number = parse_clock(value)
         if number is None:
             raise UserError(f"{where}, field {name}: {shown(value)} is not a number of seconds")
+        if abs(number) > MOST_SECONDS:
+            raise UserError(f"{where}, field {name}: {shown(value)} s is longer than any recording")
         return number
 
     def path(name: str) -> str | None:

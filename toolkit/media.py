@@ -336,3 +336,14 @@ def _shorten(errors: list[str]) -> str:
         if line:
             return line[:120]
     return "no reason given by ffmpeg"
+
+
+def media_duration(path: Path) -> float | None:
+    """Seconds that a file lasts according to its container; None if it does not say so, or cannot be opened."""
+    import av
+
+    try:
+        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
+            return None if container.duration is None else container.duration / 1_000_000
+    except (OSError, ValueError):
+        return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from ...toolkit.base.words import counted
-from ...toolkit.commands.command import ToolkitCommand
+from ...toolkit.commands.command import ToolkitCommand, command_line
 from ...toolkit.commands.options import make_device_option
 from ..encoders.option import option_specs
 from ..encoders.selection import DENSENETS, Options
@@ -121,7 +119,7 @@ def _run(manifest, **options) -> None:
     click.echo(f"{manifest.corpus}: {counted(len(manifest.utterances), 'utterance')} under {manifest.root}")
     for note in manifest.notes:
         click.echo(f"  note: {note}")
-    command = shlex.join(["erc-toolkit", *sys.argv[1:]])
+    command = command_line()
     summary = extract(manifest, out, shard=shard, command=command, notify=click.echo, **options)
     if summary.store is not None:
         _report(summary)

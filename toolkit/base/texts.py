@@ -52,7 +52,8 @@ def decode_text(data: bytes, source: str | Path, windows: bool = True) -> tuple[
     else:
         if encoding := _utf_16(data):
             try:
-                return data.decode(encoding), f"{Path(source).name}: read as {encoding[:6].upper()}, without a byte-order mark"
+                note = f"{Path(source).name}: read as {encoding[:6].upper()}, without a byte-order mark"
+                return data.decode(encoding), note
             except UnicodeDecodeError:
                 pass
     try:

@@ -6,6 +6,7 @@ import math
 import re
 from numbers import Real
 
+MOST_SECONDS = 10_000_000  # 115 days, more than any recording; numbers of samples and of milliseconds stay exact
 _LONGEST = 64  # characters of a number: a double has 17 digits
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
 _CLOCK = re.compile(r"(?:(\d{1,6}):)?(\d{1,6}):(\d{1,2})(?:[.,](\d+))?", re.ASCII)

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from ..words import counted
 
@@ -20,7 +21,7 @@ class _TooLarge(str):
     """A number as it is written in the file."""
 
 
-def parse_json(text: str | bytes) -> object:
+def parse_json(text: str | bytes) -> Any:
     """Parses JSON.
 
     Raises:
@@ -83,8 +84,13 @@ def _walk(value: object, name: str, named: bool = True) -> Iterator[tuple[str, o
     Paths are made only if `named`, since they take longer than the rest.
     """
     todo: list[tuple[str, object, int]] = [(name, value, 0)]
+    seen: set[int] = set()
     while todo:
         where, one, depth = todo.pop()
+        if isinstance(one, (dict, list, tuple)):
+            if id(one) in seen:  # YAML's aliases: the same object in several places, or within itself
+                continue
+            seen.add(id(one))
         yield where, one, depth
         if depth > MOST_DEPTH:
             continue

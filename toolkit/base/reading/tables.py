@@ -100,6 +100,23 @@ def read_table(
     return Table(str(source), names, [row for row in body_rows if row[1]], separator, has_header, notes)
 
 
+def read_rows(text: str, source: str | Path, known: Sequence[str]) -> list[list[str]]:
+    """The rows of a table whose columns the caller checks, the header first, with every cell as it is.
+
+    Args:
+        text: from `decode_text`.
+        source: the file, for messages.
+        known: names of some columns, by which the separator is found.
+
+    Raises:
+        UserError: names the source and the line.
+    """
+    separator, body, skipped = _declared_separator(text)
+    first = _first_line(body)
+    separator = separator or _header_separator(first, {name: name for name in known}, ()) or ","
+    return [cells for _, cells in _cells(body, source, separator, skipped, True, False, blanks=True)]
+
+
 def column_key(name: str) -> str:
     """A column's name for comparison: in small letters, with one underscore for anything but letters and digits."""
     return _NOT_WORD.sub("_", name.strip().casefold()).strip("_")
@@ -170,7 +187,7 @@ def _well_quoted(text: str, separator: str) -> bool:
 
 
 def _cells(
-    text: str, source: str | Path, separator: str, skipped: int, quoted: bool, backslashes: bool
+    text: str, source: str | Path, separator: str, skipped: int, quoted: bool, backslashes: bool, blanks: bool = False
 ) -> Iterator[tuple[int, list[str]]]:
     """(number of the first line, cells) of every row that is not blank."""
     end = _END
@@ -179,7 +196,7 @@ def _cells(
     reader = csv.reader(
         io.StringIO(f"{text}\n{end}\n", newline=""),
         delimiter=separator,
-        skipinitialspace=separator != "\t",
+        skipinitialspace=separator != "\t" and not blanks,
         quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
         escapechar="\\" if backslashes else None,
     )

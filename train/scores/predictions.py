@@ -87,7 +87,7 @@ def read_predictions(folder: Path) -> Predictions:
     path = folder / PREDICTIONS
     try:
         text, _ = decode_text(path.read_bytes(), path)
-        head, *rows = read_rows(text, path)
+        head, *rows = read_rows(text, path, _FIXED)
         labels = [name.removeprefix(_PROBABILITY) for name in head if name.startswith(_PROBABILITY)]
         modalities = [name.removeprefix(_OWN) for name in head if name.startswith(_OWN)]
         if (

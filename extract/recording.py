@@ -23,7 +23,7 @@ from .run.extractors import shared_options
 from .spans import Fault
 from .transcripts.json_forms import read_json_turns
 from .transcripts.tables import looks_like_labels, read_rttm, read_table_of_turns
-from .transcripts.turns import UNKNOWN, Transcript, Unit
+from .transcripts.turns import UNKNOWN, Transcript, Unit, are_ms
 
 
 def read_recording(
@@ -61,9 +61,14 @@ def read_recording(
     found = _turns(transcript, set(speakers) or None, time_unit, tuple(columns), duration)
     if not found.turns:
         raise UserError(f"{transcript}: contains no turn with text")
+    if found.assumed and duration is None and are_ms([(t["start"], t["end"]) for t in found.turns], None):
+        raise UserError(
+            f"{transcript}: half of the turns last longer than a minute, if the times are seconds; say which unit they "
+            "have with --time-unit s or --time-unit ms"
+        )
     turns = sorted(found.turns, key=lambda turn: turn["start"])
     rows = [
-        (i, {"id": f"{name}_{i}", "dialogue": name, "split": "test", "media": target.name, **turn})
+        (i + 1, {"id": f"{name}_{i}", "dialogue": name, "split": "test", "media": target.name, **turn})
         for i, turn in enumerate(turns)
     ]
     manifest = manifest_from_rows(transcript, rows, name, list(labels), target.parent, found.notes, unit="turn")
@@ -92,7 +97,7 @@ def _turns(
             [{"start": c.start, "end": c.end, "speaker": c.speaker or UNKNOWN, "text": c.text} for c in cues]
         )
     elif ending in (".csv", ".tsv") or (ending == ".txt" and looks_like_labels(text)):
-        found = read_table_of_turns(text, transcript, unit, columns)
+        found = read_table_of_turns(text, transcript, unit, columns, duration)
     elif ending in (".json", ".jsonl"):
         found = read_json_turns(text, transcript, unit, duration, lines=ending == ".jsonl")
     elif ending == ".rttm":

@@ -2,50 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from statistics import median
 
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.reading.plain_json import parse_json
 from ...toolkit.base.reading.plain_numbers import finite
-from .turns import LEAST_MS, UNKNOWN, Transcript, Turn, Unit, role, roles, seconds, text_of
+from .turns import Transcript, Turn, Unit, are_ms, roles, seconds, text_of
+from .words import (
+    Context,
+    given_of,
+    grouped,
+    items_of,
+    list_of,
+    made,
+    object_of,
+    plain_words,
+    turn_of,
+    whole_times,
+    word_text,
+)
 
 _LISTS = ("segments", "turns", "utterances", "sentences", "speakers", "chunks", "captions", "phrases", "transcript")
-_PAUSE_S = 1.0  # words further apart are two turns
-
-
-@dataclass
-class _Context:
-    """What the forms need: the file for messages, the user's unit, and notes to add to."""
-
-    source: Path
-    unit: Unit | None
-    notes: list[str]
-    duration: float | None
-    assumed: bool = False
-
-    def at(self, number: int) -> str:
-        return f"{self.source}, turn {number}"
-
-    def written_by(self, program: str, unit: Unit = "s") -> Unit:
-        """The unit to read, with a note on the program that was recognised."""
-        used = self.unit or unit
-        times = {"s": "seconds", "ms": "milliseconds"}[used]
-        why = "--time-unit says" if self.unit else f"{program} writes them"
-        self.notes.append(f"{self.source.name}: in the form of {program}; times read as {times}, as {why}")
-        return used
-
-
-@dataclass(frozen=True)
-class _Word:
-    """A word, or a punctuation mark without times, which continues the word before it."""
-
-    start: float | None
-    end: float | None
-    speaker: str
-    text: str
 
 
 def read_json_turns(
@@ -57,7 +35,7 @@ def read_json_turns(
         text: the file's content.
         source: the file, for messages.
         unit: of times that are plain numbers; None to go by the form.
-        duration: of the recording in seconds, where the last turn ends if it has no end.
+        duration: of the recording in seconds, by which the unit is checked; the last turn ends there if it has no end.
         lines: whether each line is an object (JSON Lines).
 
     Raises:
@@ -71,7 +49,7 @@ def read_json_turns(
         content = _parsed(text, f"{source}")
     while isinstance(content, dict) and isinstance(content.get("response"), dict):  # Google's operations
         content = content["response"]
-    context = _Context(source, unit, [], duration)
+    context = Context(source, unit, [], duration)
     for form in _FORMS:
         if (turns := form(content, context)) is not None:
             return Transcript(turns, context.assumed, context.notes)
@@ -85,97 +63,99 @@ def _parsed(text: str, where: str) -> object:
         raise UserError(f"{where}: {error}") from None
 
 
-def _whisper_cpp(content: object, context: _Context) -> list[Turn] | None:
-    found = _list(content, "transcription")
+def _whisper_cpp(content: object, context: Context) -> list[Turn] | None:
+    found = list_of(content, "transcription")
     if not found or not all("offsets" in one or "timestamps" in one for one in found):
         return None
     unit = context.written_by("whisper.cpp (-oj)", "ms")
     return [
-        _turn(
-            _object(one.get("offsets") or one["timestamps"]), context.at(i), unit, one.get("speaker"), one.get("text")
+        turn_of(
+            object_of(one.get("offsets") or one["timestamps"]), context.at(i), unit, one.get("speaker"), one.get("text")
         )
         for i, one in enumerate(found, 1)
     ]
 
 
-def _assembly_ai(content: object, context: _Context) -> list[Turn] | None:
+def _assembly_ai(content: object, context: Context) -> list[Turn] | None:
     if not isinstance(content, dict):
         return None
     marked = bool(content.keys() & {"audio_url", "acoustic_model", "audio_duration", "speech_model", "status"})
-    found = _list(content, "utterances")
+    found = list_of(content, "utterances")
     if found is None:
-        words = _list(content, "words") if marked else None
-        if not words or not all(map(_whole_times, words)):
+        words = list_of(content, "words") if marked else None
+        if not words or not all(map(whole_times, words)):
             return None
         unit = context.written_by("AssemblyAI", "ms")
-        return _grouped(_plain_words(words, context, unit), context)
-    if not found or not all(map(_whole_times, found)) or median(u["end"] - u["start"] for u in found) < LEAST_MS:
+        return grouped(plain_words(words, context, unit), context)
+    if not found or not all(map(whole_times, found)):
+        return None
+    if not are_ms([(one["start"], one["end"]) for one in found], context.duration):
         return None
     if not marked and not all("confidence" in one and "words" in one for one in found):
         return None
     unit = context.written_by("AssemblyAI", "ms")
-    return [_turn(one, context.at(i), unit, one.get("speaker"), one.get("text")) for i, one in enumerate(found, 1)]
+    return [turn_of(one, context.at(i), unit, one.get("speaker"), one.get("text")) for i, one in enumerate(found, 1)]
 
 
-def _deepgram(content: object, context: _Context) -> list[Turn] | None:
-    results = _object(content).get("results")
-    found = _list(results, "utterances")
-    channels = _list(results, "channels")
+def _deepgram(content: object, context: Context) -> list[Turn] | None:
+    results = object_of(content).get("results")
+    found = list_of(results, "utterances")
+    channels = list_of(results, "channels")
     if not found and not channels:
         return None
     unit = context.written_by("Deepgram")
     if found:
         return [
-            _turn(one, context.at(i), unit, one.get("speaker", one.get("channel")), one.get("transcript"))
+            turn_of(one, context.at(i), unit, one.get("speaker", one.get("channel")), one.get("transcript"))
             for i, one in enumerate(found, 1)
         ]
     turns: list[Turn] = []
     for number, channel in enumerate(channels or ()):
-        best = next(iter(_list(channel, "alternatives") or ()), {})
+        best = next(iter(list_of(channel, "alternatives") or ()), {})
         by_channel = str(number) if len(channels or ()) > 1 else ""
-        paragraphs = _list(best.get("paragraphs"), "paragraphs")
+        paragraphs = list_of(best.get("paragraphs"), "paragraphs")
         if paragraphs:
             turns += [
-                _turn(sentence, context.at(i), unit, part.get("speaker", by_channel), sentence.get("text"))
+                turn_of(sentence, context.at(i), unit, part.get("speaker", by_channel), sentence.get("text"))
                 for i, part in enumerate(paragraphs, 1)
-                for sentence in _list(part, "sentences") or ()
+                for sentence in list_of(part, "sentences") or ()
             ]
         else:
-            turns += _grouped(_plain_words(_list(best, "words") or [], context, unit, by_channel), context)
+            turns += grouped(plain_words(list_of(best, "words") or [], context, unit, by_channel), context)
     return turns
 
 
-def _aws(content: object, context: _Context) -> list[Turn] | None:
-    results = _object(content).get("results")
-    items, segments = _list(results, "items"), _list(results, "audio_segments")
+def _aws(content: object, context: Context) -> list[Turn] | None:
+    results = object_of(content).get("results")
+    items, segments = list_of(results, "items"), list_of(results, "audio_segments")
     if items is None and not segments:
         return None
     unit = context.written_by("Amazon Transcribe")
     if segments and (items is None or all("speaker_label" in one for one in segments)):
         return [
-            _turn(one, context.at(i), unit, one.get("speaker_label"), one.get("transcript"))
+            turn_of(one, context.at(i), unit, one.get("speaker_label"), one.get("transcript"))
             for i, one in enumerate(segments, 1)
         ]
     speakers: dict[str, str] = {}
-    for segment in _list(_object(results).get("speaker_labels"), "segments") or ():
-        for item in _list(segment, "items") or ():
+    for segment in list_of(object_of(results).get("speaker_labels"), "segments") or ():
+        for item in list_of(segment, "items") or ():
             speakers[text_of(item.get("start_time"))] = text_of(item.get("speaker_label"))
-    return _grouped(_items(items or [], context, unit, speakers), context)
+    return grouped(items_of(items or [], context, unit, speakers), context)
 
 
-def _speechmatics(content: object, context: _Context) -> list[Turn] | None:
-    found = _list(content, "results")
+def _speechmatics(content: object, context: Context) -> list[Turn] | None:
+    found = list_of(content, "results")
     if not found or not all("alternatives" in one and "start_time" in one for one in found):
         return None
-    return _grouped(_items(found, context, context.written_by("Speechmatics"), {}), context)
+    return grouped(items_of(found, context, context.written_by("Speechmatics"), {}), context)
 
 
-def _google(content: object, context: _Context) -> list[Turn] | None:
-    results = _list(content, "results")
+def _google(content: object, context: Context) -> list[Turn] | None:
+    results = list_of(content, "results")
     if not results or not any("alternatives" in one for one in results):
         return None
-    best = [next(iter(_list(one, "alternatives") or ()), {}) for one in results]
-    spoken = [_list(one, "words") or [] for one in best]
+    best = [next(iter(list_of(one, "alternatives") or ()), {}) for one in results]
+    spoken = [list_of(one, "words") or [] for one in best]
     if not any(spoken):
         raise UserError(
             f"{context.source}: Google's results have no times; recognise with enableWordTimeOffsets, and with "
@@ -187,22 +167,25 @@ def _google(content: object, context: _Context) -> list[Turn] | None:
     # With diarization the last result repeats all words, with their speakers; in version 2 each has its own.
     repeated = len(tagged) == 1 and len(spoken) > 1 and tagged[0] is spoken[-1]
     turns: list[Turn] = []
+    for word in spoken[0][:1]:
+        if given_of(word, "start") is None:  # version 2 leaves out what is 0
+            word["startOffset"] = 0
     for words in tagged if repeated else spoken:
-        turns += _grouped(_plain_words(words, context, unit), context)
+        turns += grouped(plain_words(words, context, unit), context)
     return turns
 
 
-def _azure(content: object, context: _Context) -> list[Turn] | None:
-    found = _list(content, "recognizedPhrases")
+def _azure(content: object, context: Context) -> list[Turn] | None:
+    found = list_of(content, "recognizedPhrases")
     if found:
         context.written_by("Azure Speech")
         turns: list[Turn] = []
         for i, one in enumerate(found, 1):
-            best = next(iter(_list(one, "nBest") or ()), {})
+            best = next(iter(list_of(one, "nBest") or ()), {})
             start, lasts = (_azure_time(one, name, context.at(i)) for name in ("offset", "duration"))
             speaker = text_of(one.get("speaker", one.get("channel")))
             text = text_of(best.get("display") or best.get("lexical"))
-            turns.append(_made(start, start + lasts, speaker, text))
+            turns.append(made(start, start + lasts, speaker, text))
         return turns
     return None
 
@@ -212,37 +195,37 @@ def _azure_time(one: Mapping[str, object], name: str, where: str) -> float:
     return seconds(one.get(name) if ticks is None else ticks / 1e7, f"{where}, {name}")
 
 
-def _rev(content: object, context: _Context) -> list[Turn] | None:
-    found = _list(content, "monologues")
+def _rev(content: object, context: Context) -> list[Turn] | None:
+    found = list_of(content, "monologues")
     if not found:
         return None
     unit = context.written_by("Rev AI")
     turns: list[Turn] = []
     for i, one in enumerate(found, 1):
-        elements = _list(one, "elements") or []
+        elements = list_of(one, "elements") or []
         timed = [element for element in elements if element.get("ts") is not None]
         if not timed:
             continue
         start = seconds(timed[0]["ts"], f"{context.at(i)}, ts", unit)
         end = seconds(timed[-1].get("end_ts"), f"{context.at(i)}, end_ts", unit)
         text = "".join(str(element.get("value") or "") for element in elements)
-        turns.append(_made(start, end, text_of(one.get("speaker")), text))
+        turns.append(made(start, end, text_of(one.get("speaker")), text))
     return turns
 
 
-def _vosk(content: object, context: _Context) -> list[Turn] | None:
+def _vosk(content: object, context: Context) -> list[Turn] | None:
     parts = content if isinstance(content, list) else [content]
     if not parts or not all(isinstance(part, dict) and ("result" in part or "text" in part) for part in parts):
         return None
-    spoken = [words for part in parts if (words := _list(part, "result"))]
+    spoken = [words for part in parts if (words := list_of(part, "result"))]
     if not spoken or not all("word" in word for words in spoken for word in words):
         return None
     unit = context.written_by("Vosk")
-    return [turn for words in spoken for turn in _grouped(_plain_words(words, context, unit), context)]
+    return [turn for words in spoken for turn in grouped(plain_words(words, context, unit), context)]
 
 
-def _hugging_face(content: object, context: _Context) -> list[Turn] | None:
-    found = _list(content, "speakers") or _list(content, "chunks")
+def _hugging_face(content: object, context: Context) -> list[Turn] | None:
+    found = list_of(content, "speakers") or list_of(content, "chunks")
     if not found or not all(isinstance(one.get("timestamp"), list) for one in found):
         return None
     unit = context.written_by("transformers")
@@ -256,25 +239,27 @@ def _hugging_face(content: object, context: _Context) -> list[Turn] | None:
         if end is None:  # where the recogniser was cut off: up to the next one, or the end of the recording
             end = next(iter(found[i]["timestamp"]), None) if i < len(found) else context.duration
             context.notes.append(f"{context.source.name}: turn {i} has no end; it lasts up to the next one, or the end")
-        turns.append(_made(start, seconds(end, f"{context.at(i)}, end", unit), text_of(one.get("speaker")), one))
+        turns.append(
+            made(start, seconds(end, f"{context.at(i)}, end", unit), text_of(one.get("speaker")), one.get("text"))
+        )
     return turns
 
 
-def _words_alone(content: object, context: _Context) -> list[Turn] | None:
+def _words_alone(content: object, context: Context) -> list[Turn] | None:
     """ElevenLabs, and other objects with words only."""
     if not isinstance(content, dict) or any(isinstance(content.get(name), list) for name in _LISTS):
         return None
-    words = [word for word in _list(content, "words") or () if word.get("type") != "spacing"]
+    words = [word for word in list_of(content, "words") or () if word.get("type") != "spacing"]
     if not words:
         return None
     if all("speaker_id" in word for word in words):
         unit = context.written_by("ElevenLabs")
     else:
         unit, context.assumed = context.unit or "s", context.unit is None
-    return _grouped(_plain_words(words, context, unit), context)
+    return grouped(plain_words(words, context, unit), context)
 
 
-def _turns(content: object, context: _Context) -> list[Turn] | None:
+def _turns(content: object, context: Context) -> list[Turn] | None:
     """Any list of turns, at the top or in objects within each other."""
     found = content
     for _ in range(4):
@@ -296,27 +281,27 @@ def _turns(content: object, context: _Context) -> list[Turn] | None:
             return one[named[what][0]] if what in named else None
 
         start, end, text, speaker = (given(what) for what in ("start", "end", "text", "speaker"))
-        words = _list(one, "words") or []
+        words = list_of(one, "words") or []
         if text is None and words:
-            text = " ".join(_word_text(word) for word in words)
+            text = " ".join(word_text(word) for word in words)
         if words and start is None and end is None:  # Recall.ai
-            start, end = (_given(words[at], what) for at, what in ((0, "start"), (-1, "end")))
+            start, end = (given_of(words[at], what) for at, what in ((0, "start"), (-1, "end")))
         unit = context.unit or by_name or "s"
         in_ms += unit == "ms"
         context.assumed |= context.unit is None and by_name is None and finite(start) is not None
         if end is None and "duration" in named:
             first = seconds(start, f"{where}, start", unit)
             lasts = seconds(given("duration"), f"{where}, duration", unit)
-            turns.append(_made(first, first + lasts, text_of(speaker), text))
+            turns.append(made(first, first + lasts, text_of(speaker), text))
         else:
-            turns.append(_turn({"start": start, "end": end}, where, unit, speaker, text))
+            turns.append(turn_of({"start": start, "end": end}, where, unit, speaker, text))
     if in_ms:
         why = "--time-unit says" if context.unit else "the keys' names say"
         context.notes.append(f"{context.source.name}: times read as milliseconds, as {why}")
     return turns
 
 
-_FORMS: tuple[Callable[[object, _Context], list[Turn] | None], ...] = (
+_FORMS: tuple[Callable[[object, Context], list[Turn] | None], ...] = (
     _whisper_cpp,
     _assembly_ai,
     _deepgram,
@@ -330,83 +315,3 @@ _FORMS: tuple[Callable[[object, _Context], list[Turn] | None], ...] = (
     _words_alone,
     _turns,
 )
-
-
-def _list(content: object, name: str) -> list[dict] | None:
-    """The list of objects under a name, or None."""
-    found = content.get(name) if isinstance(content, dict) else None
-    return found if isinstance(found, list) and all(isinstance(one, dict) for one in found) else None
-
-
-def _object(content: object) -> dict:
-    return content if isinstance(content, dict) else {}
-
-
-def _whole_times(one: Mapping[str, object]) -> bool:
-    return all(type(one.get(name)) is int for name in ("start", "end"))
-
-
-def _given(one: Mapping[str, object], what: str) -> object:
-    return next((v for k, v in one.items() if v is not None and (found := role(k)) and found[0] == what), None)
-
-
-def _word_text(word: Mapping[str, object]) -> str:
-    names = ("punctuated_word", "word", "text", "content", "value")
-    return text_of(next((word[name] for name in names if word.get(name)), ""))
-
-
-def _turn(times: Mapping[str, object], where: str, unit: Unit, speaker: object, text: object) -> Turn:
-    start, end = (seconds(_given(times, what), f"{where}, {what}", unit) for what in ("start", "end"))
-    return _made(start, end, text_of(speaker), text)
-
-
-def _made(start: float, end: float, speaker: str, text: object) -> Turn:
-    return {"start": start, "end": end, "speaker": speaker or UNKNOWN, "text": text_of(text)}
-
-
-def _plain_words(words: list[dict], context: _Context, unit: Unit, speaker: str = "") -> Iterator[_Word]:
-    for i, word in enumerate(words, 1):
-        start, end = (
-            seconds(_given(word, what), f"{context.source}, word {i}, {what}", unit) for what in ("start", "end")
-        )
-        yield _Word(start, end, text_of(_given(word, "speaker")) or speaker, _word_text(word))
-
-
-def _items(items: list[dict], context: _Context, unit: Unit, speakers: Mapping[str, str]) -> Iterator[_Word]:
-    """Words of Amazon Transcribe and Speechmatics, whose punctuation marks are items of their own."""
-    for i, item in enumerate(items, 1):
-        best = next(iter(_list(item, "alternatives") or ()), {})
-        text = text_of(best.get("content"))
-        if item.get("type") == "punctuation":
-            yield _Word(None, None, "", text)
-            continue
-        start, end = (
-            seconds(item.get(f"{what}_time"), f"{context.source}, item {i}, {what}_time", unit)
-            for what in ("start", "end")
-        )
-        speaker = text_of(item.get("speaker_label")) or text_of(best.get("speaker"))
-        yield _Word(start, end, speaker or speakers.get(text_of(item.get("start_time")), ""), text)
-
-
-def _grouped(words: Iterator[_Word], context: _Context) -> list[Turn]:
-    """Turns of words: a new one where the speaker changes, or after a pause."""
-    turns: list[Turn] = []
-    spoken: list[list[str]] = []
-    for word in words:
-        if word.start is None or word.end is None:
-            if spoken:
-                spoken[-1][-1] += word.text
-            continue
-        speaker, last = word.speaker or UNKNOWN, turns[-1] if turns else None
-        if last is not None and last["speaker"] == speaker and word.start - last["end"] <= _PAUSE_S:
-            last["end"] = max(last["end"], word.end)
-            spoken[-1].append(word.text)
-        else:
-            turns.append(_made(word.start, word.end, speaker, ""))
-            spoken.append([word.text])
-    for turn, texts in zip(turns, spoken, strict=True):
-        turn["text"] = " ".join(text for text in texts if text)
-    note = f"{context.source.name}: words joined to turns, up to a change of speaker or a pause of {_PAUSE_S:g} s"
-    if turns and note not in context.notes:
-        context.notes.append(note)
-    return turns

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import median
 
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.reading.plain_numbers import parse_clock, parse_number, parse_whole, shown
 from ...toolkit.base.reading.tables import Table, column_key, decimal_commas, read_table
-from .turns import LEAST_MS, NAMES, UNKNOWN, Transcript, Turn, Unit, roles, seconds
+from .turns import NAMES, UNKNOWN, Transcript, Turn, Unit, are_ms, roles, seconds
 
 _KNOWN = {name: name for names in NAMES.values() for name in names}
 _KNOWN |= {f"{name}_{unit}": f"{name}_{unit}" for name in NAMES["start"] + NAMES["end"] for unit in ("s", "ms")}
@@ -16,7 +15,13 @@ _KNOWN |= {f"{name}_{unit}": f"{name}_{unit}" for name in NAMES["start"] + NAMES
 _WHISPER = (["start", "end", "text"], ["start", "end", "speaker", "text"])
 
 
-def read_table_of_turns(text: str, source: Path, unit: Unit | None = None, columns: tuple[str, ...] = ()) -> Transcript:
+def read_table_of_turns(
+    text: str,
+    source: Path,
+    unit: Unit | None = None,
+    columns: tuple[str, ...] = (),
+    duration: float | None = None,
+) -> Transcript:
     """Reads a table with a row for each turn.
 
     Args:
@@ -24,6 +29,7 @@ def read_table_of_turns(text: str, source: Path, unit: Unit | None = None, colum
         source: the file, for messages.
         unit: of times that are plain numbers; None to go by the names of columns and the program's form.
         columns: names of the columns in order, for a table without a header.
+        duration: of the recording in seconds, by which the unit is checked; None if it is unknown.
 
     Raises:
         UserError: names file and line.
@@ -43,7 +49,7 @@ def read_table_of_turns(text: str, source: Path, unit: Unit | None = None, colum
     notes = [*table.notes, *decimal_commas(table, [c for what in ("start", "end") for c in found.get(what, ())])]
     used: Unit = unit or by_name or "s"
     assumed = unit is None and by_name is None
-    if assumed and (writer := _whisper(table)):
+    if assumed and (writer := _whisper(table, duration)):
         used, assumed = "ms", False
         notes.append(f"{source.name}: times read as milliseconds, as {writer} writes them")
     elif used == "ms":
@@ -129,14 +135,13 @@ def _later(first: str, second: str) -> bool:
     return (one[0] or one[1] or 0) < (two[0] or two[1] or 0)
 
 
-def _whisper(table: Table) -> str:
+def _whisper(table: Table, duration: float | None) -> str:
     """The program whose form the table has, if it writes whole milliseconds, else ""."""
     if not table.has_header or [column_key(name) for name in table.columns] not in _WHISPER:
         return ""
     times = [(parse_whole(row.get("start", "")), parse_whole(row.get("end", ""))) for _, row in table.rows]
-    if not times or any(start is None or end is None for start, end in times):
+    if any(start is None or end is None for start, end in times):
         return ""
-    lengths = [(end or 0) - (start or 0) for start, end in times]
-    if median(lengths) < LEAST_MS:
+    if not are_ms([(start or 0, end or 0) for start, end in times], duration):
         return ""
     return "whisper (.tsv)" if table.separator == "\t" else "whisper.cpp (-ocsv)"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Literal, TypedDict
 
 from ...toolkit.base.errors import UserError
@@ -13,9 +14,9 @@ from ...toolkit.base.reading.tables import column_key
 
 UNKNOWN = "unknown"
 Unit = Literal["s", "ms"]
-# Whole numbers are milliseconds, where a program writes those, if half of the turns last at least this long: in
-# seconds, no one speaks that long half of the time.
-LEAST_MS = 100
+# Of a recording of unknown duration, whole numbers are milliseconds, where a program writes those, if half of the turns
+# last at least this long: in seconds, no one speaks that long half of the time.
+_LEAST_MS = 100
 # Names of a table's columns or an object's keys, in the form of `column_key`, in order of precedence.
 _NAMES = {
     "start": "start begin start_time starttime begin_time begintime time_start onset from in_point tmin start_offset "
@@ -123,6 +124,20 @@ def seconds(value: object, where: str, unit: Unit = "s") -> float:
     if number > MOST_SECONDS:
         raise UserError(f"{where}: {shown(value)} is later than the end of any recording ({MOST_SECONDS:,} s)")
     return number
+
+
+def are_ms(times: Sequence[tuple[float, float]], duration: float | None) -> bool:
+    """Whether times, in the form of a program that writes milliseconds, are those: people write seconds in that form.
+
+    Args:
+        times: start and end of each turn, as written.
+        duration: of the recording in seconds; None if it is unknown.
+    """
+    if not times:
+        return False
+    if duration is not None:  # a transcript of a thousandth of the recording is none
+        return max(end for _, end in times) > duration + max(1.0, 0.05 * duration)
+    return median(end - start for start, end in times) >= _LEAST_MS
 
 
 def text_of(value: object) -> str:

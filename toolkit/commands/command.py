@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -53,6 +54,9 @@ class ToolkitCommand(click.Command):
     ) -> Any:
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, **extra)
+        for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no reason to fail
+            if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+                stream.reconfigure(errors="backslashreplace")
         with reported_errors():
             return super().main(args, prog_name, complete_var, True, **extra)
 

@@ -14,7 +14,7 @@ MOST_DEPTH = 100
 MOST_DIGITS = 300  # more do not fit into a float, and Python refuses to print integers of several thousand
 _UNPAIRED = re.compile("[\ud800-\udfff]")
 _MOST_BITS = 1000
-_SHOWN = 40
+_SHOWN, _SHOWN_PATH = 40, 120
 
 
 class _TooLarge(str):
@@ -53,7 +53,8 @@ def value_problem(value: object, name: str = "") -> str:
         return ""
     for where, one, depth in _walk(value, name):
         if problem := _problem(one, depth):
-            return f"field {where}: {problem}" if where else problem
+            shown = where if len(where) <= _SHOWN_PATH else f"{where[:_SHOWN_PATH]}…"
+            return f"field {shown}: {problem}" if where else problem
     return ""
 
 

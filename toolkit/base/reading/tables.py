@@ -9,13 +9,14 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
 from ..words import counted
-from .plain_numbers import shown
+from .plain_numbers import parse_number, shown
 
 _SEPARATORS = ",;\t"
 _SEP_LINE = re.compile(r'"?sep=([^\w\s"\\]|\t|\\t)"?', re.IGNORECASE)
@@ -76,6 +77,8 @@ def read_table(
     separator, body, skipped = _declared_separator(text)
     first = _first_line(body)
     if separator is None:
+        if columns:
+            headless = lambda cells: columns if len(cells) == len(columns) else ()  # noqa: E731
         separator = _header_separator(first, spelling, columns) or _row_separator(body, headless)
     quoted = quotes(first, separator) and (separator != "\t" or _well_quoted(body, separator))
     backslashes = '\\"' in body and escapes(first, separator)
@@ -93,7 +96,7 @@ def read_table(
         names = given
     while names and not names[-1]:  # a separator at the end of each line
         names.pop()
-    if twice := [name for i, name in enumerate(names) if name and name in names[:i]]:
+    if twice := [name for name, count in Counter(names).items() if name and count > 1]:
         raise UserError(f"{source}, line {line}: column {shown(twice[0])} appears twice; rename one")
     body_rows = [] if has_header else [(line, _row(cells, names, source, line))]
     body_rows += [(number, _row(cells, names, source, number)) for number, cells in rows]
@@ -132,6 +135,9 @@ def _row(cells: list[str], names: list[str], source: str | Path, line: int) -> d
             f"{source}, line {line}: more fields than columns ({len(cells)}, not {len(names)}); put text that contains "
             "the separator in quotes"
         )
+    for name, cell in zip(names, cells, strict=False):
+        if "\0" in cell:
+            raise UserError(f"{source}, line {line}, field {shown(name)}: contains a NUL character")
     return {name: cell for name, cell in zip(names, cells, strict=False) if name and cell != ""}
 
 
@@ -219,5 +225,6 @@ def _cells(
 
 def decimal_commas(table: Table, columns: Collection[str]) -> list[str]:
     """A note on the numbers of these columns that are written with a decimal comma, or nothing."""
-    count = sum("," in row[name] for _, row in table.rows for name in columns if name in row)
+    cells = (row[name] for _, row in table.rows for name in columns if name in row)
+    count = sum("," in cell and parse_number(cell) is not None for cell in cells)
     return [f"{Path(table.source).name}: {counted(count, 'number')} with a decimal comma"] if count else []

@@ -316,6 +316,7 @@ def test_a_package_works_elsewhere(trained, scene, predicted, tmp_path):
     assert [p for _, p in found] == pytest.approx([t["probability"] for t in expected], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_link_and_a_recognisers_milliseconds(trained, scene, tmp_path):
     """The link's target is opened, whatever the link is called; the unit is said; a wrong one is refused at once."""
     (tmp_path / "latest").symlink_to(scene)

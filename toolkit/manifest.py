@@ -21,7 +21,7 @@ from .base.reading.plain_json import parse_json, text_problem, value_problem
 from .base.reading.plain_numbers import MOST_SECONDS, finite, parse_clock, parse_whole, shown
 from .base.reading.same_names import SameNames
 from .base.reading.tables import decimal_commas, read_table
-from .base.texts import read_text
+from .base.texts import read_text, representable
 
 SCHEMA = 1
 SPLITS = ("train", "val", "test")
@@ -167,7 +167,9 @@ def load_manifest(path: Path) -> Manifest:
         if not isinstance(header.get(name, ""), str):
             raise UserError(f"{path}, line 1, field {name}: must be a string")
     root = path.parent / str(header.get("root", "."))
-    return manifest_from_rows(path, rows, str(header.get("corpus") or path.stem), labels, root, [*notes, *found])
+    return manifest_from_rows(
+        path, rows, str(header.get("corpus") or representable(path.stem)), labels, root, [*notes, *found]
+    )
 
 
 def _texts(path: Path, name: str, value: object, what: str) -> list[str]:

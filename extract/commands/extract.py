@@ -8,6 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from ...toolkit.base.reading.plain_numbers import parse_whole
 from ...toolkit.base.words import counted
 from ...toolkit.commands.command import ToolkitCommand, command_line
 from ...toolkit.commands.options import make_device_option
@@ -79,9 +80,10 @@ def _shard(value: str | None) -> tuple[int, int] | None:
     if value is None:
         return None
     number, _, of = value.partition("/")
-    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+    i, n = parse_whole(number), parse_whole(of)
+    if i is None or n is None or not 1 <= i <= n:
         raise click.BadParameter(f"{value!r} is not a shard; write 1/4 for the first of four")
-    return int(number), int(of)
+    return i, n
 
 
 OPTIONS = _options()

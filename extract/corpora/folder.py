@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.reading.plain_numbers import parse_clock, parse_number, parse_whole, shown
 from ...toolkit.base.reading.tables import column_key, decimal_commas, read_table
-from ...toolkit.base.texts import read_text
+from ...toolkit.base.texts import read_text, representable
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import Manifest, Utterance, manifest_from_rows
 
@@ -65,7 +65,7 @@ def read_folder(
     path = _table(root, table)
     given = () if columns is None else [column_key(one) for one in columns.split(",")]
     rows, notes = _rows(path, given, time_unit)
-    corpus = name or root.resolve().name or "folder"
+    corpus = name or representable(root.resolve().name) or "folder"
     manifest = manifest_from_rows(path, rows, corpus, label_names(labels), root, notes)
     manifest.notes += _differences(manifest, root)
     return manifest

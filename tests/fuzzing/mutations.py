@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Iterator, Sequence
@@ -109,14 +110,14 @@ def mutated_json(rng: random.Random, examples: Sequence[str]) -> str:
         holder, key = rng.choice(places)
         kind = rng.randrange(6)
         if kind < 3:
-            holder[key] = rng.choice(_VALUES) if rng.random() < 0.8 else f"@{rng.randrange(len(_LITERALS))}@"
+            holder[key] = copy.deepcopy(rng.choice(_VALUES)) if rng.random() < 0.8 else f"@{rng.randrange(len(_LITERALS))}@"
         elif kind == 3:
             other, name = rng.choice(places)
-            holder[key] = json.loads(json.dumps(other[name]))
+            holder[key] = copy.deepcopy(other[name])
         elif kind == 4:
             del holder[key]
         elif isinstance(holder, list):
-            holder += [holder[key]] * rng.randrange(4)
+            holder += [copy.deepcopy(holder[key]) for _ in range(rng.randrange(4))]
         else:
             holder[rng.choice([name for _, name in places if isinstance(name, str)] or ["x"])] = holder.pop(key)
     text = json.dumps(value, ensure_ascii=rng.random() < 0.5)

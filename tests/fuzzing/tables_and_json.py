@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import yaml
 from transcript_forms import JSON_FORMS, TABLES, content
 
 from erc_toolkit.extract.corpora.folder import read_folder
@@ -15,6 +16,7 @@ from erc_toolkit.extract.transcripts.json_forms import read_json_turns
 from erc_toolkit.extract.transcripts.tables import looks_like_labels, read_rttm, read_table_of_turns
 from erc_toolkit.toolkit.base.texts import decode_text
 from erc_toolkit.toolkit.manifest import load_manifest, write_manifest
+from erc_toolkit.train.config import check, parse_config, parse_yaml
 from erc_toolkit.train.scores.predictions import PREDICTIONS, read_predictions
 from fuzzing.mutations import as_bytes, mutated, mutated_json
 
@@ -41,6 +43,10 @@ FOLDER_TABLES = (
 )
 TURN_TABLES = tuple(content(name) for name in TABLES)
 TURN_JSON = tuple(content(name) for name in JSON_FORMS)
+RECIPES = (
+    "data:\n  modalities: [text, audio]\n  clip: 10\nmodel:\n  hidden: 128\ntrain:\n  lr: 1e-4\n  epochs: 3\n",
+    "model: {name: sdt, hidden: 32}\ntrain: {seed: 1, weight_decay: 0.1}\n",
+)
 PREDICTED = (
     "id,dialogue,position,speaker,true,predicted,predicted_text,p_joy,p_anger\na,d,0,S,joy,joy,joy,0.9,0.1\n"
     'b,d,1,"T, U",,anger,,0.25,0.75\n',
@@ -115,6 +121,13 @@ def _predictions(rng: random.Random) -> None:
         read_predictions(path.parent)
 
 
+def _recipe(rng: random.Random) -> None:
+    text, _ = decode_text(as_bytes(rng, mutated(rng, RECIPES)), "r.yaml")
+    config = parse_config(parse_yaml(text, "r.yaml"), "r.yaml")
+    check(config, "r.yaml")
+    yaml.safe_dump(config.as_dict(), allow_unicode=True).encode("utf-8")  # as a run records it
+
+
 def _text(rng: random.Random) -> None:
     data = as_bytes(rng, mutated(rng, (*MANIFEST_TABLES, *TURN_JSON)))
     text, _ = decode_text(rng.randbytes(rng.randrange(200)) if rng.random() < 0.2 else data, "t.txt")
@@ -129,4 +142,5 @@ PARSERS: dict[str, Callable[[random.Random], None]] = {
     "transcript_table": _turn_table,
     "transcript_json": _turn_json,
     "predictions": _predictions,
+    "recipe": _recipe,
 }

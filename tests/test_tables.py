@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +15,7 @@ from erc_toolkit.toolkit.base.reading.plain_numbers import finite, parse_clock, 
 from erc_toolkit.toolkit.base.reading.plain_yaml import load_yaml
 from erc_toolkit.toolkit.base.reading.same_names import SameNames
 from erc_toolkit.toolkit.base.texts import decode_text
-from erc_toolkit.toolkit.manifest import Utterance, load_manifest, manifest_from_rows
+from erc_toolkit.toolkit.manifest import Manifest, Utterance, load_manifest, manifest_from_rows, write_manifest
 from erc_toolkit.train.scores.predictions import PREDICTIONS, read_predictions
 
 TABLE = "id,dialogue,speaker,text,label\na,d,Zoë,“naïve”,joy\n"
@@ -177,6 +178,17 @@ def test_rows_of_a_readers_manifest_too(tmp_path):
         with pytest.raises(UserError, match="row 7, ") as error:
             manifest_from_rows("src", [(7, {**row, **more})], "c", None, tmp_path, unit="row")
         assert where in error.value.message and len(error.value.message) < 300
+
+
+def test_what_a_program_puts_into_a_manifest_is_checked_when_it_is_written(tmp_path):
+    for more, where in (
+        ({"text": "a\0"}, "field text: contains a NUL"),
+        ({"text": "\ud800"}, "field text: contains an unpaired"),
+        ({"extra": {"x": 10**5000}}, "field extra.x: "),
+    ):
+        utterance = replace(Utterance("u7", "d", 0, "S", "", None, "train"), **more)
+        with pytest.raises(UserError, match="m.jsonl, utterance 'u7', " + where):
+            write_manifest(Manifest("c", [], tmp_path, [utterance]), tmp_path / "m.jsonl")
 
 
 def test_json_and_yaml_of_any_size():

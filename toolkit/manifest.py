@@ -398,6 +398,9 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         header["notes"] = manifest.notes
     rows = ({name: getattr(u, name) for name in _KNOWN} for u in manifest.utterances)
     lines = [header, *({k: v for k, v in row.items() if v is not None and v != {}} for row in rows)]
+    for row in lines[1:]:  # of a manifest that a program made; files were checked when they were read
+        if problem := value_problem(row):
+            raise UserError(f"{path}, utterance {shown(row.get('id'))}, {problem}")
     try:
         data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode("utf-8")
     except UnicodeEncodeError:

@@ -110,7 +110,9 @@ def mutated_json(rng: random.Random, examples: Sequence[str]) -> str:
         holder, key = rng.choice(places)
         kind = rng.randrange(6)
         if kind < 3:
-            holder[key] = copy.deepcopy(rng.choice(_VALUES)) if rng.random() < 0.8 else f"@{rng.randrange(len(_LITERALS))}@"
+            holder[key] = (
+                copy.deepcopy(rng.choice(_VALUES)) if rng.random() < 0.8 else f"@{rng.randrange(len(_LITERALS))}@"
+            )
         elif kind == 3:
             other, name = rng.choice(places)
             holder[key] = copy.deepcopy(other[name])

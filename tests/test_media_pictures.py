@@ -205,3 +205,44 @@ def test_frames_of_a_late_picture_still_fill_a_short_clip(tmp_path):
     ffmpeg(*tone_at(0, lasts=1), "-itsoffset", 0.08, *flash_at(0, lasts=0.9), "-map", 0, "-map", 1, tmp_path / "a.mkv")
     _, frames = read(tmp_path / "a.mkv")
     assert [round(time, 3) for time, _ in frames] == [0, 0.2, 0.4, 0.6, 0.8]
+
+
+def test_each_speaker_has_a_channel(tmp_path):
+    """Two lapel microphones in one file: the manifest says whose is which."""
+    import json
+
+    from click.testing import CliRunner
+
+    from erc_toolkit.toolkit.commands.main import main
+    from erc_toolkit.toolkit.store import FeatureStore
+
+    one, two = (0.3 * np.sin(2 * np.pi * hz * np.arange(16_000) / 16_000) for hz in (150, 300))
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setparams((2, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(np.round(np.stack([one, two], 1) * 32767).astype("<i2").tobytes())
+    rows = [{"id": name, "dialogue": "d", "speaker": name, "audio": "a.wav", "audio_channel": channel}
+            for name, channel in (("ann", 1), ("bob", "2"), ("eve", 3), ("all", None))]  # fmt: skip
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    command = [
+        "extract",
+        "manifest",
+        str(tmp_path / "m.jsonl"),
+        "--out",
+        str(tmp_path / "s.h5"),
+        "--modalities",
+        "audio",
+    ]
+    result = CliRunner().invoke(main, [*command, "--audio-set", "eGeMAPSv02", "--workers", "1"])
+    assert result.exit_code == 0, result.output
+    with FeatureStore.open(tmp_path / "s.h5") as store:
+        feature = store.feature("audio/eGeMAPSv02")
+        names, values, reasons = list(feature.dimension_names()), feature.values(), list(feature.reasons())
+    pitch = values[:, names.index("F0semitoneFrom27.5Hz_sma3nz_amean")]
+    assert abs(pitch[1] - pitch[0] - 12) < 0.5 and reasons[3] == ""
+    assert reasons[2] == "no channel 3: the audio track has 2" and reasons[:2] == ["", ""]
+    for wrong in (0, -1, "left", 1.5, True, "9" * 5000):
+        (tmp_path / "w.jsonl").write_text(json.dumps({**rows[0], "audio_channel": wrong}))
+        result = CliRunner().invoke(
+            main, ["extract", "manifest", str(tmp_path / "w.jsonl"), "--out", str(tmp_path / "w.h5")]
+        )
+        assert result.exit_code == 1 and "field audio_channel" in result.output and "line 1" in result.output

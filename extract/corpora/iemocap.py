@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ... import manifests
-from ...toolkit.base.errors import UserError, first_line
+from ...toolkit.base.errors import UserError
+from ...toolkit.base.reading.plain_yaml import load_yaml
+from ...toolkit.base.texts import read_text as read_user_text
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import SPLITS, Manifest, Utterance
 from .iemocap_files import DIALOGUE, Evaluation, Turn, parse_evaluation, parse_transcription, read_text
@@ -247,12 +249,11 @@ def _label_map(path: Path) -> dict[str, str]:
 
 
 def _mapping(path: Path, what: str) -> dict:
-    import yaml
-
+    text, _ = read_user_text(Path(path), "file", windows=False)
     try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML or JSON ({first_line(error)})") from None
+        found = load_yaml(text)
+    except ValueError as error:
+        raise UserError(f"{path}: cannot be read as YAML or JSON ({error})") from None
     if not isinstance(found, dict):
         raise UserError(f"{path}: must map {what}")
     return found

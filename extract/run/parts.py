@@ -22,6 +22,7 @@ import numpy as np
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
 from ...toolkit.base.hashes import json_sha256
+from ...toolkit.base.reading.plain_json import parse_json
 from ...toolkit.manifest import Manifest
 from ...toolkit.store import FeaturePart
 from ..encoders.base import Extracted, Extractor, Provenance
@@ -162,7 +163,7 @@ class PartsFolder:
         marker = folder / "feature.json"
         if marker.exists():
             try:
-                found = json.loads(marker.read_text(encoding="utf-8"))
+                found = parse_json(marker.read_text(encoding="utf-8"))
             except ValueError:
                 found = {}
             if json_sha256(found) != self.fingerprint:

@@ -1,0 +1,1 @@
+"""Fuzzing of the parsers: each module has `PARSERS`, run by tests/fuzz.py."""

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from ... import manifests
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.foreign_text import decode_lines, repaired
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import Manifest, Utterance
 
@@ -125,12 +126,11 @@ def read_meld(
 def repair_text(text: str) -> str:
     """Normalises the text of a table.
 
-    The archive's tables contain Windows-1252 bytes as C1 control characters, and both curly and straight quotes. C1
-    characters are decoded as Windows-1252, curly quotes and apostrophes become straight ones, and NBSP and other
-    control characters become spaces.
+    The archive's tables contain Windows-1252 bytes as C1 control characters, which every reader of the toolkit decodes
+    (`toolkit.base.foreign_text`), and both curly and straight quotes. Curly quotes and apostrophes become straight,
+    NBSP and other control characters become spaces, and what cannot be decoded is left out.
     """
-    c1 = (bytes([ord(c)]).decode("cp1252", "ignore") if "\x80" <= c <= "\x9f" else c for c in text)
-    plain = "".join(c1).translate(_PLAIN_QUOTES).replace("\N{REPLACEMENT CHARACTER}", "")
+    plain = repaired(text).translate(_PLAIN_QUOTES).replace("\N{REPLACEMENT CHARACTER}", "")
     return "".join(" " if c < " " or c == "\x7f" else c for c in plain).strip()
 
 
@@ -282,11 +282,10 @@ def _read(table: Path, notes: list[str]) -> str:
         data = table.read_bytes()
     except OSError as error:
         raise UserError(f"{table}: cannot be read ({error.strerror})") from None
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        notes.append(f"{table.name} is not UTF-8 and was read as Windows-1252")
-        return data.decode("cp1252", "replace")
+    text, foreign = decode_lines(data)
+    if foreign:
+        notes.append(f"{table.name}: {counted(foreign, 'line')} not UTF-8, read as Windows-1252")
+    return text
 
 
 def _when(row: dict[str, str | None], name: str, odd: dict[str, list[str]]) -> dict[str, object]:

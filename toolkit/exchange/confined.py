@@ -38,9 +38,8 @@ def convert_confined(
     Raises:
         UserError: as in `convert`, or a file needs more memory or time than its size justifies.
     """
-    size = sum(
-        path.stat().st_size for f in files for path in (Path(f), Path(f.partition("=")[2] or f)) if path.is_file()
-    )
+    paths = {path for f in files for path in (Path(f), Path(f.partition("=")[2] or f))}
+    size = sum(_size(path) for path in paths)
     memory, seconds = MEMORY_SPARE + MEMORY_FACTOR * size, SECONDS + SECONDS_A_MEGABYTE * (size >> 20)
     job = {
         "files": list(files),
@@ -80,6 +79,13 @@ def convert_confined(
     raise FaultError(
         f"{names}: the converting process failed: {(child.stderr.strip().splitlines() or ['no message'])[-1]}"
     )
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of the files below a folder; 0 if there is none."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(os.stat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)
 
 
 def _limit(memory: int, seconds: int) -> None:

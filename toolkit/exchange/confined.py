@@ -105,7 +105,9 @@ def _limit(memory: int, seconds: int) -> None:
 def _main() -> None:
     job = json.load(sys.stdin)
     memory, seconds = job.pop("memory"), job.pop("seconds")
+    from ..base.file_kinds import file_kind
     from .convert import convert  # before the limit, which is for the file alone
+    from .pickles.opening import COMPRESSED
 
     try:
         _limit(memory, seconds)
@@ -115,7 +117,9 @@ def _main() -> None:
         answer = {"error": error.message}
     except MemoryError:
         names = ", ".join(job["files"])
-        answer = {"error": f"{names}: needs more than {memory >> 20} MB, far more than its size justifies; refused"}
+        packed = any(file_kind(f).name in COMPRESSED for f in job["files"])
+        hint = "decompress it first" if packed else "refused"
+        answer = {"error": f"{names}: needs more than {memory >> 20} MB, far more than its size justifies; {hint}"}
     except RecursionError:
         answer = {"error": f"{', '.join(job['files'])}: nested too deeply; refused"}
     print(json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace").decode(), flush=True)

@@ -124,7 +124,8 @@ def _add_file(
         if pack is not None and (isinstance(content, np.ndarray) or _by_utterance(content, pack)):
             return _add_content(pack, content, path, given, keep_zeros), "arrays"
         known = ", ".join(layout.name for layout in LAYOUTS)
-        raise UserError(f"{path}: {describe(content)}; not one of the known layouts ({known}, mmsa)")
+        hint = "; if its keys are utterances, add --manifest" if isinstance(content, Mapping) and pack is None else ""
+        raise UserError(f"{path}: {describe(content)}; not one of the known layouts ({known}, mmsa){hint}")
     if pack is None:
         if "labels" not in layout.parts:
             raise UserError(

@@ -156,7 +156,8 @@ def _entry_kinds(entry: list | tuple | np.ndarray) -> set[str]:
         return {"scores"}
     vector = numeric_vector(first)
     if vector is None:
-        return set()
+        frames = isinstance(first, np.ndarray) and first.ndim == 2 and first.dtype.kind in "fiu"
+        return {"vectors"} if frames else set()
     one_hot = len(vector) <= 64 and set(vector.tolist()) <= {0.0, 1.0} and vector.sum() == 1
     return {"vectors", "one-hot"} if one_hot else {"vectors"}
 
@@ -165,17 +166,17 @@ def is_whole(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def _short(key: object) -> str:
+def short_key(key: object) -> str:
     """A key in a message. A number may have a million digits, and a tuple be nested as often."""
     if isinstance(key, str):
         return key[:20]
-    return str(key) if isinstance(key, float) or (is_whole(key) and abs(key) < 10**15) else f"a {type(key).__name__}"  # pyright: ignore[reportArgumentType]
+    return str(key) if isinstance(key, float) or (is_whole(key) and abs(key) < 10**15) else f"({type(key).__name__})"  # pyright: ignore[reportArgumentType]
 
 
 def describe(content: object) -> str:
     """A short description of an unrecognised file's content."""
     if isinstance(content, Mapping):
-        keys = ", ".join(_short(k) for k in islice(content, 4))
+        keys = ", ".join(short_key(k) for k in islice(content, 4))
         return f"a dictionary of {counted(len(content), 'entry', 'entries')} ({keys}, …)"
     if isinstance(content, (list, tuple)):
         parts = ("/".join(sorted(kinds(part))) or type(part).__name__ for part in content[:14])

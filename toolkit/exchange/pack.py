@@ -21,6 +21,7 @@ from ..store.frames import finite_frames, without_padding
 LICENCE = "that of the converted file, which it does not state"
 NO_FEATURE = "no features in the file"
 ZEROS = "all zeros in the file"
+_MOST_LINES = 20  # about one reason
 _NO_FRAMES = np.zeros((0, 0), np.float32)
 
 
@@ -107,7 +108,7 @@ def matrix_of(
     if width == 0:
         return Matrix(np.zeros((len(rows), 0), np.float32), reasons)
     values = np.zeros((len(rows), width), np.float32)
-    rounded = 0
+    rounded: Counter[str] = Counter()
     for i, vector in enumerate(vectors):
         if vector is None:
             continue
@@ -125,15 +126,15 @@ def matrix_of(
         elif not keep_zeros and not values[i].any():
             reasons[i] = ZEROS
         elif vector.dtype != np.float32 and (values[i] != vector).any():
-            rounded += 1
+            rounded[vector.dtype.name] += 1
     values[[bool(r) for r in reasons]] = 0
     report(problems, what, dialogues, [r if r != ZEROS else "" for r in reasons])
     if zeros := sum(r == ZEROS for r in reasons):
         problems.append(
             f"{what}: {counted(zeros, 'utterance')} with only zeros, the customary marker of a missing modality; masked"
         )
-    if rounded:
-        problems.append(f"{what}: {counted(rounded, 'utterance')} rounded from {kinds.most_common(1)[0][0]} to float32")
+    for name, count in rounded.items():
+        problems.append(f"{what}: {counted(count, 'utterance')} rounded from {name} to float32")
     return Matrix(values, reasons, source={"dtypes": dict(kinds)})
 
 
@@ -268,12 +269,18 @@ def entry_length(entry: object) -> int | None:
 
 
 def report(problems: list[str], what: str, dialogues: Sequence[str], reasons: Sequence[str]) -> None:
-    """Appends a line to `problems` for each dialogue and reason."""
+    """Appends a line to `problems` for each dialogue and reason, or for a reason alone if it is in many dialogues."""
     counts = Counter((d, r) for d, r in zip(dialogues, reasons, strict=True) if r)
+    concerned = Counter(reason for _, reason in counts)
     problems += [
         f"{dialogue}: {what}: {counted(count, 'utterance')}: {reason}; masked"
         for (dialogue, reason), count in counts.items()
+        if concerned[reason] <= _MOST_LINES
     ]
+    for reason, places in concerned.items():
+        if places > _MOST_LINES:
+            total = counted(sum(n for (_, r), n in counts.items() if r == reason), "utterance")
+            problems.append(f"{what}: {total} in {counted(places, 'dialogue')}: {reason}; masked")
 
 
 def unique(names: Iterable[Hashable]) -> tuple[list, list]:

@@ -70,7 +70,7 @@ def read_lists(
             problems.append(f"{name(key, None)}: is not in any split; skipped")
     if not kept:
         raise UserError(f"{source}: no dialogue has both labels and a split")
-    names = list(labels) or known_labels(corpus, classes)
+    names = list(labels) or known_labels(corpus, max(classes, 1))
     if classes > len(names):
         raise UserError(f"{source}: has {counted(classes, 'class', 'classes')}, but --labels names {len(names)}")
     if names[0] == "label-0":

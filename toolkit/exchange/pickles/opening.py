@@ -14,7 +14,7 @@ from typing import BinaryIO
 from ...base.errors import UserError
 from ...base.file_kinds import HEAD_BYTES, Kind, file_kind
 
-_COMPRESSED: dict[str, Callable[[Path], BinaryIO]] = {
+COMPRESSED: dict[str, Callable[[Path], BinaryIO]] = {
     "gzip": gzip.open,
     "bzip2": bz2.open,
     "xz": lzma.open,
@@ -105,7 +105,7 @@ def open_unpacked(path: Path, notes: list[str] | None = None) -> tuple[io.Buffer
     """
     kind = file_kind(path)
     try:
-        if (opener := _COMPRESSED.get(kind.name)) is None:
+        if (opener := COMPRESSED.get(kind.name)) is None:
             return open(path, "rb"), kind, ""
         most = SPARE + FACTOR * path.stat().st_size
         file = io.BufferedReader(_Bounded(opener(path), most), 1 << 16)
@@ -115,7 +115,7 @@ def open_unpacked(path: Path, notes: list[str] | None = None) -> tuple[io.Buffer
         raise UserError(f"{path}: cannot be read ({why}); {kind.description}") from None
     except (*DAMAGED, EOFError) as error:
         raise damaged(path, kind, error) from None
-    if inner.name in _COMPRESSED:
+    if inner.name in COMPRESSED:
         raise not_a_pickle(path, inner, f"{kind.description} that contains ")
     if notes is not None:
         notes.append(f"{path.name}: {kind.description}, decompressed while it was read")

@@ -21,14 +21,15 @@ def bytes_to_texts(content: object) -> object:
     return _texts(content, _DEPTH, {})
 
 
-def _texts(value: object, depth: int, known: dict[int, object]) -> object:
+def _texts(value: object, depth: int, known: dict[int, tuple[object, object]]) -> object:
     if isinstance(value, bytes):
         return decode_bytes(bytes(value))
     if depth == 0 or not isinstance(value, (Mapping, list, tuple, np.ndarray)):
         return value
-    if (found := known.get(id(value))) is not None:  # a container can be in millions of places
-        return found
-    known[id(value)] = value
+    # A container can be in millions of places. It is kept with its result, as another one may get its number otherwise.
+    if (found := known.get(id(value))) is not None:
+        return found[1]
+    known[id(value)] = value, value
     made = value
     if isinstance(value, np.ndarray):
         if value.dtype.kind == "S" and value.ndim:
@@ -46,9 +47,9 @@ def _texts(value: object, depth: int, known: dict[int, object]) -> object:
         entries = _all(value, depth, known)
         if any(a is not b for a, b in zip(entries, value, strict=True)):
             made = entries
-    known[id(value)] = made
+    known[id(value)] = value, made
     return made
 
 
-def _all(values: object, depth: int, known: dict[int, object]) -> list:
+def _all(values: object, depth: int, known: dict[int, tuple[object, object]]) -> list:
     return [_texts(value, depth - 1, known) for value in values]  # pyright: ignore[reportGeneralTypeIssues]

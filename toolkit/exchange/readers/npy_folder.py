@@ -89,8 +89,6 @@ def add_folder(pack: Pack, name: str, path: Path, keep_zeros: bool) -> None:
     every = {file for found in files.values() for file in found}
     if extra := len(every - used):
         pack.problems.append(f"{name}: {counted(extra, 'file')} of {path.name} not named after an utterance; skipped")
-    if missing:
-        pack.problems.append(f"{name}: {counted(len(missing), 'utterance')} without a file in {path.name}; masked")
     add_rows(pack, name, rows, missing, keep_zeros)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from ...base.errors import UserError
 from ...base.words import counted
+from ..layouts import is_whole, short_key
 from ..mmsa import FEATURES, SEPARATOR
 from ..pack import entry_length
 from ..read_lists import SENTIMENT
@@ -65,7 +66,7 @@ def as_mmsa(content: Mapping, source: str, problems: list[str]) -> Mapping:
             made[split] = fields
     for split, fields in made.items():
         if not any(field in fields for field in FEATURES) and "raw_text" not in fields:
-            found = ", ".join(str(k)[:20] for k in list(fields)[:8]) or "nothing"
+            found = ", ".join(short_key(k) for k in list(fields)[:8]) or "nothing"
             raise UserError(
                 f"{source}: {split} contains {found}, but no features; needed is one of {', '.join(FEATURES)}"
             )
@@ -136,7 +137,7 @@ def _names(given: object) -> list[str] | None:
     if all(isinstance(row, str) and row for row in rows):
         pairs = [_SEGMENT.fullmatch(row) for row in rows]
         return [f"{m[1]}{SEPARATOR}{m[2]}" if m else row for m, row in zip(pairs, rows, strict=True)]
-    if not all(isinstance(r, (list, tuple)) and r and isinstance(r[0], (str, int)) and r[0] != "" for r in rows):
+    if not all(isinstance(r, (list, tuple)) and r and _is_video(r[0]) for r in rows):
         return None
     starts: dict[str, list[tuple[float, int]]] = {}
     for i, row in enumerate(rows):
@@ -146,6 +147,10 @@ def _names(given: object) -> list[str] | None:
         for number, (_, i) in enumerate(sorted(found)):
             names[i] = f"{video}{SEPARATOR}{number}"
     return names
+
+
+def _is_video(value: object) -> bool:
+    return isinstance(value, str) and value != "" or (is_whole(value) and abs(value) < 10**15)  # pyright: ignore[reportArgumentType]
 
 
 def _seconds(value: object) -> float:
@@ -164,7 +169,7 @@ def _label(made: Mapping[str, dict], source: str, problems: list[str], named: bo
     if field is None and named:
         return  # `mmsa` reports it
     if field is None:
-        found = ", ".join(str(k)[:20] for k in list(next(iter(made.values())))[:10])
+        found = ", ".join(short_key(k) for k in list(next(iter(made.values())))[:10])
         raise UserError(f"{source}: has no labels in every split, only {found}; add a field `labels` to each split")
     tables = {split: _numbers(fields[field], f"{source}: {split}: {field}") for split, fields in made.items()}
     names, of_row = _naming(tables, f"{source}: {field}", problems)
@@ -180,9 +185,11 @@ def _numbers(value: object, where: str) -> np.ndarray:
     """Labels as float64 (N, …)."""
     try:
         rows = value if isinstance(value, np.ndarray) and value.dtype.kind in "fiu" else None
+        if rows is None and entry_length(value) == 0:
+            return np.zeros(0)
         if rows is None:
             rows = np.stack([np.asarray(row, np.float64).reshape(-1) for row in value])  # pyright: ignore[reportGeneralTypeIssues]
-        return np.asarray(rows, np.float64)
+        return np.atleast_1d(np.asarray(rows, np.float64))
     except (TypeError, ValueError, OverflowError):
         raise UserError(f"{where}: not numbers of the same shape for every utterance") from None
 

@@ -80,7 +80,10 @@ def _split(name: str) -> str | None:
 
 
 def _key(value: object) -> object:
-    return int(value) if is_whole(value) else value if isinstance(value, str) and value else None  # pyright: ignore[reportArgumentType]
+    """A label as it is compared: a text, or a class index, -1 for a number that is none; None if there is no label."""
+    if is_whole(value):
+        return int(value) if -1 <= value < 1000 else -1  # pyright: ignore[reportArgumentType, reportOperatorIssue]
+    return value if isinstance(value, str) and value else None
 
 
 def _names(values: Iterable[object], labels: Sequence[str], source: str) -> tuple[list[str], dict[object, str]]:
@@ -92,8 +95,8 @@ def _names(values: Iterable[object], labels: Sequence[str], source: str) -> tupl
         raise UserError(f"{source}: labels are texts ({texts[0]}, …) and numbers ({numbers[0]}, …); use one")
     if texts:
         return list(labels) or texts, {text: text for text in texts}
-    if numbers and not 0 <= numbers[0] <= numbers[-1] < 1000:
-        raise UserError(f"{source}: labels are numbers from {numbers[0]} to {numbers[-1]}, not class indices")
+    if numbers and numbers[0] < 0:
+        raise UserError(f"{source}: labels are numbers below 0 or above 999, not class indices")
     classes = numbers[-1] + 1 if numbers else 1
     names = list(labels) or [f"label-{i}" for i in range(classes)]
     if classes > len(names):
@@ -142,9 +145,9 @@ def read_table(path: Path, labels: Sequence[str]) -> Manifest:
         if (found := next((name for name in names if name in lowered), None)) is not None
     }
     if "id" not in columns:
+        found = " ".join(", ".join(header)[:200].split())
         raise UserError(
-            f"{path}, line 1: no column of ids among {', '.join(header)[:200]}; name one `id`, with what the feature "
-            "files are called"
+            f"{path}, line 1: no column of ids among {found}; name one `id`, with what the feature files are called"
         )
     made, places = [], {}
     for line, row in rows:
@@ -181,7 +184,7 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    text = data.decode("utf-16") if data[:2] in (b"\xff\xfe", b"\xfe\xff") else decode_lines(data)[0]
+    text = data.decode("utf-16", "replace") if data[:2] in (b"\xff\xfe", b"\xfe\xff") else decode_lines(data)[0]
     first = text.partition("\n")[0]
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
     try:

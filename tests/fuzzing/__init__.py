@@ -1,0 +1,1 @@
+"""Random inputs for the parsers, run by `tests/fuzz.py`."""

@@ -15,7 +15,8 @@ from ...toolkit.manifest import Manifest, Utterance, manifest_from_rows
 
 MEDIA_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .ts .flv .wmv .wav .flac .mp3 .m4a .aac .ogg .opus .mts .m2ts .m2t .3gp "
-    ".3g2 .mxf .dv .vob .ogv .asf .mka .oga .spx .wma .aif .aiff .aifc .au .snd .caf .amr .w64 .rf64 .mp2 .ac3 .wv .sph".split()
+    ".3g2 .mxf .dv .vob .ogv .asf .mka .oga .spx .wma .aif .aiff .aifc .au .snd .caf .amr .w64 .rf64 .mp2 .ac3 .wv "
+    ".sph".split()
 )
 _FIELDS = {f.name for f in fields(Utterance)}
 _REQUIRED = ("dialogue", "speaker")

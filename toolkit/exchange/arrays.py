@@ -6,7 +6,7 @@ import functools
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO, cast
 
 import numpy as np
 
@@ -74,7 +74,7 @@ def _array(opened: Callable[[], IO[bytes]]) -> np.ndarray:
             shape, _, _ = np.lib.format.read_array_header_1_0(file)
         else:
             shape, _, _ = np.lib.format.read_array_header_2_0(file)
-        loaded = TensorReader(file).load()
+        loaded = TensorReader(cast(BinaryIO, file)).load()
     if not isinstance(loaded, np.ndarray) or loaded.shape != shape or not loaded.dtype.hasobject:
         raise ValueError("its objects do not match its header")
     return loaded

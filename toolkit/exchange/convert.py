@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -114,7 +115,7 @@ def _add_file(
     kind = file_kind(path).name
     if kind in ("npy", "npz") or (path.suffix.lower() in _ARRAYS and kind not in ("pickle", "torch")):
         return _add_arrays(pack, path, given, corpus, labels, keep_zeros)
-    content = bytes_to_texts(load_pickle(path, notes))
+    content: Any = bytes_to_texts(load_pickle(path, notes))
     if mmsa.is_mmsa(content) or splits.is_splits(content):
         if pack is not None:
             raise UserError(f"{path}: a file of splits cannot be combined with other files; convert it separately")
@@ -138,7 +139,7 @@ def _add_file(
 
 
 def _read_splits(
-    content: object, path: Path, notes: list[str], corpus: str | None, labels: Sequence[str], keep_zeros: bool
+    content: Mapping, path: Path, notes: list[str], corpus: str | None, labels: Sequence[str], keep_zeros: bool
 ) -> tuple[Pack, str]:
     """Reads MMSA's layout, or one without its ids or labels."""
     if not mmsa.is_mmsa(content) or splits.is_splits_without_labels(content):
@@ -171,7 +172,7 @@ def _add_folder(pack: Pack | None, path: Path, given: str | None, keep_zeros: bo
 def _add_arrays(
     pack: Pack | None, path: Path, given: str | None, corpus: str | None, labels: Sequence[str], keep_zeros: bool
 ) -> tuple[Pack, str]:
-    content = arrays.load_arrays(path)
+    content: Any = arrays.load_arrays(path)
     name = "npz" if isinstance(content, Mapping) else "npy"
     if pack is not None:
         return _add_content(pack, content, path, given, keep_zeros), name

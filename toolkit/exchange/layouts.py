@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeGuard
 
 import numpy as np
 
@@ -162,7 +163,8 @@ def _entry_kinds(entry: list | tuple | np.ndarray) -> set[str]:
     return {"vectors", "one-hot"} if one_hot else {"vectors"}
 
 
-def is_whole(value: object) -> bool:
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number, of Python or numpy."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
@@ -170,7 +172,7 @@ def short_key(key: object) -> str:
     """A key in a message. A number may have a million digits, and a tuple be nested as often."""
     if isinstance(key, str):
         return key[:20]
-    return str(key) if isinstance(key, float) or (is_whole(key) and abs(key) < 10**15) else f"({type(key).__name__})"  # pyright: ignore[reportArgumentType]
+    return str(key) if isinstance(key, float) or (is_whole(key) and abs(key) < 10**15) else f"({type(key).__name__})"
 
 
 def describe(content: object) -> str:

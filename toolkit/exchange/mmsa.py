@@ -154,7 +154,7 @@ def _add_feature(pack: Pack, name: str, content: Mapping, rows: Sequence[tuple],
 
 def _class(value: object) -> int | None:
     """A class index, -1 for none; None if the value is not one."""
-    if not isinstance(value, (int, float, np.number)) or not -1 <= value < 1000:  # pyright: ignore[reportOperatorIssue]
+    if not isinstance(value, (int, float, np.number)) or not -1 <= value < 1000:
         return None
     return int(value) if float(value).is_integer() else None
 
@@ -163,7 +163,7 @@ def _name(value: object, otherwise: str) -> str:
     """An id as a text; numbers of reasonable size are ids as well."""
     if isinstance(value, str):
         return value or otherwise
-    return str(value) if is_whole(value) and abs(value) < 10**15 else otherwise  # pyright: ignore[reportArgumentType]
+    return str(value) if is_whole(value) and abs(value) < 10**15 else otherwise
 
 
 def _list(value: object) -> list | None:

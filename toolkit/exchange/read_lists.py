@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def read_lists(
     Raises:
         UserError: no dialogue can be used, or a label has no name.
     """
-    parts = {name: part for name, part in zip(layout.parts, content, strict=True) if name != "-"}
+    parts: dict[str, Any] = {name: part for name, part in zip(layout.parts, content, strict=True) if name != "-"}
     scored = "scores" in kinds(parts["labels"])
     if scored:
         parts["labels"], signed = _classes(parts["labels"])
@@ -158,7 +159,7 @@ def _divide(parts: Mapping[str, object]) -> tuple[list[Hashable], dict[Hashable,
 
 def is_key(key: object) -> bool:
     """Whether a key can name a dialogue: a text, or a number of reasonable size."""
-    return isinstance(key, str) or (is_whole(key) and abs(int(key)) < 10**15)  # pyright: ignore[reportArgumentType]
+    return isinstance(key, str) or (is_whole(key) and abs(int(key)) < 10**15)
 
 
 def _key(key: object) -> Hashable:
@@ -212,7 +213,7 @@ def meld_split(key: int) -> str | None:
     return next((s for s, first in reversed(MELD_FIRST.items()) if first <= key < MELD_END), None)
 
 
-def _classes(scores: Mapping) -> tuple[dict[Hashable, object], bool]:
+def _classes(scores: Any) -> tuple[dict[Hashable, object], bool]:
     """Labels that are not whole numbers, as class indices.
 
     Returns:

@@ -18,7 +18,7 @@ def finite_frames(frames: np.ndarray) -> np.ndarray:
         bool (T,).
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.isfinite(frames.astype(np.float32, copy=False)).all(1)
+        return np.asarray(np.isfinite(frames.astype(np.float32, copy=False)).all(axis=1))
 
 
 def without_padding(frames: np.ndarray) -> slice:

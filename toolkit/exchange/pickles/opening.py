@@ -9,7 +9,7 @@ import lzma
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ...base.errors import UserError
 from ...base.file_kinds import HEAD_BYTES, Kind, file_kind
@@ -94,7 +94,7 @@ class TooLarge(Exception):
 DAMAGED = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, TooLarge)
 
 
-def open_unpacked(path: Path, notes: list[str] | None = None) -> tuple[io.BufferedReader, Kind, str]:
+def open_unpacked(path: Path, notes: list[str] | None = None) -> tuple[io.BufferedReader[Any], Kind, str]:
     """Opens a file, through gzip, bzip2, xz or LZMA if it is compressed.
 
     Returns:

@@ -18,7 +18,7 @@ import collections
 import pickle
 import re
 from collections.abc import Callable, Mapping
-from typing import BinaryIO
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 
@@ -79,9 +79,8 @@ class _Array(np.ndarray):
             raise Refused("has an invalid array state")
         _, shape, kind, fortran, data = state
         filled = _filled(data, kind, shape, "F" if fortran else "C")
-        super().__setstate__(
-            (1, filled.shape, filled.dtype, bool(fortran), _bytes(data) if not filled.dtype.hasobject else data)
-        )
+        content = data if filled.dtype.hasobject else _bytes(data)
+        super().__setstate__(cast(Any, (1, filled.shape, filled.dtype, bool(fortran), content)))
 
 
 def _bytes(data: object) -> bytes:
@@ -98,7 +97,7 @@ def _bytes(data: object) -> bytes:
 _CODEC, _MOST_TEXT = "erc_toolkit_python2", 1 << 20
 
 
-def _decode(data: bytes, errors: str = "strict") -> tuple[str, int]:
+def _decode(data: Any, errors: str = "strict") -> tuple[str, int]:
     # What is larger than a text is an array's data, which is not worth decoding twice.
     data = bytes(data)
     return (data.decode("latin-1") if len(data) > _MOST_TEXT else decode_bytes(data)), len(data)
@@ -115,7 +114,7 @@ def _refuse_encoding(text: str, errors: str = "strict") -> tuple[bytes, int]:
 codecs.register(_find_codec)
 
 
-def _filled(data: object, kind: _Type, shape: object, order: str) -> np.ndarray:
+def _filled(data: object, kind: _Type, shape: object, order: Literal["C", "F"]) -> np.ndarray:
     """Builds an array from bytes or from a list of objects.
 
     Raises:
@@ -163,7 +162,7 @@ def _encode(text: object, codec: object) -> bytes:
     return text.encode("latin-1")
 
 
-def _container(make: Callable[[object], object]) -> Callable[..., object]:
+def _container(make: Callable[..., object]) -> Callable[..., object]:
     def call(*arguments: object) -> object:
         if len(arguments) > 1 or any(not isinstance(a, (list, tuple)) for a in arguments):
             raise Refused("builds a container from something other than a list")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -51,5 +51,5 @@ def _texts(value: object, depth: int, known: dict[int, tuple[object, object]]) -
     return made
 
 
-def _all(values: object, depth: int, known: dict[int, tuple[object, object]]) -> list:
-    return [_texts(value, depth - 1, known) for value in values]  # pyright: ignore[reportGeneralTypeIssues]
+def _all(values: Iterable[object], depth: int, known: dict[int, tuple[object, object]]) -> list:
+    return [_texts(value, depth - 1, known) for value in values]

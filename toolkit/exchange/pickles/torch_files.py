@@ -66,9 +66,8 @@ def _tensor(*arguments: object) -> np.ndarray:
     name = "torch._utils._rebuild_tensor_v2"
     if len(arguments) < 4 or not isinstance(arguments[0], _Storage):
         raise Refused(f"calls {name} with something else than a tensor's data")
-    storage, offset, size, stride = arguments[:4]
-    whole = (offset, *size, *stride) if isinstance(size, tuple) and isinstance(stride, tuple) else (-1,)
-    if not all(type(n) is int and 0 <= n < 1 << 48 for n in whole) or len(size) != len(stride) or len(size) > 16:
+    storage, (offset,), size, stride = arguments[0], *map(_whole, ((arguments[1],), *arguments[2:4]))
+    if len(size) != len(stride) or len(size) > 16:
         raise Refused(f"calls {name} with an invalid shape")
     count = 1
     for n in size:
@@ -83,6 +82,13 @@ def _tensor(*arguments: object) -> np.ndarray:
     item = values.itemsize
     view = np.lib.stride_tricks.as_strided(values[offset:], size, [s * item for s in stride], writeable=False)
     return np.array(view, values.dtype.newbyteorder("="))
+
+
+def _whole(numbers: object) -> tuple[int, ...]:
+    """A tuple of whole numbers that are not negative, nor too large for a file."""
+    if not isinstance(numbers, tuple) or not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers):
+        raise Refused("calls torch._utils._rebuild_tensor_v2 with an invalid shape")
+    return numbers
 
 
 def _parameter(*arguments: object) -> object:

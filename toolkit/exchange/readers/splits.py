@@ -10,7 +10,8 @@ They are brought into MMSA's layout, which `..mmsa` reads.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -76,11 +77,11 @@ def as_mmsa(content: Mapping, source: str, problems: list[str]) -> Mapping:
     return made
 
 
-def _of_examples(examples: object, where: str) -> dict:
+def _of_examples(examples: Sequence[Any], where: str) -> dict:
     """The fields of a list of examples, each ((words, visual, acoustic, …), label, segment)."""
     fields: dict[str, list] = {"raw_text": [], "vision": [], "audio": [], "labels": [], "segments": []}
     for number, example in enumerate(examples):
-        parts = example[0] if isinstance(example, (list, tuple)) and len(example) >= 2 else None
+        parts, label, *segment = example if isinstance(example, (list, tuple)) and len(example) >= 2 else (None, None)
         if not isinstance(parts, (list, tuple)) or len(parts) < 3:
             raise UserError(
                 f"{where}, example {number}: not ((words, visual, acoustic), label, segment), the only form of a list "
@@ -91,8 +92,8 @@ def _of_examples(examples: object, where: str) -> dict:
         fields["raw_text"].append(" ".join(str(w) for w in words) if words is not None else "")
         fields["vision"].append(parts[1])
         fields["audio"].append(parts[2])
-        fields["labels"].append(example[1])
-        fields["segments"].append(example[2] if len(example) > 2 else None)
+        fields["labels"].append(label)
+        fields["segments"].append(segment[0] if segment else None)
     if all(s is None for s in fields["segments"]):
         del fields["segments"]
     return fields
@@ -131,9 +132,9 @@ def _rows(fields: Mapping[str, object]) -> int:
     return max((n for n in lengths if n is not None), default=0)
 
 
-def _names(given: object) -> list[str] | None:
+def _names(given: Any) -> list[str] | None:
     """Names "VIDEO$_$NUMBER", where the numbers count a video's utterances in the order of their times."""
-    rows = [row.tolist() if isinstance(row, np.ndarray) else row for row in given]  # pyright: ignore[reportGeneralTypeIssues]
+    rows = [row.tolist() if isinstance(row, np.ndarray) else row for row in given]
     if all(isinstance(row, str) and row for row in rows):
         pairs = [_SEGMENT.fullmatch(row) for row in rows]
         return [f"{m[1]}{SEPARATOR}{m[2]}" if m else row for m, row in zip(pairs, rows, strict=True)]
@@ -150,7 +151,7 @@ def _names(given: object) -> list[str] | None:
 
 
 def _is_video(value: object) -> bool:
-    return isinstance(value, str) and value != "" or (is_whole(value) and abs(value) < 10**15)  # pyright: ignore[reportArgumentType]
+    return isinstance(value, str) and value != "" or (is_whole(value) and abs(value) < 10**15)
 
 
 def _seconds(value: object) -> float:
@@ -181,14 +182,14 @@ def _label(made: Mapping[str, dict], source: str, problems: list[str], named: bo
         problems.append(f"{field}: {counted(missing, 'utterance')} without exactly one label; unlabelled")
 
 
-def _numbers(value: object, where: str) -> np.ndarray:
+def _numbers(value: Any, where: str) -> np.ndarray:
     """Labels as float64 (N, …)."""
     try:
         rows = value if isinstance(value, np.ndarray) and value.dtype.kind in "fiu" else None
         if rows is None and entry_length(value) == 0:
             return np.zeros(0)
         if rows is None:
-            rows = np.stack([np.asarray(row, np.float64).reshape(-1) for row in value])  # pyright: ignore[reportGeneralTypeIssues]
+            rows = np.stack([np.asarray(row, np.float64).reshape(-1) for row in value])
         return np.atleast_1d(np.asarray(rows, np.float64))
     except (TypeError, ValueError, OverflowError):
         raise UserError(f"{where}: not numbers of the same shape for every utterance") from None

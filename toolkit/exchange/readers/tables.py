@@ -10,6 +10,7 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -82,7 +83,7 @@ def _split(name: str) -> str | None:
 def _key(value: object) -> object:
     """A label as it is compared: a text, or a class index, -1 for a number that is none; None if there is no label."""
     if is_whole(value):
-        return int(value) if -1 <= value < 1000 else -1  # pyright: ignore[reportArgumentType, reportOperatorIssue]
+        return int(value) if -1 <= value < 1000 else -1
     return value if isinstance(value, str) and value else None
 
 
@@ -111,7 +112,7 @@ def read_label_file(path: Path, labels: Sequence[str]) -> Manifest:
         UserError: as for `read_table` and `read_label_archive`.
     """
     if path.is_file() and file_kind(path).name == "npz":
-        content = load_arrays(path)
+        content: Any = load_arrays(path)
         if not is_label_archive(content):
             raise UserError(
                 f"{path}: a NumPy archive without labels (`train_corpus`, …); it does not define utterances"

@@ -203,6 +203,18 @@ def test_a_manifest_is_unicode(tmp_path):
         assert store.feature("audio/converted").present().all()
 
 
+def test_byte_strings_of_an_exported_archive(store_path, tmp_path):
+    from erc_toolkit.toolkit.exchange.arrays import store_arrays
+
+    with FeatureStore.open(store_path) as store:
+        arrays, texts = store_arrays(store, ["audio/IS10"]), store.column("text").tolist()
+    arrays["text"] = np.array([text.encode() for text in texts])
+    np.savez(tmp_path / "x.npz", **arrays)
+    convert([str(tmp_path / "x.npz")], tmp_path / "x.h5")
+    with FeatureStore.open(tmp_path / "x.h5") as store:
+        assert store.column("text").tolist() == texts and "naïve" in texts[0]
+
+
 def test_extract_uses_the_same_repair():
     assert repair_text("it\xe2\x80\x99s") == "it's" and repair_text("\x93so\x94") == '"so"'
     turns, _ = parse_transcription("Ses01F_impro01_F000 [1.0-2.0]: it\x92s\n", "Ses01F_impro01")

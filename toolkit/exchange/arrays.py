@@ -12,7 +12,7 @@ import numpy as np
 
 from ..base.errors import UserError
 from ..base.file_kinds import file_kind
-from ..base.foreign_text import match_names
+from ..base.foreign_text import decode, match_names
 from ..base.words import counted
 from ..manifest import MODALITIES, Utterance, manifest_from_rows
 from ..store import FeatureStore
@@ -91,6 +91,8 @@ def read_store_arrays(arrays: Mapping[str, np.ndarray], source: str) -> Pack:
     Raises:
         UserError: the arrays differ in length, or a store cannot contain their values.
     """
+    # Fixed-length bytes, which old versions of numpy make of texts.
+    arrays = {name: _texts(array) if array.dtype.kind == "S" else array for name, array in arrays.items()}
     n = len(arrays["id"]) if arrays["id"].ndim else 0
     for name in (*_TEXTS, *_SPANS, "label"):
         if name in arrays and arrays[name].shape != (n,):
@@ -115,6 +117,12 @@ def read_store_arrays(arrays: Mapping[str, np.ndarray], source: str) -> Pack:
         missing = {i: str(r) for i, r in enumerate(arrays.get(f"reasons/{name}", ())) if str(r)}
         add_array(pack, name, values, missing, keep_zeros=True)
     return pack
+
+
+def _texts(array: np.ndarray) -> np.ndarray:
+    made = np.empty(array.shape, object)
+    made.reshape(-1)[:] = [decode(bytes(item)) for item in array.reshape(-1).tolist()]
+    return made
 
 
 def add_array(pack: Pack, name: str, values: np.ndarray, missing: Mapping[int, str], keep_zeros: bool) -> None:
@@ -151,20 +159,22 @@ def add_by_id(pack: Pack, name: str, arrays: Mapping[str, np.ndarray], keep_zero
 
 
 def feature_name(path: Path, given: str | None) -> str:
-    """The "modality/name" of an array file: what the user wrote before `=`, or from a file name such as `audio-x.npy`.
+    """The "modality/name" of a file or folder of arrays: what the user wrote before `=`, or from a file name such as
+    `audio-x.npy`.
 
     Raises:
         UserError: neither contains a modality.
     """
-    modality, _, name = (given or path.stem).partition("/")
+    stem = path.resolve().name if path.is_dir() else path.stem
+    modality, _, name = (given or stem).partition("/")
     if given is None:
-        modality = next((m for m in MODALITIES if path.stem.lower().startswith(m)), path.stem)
-        name = path.stem[len(modality) :].strip("-_.") or "converted"
+        modality = next((m for m in MODALITIES if stem.lower().startswith(m)), stem)
+        name = stem[len(modality) :].strip("-_.") or "converted"
     if modality not in MODALITIES:
         raise UserError(
             f"{path}: its modality is unknown; write text={path.name}, audio={path.name} or visual={path.name}"
         )
-    return f"{modality}/{name or path.stem}"
+    return f"{modality}/{name or stem}"
 
 
 def store_arrays(store: FeatureStore, features: Sequence[str]) -> dict[str, np.ndarray]:

@@ -85,7 +85,12 @@ def _size(path: Path) -> int:
     """Bytes of a file, or of the files below a folder; 0 if there is none."""
     if path.is_file():
         return path.stat().st_size
-    return sum(os.stat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)
+    size = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(OSError):  # a link to nowhere
+                size += os.stat(os.path.join(folder, name)).st_size
+    return size
 
 
 def _limit(memory: int, seconds: int) -> None:

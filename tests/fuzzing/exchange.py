@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import pickle
 import random
 import resource
@@ -31,7 +32,9 @@ _HOSTILE = (b"\n", b"\r\n", b"9", b" ", b"(", b"\x85", b"]", b"\xc3", b"\x80", b
 
 @cache
 def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="erc-fuzz-"))
+    """A folder of this process."""
+    memory = "/dev/shm"  # a disk would take most of the time
+    return Path(tempfile.mkdtemp(prefix="erc-fuzz-", dir=memory if os.access(memory, os.W_OK) else None))
 
 
 @contextlib.contextmanager

@@ -39,9 +39,8 @@ def load_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
     except MemoryError:
         raise
     except Refused as error:
-        raise UserError(
-            f"{path}: {error}; refused: arrays of objects contain pickles, which can run programs"
-        ) from None
+        why = " ".join(str(error).split())
+        raise UserError(f"{path}: {why}; refused: arrays of objects contain pickles, which can run programs") from None
     except Exception as error:  # zipfile and numpy raise many exceptions on damaged files
         why = " ".join(str(error).split())[:100]
         kind = file_kind(path)
@@ -148,7 +147,7 @@ def add_by_id(pack: Pack, name: str, arrays: Mapping[str, np.ndarray], keep_zero
     of_id = match_names([u.id for u in pack.utterances], arrays)
     rows = [arrays[of_id[u.id]] if u.id in of_id else None for u in pack.utterances]
     if not of_id:
-        some = ", ".join(list(arrays)[:3])
+        some = ", ".join(repr(key[:60]) for key in list(arrays)[:3])
         raise UserError(
             f"{name}: has {counted(len(arrays), 'array')} ({some}, …), none named after an utterance of the manifest"
         )

@@ -171,7 +171,7 @@ def is_whole(value: object) -> TypeGuard[int]:
 def short_key(key: object) -> str:
     """A key in a message. A number may have a million digits, and a tuple be nested as often."""
     if isinstance(key, str):
-        return key[:20]
+        return " ".join(key[:20].split())
     return str(key) if isinstance(key, float) or (is_whole(key) and abs(key) < 10**15) else f"({type(key).__name__})"
 
 

@@ -66,9 +66,9 @@ def add_folder(pack: Pack, name: str, path: Path, keep_zeros: bool) -> None:
     ids = [u.id for u in pack.utterances]
     single, several = match_names(ids, files), match_names(ids, folders)
     if not single and not several:
-        some = ", ".join(list(files)[:3])
+        some = ", ".join(repr(stem) for stem in list(files)[:3])
         raise UserError(
-            f"{path}: has {counted(len(files), 'array')} ({some}, …), none named after an utterance ({ids[0]}, …)"
+            f"{path}: has {counted(len(files), 'array')} ({some}, …), none named after an utterance ({ids[0]!r}, …)"
         )
     rows: list[np.ndarray | None] = []
     missing: dict[int, str] = {}

@@ -59,7 +59,9 @@ def read_label_archive(arrays: Mapping[str, np.ndarray], source: Path, labels: S
         split = _split(name.removesuffix(_CORPUS))
         content = array.item() if array.dtype.hasobject and array.size == 1 else None
         if split is None or not isinstance(content, Mapping):
-            raise UserError(f"{source}: {name} is not a dictionary of the labels of a train, val or test split")
+            raise UserError(
+                f"{source}: {str(name)[:60]!r} is not a dictionary of the labels of a train, val or test split"
+            )
         found += [(str(key), split, value) for key, value in content.items() if isinstance(key, (str, np.str_))]
     given = [value.get("emo") if isinstance(value, Mapping) else value for _, _, value in found]
     names, of_value = _names(given, labels, str(source))
@@ -93,7 +95,7 @@ def _names(values: Iterable[object], labels: Sequence[str], source: str) -> tupl
     numbers = sorted(key for key in kinds if isinstance(key, int))
     texts = sorted(key for key in kinds if isinstance(key, str))
     if numbers and texts:
-        raise UserError(f"{source}: labels are texts ({texts[0]}, …) and numbers ({numbers[0]}, …); use one")
+        raise UserError(f"{source}: labels are texts ({texts[0][:60]!r}, …) and numbers ({numbers[0]}, …); use one")
     if texts:
         return list(labels) or texts, {text: text for text in texts}
     if numbers and numbers[0] < 0:

@@ -277,9 +277,14 @@ def test_containers_and_python_2(tmp_path):
     )
     path.write_bytes(two)
     assert load_pickle(path)["a"].tolist() == [1.5, -2.0, 200.0]
-    for damaged in (two[:-20], b"", b"not a pickle", b"\x80\x04"):
+    for damaged, what in (
+        (two[:-20], "ends too early"),
+        (b"", "an empty file"),
+        (b"not a pickle", "a text file"),
+        (b"\x80\x04", "ends too early"),
+    ):
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"x\.pkl: .*damaged"):
+        with pytest.raises(UserError, match=rf"x\.pkl: .*{what}"):
             load_pickle(path)
     with pytest.raises(UserError, match=r"none\.pkl: "):
         load_pickle(tmp_path / "none.pkl")

@@ -17,6 +17,7 @@ from typing import cast
 
 from .base.errors import UserError
 from .base.files import write_atomically
+from .base.foreign_text import TextRepair
 from .base.reading.plain_json import parse_json, text_problem, value_problem
 from .base.reading.plain_numbers import MOST_SECONDS, finite, parse_clock, parse_whole, shown
 from .base.reading.same_names import SameNames
@@ -28,6 +29,7 @@ SPLITS = ("train", "val", "test")
 MODALITIES = ("text", "audio", "visual")
 TABLE_SUFFIXES = (".csv", ".tsv")
 _SECONDS = ("start", "end", "audio_start", "audio_end")
+_TEXTS = ("id", "dialogue", "speaker", "text", "label")
 _MOST_CHANNELS = 1024
 _SPLIT_ALIASES = {"dev": "val", "valid": "val", "validation": "val"}
 
@@ -209,7 +211,7 @@ def manifest_from_rows(
     for name, value in (("corpus", corpus), ("labels", labels), ("notes", list(notes))):
         if problem := value_problem(value, name):
             raise UserError(f"{source}, {problem}")
-    rows = list(rows)
+    rows, repairs = _repaired(list(rows))
     names, found = _labels(source, rows, labels)
     splits = SameNames((*SPLITS, *_SPLIT_ALIASES))
     ids: dict[str, int] = {}
@@ -235,9 +237,25 @@ def manifest_from_rows(
         raise UserError(f"{source}: contains no utterances")
     if labels is None:
         labels = sorted({u.label for u in utterances if u.label is not None})
-    found += [*names.notes("label"), *splits.notes("split")]
+    found += [*names.notes("label"), *splits.notes("split"), *repairs]
     # A reader's manifest is checked again when it is read from a file, which finds the same once more.
     return Manifest(corpus, list(labels), root, utterances, [*notes, *(note for note in found if note not in notes)])
+
+
+def _repaired(rows: list[tuple[int, dict[str, object]]]) -> tuple[list[tuple[int, dict[str, object]]], list[str]]:
+    """The rows with texts and names that another program decoded wrongly repaired, and notes on them."""
+    repair = TextRepair()
+    foreign = {
+        (i, name): value
+        for i, (_, row) in enumerate(rows)
+        for name in _TEXTS
+        if isinstance(value := row.get(name), str) and not value.isascii() and text_problem(value) is None
+    }
+    repair.learn(foreign.values())
+    for (i, name), value in foreign.items():
+        if (plain := repair.repair(value)) != value:
+            rows[i] = (rows[i][0], {**rows[i][1], name: plain})
+    return rows, repair.notes("texts and names")
 
 
 def _labels(

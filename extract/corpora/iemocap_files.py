@@ -7,6 +7,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...toolkit.base.foreign_text import repaired
+from ...toolkit.base.texts import decode_text
+
 # Ses05M_script01_1 is a prefix of Ses05M_script01_1b, so names are always matched in full.
 DIALOGUE = re.compile(r"Ses0(?P<session>[1-5])(?P<markers>[FM])_(?:impro|script)\d\d(?:_\d)?[ab]?")
 _TURN_ID = r"(?P<id>(?P<dialogue>Ses0[1-5][FM]_\w+)_(?P<speaker>[FM])(?P<number>\d{3}|XX\d+))"
@@ -59,12 +62,8 @@ class Evaluation:
 
 
 def read_text(path: Path) -> str:
-    """The file's text: UTF-8, or Latin-1 where it is not."""
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
+    """The file's text: UTF-8, or Windows-1252 in lines that are not."""
+    return decode_text(path.read_bytes(), path)[0]
 
 
 def parse_transcription(text: str, dialogue: str) -> tuple[list[Turn], Counter[tuple[str, str]]]:
@@ -87,7 +86,7 @@ def parse_transcription(text: str, dialogue: str) -> tuple[list[Turn], Counter[t
         elif match["id"] in turns:
             left_out["duplicate turn", "left out"] += 1
         else:
-            text = match["text"].replace("\0", "").strip()
+            text = repaired(match["text"]).replace("\0", "").strip()
             turns[match["id"]] = Turn(match["id"], match["speaker"], float(match["start"]), float(match["end"]), text)
     return list(turns.values()), left_out
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from ... import manifests
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.foreign_text import repaired
 from ...toolkit.base.reading.plain_numbers import shown
 from ...toolkit.base.reading.tables import column_key, read_table
 from ...toolkit.base.texts import read_text
@@ -127,12 +128,11 @@ def read_meld(
 def repair_text(text: str) -> str:
     """Normalises the text of a table.
 
-    The archive's tables contain Windows-1252 bytes as C1 control characters, and both curly and straight quotes. C1
-    characters are decoded as Windows-1252, curly quotes and apostrophes become straight ones, and NBSP and other
-    control characters become spaces.
+    The archive's tables contain Windows-1252 bytes as C1 control characters, which every reader of the toolkit decodes
+    (`toolkit.base.foreign_text`), and both curly and straight quotes. Curly quotes and apostrophes become straight,
+    NBSP and other control characters become spaces, and what cannot be decoded is left out.
     """
-    c1 = (bytes([ord(c)]).decode("cp1252", "ignore") if "\x80" <= c <= "\x9f" else c for c in text)
-    plain = "".join(c1).translate(_PLAIN_QUOTES).replace("\N{REPLACEMENT CHARACTER}", "")
+    plain = repaired(text).translate(_PLAIN_QUOTES).replace("\N{REPLACEMENT CHARACTER}", "")
     return "".join(" " if c < " " or c == "\x7f" else c for c in plain).strip()
 
 

@@ -25,6 +25,7 @@ from ...toolkit.base.hashes import json_sha256
 from ...toolkit.base.reading.plain_json import parse_json
 from ...toolkit.manifest import Manifest
 from ...toolkit.store import FeaturePart
+from ...toolkit.store.frames import finite_frames
 from ..encoders.base import Extracted, Extractor, Provenance
 
 if TYPE_CHECKING:
@@ -79,14 +80,18 @@ class Rows:
         frames: np.ndarray | None = None,
         times: np.ndarray | None = None,
     ) -> None:
-        """Sets a row (its number in the whole corpus) to values and frames, or to the reason why there are none."""
-        if values is not None and not (np.isfinite(values).all() and (frames is None or np.isfinite(frames).all())):
+        """Sets a row (its number in the whole corpus) to values and frames, or to the reason why there are none.
+
+        A frame with NaN or infinity is left out; the row is masked if none remains.
+        """
+        whole = None if frames is None else finite_frames(frames)
+        if values is not None and not (np.isfinite(values).all() and (whole is None or whole.any() or not len(whole))):
             values, reason = None, "the encoder returned NaN or infinity"
         self.reasons[row - self.first] = "" if values is not None else reason
         if values is not None:
             self.values[row - self.first] = values
             if frames is not None and times is not None:
-                self.frames[row] = frames, times
+                self.frames[row] = (frames, times) if whole is None or whole.all() else (frames[whole], times[whole])
 
     def put_result(self, row: int, result: Extracted) -> None:
         """Sets a row to an extractor's result."""

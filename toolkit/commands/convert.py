@@ -18,7 +18,7 @@ _SHOWN = 20
 @click.option(
     "--manifest",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Defines the utterances, for .npy and .npz files.",
+    help="Defines the utterances, for array files and folders: a manifest, a table (.csv), or the label .npz of MER.",
 )
 @click.option("--corpus", help="Name of the corpus, if it is not recognised.")
 @click.option("--labels", help="Names of the emotions in index order, comma-separated, if they are not known.")
@@ -28,10 +28,11 @@ def convert_command(
 ) -> None:
     """Convert feature files published by other projects to a feature store.
 
-    FILE is a pickle in the layout of MMGCN, MM-DFN, M3NET, DialogueRNN, SDT, AMB-DSGDN, COSMIC or MMSA, which is
-    detected; or a .npz from `export`; or, with --manifest, a .npy or .npz file of one modality: text=roberta.npy.
-    Further files add features to the utterances of the first. Nothing in a pickle is executed: anything but numbers,
-    strings, arrays and plain containers is refused.
+    FILE is a pickle in the layout of MMGCN, MM-DFN, M3NET, DialogueRNN, SDT, AMB-DSGDN, COSMIC, GCNet, MMSA, MulT or
+    MAG-BERT, which is detected; or a .npz from `export`; or, with --manifest, a .npy or .npz file of one modality or a
+    folder with one .npy per utterance: text=roberta.npy audio/wavlm=features/wavlm. Further files add features to the
+    utterances of the first. Pickles may be compressed, or files of torch.save. Nothing in a pickle is executed:
+    anything but numbers, strings, arrays, tensors and plain containers is refused.
     """
     from ..exchange.confined import convert_confined
 

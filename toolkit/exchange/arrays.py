@@ -2,42 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO, BinaryIO, cast
 
 import numpy as np
 
 from ..base.errors import UserError
+from ..base.file_kinds import file_kind
+from ..base.foreign_text import decode, match_names
 from ..base.words import counted
 from ..manifest import MODALITIES, Utterance, manifest_from_rows
 from ..store import FeatureStore
-from .pack import NO_FEATURE, Matrix, Pack, keep_frames, matrix_of, pooled
+from .pack import NO_FEATURE, Pack, add_rows
+from .pickles.safe import Refused
+from .pickles.torch_files import TensorReader
 
 _TEXTS = ("id", "dialogue", "speaker", "text", "split")
 _SPANS = ("start_s", "end_s")
 
 
 def load_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
-    """The content of a .npy or .npz file.
+    """The content of a .npy or .npz file. Arrays of Python objects are pickles; they are read as `load_pickle` does.
 
     Raises:
-        UserError: it is neither, is damaged, or contains object arrays, which numpy stores as pickles.
+        UserError: it is neither, is damaged, or an array of objects contains more than plain data.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
+        if file_kind(path).name == "npy":
+            return _array(lambda: open(path, "rb"))
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".npy")]
+            return {name.removesuffix(".npy"): _array(functools.partial(archive.open, name)) for name in names}
     except MemoryError:
         raise
-    except ValueError as error:
-        pickled = "; object arrays contain pickles and are refused" if "allow_pickle" in str(error) else ""
-        raise UserError(f"{path}: not a readable numpy file ({' '.join(str(error).split())[:100]}){pickled}") from None
+    except Refused as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"{path}: {why}; refused: arrays of objects contain pickles, which can run programs") from None
     except Exception as error:  # zipfile and numpy raise many exceptions on damaged files
-        raise UserError(
-            f"{path}: not a readable numpy file ({type(error).__name__}: {' '.join(str(error).split())[:100]})"
-        ) from None
+        why = " ".join(str(error).split())[:100]
+        kind = file_kind(path)
+        what = "" if kind.name in ("npy", "npz", "unknown") else f"{kind.description}, "
+        raise UserError(f"{path}: {what}not a readable numpy file ({type(error).__name__}: {why})") from None
+
+
+def load_array(path: Path) -> np.ndarray:
+    """The array of a .npy file.
+
+    Raises:
+        UserError: as for `load_arrays`, or it contains several arrays.
+    """
+    loaded = load_arrays(path)
+    if not isinstance(loaded, np.ndarray):
+        raise UserError(f"{path}: a NumPy archive (.npz), not one array")
+    return loaded
+
+
+def _array(opened: Callable[[], IO[bytes]]) -> np.ndarray:
+    """The array of a .npy file, or of a member of an archive."""
+    with opened() as file:
+        try:
+            return np.lib.format.read_array(file, allow_pickle=False)
+        except ValueError as error:
+            if "allow_pickle" not in str(error):
+                raise
+    with opened() as file:
+        if np.lib.format.read_magic(file) == (1, 0):
+            shape, _, _ = np.lib.format.read_array_header_1_0(file)
+        else:
+            shape, _, _ = np.lib.format.read_array_header_2_0(file)
+        loaded = TensorReader(cast(BinaryIO, file)).load()
+    if not isinstance(loaded, np.ndarray) or loaded.shape != shape or not loaded.dtype.hasobject:
+        raise ValueError("its objects do not match its header")
+    return loaded
 
 
 def is_store(arrays: object) -> bool:
@@ -51,6 +90,8 @@ def read_store_arrays(arrays: Mapping[str, np.ndarray], source: str) -> Pack:
     Raises:
         UserError: the arrays differ in length, or a store cannot contain their values.
     """
+    # Fixed-length bytes, which old versions of numpy make of texts.
+    arrays = {name: _texts(array) if array.dtype.kind == "S" else array for name, array in arrays.items()}
     n = len(arrays["id"]) if arrays["id"].ndim else 0
     for name in (*_TEXTS, *_SPANS, "label"):
         if name in arrays and arrays[name].shape != (n,):
@@ -77,6 +118,12 @@ def read_store_arrays(arrays: Mapping[str, np.ndarray], source: str) -> Pack:
     return pack
 
 
+def _texts(array: np.ndarray) -> np.ndarray:
+    made = np.empty(array.shape, object)
+    made.reshape(-1)[:] = [decode(bytes(item)) for item in array.reshape(-1).tolist()]
+    return made
+
+
 def add_array(pack: Pack, name: str, values: np.ndarray, missing: Mapping[int, str], keep_zeros: bool) -> None:
     """Adds an array (N, D), or (N, T, D) of frames, in the order of the pack's utterances.
 
@@ -88,7 +135,7 @@ def add_array(pack: Pack, name: str, values: np.ndarray, missing: Mapping[int, s
             f"{name}: an array of shape {values.shape} for {counted(len(pack.utterances), 'utterance')}; "
             "it needs one row per utterance, in the manifest's order"
         )
-    _add(pack, name, list(values), missing, keep_zeros)
+    add_rows(pack, name, list(values), missing, keep_zeros, padded=True)
 
 
 def add_by_id(pack: Pack, name: str, arrays: Mapping[str, np.ndarray], keep_zeros: bool) -> None:
@@ -97,48 +144,36 @@ def add_by_id(pack: Pack, name: str, arrays: Mapping[str, np.ndarray], keep_zero
     Raises:
         UserError: no key is the id of an utterance.
     """
-    rows = [arrays.get(u.id) for u in pack.utterances]
-    if all(row is None for row in rows):
-        some = ", ".join(list(arrays)[:3])
+    of_id = match_names([u.id for u in pack.utterances], arrays)
+    rows = [arrays[of_id[u.id]] if u.id in of_id else None for u in pack.utterances]
+    if not of_id:
+        some = ", ".join(repr(key[:60]) for key in list(arrays)[:3])
         raise UserError(
             f"{name}: has {counted(len(arrays), 'array')} ({some}, …), none named after an utterance of the manifest"
         )
     missing = {i: NO_FEATURE for i, row in enumerate(rows) if row is None}
-    if extra := len(arrays.keys() - {u.id for u in pack.utterances}):
+    if extra := len(arrays) - len(of_id):
         pack.problems.append(f"{name}: {counted(extra, 'array')} not named after an utterance; skipped")
-    _add(pack, name, rows, missing, keep_zeros)
-
-
-def _add(pack: Pack, name: str, rows: Sequence[object], missing: Mapping[int, str], keep_zeros: bool) -> None:
-    pairs = [pooled(row) for row in rows]
-    missing = dict(missing) | {
-        i: "no frames in the file" for i, (v, _) in enumerate(pairs) if v is None and i not in missing
-    }
-    ids, dialogues = [u.id for u in pack.utterances], [u.dialogue for u in pack.utterances]
-    matrix: Matrix = matrix_of([v for v, _ in pairs], ids, dialogues, missing, keep_zeros, name, pack.problems)
-    if matrix.values.shape[1] == 0:
-        pack.problems.append(f"{name}: no usable vector; the feature is skipped")
-        return
-    matrix.source["part"] = name
-    keep_frames(matrix, [f for _, f in pairs])
-    pack.features[name] = matrix
+    add_rows(pack, name, rows, missing, keep_zeros)
 
 
 def feature_name(path: Path, given: str | None) -> str:
-    """The "modality/name" of an array file: what the user wrote before `=`, or from a file name such as `audio-x.npy`.
+    """The "modality/name" of a file or folder of arrays: what the user wrote before `=`, or from a file name such as
+    `audio-x.npy`.
 
     Raises:
         UserError: neither contains a modality.
     """
-    modality, _, name = (given or path.stem).partition("/")
+    stem = path.resolve().name if path.is_dir() else path.stem
+    modality, _, name = (given or stem).partition("/")
     if given is None:
-        modality = next((m for m in MODALITIES if path.stem.lower().startswith(m)), path.stem)
-        name = path.stem[len(modality) :].strip("-_.") or "converted"
+        modality = next((m for m in MODALITIES if stem.lower().startswith(m)), stem)
+        name = stem[len(modality) :].strip("-_.") or "converted"
     if modality not in MODALITIES:
         raise UserError(
             f"{path}: its modality is unknown; write text={path.name}, audio={path.name} or visual={path.name}"
         )
-    return f"{modality}/{name or path.stem}"
+    return f"{modality}/{name or stem}"
 
 
 def store_arrays(store: FeatureStore, features: Sequence[str]) -> dict[str, np.ndarray]:

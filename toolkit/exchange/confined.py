@@ -38,9 +38,8 @@ def convert_confined(
     Raises:
         UserError: as in `convert`, or a file needs more memory or time than its size justifies.
     """
-    size = sum(
-        path.stat().st_size for f in files for path in (Path(f), Path(f.partition("=")[2] or f)) if path.is_file()
-    )
+    paths = {path for f in files for path in (Path(f), Path(f.partition("=")[2] or f))}
+    size = sum(_size(path) for path in paths)
     memory, seconds = MEMORY_SPARE + MEMORY_FACTOR * size, SECONDS + SECONDS_A_MEGABYTE * (size >> 20)
     job = {
         "files": list(files),
@@ -82,6 +81,18 @@ def convert_confined(
     )
 
 
+def _size(path: Path) -> int:
+    """Bytes of a file, or of the files below a folder; 0 if there is none."""
+    if path.is_file():
+        return path.stat().st_size
+    size = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(OSError):  # a link to nowhere
+                size += os.stat(os.path.join(folder, name)).st_size
+    return size
+
+
 def _limit(memory: int, seconds: int) -> None:
     """Limits this process to `memory` bytes beyond what it uses now and `seconds` of processor time."""
     try:
@@ -99,7 +110,9 @@ def _limit(memory: int, seconds: int) -> None:
 def _main() -> None:
     job = json.load(sys.stdin)
     memory, seconds = job.pop("memory"), job.pop("seconds")
+    from ..base.file_kinds import file_kind
     from .convert import convert  # before the limit, which is for the file alone
+    from .pickles.opening import COMPRESSED
 
     try:
         _limit(memory, seconds)
@@ -109,7 +122,9 @@ def _main() -> None:
         answer = {"error": error.message}
     except MemoryError:
         names = ", ".join(job["files"])
-        answer = {"error": f"{names}: needs more than {memory >> 20} MB, far more than its size justifies; refused"}
+        packed = any(file_kind(f).name in COMPRESSED for f in job["files"])
+        hint = "decompress it first" if packed else "refused"
+        answer = {"error": f"{names}: needs more than {memory >> 20} MB, far more than its size justifies; {hint}"}
     except RecursionError:
         answer = {"error": f"{', '.join(job['files'])}: nested too deeply; refused"}
     print(json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace").decode(), flush=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeGuard
 
 import numpy as np
 
@@ -77,6 +78,10 @@ LAYOUTS = (
         "meld",
     ),
     Layout("cosmic-features", ("speakers", "labels", *_ROBERTA, "sentences", "train", "test", "val"), "COSMIC, M3NET"),
+    Layout("gcnet", ("ids", "labels", "speakers", "sentences", "train", "test"), "GCNet"),
+    Layout(
+        "gcnet-val", ("ids", "labels", "speakers", "sentences", "train", "val", "test"), "GCNet, for MOSI and MOSEI"
+    ),
     Layout("cosmic-sentences-meld", ("speakers", "labels", "-", "sentences", "train", "test", "val"), "COSMIC", "meld"),
     Layout("cosmic-sentences", ("speakers", "labels", "sentences", "train", "test", "val"), "COSMIC"),
     Layout("cosmic-comet", tuple(f"text/comet-{name}" for name in _COMET), "COSMIC"),
@@ -117,14 +122,14 @@ def _fits(part: str, found: set[str]) -> bool:
     wanted = {
         "ids": {"texts", "numbers"},
         "speakers": {"texts", "one-hot"},
-        "labels": {"numbers"},
+        "labels": {"numbers", "scores"},
         "sentences": {"texts"},
     }
     return bool(found & wanted[part])
 
 
 def kinds(part: object) -> set[str]:
-    """What a part may contain: "texts", "numbers", "vectors", "one-hot" per utterance; "keys"; "nothing"."""
+    """What a part may contain: "texts", "numbers", "scores", "vectors", "one-hot" per utterance; "keys"; "nothing"."""
     if isinstance(part, Mapping):
         if not part:
             return {"nothing"}
@@ -148,21 +153,32 @@ def _entry_kinds(entry: list | tuple | np.ndarray) -> set[str]:
         return {"texts"}
     if is_whole(first):
         return {"numbers"}
+    if isinstance(first, (float, np.floating)):
+        return {"scores"}
     vector = numeric_vector(first)
     if vector is None:
-        return set()
+        frames = isinstance(first, np.ndarray) and first.ndim == 2 and first.dtype.kind in "fiu"
+        return {"vectors"} if frames else set()
     one_hot = len(vector) <= 64 and set(vector.tolist()) <= {0.0, 1.0} and vector.sum() == 1
     return {"vectors", "one-hot"} if one_hot else {"vectors"}
 
 
-def is_whole(value: object) -> bool:
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number, of Python or numpy."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def short_key(key: object) -> str:
+    """A key in a message. A number may have a million digits, and a tuple be nested as often."""
+    if isinstance(key, str):
+        return " ".join(key[:20].split())
+    return str(key) if isinstance(key, float) or (is_whole(key) and abs(key) < 10**15) else f"({type(key).__name__})"
 
 
 def describe(content: object) -> str:
     """A short description of an unrecognised file's content."""
     if isinstance(content, Mapping):
-        keys = ", ".join(str(k)[:20] for k in islice(content, 4))
+        keys = ", ".join(short_key(k) for k in islice(content, 4))
         return f"a dictionary of {counted(len(content), 'entry', 'entries')} ({keys}, …)"
     if isinstance(content, (list, tuple)):
         parts = ("/".join(sorted(kinds(part))) or type(part).__name__ for part in content[:14])

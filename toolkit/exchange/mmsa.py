@@ -16,7 +16,7 @@ from ..base.words import counted
 from ..manifest import Utterance
 from ..store import Feature, FeatureStore
 from .layouts import is_whole
-from .pack import Matrix, Pack, entry_length, keep_frames, known_labels, matrix_of, pooled, stored_text
+from .pack import Pack, add_rows, entry_length, known_labels
 
 SPLITS = {"train": "train", "valid": "val", "test": "test"}
 SEPARATOR = "$_$"
@@ -53,15 +53,14 @@ def read_mmsa(content: Mapping, source: str, *, corpus: str | None, labels: Sequ
         ids = _list(part["id"])
         if ids is None:
             raise UserError(f"{source}: {split}: 'id' is not a list")
-        rows += [(stored_text(str(name)), split, i) for i, name in enumerate(ids)]
+        rows += [(_name(name, f"{split}_{i}"), split, i) for i, name in enumerate(ids)]
     if not rows:
         raise UserError(f"{source}: contains no utterances")
     names, of_label = _labels(content, rows, labels, source, problems)
     utterances, order = _utterances(content, rows, of_label, problems)
     pack = Pack("mmsa", corpus or _plain(content, "corpus") or "mmsa", names, utterances, problems=problems)
     for field, name in FEATURES.items():
-        if matrix := _feature(content, [rows[i] for i in order], field, utterances, keep_zeros, problems):
-            pack.features[name] = matrix
+        _add_feature(pack, name, content, [rows[i] for i in order], field, keep_zeros)
     return pack
 
 
@@ -71,10 +70,7 @@ def _labels(
     """The label names in index order, and the label of each row."""
     annotations = [_entry(content, split, "annotations", i) for _, split, i in rows]
     classes = [_entry(content, split, "classification_labels", i) for _, split, i in rows]
-    numbers = [
-        int(c) if isinstance(c, (int, float, np.number)) and float(c).is_integer() and -1 <= c < 1000 else None
-        for c in classes
-    ]
+    numbers = [_class(c) for c in classes]
     if any(isinstance(a, str) and a for a in annotations) and not labels:
         texts = [a if isinstance(a, str) and a else None for a in annotations]
         # If both are given, the numbers determine the order of the names.
@@ -128,8 +124,8 @@ def _utterances(
                     name.partition(SEPARATOR)[2] if _entry(content, split, "dialogue", row) else name,
                     dialogue,
                     position,
-                    stored_text(speaker) if isinstance(speaker, str) and speaker else "unknown",
-                    stored_text(text) if isinstance(text, str) else "",
+                    speaker if isinstance(speaker, str) and speaker else "unknown",
+                    text if isinstance(text, str) else "",
                     labels[i],
                     SPLITS[split],
                 )
@@ -138,18 +134,11 @@ def _utterances(
     return utterances, order
 
 
-def _feature(
-    content: Mapping,
-    rows: Sequence[tuple],
-    field: str,
-    utterances: Sequence[Utterance],
-    keep_zeros: bool,
-    problems: list[str],
-) -> Matrix | None:
+def _add_feature(pack: Pack, name: str, content: Mapping, rows: Sequence[tuple], field: str, keep_zeros: bool) -> None:
     if not any(field in part for part in content.values()):
-        return None
-    vectors: list[object] = []
-    frames: list[np.ndarray] = []
+        return
+    values: list[object] = []
+    lengths: list[int | None] = []
     missing: dict[int, str] = {}
     for at, (_, split, i) in enumerate(rows):
         array = content[split].get(field)
@@ -158,19 +147,23 @@ def _feature(
             rows_found = counted(entry_length(array) or 0, "row")
             missing[at] = f"wrong length: {field} has {rows_found}, fewer than the {split} split's utterances"
         length = _entry(content, split, _LENGTHS[field], i)
-        vector, found_frames = pooled(value, int(length) if is_whole(length) and length >= 0 else None)
-        if vector is None and value is not None:
-            missing[at] = "no frames in the file"
-        vectors.append(vector)
-        frames.append(found_frames)
-    dialogues = [u.dialogue for u in utterances]
-    found = matrix_of(vectors, [u.id for u in utterances], dialogues, missing, keep_zeros, field, problems)
-    found.source["part"] = field
-    if found.values.shape[1] == 0:
-        problems.append(f"{field}: no usable vector; the feature is skipped")
+        values.append(value)
+        lengths.append(int(length) if is_whole(length) and 0 <= length < 1 << 31 else None)
+    add_rows(pack, name, values, missing, keep_zeros, part=field, lengths=lengths, padded=True)
+
+
+def _class(value: object) -> int | None:
+    """A class index, -1 for none; None if the value is not one."""
+    if not isinstance(value, (int, float, np.number)) or not -1 <= value < 1000:
         return None
-    keep_frames(found, frames)
-    return found
+    return int(value) if float(value).is_integer() else None
+
+
+def _name(value: object, otherwise: str) -> str:
+    """An id as a text; numbers of reasonable size are ids as well."""
+    if isinstance(value, str):
+        return value or otherwise
+    return str(value) if is_whole(value) and abs(value) < 10**15 else otherwise
 
 
 def _list(value: object) -> list | None:

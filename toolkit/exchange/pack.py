@@ -16,10 +16,13 @@ from ..base.hashes import file_sha256, text_sha256
 from ..base.words import counted
 from ..manifest import Utterance
 from ..store import FeaturePart, StoreWriter
+from ..store.frames import finite_frames, without_padding
 
 LICENCE = "that of the converted file, which it does not state"
 NO_FEATURE = "no features in the file"
 ZEROS = "all zeros in the file"
+_MOST_LINES = 20  # about one reason
+_NO_FRAMES = np.zeros((0, 0), np.float32)
 
 
 @dataclass(slots=True)
@@ -105,7 +108,7 @@ def matrix_of(
     if width == 0:
         return Matrix(np.zeros((len(rows), 0), np.float32), reasons)
     values = np.zeros((len(rows), width), np.float32)
-    rounded = 0
+    rounded: Counter[str] = Counter()
     for i, vector in enumerate(vectors):
         if vector is None:
             continue
@@ -123,15 +126,15 @@ def matrix_of(
         elif not keep_zeros and not values[i].any():
             reasons[i] = ZEROS
         elif vector.dtype != np.float32 and (values[i] != vector).any():
-            rounded += 1
+            rounded[vector.dtype.name] += 1
     values[[bool(r) for r in reasons]] = 0
     report(problems, what, dialogues, [r if r != ZEROS else "" for r in reasons])
     if zeros := sum(r == ZEROS for r in reasons):
         problems.append(
             f"{what}: {counted(zeros, 'utterance')} with only zeros, the customary marker of a missing modality; masked"
         )
-    if rounded:
-        problems.append(f"{what}: {counted(rounded, 'utterance')} rounded from {kinds.most_common(1)[0][0]} to float32")
+    for name, count in rounded.items():
+        problems.append(f"{what}: {counted(count, 'utterance')} rounded from {name} to float32")
     return Matrix(values, reasons, source={"dtypes": dict(kinds)})
 
 
@@ -157,34 +160,100 @@ def numeric_vector(value: object) -> np.ndarray | None:
         return None
 
 
-def pooled(value: object, length: int | None = None) -> tuple[object, np.ndarray]:
-    """An utterance's vector and its frames, float32 (T, D).
+@dataclass(slots=True)
+class _Pooled:
+    """An utterance's vector, as `matrix_of` expects it, and its frames, float32 (T, width), (0, 0) for a plain vector.
+
+    `reason` says why there is no vector; `dropped` counts frames with NaN or infinity, `padding` those of padding.
+    """
+
+    vector: object
+    frames: np.ndarray
+    reason: str = ""
+    dropped: int = 0
+    padding: int = 0
+
+
+def _pooled(value: object, length: int | None, padded: bool) -> _Pooled:
+    """Averages an utterance's frames; anything but an array (T, width) is passed on.
 
     Args:
-        value: a vector, or an array (T, D) of frames, whose mean is the vector (a single frame is used as is).
+        value: a vector, or an array (T, width) of frames, whose mean is the vector (a single frame is used as is).
         length: number of frames that are not padding; None means all.
-
-    Returns:
-        The vector, as `matrix_of` expects it (None if there are no frames), and the frames, (0, 0) for a plain vector.
+        padded: if `length` is None, frames of zeros at both ends are padding.
     """
     if not (isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind in "fiu"):
-        return value, np.zeros((0, 0), np.float32)
+        return _Pooled(value, _NO_FRAMES)
     value = value[:length].view(np.ndarray)
-    with np.errstate(over="ignore", invalid="ignore"):
-        frames = value.astype(np.float32)
-    if len(value) < 2:
-        return (value[0] if len(value) else None), frames
-    return value.mean(0, dtype=np.float64).astype(np.float32), frames
+    every = len(value)
+    if not value.size:
+        return _Pooled(None, _NO_FRAMES, "no frames in the file")
+    if padded and length is None:
+        value = value[without_padding(value)]
+    padding = every - len(value)
+    whole = finite_frames(value)
+    if not whole.any():
+        if len(value) == 1:  # a vector; `matrix_of` finds out what is wrong with it
+            return _Pooled(value[0], _NO_FRAMES)
+        return _Pooled(None, _NO_FRAMES, "NaN or infinity in every frame")
+    dropped = len(value) - int(whole.sum())
+    value = value[whole] if dropped else value
+    frames = value.astype(np.float32)
+    vector = value[0] if len(value) == 1 else value.mean(0, dtype=np.float64).astype(np.float32)
+    return _Pooled(vector, frames, dropped=dropped, padding=padding)
 
 
-def keep_frames(matrix: Matrix, frames: Sequence[np.ndarray]) -> None:
-    """Stores the frames from `pooled` in a matrix if any utterance has more than one."""
+def add_rows(
+    pack: Pack,
+    name: str,
+    rows: Sequence[object],
+    missing: Mapping[int, str],
+    keep_zeros: bool,
+    *,
+    part: str | None = None,
+    lengths: Sequence[int | None] | None = None,
+    padded: bool = False,
+) -> None:
+    """Adds a feature to a pack from what the file has for each utterance: a vector, or an array (T, width) of frames.
+
+    A frame with NaN or infinity is left out, with a note; the utterance is masked if none remains.
+
+    Args:
+        pack: a pack with N utterances.
+        name: "modality/name" of the feature.
+        rows: N vectors or arrays; None for missing ones.
+        missing: row index to the reason why the file has nothing there.
+        keep_zeros: as for `matrix_of`.
+        part: the field of the file, for messages; the feature's name if it has none.
+        lengths: for each row the number of frames that are not padding, or None.
+        padded: where there is no length, frames of zeros at both ends are padding.
+    """
+    part = part or name
+    found = [_pooled(row, lengths[i] if lengths else None, padded and not keep_zeros) for i, row in enumerate(rows)]
+    missing = {i: p.reason for i, p in enumerate(found) if p.reason} | dict(missing)
+    ids, dialogues = [u.id for u in pack.utterances], [u.dialogue for u in pack.utterances]
+    matrix = matrix_of([p.vector for p in found], ids, dialogues, missing, keep_zeros, part, pack.problems)
+    used = [p for i, p in enumerate(found) if not matrix.reasons[i]]
+    for count, what in (
+        ([p.dropped for p in used], "with NaN or infinity left out; their other frames are used"),
+        ([p.padding for p in used], "of zeros at the beginning or end, which is padding, left out"),
+    ):
+        if frames := sum(count):
+            utterances = counted(sum(map(bool, count)), "utterance")
+            pack.problems.append(f"{part}: {counted(frames, 'frame')} of {utterances} {what}")
+    if matrix.values.shape[1] == 0:
+        pack.problems.append(f"{part}: no usable vector; the feature is skipped")
+        return
+    matrix.source["part"] = part
+    _keep_frames(matrix, [p.frames for p in found])
+    pack.features[name] = matrix
+
+
+def _keep_frames(matrix: Matrix, frames: Sequence[np.ndarray]) -> None:
+    """Stores utterances' frames in a matrix if any utterance has more than one."""
     if all(len(f) < 2 for f in frames):
         return
     width = matrix.values.shape[1]
-    for i, f in enumerate(frames):
-        if len(f) and not matrix.reasons[i] and not np.isfinite(f).all():
-            matrix.reasons[i], matrix.values[i] = "NaN or infinity", 0
     matrix.frames = [
         f if len(f) and not r else np.zeros((0, width), np.float32) if r else v[None]
         for f, r, v in zip(frames, matrix.reasons, matrix.values, strict=True)
@@ -200,17 +269,18 @@ def entry_length(entry: object) -> int | None:
 
 
 def report(problems: list[str], what: str, dialogues: Sequence[str], reasons: Sequence[str]) -> None:
-    """Appends a line to `problems` for each dialogue and reason."""
+    """Appends a line to `problems` for each dialogue and reason, or for a reason alone if it is in many dialogues."""
     counts = Counter((d, r) for d, r in zip(dialogues, reasons, strict=True) if r)
+    concerned = Counter(reason for _, reason in counts)
     problems += [
         f"{dialogue}: {what}: {counted(count, 'utterance')}: {reason}; masked"
         for (dialogue, reason), count in counts.items()
+        if concerned[reason] <= _MOST_LINES
     ]
-
-
-def stored_text(text: str) -> str:
-    """A string made storable: an unpaired surrogate has no UTF-8 encoding, and a NUL ends a string in HDF5."""
-    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
+    for reason, places in concerned.items():
+        if places > _MOST_LINES:
+            total = counted(sum(n for (_, r), n in counts.items() if r == reason), "utterance")
+            problems.append(f"{what}: {total} in {counted(places, 'dialogue')}: {reason}; masked")
 
 
 def unique(names: Iterable[Hashable]) -> tuple[list, list]:
@@ -225,7 +295,7 @@ def write_pack(pack: Pack, out: Path, command: str, files: Sequence[Path]) -> No
     Raises:
         UserError: the folder of `out` does not exist, or the disk is full.
     """
-    sources = [{"file": path.name, "bytes": path.stat().st_size, "sha256": file_hash(path)} for path in files]
+    sources = [_source(path) for path in files]
     rows = json.dumps(
         [[u.id, u.dialogue, u.speaker, u.text, u.label, u.split] for u in pack.utterances], ensure_ascii=False
     )
@@ -273,6 +343,17 @@ def _write_sequences(
             )
 
     writer.add_feature_parts(modality, feature, matrix.values.shape[1], parts(), made, frame_width=width)
+
+
+def _source(path: Path) -> dict[str, object]:
+    """Provenance of a converted file, or of a folder's .npy files."""
+    if not path.is_dir():
+        return {"file": path.name, "bytes": path.stat().st_size, "sha256": file_hash(path)}
+    files = sorted(path.rglob("*.npy"))
+    sums = [f"{file.relative_to(path).as_posix()} {file_hash(file)}" for file in files if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
+    together = text_sha256("\n".join(sums).encode("utf-8", "replace").decode())
+    return {"file": path.resolve().name, "files": len(sums), "bytes": size, "sha256": together}
 
 
 def file_hash(path: Path) -> str:

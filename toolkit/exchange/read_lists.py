@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,9 +12,10 @@ from ... import manifests
 from ..base.errors import UserError
 from ..base.words import counted
 from ..manifest import SPLITS, Utterance
-from .layouts import Layout, is_whole
-from .pack import NO_FEATURE, Matrix, Pack, entry_length, known_labels, matrix_of, numeric_vector, stored_text, unique
+from .layouts import Layout, is_whole, kinds
+from .pack import NO_FEATURE, Pack, add_rows, entry_length, known_labels, numeric_vector, unique
 
+SENTIMENT = ("Negative", "Neutral", "Positive")
 _MELD = manifests.load("meld.yaml")
 # The number of each split's first dialogue in MELD's pickles, and one more than the last number.
 MELD_FIRST = {split: facts["pickle_offset"] for split, facts in _MELD["splits"].items()}
@@ -41,8 +44,14 @@ def read_lists(
     Raises:
         UserError: no dialogue can be used, or a label has no name.
     """
-    parts = {name: part for name, part in zip(layout.parts, content, strict=True) if name != "-"}
+    parts: dict[str, Any] = {name: part for name, part in zip(layout.parts, content, strict=True) if name != "-"}
+    scored = "scores" in kinds(parts["labels"])
+    if scored:
+        parts["labels"], signed = _classes(parts["labels"])
+        labels = labels or (SENTIMENT if signed else ())
     dialogues, of_split, problems = _divide(parts)
+    if scored and signed:
+        problems.append("labels: scores, such as the sentiment of MOSI and MOSEI; their sign is the label")
     corpus = corpus or _corpus(layout, dialogues)
     if corpus == "meld" and all(map(is_whole, dialogues)):
         if "val" not in parts:
@@ -62,7 +71,7 @@ def read_lists(
             problems.append(f"{name(key, None)}: is not in any split; skipped")
     if not kept:
         raise UserError(f"{source}: no dialogue has both labels and a split")
-    names = list(labels) or known_labels(corpus, classes)
+    names = list(labels) or known_labels(corpus, max(classes, 1))
     if classes > len(names):
         raise UserError(f"{source}: has {counted(classes, 'class', 'classes')}, but --labels names {len(names)}")
     if names[0] == "label-0":
@@ -78,7 +87,9 @@ def read_lists(
         "dialogue_keys": "int" if all(map(is_whole, kept)) else "str",
         "split_order": {
             split: [
-                name(key, of_split[key]) for key in unique(parts[split])[0] if key in kept and of_split[key] == split
+                name(key, of_split[key])
+                for key in unique(_key(key) for key in parts[split] if is_key(key))[0]
+                if key in kept and of_split[key] == split
             ]
             for split in SPLITS
             if split in parts
@@ -96,10 +107,7 @@ def add_features(pack: Pack, parts: Mapping[str, object], keys: Mapping[str, Has
         keys: dialogue id to its key in the parts.
         keep_zeros: as for `read_lists`.
     """
-    names, dialogues = [u.id for u in pack.utterances], [u.dialogue for u in pack.utterances]
-    counts: dict[str, int] = {}
-    for dialogue in dialogues:
-        counts[dialogue] = counts.get(dialogue, 0) + 1
+    counts = Counter(u.dialogue for u in pack.utterances)
     for part, entries in parts.items():
         if "/" not in part or not entries:
             continue
@@ -117,16 +125,7 @@ def add_features(pack: Pack, parts: Mapping[str, object], keys: Mapping[str, Has
                 missing.update((len(rows) + i, why) for i in range(count))
                 entry = [None] * count
             rows.extend(entry)
-        matrix = matrix_of(rows, names, dialogues, missing, keep_zeros, part, pack.problems)
-        matrix.source["part"] = part
-        _add(pack, part, matrix)
-
-
-def _add(pack: Pack, name: str, matrix: Matrix) -> None:
-    if matrix.values.shape[1] == 0:
-        pack.problems.append(f"{name}: no usable vector; the feature is skipped")
-    else:
-        pack.features[name] = matrix
+        add_rows(pack, part, rows, missing, keep_zeros)
 
 
 def _divide(parts: Mapping[str, object]) -> tuple[list[Hashable], dict[Hashable, str], list[str]]:
@@ -137,13 +136,13 @@ def _divide(parts: Mapping[str, object]) -> tuple[list[Hashable], dict[Hashable,
     for split in SPLITS:
         if split not in parts:
             continue
-        keys, repeated = unique(_key(key) for key in parts[split] if isinstance(key, (str, int, np.integer)))
+        keys, repeated = unique(_key(key) for key in parts[split] if is_key(key))
         problems += [f"{key}: is more than once in the list of the {split} split; counted once" for key in repeated]
         for key in keys:
             if key in of_split:
                 problems.append(f"{key}: is in the lists of {of_split[key]} and {split}; used as {split}")
             of_split[key] = split
-    dialogues = [_key(key) for key in parts["labels"] if isinstance(key, (str, int, np.integer))]
+    dialogues = [_key(key) for key in parts["labels"] if is_key(key)]
     for key in of_split:
         if key not in parts["labels"]:
             problems.append(
@@ -153,9 +152,14 @@ def _divide(parts: Mapping[str, object]) -> tuple[list[Hashable], dict[Hashable,
         key for part, entries in parts.items() if isinstance(entries, Mapping) and part != "labels" for key in entries
     )
     for key in dict.fromkeys(others):
-        if key not in parts["labels"] and key not in of_split:
+        if is_key(key) and key not in parts["labels"] and key not in of_split:
             problems.append(f"{key}: has no labels; skipped")
     return dialogues, of_split, problems
+
+
+def is_key(key: object) -> bool:
+    """Whether a key can name a dialogue: a text, or a number of reasonable size."""
+    return isinstance(key, str) or (is_whole(key) and abs(int(key)) < 10**15)
 
 
 def _key(key: object) -> Hashable:
@@ -191,7 +195,7 @@ def _official_validation(dialogues: Sequence[int], of_split: dict, problems: lis
 
 
 def _plain_name(key: Hashable, split: str | None) -> str:
-    return str(key)
+    return key if isinstance(key, str) else str(key)  # `str` would forget that it was a byte string
 
 
 def _meld_name(key: int, split: str | None) -> str:
@@ -201,12 +205,39 @@ def _meld_name(key: int, split: str | None) -> str:
 
 def dialogue_name(key: str | int, corpus: str) -> str:
     """The dialogue id of a pickle's key that is in no split list."""
-    return _meld_name(key, meld_split(key)) if corpus == "meld" and is_whole(key) else str(key)
+    return _meld_name(key, meld_split(key)) if corpus == "meld" and is_whole(key) else _plain_name(key, None)
 
 
 def meld_split(key: int) -> str | None:
     """The official split of a dialogue's number in MELD's pickles, or None if there is no such dialogue."""
     return next((s for s, first in reversed(MELD_FIRST.items()) if first <= key < MELD_END), None)
+
+
+def _classes(scores: Any) -> tuple[dict[Hashable, object], bool]:
+    """Labels that are not whole numbers, as class indices.
+
+    Returns:
+        The indices by dialogue: the numbers themselves if all are whole and none is negative, otherwise indices of
+        `SENTIMENT` by their sign; and which of these. An entry that is not a list of numbers is kept: it is reported
+        with the other labels.
+    """
+    vectors = {}
+    for key, entry in scores.items():
+        flat = entry.reshape(-1) if isinstance(entry, np.ndarray) else entry
+        vectors[key] = numeric_vector(flat)
+    found = [v for v in vectors.values() if v is not None and len(v)]
+    numbers = np.concatenate(found).astype(np.float64) if found else np.zeros(0)
+    with np.errstate(invalid="ignore"):
+        signed = not (np.isfinite(numbers).all() and (numbers >= 0).all() and (numbers == numbers.round()).all())
+    made = {}
+    for key, v in vectors.items():
+        if v is None:
+            made[key] = scores[key]
+        elif signed:
+            made[key] = [int(np.sign(x)) + 1 if np.isfinite(x) else -1 for x in v]
+        else:
+            made[key] = [int(x) for x in v]
+    return made, signed
 
 
 def _labels(entry: object, dialogue: str, problems: list[str]) -> list[int]:
@@ -238,12 +269,12 @@ def _utterances(
             return None
         return None if entry is None else list(entry)
 
-    texts = [stored_text(t) if isinstance(t, str) else "" for t in column("sentences") or [""] * n]
+    texts = [t if isinstance(t, str) else "" for t in column("sentences") or [""] * n]
     speakers = [_speaker(s, dialogue) for s in column("speakers") or [None] * n]
     ids = []
     given = column("ids")
     for i in range(n):
-        name = wanted = str(given[i]) if given and isinstance(given[i], str) and given[i] else f"{dialogue}_utt{i}"
+        name = wanted = given[i] if given and isinstance(given[i], str) and given[i] else f"{dialogue}_utt{i}"
         for again in range(2, 2**31):
             if name not in taken:
                 break
@@ -261,7 +292,7 @@ def _utterances(
 def _speaker(value: object, dialogue: str) -> str:
     """A speaker's name. For a one-hot vector it includes the dialogue, since the vector is only unique within it."""
     if isinstance(value, str) and value:
-        return stored_text(value)
+        return value
     vector = numeric_vector(value)
     places = [] if vector is None else np.flatnonzero(vector)
     return f"{dialogue}/{places[0]}" if len(places) == 1 else f"{dialogue}/unknown"

@@ -1,220 +1,136 @@
-"""Reading pickles of numbers and strings without executing them.
-
-A pickle is a program that can call any function of any module. Here only the names that plain containers and numpy
-arrays need are allowed, and they resolve not to numpy's functions but to the short ones below, which check their
-arguments. Any other name is refused before it is looked up.
-
-A few bytes of a pickle can still request unlimited memory and time, so untrusted pickles are read in a separate process
-with limits on both: `erc_toolkit.toolkit.exchange.confined`.
-"""
+"""Loading pickles and files of `torch.save` without executing them (`pickles/safe.py`), and explaining what fails."""
 
 from __future__ import annotations
 
-import collections
+import io
 import pickle
 import re
-from collections.abc import Callable
+import zipfile
 from pathlib import Path
 
-import numpy as np
-
 from ..base.errors import UserError
+from ..base.file_kinds import Kind, file_kind
+from .pickles.opening import DAMAGED, REMEDIES, damaged, not_a_pickle, open_unpacked
+from .pickles.safe import Incomplete, Refused
+from .pickles.torch_files import TensorReader, load_torch
 
-_CODE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f[248]|[SU]\d{1,6}|[bBhHiIlLqQefd?]|O8?|bool)")
-
-
-class _Refused(pickle.UnpicklingError):
-    """The pickle does something that is not allowed; the message is a predicate of which the file is the subject."""
-
-
-class _Allowed:
-    """A name that a pickle may call; not a class or function, so that a pickle can neither subclass nor modify it."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Callable[..., object]):
-        self._call = call
-
-    def __call__(self, *arguments: object) -> object:
-        return self._call(*arguments)
-
-    def __setstate__(self, state: object) -> None:
-        raise _Refused("sets attributes of a function")
-
-
-class _Type:
-    """A dtype: numbers, fixed-length strings, or objects."""
-
-    __slots__ = ("dtype",)
-
-    def __init__(self, code: object):
-        if not isinstance(code, str) or not _CODE.fullmatch(code):
-            raise _Refused(f"contains arrays of type {str(code)[:40]!r}")
-        self.dtype = np.dtype(code)
-        if self.dtype.itemsize == 0:
-            raise _Refused("contains arrays with elements of size 0")
-
-    def __setstate__(self, state: object) -> None:
-        if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ("<", ">", "|", "="):
-            raise _Refused("has an invalid array type")
-        if any(part is not None for part in state[2:5]):
-            raise _Refused("contains structured arrays")
-        if state[1] in "<>":
-            self.dtype = self.dtype.newbyteorder(state[1])
+# Nothing that starts like these is a pickle; of other kinds it is only said after it could not be unpickled.
+_NEVER = ("zip", "npz", "npy", "hdf5", "zstd", "lz4", "7z", "rar", "office", "empty", "zeros", "tar", "parquet", "zlib")
+_MAY_BE = ("pickle", "torch", "unknown")
+# By the module of the first name that is not allowed.
+_WRITERS = (
+    ("joblib.", "joblib wrote it: load it with joblib.load in your own Python and save it with pickle.dump"),
+    ("pandas.", "contains a pandas table: save its columns with .to_numpy() as .npz, its labels with .to_csv"),
+    ("torch.", "contains PyTorch objects other than tensors: save tensors, lists and dictionaries only"),
+    ("torch_geometric.", "contains graphs of PyTorch Geometric: save their tensors"),
+    ("scipy.sparse", "contains sparse matrices of SciPy: save them with .toarray()"),
+    ("tensorflow.", "contains TensorFlow objects: save them with .numpy()"),
+    ("jax", "contains JAX arrays: save them with numpy.asarray"),
+    ("dill.", "dill wrote it: save it with pickle"),
+    ("numpy.ma.", "contains masked arrays of NumPy: save their .data"),
+)
+_CUT = ("truncated", "ran out of input", "pickle exhausted before end", "unexpected end", "ended before")
+_AS_TEXT = re.compile(rb"(?:\xef\xbb\xbf)?(?:\xef\xbf\xbd|\xc2\x80)[\x02-\x05]")
 
 
-class _Array(np.ndarray):
-    """An array from a pickle. Its `__setstate__` has numpy's interface, with checks."""
+def load_pickle(path: Path, notes: list[str] | None = None) -> object:
+    """Loads a pickle, or a file of `torch.save`, of numbers, strings, arrays, tensors and plain containers.
 
-    def __setstate__(self, state: object) -> None:
-        if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], _Type):
-            raise _Refused("has an invalid array state")
-        _, shape, kind, fortran, data = state
-        filled = _filled(data, kind, shape, "F" if fortran else "C")
-        super().__setstate__(
-            (1, filled.shape, filled.dtype, bool(fortran), _bytes(data) if not filled.dtype.hasobject else data)
-        )
-
-
-def _bytes(data: object) -> bytes:
-    # Python 2 pickled an array's bytes as `str`, which loading as Latin-1 decodes to a string of the same code points.
-    return data.encode("latin-1") if isinstance(data, str) else bytes(data)
-
-
-def _filled(data: object, kind: _Type, shape: object, order: str) -> np.ndarray:
-    """Builds an array from bytes or from a list of objects.
-
-    Raises:
-        UnpicklingError: the size of the data does not match dtype and shape.
-    """
-    if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 8:
-        raise _Refused("has an invalid array shape")
-    count = 1
-    for n in shape:
-        count *= n
-    if kind.dtype.hasobject:
-        if not isinstance(data, list) or len(data) != count:
-            raise _Refused("has an array whose objects do not match its shape")
-        flat = np.empty(count, object)
-        for i, item in enumerate(data):  # assigning the whole list would look into nested lists
-            flat[i] = item
-        return flat.reshape(shape, order=order)
-    if not isinstance(data, (bytes, bytearray, str)) or len(data) != count * kind.dtype.itemsize:
-        raise _Refused("has an array whose bytes do not match its shape")
-    return np.frombuffer(_bytes(data), kind.dtype).reshape(shape, order=order)
-
-
-def _reconstruct(*arguments: object) -> np.ndarray:
-    if len(arguments) != 3 or arguments[0] is not _NDARRAY or arguments[1] != (0,):
-        raise _Refused("has an invalid array constructor")
-    return np.ndarray.__new__(_Array, (0,), "b")
-
-
-def _frombuffer(data: object, kind: object, shape: object, order: object) -> np.ndarray:
-    if not isinstance(kind, _Type) or kind.dtype.hasobject or order not in ("C", "F"):
-        raise _Refused("has an invalid array state")
-    return _filled(data, kind, shape, order)
-
-
-def _scalar(kind: object, data: object) -> object:
-    if not isinstance(kind, _Type) or kind.dtype.hasobject:
-        raise _Refused("has an invalid numpy scalar")
-    return _filled(data, kind, (), "C")[()]
-
-
-def _encode(text: object, codec: object) -> bytes:
-    if not isinstance(text, str) or codec not in ("latin1", "latin-1"):
-        raise _Refused(f"uses the codec {str(codec)[:40]!r}")
-    return text.encode("latin-1")
-
-
-def _container(make: Callable[[object], object]) -> Callable[..., object]:
-    def call(*arguments: object) -> object:
-        if len(arguments) > 1 or any(not isinstance(a, (list, tuple)) for a in arguments):
-            raise _Refused("builds a container from something other than a list")
-        return make(*arguments)
-
-    return call
-
-
-_DTYPE = _Allowed(lambda code, *_: _Type(code))
-# Only passed as arguments, to `_reconstruct` and as a defaultdict's factory; never to be called.
-_NDARRAY, _LIST = _Allowed(lambda *_: _refuse_call("numpy.ndarray")), _Allowed(lambda *_: _refuse_call("list"))
-_SET, _FROZENSET, _DICT = (_Allowed(_container(kind)) for kind in (set, frozenset, collections.OrderedDict))
-
-_BYTES = _Allowed(lambda: b"")  # how Python 3 pickles empty bytes for Python 2
-
-
-def _refuse_call(name: str) -> object:
-    raise _Refused(f"calls {name}")
-
-
-_ALLOWED = {
-    ("numpy", "ndarray"): _NDARRAY,
-    ("numpy", "dtype"): _DTYPE,
-    ("_codecs", "encode"): _Allowed(_encode),
-    ("collections", "OrderedDict"): _DICT,
-    ("collections", "defaultdict"): _Allowed(lambda *_: {}),
-    **{
-        (f"numpy.{core}.{module}", name): _Allowed(function)
-        for core in ("core", "_core")
-        for module, name, function in (
-            ("multiarray", "_reconstruct", _reconstruct),
-            ("multiarray", "scalar", _scalar),
-            ("numeric", "_frombuffer", _frombuffer),
-        )
-    },
-    **{
-        (module, name): allowed
-        for module in ("builtins", "__builtin__")
-        for name, allowed in (
-            ("set", _SET),
-            ("frozenset", _FROZENSET),
-            ("list", _LIST),
-            ("dict", _DICT),
-            ("bytes", _BYTES),
-        )
-    },
-}
-
-
-class _Reader(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> object:
-        try:
-            return _ALLOWED[module, name]
-        except (KeyError, TypeError):
-            raise _Refused(f"uses {str(module)[:80]}.{str(name)[:80]}") from None
-
-    def persistent_load(self, pid: object) -> object:
-        raise _Refused("refers to objects outside the file")
-
-
-def load_pickle(path: Path) -> object:
-    """Loads a pickle of numbers, strings, numpy arrays and plain containers; strings of Python 2 as Latin-1.
+    Files compressed with gzip, bzip2, xz or LZMA are decompressed. If a program changed the file's line ends, that is
+    undone. Strings of Python 2 are decoded (`toolkit.base.foreign_text`); tensors become arrays.
 
     Untrusted files should be read through `erc_toolkit.toolkit.exchange.confined`: this function limits neither memory
     nor time.
 
+    Args:
+        path: the file.
+        notes: a line is appended for everything that was undone.
+
     Raises:
-        UserError: the pickle uses anything else, which is named but never looked up, or it is damaged.
+        UserError: the file is something else, which is named; or the pickle uses anything else, which is named but
+            never looked up; or it is damaged.
         MemoryError: the pickle requests more memory than there is.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
+    file, kind, within = open_unpacked(path, notes)
+    with file:
+        if kind.name in _NEVER:
+            raise not_a_pickle(path, kind, within)
+        try:
+            if kind.name == "torch":
+                return load_torch(file if file.seekable() else io.BytesIO(file.read()))
+            return TensorReader(file).load()
+        except MemoryError:
+            raise
+        except DAMAGED as error:
+            raise damaged(path, file_kind(path), error) from None
+        except Exception as error:  # a damaged pickle may raise anything
+            failure = error
+    if (found := _undo_line_ends(path, kind, within)) is not None:
+        if notes is not None:
+            notes.append(
+                f"{path.name}: its line ends had been changed to CR LF, as git's autocrlf or a text-mode transfer "
+                "does; changed back"
+            )
+        return found[0]
+    raise _explained(path, kind, within, failure) from None
+
+
+def _undo_line_ends(path: Path, kind: Kind, within: str) -> tuple[object] | None:
+    """The content of a pickle in which every LF had become CR LF, or None if it is not that.
+
+    Every text and array of a pickle has its length before it, so a pickle that loads after the replacement is whole.
+    """
+    if within or kind.name not in ("pickle", "text"):
+        return None
+    data = path.read_bytes()
+    if not _has_only_crlf(data):
+        return None
     try:
-        with open(path, "rb") as file:
-            return _Reader(file, encoding="latin1").load()
-    except _Refused as error:
-        raise UserError(
-            f"{path}: {' '.join(str(error).split())}; refused: a pickle can run any program, so only numpy arrays, "
-            "numbers, strings and plain containers are read. If you trust the file, save it again without anything else"
-        ) from None
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path}: not a pickle, or damaged ({' '.join(str(error).split())[:120]})") from None
+        return (TensorReader(io.BytesIO(data.replace(b"\r\n", b"\n"))).load(),)
     except MemoryError:
         raise
-    except Exception as error:  # a damaged pickle may raise anything
-        raise UserError(
-            f"{path}: not a pickle, or damaged ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
-        ) from None
+    except Exception:
+        return None
+
+
+def _has_only_crlf(data: bytes) -> bool:
+    return b"\r\n" in data and data.count(b"\n") == data.count(b"\r\n")
+
+
+def _explained(path: Path, kind: Kind, within: str, error: Exception) -> UserError:
+    """Why a file could not be unpickled, and what to do."""
+    why = " ".join(str(error).split())
+    what = "a file of torch.save" if kind.name == "torch" else "a pickle"
+    if kind.name not in _MAY_BE:
+        return not_a_pickle(path, kind, within)
+    if isinstance(error, (zipfile.BadZipFile, Incomplete)):
+        return UserError(f"{path}: {kind.description} that is damaged or incomplete ({why[:80]}); fetch the file again")
+    if not within:
+        head = path.read_bytes()
+        if _AS_TEXT.match(head):
+            return UserError(
+                f"{path}: a pickle that a program has saved as text in UTF-8, which destroys it (damaged); fetch it "
+                "again as a binary file"
+            )
+        if kind.name == "pickle" and _has_only_crlf(head):
+            return UserError(
+                f"{path}: a pickle whose line ends were changed to CR LF, as git's autocrlf or a text-mode transfer "
+                "does; damaged beyond repair: fetch it again as a binary file (git: `*.pkl binary` in .gitattributes)"
+            )
+    if isinstance(error, Refused):
+        if remedy := next((r for module, r in _WRITERS if why.startswith(f"uses {module}")), None):
+            return UserError(f"{path}: {why}; {remedy}")
+        if not why.startswith("uses "):
+            return UserError(f"{path}: {why}; refused: damaged, or not written by numpy and Python")
+        return UserError(
+            f"{path}: {why}; refused: a pickle can run any program, so only numpy arrays, tensors, numbers, strings "
+            "and plain containers are read. If you trust the file, save it again without anything else"
+        )
+    if isinstance(error, EOFError) or any(sign in why.lower() for sign in _CUT):
+        size = f" after {path.stat().st_size:,} bytes" if not within else ""
+        return UserError(f"{path}: {within}{what} that ends too early{size} (damaged); {REMEDIES['empty']}")
+    name = "" if isinstance(error, pickle.UnpicklingError) else f"{type(error).__name__}: "
+    return UserError(f"{path}: {within}{kind.description}: not a pickle, or damaged ({name}{why[:120]})")

@@ -1,0 +1,1 @@
+"""Reading files of Python objects, compressed or not, without executing them."""

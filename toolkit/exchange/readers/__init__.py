@@ -1,0 +1,1 @@
+"""Readers of further layouts: folders of arrays, tables of labels, dictionaries without ids."""

@@ -70,7 +70,7 @@ def _whisper_cpp(content: object, context: Context) -> list[Turn] | None:
     unit = context.written_by("whisper.cpp (-oj)", "ms")
     return [
         turn_of(
-            object_of(one.get("offsets") or one["timestamps"]), context.at(i), unit, one.get("speaker"), one.get("text")
+            object_of(one.get("offsets") or one.get("timestamps")), context.at(i), unit, one.get("speaker"), one.get("text")
         )
         for i, one in enumerate(found, 1)
     ]

@@ -143,6 +143,7 @@ def test_columns_can_be_named(recording, tmp_path):
         ("a.json", '[{"start": 1e999, "end": 2}]', "field [0].start: "),
         ("a.json", '[{"start": 1, "end": 2, "text": "\\ud800"}]', "field [0].text: contains an unpaired surrogate"),
         ("a.json", '[{"start": 1, "end": 2, "speaker": "\\u0000"}]', "field [0].speaker: contains a NUL"),
+        ("a.json", '{"transcription": [{"offsets": {}, "text": "a"}]}', "turn 1, start: None"),
         ("a.json", '[{"start": 1, "start": 2}]', "field start: occurs twice"),
         ("a.json", "[" * 100_000, "deep"),
         ("a.json", '[{"start": 1, "end": 1e8, "text": "a"}]', "turn 1, end: "),

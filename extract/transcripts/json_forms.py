@@ -68,12 +68,11 @@ def _whisper_cpp(content: object, context: Context) -> list[Turn] | None:
     if not found or not all("offsets" in one or "timestamps" in one for one in found):
         return None
     unit = context.written_by("whisper.cpp (-oj)", "ms")
-    return [
-        turn_of(
-            object_of(one.get("offsets") or one["timestamps"]), context.at(i), unit, one.get("speaker"), one.get("text")
-        )
-        for i, one in enumerate(found, 1)
-    ]
+    turns: list[Turn] = []
+    for i, one in enumerate(found, 1):
+        times = object_of(one.get("offsets") or one.get("timestamps"))
+        turns.append(turn_of(times, context.at(i), unit, one.get("speaker"), one.get("text")))
+    return turns
 
 
 def _assembly_ai(content: object, context: Context) -> list[Turn] | None:

@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..words import counted
 from .plain_numbers import parse_number, shown
 
-_SEPARATORS = ",;\t"
+_SEPARATORS = ",;\t|"  # the pipe only where a header shows it
 _SEP_LINE = re.compile(r'"?sep=([^\w\s"\\]|\t|\\t)"?', re.IGNORECASE)
 _NOT_WORD = re.compile(r"[\W_]+")
 _END = "\x1eend\x1e"  # a row after the last one: it is missing if a quote swallowed it

@@ -13,6 +13,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
 
+from ..base.file_kinds import file_kind
 from . import containers
 from .errors import MOST_PIXELS, MediaError
 from .tracks import SAMPLE_RATE, PictureTrack, Restarts, Sound, SoundTrack
@@ -286,7 +287,9 @@ def _open(path: Path) -> tuple[InputContainer, containers.Claim]:
     except (FileNotFoundError, NotADirectoryError):
         raise MediaError("missing file") from None
     except (FFmpegError, OSError, ValueError) as error:  # also a loop of links, too long a name, no permission
-        raise MediaError(f"unreadable file: {_reason(error)}") from None
+        kind = file_kind(path)
+        what = "" if kind.name in ("unknown", "unreadable") else f"{kind.description}; "
+        raise MediaError(f"unreadable file: {what}{_reason(error)}") from None
     return container, claim
 
 

@@ -1,0 +1,199 @@
+"""SubRip, WebVTT and SubViewer: lines of times, each followed by lines of text.
+
+Own readers instead of pysubs2's, which drops WebVTT's voices, reads times of two digits as hundredths of what they are,
+and has patterns that take quadratic time; messages name the line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from ...toolkit.base.errors import UserError
+from ...toolkit.base.words import counted
+from .cues import Cues, has_stamps, voiced_cues
+
+_EXAMPLE = "00:01:02,500 --> 00:01:04,000"
+_CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,2}):(\d{1,2})[,.](\d{1,3})", re.ASCII)
+_SUBVIEWER = re.compile(r"\d{1,3}:\d{1,2}:\d{1,2}[.]\d{1,3},\d{1,3}:\d{1,2}:\d{1,2}[.]\d{1,3}", re.ASCII)
+_BLOCK = re.compile(r"(NOTE|STYLE|REGION)(\s|$)")
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of a file. Not str.splitlines, which would also split at U+0085, U+2028 and others inside texts."""
+    # Two carriage returns come from writing Windows' line ends in text mode.
+    return text.removeprefix("\ufeff").replace("\r\r\n", "\n").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def read_timed_lines(text: str, source: str | Path) -> Cues:
+    """The cues of SubRip, WebVTT (which begins with "WEBVTT") or SubViewer (YouTube's .sbv).
+
+    In SubRip and SubViewer a cue lasts until the next line of times, so that a blank line inside it splits nothing. In
+    WebVTT it ends at an empty line; what stands between there and the next cue is kept with a note.
+
+    Raises:
+        UserError: a line without times where times are expected, or times that cannot be read; names source and line.
+    """
+    lines = split_lines(text)
+    first = next((i for i, line in enumerate(lines) if line.strip()), 0)
+    reader = _Reader(lines, source)
+    if re.split(r"[ \t]", lines[first], maxsplit=1)[0] == "WEBVTT":
+        reader.webvtt(first)
+    else:
+        reader.subrip()
+    found = Cues([], reader.notes(), any(has_stamps(spoken) for _, _, spoken in reader.cues))
+    for start, end, spoken in reader.cues:
+        found.cues += voiced_cues(start, end, spoken)
+    return found
+
+
+class _Reader:
+    def __init__(self, lines: list[str], source: str | Path):
+        self.lines, self.source = lines, source
+        self.cues: list[tuple[float, float, str]] = []
+        self._headers = [i for i, line in enumerate(lines) if _is_header(line)]
+        self._joined = self._dropped = 0
+
+    def notes(self) -> list[str]:
+        notes = []
+        if self._joined:
+            notes.append(f"{counted(self._joined, 'cue')} with a blank line inside, whose parts are read as one text")
+        if self._dropped:
+            notes.append(f"{counted(self._dropped, 'cue number')} without times and text left out")
+        return notes
+
+    def subrip(self) -> None:
+        headers = self._headers
+        self._expect_times(range(headers[0] - 1 if headers else len(self.lines)))
+        numbered = any(i > 0 and _is_number(self.lines[i - 1]) for i in headers)
+        number = _number(self.lines[headers[0] - 1]) if headers and headers[0] else None
+        for i, after in zip(headers, [*headers[1:], None], strict=True):
+            start, end = self._times(i)
+            body, following = self.lines[i + 1 : after], None
+            if after is not None and body:
+                if _is_number(body[-1]):
+                    following = _number(body.pop())
+                elif not numbered and body[-1].strip() and len(body) > 1 and not body[-2].strip():
+                    body.pop()  # a name of the next cue, as in WebVTT
+            spoken, number = self._without_numbers(_paragraphs(body), number)
+            if following is not None:
+                number = following
+            self._joined += len(spoken) > 1
+            self.cues.append((start, end, "\n".join(line for paragraph in spoken for line in paragraph)))
+
+    def _without_numbers(self, paragraphs: list[list[str]], number: int | None) -> tuple[list[list[str]], int | None]:
+        """Paragraphs without those that are only the next cue's number: it was deleted, or every line is spaced."""
+        kept = []
+        for i, paragraph in enumerate(paragraphs):
+            only = _number(paragraph[0]) if len(paragraph) == 1 else None
+            if i and only is not None and number is not None and only == number + 1:
+                number = only
+                self._dropped += 1
+            else:
+                kept.append(paragraph)
+        return kept, number
+
+    def webvtt(self, first: int) -> None:
+        block: list[int] = []
+        for i, line in enumerate([*self.lines, ""]):
+            if line:
+                block.append(i)
+                continue
+            while block and not self.lines[block[0]].strip():
+                block.pop(0)
+            if block:
+                self._webvtt_block(block, block[0] == first)
+            block = []
+
+    def _webvtt_block(self, block: list[int], header: bool) -> None:
+        timed = [k for k, i in enumerate(block) if _is_header(self.lines[i])]
+        beginning = self.lines[block[0]].strip()
+        if not header and _BLOCK.match(beginning):
+            return
+        if not timed:
+            if header:
+                return
+            if len(block) == 1 and _is_number(beginning):
+                self._dropped += 1
+            elif self.cues:
+                start, end, spoken = self.cues[-1]
+                self.cues[-1] = start, end, "\n".join([spoken, *(self.lines[i] for i in block)])
+                self._joined += 1
+            else:
+                self._expect_times(block)
+            return
+        if timed[0] > 1 and not header:
+            self._expect_times(block[: timed[0]])
+        for k, after in zip(timed, [*timed[1:], None], strict=True):
+            start, end = self._times(block[k])
+            spoken = [self.lines[i] for i in block[k + 1 : after]]
+            # The next cue's number, if no empty line comes before it.
+            if after is not None and spoken and _is_number(spoken[-1]):
+                spoken.pop()
+            self.cues.append((start, end, "\n".join(spoken)))
+
+    def _expect_times(self, indices: Iterable[int]) -> None:
+        """Raises an error for text where only times and numbers of cues may be."""
+        beginning = None
+        for i in indices:
+            line = self.lines[i].strip()
+            beginning = None if not line else i if beginning is None else beginning
+            if line and not _is_number(line):
+                raise UserError(
+                    f"{self.source}, line {beginning + 1}: {self.lines[beginning].strip()[:40]!r} where the times of a "
+                    f"cue are expected, like {_EXAMPLE}"
+                )
+
+    def _times(self, index: int) -> tuple[float, float]:
+        found = _parsed(self.lines[index])
+        if found is None:
+            raise UserError(
+                f"{self.source}, line {index + 1}: {self.lines[index].strip()[:60]!r} are not valid times; write them "
+                f"like {_EXAMPLE}"
+            )
+        return found
+
+
+def _is_header(line: str) -> bool:
+    """Whether a line has the times of a cue, even if they are damaged; "a --> b" can be text."""
+    if "-->" not in line:
+        return len(line) < 60 and _SUBVIEWER.fullmatch(line.strip()) is not None
+    before, _, after = line.partition("-->")
+    return any(part[:1] in "-0123456789" and ":" in part for part in (before.strip(), after.strip()) if part)
+
+
+def _parsed(line: str) -> tuple[float, float] | None:
+    before, arrow, after = line.partition("-->")
+    if not arrow:
+        before, _, after = line.partition(",")
+    stamps = [before.strip(), (after.split(None, 1) or [""])[0]]
+    matches = [_CLOCK.fullmatch(stamp) for stamp in stamps]
+    if not all(match and int(match[2]) < 60 and int(match[3]) < 60 for match in matches):
+        return None
+    start, end = (_seconds(match) for match in matches if match)
+    return start, end
+
+
+def _seconds(match: re.Match) -> float:
+    hours, minutes, seconds = (int(match[i] or 0) for i in (1, 2, 3))
+    return (hours * 3_600_000 + minutes * 60_000 + seconds * 1000 + int(match[4].ljust(3, "0"))) / 1000
+
+
+def _is_number(line: str) -> bool:
+    return line.strip().isdecimal()
+
+
+def _number(line: str) -> int | None:
+    digits = line.strip()
+    return int(digits) if digits.isdecimal() and len(digits) < 10 else None
+
+
+def _paragraphs(lines: list[str]) -> list[list[str]]:
+    found: list[list[str]] = [[]]
+    for line in lines:
+        if line.strip():
+            found[-1].append(line)
+        elif found[-1]:
+            found.append([])
+    return [paragraph for paragraph in found if paragraph]

@@ -15,13 +15,14 @@ from typing import Any, TypedDict
 from ..toolkit.base.device import pick_device
 from ..toolkit.base.errors import UserError
 from ..toolkit.manifest import MODALITIES, Manifest, manifest_from_rows
-from .corpora.subtitles import UNKNOWN, parse_subtitles
 from .encoders.option import option_specs
 from .encoders.registry import Registered, extractors, find_extractor, own_options
 from .encoders.selection import FEATURE_OPTIONS, Options
 from .run.assembly import NothingFound
 from .run.engine import extract
 from .run.extractors import shared_options
+from .transcripts.cues import UNKNOWN
+from .transcripts.subtitles import ENDINGS, read_turns
 
 # Accepted names of a table's columns or an object's keys, in order of precedence.
 _KEYS = {
@@ -47,17 +48,24 @@ def read_recording(media: Path, transcript: Path, labels: Sequence[str], speaker
 
     Args:
         media: a video or audio file.
-        transcript: SubRip (.srt), WebVTT (.vtt), a table (.csv) or JSON (.json; a list of turns, or an object with them
+        transcript: subtitles (any of `transcripts.subtitles.ENDINGS`, such as .srt, .vtt, .ass, .ttml, .smi), a table (.csv) or JSON (.json; a list of turns, or an object with them
             under "segments", "turns" or "utterances") with start and end in seconds or as H:M:S, speaker and text.
         labels: names in index order, for the header.
-        speakers: for subtitles, the only names that count as speakers; empty accepts any name.
+        speakers: for subtitles, the only names that count as speakers; empty for those that the text makes likely.
 
     Raises:
         UserError: a missing file, or a transcript that cannot be read; names file and line.
     """
     if not media.is_file():
         raise UserError(f"{media}: no such file")
-    turns = _turns(transcript, set(speakers) or None)
+    notes: list[str] = []
+    if transcript.suffix.lower() in ENDINGS:
+        cues, _, notes = read_turns(transcript, set(speakers) or None)
+        turns: list[_Turn] = [
+            {"start": cue.start, "end": cue.end, "speaker": cue.speaker or UNKNOWN, "text": cue.text} for cue in cues
+        ]
+    else:
+        turns = _turns(transcript)
     if not turns:
         raise UserError(f"{transcript}: contains no turn with text")
     turns.sort(key=lambda turn: turn["start"])
@@ -66,10 +74,10 @@ def read_recording(media: Path, transcript: Path, labels: Sequence[str], speaker
         (i, {"id": f"{name}_{i}", "dialogue": name, "split": "test", "media": media.name, **turn})
         for i, turn in enumerate(turns)
     ]
-    return manifest_from_rows(transcript, rows, name, list(labels), media.resolve().parent, unit="turn")
+    return manifest_from_rows(transcript, rows, name, list(labels), media.resolve().parent, notes, unit="turn")
 
 
-def _turns(transcript: Path, speakers: set[str] | None) -> list[_Turn]:
+def _turns(transcript: Path) -> list[_Turn]:
     try:
         text = transcript.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -79,14 +87,11 @@ def _turns(transcript: Path, speakers: set[str] | None) -> list[_Turn]:
     except OSError as error:
         raise UserError(f"{transcript}: cannot be read ({error.strerror})") from None
     ending = transcript.suffix.lower()
-    if ending in (".srt", ".vtt"):
-        cues = parse_subtitles(text, transcript, speakers)
-        return [{"start": c.start, "end": c.end, "speaker": c.speaker or UNKNOWN, "text": c.text} for c in cues]
     if ending == ".csv":
         return _of_table(text, transcript)
     if ending == ".json":
         return _of_json(text, transcript)
-    raise UserError(f"{transcript}: unknown transcript format {ending!r}; use .srt, .vtt, .csv or .json")
+    raise UserError(f"{transcript}: unknown transcript format {ending!r}; use .srt, .vtt, .csv or .json, or {', '.join(ENDINGS[2:])}")
 
 
 def _of_table(text: str, source: Path) -> list[_Turn]:

@@ -289,7 +289,7 @@ def _accepted(surveys: Sequence[_Survey], declared: set[str]) -> set[str]:
         sure = "capitals" in one.kinds and len(recurring) and by_form[form] > 2 and proper
         rare = len(recurring - {key}) >= 2 and one.words == 1 and not sure
         enough = 0.9 if recurring else 0.5
-        alike = len({other for other in usable if evidence[other].kinds & one.kinds})
+        alike = sum(bool(evidence[other].kinds & ({"capitals", "name"} if capital else one.kinds)) for other in usable)
         if sure or (coverage[key] >= enough and not rare and (alike > 1 or form == "Name:" and coverage[key] == 1)):
             accepted.add(key)
     return accepted

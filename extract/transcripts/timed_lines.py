@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 from ...toolkit.base.errors import UserError
@@ -68,7 +69,8 @@ class _Reader:
         self._expect_times(range(headers[0] - 1 if headers else len(self.lines)))
         numbered = any(i > 0 and _is_number(self.lines[i - 1]) for i in headers)
         number = _number(self.lines[headers[0] - 1]) if headers and headers[0] else None
-        for i, after in zip(headers, [*headers[1:], None], strict=True):
+        for i, after in pairwise([*headers, None]):
+            assert i is not None
             start, end = self._times(i)
             body, following = self.lines[i + 1 : after], None
             if after is not None and body:
@@ -125,7 +127,8 @@ class _Reader:
             return
         if timed[0] > 1 and not header:
             self._expect_times(block[: timed[0]])
-        for k, after in zip(timed, [*timed[1:], None], strict=True):
+        for k, after in pairwise([*timed, None]):
+            assert k is not None
             start, end = self._times(block[k])
             spoken = [self.lines[i] for i in block[k + 1 : after]]
             # The next cue's number, if no empty line comes before it.

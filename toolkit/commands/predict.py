@@ -28,7 +28,8 @@ _MODELS = {
     "--transcript",
     required=True,
     type=click.Path(path_type=Path),
-    help="Turns of the recording: .srt, .vtt, or .csv or .json with start, end, speaker and text.",
+    help="Turns of the recording: subtitles (.srt, .vtt, .ass, .ssa, .ttml, .dfxp, .smi, .sbv, .sub), or .csv or .json with "
+    "start, end, speaker and text.",
 )
 @click.option(
     "--out",
@@ -37,7 +38,7 @@ _MODELS = {
     help="Folder for turns.json, .csv, .srt and .vtt, report.html and the features.",
 )
 @click.option("--causal", is_flag=True, help="Classify each turn from the turns up to it.")
-@click.option("--speakers", help="The only names recognised as speakers in subtitles, comma-separated.")
+@click.option("--speakers", help="The only names recognised as speakers in subtitles, as written, comma-separated.")
 @device_option()
 @click.option("--json", "as_json", is_flag=True, help="Print turns.json; everything else goes to standard error.")
 def predict_command(

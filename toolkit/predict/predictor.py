@@ -72,7 +72,7 @@ class Predictor:
 
         Args:
             recording: a video or audio file.
-            transcript: its turns: .srt, .vtt, .csv or .json with times and speakers.
+            transcript: its turns: subtitles (.srt, .vtt, .ass, .ttml, .smi, ...), .csv or .json, with times and speakers.
             out: folder for turns.json, turns.csv, turns.srt, turns.vtt, report.html and the features; None to write
                 nothing.
             causal: classify each turn from the turns up to it.
@@ -84,6 +84,8 @@ class Predictor:
         """
         extraction = load_extraction()
         manifest = extraction.read_recording(Path(recording), Path(transcript), self.labels, speakers)
+        for note in manifest.notes:
+            self._notify(f"note: {note}")
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) if out is None else Path(out)
             try:

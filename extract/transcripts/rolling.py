@@ -21,7 +21,7 @@ def unroll(found: Cues) -> Cues:
     """
     cues = found.cues
     lines = [cue.text.split("\n") for cue in cues]
-    touching = rolled = 0
+    touching = rolled = renewed = 0
     for i in range(1, len(cues)):
         if abs(cues[i].start - cues[i - 1].end) > _TOUCH or cues[i].speaker != cues[i - 1].speaker:
             continue
@@ -29,8 +29,10 @@ def unroll(found: Cues) -> Cues:
         carried = _carried(lines[i - 1], lines[i])
         # The same display for longer can be a word said twice.
         again = carried == len(lines[i]) == len(lines[i - 1]) and cues[i].end - cues[i].start > _TOUCH
-        rolled += (carried > 0 and not again) or _grown(lines[i - 1], lines[i]) > 0
-    if not (rolled >= 2 and 2 * rolled >= touching or rolled and found.stamped):
+        grown = _grown(lines[i - 1], lines[i])
+        rolled += (carried > 0 and not again) or grown > 0
+        renewed += 0 < carried < len(lines[i]) or grown > 0
+    if not (renewed and (rolled >= 2 and 2 * rolled >= touching or found.stamped)):
         return found
     kept: list[Cue] = []
     repeated = 0

@@ -35,7 +35,7 @@ class _Reader:
         self._shown: dict[str, list[tuple[float, float | None, str, str]]] = {}  # class: (start, end, speaker, text)
         self._start: float | None = None
         self._end: float | None = None
-        self._class = ""
+        self._class, self._shows = "", False  # whether the last <SYNC> has a paragraph
         self._speakers: dict[str, str] = {}
         self._source_paragraph = False
         self._pieces: list[str] = []
@@ -50,19 +50,19 @@ class _Reader:
             counted_to = place
             self._tag(match[0][1:-1], f"{self._source}, line {lines + 1}")
         self._pieces.append(text[place:])
-        self._finish()
+        self._finish(last=True)
         if self._start is None:
             raise UserError(f"{self._source}: has no <SYNC Start=...>, which a SAMI file has for each cue")
 
     def _tag(self, tag: str, where: str) -> None:
         name = (tag.split(None, 1) or [""])[0].lower()
         if name == "sync":
-            self._finish()
+            self._finish(last=True)
             values = _attributes(tag)
             self._start, self._end = _milliseconds(values.get("start", ""), where), None
             if values.get("end"):
                 self._end = _milliseconds(values["end"], where)
-            self._class = ""
+            self._class, self._shows = "", False
         elif name == "p":
             self._finish()
             values = _attributes(tag)
@@ -71,9 +71,9 @@ class _Reader:
         elif name.rstrip("/") == "br":
             self._pieces.append("\n")
         elif name in ("/body", "/sami"):
-            self._finish()
+            self._finish(last=True)
 
-    def _finish(self) -> None:
+    def _finish(self, last: bool = False) -> None:
         """Ends the paragraph: its text is the speaker's name, or is shown from the last <SYNC>."""
         spoken, self._pieces = clean(unescape("".join(self._pieces).replace("\r", "\n"))), []
         if self._start is None:
@@ -81,9 +81,11 @@ class _Reader:
         if self._source_paragraph:
             self._speakers[self._class] = one_line(spoken)
         elif spoken or self._class:
+            self._shows = True
             shown = self._shown.setdefault(self._class, [])
             shown.append((self._start, self._end, self._speakers.get(self._class, ""), spoken))
-        else:  # an empty <SYNC> clears the display
+        elif last and not self._shows:  # an empty <SYNC> clears the display
+            self._shows = True
             for shown in self._shown.values():
                 shown.append((self._start, None, "", ""))
         self._source_paragraph = False
@@ -98,15 +100,19 @@ class _Reader:
             notes.append(f"the {counted(count, 'cue')} of class {chosen.upper() or '(none)'} are read; left out: {', '.join(others)}")
         shown = sorted(self._shown[chosen], key=lambda row: row[0])
         cues, guessed = [], 0
-        for i, (start, end, speaker, spoken) in enumerate(shown):
+        following: float | None = None  # the first later start
+        for i, (start, end, speaker, spoken) in reversed(list(enumerate(shown))):
+            if i + 1 < len(shown) and shown[i + 1][0] > start:
+                following = shown[i + 1][0]
             if not spoken:
                 continue
             if end is None:
-                end = next((later[0] for later in shown[i + 1 : i + 2]), None)
+                end = following
             if end is None:
                 guessed += 1
                 end = start + 0.5 + len(spoken) / 15
             cues.append(Cue(start, end, speaker, spoken))
+        cues.reverse()
         if guessed:
             notes.append("the last cue has no end, taken from the length of its text (15 characters per second)")
         return Cues(cues, notes)

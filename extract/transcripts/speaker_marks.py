@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .cues import one_line
 from .speaker_words import is_diarised, is_ordinary, is_program_name, is_sound
@@ -73,6 +74,7 @@ class GivenNames:
                 yield known, len(name)
 
 
+@lru_cache(8192)  # a transcript is gone through twice, first for evidence
 def find_mark(text: str, whole: bool, given: GivenNames | None = None) -> Mark | None:
     """The mark with which a text begins, or None.
 
@@ -241,6 +243,7 @@ def _unmarked(line: str) -> tuple[str, str, str] | None:
     return None
 
 
+@lru_cache(8192)
 def name_kind(name: str) -> str:
     """How a text looks as a name: "program", "capitals", "name", "lower", or "" if it cannot be one."""
     if not 0 < len(name) <= _LONGEST or not any(c.isalpha() for c in name):

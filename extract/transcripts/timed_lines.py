@@ -68,7 +68,8 @@ class _Reader:
         headers = self._headers
         self._expect_times(range(headers[0] - 1 if headers else len(self.lines)))
         numbered = any(i > 0 and _is_number(self.lines[i - 1]) for i in headers)
-        number = _number(self.lines[headers[0] - 1]) if headers and headers[0] else None
+        before = [line for line in self.lines[: headers[0] if headers else 0] if line.strip()]
+        number = _number(before[-1]) if before else None
         for i, after in pairwise([*headers, None]):
             assert i is not None
             start, end = self._times(i)
@@ -78,7 +79,10 @@ class _Reader:
                     following = _number(body.pop())
                 elif not numbered and body[-1].strip() and len(body) > 1 and not body[-2].strip():
                     body.pop()  # a name of the next cue, as in WebVTT
-            spoken, number = self._without_numbers(_paragraphs(body), number)
+            paragraphs = _paragraphs(body)
+            spoken, number = self._without_numbers(paragraphs, number)
+            # Where every line is followed by an empty one, the last number is that of the next cue.
+            self._dropped -= after is not None and following is None and spoken[-1:] != paragraphs[-1:]
             if following is not None:
                 number = following
             self._joined += len(spoken) > 1

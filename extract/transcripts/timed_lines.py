@@ -89,16 +89,17 @@ class _Reader:
             self.cues.append((start, end, "\n".join(line for paragraph in spoken for line in paragraph)))
 
     def _without_numbers(self, paragraphs: list[list[str]], number: int | None) -> tuple[list[list[str]], int | None]:
-        """Paragraphs without those that are only the next cue's number: it was deleted, or every line is spaced."""
-        kept = []
-        for i, paragraph in enumerate(paragraphs):
+        """Paragraphs without last ones that are only the numbers of the next cues: their times and texts were deleted."""
+        numbers: list[int] = []
+        for paragraph in reversed(paragraphs[1:]):
             only = _number(paragraph[0]) if len(paragraph) == 1 else None
-            if i and only is not None and number is not None and only == number + 1:
-                number = only
-                self._dropped += 1
-            else:
-                kept.append(paragraph)
-        return kept, number
+            if only is None or (numbers and only != numbers[-1] - 1):
+                break
+            numbers.append(only)
+            if number is not None and only == number + 1:
+                self._dropped += len(numbers)
+                return paragraphs[: -len(numbers)], numbers[0]
+        return paragraphs, number
 
     def webvtt(self, first: int) -> None:
         block: list[int] = []

@@ -48,8 +48,9 @@ def read_recording(media: Path, transcript: Path, labels: Sequence[str], speaker
 
     Args:
         media: a video or audio file.
-        transcript: subtitles (any of `transcripts.subtitles.ENDINGS`, such as .srt, .vtt, .ass, .ttml, .smi), a table (.csv) or JSON (.json; a list of turns, or an object with them
-            under "segments", "turns" or "utterances") with start and end in seconds or as H:M:S, speaker and text.
+        transcript: subtitles (`transcripts.subtitles.ENDINGS`: .srt, .vtt, .ass, .ttml, .smi and others), a table
+            (.csv) or JSON (.json; a list of turns, or an object with them under "segments", "turns" or "utterances") with
+            start and end in seconds or as H:M:S, speaker and text.
         labels: names in index order, for the header.
         speakers: for subtitles, the only names that count as speakers; empty for those that the text makes likely.
 
@@ -91,7 +92,10 @@ def _turns(transcript: Path) -> list[_Turn]:
         return _of_table(text, transcript)
     if ending == ".json":
         return _of_json(text, transcript)
-    raise UserError(f"{transcript}: unknown transcript format {ending!r}; use .srt, .vtt, .csv or .json, or {', '.join(ENDINGS[2:])}")
+    others = ", ".join(ENDINGS[2:])
+    raise UserError(
+        f"{transcript}: unknown transcript format {ending!r}; use .srt, .vtt, .csv or .json, or one of {others}"
+    )
 
 
 def _of_table(text: str, source: Path) -> list[_Turn]:

@@ -33,9 +33,9 @@ def read_subtitles(
 ) -> Manifest:
     """Videos with subtitles that name the speakers (.srt, .vtt, .ass, .ttml, .smi, ...), one dialogue per file.
 
-    A name in one of the forms that recognisers, meeting tools and captions write ("Ann: Hello.", "[SPEAKER_00]: Hello.",
-    ">> ANN: Hello.", a WebVTT voice, the name of a SubStation event, a TTML agent) starts an utterance; lines without a
-    name continue the utterance of the last speaker in the same cue. Each utterance has the time span of its cue.
+    A name in one of the forms that recognisers, meeting tools and captions write ("Ann: Hello.", "[SPEAKER_00]: Hi.",
+    ">> ANN: Hello.", a WebVTT voice, the name of a SubStation event, a TTML agent) starts an utterance; lines without
+    a name continue the utterance of the last speaker in the same cue. Each utterance has the time span of its cue.
     Subtitles have no labels. A file that cannot be read is left out with a note, if there are others.
 
     Args:

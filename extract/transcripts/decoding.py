@@ -21,8 +21,8 @@ _SAMI = re.compile(rb"<SAMI", re.IGNORECASE)
 _KOREAN = re.compile(rb"lang\s{0,9}:\s{0,9}ko|KRCC|Class\s{0,9}=\s{0,9}[\"']?KO", re.IGNORECASE)
 # Only code pages of text: others of Python's codecs are compressions and ciphers.
 _ALLOWED = frozenset(
-    "ascii cp437 cp850 cp866 cp874 cp932 cp936 cp949 cp950 big5 big5hkscs euc_jp euc_kr gb18030 gb2312 gbk koi8-r koi8-u "
-    "shift_jis utf-8 utf-16 utf-16-le utf-16-be".split()
+    "ascii cp437 cp850 cp866 cp874 cp932 cp936 cp949 cp950 big5 big5hkscs euc_jp euc_kr gb18030 gb2312 gbk koi8-r "
+    "koi8-u shift_jis utf-8 utf-16 utf-16-le utf-16-be".split()
     + [f"cp125{i}" for i in range(9)]
     + [f"iso8859-{i}" for i in range(1, 17) if i != 12]
 )

@@ -13,7 +13,7 @@ _MOST_LINES = 8  # of one display
 
 
 def unroll(found: Cues) -> Cues:
-    """The cues without lines that only stay on the display, if the file is one of rolling captions; otherwise unchanged.
+    """The cues without lines that only stay on the display, if the file has rolling captions; otherwise unchanged.
 
     Recognisers and live captions show the line before together with the new one (YouTube also for 10 ms alone), or let
     a line grow word by word. A file is taken for such if at least half of the neighbouring cues are of that kind, and

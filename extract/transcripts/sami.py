@@ -15,7 +15,9 @@ from ...toolkit.base.words import counted
 from .cues import Cue, Cues, clean, one_line, unescape
 
 _TAG = re.compile(r"<[^<>]*>")  # linear: no tag can begin inside another
-_ATTRIBUTE = re.compile(r"""([A-Za-z]{1,20})\s{0,20}=\s{0,20}(?:"([^"<>]{0,200})"|'([^'<>]{0,200})'|([^\s"'<>]{1,200}))""")
+_ATTRIBUTE = re.compile(
+    r"""([A-Za-z]{1,20})\s{0,20}=\s{0,20}(?:"([^"<>]{0,200})"|'([^'<>]{0,200})'|([^\s"'<>]{1,200}))"""
+)
 
 
 def read_sami(text: str, source: str | Path) -> Cues:
@@ -97,7 +99,8 @@ class _Reader:
         notes = []
         (chosen, count), *others = counts.most_common()
         if others := [f"{name.upper() or 'no class'} {many}" for name, many in others if many]:
-            notes.append(f"the {counted(count, 'cue')} of class {chosen.upper() or '(none)'} are read; left out: {', '.join(others)}")
+            which = chosen.upper() or "(none)"
+            notes.append(f"the {counted(count, 'cue')} of class {which} are read; left out: {', '.join(others)}")
         shown = sorted(self._shown[chosen], key=lambda row: row[0])
         cues, guessed = [], 0
         following: float | None = None  # the first later start

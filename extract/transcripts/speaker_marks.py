@@ -1,4 +1,4 @@
-"""The forms in which texts name who speaks: what stands at the beginning of a line, without deciding whether it is a name.
+"""The forms in which texts name who speaks: what a line begins with, without deciding whether it is a name.
 
 Only the first characters of a line are examined, so that the time is linear in its length.
 """
@@ -20,7 +20,9 @@ _COLONS = ":：﹕"
 _DASHES = "-‐‑–—−"
 _CLOCK = re.compile(r"\d{1,2}:\d{2}(?::\d{2})?(?:[.,]\d{1,3})?", re.ASCII)
 _CHANGE = re.compile(r">>+\s{0,3}")
-_PARTICLES = frozenset("of the and & y e et und de del della di da do dos das du des van von der den ter ten la le el al bin".split())
+_PARTICLES = frozenset(
+    "of the and & y e et und de del della di da do dos das du des van von der den ter ten la le el al bin".split()
+)
 _WORD = re.compile(r"[^\W_](?:[\w.'’&#·・-])*|#\d{1,4}|&")
 
 
@@ -31,7 +33,7 @@ class Mark:
     Attributes:
         form: as it is reported, such as "[Name]:".
         name: as written; empty if the mark only says that the speaker changes.
-        kind: "given" (by the user), "program" (as recognisers write), "capitals", "name", "lower", or "" without a name.
+        kind: "given" (by the user), "program" (as recognisers write), "capitals", "name", "lower", or "" without one.
         size: characters of the mark, including blanks after it.
         remark: words beside the name, such as "V.O.".
         change: begins with ">>".
@@ -185,7 +187,7 @@ def _likely(text: str, begin: int, whole: bool) -> _Found | None:
         colon = _colon(window, closed + 1)
         name = name.strip()
         kind = name_kind(name)
-        if kind and (colon or kind == "program" or not (window[0] == "<" or kind == "lower" or is_sound(window[1:closed]))):
+        if kind and (colon or kind == "program" or not (window[0] == "<" or kind == "lower" or is_sound(name))):
             return _bracket_form(window[0], colon), name, kind, begin + (colon or closed + 1), remark.strip()
         return None
     for end in _delimiters(window):

@@ -12,57 +12,58 @@ def _words(text: str) -> frozenset[str]:
 # Before a colon at the beginning of a sentence, also if it recurs; compared without case. Underscores are spaces.
 NOT_NAMES = _words(
     """
-    remember remember_this note notes nb n.b. listen look see wait warning caution attention danger important notice tip
-    hint fact facts fun_fact example examples for_example e.g. i.e. ps p.s. pps p.p.s. also plus update edit breaking
-    breaking_news news headline title subject topic date time place location address phone email e-mail tel fax url
-    website web link source sources credit credits translation translated_by translator subtitle subtitles subtitles_by
-    subtitled_by captions captions_by captioned_by captioning sync synced_by synchronized_by corrected_by music music_by
-    lyrics song chorus verse bridge intro outro directed_by written_by produced_by total result results score price cost
-    conclusion summary problem solution reason rule rules step part chapter episode season scene act day week month year
-    level round lesson unit section page figure table item point number no yes ok okay well so but and or then now next
-    first second third last finally again still here there this that these those today tomorrow tonight yesterday think
-    imagine guess ask tell say said says repeat correction spoiler disclaimer however because therefore meaning like
-    including namely bottom_line my_point my_question one_thing first_thing last_thing one_more_thing good_news bad_news
-    long_story_short in_short in_other_words in_conclusion in_summary to_summarize the_truth the_truth_is the_problem
-    the_problem_is the_question the_question_is the_answer the_answer_is the_result the_thing the_thing_is the_point
-    the_point_is here's_the_thing here_is_the_thing let_me_be_clear i_repeat i_said he_said she_said they_said we_said
-    you_said i_mean i_say and_then but_then breaking_down http https ftp mailto file
-    achtung hinweis warnung merke wichtig beispiel zum_beispiel z.b. d.h. das_heißt übrigens untertitel fazit ergebnis
-    remarque exemple par_exemple rappel rappelle-toi rappelez-vous souviens-toi souvenez-vous écoute écoutez regarde
-    regardez attends attendez sous-titres avertissement
-    nota recuerda recuerde recuerden atención cuidado escucha escuchen mira miren espera ejemplo por_ejemplo
-    advertencia importante subtítulos
-    ricorda ricordate attenzione ascolta ascoltate guarda esempio per_esempio sottotitoli
-    lembre-se lembra-te atenção escuta exemplo por_exemplo aviso legendas
-    внимание помни помните запомни запомните например слушай слушайте смотри смотрите важно итак вопрос ответ
-    注意 记住 記住 例如 比如 警告 问题 問題 答案 结论 結論 他说 她说 我说 他們說 他说道 她说道 例えば 重要 주의 예 예를_들어 중요
+    remember remember_this note notes nb n.b. listen look see wait warning caution attention danger important notice
+    tip hint fact facts fun_fact example examples for_example e.g. i.e. ps p.s. pps p.p.s. also plus update edit
+    breaking breaking_news news headline title subject topic date time place location address phone email e-mail tel
+    fax url website web link source sources credit credits translation translated_by translator subtitle subtitles
+    subtitles_by subtitled_by captions captions_by captioned_by captioning sync synced_by synchronized_by
+    corrected_by music music_by lyrics song chorus verse bridge intro outro directed_by written_by produced_by total
+    result results score price cost conclusion summary problem solution reason rule rules step part chapter episode
+    season scene act day week month year level round lesson unit section page figure table item point number no yes
+    ok okay well so but and or then now next first second third last finally again still here there this that these
+    those today tomorrow tonight yesterday think imagine guess ask tell say said says repeat correction spoiler
+    disclaimer however because therefore meaning like including namely bottom_line my_point my_question one_thing
+    first_thing last_thing one_more_thing good_news bad_news long_story_short in_short in_other_words in_conclusion
+    in_summary to_summarize the_truth the_truth_is the_problem the_problem_is the_question the_question_is
+    the_answer the_answer_is the_result the_thing the_thing_is the_point the_point_is here's_the_thing
+    here_is_the_thing let_me_be_clear i_repeat i_said he_said she_said they_said we_said you_said i_mean i_say
+    and_then but_then breaking_down http https ftp mailto file achtung hinweis warnung merke wichtig beispiel
+    zum_beispiel z.b. d.h. das_heißt übrigens untertitel fazit ergebnis remarque exemple par_exemple rappel
+    rappelle-toi rappelez-vous souviens-toi souvenez-vous écoute écoutez regarde regardez attends attendez
+    sous-titres avertissement nota recuerda recuerde recuerden atención cuidado escucha escuchen mira miren espera
+    ejemplo por_ejemplo advertencia importante subtítulos ricorda ricordate attenzione ascolta ascoltate guarda
+    esempio per_esempio sottotitoli lembre-se lembra-te atenção escuta exemplo por_exemplo aviso legendas внимание
+    помни помните запомни запомните например слушай слушайте смотри смотрите важно итак вопрос ответ 注意 记住 記住
+    例如 比如 警告 问题 問題 答案 结论 結論 他说 她说 我说 他們說 他说道 她说道 例えば 重要 주의 예 예를_들어 중요
     """
 )
 # The same with a number: "Step 1:", "Rule number one:".
 _NUMBERED = _words(
     """
-    step part chapter episode season scene act day week month year level round lesson unit section page figure table item
-    point number rule question answer option phase stage case exhibit line verse take game set match room floor gate
-    flight version volume vol track task test plan tip fact reason problem exercise question problem top schritt teil
-    kapitel folge tag regel frage étape partie chapitre jour règle paso parte capítulo día regla passo giorno regola
-    шаг часть глава день правило
+    step part chapter episode season scene act day week month year level round lesson unit section page figure table
+    item point number rule question answer option phase stage case exhibit line verse take game set match room floor
+    gate flight version volume vol track task test plan tip fact reason problem exercise question problem top
+    schritt teil kapitel folge tag regel frage étape partie chapitre jour règle paso parte capítulo día regla passo
+    giorno regola шаг часть глава день правило
     """
 )
-_NUMBERS = _words("one two three four five six seven eight nine ten first second third last i ii iii iv v vi vii viii ix x")
+_NUMBERS = _words(
+    "one two three four five six seven eight nine ten first second third last i ii iii iv v vi vii viii ix x"
+)
 # In brackets, "[laughs] Really?": what is heard, not who says it. Any such word, or a word that begins so.
 _SOUNDS = _words(
     """
-    sigh sighs sighing sob sobs sobbing cry cries crying weeping wailing panting yells yelling sing sings singing hum hums
-    humming talking door doors phone cell ring rings ringing bell bells bang bangs thud crash car cars horn horns honks
-    wind rain gun gunfire gunshot gunshots shot shots siren sirens dog dogs barks barking birds chirping footsteps speaking
-    speaks radio tv television blank audio overlapping bleep instrumental theme end video clip sound sounds sfx echo
-    echoing muffled kiss kisses water fire alarm alarms clock ticking typing silence silent pause pauses noise noises
-    static playing plays continues continuing beat in on over off offscreen off-screen o.s. v.o. voice-over voiceover
-    translated translation english spanish french german italian russian chinese mandarin cantonese japanese korean arabic
-    hindi hebrew latin portuguese polish turkish dutch swedish verse chorus bridge both all_laugh
-    risas risa ríe rires rire rit lacht lachen lachend gelächter música musica musique musik aplausos applaudissements
-    applausi risate suspira soupire seufzt смех смеётся смеется музыка аплодисменты вздыхает
-    笑 笑い 笑声 大笑 掌声 音楽 音乐 音樂 拍手 鼓掌 박수 음악 웃음
+    sigh sighs sighing sob sobs sobbing cry cries crying weeping wailing panting yells yelling sing sings singing
+    hum hums humming talking door doors phone cell ring rings ringing bell bells bang bangs thud crash car cars horn
+    horns honks wind rain gun gunfire gunshot gunshots shot shots siren sirens dog dogs barks barking birds chirping
+    footsteps speaking speaks radio tv television blank audio overlapping bleep instrumental theme end video clip
+    sound sounds sfx echo echoing muffled kiss kisses water fire alarm alarms clock ticking typing silence silent
+    pause pauses noise noises static playing plays continues continuing beat in on over off offscreen off-screen
+    o.s. v.o. voice-over voiceover translated translation english spanish french german italian russian chinese
+    mandarin cantonese japanese korean arabic hindi hebrew latin portuguese polish turkish dutch swedish verse
+    chorus bridge both all_laugh risas risa ríe rires rire rit lacht lachen lachend gelächter música musica musique
+    musik aplausos applaudissements applausi risate suspira soupire seufzt смех смеётся смеется музыка аплодисменты
+    вздыхает 笑 笑い 笑声 大笑 掌声 音楽 音乐 音樂 拍手 鼓掌 박수 음악 웃음
     """
 )
 _SOUND_STEMS = (
@@ -73,8 +74,8 @@ _SOUND_STEMS = (
     *("jingl", "chim", "explos", "thunder", "buzz", "beep", "click", "whistl", "expletive", "censored", "engine"),
 )
 _SPEAKER = (
-    r"(?:unknown |unidentified )?(?:speaker|spkr|spk|participant|person|guest|user|caller|voice|interviewer|interviewee|"
-    r"sprecher|sprecherin|teilnehmer|locuteur|orateur|intervenant|hablante|orador|interlocutor|falante|parlante|"
+    r"(?:unknown |unidentified )?(?:speaker|spkr|spk|participant|person|guest|user|caller|voice|interviewer|"
+    r"interviewee|sprecher|sprecherin|teilnehmer|locuteur|orateur|intervenant|hablante|orador|interlocutor|falante|parlante|"
     r"спикер|говорящий|участник)"
 )
 _DEVICE = (

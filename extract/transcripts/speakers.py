@@ -257,7 +257,7 @@ def _accepted(surveys: Sequence[_Survey], declared: set[str]) -> set[str]:
     proper = cased >= 5 and sum(s.capital for s in surveys) >= 0.8 * cased
     lower = sum((s.lower for s in surveys), Counter())
     by_form: Counter[str] = sum((one.forms for one in evidence.values()), Counter())
-    coverage = {key: 0.0 for key in evidence}
+    coverage = dict.fromkeys(evidence, 0.0)
     for survey in surveys:
         for key in {mark.name.casefold() for mark, begins in survey.marks if _counts(mark, begins)}:
             coverage[key] = max(coverage[key], survey.coverage)
@@ -315,7 +315,9 @@ class _Splitter:
         pieces = [(piece, change) for line in lines for piece, change in self._pieces(line, dashed)]
         if self._survey.continues and not cue.speaker and self._last and pieces:
             mark = self._survey.find(pieces[0][0])
-            if not _is_sound_line(cue.text) and not (mark and (mark.change or mark.dash or self._names.is_speaker(mark))):
+            if not _is_sound_line(cue.text) and not (
+                mark and (mark.change or mark.dash or self._names.is_speaker(mark))
+            ):
                 speaker, self.continued = self._last, self.continued + 1
         for piece, dash in pieces:
             mark = self._survey.find(piece)
@@ -383,5 +385,3 @@ def _without_lead(piece: str, change: bool, dash: bool) -> str:
     """A piece without its >> or dash."""
     piece = piece.lstrip("> ") if change else piece
     return piece.lstrip("-‐–— ") if dash else piece
-
-

@@ -36,7 +36,7 @@ def read_cues(path: Path) -> Cues:
     """The cues of a subtitle file, before their speakers are sought.
 
     Raises:
-        UserError: the file cannot be read, is not text, or a line is not what its format has there; names file and line.
+        UserError: the file cannot be read, is not text, or breaks the rules of its format; names file and line.
     """
     data = read_bytes(path)
     if path.suffix.lower() == ".sub" and data.startswith(b"\0\0\1\xba"):

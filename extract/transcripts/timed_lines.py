@@ -89,7 +89,7 @@ class _Reader:
             self.cues.append((start, end, "\n".join(line for paragraph in spoken for line in paragraph)))
 
     def _without_numbers(self, paragraphs: list[list[str]], number: int | None) -> tuple[list[list[str]], int | None]:
-        """Paragraphs without last ones that are only the numbers of the next cues: their times and texts were deleted."""
+        """Paragraphs without last ones that are only numbers of next cues, whose times and texts were deleted."""
         numbers: list[int] = []
         for paragraph in reversed(paragraphs[1:]):
             only = _number(paragraph[0]) if len(paragraph) == 1 else None

@@ -115,7 +115,9 @@ class _Reader:
 
     def _rates(self, values: dict[str, str]) -> None:
         def positive(text: str, default: int) -> int:
-            return int(text) if text.isascii() and text.isdecimal() and 0 < int(text[:12]) and len(text) < 12 else default
+            return (
+                int(text) if text.isascii() and text.isdecimal() and 0 < int(text[:12]) and len(text) < 12 else default
+            )
 
         self._frames = Fraction(positive(values.get("frameRate", ""), 30))
         parts = values.get("frameRateMultiplier", "").replace(":", " ").split()
@@ -136,9 +138,7 @@ class _Reader:
         agent = values.get("agent", "" if parent is None else parent.agent)
         timed = begin is not None or until is not None or lasts is not None
         sequential = values.get("timeContainer") == "seq"
-        self._open.append(
-            _Element(name, start, min(ends) if ends else None, agent, timed, sequential, start)
-        )
+        self._open.append(_Element(name, start, min(ends) if ends else None, agent, timed, sequential, start))
 
     def _finish(self, element: _Element) -> None:
         parent = self._open[-1] if self._open else None

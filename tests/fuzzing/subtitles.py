@@ -34,17 +34,17 @@ remark
 
 a
 00:01.000 --> 00:02.500 align:start position:0%
- 
+{blank}
 <v.loud Ann Lee>Hello<00:00:01.500><c> you</c></v>
 
 00:02.500 --> 00:02.510
 Hello you
- 
+{blank}
 
 00:02.510 --> 01:00:04.000
 Hello you
 <v Bob>again
-"""
+""".replace("{blank}", " ")
 ASS = """[Script Info]
 ScriptType: v4.00+
 
@@ -59,7 +59,8 @@ Dialogue: 0,0:00:01.00,0:00:02.50,Default,Ann,0,0,0,,{\\i1}Hello{\\i0}, you\\Nth
 Dialogue: 0,0:00:03.00,0:00:04.50,Default,,0,0,0,,{\\p1}m 0 0 l 1 1{\\p0}Bob: hi
 """
 TTML = """<?xml version="1.0" encoding="UTF-8"?>
-<tt xmlns="http://www.w3.org/ns/ttml" xmlns:ttm="http://www.w3.org/ns/ttml#metadata" ttp:frameRate="25" ttp:tickRate="1000">
+<tt xmlns="http://www.w3.org/ns/ttml" xmlns:ttm="http://www.w3.org/ns/ttml#metadata"
+ttp:frameRate="25" ttp:tickRate="1000">
 <head><metadata><ttm:agent xml:id="a1" type="person"><ttm:name type="full">Ann</ttm:name></ttm:agent></metadata></head>
 <body begin="1s"><div timeContainer="seq"><p begin="0:00:01:05" dur="2s" ttm:agent="a1">Hello<br/>you</p>
 <p begin="500t" end="00:00:02.500"><span ttm:agent="a2">hi</span> there</p></div></body></tt>
@@ -74,12 +75,17 @@ MPL2 = "[10][25] Ann: Hello|/you\n[30][45] hi\n"
 SBV = "0:00:01.000,0:00:02.500\nAnn: Hello\n\n0:00:03.000,0:00:04.000\nhi\n"
 _EXAMPLES = (SRT, VTT, ASS, TTML, SAMI, MICRODVD, MPL2, SBV)
 _PIECES = (
-    *("<v", "<v Ann>", "</v>", "<", ">", ">>", " ", "\t", "\n", "\r", "\n\n", ":", "：", "-->", "--", "- ", "{", "}", "{\\p1}"),
-    *("[", "]", "(", ")", "|", "&", "&#", "&nbsp", "&#0;", "&#99999999999;", "0", "9", "00:00:01,000", "1:2:3.4", "-1", "t"),
-    *("Ann: ", "ANN: ", "[SPEAKER_00]: ", "(speaker 1) ", "SPEAKER_01|", "Dr. Smith: ", "[laughs] ", ">> BOB: ", "安娜："),
-    *("Dialogue: ", "Format: ", "[Events]", "<SYNC Start=", "<P Class=X>", "<!--", "-->", "<p begin='", "<span>", "</p>"),
-    *("<!DOCTYPE x [<!ENTITY a 'b'>]>", "&a;", "<![CDATA[", "]]>", "<?x", "\0", "\x85", "\u2028", "\u200f", "\ufeff"),
-    *("\ud800", "é", "٣", "²", "Ⅷ", "ǅ", "ß", "\U0001f600", "Remember: ", "Ann 0:03", "{1}{2}", "[1][2]", "NOTE", "WEBVTT"),
+    *"<v|<v Ann>|</v>|<|>|>>| |\t|\n|\r|\n\n|:|：|-->|--|- |{|}|{\\p1}|[|]|(|)|&|&#|&nbsp|&#0;|&#99999999999;".split(
+        "|"
+    ),
+    *"|0|9|00:00:01,000|1:2:3.4|-1|t|Ann: |ANN: |[SPEAKER_00]: |(speaker 1) |Dr. Smith: |[laughs] |>> B: |安娜：".split(
+        "|"
+    ),
+    *"Dialogue: |Format: |[Events]|<SYNC Start=|<P Class=X>|<!--|<p begin='|<span>|</p>|&a;|<![CDATA[|]]>|<?x".split(
+        "|"
+    ),
+    *"\0|\x85|\u2028|\u200f|\ufeff|\ud800|é|٣|²|Ⅷ|ǅ|ß|\U0001f600|Remember: |Ann 0:03|{1}{2}|[1][2]|NOTE".split("|"),
+    *("WEBVTT", "|", "SPEAKER_01|", "<!DOCTYPE x [<!ENTITY a 'b'>]>"),
 )
 _NAMES = ("Ann", "BOB", "Speaker 1", "安娜", "ann", "Dr. Smith", "O’Neil", "iPhone", "ǅ", "", "a" * 70, ":", "[")
 
@@ -125,7 +131,9 @@ def _any(rng: random.Random) -> None:
 def _speakers(rng: random.Random) -> None:
     turns = []
     for i in range(rng.randrange(8)):
-        text = mutated(rng, rng.choice(("Ann: Hello.", ">> ANN: Hi. >> BOB: No.", "- Hi\n- Hello", "[Ann] well", "I see")))
+        text = mutated(
+            rng, rng.choice(("Ann: Hello.", ">> ANN: Hi. >> BOB: No.", "- Hi\n- Hello", "[Ann] well", "I see"))
+        )
         turns.append(Cue(i, i + 1, rng.choice(_NAMES) if rng.random() < 0.2 else "", text))
     split_speakers(turns, rng.choices(_NAMES, k=rng.randrange(4)) if rng.random() < 0.4 else None)
 

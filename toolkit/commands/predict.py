@@ -28,8 +28,8 @@ _MODELS = {
     "--transcript",
     required=True,
     type=click.Path(path_type=Path),
-    help="Turns of the recording: subtitles (.srt, .vtt, .ass, .ssa, .ttml, .dfxp, .smi, .sbv, .sub), or .csv or .json with "
-    "start, end, speaker and text.",
+    help="Turns of the recording: subtitles (.srt, .vtt, .ass, .ssa, .ttml, .dfxp, .smi, .sbv, .sub), or .csv or .json "
+    "with start, end, speaker and text.",
 )
 @click.option(
     "--out",

@@ -72,7 +72,7 @@ class Predictor:
 
         Args:
             recording: a video or audio file.
-            transcript: its turns: subtitles (.srt, .vtt, .ass, .ttml, .smi, ...), .csv or .json, with times and speakers.
+            transcript: its turns: subtitles (.srt, .vtt, .ass, .ttml, ...), .csv or .json with times and speakers.
             out: folder for turns.json, turns.csv, turns.srt, turns.vtt, report.html and the features; None to write
                 nothing.
             causal: classify each turn from the turns up to it.

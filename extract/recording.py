@@ -49,8 +49,8 @@ def read_recording(media: Path, transcript: Path, labels: Sequence[str], speaker
     Args:
         media: a video or audio file.
         transcript: subtitles (`transcripts.subtitles.ENDINGS`: .srt, .vtt, .ass, .ttml, .smi and others), a table
-            (.csv) or JSON (.json; a list of turns, or an object with them under "segments", "turns" or "utterances") with
-            start and end in seconds or as H:M:S, speaker and text.
+            (.csv) or JSON (.json; a list of turns, or an object with them under "segments", "turns" or "utterances")
+            with start and end in seconds or as H:M:S, speaker and text.
         labels: names in index order, for the header.
         speakers: for subtitles, the only names that count as speakers; empty for those that the text makes likely.
 

@@ -177,19 +177,16 @@ def test_given_names_are_literal():
     # Programs' names are not given, so they are text.
     assert said("[SPEAKER_00]: Hi.", allowed=["Ann"]) == [("", "[SPEAKER_00]: Hi.")]
     # What is no name otherwise is one if the user says so.
-    assert said("Note: Hi.", "(laughs) No.", "the man in the hat: Yes.", allowed=["Note", "laughs", "the man in the hat"]) == [
+    allowed = ["Note", "laughs", "the man in the hat"]
+    assert said("Note: Hi.", "(laughs) No.", "the man in the hat: Yes.", allowed=allowed) == [
         ("Note", "Hi."), ("laughs", "No."), ("the man in the hat", "Yes."),
     ]  # fmt: skip
 
 
 def test_declared_speakers():
     """Of a voice, an event or a column: taken as they are, and not repeated in the text."""
-    turns = [
-        Cue(0, 1, "Ann", "ANN: Hi."),
-        Cue(1, 2, "Ann", "- One\n- two"),
-        Cue(2, 3, "unknown", "Bob: x"),
-        Cue(3, 4, "Bob", "y"),
-    ]
+    rows = [("Ann", "ANN: Hi."), ("Ann", "- One\n- two"), ("unknown", "Bob: x"), ("Bob", "y")]
+    turns = [Cue(i, i + 1, *row) for i, row in enumerate(rows)]
     split = split_speakers(turns)
     assert [(t.speaker, t.text) for t in split.turns] == [
         ("Ann", "Hi."),
@@ -250,7 +247,7 @@ forms = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(st.lists(st.tuples(names, words.map(" ".join)), min_size=1, max_size=6), forms)
 def test_turns_written_in_any_form_are_read_back(turns, form):
     """Written twice, so that each name recurs; nothing but the names is lost."""
@@ -271,7 +268,7 @@ def merged(turns: list[tuple[str, str]], form: str) -> list[tuple[str, str]]:
     return found
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(st.lists(st.text(st.characters(categories=("L", "N", "P", "S", "Zs")), min_size=1, max_size=30), max_size=5))
 def test_no_letter_is_lost_silently(texts):
     """Every letter of the cues is in a text, in a speaker's name, or in a note."""

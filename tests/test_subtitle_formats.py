@@ -268,14 +268,14 @@ def test_the_ending_does_not_decide(tmp_path):
 KOREAN = "<SAMI><HEAD><STYLE>.KRCC {Name:Korean; lang:ko-KR;}</STYLE></HEAD><BODY><SYNC Start=0><P Class=KRCC>안녕\n"
 HOSTILE = {
     "voice": "<v" + " " * 200_000,
-    "voices": "<v " * 60_000,
+    "voices": "<v " * 40_000,
     "tags": "<" * 200_000,
     "brackets": "[" * 100_000 + "(" * 100_000,
     "name": "A" * 200_000 + ":",
     "names": "Ann " * 50_000 + ":",
     "marks": "Ann: " * 40_000,
-    "changes": ">> ANN: " * 25_000,
-    "dashes": "- a. " * 40_000,
+    "changes": ">> ANN: " * 10_000,
+    "dashes": "- a. " * 15_000,
     "blanks": "a" + " " * 200_000 + ":",
     "styles": "{\\" * 100_000,
     "comments": "<!--" * 50_000,

@@ -70,8 +70,8 @@ def split_together(
         notes.append(f"{counted(continued, 'cue')} without a mark between cues with >> continue the speaker before")
     if remarks := sum((one.remarks for one in splitters), Counter()):
         notes.append(f"remarks beside names left out: {_some(remarks)}")
-    if wordless := sum(one.wordless for one in splitters):
-        notes.append(f"{counted(wordless, 'name')} without words left out")
+    if wordless := sum((one.wordless for one in splitters), Counter()):
+        notes.append(f"{counted(sum(wordless.values()), 'name')} without words left out: {_some(wordless)}")
     return splits, [*notes, *names.notes(counts)]
 
 
@@ -266,7 +266,13 @@ def _accepted(surveys: Sequence[_Survey], declared: set[str]) -> set[str]:
     usable = {
         key
         for key, one in evidence.items()
-        if one.marks and not (proper and "capitals" not in one.kinds and lower[key] >= one.marks)
+        if one.marks
+        and not (
+            proper
+            and "capitals" not in one.kinds
+            and lower[key] >= one.marks
+            and (one.marks == 1 or coverage[key] < 0.9)
+        )
     }
     # What also is all of a cue is a sound, unless it has a colon somewhere.
     usable -= {key for key in usable & alone if set(evidence[key].forms) <= {"[Name]", "(Name)"}}
@@ -303,7 +309,8 @@ class _Splitter:
         self.turns: list[Cue] = []
         self.forms: Counter[str] = Counter()
         self.remarks: Counter[str] = Counter()
-        self.continued = self.wordless = 0
+        self.wordless: Counter[str] = Counter()
+        self.continued = 0
         self._last = ""
         for cue in survey.cues:
             self._split(cue)
@@ -353,7 +360,7 @@ class _Splitter:
             yield from _at_dashes(kept, dashed)
 
     def _close(self, cue: Cue, speaker: str, spoken: list[str], wordless: bool) -> None:
-        self.wordless += wordless
+        self.wordless[speaker] += wordless
         if text := one_line(" ".join(spoken)):
             self.turns.append(Cue(cue.start, cue.end, speaker, text))
 

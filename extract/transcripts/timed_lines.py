@@ -146,8 +146,11 @@ class _Reader:
         beginning = None
         for i in indices:
             line = self.lines[i].strip()
-            beginning = None if not line else i if beginning is None else beginning
-            if line and not _is_number(line):
+            if not line:
+                beginning = None
+                continue
+            beginning = i if beginning is None else beginning
+            if not _is_number(line):
                 raise UserError(
                     f"{self.source}, line {beginning + 1}: {self.lines[beginning].strip()[:40]!r} where the times of a "
                     f"cue are expected, like {_EXAMPLE}"

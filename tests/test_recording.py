@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from erc_toolkit.extract import recording
-from erc_toolkit.extract.transcripts.subtitles import parse_cues, parse_subtitles
 from erc_toolkit.extract.recording import extract_recording, read_recording, recorded_options
+from erc_toolkit.extract.transcripts.subtitles import parse_cues, parse_subtitles
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.manifest import Manifest

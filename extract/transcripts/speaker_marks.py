@@ -62,12 +62,13 @@ class GivenNames:
         folded: dict[str, list[str]] = {}
         for name in self.names:
             folded.setdefault(name.casefold(), []).append(name)
+        self._exact = set(self.names)
         self._folded = {key: several[0] for key, several in folded.items() if len(several) == 1}
         self.reach = REACH + max(map(len, self.names), default=0)
 
     def canonical(self, name: str) -> str | None:
         """The given name that is meant, or None."""
-        return name if name in self.names else self._folded.get(name.casefold())
+        return name if name in self._exact else self._folded.get(name.casefold())
 
     def at(self, text: str) -> Iterable[tuple[str, int]]:
         """(name as given, characters) for each name with which a text begins, the longest first."""

@@ -237,6 +237,10 @@ class _Evidence:
     changed: int = 0  # after >>
 
 
+def _kinds(evidence: _Evidence) -> set[str]:
+    return {"name" if kind == "capitals" else kind for kind in evidence.kinds}
+
+
 def _counts(mark: Mark, begins: bool) -> bool:
     """Whether a mark is evidence: "Then I saw him. Remember: no" is none."""
     return begins or mark.kind in ("program", "capitals") or mark.form.startswith("[")
@@ -277,6 +281,7 @@ def _accepted(surveys: Sequence[_Survey], declared: set[str]) -> set[str]:
     # What also is all of a cue is a sound, unless it has a colon somewhere.
     usable -= {key for key in usable & alone if set(evidence[key].forms) <= {"[Name]", "(Name)"}}
     recurring = {key for key in usable if evidence[key].marks > 1}
+    of_kind = Counter(kind for key in usable for kind in _kinds(evidence[key]))
     for key in usable - accepted:
         one = evidence[key]
         capital = one.kinds & {"capitals", "name"}
@@ -293,9 +298,9 @@ def _accepted(surveys: Sequence[_Survey], declared: set[str]) -> set[str]:
             continue
         # Capitals among small letters are a form as well, and so are full names; one word may begin any sentence.
         sure = "capitals" in one.kinds and len(recurring) and by_form[form] > 2 and proper
-        rare = len(recurring - {key}) >= 2 and one.words == 1 and not sure
+        rare = len(recurring) >= 2 and one.words == 1 and not sure  # it does not recur itself
         enough = 0.9 if recurring else 0.5
-        alike = sum(bool(evidence[other].kinds & ({"capitals", "name"} if capital else one.kinds)) for other in usable)
+        alike = max(of_kind[kind] for kind in _kinds(one))
         if sure or (coverage[key] >= enough and not rare and (alike > 1 or form == "Name:" and coverage[key] == 1)):
             accepted.add(key)
     return accepted

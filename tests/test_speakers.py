@@ -66,6 +66,12 @@ FORMS = [
     (">>{}: {}", "Ann", "Bob Lee"),
     (">>> {}: {}", "ANN", "BOB"),
     ("- {}: {}", "Ann", "Bob"),
+    ("{}: {}", "Smith, Ann", "Jones, Bob"),
+    ("{}: {}", "Ann Smith - ACME", "Bob - Guest"),
+    ("[{}]\n{}", "speaker:0", "speaker:1"),  # Deepgram
+    ("<{}> {}", "Ann", "Bob"),
+    ("≫{}：{}", "花子", "太郎"),
+    ("（{}）{}", "花子", "太郎"),
     ("\u200f{}: {}", "Ann", "Bob"),
     ("\u202b{}\u202c: {}", "Ann", "Bob"),
     ("\ufeff\u200b{}: {}", "Ann", "Bob"),
@@ -201,6 +207,20 @@ def test_declared_speakers():
     assert any("not among --speakers: Bob 1" in note for note in split.notes)
 
 
+def test_unknown_speakers_are_unknown():
+    assert said("[UNKNOWN]: Hi.", "[SPEAKER_00]: No.", "[UNKNOWN]: So.") == [
+        ("", "Hi."),
+        ("SPEAKER_00", "No."),
+        ("", "So."),
+    ]
+
+
+def test_capitals_throughout():
+    """Where all is in capitals, capitals say nothing."""
+    texts = ["ANN: HELLO THERE.", "BOB: HI.", "WHO IS IT?", "FIRE: RUN!", "ANN: ME.", "BOB: OH.", "YES."]
+    assert said(*texts)[3] == ("", "FIRE: RUN!") and said(*texts)[4] == ("ANN", "ME.")
+
+
 def test_a_folder_decides_together(tmp_path):
     """A name that occurs once in each of two files recurs."""
     cue = "00:00:0{0},000 --> 00:00:0{0},900\n{1}\n\n"
@@ -236,6 +256,15 @@ def test_predicted_subtitles_are_read_without_the_emotions():
     ]
     assert [(t.speaker, t.text) for t in parse_subtitles(subrip(turns))] == [("Ann", "Hi, you."), ("Bob Lee", "No.")]
     assert [t.speaker for t in parse_subtitles(webvtt(turns))] == ["Ann", "Bob Lee"]
+
+
+def test_many_names_take_linear_time():
+    """Quadratic time would be minutes; the bound is far above what a busy machine needs for linear time."""
+    texts = [f"Ann{i}: Hi, {i}. BOB{i}: No. [{i} CY] So." for i in range(8_000)]
+    for transcript in (cues(*texts), cues(" ".join(texts))):
+        began = time.process_time()
+        split_speakers(transcript)
+        assert time.process_time() - began < 20
 
 
 names = st.sampled_from(

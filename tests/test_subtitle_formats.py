@@ -259,6 +259,17 @@ def test_one_bad_file_of_a_folder_is_left_out(tmp_path):
         read_corpus("subtitles", tmp_path)
 
 
+def test_speakers_in_the_numbers_of_cues():
+    """As Webex writes them."""
+    text = 'WEBVTT\n\n1 "Ann Lee" (12)\n00:01.000 --> 00:02.000\nHi.\n\n2 "" (0)\n00:03.000 --> 00:04.000\nNo.\n'
+    assert found(text) == [(1, 2, "Ann Lee", "Hi."), (3, 4, "", "No.")]
+
+
+def test_only_markup_is_removed():
+    text = "1\n00:00:01,000 --> 00:00:02,000\n<font color=red><b>Hi</b></font> <Ann> a <3 b<br/>c\n"
+    assert [c.text for c in parse_cues(text).cues] == ["Hi <Ann> a <3 b\nc"]
+
+
 def test_the_ending_does_not_decide(tmp_path):
     for text in (SRT, VTT, ASS, TTML, SAMI):
         (tmp_path / "a.srt").write_text(text)

@@ -22,6 +22,11 @@ _STYLING = re.compile(r"\{\\[^{}]*\}")  # {\an8} and the like, which players acc
 _ENTITY = re.compile(
     r"&(?:(?:nbsp|amp|lt|gt|quot|lrm|rlm)(?![A-Za-z0-9]);?|#[0-9]{1,7};|#[xX][0-9a-fA-F]{1,6};|[A-Za-z][A-Za-z0-9]{1,30};)"
 )
+# Other words in angle brackets are kept, as they can be names: "<Ann> Hi".
+_MARKUP = frozenset(
+    "b i u s c v p a k q br em tt rt rb rp hr div del big sub sup font span ruby lang small strong strike center color "
+    "size html body sync clear".split()
+)
 _STAMP = re.compile(r"[\d:.]+", re.ASCII)
 
 
@@ -80,10 +85,15 @@ def voices(text: str) -> Iterator[tuple[str | None, str]]:
             name, pieces = one_line(unescape(kind[1] if len(kind) > 1 else "")), []
         elif tag[:2].lower() == "br" and kind[0].rstrip("/").lower() == "br":
             pieces.append("\n")
-        elif not (tag.removeprefix("/")[:1].isalpha() or _STAMP.fullmatch(tag)):
+        elif not (_is_markup(tag) or _STAMP.fullmatch(tag)):
             pieces.append(match[0])  # "<3 >" is text
     pieces.append(text[place:])
     yield name, clean(unescape("".join(pieces)))
+
+
+def _is_markup(tag: str) -> bool:
+    name = re.split(r"[\s./=]", tag.removeprefix("/")[:20].lower(), maxsplit=1)[0]
+    return name in _MARKUP
 
 
 def voiced_cues(start: float, end: float, text: str) -> list[Cue]:

@@ -15,6 +15,7 @@ from .speaker_words import is_diarised, is_ordinary, is_program_name, is_sound
 
 REACH = 100  # characters in which a mark must end
 _LONGEST = 60  # characters of a name
+BRACKETED = frozenset(["[Name]", "(Name)", "<Name>"])  # the forms in which sounds are written, too
 _BRACKETS = {"[": "]", "(": ")", "【": "】", "（": "）", "［": "］", "<": ">"}
 _COLONS = ":：﹕"
 _DASHES = "-‐‑–—−"
@@ -51,7 +52,7 @@ class Mark:
     @property
     def bracketed(self) -> bool:
         """Whether the name is in brackets and no colon follows, as sounds are written."""
-        return self.form in ("[Name]", "(Name)")
+        return self.form in BRACKETED
 
 
 class GivenNames:
@@ -174,7 +175,8 @@ def _colon(text: str, place: int) -> int:
 
 
 def _bracket_form(opening: str, colon: int) -> str:
-    return ("[Name]" if opening in "[【［<" else "(Name)") + (":" if colon else "")
+    form = "<Name>" if opening == "<" else "[Name]" if opening in "[【［" else "(Name)"
+    return form + (":" if colon else "")
 
 
 def _likely(text: str, begin: int, whole: bool) -> _Found | None:
@@ -188,7 +190,7 @@ def _likely(text: str, begin: int, whole: bool) -> _Found | None:
         colon = _colon(window, closed + 1)
         name = name.strip()
         kind = name_kind(name)
-        if kind and (colon or kind == "program" or not (window[0] == "<" or kind == "lower" or is_sound(name))):
+        if kind and (colon or kind == "program" or not (kind == "lower" or is_sound(name))):
             return _bracket_form(window[0], colon), name, kind, begin + (colon or closed + 1), remark.strip()
         return None
     for end in _delimiters(window):
@@ -253,7 +255,8 @@ def name_kind(name: str) -> str:
         return ""
     if is_program_name(name):
         return "program"
-    words = name.split()
+    # "Smith, Ann" and "Ann Smith - ACME" are how meeting tools show people.
+    words = [word for word in name.replace(", ", " ", 1).split() if word not in _DASHES]
     if len(words) > 5 or is_ordinary(name):
         return ""
     if not all(_WORD.fullmatch(word) for word in words) or any(_ends_sentence(word) for word in words[:-1]):

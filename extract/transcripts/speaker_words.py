@@ -63,7 +63,7 @@ _SOUNDS = _words(
     mandarin cantonese japanese korean arabic hindi hebrew latin portuguese polish turkish dutch swedish verse
     chorus bridge both all_laugh risas risa ríe rires rire rit lacht lachen lachend gelächter música musica musique
     musik aplausos applaudissements applausi risate suspira soupire seufzt смех смеётся смеется музыка аплодисменты
-    вздыхает 笑 笑い 笑声 大笑 掌声 音楽 音乐 音樂 拍手 鼓掌 박수 음악 웃음
+    вздыхает ため息 悲鳴 笑 笑い 笑声 大笑 掌声 音楽 音乐 音樂 拍手 鼓掌 박수 음악 웃음
     """
 )
 _SOUND_STEMS = (
@@ -84,7 +84,7 @@ _DEVICE = (
     r"(?: ?\(?\d{1,3}\)?|(?: (?:von|de|di|van|da) [\w .-]{1,30}))?"
 )
 _MACHINE = re.compile(
-    rf"{_SPEAKER}(?:[ _-]{{0,2}}#?(?:\d{{1,4}}|[a-z]))|(?:unknown|unidentified)[ _]speaker|"
+    rf"{_SPEAKER}(?:[ _:-]{{0,2}}#?(?:\d{{1,4}}|[a-z]))|(?:unknown|unidentified)[ _]speaker|"
     rf"spk[_-]?\d{{1,3}}|(?:说话人|說話人|发言人|發言人|講者|讲者|話者|スピーカー|화자|참석자) ?\d{{1,3}}|{_DEVICE}"
 )
 _NUMBERED_VOICE = re.compile(r"(?:speaker|spkr|spk)[_-]\d{1,3}", re.IGNORECASE)
@@ -114,4 +114,6 @@ def is_sound(name: str) -> bool:
     words = [word.strip(".,;!?*-") for word in name.casefold().split()]
     if any(word in _SOUNDS or word.startswith(_SOUND_STEMS) for word in words):
         return True
-    return len(words) == 1 and len(words[0]) >= 6 and words[0].endswith("ing")
+    return len(words) == 1 and (
+        len(words[0]) >= 6 and words[0].endswith("ing") or words[0].endswith(("音", "声", "聲"))
+    )

@@ -14,13 +14,15 @@ from typing import NamedTuple
 
 from ...toolkit.base.words import counted
 from .cues import UNKNOWN, Cue, clean, one_line
-from .speaker_marks import REACH, GivenNames, Mark, find_mark
+from .speaker_marks import BRACKETED, REACH, GivenNames, Mark, find_mark
 
 _CHANGES = re.compile(r"(?:(?<!\S)|(?<=[.?!…\"”’\])♪]))>>+")
 # Where a mark can be inside a line: after the end of a sentence, or at a bracket.
 _INNER = re.compile(r"(?<=[.?!…\"”'’)\]♪—]) (?=\S)|(?<=[。？！])(?=[^\s。？！])| (?=[\[(【（])")
-_INNER_DASH = re.compile(r"(?<=[.?!…\"”'’)\]♪]) (?=[-–—‐] ?[^\W\d_])")
+_INNER_DASH = re.compile(r"(?<=[.?!…\"”'’)\]♪]) (?=[-–—‐] ?[^\s\d–—-])")
 _SPOKEN_DASH = re.compile(r"[-–—‐]{1,2} ?[^\s\d–—-]")
+_WIDE = re.compile(r"^(?:≫|＞＞)\s?", re.MULTILINE)  # of Japanese broadcasts
+_UNKNOWN = frozenset([UNKNOWN, "unknown speaker", "unidentified speaker", "unidentified", "speaker unknown"])
 _FIRST_LETTER = re.compile(r"[^\W\d_]")
 _MOST_SHOWN = 12
 
@@ -97,7 +99,9 @@ class _Survey:
         self.given = given
         self.reach = REACH if given is None else given.reach
         # whisper.cpp's diarisation only says that the speaker changes.
-        texts = [clean(cue.text.replace("[SPEAKER_TURN]", "\n>> ").replace("\r", "\n")) for cue in cues]
+        texts = [
+            _WIDE.sub(">> ", clean(cue.text.replace("[SPEAKER_TURN]", "\n>> ").replace("\r", "\n"))) for cue in cues
+        ]
         self.cues = [
             Cue(cue.start, cue.end, "" if cue.speaker == UNKNOWN else one_line(cue.speaker), text)
             for cue, text in zip(cues, texts, strict=True)
@@ -107,7 +111,7 @@ class _Survey:
         self.marks: list[tuple[Mark, bool]] = []  # (mark with a name, whether it begins a line)
         self.alone: set[str] = set()  # names that are all of a cue, as sounds are
         self.lower: Counter[str] = Counter()  # marks with lower case after them
-        self.speech = self.covered = self.cased = self.capital = 0
+        self.speech = self.covered = self.cased = self.capital = self.small = 0
         self.declared = Counter(cue.speaker.casefold() for cue in self.cues if cue.speaker)
         for cue in self.cues:
             self._survey(cue)
@@ -148,6 +152,7 @@ class _Survey:
                     if letter and letter[0].lower() != letter[0].upper():
                         self.cased += 1
                         self.capital += letter[0].isupper()
+                        self.small += any(c.islower() for c in piece[mark.size if mark else 0 :][:REACH])
                 first = False
 
     def pieces(self, line: str) -> Iterator[tuple[str, bool]]:
@@ -203,6 +208,8 @@ class _Names:
         """The one spelling of a speaker's name."""
         if self._given is not None and (known := self._given.canonical(name)) is not None:
             return known
+        if name.casefold() in _UNKNOWN:
+            return ""
         return self._spelling.get(name.casefold(), name)
 
     def is_speaker(self, mark: Mark) -> bool:
@@ -251,13 +258,14 @@ def _accepted(surveys: Sequence[_Survey], declared: set[str]) -> set[str]:
     alone = {key for survey in surveys for key in survey.alone}
     for survey in surveys:
         for mark, begins in survey.marks:
-            one = evidence.setdefault(mark.name.casefold(), _Evidence(words=len(mark.name.split())))
+            one = evidence.setdefault(mark.name.casefold(), _Evidence(words=len(mark.name.split(",")[0].split())))
             one.kinds.add(mark.kind)
             if _counts(mark, begins):
                 one.marks += 1
                 one.forms[mark.form.removeprefix(">> ").removeprefix("- ")] += 1
                 one.changed += mark.change
     cased = sum(s.cased for s in surveys)
+    mixed = 2 * sum(s.small for s in surveys) > cased  # not all in capitals
     proper = cased >= 5 and sum(s.capital for s in surveys) >= 0.8 * cased
     lower = sum((s.lower for s in surveys), Counter())
     by_form: Counter[str] = sum((one.forms for one in evidence.values()), Counter())
@@ -279,14 +287,14 @@ def _accepted(surveys: Sequence[_Survey], declared: set[str]) -> set[str]:
         )
     }
     # What also is all of a cue is a sound, unless it has a colon somewhere.
-    usable -= {key for key in usable & alone if set(evidence[key].forms) <= {"[Name]", "(Name)"}}
+    usable -= {key for key in usable & alone if BRACKETED.issuperset(evidence[key].forms)}
     recurring = {key for key in usable if evidence[key].marks > 1}
     of_kind = Counter(kind for key in usable for kind in _kinds(evidence[key]))
     for key in usable - accepted:
         one = evidence[key]
         capital = one.kinds & {"capitals", "name"}
         if one.marks > 1:
-            if capital or set(one.forms) & {"Name|", "[Name]:", "(Name):"} or coverage[key] >= 0.5:
+            if capital or set(one.forms) & {"Name|", "[Name]:", "(Name):", "<Name>:"} or coverage[key] >= 0.5:
                 accepted.add(key)
             continue
         form = next(iter(one.forms))
@@ -297,7 +305,7 @@ def _accepted(surveys: Sequence[_Survey], declared: set[str]) -> set[str]:
         if not capital and form != "Name:":
             continue
         # Capitals among small letters are a form as well, and so are full names; one word may begin any sentence.
-        sure = "capitals" in one.kinds and len(recurring) and by_form[form] > 2 and proper
+        sure = "capitals" in one.kinds and len(recurring) and by_form[form] > 2 and proper and mixed
         rare = len(recurring) >= 2 and one.words == 1 and not sure  # it does not recur itself
         enough = 0.9 if recurring else 0.5
         alike = max(of_kind[kind] for kind in _kinds(one))

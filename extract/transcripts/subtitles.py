@@ -17,7 +17,6 @@ from .ttml import read_ttml
 
 # .xml only if it is TTML, .sub only if it is text.
 ENDINGS = (".srt", ".vtt", ".sbv", ".ass", ".ssa", ".ttml", ".dfxp", ".itt", ".xml", ".smi", ".sami", ".sub", ".mpl2")
-FORMATS = "SubRip, WebVTT, SubViewer, SubStation Alpha, TTML, SAMI, MicroDVD or MPL2"
 _COUNTED = re.compile(r"[{\[]\s{0,9}\d{1,9}\s{0,9}[}\]][{\[]\s{0,9}\d{0,9}\s{0,9}[}\]]")
 _LONGEST = 10_000  # characters of a line of MicroDVD or MPL2; pysubs2 takes quadratic time for a line
 

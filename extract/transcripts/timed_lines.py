@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from .cues import Cues, has_stamps, voiced_cues
 _EXAMPLE = "00:01:02,500 --> 00:01:04,000"
 _CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,2}):(\d{1,2})[,.](\d{1,3})", re.ASCII)
 _SUBVIEWER = re.compile(r"\d{1,3}:\d{1,2}:\d{1,2}[.]\d{1,3},\d{1,3}:\d{1,2}:\d{1,2}[.]\d{1,3}", re.ASCII)
+_WEBEX = re.compile(r"\d{1,9} \"([^\"]{1,80})\" \(\d{1,20}\)")  # the number of a cue, and who speaks
 _BLOCK = re.compile(r"(NOTE|STYLE|REGION)(\s|$)")
 
 
@@ -46,6 +48,8 @@ def read_timed_lines(text: str, source: str | Path) -> Cues:
     found = Cues([], reader.notes(), any(has_stamps(spoken) for _, _, spoken in reader.cues))
     for start, end, spoken in reader.cues:
         found.cues += voiced_cues(start, end, spoken)
+    if reader.speakers:
+        found.cues = [replace(cue, speaker=cue.speaker or reader.speakers.get(cue.start, "")) for cue in found.cues]
     return found
 
 
@@ -53,6 +57,7 @@ class _Reader:
     def __init__(self, lines: list[str], source: str | Path):
         self.lines, self.source = lines, source
         self.cues: list[tuple[float, float, str]] = []
+        self.speakers: dict[float, str] = {}  # by the start of the cue
         self._headers = [i for i, line in enumerate(lines) if _is_header(line)]
         self._joined = self._dropped = 0
 
@@ -136,6 +141,8 @@ class _Reader:
             assert k is not None
             start, end = self._times(block[k])
             spoken = [self.lines[i] for i in block[k + 1 : after]]
+            if k and (match := _WEBEX.fullmatch(self.lines[block[k - 1]].strip())):
+                self.speakers[start] = match[1].strip()
             # The next cue's number, if no empty line comes before it.
             if after is not None and spoken and _is_number(spoken[-1]):
                 spoken.pop()

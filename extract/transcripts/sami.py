@@ -1,7 +1,6 @@
 """SAMI (.smi, .sami): each <SYNC> replaces what is shown, for each class of paragraphs, usually a language.
 
-An own reader, since pysubs2 mixes the languages, guesses the ends, and is built on html.parser, which takes quadratic
-time for some input before Python 3.11.14.
+An own reader, since pysubs2 mixes the languages of a file and guesses where cues end.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """SubRip, WebVTT and SubViewer: lines of times, each followed by lines of text.
 
-Own readers instead of pysubs2's, which drops WebVTT's voices, reads times of two digits as hundredths of what they are,
-and has patterns that take quadratic time; messages name the line.
+Own readers instead of pysubs2's, which drop WebVTT's voices and keep the words of an unreadable cue in the one before;
+their patterns take quadratic time ("< a" 40,000 times: 7 s). Messages name the line.
 """
 
 from __future__ import annotations

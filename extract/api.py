@@ -13,6 +13,7 @@ from .encoders.option import option_specs
 from .encoders.selection import Options
 from .run.engine import Summary
 from .run.engine import extract as run_extraction
+from .spans import check_spans
 
 
 def extract(
@@ -43,12 +44,17 @@ def extract(
 
     Raises:
         UserError: an unknown option or an invalid value, a model that cannot be loaded, a folder that cannot be
-            written, unfinished work with other options at `out`, or an interruption (the message says how to resume).
+            written, spans that all lie beyond the end of their file, unfinished work with other options at `out`, or an
+            interruption (the message says how to resume).
         FaultError: a worker failed on some utterances that have no known defect; everything else is done and kept.
     """
     known = option_specs(Options)
     if unknown := [name for name in options if name not in known]:
         raise UserError(f"extract: unknown option {unknown[0]!r}; the options are {', '.join(known)}")
+    chosen = Options(**options)
     if not isinstance(manifest, Manifest):
         manifest = load_manifest(Path(manifest))
-    return run_extraction(manifest, Path(out), Options(**options), command=command, shard=shard, notify=notify)
+    if {"audio", "visual"} & {*chosen.modalities}:
+        for note in check_spans(manifest, chosen.workers):
+            notify(note)
+    return run_extraction(manifest, Path(out), chosen, command=command, shard=shard, notify=notify)

@@ -2,156 +2,126 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import json
-import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
 
 from ..toolkit.base.device import pick_device
 from ..toolkit.base.errors import UserError
+from ..toolkit.base.reading.plain_json import text_problem
+from ..toolkit.base.reading.plain_numbers import shown
+from ..toolkit.base.texts import read_text, representable
 from ..toolkit.manifest import MODALITIES, Manifest, manifest_from_rows
+from ..toolkit.media import media_duration
 from .encoders.option import option_specs
 from .encoders.registry import Registered, extractors, find_extractor, own_options
 from .encoders.selection import FEATURE_OPTIONS, Options
 from .run.assembly import NothingFound
 from .run.engine import extract
 from .run.extractors import shared_options
-from .transcripts.cues import UNKNOWN
-from .transcripts.subtitles import ENDINGS, read_turns
-
-# Accepted names of a table's columns or an object's keys, in order of precedence.
-_KEYS = {
-    "start": ("start", "start_s", "begin", "starttime", "start_time"),
-    "end": ("end", "end_s", "stop", "endtime", "end_time"),
-    "speaker": ("speaker", "name", "who"),
-    "text": ("text", "utterance", "transcript", "sentence"),
-}
+from .spans import Fault
+from .transcripts.cues import Cue
+from .transcripts.json_forms import read_json_turns
+from .transcripts.speakers import split_speakers
+from .transcripts.subtitles.files import ENDINGS, read_turns
+from .transcripts.tables import looks_like_labels, read_rttm, read_table_of_turns
+from .transcripts.turns import UNKNOWN, Transcript, Turn, Unit, are_ms
 
 
-class _Turn(TypedDict):
-    start: float
-    end: float
-    speaker: str
-    text: str
-
-
-_CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)", re.ASCII)
-
-
-def read_recording(media: Path, transcript: Path, labels: Sequence[str], speakers: Sequence[str] = ()) -> Manifest:
+def read_recording(
+    media: Path,
+    transcript: Path,
+    labels: Sequence[str],
+    speakers: Sequence[str] = (),
+    *,
+    time_unit: Unit | None = None,
+    columns: Sequence[str] = (),
+) -> Manifest:
     """A manifest of one dialogue: the turns of the transcript, with their spans of the recording.
 
     Args:
-        media: a video or audio file.
-        transcript: subtitles (`transcripts.subtitles.ENDINGS`: .srt, .vtt, .ass, .ttml, .smi and others), a table
-            (.csv) or JSON (.json; a list of turns, or an object with them under "segments", "turns" or "utterances")
-            with start and end in seconds or as H:M:S, speaker and text.
+        media: a video or audio file, or a link to one.
+        transcript: subtitles (`transcripts.subtitles.files.ENDINGS`), a table (.csv, .tsv, or .txt with tabs), JSON
+            (.json, .jsonl), or RTTM (.rttm); with start, end, speaker and text of each turn.
         labels: names in index order, for the header.
-        speakers: for subtitles, the only names that count as speakers; empty for those that the text makes likely.
+        speakers: the only names that count as speakers in texts; empty for those that the texts make likely.
+        time_unit: the unit of times that are plain numbers, "s" or "ms"; None for what the names of columns or the
+            form of a known speech recogniser say, otherwise seconds.
+        columns: names of the columns in order, for a table without a header.
 
     Raises:
-        UserError: a missing file, or a transcript that cannot be read; names file and line.
+        UserError: a missing file, a transcript that cannot be read (names file and line), or one whose turns lie beyond
+            the end of the recording.
     """
     if not media.is_file():
         raise UserError(f"{media}: no such file")
-    notes: list[str] = []
-    if transcript.suffix.lower() in ENDINGS:
-        cues, _, notes = read_turns(transcript, set(speakers) or None)
-        turns: list[_Turn] = [
-            {"start": cue.start, "end": cue.end, "speaker": cue.speaker or UNKNOWN, "text": cue.text} for cue in cues
-        ]
-    else:
-        turns = _turns(transcript)
-    if not turns:
+    # What a link points to, and the link's name for the turns.
+    target, name = media.resolve(), representable(media.stem) or "recording"
+    if text_problem(str(target)):
+        raise UserError(f"{target}: the name is not UTF-8; rename the file, or the folder")
+    duration = media_duration(target)
+    found = _turns(transcript, set(speakers) or None, time_unit, tuple(columns), duration)
+    if not found.turns:
         raise UserError(f"{transcript}: contains no turn with text")
-    turns.sort(key=lambda turn: turn["start"])
-    name = media.stem or "recording"
+    if found.assumed and duration is None and are_ms([(t["start"], t["end"]) for t in found.turns], None):
+        raise UserError(
+            f"{transcript}: half of the turns last longer than a minute, if the times are seconds; say which unit they "
+            "have with --time-unit s or --time-unit ms"
+        )
+    turns = sorted(found.turns, key=lambda turn: turn["start"])
     rows = [
-        (i, {"id": f"{name}_{i}", "dialogue": name, "split": "test", "media": media.name, **turn})
+        (i + 1, {"id": f"{name}_{i}", "dialogue": name, "split": "test", "media": target.name, **turn})
         for i, turn in enumerate(turns)
     ]
-    return manifest_from_rows(transcript, rows, name, list(labels), media.resolve().parent, notes, unit="turn")
+    manifest = manifest_from_rows(transcript, rows, name, list(labels), target.parent, found.notes, unit="turn")
+    spans = [(u.start or 0.0, u.end or 0.0) for u in manifest.utterances]
+    fault = Fault.of(spans, duration)
+    if fault is not None and (fault.refuses or (found.assumed and fault.fits_ms)):
+        remedy = (
+            "--time-unit ms reads them as milliseconds, which fit" if fault.fits_ms else "is it another recording's?"
+        )
+        raise UserError(f"{transcript}: {fault.describe('turn')} of {media}; {remedy}")
+    if fault is not None:
+        manifest.notes.append(
+            f"{transcript.name}: {fault.describe('turn')} of {target.name}; audio and video are masked there"
+        )
+    return manifest
 
 
-def _turns(transcript: Path) -> list[_Turn]:
-    try:
-        text = transcript.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{transcript}: no such transcript") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{transcript}: not UTF-8; save it in that encoding") from None
-    except OSError as error:
-        raise UserError(f"{transcript}: cannot be read ({error.strerror})") from None
+def _turns(
+    transcript: Path, speakers: set[str] | None, unit: Unit | None, columns: tuple[str, ...], duration: float | None
+) -> Transcript:
     ending = transcript.suffix.lower()
-    if ending == ".csv":
-        return _of_table(text, transcript)
-    if ending == ".json":
-        return _of_json(text, transcript)
-    others = ", ".join(ENDINGS[2:])
-    raise UserError(
-        f"{transcript}: unknown transcript format {ending!r}; use .srt, .vtt, .csv or .json, or one of {others}"
-    )
+    if ending in ENDINGS:
+        cues, _, notes = read_turns(transcript, speakers)
+        return Transcript([_turn(cue) for cue in cues], notes=notes)
+    text, note = read_text(transcript, "transcript")
+    if ending in (".csv", ".tsv") or (ending == ".txt" and looks_like_labels(text)):
+        found = read_table_of_turns(text, transcript, unit, columns, duration)
+    elif ending in (".json", ".jsonl"):
+        found = read_json_turns(text, transcript, unit, duration, lines=ending == ".jsonl")
+    elif ending == ".rttm":
+        found = read_rttm(text, transcript)
+    else:
+        others = ", ".join(ENDINGS[2:])
+        raise UserError(
+            f"{transcript}: unknown transcript format {shown(ending)}; use .srt, .vtt, .csv or .json; or .tsv, .jsonl, "
+            f".rttm, or .txt with tabs between start, end and text; or {others}"
+        )
+    if note:
+        found.notes.insert(0, note)
+    if all(turn["speaker"] == UNKNOWN for turn in found.turns) and any(turn["text"] for turn in found.turns):
+        # No field names a speaker: the texts may, as in subtitles.
+        silent = [turn for turn in found.turns if not turn["text"]]
+        cues = [Cue(turn["start"], turn["end"], "", turn["text"]) for turn in found.turns if turn["text"]]
+        split = split_speakers(cues, speakers)
+        found.turns = [*silent, *map(_turn, split.turns)]
+        found.notes += [f"{transcript.name}: {note}" for note in split.notes]
+    return found
 
 
-def _of_table(text: str, source: Path) -> list[_Turn]:
-    try:
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    except csv.Error as error:
-        raise UserError(f"{source}: not a table ({error})") from None
-    return [_turn(row, f"{source}, row {i}") for i, row in enumerate(rows, 1)]
-
-
-def _of_json(text: str, source: Path) -> list[_Turn]:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{source}: not JSON ({error})") from None
-    if isinstance(content, dict):
-        content = next((content[key] for key in ("segments", "turns", "utterances") if key in content), None)
-    if not isinstance(content, list):
-        raise UserError(f"{source}: must be a list of turns, or an object with one under segments, turns or utterances")
-    for i, row in enumerate(content, 1):
-        if not isinstance(row, dict):
-            raise UserError(f"{source}, turn {i}: not an object with start, end, speaker and text")
-    return [_turn(row, f"{source}, turn {i}") for i, row in enumerate(content, 1)]
-
-
-def _turn(row: Mapping[str, object], where: str) -> _Turn:
-    fields = {str(k).strip().lower(): v for k, v in row.items() if k is not None}
-
-    def given(what: str) -> Any:
-        return next((fields[key] for key in _KEYS[what] if fields.get(key) not in (None, "")), None)
-
-    start, end = (_seconds(given(what), f"{where}, {what}") for what in ("start", "end"))
-    speaker, text = given("speaker"), given("text")
-    return {
-        "start": start,
-        "end": end,
-        "speaker": str(speaker).strip() or UNKNOWN if speaker is not None else UNKNOWN,
-        "text": "" if text is None else str(text).strip(),
-    }
-
-
-def _seconds(value: object, where: str) -> float:
-    number = math.nan
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        number = float(value)
-    elif isinstance(value, str):
-        if match := _CLOCK.fullmatch(value.strip()):
-            number = int(match[1] or 0) * 3600 + int(match[2]) * 60 + float(match[3].replace(",", "."))
-        else:
-            try:
-                number = float(value)
-            except ValueError:
-                pass
-    if not (math.isfinite(number) and number >= 0):
-        raise UserError(f"{where}: {value!r} is not a time; write seconds, or H:M:S")
-    return number
+def _turn(cue: Cue) -> Turn:
+    return {"start": cue.start, "end": cue.end, "speaker": cue.speaker or UNKNOWN, "text": cue.text}
 
 
 def recorded_options(modality: str, recorded: Mapping[str, object]) -> Options:
@@ -211,6 +181,7 @@ def extract_recording(
     recorded: Mapping[str, Mapping[str, object]],
     *,
     device: str = "auto",
+    audio_track: int | None = None,
     command: str = "",
     notify: Callable[[str], None] = print,
 ) -> dict[str, str]:
@@ -222,6 +193,7 @@ def extract_recording(
         recorded: for each modality, the options of `erc_toolkit.extract.encoders.selection.Options` that its features
             depend on.
         device: for the encoders.
+        audio_track: number of the audio track, from 1; None for the recording's default one.
         command: the command line, for the record.
         notify: called with one line per encoder.
 
@@ -239,7 +211,8 @@ def extract_recording(
             notify(f"{modality}: the model was trained on features in tf32, which needs CUDA; using float32")
             options = dataclasses.replace(options, precision="float32")
         try:
-            extract(manifest, out, dataclasses.replace(options, device=device), command=command, notify=notify)
+            here = dataclasses.replace(options, device=device, audio_track=audio_track)
+            extract(manifest, out, here, command=command, notify=notify)
         except NothingFound as nothing:
             absent[modality] = nothing.reason
             notify(f"{modality}: absent in this recording ({absent[modality]})")

@@ -162,7 +162,7 @@ def _decode(path: Path, file: str, uses: list[_Use]) -> Iterator[Problem]:
     if brightest is not None and brightest < BLACK:
         yield Problem("black frames", file, _ids(visual))
     audio_s = len(media.samples) / SAMPLE_RATE if media.samples is not None else None
-    video_s = (media.frame_count + 1) / FPS if media.has_video and visual else None  # until just before the next frame
+    video_s = media.frame_end + 1 / FPS if media.has_video and visual else None  # until just before the next frame
     whole = media.declared_duration or media.duration
     for use in uses:
         lengths = [x for x, needed in ((audio_s, use.audio), (video_s, use.visual)) if needed and x is not None]

@@ -89,7 +89,7 @@ def test_folder_from_a_german_spreadsheet_with_positions(tmp_path):
         ("file,dialogue,speaker\na.mp4,d,\n", ["line 2, field speaker: "]),
         ("file,dialogue,speaker,end\na.mp4,d,S,late\n", ["line 2, field end"]),
         ("file,dialogue,speaker,position\na.mp4,d,S,\n", ["line 2, field position"]),
-        ('file,dialogue,speaker\n"a.mp4,d,S\n' + "x" * 200_000, ["line 1: ", "quote"]),
+        ('file,dialogue,speaker\n"a.mp4,d,S\n' + "x" * 200_000, ["line 2: ", "quote"]),
         ("", ["column 'dialogue'"]),
     ],
 )
@@ -102,10 +102,10 @@ def test_folder_mistakes(tmp_path, table, facts):
 
 def test_folder_needs_one_table(tmp_path):
     root = folder(tmp_path / "mine", "id,dialogue,speaker\na,d,S\n")
-    (root / "u.csv").write_bytes(b"id,dialogue,speaker\n\xff,d,S\n")
+    (root / "u.csv").write_bytes(b"id,dialogue,speaker\nb,d,S\n\x81,d,S\n")
     with pytest.raises(UserError, match="t.csv, u.csv; .*--table"):
         read_corpus("folder", root)
-    with pytest.raises(UserError, match="u.csv: .*UTF-8"):
+    with pytest.raises(UserError, match="u.csv, line 3: .*UTF-8"):
         read_corpus("folder", root, table="u.csv")
     with pytest.raises(UserError, match="v.csv: .*--table"):
         read_corpus("folder", root, table="v.csv")

@@ -92,7 +92,7 @@ def test_other_exceptions_keep_their_traceback():
         (ValueError("one\ntwo"), "one"),
         (ValueError("one"), "one"),
         (ValueError(), "ValueError"),
-        (UserError("one\ntwo"), "one"),
+        (UserError("one\ntwo"), "one\\ntwo"),  # one line always
     ],
 )
 def test_first_line(error, line):

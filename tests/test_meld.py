@@ -224,7 +224,7 @@ def test_known_defects_are_named_with_their_source(tmp_path):
         ("a,A,joy,positive,x,0", "Dialogue_ID and Utterance_ID"),
         ("a,A,joy,positive,-1,0", "Dialogue_ID and Utterance_ID"),
         ("a,A,joy", "Dialogue_ID and Utterance_ID"),
-        ("a, b and c,A,joy,positive,0,0", "Dialogue_ID and Utterance_ID"),
+        ("a, b and c,A,joy,positive,0,0", "columns"),
         ("a,A,joy,positive,0,1,more", "columns"),
         ("a,A,joy,positive,0,0", "dialogue 0, utterance 0"),
     ],

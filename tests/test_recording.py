@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from erc_toolkit.extract import recording
 from erc_toolkit.extract.recording import extract_recording, read_recording, recorded_options
-from erc_toolkit.extract.transcripts.subtitles import parse_cues, parse_subtitles
+from erc_toolkit.extract.transcripts.subtitles.files import parse_cues, parse_subtitles
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.manifest import Manifest
@@ -314,6 +314,25 @@ def test_a_package_works_elsewhere(trained, scene, predicted, tmp_path):
     found = eval(done.stdout, {"__builtins__": {}})
     assert [e for e, _ in found] == [t["emotion"] for t in expected]
     assert [p for _, p in found] == pytest.approx([t["probability"] for t in expected], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_link_and_a_recognisers_milliseconds(trained, scene, tmp_path):
+    """The link's target is opened, whatever the link is called; the unit is said; a wrong one is refused at once."""
+    (tmp_path / "latest").symlink_to(scene)
+    turns = json.loads(scene.with_suffix(".json").read_text())["segments"]
+    rows = [f'{round(1000 * t["start"])},{round(1000 * t["end"])},"{t["text"]}"' for t in turns]
+    (tmp_path / "t.csv").write_text("\n".join(["start,end,text", *rows]), encoding="utf-8")
+    given = ["predict", trained / "run", tmp_path / "latest", "--transcript", tmp_path / "t.csv", "--out"]
+    output = run(*given, tmp_path / "no", "--time-unit", "s", code=1)
+    assert "t.csv" in output and "of 4 turns" in output and not (tmp_path / "no").exists()
+    output = run(*given, tmp_path / "out")
+    assert "note: t.csv: times read as milliseconds" in output
+    content = json.loads((tmp_path / "out" / "turns.json").read_text(encoding="utf-8"))
+    assert [t["id"] for t in content["turns"]] == [f"latest_{i}" for i in range(4)]
+    assert all(abs(t["start"] - u["start"]) < 0.001 for t, u in zip(content["turns"], turns, strict=True))
+    assert all(t["opinions"]["audio"] and t["opinions"]["visual"] for t in content["turns"])
+    assert "NUL" in run(*given, f"{tmp_path}/a\0b", code=1)
 
 
 def test_another_model_is_refused(trained, scene, tmp_path):

@@ -246,9 +246,24 @@ def test_a_recording_reports_its_speakers(tmp_path):
         read_recording(tmp_path / "a.mp4", tmp_path / "a.vtt", ["joy"])
 
 
+def test_texts_of_a_table_name_speakers_where_no_column_does(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "a.csv").write_text(
+        "start,end,text\n0,1.5,[SPEAKER_00]: Hi.\n2,3.5,- Who?\n4,5.5,\n5,6.5,>> ANN: Me.\n"
+    )
+    manifest = read_recording(tmp_path / "a.mp4", tmp_path / "a.csv", ["joy"])
+    assert [(u.start, u.speaker, u.text) for u in manifest.utterances] == [
+        (0, "SPEAKER_00", "Hi."), (2, "unknown", "- Who?"), (4, "unknown", ""), (5, "ANN", "Me."),
+    ]  # fmt: skip
+    assert any(note.startswith("a.csv: 2 speakers: ") for note in manifest.notes)
+    (tmp_path / "a.csv").write_text("start,end,speaker,text\n0,1.5,Ann,[SPEAKER_00]: Hi.\n2,3.5,,Bob: Who?\n")
+    manifest = read_recording(tmp_path / "a.mp4", tmp_path / "a.csv", ["joy"])
+    assert [u.text for u in manifest.utterances] == ["[SPEAKER_00]: Hi.", "Bob: Who?"]
+
+
 def test_predicted_subtitles_are_read_without_the_emotions():
     """A prediction in the text would be read by the next model."""
-    from erc_toolkit.extract.transcripts.subtitles import parse_subtitles
+    from erc_toolkit.extract.transcripts.subtitles.files import parse_subtitles
 
     turns = [
         Turn(str(i), who, text, i, i + 1, "joy", 0.834, {"joy": 1.0}, {"text": None}, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -121,3 +122,19 @@ def test_the_face_whose_mouth_moves_with_the_audio_is_chosen(speaks):
     assert (middle < images[0].shape[1] / 2) == (speaks == "left") and confidence > 0.1
     without_audio, _ = choose_speaker(tracks.tracks, None, RATE)
     assert without_audio.widths != chosen.widths  # by size only it would be the listener
+
+
+def test_a_face_stays_one_track_when_the_resolution_changes():
+    """As in a call that adapts to its bandwidth: the same face, half as large in a frame of half the size."""
+    rng = np.random.default_rng(0)
+    picture = cv2.resize(rng.integers(0, 255, (24, 32, 3), np.uint8), (640, 480), interpolation=cv2.INTER_CUBIC)
+    small = cv2.resize(picture, (320, 240), interpolation=cv2.INTER_AREA)
+
+    def detect(image):
+        scale = image.shape[1] / 640
+        return [Face((200 * scale, 100 * scale, 160 * scale, 160 * scale), 0.9, None)]
+
+    tracks = FaceTracks(detect, 32, 0.1, False, 50)
+    for k, image in enumerate([picture] * 4 + [small] * 4 + [picture] * 2):
+        tracks.add(k / 5, image)
+    assert len(tracks.tracks) == 1 and np.allclose(tracks.tracks[0].widths, 160)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from erc_toolkit.extract.corpora.registry import read_corpus
 from erc_toolkit.extract.transcripts.cues import Cue
 from erc_toolkit.extract.transcripts.speaker_marks import REACH, find_mark
-from erc_toolkit.extract.transcripts.subtitles import parse_subtitles
+from erc_toolkit.extract.transcripts.subtitles.files import parse_subtitles
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.manifest import load_manifest, write_manifest
 

@@ -8,22 +8,27 @@ field.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, cast
+from typing import cast
 
 from .base.errors import UserError
 from .base.files import write_atomically
+from .base.reading.plain_json import parse_json, text_problem, value_problem
+from .base.reading.plain_numbers import MOST_SECONDS, finite, parse_clock, parse_whole, shown
+from .base.reading.same_names import SameNames
+from .base.reading.tables import decimal_commas, read_table
+from .base.texts import read_text, representable
 
 SCHEMA = 1
 SPLITS = ("train", "val", "test")
 MODALITIES = ("text", "audio", "visual")
+TABLE_SUFFIXES = (".csv", ".tsv")
+_SECONDS = ("start", "end", "audio_start", "audio_end")
+_MOST_CHANNELS = 1024
 _SPLIT_ALIASES = {"dev": "val", "valid": "val", "validation": "val"}
 
 
@@ -45,6 +50,7 @@ class Utterance:
         end: where it ends in `media`, in seconds.
         audio_start: where it starts in `audio`, in seconds; None if the `audio` file contains only this utterance.
         audio_end: where it ends in `audio`, in seconds.
+        audio_channel: number of the speaker's own channel of the audio, from 1; None for the mix of all channels.
         region: (left, top, right, bottom) of the speaker's part of the frame, as fractions of width and height.
         mask: modality name to the reason why it cannot be used, as far as known before any file is opened.
         extra: further columns of the corpus (ratings, votes), kept unchanged.
@@ -63,6 +69,7 @@ class Utterance:
     end: float | None = None
     audio_start: float | None = None
     audio_end: float | None = None
+    audio_channel: int | None = None
     region: tuple[float, float, float, float] | None = None
     mask: dict[str, str] = field(default_factory=dict)
     extra: dict[str, object] = field(default_factory=dict)
@@ -123,28 +130,28 @@ def load_manifest(path: Path) -> Manifest:
         UserError: names the file, line and field of the first error.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such manifest") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    # JSON is UTF-8 by its standard; tables come from spreadsheets.
+    is_table = path.suffix.lower() in TABLE_SUFFIXES
+    text, note = read_text(path, "manifest", windows=is_table)
+    found = [note] if note else []
     header: dict[str, object] = {}
     rows: list[tuple[int, dict[str, object]]] = []
-    if path.suffix.lower() == ".csv":
-        reader = csv.DictReader(io.StringIO(text, newline=""))  # str.splitlines would also split at U+0085 and others
-        try:
-            rows = [(reader.line_num, {k: v for k, v in row.items() if v != ""}) for row in reader]
-        except csv.Error as error:
-            raise UserError(f"{path}, line {reader.line_num}: {error}") from None
+    if is_table:
+        table = read_table(text, path, _KNOWN)
+        if table.columns and not {"id", "dialogue"} <= {*table.columns}:
+            raise UserError(f"{path}, line 1: no header with the columns id, dialogue, speaker")
+        rows = [(number, dict(row)) for number, row in table.rows]
+        found += table.notes + decimal_commas(table, _SECONDS)
     else:
         for number, line in enumerate(text.split("\n"), 1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{path}, line {number}: not JSON ({error})") from None
+                row = parse_json(line)
+            except ValueError as error:
+                raise UserError(
+                    f"{path}, line {number}{',' if str(error).startswith('field') else ':'} {error}"
+                ) from None
             if not isinstance(row, dict):
                 raise UserError(f"{path}, line {number}: not a JSON object with the fields of an utterance")
             if "erc_manifest" in row:
@@ -154,18 +161,18 @@ def load_manifest(path: Path) -> Manifest:
             else:
                 rows.append((number, row))
     if header.get("erc_manifest", SCHEMA) != SCHEMA:
-        raise UserError(f"{path}: manifest schema {header['erc_manifest']!r}; this version reads schema {SCHEMA}")
+        raise UserError(f"{path}: manifest schema {shown(header['erc_manifest'])}; this version reads schema {SCHEMA}")
     if unknown := set(header) - {"erc_manifest", "corpus", "labels", "root", "notes"}:
-        raise UserError(f"{path}, line 1: unknown header field {sorted(unknown)[0]!r}")
+        raise UserError(f"{path}, line 1: unknown header field {shown(sorted(unknown)[0])}")
     labels = None if header.get("labels") is None else _texts(path, "labels", header["labels"], "names")
     notes = _texts(path, "notes", header.get("notes", []), "strings")
-    if labels is not None and len(set(labels)) != len(labels):
-        raise UserError(f"{path}, line 1, field labels: a name occurs twice")
     for name in ("corpus", "root"):
         if not isinstance(header.get(name, ""), str):
             raise UserError(f"{path}, line 1, field {name}: must be a string")
     root = path.parent / str(header.get("root", "."))
-    return manifest_from_rows(path, rows, str(header.get("corpus") or path.stem), labels, root, notes)
+    return manifest_from_rows(
+        path, rows, str(header.get("corpus") or representable(path.stem)), labels, root, [*notes, *found]
+    )
 
 
 def _texts(path: Path, name: str, value: object, what: str) -> list[str]:
@@ -199,13 +206,19 @@ def manifest_from_rows(
         UserError: names the source, row and field of the first error.
     """
     utterances: list[Utterance] = []
+    for name, value in (("corpus", corpus), ("labels", labels), ("notes", list(notes))):
+        if problem := value_problem(value, name):
+            raise UserError(f"{source}, {problem}")
+    rows = list(rows)
+    names, found = _labels(source, rows, labels)
+    splits = SameNames((*SPLITS, *_SPLIT_ALIASES))
     ids: dict[str, int] = {}
     dialogue_split: dict[str, str] = {}
     finished: set[str] = set()
     for number, row in rows:
         previous = utterances[-1] if utterances else None
         where = f"{source}, {unit} {number}"
-        utterance = _utterance(where, row, previous, labels)
+        utterance = _utterance(where, row, previous, names, splits)
         if utterance.id in ids:
             raise UserError(f"{where}, field id: {utterance.id!r} is already in {unit} {ids[utterance.id]}")
         ids[utterance.id] = number
@@ -222,16 +235,31 @@ def manifest_from_rows(
         raise UserError(f"{source}: contains no utterances")
     if labels is None:
         labels = sorted({u.label for u in utterances if u.label is not None})
-    return Manifest(corpus, list(labels), root, utterances, list(notes))
+    found += [*names.notes("label"), *splits.notes("split")]
+    # A reader's manifest is checked again when it is read from a file, which finds the same once more.
+    return Manifest(corpus, list(labels), root, utterances, [*notes, *(note for note in found if note not in notes)])
+
+
+def _labels(
+    source: str | Path, rows: list[tuple[int, dict[str, object]]], labels: Sequence[str] | None
+) -> tuple[SameNames, list[str]]:
+    """The names of the labels, by which those that differ in case only are recognised."""
+    if labels is None:
+        given = (row.get("label") for _, row in rows)
+        return SameNames.most_frequent(name for name in given if isinstance(name, str) and name), []
+    names = SameNames(labels)
+    if names.twice:
+        raise UserError(f"{source}, line 1, field labels: a name occurs twice: {', '.join(map(shown, names.twice))}")
+    return names, []
 
 
 _KNOWN = tuple(f.name for f in fields(Utterance))
 
 
-def _utterance(where: str, row: dict, previous: Utterance | None, labels: Sequence[str] | None) -> Utterance:
+def _utterance(where: str, row: dict, previous: Utterance | None, labels: SameNames, splits: SameNames) -> Utterance:
     for name in row:
         if name not in _KNOWN:
-            raise UserError(f"{where}: unknown field {name!r}; put further columns under 'extra'")
+            raise UserError(f"{where}: unknown field {shown(name)}; put further columns under 'extra'")
 
     def required_text(name: str) -> str:
         value = text(name, required=True)
@@ -245,27 +273,26 @@ def _utterance(where: str, row: dict, previous: Utterance | None, labels: Sequen
                 raise UserError(f"{where}, field {name}: missing")
             return None
         if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if problem := value_problem(value, name):
+                raise UserError(f"{where}, {problem}")
             value = str(value)
         if not isinstance(value, str) or (required and not value):
             raise UserError(f"{where}, field {name}: must be a {'non-empty ' if required else ''}string")
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
-            raise UserError(f"{where}, field {name}: contains an unpaired surrogate") from None
-        if "\0" in value:
-            raise UserError(f"{where}, field {name}: contains a NUL character")
+        if problem := text_problem(value):
+            raise UserError(f"{where}, field {name}: {problem}")
         return value
 
     def seconds(name: str) -> float | None:
         value = row.get(name)
         if value is None:
             return None
-        try:
-            number = float(value) if not isinstance(value, bool) else math.nan
-        except (TypeError, ValueError, OverflowError):
-            number = math.nan
-        if not math.isfinite(number):
-            raise UserError(f"{where}, field {name}: {value!r} is not a number of seconds")
+        number = finite(value)
+        if number is None and isinstance(value, str):
+            number = parse_clock(value)
+        if number is None:
+            raise UserError(f"{where}, field {name}: {shown(value)} is not a number of seconds")
+        if abs(number) > MOST_SECONDS:
+            raise UserError(f"{where}, field {name}: {shown(value)} s is longer than any recording")
         return number
 
     def path(name: str) -> str | None:
@@ -277,17 +304,22 @@ def _utterance(where: str, row: dict, previous: Utterance | None, labels: Sequen
     dialogue = required_text("dialogue")
     expected = previous.position + 1 if previous is not None and previous.dialogue == dialogue else 0
     position = row.get("position", expected)
-    if isinstance(position, str) and position.isdecimal():
-        position = int(position)
+    if isinstance(position, str) and (number := parse_whole(position)) is not None:
+        position = number
     if isinstance(position, bool) or position != expected:
-        raise UserError(f"{where}, field position: {position!r}, but the next in dialogue {dialogue!r} is {expected}")
+        raise UserError(
+            f"{where}, field position: {shown(position)}, but the next in dialogue {dialogue!r} is {expected}"
+        )
     label = text("label") or None
-    if label is not None and labels is not None and label not in labels:
-        raise UserError(f"{where}, field label: {label!r} is not one of the header's labels {labels}")
+    if label is not None and (label := labels.find(label)) is None:
+        raise UserError(
+            f"{where}, field label: {shown(row['label'])} is not one of the header's labels {list(labels.names)}"
+        )
     split = text("split") or "train"
+    split = splits.find(split) or split
     split = _SPLIT_ALIASES.get(split, split)
     if split not in SPLITS:
-        raise UserError(f"{where}, field split: {split!r}; must be one of {', '.join(SPLITS)}")
+        raise UserError(f"{where}, field split: {shown(split)}; must be one of {', '.join(SPLITS)}")
     return Utterance(
         id=required_text("id"),
         dialogue=dialogue,
@@ -302,21 +334,31 @@ def _utterance(where: str, row: dict, previous: Utterance | None, labels: Sequen
         end=seconds("end"),
         audio_start=seconds("audio_start"),
         audio_end=seconds("audio_end"),
+        audio_channel=_channel(where, row.get("audio_channel")),
         region=_region(where, row.get("region")),
         mask=_mask(where, row.get("mask")),
         extra=_object(where, "extra", row.get("extra")),
     )
 
 
+def _channel(where: str, value: object) -> int | None:
+    if value is None or value == "":
+        return None
+    number = parse_whole(value) if isinstance(value, str) else value
+    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= _MOST_CHANNELS:
+        raise UserError(f"{where}, field audio_channel: {shown(value)} is not the number of a channel, counted from 1")
+    return number
+
+
 def _region(where: str, value: object) -> tuple[float, float, float, float] | None:
     if value is None:
         return None
     if isinstance(value, str):  # CSV: four numbers separated by spaces
-        value = value.split()
-    try:
-        left, top, right, bottom = (float(x) for x in cast(Iterable[Any], value))
-    except (TypeError, ValueError):
-        raise UserError(f"{where}, field region: must be four numbers (left, top, right, bottom)") from None
+        value = value.split(maxsplit=5)
+    numbers = [finite(x) for x in value] if isinstance(value, Iterable) else []
+    if len(numbers) != 4 or None in numbers:
+        raise UserError(f"{where}, field region: must be four numbers (left, top, right, bottom)")
+    left, top, right, bottom = cast(list[float], numbers)
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise UserError(f"{where}, field region: must be fractions of the image, left < right and top < bottom")
     return left, top, right, bottom
@@ -335,11 +377,13 @@ def _object(where: str, name: str, value: object) -> dict:
         return {}
     if isinstance(value, str):  # CSV: JSON in a cell
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            value = None
+            value = parse_json(value)
+        except ValueError as error:
+            raise UserError(f"{where}, field {name}: must be an object in JSON: {error}") from None
     if not isinstance(value, dict):
         raise UserError(f"{where}, field {name}: must be an object")
+    if problem := value_problem(value, name):
+        raise UserError(f"{where}, {problem}")
     return value
 
 
@@ -367,6 +411,9 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         header["notes"] = manifest.notes
     rows = ({name: getattr(u, name) for name in _KNOWN} for u in manifest.utterances)
     lines = [header, *({k: v for k, v in row.items() if v is not None and v != {}} for row in rows)]
+    for row in lines[1:]:  # of a manifest that a program made; files were checked when they were read
+        if problem := value_problem(row):
+            raise UserError(f"{path}, utterance {shown(row.get('id'))}, {problem}")
     try:
         data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode("utf-8")
     except UnicodeEncodeError:

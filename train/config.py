@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
-import yaml
-
 from ..toolkit.base.errors import UserError
+from ..toolkit.base.reading.plain_yaml import load_yaml
 from ..toolkit.manifest import MODALITIES
 from ..toolkit.store import FeatureStore
 from .models.registry import AMB_DSGDN, settings_class
@@ -246,6 +245,6 @@ def _number(value: object, where: str) -> float:
 def parse_yaml(text: str, where: str) -> object:
     """Parses YAML with plain values; `where` names it in the UserError that is raised if it is invalid."""
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from None
+        return load_yaml(text)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None

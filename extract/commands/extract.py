@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from ...toolkit.base.reading.plain_numbers import parse_whole
 from ...toolkit.base.words import counted
-from ...toolkit.commands.command import ToolkitCommand
+from ...toolkit.commands.command import ToolkitCommand, command_line
 from ...toolkit.commands.options import make_device_option
 from ..encoders.option import option_specs
 from ..encoders.selection import DENSENETS, Options
@@ -81,9 +80,10 @@ def _shard(value: str | None) -> tuple[int, int] | None:
     if value is None:
         return None
     number, _, of = value.partition("/")
-    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+    i, n = parse_whole(number), parse_whole(of)
+    if i is None or n is None or not 1 <= i <= n:
         raise click.BadParameter(f"{value!r} is not a shard; write 1/4 for the first of four")
-    return int(number), int(of)
+    return i, n
 
 
 OPTIONS = _options()
@@ -121,7 +121,7 @@ def _run(manifest, **options) -> None:
     click.echo(f"{manifest.corpus}: {counted(len(manifest.utterances), 'utterance')} under {manifest.root}")
     for note in manifest.notes:
         click.echo(f"  note: {note}")
-    command = shlex.join(["erc-toolkit", *sys.argv[1:]])
+    command = command_line()
     summary = extract(manifest, out, shard=shard, command=command, notify=click.echo, **options)
     if summary.store is not None:
         _report(summary)

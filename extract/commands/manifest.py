@@ -20,12 +20,14 @@ def manifest_group() -> None:
 
 def _build(manifest, out: Path) -> None:
     from ...toolkit.manifest import write_manifest
+    from ..spans import check_spans
 
+    beyond = check_spans(manifest)
     write_manifest(manifest, out)
     dialogues = sum(1 for _ in manifest.dialogues())
     counts = f"{counted(len(manifest.utterances), 'utterance')}, {counted(dialogues, 'dialogue')}"
     click.echo(f"{manifest.corpus}: {counts} under {manifest.root}")
-    for note in manifest.notes:
+    for note in [*manifest.notes, *beyond]:
         click.echo(f"  note: {note}")
     click.echo(f"wrote {out}")
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 
 import click
 
 from ...toolkit.base.words import counted
-from ...toolkit.commands.command import ToolkitCommand
+from ...toolkit.commands.command import ToolkitCommand, command_line
 
 
 @click.command("merge", cls=ToolkitCommand)
@@ -23,6 +21,6 @@ def merge_command(store: Path, parts: tuple[Path, ...]) -> None:
     from ...toolkit.store import FeatureStore
     from ..run.assembly import assemble, parts_root
 
-    assemble(store, list(parts) or [parts_root(store)], shlex.join(["erc-toolkit", *sys.argv[1:]]))
+    assemble(store, list(parts) or [parts_root(store)], command_line())
     with FeatureStore.open(store) as merged:
         click.echo(f"wrote {store}: {counted(len(merged), 'utterance')}, {', '.join(merged.feature_names())}")

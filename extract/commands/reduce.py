@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 
 import click
 
 from ...toolkit.base.words import counted
-from ...toolkit.commands.command import ToolkitCommand
+from ...toolkit.commands.command import ToolkitCommand, command_line
 
 
 @click.command("reduce", cls=ToolkitCommand)
@@ -34,7 +32,7 @@ def reduce_command(store: Path, feature: str, to: int, method: str, name: str | 
     from ..reduce import reduce_store
 
     try:
-        new, fitted = reduce_store(store, feature, to, method, name, shlex.join(["erc-toolkit", *sys.argv[1:]]))
+        new, fitted = reduce_store(store, feature, to, method, name, command_line())
     except OSError as error:
         raise UserError(f"{store}: {error.strerror or error}; the store is unchanged") from None
     noted = "".join(f", {key.replace('_', ' ')} {value:.4g}" for key, value in fitted.notes.items())

@@ -7,10 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from ... import manifests
-from ...toolkit.base.errors import UserError, first_line
+from ...toolkit.base.errors import UserError
+from ...toolkit.base.reading.plain_yaml import load_yaml
+from ...toolkit.base.texts import read_text as read_user_text
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import SPLITS, Manifest, Utterance
 from .iemocap_files import DIALOGUE, Evaluation, Turn, parse_evaluation, parse_transcription, read_text
@@ -131,23 +133,27 @@ class _Media:
         self._cut = set(os.listdir(self._sentences)) if self._sentences.is_dir() else set()
         self.missing: Counter[tuple[str, str]] = Counter({("dialogue", "without a video"): self._video is None})
 
-    def of(self, turn: Turn) -> dict[str, object]:
+    def of(self, turn: Turn) -> dict[str, Any]:
         """The fields of an utterance that locate its frames and audio."""
         shown_left = turn.speaker == DIALOGUE.fullmatch(self._dialogue)["markers"]
-        fields: dict[str, object] = {"mask": {}, "region": LEFT if shown_left else RIGHT}
+        fields: dict[str, Any] = {"mask": {}, "region": LEFT if shown_left else RIGHT}
         if self._video is None:
             fields["mask"]["visual"] = "no video of the dialogue"
         else:
             fields |= {"media": self._relative(self._video), "start": turn.start, "end": turn.end}
             if self._black and not shown_left:
                 fields["mask"]["visual"] = "black half: the release shows nobody there"
-        if f"{turn.id}.wav" in self._cut:
+        if self.has_sentence(turn):
             fields["audio"] = self._relative(self._sentences / f"{turn.id}.wav")
         else:
             self.missing["turn", "without its own audio file"] += 1
             if self._audio is not None:
                 fields |= {"audio": self._relative(self._audio), "audio_start": turn.start, "audio_end": turn.end}
         return fields
+
+    def has_sentence(self, turn: Turn) -> bool:
+        """Whether the turn has an audio file of its own."""
+        return f"{turn.id}.wav" in self._cut
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()
@@ -167,6 +173,8 @@ def _utterance(
             "votes": rating.votes,
             "rated": rating.rated,
         }
+    if media.has_sentence(turn):
+        extra["audio_lasts"] = round(turn.end - turn.start, 4)
     return Utterance(
         id=turn.id,
         dialogue=dialogue,
@@ -241,12 +249,11 @@ def _label_map(path: Path) -> dict[str, str]:
 
 
 def _mapping(path: Path, what: str) -> dict:
-    import yaml
-
+    text, _ = read_user_text(Path(path), "file", windows=False)
     try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML or JSON ({first_line(error)})") from None
+        found = load_yaml(text)
+    except ValueError as error:
+        raise UserError(f"{path}: cannot be read as YAML or JSON ({error})") from None
     if not isinstance(found, dict):
         raise UserError(f"{path}: must map {what}")
     return found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 from collections.abc import Sequence
@@ -13,10 +11,14 @@ from typing import Annotated, Literal
 
 from ... import manifests
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.reading.plain_numbers import shown
+from ...toolkit.base.reading.tables import column_key, read_table
+from ...toolkit.base.texts import read_text
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import Manifest, Utterance
 
 _COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
+_SPELLING = {column_key(name): name for name in (*_COLUMNS, "Sentiment", "Season", "Episode", "StartTime", "EndTime")}
 _CLIP = re.compile(r"(?P<prefix>\D*?)dia(?P<dialogue>\d+)_utt(?P<utterance>\d+)\.mp4", re.IGNORECASE | re.ASCII)
 _NUMBER = re.compile(r"\d{1,6}", re.ASCII)
 _TIME = re.compile(r"(\d{1,2}):(\d{1,2}):(\d{1,2})[,.](\d{1,3})", re.ASCII)
@@ -230,74 +232,55 @@ def _rows(
     table: Path, label_sets: dict[str, list[str]], label_set: str, pickle_offset: int, split: str, notes: list[str]
 ) -> dict[Key, _Row]:
     """The rows of a table by (dialogue, utterance), grouped by dialogue."""
-    text = _read(table, notes)
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    text, note = read_text(table, "table")
+    found = read_table(text, table, _SPELLING)
+    notes += [*([note] if note else []), *found.notes]
     odd: dict[str, list[str]] = {}
     dialogues: dict[int, dict[Key, _Row]] = {}
     speakers: dict[int, dict[str, int]] = {}
     column = label_set.capitalize()
-    try:
-        missing = [name for name in (*_COLUMNS, column) if name not in (reader.fieldnames or ())]
-        if missing:
-            raise UserError(f"{table}: no column {missing[0]!r}; MELD's tables have {', '.join(_COLUMNS)}")
-        for row in reader:
-            where = f"{table}, line {reader.line_num}"
-            numbers = [(row[name] or "").strip() for name in ("Dialogue_ID", "Utterance_ID")]
-            if not all(map(_NUMBER.fullmatch, numbers)):
-                raise UserError(
-                    f"{where}: Dialogue_ID and Utterance_ID must be whole numbers; is there a comma outside quotes?"
-                )
-            if None in row:
-                raise UserError(f"{where}: more fields than columns; put text that contains commas in quotes")
-            key = int(numbers[0]), int(numbers[1])
-            label = (row[column] or "").strip().lower()
-            if label not in label_sets[label_set]:
-                known = ", ".join(label_sets[label_set])
-                raise UserError(f"{where}, {column}: unknown label {row[column]!r}; must be one of {known}")
-            dialogue = dialogues.setdefault(key[0], {})
-            if key in dialogue:
-                raise UserError(f"{where}: dialogue {key[0]}, utterance {key[1]} appears twice; remove one")
-            extra: dict[str, object] = {
-                name: (row[name.capitalize()] or "").strip().lower()
-                for name in label_sets
-                if row.get(name.capitalize())
-            }
-            speaker = repair_text(row["Speaker"] or "") or "unknown"
-            slots = speakers.setdefault(key[0], {})
-            extra["speaker_index"] = slots.setdefault(speaker, len(slots))
-            extra["pickle_key"] = pickle_offset + key[0]
-            extra |= _when(row, _name(key), odd)
-            original = row["Utterance"] or ""
-            if (plain := repair_text(original)) != original:
-                extra["text_original"] = original
-            dialogue[key] = _Row(len(dialogue), speaker, plain, label, extra)
-    except csv.Error as error:
-        raise UserError(f"{table}, line {reader.line_num}: {error}; is there an unclosed quote?") from None
+    if missing := [name for name in (*_COLUMNS, column) if name not in found.columns]:
+        raise UserError(f"{table}: no column {missing[0]!r}; MELD's tables have {', '.join(_COLUMNS)}")
+    for line, row in found.rows:
+        where = f"{table}, line {line}"
+        numbers = [row.get(name, "").strip() for name in ("Dialogue_ID", "Utterance_ID")]
+        if not all(map(_NUMBER.fullmatch, numbers)):
+            raise UserError(
+                f"{where}: Dialogue_ID and Utterance_ID must be whole numbers; is there a comma outside quotes?"
+            )
+        key = int(numbers[0]), int(numbers[1])
+        label = row.get(column, "").strip().lower()
+        if label not in label_sets[label_set]:
+            known = ", ".join(label_sets[label_set])
+            raise UserError(f"{where}, {column}: unknown label {shown(row.get(column, ''))}; must be one of {known}")
+        dialogue = dialogues.setdefault(key[0], {})
+        if key in dialogue:
+            raise UserError(f"{where}: dialogue {key[0]}, utterance {key[1]} appears twice; remove one")
+        extra: dict[str, object] = {
+            name: row[name.capitalize()].strip().lower() for name in label_sets if row.get(name.capitalize())
+        }
+        speaker = repair_text(row.get("Speaker", "")) or "unknown"
+        slots = speakers.setdefault(key[0], {})
+        extra["speaker_index"] = slots.setdefault(speaker, len(slots))
+        extra["pickle_key"] = pickle_offset + key[0]
+        extra |= _when(row, _name(key), {"StartTime", "EndTime"} <= {*found.columns}, odd)
+        original = row.get("Utterance", "")
+        if (plain := repair_text(original)) != original:
+            extra["text_original"] = original
+        dialogue[key] = _Row(len(dialogue), speaker, plain, label, extra)
     notes += [f"{split}: {counted(len(names), 'row')} {what}: {_some(names)}" for what, names in odd.items()]
     return {key: row for dialogue in dialogues.values() for key, row in dialogue.items()}
 
 
-def _read(table: Path, notes: list[str]) -> str:
-    try:
-        data = table.read_bytes()
-    except OSError as error:
-        raise UserError(f"{table}: cannot be read ({error.strerror})") from None
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        notes.append(f"{table.name} is not UTF-8 and was read as Windows-1252")
-        return data.decode("cp1252", "replace")
-
-
-def _when(row: dict[str, str | None], name: str, odd: dict[str, list[str]]) -> dict[str, object]:
+def _when(row: dict[str, str], name: str, has_times: bool, odd: dict[str, list[str]]) -> dict[str, object]:
     """Season, episode and the times within the episode, as far as the table has them."""
     found: dict[str, object] = {}
     for column in ("Season", "Episode"):
-        if match := _NUMBER.fullmatch((row.get(column) or "").strip()):
+        if match := _NUMBER.fullmatch(row.get(column, "").strip()):
             found[column.lower()] = int(match[0])
-    if row.get("StartTime") is None or row.get("EndTime") is None:
+    if not has_times:
         return found
-    start, end = parse_time(row["StartTime"]), parse_time(row["EndTime"])
+    start, end = (parse_time(row.get(name, "")) for name in ("StartTime", "EndTime"))
     if start is None or end is None:
         odd.setdefault("with invalid time stamps", []).append(name)
         return found

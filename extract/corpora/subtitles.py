@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import Manifest, Utterance
-from ..transcripts.cues import UNKNOWN, Cue
+from ..transcripts.cues import Cue
 from ..transcripts.speakers import split_together, summary
-from ..transcripts.subtitles import ENDINGS, is_timed_text, read_cues
+from ..transcripts.subtitles.files import ENDINGS, is_timed_text, read_cues
+from ..transcripts.turns import UNKNOWN
 from .folder import MEDIA_SUFFIXES, label_names
 
 _AUDIO = frozenset(".wav .flac .mp3 .m4a .aac .ogg .opus".split())

@@ -251,6 +251,7 @@ class MediaRequest:
         margin: margin around a face, as a fraction of its side.
         most_frames: up to twice as many frames are kept per utterance.
         time_limit: seconds allowed for decoding one file.
+        audio_track: number of the audio track, from 1; None for the default one.
     """
 
     audio: Samples | None
@@ -261,3 +262,4 @@ class MediaRequest:
     margin: float
     most_frames: int
     time_limit: float
+    audio_track: int | None = None

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import nn
 from torchvision.models import DenseNet, DenseNet121_Weights, densenet121
 
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.reading.plain_yaml import load_yaml
 from .base import Crops, Extracted, Extractor, FrameSeries, Provenance, Setup
 from .batching import Batches
 from .selection import Options
@@ -292,13 +292,13 @@ def given_normalisation(options: Options, grey: bool) -> Normalisation | None:
 
 def _trained_normalisation(folder: Path, name: str) -> Normalisation:
     try:
-        settings = yaml.safe_load((folder / FACE_SETTINGS).read_text(encoding="utf-8"))
+        settings = load_yaml((folder / FACE_SETTINGS).read_text(encoding="utf-8"))
         if settings["network"] != name:
             raise UserError(f"--visual-weights {folder}: has weights of {settings['network']}, not of {name}")
         return Normalisation(
             (float(settings["mean"]) / 255,), (float(settings["std"]) / 255,), "the pictures it was trained on"
         )
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"--visual-weights {folder}: {FACE_SETTINGS} cannot be read ({type(error).__name__})") from None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...toolkit.media import FULL_SCALE, SAMPLE_RATE, ffmpeg_version
+from ...toolkit.media import FULL_SCALE, SAMPLE_RATE, library_version
 from .base import AudioSpan, Extracted, Extractor, Provenance, Samples, Setup
 from .selection import Options
 
@@ -83,7 +83,7 @@ class Functionals(Extractor):
         return {
             "extractor": "opensmile functionals",
             "model": f"openSMILE feature set {self.name}",
-            "versions": {"opensmile": version("opensmile"), "ffmpeg": ffmpeg_version()},
+            "versions": {"opensmile": version("opensmile"), "ffmpeg": library_version()},
             "parameters": {
                 "feature_set": self.name,
                 "level": "functionals",

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.reading.plain_numbers import finite
 
 _KEY = "erc_toolkit.option"
 _KINDS: tuple[type, ...] = (str, int, float, bool, Path)
@@ -129,13 +130,14 @@ class OptionSpec:
         if self.kind is Path and isinstance(value, str):
             value = Path(value)
         if self.kind is float and type(value) is int:
-            value = float(value)
+            value = finite(value)
+            value = math.inf if value is None else value  # an integer beyond every float
         if not isinstance(value, self.kind) or (isinstance(value, bool) and self.kind is not bool):
             raise ValueError(f"{_short(value)} is invalid, must be {_WORDS[self.kind]}")
         if self.choices and value not in self.choices:
             raise ValueError(f"{_short(value)} is not one of {', '.join(self.choices)}")
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            if not math.isfinite(value) or value < self._least or value > self._most:
+            if finite(value) is None or value < self._least or value > self._most:
                 raise ValueError(f"{value} is invalid, must be {_WORDS[self.kind]} {self._range()}".rstrip())
         return value
 

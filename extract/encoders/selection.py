@@ -116,6 +116,13 @@ class Options(CheckedOptions):
         help="Also keep the sequence behind each vector: low-level descriptors, the frames of a speech model, one "
         "vector per face crop.",
     )
+    audio_track: int | None = option(
+        None,
+        low=1,
+        metavar="N",
+        help="Number of the audio track to use, from 1, where files have several. Default: the one that the file marks "
+        "as its default, else the first.",
+    )
     precision: str = option(
         "float32",
         choices=PRECISIONS,

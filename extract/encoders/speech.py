@@ -11,7 +11,7 @@ import torch
 import torchaudio
 
 from ...toolkit.base.errors import UserError
-from ...toolkit.media import ffmpeg_version
+from ...toolkit.media import library_version
 from .base import AudioSpan, Extracted, Extractor, Provenance, Samples, Setup
 from .batching import Batches
 from .hub import load_transformer, short_name
@@ -142,7 +142,7 @@ class AudioModel(Extractor):
                 "transformers": version("transformers"),
                 "torch": torch.__version__,
                 "torchaudio": torchaudio.__version__,
-                "ffmpeg": ffmpeg_version(),
+                "ffmpeg": library_version(),
             },
             "parameters": {
                 "pooling": "mean over frames, last layer",

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
-from ...toolkit.base.errors import UserError
+from ...toolkit.base.errors import UserError, one_line
+from ...toolkit.base.reading.plain_yaml import load_yaml
 from ...toolkit.base.words import counted
 from .base import Extracted, Extractor, Provenance, Setup, Texts, Turn
 from .batching import Batches
@@ -94,6 +95,14 @@ def longest_input(tokenizer, config) -> int:
     return int(min(limits))
 
 
+def _recorded(path: Path) -> Any:
+    """What finetune.yaml says about a fine-tuned encoder."""
+    try:
+        return load_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"text model {path.parent}: {path.name} cannot be read ({one_line(error)})") from None
+
+
 class TextEncoder(Extractor):
     """Any encoder that transformers' `AutoModel` loads.
 
@@ -143,7 +152,7 @@ class TextEncoder(Extractor):
                 "or mean"
             )
         finetuned = Path(name_or_dir) / "finetune.yaml"  # written by `erc-toolkit finetune-text`
-        self._finetuned = yaml.safe_load(finetuned.read_text(encoding="utf-8")) if finetuned.is_file() else None
+        self._finetuned = _recorded(finetuned) if finetuned.is_file() else None
         self._sha256 = checksum(self._model.state_dict())
         self.precision = precision
         most = _CPU_TOKENS if self.device.type == "cpu" else _GPU_TOKENS

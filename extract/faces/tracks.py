@@ -7,7 +7,7 @@ largest faces of a frame are tracked.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -70,10 +70,11 @@ class FaceTracks(ThinnedFrames):
 
     def __init__(self, detect, size: int, margin: float, grey: bool, most: int):
         super().__init__(most)
-        self._detect, self._size, self._margin, self._grey = detect, size, margin, grey
+        self._detect, self._side, self._margin, self._grey = detect, size, margin, grey
         self.tracks: list[Track] = []
         self._last_thumbnail: np.ndarray | None = None
         self._last_time = math.inf
+        self._frame: tuple[int, int] | None = None  # width and height of the last frame
 
     def examine(self, number: int, time: float, image: np.ndarray) -> int:
         thumbnail = _normed(cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 18), interpolation=cv2.INTER_AREA))
@@ -81,6 +82,7 @@ class FaceTracks(ThinnedFrames):
         self._last_thumbnail = thumbnail
         # If frames are examined less often, the gap is twice the time since the last one.
         gap, self._last_time = max(_GAP_S, 2 * (time - self._last_time)), time
+        self._resize(image.shape[1], image.shape[0])
         current = [track for track in self.tracks if time - track.last_time <= gap] if likeness >= _CUT else []
         largest = sorted(self._detect(image), key=lambda face: -face.area)[:_MOST_FACES]
         faces = [(face, _aligned(image, face)) for face in largest]
@@ -91,9 +93,20 @@ class FaceTracks(ThinnedFrames):
                 track = Track()
                 self.tracks.append(track)
             track.add(time, face, aligned)
-            kept = crop(image, face, self._size, self._margin)
+            kept = crop(image, face, self._side, self._margin)
             track.crops.append((number, time, cv2.cvtColor(kept, cv2.COLOR_RGB2GRAY) if self._grey else kept))
         return max((len(track.crops) for track in self.tracks), default=0)
+
+    def _resize(self, width: int, height: int) -> None:
+        """A call may change its resolution in the middle: boxes are then converted to that of the new frame."""
+        if self._frame is not None and self._frame != (width, height):
+            x, y = width / self._frame[0], height / self._frame[1]
+            for track in self.tracks:
+                track.widths = [one * x for one in track.widths]
+                if track.last is not None:
+                    left, top, wide, high = track.last.box
+                    track.last = replace(track.last, box=(left * x, top * y, wide * x, high * y), landmarks=None)
+        self._frame = (width, height)
 
     def thin(self, stride: int) -> None:
         for track in self.tracks:

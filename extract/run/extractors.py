@@ -16,7 +16,7 @@ from ...toolkit.base.device import check_precision, products_in
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import MODALITIES
-from ...toolkit.media import SAMPLE_RATE, ffmpeg_version
+from ...toolkit.media import SAMPLE_RATE, library_version
 from ..encoders.base import AudioSpan, Crops, Extracted, Extractor, Frames, MediaRequest, Provenance, Samples, Setup
 from ..encoders.option import OptionSpec, option_specs
 from ..encoders.registry import Registered, check_owners, find_extractor, own_options
@@ -186,6 +186,7 @@ class RunExtractors:
             margin=options.face_margin,
             most_frames=options.most_frames,
             time_limit=options.time_limit,
+            audio_track=options.audio_track,
         )
 
 
@@ -288,7 +289,7 @@ def media_provenance(
     wants = extractor.wants
     versions, parameters = {}, {}
     if wants.modality != "text":
-        versions = {"ffmpeg": ffmpeg_version()}
+        versions = {"ffmpeg": library_version()}
     if isinstance(wants, Samples) and wants.rate is not None:
         parameters = {"sample_rate_hz": wants.rate}
     if isinstance(wants, Frames):
@@ -299,7 +300,7 @@ def media_provenance(
         }
     if isinstance(wants, Crops):
         assert detector is not None
-        versions = {"opencv": version("opencv-python-headless"), "ffmpeg": ffmpeg_version()}
+        versions = {"opencv": version("opencv-python-headless"), "ffmpeg": library_version()}
         parameters = {
             "frames_per_second": options.fps,
             "most_frames": options.most_frames,
@@ -312,6 +313,8 @@ def media_provenance(
             "crop_margin": options.face_margin,
             "aligned": "five landmarks" if options.face_detector == "yunet" else "no, box alone",
         }
+    if options.audio_track is not None and wants.modality != "text":
+        parameters["audio_track"] = options.audio_track
     return {"versions": versions, "parameters": parameters}
 
 

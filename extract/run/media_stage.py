@@ -18,7 +18,7 @@ import numpy as np
 from ...toolkit.base.cores import core_count
 from ...toolkit.base.processes import Failure, run_tasks
 from ...toolkit.base.progress import Stages
-from ...toolkit.manifest import Manifest
+from ...toolkit.manifest import Manifest, Utterance
 from ..encoders.base import MediaRequest, Samples
 from ..encoders.selection import Options
 from .extractors import RunExtractors
@@ -67,7 +67,9 @@ def run_media(
                 yield index, None, request
 
     workers = options.workers or core_count()
-    limit = options.time_limit + 60  # ffmpeg is stopped first, as a defect of the input; this stops a hanging library
+    limit = (
+        options.time_limit + 60
+    )  # decoding stops itself first, as a defect of the input; this stops a hanging library
     for (index, task, _), found in run_tasks(
         tasks(),
         process,
@@ -140,10 +142,23 @@ def _plan(manifest: Manifest, part: range, rows: dict[str, Rows]) -> Iterator[Ta
                 continue
             old = spans[path].get((row, start, end))
             spans[path][row, start, end] = Span(
-                row, start, end, u.region, modality == "audio" or (old is not None and old.audio), modality == "visual"
+                row,
+                start,
+                end,
+                u.region,
+                audio=modality == "audio" or (old is not None and old.audio),
+                visual=modality == "visual",
+                channel=u.audio_channel,
+                lasts=_lasts(u) if path == u.audio else None,
             )
     for path, group in spans.items():
         yield Task(manifest.path(path), list(group.values()))
+
+
+def _lasts(utterance: Utterance) -> float | None:
+    """Seconds that the utterance's own audio file must last, where the corpus says so."""
+    lasts = utterance.extra.get("audio_lasts")
+    return float(lasts) if isinstance(lasts, (int, float)) and not isinstance(lasts, bool) else None
 
 
 def _fill_rows(part: _Part, audio: Job | None, visual: Job | None, manifest: Manifest, options: Options) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
 from ...toolkit.base.hashes import json_sha256
+from ...toolkit.base.reading.plain_json import parse_json
 from ...toolkit.manifest import Manifest
 from ...toolkit.store import FeaturePart
 from ..encoders.base import Extracted, Extractor, Provenance
@@ -134,7 +135,12 @@ def corpus_fingerprint(manifest: Manifest) -> str:
     """SHA-256 of everything in the manifest that extraction or the store uses."""
     digest = hashlib.sha256(json.dumps([manifest.corpus, manifest.labels]).encode())
     for utterance in manifest.utterances:
-        digest.update(json.dumps(asdict(utterance), sort_keys=True).encode())
+        fields = asdict(utterance)
+        if (
+            fields["audio_channel"] is None
+        ):  # so that stores of earlier versions, which had no such field, stay the same
+            del fields["audio_channel"]
+        digest.update(json.dumps(fields, sort_keys=True).encode())
     return digest.hexdigest()
 
 
@@ -157,7 +163,7 @@ class PartsFolder:
         marker = folder / "feature.json"
         if marker.exists():
             try:
-                found = json.loads(marker.read_text(encoding="utf-8"))
+                found = parse_json(marker.read_text(encoding="utf-8"))
             except ValueError:
                 found = {}
             if json_sha256(found) != self.fingerprint:

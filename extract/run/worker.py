@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from ...toolkit.base.words import counted
-from ...toolkit.media import SAMPLE_RATE, MediaError, MediaReader
+from ...toolkit.media import SAMPLE_RATE, MediaError, MediaReader, Sound
 from ..encoders.base import AudioSpan, Crops, Extracted, Frames, FrameSeries, MediaRequest, Samples
 from ..encoders.opensmile_sets import silence_reason
 from ..faces.detection import make_detector
@@ -24,7 +24,16 @@ _SLACK_S = 0.05
 
 @dataclass(frozen=True)
 class Span:
-    """One utterance's part of a file: its row, times in seconds (None: the whole file), and the speaker's region."""
+    """One utterance's part of a file.
+
+    Attributes:
+        row: row of the utterance.
+        start, end: times in seconds; None for the whole file.
+        region: the speaker's part of the picture, as fractions.
+        audio, visual: the modalities to take from this file.
+        channel: number of the speaker's audio channel, from 1; None for the mix of all.
+        lasts: seconds that the file must last if it is whole, or None.
+    """
 
     row: int
     start: float | None
@@ -32,6 +41,8 @@ class Span:
     region: tuple[float, float, float, float] | None
     audio: bool
     visual: bool
+    channel: int | None = None
+    lasts: float | None = None
 
     def covers(self, time: float) -> bool:
         return (self.start is None or time >= self.start - 1e-6) and (self.end is None or time <= self.end + 1e-6)
@@ -96,6 +107,8 @@ def process(job: tuple[int, Task | None, MediaRequest]) -> list[UtteranceMedia]:
             fps=request.fps if visual is not None else None,
             own_rate=audio is not None and audio.rate != SAMPLE_RATE,
             time_limit=request.time_limit,
+            track=request.audio_track,
+            channels=tuple(dict.fromkeys(span.channel for span in task.spans)),
         ) as media:
             collectors = {i: _collector(visual, request) for i, span in enumerate(task.spans) if visual and span.visual}
             if visual is not None:
@@ -111,12 +124,13 @@ def process(job: tuple[int, Task | None, MediaRequest]) -> list[UtteranceMedia]:
         return found
     for i, (span, one) in enumerate(zip(task.spans, found, strict=True)):
         if span.audio and audio is not None:
-            length = 0.0 if media.samples is None else len(media.samples) / SAMPLE_RATE
-            one.audio_reason = _missing_span(span, length, media, "no audio track" if media.samples is None else "")
-            if not one.audio_reason:
-                _take_audio(one, span, media, audio)
+            sound = media.sound.get(span.channel)
+            length = 0.0 if sound is None else len(sound.samples) / SAMPLE_RATE
+            one.audio_reason = _missing_span(span, length, media, "no audio track" if sound is None else sound.missing)
+            if sound is not None and not one.audio_reason:
+                _take_audio(one, span, sound, audio)
         if i in collectors:
-            length = (media.frame_count + 1) / request.fps  # the video may last until just before the next frame
+            length = media.frame_end + 1 / request.fps  # the video may last until just before the next frame
             one.visual_reason = _missing_span(span, length, media, "" if media.has_video else "no video track")
             if not one.visual_reason:
                 _take_video(one, span, collectors[i], media)
@@ -128,29 +142,30 @@ def _missing_span(span: Span, length: float, media: MediaReader, no_track: str) 
     if no_track:
         return no_track
     if span.start is None and span.end is None:
+        if not media.truncated and span.lasts is not None and length < span.lasts - max(0.25, 0.05 * span.lasts):
+            return f"truncated: {length:.2f} of {span.lasts:.2f} s could be decoded"
         return media.truncated
     if span.end is not None and span.end > length + _SLACK_S:
         return f"beyond the end of the file: ends at {span.end:.2f} of {length:.2f} s"
     return ""
 
 
-def _cut(span: Span, samples: np.ndarray | None, rate: int) -> np.ndarray:
-    assert samples is not None
+def _cut(span: Span, samples: np.ndarray, rate: int) -> np.ndarray:
     start = 0 if span.start is None else max(0, round(span.start * rate))
     end = len(samples) if span.end is None else round(span.end * rate)
     return samples[start:end]
 
 
-def _take_audio(one: UtteranceMedia, span: Span, media: MediaReader, wants: Samples) -> None:
-    samples = _cut(span, media.samples, SAMPLE_RATE)
+def _take_audio(one: UtteranceMedia, span: Span, sound: Sound, wants: Samples) -> None:
+    samples = _cut(span, sound.samples, SAMPLE_RATE)
     one.audio_seconds = len(samples) / SAMPLE_RATE
     one.audio_reason = silence_reason(samples)
     if one.audio_reason:
         return
-    if wants.rate == SAMPLE_RATE:
+    if wants.rate == SAMPLE_RATE or sound.own_samples is None:
         taken = AudioSpan(samples, SAMPLE_RATE)
     else:
-        taken = AudioSpan(_cut(span, media.own_samples, media.rate), media.rate)
+        taken = AudioSpan(_cut(span, sound.own_samples, sound.rate), sound.rate)
     if wants.in_workers is None:
         one.span = taken
     else:
@@ -165,7 +180,9 @@ def _take_video(one: UtteranceMedia, span: Span, collected: FaceTracks | FrameKe
     else:
         one.tracks = len(collected.tracks)
         # The frames' times are relative to the start of the file, so the audio of the whole file is needed here.
-        chosen, confidence = choose_speaker(collected.tracks, media.samples, SAMPLE_RATE)
+        sound = media.sound.get(span.channel)
+        heard = None if sound is None or sound.missing else sound.samples
+        chosen, confidence = choose_speaker(collected.tracks, heard, SAMPLE_RATE)
         kept = [] if chosen is None else [(time - start, image) for _, time, image in chosen.crops]
         if chosen is not None:
             one.faces, one.speaker_confidence = len(chosen.widths), confidence

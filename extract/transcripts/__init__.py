@@ -1,1 +1,1 @@
-"""Transcripts: the readers of subtitle formats, and the speakers that their texts name."""
+"""Transcripts of recordings, as speech recognisers, captioners and people write them, as turns with times."""

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-UNKNOWN = "unknown"
 # Marks without width that writers put around names: they would hide the name, and encoders would read them. The joiners
 # U+200C and U+200D are kept, since they change words of Persian and Indian scripts, and emoji.
 _INVISIBLE = dict.fromkeys(

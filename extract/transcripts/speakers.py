@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ...toolkit.base.words import counted
-from .cues import UNKNOWN, Cue, clean, one_line
+from .cues import Cue, clean, one_line
 from .speaker_marks import BRACKETED, REACH, GivenNames, Mark, find_mark
+from .turns import UNKNOWN
 
 _CHANGES = re.compile(r"(?:(?<!\S)|(?<=[.?!…\"”’\])♪]))>>+")
 # Where a mark can be inside a line: after the end of a sentence, or at a bracket.

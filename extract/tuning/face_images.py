@@ -135,6 +135,6 @@ def _ferplus(source: Path, side: int) -> FaceImages:
                 else:
                     square = _resized(grey.reshape(_FER_SIDE, _FER_SIDE), side)
                     rows[_FERPLUS_SPLITS[image["Usage"]]].append((square, FERPLUS.index(most)))
-        except (KeyError, ValueError, TypeError, csv.Error) as error:
+        except (KeyError, ValueError, TypeError, OverflowError, csv.Error) as error:
             raise UserError(f"{source}: fer2013.csv and fer2013new.csv do not fit together ({error})") from None
     return FaceImages(list(FERPLUS), {split: _stack(some, side) for split, some in rows.items()}, dict(skipped))

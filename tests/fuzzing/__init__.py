@@ -1,1 +1,1 @@
-"""Random inputs for parsers: each module's PARSERS maps a parser's name to a function that feeds it one input."""
+"""Fuzzing of the parsers: each module has `PARSERS`, run by tests/fuzz.py."""

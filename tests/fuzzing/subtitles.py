@@ -7,12 +7,12 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from erc_toolkit.extract.transcripts.cues import Cue
-from erc_toolkit.extract.transcripts.decoding import decode
-from erc_toolkit.extract.transcripts.sami import read_sami
 from erc_toolkit.extract.transcripts.speakers import split_speakers
-from erc_toolkit.extract.transcripts.substation import read_substation
-from erc_toolkit.extract.transcripts.subtitles import parse_cues
-from erc_toolkit.extract.transcripts.ttml import read_ttml
+from erc_toolkit.extract.transcripts.subtitles.decoding import decode
+from erc_toolkit.extract.transcripts.subtitles.files import parse_cues
+from erc_toolkit.extract.transcripts.subtitles.sami import read_sami
+from erc_toolkit.extract.transcripts.subtitles.substation import read_substation
+from erc_toolkit.extract.transcripts.subtitles.ttml import read_ttml
 from erc_toolkit.toolkit.base.errors import UserError
 
 SRT = """1

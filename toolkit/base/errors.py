@@ -14,8 +14,9 @@ class ToolkitError(Exception):
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        # Names of files and fields can contain anything, line ends and undecodable bytes too.
+        self.message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+        super().__init__(self.message)
 
 
 class UserError(ToolkitError):

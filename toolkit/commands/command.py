@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +11,13 @@ from typing import Any
 
 import click
 
-from ..base.errors import ToolkitError
+from ..base.errors import ToolkitError, UserError
+from ..base.texts import representable
+
+
+def command_line() -> str:
+    """The command line of this process, for records; bytes that are not UTF-8 appear as escapes."""
+    return representable(shlex.join(["erc-toolkit", *sys.argv[1:]]))
 
 
 @contextmanager
@@ -28,6 +36,14 @@ class ToolkitCommand(click.Command):
     With `standalone_mode=False` the error is raised to the caller.
     """
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does it; a NUL character, which no path can contain, is refused before anything is opened."""
+        for i, argument in enumerate(args):
+            if "\0" in argument:
+                option = args[i - 1] if i and args[i - 1].startswith("-") else "argument"
+                raise UserError(f"{option} {argument!r}: contains a NUL character")
+        return super().parse_args(ctx, args)
+
     def main(
         self,
         args: Sequence[str] | None = None,
@@ -38,6 +54,9 @@ class ToolkitCommand(click.Command):
     ) -> Any:
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, **extra)
+        for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no reason to fail
+            if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+                stream.reconfigure(errors="backslashreplace")
         with reported_errors():
             return super().main(args, prog_name, complete_var, True, **extra)
 

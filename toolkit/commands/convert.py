@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 
 import click
 
 from ..base.words import counted
-from .command import ToolkitCommand
+from .command import ToolkitCommand, command_line
 
 _SHOWN = 20
 
@@ -37,7 +35,7 @@ def convert_command(
     """
     from ..exchange.confined import convert_confined
 
-    command = shlex.join(["erc-toolkit", *sys.argv[1:]])
+    command = command_line()
     names = [name.strip() for name in labels.split(",")] if labels else []
     made = convert_confined(
         files, out, manifest=manifest, corpus=corpus, labels=names, keep_zeros=keep_zeros, command=command

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from ..base.words import counted
-from .command import ToolkitCommand
+from .command import ToolkitCommand, command_line
 from .options import device_option
 
 _MODELS = {
@@ -28,8 +27,8 @@ _MODELS = {
     "--transcript",
     required=True,
     type=click.Path(path_type=Path),
-    help="Turns of the recording: subtitles (.srt, .vtt, .ass, .ssa, .ttml, .dfxp, .smi, .sbv, .sub), or .csv or .json "
-    "with start, end, speaker and text.",
+    help="Turns of the recording: subtitles (.srt, .vtt, .ass, .ttml, .smi, .sbv, .sub), or .csv, .tsv or .json with "
+    "start, end, speaker and text.",
 )
 @click.option(
     "--out",
@@ -38,7 +37,20 @@ _MODELS = {
     help="Folder for turns.json, .csv, .srt and .vtt, report.html and the features.",
 )
 @click.option("--causal", is_flag=True, help="Classify each turn from the turns up to it.")
-@click.option("--speakers", help="The only names recognised as speakers in subtitles, as written, comma-separated.")
+@click.option("--speakers", help="The only names recognised as speakers in texts, as written, comma-separated.")
+@click.option(
+    "--time-unit",
+    type=click.Choice(["s", "ms"]),
+    show_default="as the transcript's form says, otherwise s",
+    help="Unit of the transcript's times that are plain numbers.",
+)
+@click.option("--columns", help="Names of a table's columns in order, comma-separated, if it has no header.")
+@click.option(
+    "--audio-track",
+    type=click.IntRange(min=1),
+    show_default="the recording's default one",
+    help="Number of the audio track, from 1, if the recording has several.",
+)
 @device_option()
 @click.option("--json", "as_json", is_flag=True, help="Print turns.json; everything else goes to standard error.")
 def predict_command(
@@ -48,6 +60,9 @@ def predict_command(
     out: Path | None,
     causal: bool,
     speakers: str | None,
+    time_unit: Literal["s", "ms"] | None,
+    columns: str | None,
+    audio_track: int | None,
     device: str,
     as_json: bool,
     **models: str | None,
@@ -64,9 +79,20 @@ def predict_command(
 
     out = out or Path(f"{recording.stem}-emotions")
     predictor = Predictor(run, device, {k: v for k, v in models.items() if v is not None}, notify)
-    names = [name.strip() for name in speakers.split(",") if name.strip()] if speakers else []
-    command = shlex.join(["erc-toolkit", *sys.argv[1:]])
-    turns = predictor.predict(recording, transcript, out, causal=causal, speakers=names, command=command)
+    names, order = (
+        [name.strip() for name in option.split(",") if name.strip()] if option else [] for option in (speakers, columns)
+    )
+    turns = predictor.predict(
+        recording,
+        transcript,
+        out,
+        causal=causal,
+        speakers=names,
+        time_unit=time_unit,
+        columns=order,
+        audio_track=audio_track,
+        command=command_line(),
+    )
     if as_json:
         click.echo((out / "turns.json").read_text(encoding="utf-8"), nl=False)
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from ..base.reading.plain_json import parse_json
 from ..base.words import counted
 from .licences import corpus_terms, extractor_terms, one_line
 
@@ -121,7 +122,7 @@ def _counts(summary: dict) -> list[str]:
 
 def _notes(made: dict) -> list[str]:
     try:
-        notes = json.loads(str(made.get("notes", "[]")))
+        notes = parse_json(str(made.get("notes", "[]")))
     except ValueError:
         return []
     return [str(note) for note in notes] if isinstance(notes, list) else []

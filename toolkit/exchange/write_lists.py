@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 from collections.abc import Hashable, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 from ... import manifests
 from ..base.errors import UserError
 from ..base.files import atomic_path
+from ..base.reading.plain_json import parse_json
 from ..base.words import counted
 from ..manifest import MODALITIES, SPLITS
 from ..store import FeatureStore
@@ -137,7 +137,7 @@ def _split_order(store: FeatureStore, keys: Sequence[Hashable], split: np.ndarra
     of_split = dict(zip(store.dialogue_ids, split[store.offsets[:-1]], strict=True))
     order = {s: [key_of[name] for name in store.dialogue_ids if of_split[name] == s] for s in SPLITS}
     try:
-        recorded = json.loads(str(store.attrs["split_order"]))
+        recorded = parse_json(str(store.attrs["split_order"]))
         for s, names in recorded.items():
             found = [key_of[name] for name in names]
             if sorted(map(str, found)) == sorted(map(str, order[s])):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 from ..manifest import Manifest
 from ..store import FeatureStore
@@ -23,7 +23,15 @@ class Extraction(Protocol):
     """The functions of `EXTRACTION_MODULE`."""
 
     def read_recording(
-        self, recording: Path, transcript: Path, labels: Sequence[str], speakers: Sequence[str] = (), /
+        self,
+        recording: Path,
+        transcript: Path,
+        labels: Sequence[str],
+        speakers: Sequence[str] = (),
+        /,
+        *,
+        time_unit: Literal["s", "ms"] | None = None,
+        columns: Sequence[str] = (),
     ) -> Manifest:
         """Returns a recording and the turns of its transcript as a manifest of one dialogue."""
         ...
@@ -36,6 +44,7 @@ class Extraction(Protocol):
         /,
         *,
         device: str = "auto",
+        audio_track: int | None = None,
         command: str = "",
         notify: Callable[[str], None] = print,
     ) -> dict[str, str]:

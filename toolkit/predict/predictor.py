@@ -13,9 +13,11 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from ..base.errors import UserError
 from ..base.files import write_atomically
+from ..base.texts import representable
 from ..base.words import counted
 from ..store import FeatureStore
 from .halves import load_extraction, load_models
@@ -66,24 +68,35 @@ class Predictor:
         *,
         causal: bool = False,
         speakers: Sequence[str] = (),
+        time_unit: Literal["s", "ms"] | None = None,
+        columns: Sequence[str] = (),
+        audio_track: int | None = None,
         command: str = "",
     ) -> list[Turn]:
         """Classifies the emotion of each turn of a recording.
 
         Args:
             recording: a video or audio file.
-            transcript: its turns: subtitles (.srt, .vtt, .ass, .ttml, ...), .csv or .json with times and speakers.
+            transcript: its turns: .srt, .vtt, .csv, .json and others (docs/how-to/recordings.md), with times and
+                speakers.
             out: folder for turns.json, turns.csv, turns.srt, turns.vtt, report.html and the features; None to write
                 nothing.
             causal: classify each turn from the turns up to it.
             speakers: for subtitles, the only names recognised as speakers.
+            time_unit: "s" or "ms", the unit of times that are plain numbers; None for what the names of columns or the
+                form of a known speech recogniser say, otherwise seconds.
+            columns: names of the columns in order, for a table without a header.
+            audio_track: number of the recording's audio track, from 1; None for its default one.
             command: the command line, recorded as provenance.
 
         Raises:
-            UserError: a file cannot be read, or contains nothing that the model can use.
+            UserError: a file cannot be read, or contains nothing that the model can use; or the turns lie beyond the
+                end of the recording.
         """
         extraction = load_extraction()
-        manifest = extraction.read_recording(Path(recording), Path(transcript), self.labels, speakers)
+        manifest = extraction.read_recording(
+            Path(recording), Path(transcript), self.labels, speakers, time_unit=time_unit, columns=columns
+        )
         for note in manifest.notes:
             self._notify(f"note: {note}")
         with tempfile.TemporaryDirectory() as temporary:
@@ -93,15 +106,21 @@ class Predictor:
             except OSError as error:
                 raise UserError(f"{folder}: cannot be created ({error.strerror}); choose another --out") from None
             absent = extraction.extract_recording(
-                manifest, folder / STORE, self.extraction, device=self.device, command=command, notify=self._notify
+                manifest,
+                folder / STORE,
+                self.extraction,
+                device=self.device,
+                audio_track=audio_track,
+                command=command,
+                notify=self._notify,
             )
             with FeatureStore.open(folder / STORE) as store:
                 turns, batch = self._trained.turns(store, causal)
                 if out is not None:
                     about = {
-                        "recording": str(recording),
-                        "transcript": str(transcript),
-                        "run": str(self.folder),
+                        "recording": representable(str(recording)),
+                        "transcript": representable(str(transcript)),
+                        "run": representable(str(self.folder)),
                         "causal": causal,
                         **self._trained.description,
                         "absent": absent,
@@ -109,14 +128,14 @@ class Predictor:
                     }
                     context = "from the turns up to it" if causal else "from the whole conversation"
                     facts = [
-                        ("recording", str(recording)),
-                        ("transcript", f"{transcript}, {counted(len(turns), 'turn')}"),
-                        ("run", str(self.folder)),
+                        ("recording", representable(str(recording))),
+                        ("transcript", f"{representable(str(transcript))}, {counted(len(turns), 'turn')}"),
+                        ("run", representable(str(self.folder))),
                         ("each turn", context),
                     ]
                     try:
                         write_turns(turns, folder, about)
-                        page = self._trained.page(Path(recording).name, turns, batch, facts, causal)
+                        page = self._trained.page(representable(Path(recording).name), turns, batch, facts, causal)
                         write_atomically(folder / REPORT, page.encode("utf-8"))
                     except OSError as error:
                         raise UserError(f"{folder}: cannot be written ({error.strerror})") from None

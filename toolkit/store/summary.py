@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import NotRequired, TypedDict
 
+from ..base.reading.plain_json import parse_json
 from .reader import FeatureStore
 
 
@@ -89,7 +89,7 @@ def unpacked(value: object) -> object:
     """An attribute of a feature with JSON objects and lists parsed, as they were before being stored as strings."""
     if isinstance(value, str) and value[:1] in "[{":
         try:
-            return json.loads(value)
+            return parse_json(value)
         except ValueError:
             return value
     return value

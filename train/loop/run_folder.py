@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save
 from ...toolkit.base.checkpoint import CHECKPOINT
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
+from ...toolkit.base.reading.plain_json import parse_json
+from ...toolkit.base.reading.plain_yaml import load_yaml
 from ...toolkit.base.words import counted
 from ..config import RUN_SECTION, Config, check, parse_config
 from ..data.features import Normaliser
@@ -95,7 +97,7 @@ def keep_metrics(path: Path, epochs: int) -> list[EpochLine]:
     lines = []
     if epochs:
         try:
-            lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()[:epochs]]
+            lines = [parse_json(line) for line in file.read_text(encoding="utf-8").splitlines()[:epochs]]
         except (OSError, ValueError):
             lines = []
         if len(lines) != epochs:
@@ -115,7 +117,7 @@ def write_result(path: Path, result: ResultRecord) -> None:
 def read_result(path: Path) -> ResultRecord | None:
     """What `write_result` wrote, or None if the run has not finished."""
     try:
-        return json.loads((path / RESULT).read_text(encoding="utf-8"))
+        return parse_json((path / RESULT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
@@ -149,7 +151,7 @@ def read_run(path: Path) -> Run:
         raise UserError(f"{path}: its training did not finish (no {WEIGHTS}); train again with --overwrite")
     where = str(path / CONFIG)
     try:
-        content = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
+        content = load_yaml((path / CONFIG).read_text(encoding="utf-8"))
         facts = content[RUN_SECTION]
         dims = [feature["dim"] for feature in facts["features"].values()]
         counts = [facts["train_label_counts"][label] for label in facts["labels"]]
@@ -167,8 +169,6 @@ def read_run(path: Path) -> Run:
     except (
         OSError,
         UnicodeDecodeError,
-        yaml.YAMLError,
-        RecursionError,
         KeyError,
         TypeError,
         AttributeError,

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ...toolkit.base.errors import UserError
+from ...toolkit.base.errors import UserError, one_line
 from ...toolkit.base.files import write_atomically
+from ...toolkit.base.reading.plain_json import text_problem
+from ...toolkit.base.reading.plain_numbers import parse_number, parse_whole
+from ...toolkit.base.reading.tables import read_rows
+from ...toolkit.base.texts import decode_text
 
 PREDICTIONS = "predictions.csv"
 _FIXED = ("id", "dialogue", "position", "speaker", "true", "predicted")
@@ -82,22 +86,26 @@ def read_predictions(folder: Path) -> Predictions:
     """
     path = folder / PREDICTIONS
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            head, *rows = csv.reader(file)
+        text, _ = decode_text(path.read_bytes(), path)
+        head, *rows = read_rows(text, path, _FIXED)
         labels = [name.removeprefix(_PROBABILITY) for name in head if name.startswith(_PROBABILITY)]
         modalities = [name.removeprefix(_OWN) for name in head if name.startswith(_OWN)]
         if (
             head != [*_FIXED, *(_OWN + m for m in modalities), *(_PROBABILITY + label for label in labels)]
             or not labels
+            or len({*head}) != len(head)
         ):
             raise ValueError("columns")
         if any(len(row) != len(head) for row in rows):
             raise ValueError("length of a row")
+        if problem := text_problem(text):
+            raise ValueError(problem)
         index = {name: i for i, name in enumerate(labels)} | {"": -1}
         cells = np.array(rows, object).reshape(len(rows), len(head))
         classes = np.array([[index[name] for name in row] for row in cells[:, 4 : 6 + len(modalities)]], np.int64)
         classes = classes.reshape(len(rows), 2 + len(modalities))
-        probabilities = cells[:, 6 + len(modalities) :].astype(np.float64)
+        numbers = [[parse_number(cell) for cell in row] for row in cells[:, 6 + len(modalities) :]]
+        probabilities = np.array(numbers, np.float64).reshape(len(rows), len(labels))
         if not np.isfinite(probabilities).all() or (classes[:, 1] < 0).any():
             raise ValueError("values")
         return Predictions(
@@ -106,7 +114,7 @@ def read_predictions(folder: Path) -> Predictions:
             cells[:, 0],
             cells[:, 1],
             cells[:, 3],
-            cells[:, 2].astype(np.int64),
+            np.array([_position(cell) for cell in cells[:, 2]], np.int64),
             classes[:, 0],
             classes[:, 1],
             probabilities,
@@ -114,5 +122,14 @@ def read_predictions(folder: Path) -> Predictions:
         )
     except FileNotFoundError:
         raise UserError(f"{path}: not found; train on a store with a test split first") from None
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as predictions ({error}); train again with --overwrite") from None
+    except (OSError, ValueError, KeyError, OverflowError) as error:
+        raise UserError(
+            f"{path}: cannot be read as predictions ({one_line(error)}); train again with --overwrite"
+        ) from None
+
+
+def _position(cell: str) -> int:
+    position = parse_whole(cell)
+    if position is None:
+        raise ValueError(f"position {cell[:40]!r}")
+    return position

@@ -11,6 +11,7 @@ from typing import Any, NotRequired, TypedDict, cast
 
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
+from ...toolkit.base.reading.plain_json import parse_json
 from ..loop.records import TrainResult
 from ..loop.seeds import MEASURES
 from ..scores.metrics import Spread
@@ -122,7 +123,7 @@ def read_study(folder: Path) -> StudyRecord:
         UserError: the file is damaged.
     """
     try:
-        study = json.loads((folder / STUDY).read_text(encoding="utf-8"))
+        study = parse_json((folder / STUDY).read_text(encoding="utf-8"))
         if not isinstance(study, dict) or not isinstance(study["measure"], str):
             raise ValueError
         if not all(isinstance(variant["runs"], list) for variant in study["variants"]):

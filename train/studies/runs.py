@@ -19,6 +19,7 @@ from ...toolkit.base.device import pick_device
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
 from ...toolkit.base.processes import Failure, work_off
+from ...toolkit.base.reading.plain_json import parse_json
 from ...toolkit.base.words import counted
 from ...toolkit.store import FeatureStore
 from ..config import Config, protocol_label
@@ -227,7 +228,7 @@ def _restore(
     if measure.trains:
         run.result = finished_result(run.folder, fingerprint)
     try:
-        stored = json.loads((run.folder / MEASURED).read_text(encoding="utf-8"))
+        stored = parse_json((run.folder / MEASURED).read_text(encoding="utf-8"))
         question = stored["asked"]
         same = stored["fingerprint"] == fingerprint and all(question[k] == v for k, v in _question(study).items())
         measured = stored["measured"]

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ...toolkit.base.errors import UserError
-from ...toolkit.base.words import counted
-from .cues import Cue, Cues, clean, one_line
+from ....toolkit.base.errors import UserError
+from ....toolkit.base.words import counted
+from ..cues import Cue, Cues, clean, one_line
 from .timed_lines import split_lines
 
 _FIELDS = ["layer", "start", "end", "style", "name", "marginl", "marginr", "marginv", "effect", "text"]

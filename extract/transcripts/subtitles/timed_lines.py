@@ -12,9 +12,9 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from ...toolkit.base.errors import UserError
-from ...toolkit.base.words import counted
-from .cues import Cues, has_stamps, voiced_cues
+from ....toolkit.base.errors import UserError
+from ....toolkit.base.words import counted
+from ..cues import Cues, has_stamps, voiced_cues
 
 _EXAMPLE = "00:01:02,500 --> 00:01:04,000"
 _CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,2}):(\d{1,2})[,.](\d{1,3})", re.ASCII)

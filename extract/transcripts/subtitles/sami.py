@@ -9,9 +9,9 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from ...toolkit.base.errors import UserError
-from ...toolkit.base.words import counted
-from .cues import Cue, Cues, clean, one_line, unescape
+from ....toolkit.base.errors import UserError
+from ....toolkit.base.words import counted
+from ..cues import Cue, Cues, clean, one_line, unescape
 
 _TAG = re.compile(r"<[^<>]*>")  # linear: no tag can begin inside another
 _ATTRIBUTE = re.compile(

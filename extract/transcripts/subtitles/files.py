@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ...toolkit.base.errors import UserError
-from .cues import Cue, Cues, clean
+from ....toolkit.base.errors import UserError
+from ..cues import Cue, Cues, clean
+from ..speakers import Split, split_speakers
 from .decoding import decode, read_bytes
 from .rolling import unroll
 from .sami import read_sami
-from .speakers import Split, split_speakers
 from .substation import read_substation
 from .timed_lines import read_timed_lines, split_lines
 from .ttml import read_ttml
@@ -40,9 +40,10 @@ def read_cues(path: Path) -> Cues:
     data = read_bytes(path)
     if path.suffix.lower() == ".sub" and data.startswith(b"\0\0\1\xba"):
         raise UserError(f"{path}: images of text (VobSub), not text; convert it with a text recogniser")
-    text, notes = decode(data, path)
+    text, note = decode(data, path)
     found = parse_cues(text, path)
-    found.notes[:0] = notes
+    if note:
+        found.notes.insert(0, note.removeprefix(f"{path.name}: "))
     return found
 
 

@@ -13,9 +13,9 @@ from fractions import Fraction
 from pathlib import Path
 from xml.parsers import expat
 
-from ...toolkit.base.errors import UserError
-from ...toolkit.base.words import counted
-from .cues import Cue, Cues, clean, one_line
+from ....toolkit.base.errors import UserError
+from ....toolkit.base.words import counted
+from ..cues import Cue, Cues, clean, one_line
 
 _CLOCK = re.compile(r"(\d{1,4}):(\d{1,2}):(\d{1,2})(?:\.(\d{1,9})|[:;](\d{1,4})(?:\.\d{1,4})?)?", re.ASCII)
 _OFFSET = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)(h|ms|m|s|f|t)", re.ASCII)

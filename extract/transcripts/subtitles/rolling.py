@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...toolkit.base.words import counted
-from .cues import Cue, Cues
+from ....toolkit.base.words import counted
+from ..cues import Cue, Cues
 
 _TOUCH = 0.1  # seconds between two cues of one display
 _STILL = 10.0  # seconds after which a line that is shown again is said again

@@ -1,0 +1,20 @@
+"""Decoding of video and audio by PyAV, FFmpeg's libraries: one pass over a file returns its audio and sampled frames.
+
+The libraries are those that the package `av` ships, never a program that happens to be on this machine.
+"""
+
+from .errors import MediaError
+from .program import ffmpeg_binary
+from .reader import MediaReader, library_version, media_duration
+from .tracks import FULL_SCALE, SAMPLE_RATE, Sound
+
+__all__ = [
+    "FULL_SCALE",
+    "SAMPLE_RATE",
+    "MediaError",
+    "MediaReader",
+    "Sound",
+    "ffmpeg_binary",
+    "library_version",
+    "media_duration",
+]

@@ -13,7 +13,6 @@ from ..toolkit.base.reading.plain_numbers import shown
 from ..toolkit.base.texts import read_text, representable
 from ..toolkit.manifest import MODALITIES, Manifest, manifest_from_rows
 from ..toolkit.media import media_duration
-from .corpora.subtitles import parse_subtitles
 from .encoders.option import option_specs
 from .encoders.registry import Registered, extractors, find_extractor, own_options
 from .encoders.selection import FEATURE_OPTIONS, Options
@@ -21,9 +20,12 @@ from .run.assembly import NothingFound
 from .run.engine import extract
 from .run.extractors import shared_options
 from .spans import Fault
+from .transcripts.cues import Cue
 from .transcripts.json_forms import read_json_turns
+from .transcripts.speakers import split_speakers
+from .transcripts.subtitles.files import ENDINGS, read_turns
 from .transcripts.tables import looks_like_labels, read_rttm, read_table_of_turns
-from .transcripts.turns import UNKNOWN, Transcript, Unit, are_ms
+from .transcripts.turns import UNKNOWN, Transcript, Turn, Unit, are_ms
 
 
 def read_recording(
@@ -39,10 +41,10 @@ def read_recording(
 
     Args:
         media: a video or audio file, or a link to one.
-        transcript: subtitles (.srt, .vtt), a table (.csv, .tsv, or .txt with tabs), JSON (.json, .jsonl), or RTTM
-            (.rttm); with start, end, speaker and text of each turn.
+        transcript: subtitles (`transcripts.subtitles.files.ENDINGS`), a table (.csv, .tsv, or .txt with tabs), JSON
+            (.json, .jsonl), or RTTM (.rttm); with start, end, speaker and text of each turn.
         labels: names in index order, for the header.
-        speakers: for subtitles, the only names that count as speakers; empty accepts any name.
+        speakers: the only names that count as speakers in texts; empty for those that the texts make likely.
         time_unit: the unit of times that are plain numbers, "s" or "ms"; None for what the names of columns or the
             form of a known speech recogniser say, otherwise seconds.
         columns: names of the columns in order, for a table without a header.
@@ -89,27 +91,37 @@ def read_recording(
 def _turns(
     transcript: Path, speakers: set[str] | None, unit: Unit | None, columns: tuple[str, ...], duration: float | None
 ) -> Transcript:
-    text, note = read_text(transcript, "transcript")
     ending = transcript.suffix.lower()
-    if ending in (".srt", ".vtt"):
-        cues = parse_subtitles(text, transcript, speakers)
-        found = Transcript(
-            [{"start": c.start, "end": c.end, "speaker": c.speaker or UNKNOWN, "text": c.text} for c in cues]
-        )
-    elif ending in (".csv", ".tsv") or (ending == ".txt" and looks_like_labels(text)):
+    if ending in ENDINGS:
+        cues, _, notes = read_turns(transcript, speakers)
+        return Transcript([_turn(cue) for cue in cues], notes=notes)
+    text, note = read_text(transcript, "transcript")
+    if ending in (".csv", ".tsv") or (ending == ".txt" and looks_like_labels(text)):
         found = read_table_of_turns(text, transcript, unit, columns, duration)
     elif ending in (".json", ".jsonl"):
         found = read_json_turns(text, transcript, unit, duration, lines=ending == ".jsonl")
     elif ending == ".rttm":
         found = read_rttm(text, transcript)
     else:
+        others = ", ".join(ENDINGS[2:])
         raise UserError(
             f"{transcript}: unknown transcript format {shown(ending)}; use .srt, .vtt, .csv or .json; or .tsv, .jsonl, "
-            ".rttm, or .txt with tabs between start, end and text"
+            f".rttm, or .txt with tabs between start, end and text; or {others}"
         )
     if note:
         found.notes.insert(0, note)
+    if all(turn["speaker"] == UNKNOWN for turn in found.turns) and any(turn["text"] for turn in found.turns):
+        # No field names a speaker: the texts may, as in subtitles.
+        silent = [turn for turn in found.turns if not turn["text"]]
+        cues = [Cue(turn["start"], turn["end"], "", turn["text"]) for turn in found.turns if turn["text"]]
+        split = split_speakers(cues, speakers)
+        found.turns = [*silent, *map(_turn, split.turns)]
+        found.notes += [f"{transcript.name}: {note}" for note in split.notes]
     return found
+
+
+def _turn(cue: Cue) -> Turn:
+    return {"start": cue.start, "end": cue.end, "speaker": cue.speaker or UNKNOWN, "text": cue.text}
 
 
 def recorded_options(modality: str, recorded: Mapping[str, object]) -> Options:

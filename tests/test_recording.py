@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from erc_toolkit.extract import recording
-from erc_toolkit.extract.corpora.subtitles import parse_subtitles
 from erc_toolkit.extract.recording import extract_recording, read_recording, recorded_options
+from erc_toolkit.extract.transcripts.subtitles.files import parse_cues, parse_subtitles
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.manifest import Manifest
@@ -152,7 +152,7 @@ def test_a_recording_becomes_turns_with_emotions(trained, scene, predicted):
     assert "audio_emotion" in rows[0] and f"p_{content['labels'][0]}" in rows[0]
     # What we write are subtitles that our own parser, and players, read.
     for name in ("turns.srt", "turns.vtt"):
-        back = parse_subtitles((predicted / name).read_text(encoding="utf-8"))
+        back = parse_cues((predicted / name).read_text(encoding="utf-8")).cues
         assert [c.start for c in back] == [c.start for c in cues]
         assert all(
             t["emotion"] in c.text or t["emotion"] in c.speaker for c, t in zip(back, content["turns"], strict=False)
@@ -524,5 +524,5 @@ def test_subtitles_never_break(speaker, text, start, emotion):
     """Any transcript results in one cue per turn, and a table with as many rows."""
     turn = Turn("x", speaker, text, start, start + 1, emotion, 0.5, {emotion: 0.5}, {"text": None}, {})
     for made in (subrip([turn, turn]), webvtt([turn, turn])):
-        assert made.count(" --> ") == 2 and len(parse_subtitles(made)) >= 2
+        assert made.count(" --> ") == 2 and len(parse_cues(made).cues) >= 2
     assert len(list(csv.DictReader(io.StringIO(table([turn, turn]), newline="")))) == 2

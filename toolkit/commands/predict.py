@@ -27,7 +27,8 @@ _MODELS = {
     "--transcript",
     required=True,
     type=click.Path(path_type=Path),
-    help="Turns of the recording: subtitles, or .csv, .tsv or .json with start, end, speaker and text.",
+    help="Turns of the recording: subtitles (.srt, .vtt, .ass, .ttml, .smi, .sbv, .sub), or .csv, .tsv or .json with "
+    "start, end, speaker and text.",
 )
 @click.option(
     "--out",
@@ -36,7 +37,7 @@ _MODELS = {
     help="Folder for turns.json, .csv, .srt and .vtt, report.html and the features.",
 )
 @click.option("--causal", is_flag=True, help="Classify each turn from the turns up to it.")
-@click.option("--speakers", help="The only names recognised as speakers in subtitles, comma-separated.")
+@click.option("--speakers", help="The only names recognised as speakers in texts, as written, comma-separated.")
 @click.option(
     "--time-unit",
     type=click.Choice(["s", "ms"]),

@@ -275,11 +275,11 @@ def test_predicted_subtitles_are_read_without_the_emotions():
 
 def test_many_names_take_linear_time():
     """Quadratic time would be minutes; the bound is far above what a busy machine needs for linear time."""
-    texts = [f"Ann{i}: Hi, {i}. BOB{i}: No. [{i} CY] So." for i in range(8_000)]
+    texts = [f"Ann{i}: Hi, {i}. BOB{i}: No. [{i} CY] So." for i in range(3_000)]
     for transcript in (cues(*texts), cues(" ".join(texts))):
         began = time.process_time()
         split_speakers(transcript)
-        assert time.process_time() - began < 20
+        assert time.process_time() - began < 10
 
 
 names = st.sampled_from(
@@ -293,7 +293,7 @@ forms = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(names, words.map(" ".join)), min_size=1, max_size=6), forms)
 def test_turns_written_in_any_form_are_read_back(turns, form):
     """Written twice, so that each name recurs; nothing but the names is lost."""
@@ -314,7 +314,7 @@ def merged(turns: list[tuple[str, str]], form: str) -> list[tuple[str, str]]:
     return found
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.text(st.characters(categories=("L", "N", "P", "S", "Zs")), min_size=1, max_size=30), max_size=5))
 def test_no_letter_is_lost_silently(texts):
     """Every letter of the cues is in a text, in a speaker's name, or in a note."""

@@ -194,7 +194,7 @@ pieces = st.sampled_from(
 scripts = st.lists(pieces | any_text, max_size=14).map("".join)
 
 
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=400)
 @given(scripts)
 @example(VTT)
 @example(SRT)
@@ -216,7 +216,7 @@ plain = st.text(st.characters(categories=("L", "N", "P"), exclude_characters="<>
 times = st.integers(0, 359_999_999).map(lambda ms: ms / 1000)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(st.lists(st.builds(Cue, times, times, names | st.just(""), plain), max_size=5))
 def test_what_is_written_is_read(cues):
     known = {"Ann", "Bob Ray", "DR. NO", "Émile", "O’Neil", "King of Spain"}

@@ -15,6 +15,8 @@ ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _W64_DATA, _W64_FMT = b"data", b"fmt "
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
+# PCM, floats, A-law, µ-law, and the extensible form of these: the others' bytes do not all last equally long.
+_UNCOMPRESSED = frozenset({1, 3, 6, 7, 0xFFFE})
 # A program that writes into a pipe does not know the size yet, and writes the largest number or one near it.
 _UNKNOWN = 0x7FFF_0000
 _BOXES = frozenset(b"ftyp moov mdat free skip wide pnot moof mfra sidx styp uuid meta udta emsg prft pdin".split())
@@ -23,32 +25,34 @@ _BOXES = frozenset(b"ftyp moov mdat free skip wide pnot moof mfra sidx styp uuid
 def wave(data: mmap.mmap) -> tuple[int, float | None, str]:
     """WAV, also big-endian, RF64 and BW64."""
     order = ">" if data[:4] == b"RIFX" else "<"
-    wide, rate, large = data[:4] in (b"RF64", b"BW64"), 0, None
+    wide, second, large = data[:4] in (b"RF64", b"BW64"), 0, None
     for name, size, start in _riff(data, 12, len(data), order):
         if name == b"ds64" and wide:
             (large,) = struct.unpack_from("<Q", data, start + 8)
         elif name == b"fmt ":
-            (rate,) = struct.unpack_from(order + "I", data, start + 8)
+            form, _, rate, _, block = struct.unpack_from(order + "HHIIH", data, start)
+            second = rate * block if form in _UNCOMPRESSED else 0  # bytes
         elif name == b"data":
             if wide and size == 0xFFFF_FFFF and large is not None:
                 size = large
             elif size == 0 or size >= _UNKNOWN:
                 break
-            return start + size, size / rate if rate else None, "its sound"
+            return start + size, size / second if second else None, "its sound"
     return 0, None, ""
 
 
 def wave64(data: mmap.mmap) -> tuple[int, float | None, str]:
     """Sony Wave64."""
-    place, rate = 40, 0
+    place, second = 40, 0
     while place + 24 <= len(data):
         (size,) = struct.unpack_from("<Q", data, place + 16)
         if data[place : place + 4] == _W64_FMT:
-            (rate,) = struct.unpack_from("<I", data, place + 32)
+            form, _, rate, _, block = struct.unpack_from("<HHIIH", data, place + 24)
+            second = rate * block if form in _UNCOMPRESSED else 0
         if data[place : place + 4] == _W64_DATA:
             if size < 24 or size >> 62:
                 break
-            return place + size, (size - 24) / rate if rate else None, "its sound"
+            return place + size, (size - 24) / second if second else None, "its sound"
         if size < 24:
             break
         place += (size + 7) // 8 * 8
@@ -91,17 +95,17 @@ def caf(data: mmap.mmap) -> tuple[int, float | None, str]:
 
 
 def avi(data: mmap.mmap) -> tuple[int, float | None, str]:
-    """AVI, with OpenDML's further chunks."""
-    end, seconds, place = 0, None, 0
+    """AVI, with OpenDML's further chunks. How long a whole file lasts, FFmpeg's libraries find out: the header counts the
+    frames of the first chunk only."""
+    end, place = 0, 0
     while place + 12 <= len(data) and data[place : place + 4] == b"RIFF":
         (size,) = struct.unpack_from("<I", data, place + 4)
         if not 4 < size < 0xFFFF_0000:
             break
         end = place = place + 8 + size + size % 2
-    header = data.find(b"avih", 0, 4096)
-    if header >= 0:
-        interval, *_ = struct.unpack_from("<I", data, header + 8)
-        (frames,) = struct.unpack_from("<I", data, header + 24)
+    seconds, header = None, data.find(b"avih", 0, 4096)
+    if end > len(data) and header >= 0:
+        interval, frames = struct.unpack_from("<I12xI", data, header + 8)
         seconds = interval * frames / 1e6 or None
     return end, seconds, "its frames"
 

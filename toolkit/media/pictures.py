@@ -12,6 +12,7 @@ import numpy as np
 from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 
+from .errors import MOST_PIXELS
 from .mono import pull
 from .tone_mapping import TRANSFERS, to_standard_range
 
@@ -121,14 +122,15 @@ class Painter:
         width, height, aspect = frame.width, frame.height, self._aspect()
         if aspect is not None and Fraction(1, _MOST_ASPECT) <= aspect <= _MOST_ASPECT:
             # Stretched, never shrunk, so that no detail is lost.
-            width, height = (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
+            wide, high = (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
+            width, height = (wide, high) if wide * high <= MOST_PIXELS else (width, height)
         transfer = int(self._stream.codec_context.color_trc)
-        high = transfer in TRANSFERS
+        is_high = transfer in TRANSFERS
         converted = self._reformatter.reformat(
-            frame, width, height, "rgb48le" if high else "rgb24", interpolation="BICUBIC", threads=1
+            frame, width, height, "rgb48le" if is_high else "rgb24", interpolation="BICUBIC", threads=1
         )
         image = converted.to_ndarray()
-        if high:
+        if is_high:
             image = to_standard_range(image, transfer)
         image = np.ascontiguousarray(turn(image, display_matrix(frame)))
         self._last = (frame, image)

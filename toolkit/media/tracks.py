@@ -162,7 +162,7 @@ class Restarts:
 
     def see(self, packet: av.Packet) -> None:
         """Corrects `offset`, the seconds to be added to stamps, by the next packet that is read."""
-        stamp = packet.dts if packet.dts is not None else packet.pts
+        stamp = packet.dts  # in the order of packets, which presentation's stamps are not
         if stamp is None or packet.time_base is None or packet.stream.type not in ("audio", "video"):
             return
         index, time = packet.stream.index, stamp * packet.time_base

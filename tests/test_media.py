@@ -168,3 +168,26 @@ def test_a_name_is_never_an_option_or_a_protocol(tmp_path, clip):
 
 def test_time_limit(clip):
     assert "0 s" in reason(clip, time_limit=0.0)
+
+
+def test_any_number_of_threads_gives_the_same_frames(clip):
+    (_, one), (_, four) = read(clip), read(clip, threads=4)
+    assert [time for time, _ in one] == [time for time, _ in four]
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(one, four, strict=True))
+
+
+def test_a_sphere_file_of_a_speech_corpus(tmp_path):
+    samples = (10_000 * np.sin(np.arange(8000) / 9)).astype("<i2")
+    fields = ("sample_count -i 8000", "sample_n_bytes -i 2", "channel_count -i 1", "sample_byte_format -s2 01",
+              "sample_rate -i 8000", "sample_coding -s3 pcm", "end_head")  # fmt: skip
+    header = "NIST_1A\n   1024\n" + "".join(f"{field}\n" for field in fields)
+    (tmp_path / "a.sph").write_bytes(header.encode().ljust(1024) + samples.tobytes())
+    media, _ = read(tmp_path / "a.sph", own_rate=True)
+    assert media.rate == 8000 and np.array_equal(media.own_samples, samples / 32768)
+
+
+def test_unreadable_files_are_told_what_they_are(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    assert reason(tmp_path / "a.mp4").startswith("unreadable file: a Git LFS pointer")
+    (tmp_path / "b.mp4").write_bytes(b"<!DOCTYPE html><html>Sign in</html>")
+    assert reason(tmp_path / "b.mp4").startswith("unreadable file: an HTML page")

@@ -187,3 +187,14 @@ def test_damaged_structure_is_read_without_an_error(tmp_path_factory, seed, head
     path = tmp_path_factory.getbasetemp() / "damaged"
     path.write_bytes(head + random.Random(seed).randbytes(seed % 700))
     read_claim(path)
+
+
+@pytest.mark.parametrize("name", ["first.mp4", "aac.mkv"])
+def test_space_that_a_download_reserved_is_not_content(tmp_path, name):
+    """The file has its full size, and its second half is zeros."""
+    make(tmp_path / name, STATED[name])
+    data = bytearray((tmp_path / name).read_bytes())
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    (tmp_path / name).write_bytes(data)
+    media, _ = read(tmp_path / name)
+    assert media.truncated.startswith("truncated: ") and " of 8.0" in media.truncated

@@ -229,6 +229,7 @@ def test_a_measure_that_does_not_train_and_concludes(install, store, tmp_path, m
     assert re.search(rf"all\s+{2 * rows}", result.stdout) and not list((tmp_path / "out").glob("*/*/result.json"))
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_reported_with_its_reason_and_log(install, store, tmp_path):
     """In worker processes: one is killed, one raises, one refuses, one succeeds."""
     code = WHOLE.replace(

@@ -100,7 +100,7 @@ def bootstrap_by_hand(runs, draws, seed=0):
     return np.quantile(found, [0.025, 0.975])
 
 
-@pytest.mark.parametrize("seeds", [1, 4])
+@pytest.mark.parametrize("seeds", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_intervals_equal_those_of_drawing_dialogues_and_seeds(seeds):
     lengths = np.random.default_rng(5).integers(1, 15, 40).tolist()
     true = np.random.default_rng(6).integers(0, 3, sum(lengths))

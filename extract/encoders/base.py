@@ -252,6 +252,7 @@ class MediaRequest:
         most_frames: up to twice as many frames are kept per utterance.
         time_limit: seconds allowed for decoding one file.
         audio_track: number of the audio track, from 1; None for the default one.
+        decoding_threads: threads that decode one video.
     """
 
     audio: Samples | None
@@ -263,3 +264,4 @@ class MediaRequest:
     most_frames: int
     time_limit: float
     audio_track: int | None = None
+    decoding_threads: int = 1

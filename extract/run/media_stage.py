@@ -10,7 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,15 +61,15 @@ def run_media(
             planned = list(_plan(manifest, parts[index], part.rows))
             part.waiting = len(planned)
             open_parts[index] = part
-            request = extractors.request(audio in here, visual in here)
+            request = replace(extractors.request(audio in here, visual in here), decoding_threads=threads)
             yield from ((index, task, request) for task in planned)
             if not planned:
                 yield index, None, request
 
     workers = options.workers or core_count()
-    limit = (
-        options.time_limit + 60
-    )  # decoding stops itself first, as a defect of the input; this stops a hanging library
+    # One worker per core, unless there are fewer files than cores, as in `predict`.
+    threads = max(1, workers // max(1, len({u.media or u.audio for u in manifest.utterances})))
+    limit = options.time_limit + 60  # decoding stops itself first, as a defect of the input; this stops a hang
     for (index, task, _), found in run_tasks(
         tasks(),
         process,

@@ -108,6 +108,7 @@ def process(job: tuple[int, Task | None, MediaRequest]) -> list[UtteranceMedia]:
             own_rate=audio is not None and audio.rate != SAMPLE_RATE,
             time_limit=request.time_limit,
             track=request.audio_track,
+            threads=request.decoding_threads,
             channels=tuple(dict.fromkeys(span.channel for span in task.spans)),
         ) as media:
             collectors = {i: _collector(visual, request) for i, span in enumerate(task.spans) if visual and span.visual}

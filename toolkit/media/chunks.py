@@ -95,8 +95,8 @@ def caf(data: mmap.mmap) -> tuple[int, float | None, str]:
 
 
 def avi(data: mmap.mmap) -> tuple[int, float | None, str]:
-    """AVI, with OpenDML's further chunks. How long a whole file lasts, FFmpeg's libraries find out: the header counts the
-    frames of the first chunk only."""
+    """AVI, with OpenDML's further chunks; the header counts the frames of the first one only, so that how long a whole
+    file lasts is left to FFmpeg's libraries."""
     end, place = 0, 0
     while place + 12 <= len(data) and data[place : place + 4] == b"RIFF":
         (size,) = struct.unpack_from("<I", data, place + 4)

@@ -72,6 +72,11 @@ def declared_duration(container: Any, claim: Claim) -> float | None:
     return container.duration / 1e6 if container.duration and _states(container.format.name, claim) else None
 
 
+def is_short(read: float, stated: float) -> bool:
+    """Whether so much is missing that it is no rounding: a quarter of a second or 5 %, at most 2 s."""
+    return read < stated - max(0.25, min(0.05 * stated, 2.0))
+
+
 def short_stream(container: Any, claim: Claim, reached: Mapping[int, Fraction]) -> tuple[float, float] | None:
     """(seconds read, seconds stated) of a track that ends before its time, or None.
 
@@ -93,10 +98,7 @@ def short_stream(container: Any, claim: Claim, reached: Mapping[int, Fraction]) 
             start = (stream.start_time or 0) * stream.time_base
             end = reached.get(stream.index, start)
             found.append((float(end - start), float(stream.duration * stream.time_base)))
-    for read, stated in found:
-        if read < stated - max(0.25, min(0.05 * stated, 2.0)):
-            return max(read, 0.0), stated
-    return None
+    return next(((max(read, 0.0), stated) for read, stated in found if is_short(read, stated)), None)
 
 
 def _states(name: str, claim: Claim) -> bool:

@@ -21,7 +21,7 @@ from .tracks import SAMPLE_RATE, PictureTrack, Restarts, Sound, SoundTrack
 # Only containers of media: no playlists or scripts that name further files, no images.
 _CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegts,mpegvideo,flv,asf,ogg,wav,w64,aiff,au,caf,flac,mp3,aac,loas,"
-    "ac3,eac3,amr,amrnb,amrwb,nistsphere,dv,mxf,nut,rm,h264,hevc"
+    "ac3,eac3,amr,amrnb,amrwb,nistsphere,wv,dv,mxf,nut,rm,h264,hevc"
 )
 # These do not say by how much an encoder's first sound precedes its first picture. Where it is no more than this, the
 # first picture is the beginning, as it was in the recording that was encoded.
@@ -50,6 +50,7 @@ class MediaReader:
         time_limit: seconds after which decoding is aborted.
         track: number of the audio track, from 1; None for the one that the file marks as the default, else the first.
         channels: the signals wanted of that track: the number of a channel, from 1, or None for the mix of all.
+        threads: threads that decode the video; the frames are the same with any number.
 
     Use it in a `with` statement: iterate `frames()`, call `finish()`, then read `sound`, `duration`, and, for the first
     of `channels`, `samples`, `own_samples` and `rate`. `has_audio` and `has_video` say which tracks the file has,
@@ -70,10 +71,11 @@ class MediaReader:
         time_limit: float = 1800,
         track: int | None = None,
         channels: Sequence[int | None] = (None,),
+        threads: int = 1,
     ):
         self.path = Path(path)
         self._want_audio, self._fps, self._time_limit = audio, fps, time_limit
-        self._want_own, self._track, self._channels = own_rate, track, channels
+        self._want_own, self._track, self._channels, self._threads = own_rate, track, channels, threads
         self.has_audio = self.has_video = False
         self.sound: dict[int | None, Sound] = {}
         self.truncated = ""
@@ -81,6 +83,7 @@ class MediaReader:
         self.frame_end = 0.0  # when the frame after the last one would come, in seconds
         self._failures: list[str] = []
         self._reached: dict[int, Fraction] = {}  # by stream: the end of its last packet
+        self._decoded: dict[int, float] = {}  # by stream: the end of what was decoded, on our clock
         self._sounds: dict[int | None, SoundTrack] = {}
 
     def __enter__(self) -> MediaReader:
@@ -150,13 +153,22 @@ class MediaReader:
         if self._claim.cut_off:
             read, whole = self.duration, self.declared_duration or 0.0
         else:
-            short = containers.short_stream(self._container, self._claim, self._reached)
+            short = containers.short_stream(self._container, self._claim, self._reached) or self._undecoded()
             if short is None:
                 return ""
             read, whole = short
         if self._claim.cut_off and whole < read + 0.05:
             return f"truncated: the file ends in the middle of {self._claim.cut_off}; {read:.2f} s could be decoded"
         return f"truncated: {read:.2f} of {whole:.2f} s could be decoded"
+
+    def _undecoded(self) -> tuple[float, float] | None:
+        """(seconds decoded, seconds there are packets for) of a track whose last packets hold nothing, as where a
+        download has reserved the space."""
+        for stream, decoded in self._decoded.items():
+            there = float(self._reached.get(stream, self._origin) - self._origin)
+            if containers.is_short(decoded, there):
+                return decoded, there
+        return None
 
     def _choose(self) -> tuple[av.AudioStream | None, av.VideoStream | None]:
         """The tracks to decode."""
@@ -178,9 +190,9 @@ class MediaReader:
         if self._fps is not None and video:
             shown = video[0]
             shown.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
-        for stream in (sound, shown):
-            if stream is not None:
-                stream.codec_context.thread_count = 1  # there is one worker per core
+            shown.codec_context.thread_type, shown.codec_context.thread_count = "AUTO", self._threads
+        if sound is not None:
+            sound.codec_context.thread_count = 1
         return sound, shown
 
     def _wanted(self, audio: list[av.AudioStream]) -> av.AudioStream:
@@ -212,10 +224,12 @@ class MediaReader:
                     )
                     for track in self._sounds.values():
                         track.add(time, frame)
-        if pictures is not None:
+        if pictures is not None and shown is not None:
             yield from self._timed(pictures.rest())
-        for track in self._sounds.values():
+            self._decoded[shown.index] = float(pictures.end)
+        for track in self._sounds.values() if sound is not None else ():
             track.end()
+            self._decoded[sound.index] = track.seconds
 
     def _timed(self, images: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[float, np.ndarray]]:
         assert self._fps is not None
@@ -255,7 +269,8 @@ class MediaReader:
 
     def _note_end(self, packet: av.Packet, offset: Fraction) -> None:
         stamp = packet.pts if packet.pts is not None else packet.dts
-        if stamp is not None and packet.time_base is not None:
+        # Discarded packets lie outside of what an edit list shows.
+        if stamp is not None and packet.time_base is not None and not packet.is_discard:
             end = (stamp + (packet.duration or 0)) * packet.time_base + offset
             index = packet.stream.index
             self._reached[index] = max(self._reached.get(index, end), end)

@@ -81,6 +81,11 @@ class SoundTrack:
             for resampler, kept in self._outputs:
                 kept += map(_clipped, resampler.end())
 
+    @property
+    def seconds(self) -> float:
+        """The end of the sound so far, on the file's clock."""
+        return 0.0 if self._clock is None else self._clock.written / self._clock.rate
+
     def result(self) -> Sound:
         """What was collected."""
         own = _joined(self._own) if self._keep_own else None
@@ -135,6 +140,11 @@ class PictureTrack:
         for whole in self._deinterlacer.rest():
             yield from self._sample(whole)
         yield from self._images(self._sampler.rest())
+
+    @property
+    def end(self) -> Fraction:
+        """The end of the last frame so far, in seconds."""
+        return self._sampler.end
 
     def _sample(self, frame: av.VideoFrame) -> Iterator[tuple[int, np.ndarray]]:
         time, base = None, frame.time_base or Fraction(0)

@@ -227,9 +227,10 @@ class MediaReader:
         if pictures is not None and shown is not None:
             yield from self._timed(pictures.rest())
             self._decoded[shown.index] = float(pictures.end)
-        for track in self._sounds.values() if sound is not None else ():
+        for track in self._sounds.values():
             track.end()
-            self._decoded[sound.index] = track.seconds
+            if sound is not None:
+                self._decoded[sound.index] = track.seconds
 
     def _timed(self, images: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[float, np.ndarray]]:
         assert self._fps is not None

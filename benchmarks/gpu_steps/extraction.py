@@ -44,7 +44,7 @@ def clips(job: Job) -> Path:
 
 def extract(job: Job, place: str, modalities: str) -> Row:
     """Seconds of the command and of its stages, as it prints them."""
-    needed = ["cv2", "imageio_ffmpeg"] if "visual" in modalities else ["opensmile"]
+    needed = ["av", "imageio_ffmpeg", "cv2" if "visual" in modalities else "opensmile"]
     for package in needed:
         if importlib.util.find_spec(package) is None:
             raise Skip(f"{package} is not installed")

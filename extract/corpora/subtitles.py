@@ -13,9 +13,8 @@ from ..transcripts.cues import Cue
 from ..transcripts.speakers import split_together, summary
 from ..transcripts.subtitles.files import ENDINGS, is_timed_text, read_cues
 from ..transcripts.turns import UNKNOWN
-from .folder import MEDIA_SUFFIXES, label_names
+from .folder import AUDIO_SUFFIXES, MEDIA_SUFFIXES, label_names
 
-_AUDIO = frozenset(".wav .flac .mp3 .m4a .aac .ogg .opus".split())
 _MOST_SUMMARIES = 12  # files whose speakers are listed one by one
 
 
@@ -141,7 +140,7 @@ def _media(path: Path, files: list[Path], shown: str, notes: list[str]) -> Path 
     stems = [path.stem, path.stem.rsplit(".", 1)[0]]  # scene.en.srt belongs to scene.mp4
     for stem in stems:
         beside = [f for f in files if f.parent == path.parent and f.stem == stem and f.suffix.lower() in MEDIA_SUFFIXES]
-        beside.sort(key=lambda f: f.suffix.lower() in _AUDIO)
+        beside.sort(key=lambda f: f.suffix.lower() in AUDIO_SUFFIXES)
         if beside:
             if len(beside) > 1:
                 notes.append(f"{shown}: {beside[0].name} is used; not used: {', '.join(f.name for f in beside[1:])}")

@@ -237,3 +237,18 @@ def test_names_that_cannot_be_recorded_are_refused(recording, tmp_path):
         assert error.value.message.isprintable()
     with pytest.raises(UserError, match="NUL"):
         read_recording(recording, tmp_path / "t\0.csv", [])
+
+
+def test_another_recordings_whole_seconds_are_not_taken_for_milliseconds(tmp_path):
+    """In whisper.cpp's form, beyond the end as seconds, and inside as milliseconds: of turns that last 2 ms."""
+    from media_support import ffmpeg, tone_at
+
+    from erc_toolkit.extract.recording import read_recording
+
+    ffmpeg(*tone_at(1), tmp_path / "a.wav")
+    (tmp_path / "a.csv").write_text("start,end,text\n100,102,hello\n300,302,yes\n")
+    with pytest.raises(UserError, match="2 of 2 turns end after the end"):
+        read_recording(tmp_path / "a.wav", tmp_path / "a.csv", ["joy"])
+    (tmp_path / "a.csv").write_text("start,end,text\n1000,2000,hello\n3000,4020,yes\n")
+    found = read_recording(tmp_path / "a.wav", tmp_path / "a.csv", ["joy"])
+    assert [(u.start, u.end) for u in found.utterances] == [(1.0, 2.0), (3.0, 4.02)]

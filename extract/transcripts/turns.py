@@ -135,9 +135,11 @@ def are_ms(times: Sequence[tuple[float, float]], duration: float | None) -> bool
     """
     if not times:
         return False
-    if duration is not None:  # a transcript of a thousandth of the recording is none
-        return max(end for _, end in times) > duration + max(1.0, 0.05 * duration)
-    return median(end - start for start, end in times) >= _LEAST_MS
+    lasting = median(end - start for start, end in times) >= _LEAST_MS  # nobody says anything in a few milliseconds
+    if duration is None:
+        return lasting
+    last, longest = max(end for _, end in times), duration + max(1.0, 0.05 * duration)
+    return lasting and last > longest >= last / 1000  # a transcript of a thousandth of the recording is none
 
 
 def text_of(value: object) -> str:

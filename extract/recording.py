@@ -10,7 +10,7 @@ from ..toolkit.base.device import pick_device
 from ..toolkit.base.errors import UserError
 from ..toolkit.base.reading.plain_json import text_problem
 from ..toolkit.base.reading.plain_numbers import shown
-from ..toolkit.base.texts import read_text, representable
+from ..toolkit.base.reading.texts import read_text, representable
 from ..toolkit.manifest import MODALITIES, Manifest, manifest_from_rows
 from ..toolkit.media import media_duration
 from .encoders.option import option_specs

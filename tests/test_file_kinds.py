@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from erc_toolkit.toolkit.base.file_kinds import describe_kind, file_kind
+from erc_toolkit.toolkit.base.reading.file_kinds import describe_kind, file_kind
 
 
 def member(name: str) -> bytes:

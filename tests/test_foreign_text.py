@@ -10,7 +10,7 @@ import pytest
 
 from erc_toolkit.extract.corpora.iemocap_files import parse_transcription
 from erc_toolkit.extract.corpora.meld import repair_text
-from erc_toolkit.toolkit.base.foreign_text import (
+from erc_toolkit.toolkit.base.reading.foreign_text import (
     DecodedBytes,
     TextRepair,
     decode,

@@ -14,7 +14,7 @@ from erc_toolkit.toolkit.base.reading.plain_json import MOST_DEPTH, parse_json, 
 from erc_toolkit.toolkit.base.reading.plain_numbers import finite, parse_clock, parse_number, shown
 from erc_toolkit.toolkit.base.reading.plain_yaml import load_yaml
 from erc_toolkit.toolkit.base.reading.same_names import SameNames
-from erc_toolkit.toolkit.base.texts import decode_text
+from erc_toolkit.toolkit.base.reading.texts import decode_text
 from erc_toolkit.toolkit.manifest import Manifest, Utterance, load_manifest, manifest_from_rows, write_manifest
 from erc_toolkit.train.scores.predictions import PREDICTIONS, read_predictions
 

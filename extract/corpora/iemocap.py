@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 from ... import manifests
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.reading.plain_yaml import load_yaml
-from ...toolkit.base.texts import read_text as read_user_text
+from ...toolkit.base.reading.texts import read_text
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import SPLITS, Manifest, Utterance
-from .iemocap_files import DIALOGUE, Evaluation, Turn, parse_evaluation, parse_transcription, read_text
+from .iemocap_files import DIALOGUE, Evaluation, Turn, parse_evaluation, parse_transcription
 
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
 
@@ -65,12 +65,14 @@ def read_iemocap(
     relabelled: list[str] = []
     utterances: list[Utterance] = []
     names: set[str] = set()
+    notes: list[str] = []
     for session in _sessions(Path(root)):
         for dialogue, path in _files(session / "dialog" / "transcriptions"):
             names.add(dialogue)
-            turns, skipped_lines = parse_transcription(read_text(path), dialogue)
+            turns, skipped_lines = parse_transcription(_text(path, notes), dialogue)
             evaluation = session / "dialog" / "EmoEvaluation" / f"{dialogue}.txt"
-            found, also = parse_evaluation(read_text(evaluation), dialogue) if evaluation.is_file() else ({}, Counter())
+            rated = _text(evaluation, notes) if evaluation.is_file() else ""
+            found, also = parse_evaluation(rated, dialogue)
             left_out += skipped_lines + also
             left_out["dialogue", "without an evaluation file"] += not evaluation.is_file()
             left_out["evaluation", "without a turn"] += len(found.keys() - {turn.id for turn in turns})
@@ -92,10 +94,17 @@ def read_iemocap(
             left_out.update(media.missing)
     if not utterances:
         raise UserError(f"{root}: contains no labelled turns; is dialog/EmoEvaluation there?")
-    notes = [f"{counted(n, noun)} {what}" for (noun, what), n in left_out.items() if n]
+    notes += [f"{counted(n, noun)} {what}" for (noun, what), n in left_out.items() if n]
     if label_set == "6way" and not label_map:
         notes += _check_relabelled(relabelled, names, facts)
     return Manifest("iemocap", labels, Path(root), utterances, notes)
+
+
+def _text(path: Path, notes: list[str]) -> str:
+    """The text of a file of the release; what was assumed about its encoding becomes a note."""
+    text, note = read_text(path, "file")
+    notes += [note] if note else []
+    return text
 
 
 def _sessions(root: Path) -> list[Path]:
@@ -249,7 +258,7 @@ def _label_map(path: Path) -> dict[str, str]:
 
 
 def _mapping(path: Path, what: str) -> dict:
-    text, _ = read_user_text(Path(path), "file", windows=False)
+    text, _ = read_text(Path(path), "file", windows=False)
     try:
         found = load_yaml(text)
     except ValueError as error:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from ...toolkit.base.foreign_text import repaired
-from ...toolkit.base.texts import decode_text
+from ...toolkit.base.reading.foreign_text import repaired
 
 # Ses05M_script01_1 is a prefix of Ses05M_script01_1b, so names are always matched in full.
 DIALOGUE = re.compile(r"Ses0(?P<session>[1-5])(?P<markers>[FM])_(?:impro|script)\d\d(?:_\d)?[ab]?")
@@ -59,11 +57,6 @@ class Evaluation:
         if not named or (len(named) == 2 and named[0][1] == named[1][1]):
             return None
         return named[0][0]
-
-
-def read_text(path: Path) -> str:
-    """The file's text: UTF-8, or Windows-1252 in lines that are not."""
-    return decode_text(path.read_bytes(), path)[0]
 
 
 def parse_transcription(text: str, dialogue: str) -> tuple[list[Turn], Counter[tuple[str, str]]]:

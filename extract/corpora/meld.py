@@ -11,10 +11,10 @@ from typing import Annotated, Literal
 
 from ... import manifests
 from ...toolkit.base.errors import UserError
-from ...toolkit.base.foreign_text import repaired
+from ...toolkit.base.reading.foreign_text import repaired
 from ...toolkit.base.reading.plain_numbers import shown
 from ...toolkit.base.reading.tables import column_key, read_table
-from ...toolkit.base.texts import read_text
+from ...toolkit.base.reading.texts import read_text
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import Manifest, Utterance
 
@@ -129,7 +129,7 @@ def repair_text(text: str) -> str:
     """Normalises the text of a table.
 
     The archive's tables contain Windows-1252 bytes as C1 control characters, which every reader of the toolkit decodes
-    (`toolkit.base.foreign_text`), and both curly and straight quotes. Curly quotes and apostrophes become straight,
+    (`base.reading.foreign_text`), and both curly and straight quotes. Curly quotes and apostrophes become straight,
     NBSP and other control characters become spaces, and what cannot be decoded is left out.
     """
     plain = repaired(text).translate(_PLAIN_QUOTES).replace("\N{REPLACEMENT CHARACTER}", "")

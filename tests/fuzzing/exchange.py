@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from erc_toolkit.toolkit.base import file_kinds, foreign_text
 from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.base.reading import file_kinds, foreign_text
 from erc_toolkit.toolkit.exchange import arrays, mmsa
 from erc_toolkit.toolkit.exchange.layouts import LAYOUTS, describe, recognise
 from erc_toolkit.toolkit.exchange.pickles.texts import bytes_to_texts

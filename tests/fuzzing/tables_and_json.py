@@ -14,7 +14,7 @@ from transcript_forms import JSON_FORMS, TABLES, content
 from erc_toolkit.extract.corpora.folder import read_folder
 from erc_toolkit.extract.transcripts.json_forms import read_json_turns
 from erc_toolkit.extract.transcripts.tables import looks_like_labels, read_rttm, read_table_of_turns
-from erc_toolkit.toolkit.base.texts import decode_text
+from erc_toolkit.toolkit.base.reading.texts import decode_text
 from erc_toolkit.toolkit.manifest import load_manifest, write_manifest
 from erc_toolkit.train.config import check, parse_config, parse_yaml
 from erc_toolkit.train.scores.predictions import PREDICTIONS, read_predictions

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ..base.errors import ToolkitError, UserError
-from ..base.texts import representable
+from ..base.reading.texts import representable
 
 
 def command_line() -> str:

@@ -11,8 +11,8 @@ from typing import IO, BinaryIO, cast
 import numpy as np
 
 from ..base.errors import UserError
-from ..base.file_kinds import file_kind
-from ..base.foreign_text import decode, match_names
+from ..base.reading.file_kinds import file_kind
+from ..base.reading.foreign_text import decode, match_names
 from ..base.words import counted
 from ..manifest import MODALITIES, Utterance, manifest_from_rows
 from ..store import FeatureStore

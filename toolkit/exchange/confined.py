@@ -110,7 +110,7 @@ def _limit(memory: int, seconds: int) -> None:
 def _main() -> None:
     job = json.load(sys.stdin)
     memory, seconds = job.pop("memory"), job.pop("seconds")
-    from ..base.file_kinds import file_kind
+    from ..base.reading.file_kinds import file_kind
     from .convert import convert  # before the limit, which is for the file alone
     from .pickles.opening import COMPRESSED
 

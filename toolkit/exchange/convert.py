@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..base.errors import UserError
-from ..base.file_kinds import file_kind
-from ..base.foreign_text import match_names
+from ..base.reading.file_kinds import file_kind
+from ..base.reading.foreign_text import match_names
 from ..base.words import counted
 from ..manifest import Manifest
 from . import arrays, mmsa

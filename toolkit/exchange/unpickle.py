@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 from ..base.errors import UserError
-from ..base.file_kinds import Kind, file_kind
+from ..base.reading.file_kinds import Kind, file_kind
 from .pickles.opening import DAMAGED, REMEDIES, damaged, not_a_pickle, open_unpacked
 from .pickles.safe import Incomplete, Refused
 from .pickles.torch_files import TensorReader, load_torch
@@ -37,7 +37,7 @@ def load_pickle(path: Path, notes: list[str] | None = None) -> object:
     """Loads a pickle, or a file of `torch.save`, of numbers, strings, arrays, tensors and plain containers.
 
     Files compressed with gzip, bzip2, xz or LZMA are decompressed. If a program changed the file's line ends, that is
-    undone. Strings of Python 2 are decoded (`toolkit.base.foreign_text`); tensors become arrays.
+    undone. Strings of Python 2 are decoded (`toolkit.base.reading.foreign_text`); tensors become arrays.
 
     Untrusted files should be read through `erc_toolkit.toolkit.exchange.confined`: this function limits neither memory
     nor time.

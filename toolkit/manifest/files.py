@@ -11,7 +11,7 @@ from ..base.files import write_atomically
 from ..base.reading.plain_json import parse_json, value_problem
 from ..base.reading.plain_numbers import shown
 from ..base.reading.tables import decimal_commas, read_table
-from ..base.texts import read_text, representable
+from ..base.reading.texts import read_text, representable
 from .rows import manifest_from_rows
 from .utterances import FIELDS, SCHEMA, Manifest
 

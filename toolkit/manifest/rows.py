@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from ..base.errors import UserError
-from ..base.foreign_text import TextRepair
+from ..base.reading.foreign_text import TextRepair
 from ..base.reading.plain_json import parse_json, text_problem, value_problem
 from ..base.reading.plain_numbers import MOST_SECONDS, finite, parse_clock, parse_whole, shown
 from ..base.reading.same_names import SameNames

@@ -13,7 +13,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
 
-from ..base.file_kinds import file_kind
+from ..base.reading.file_kinds import file_kind
 from . import containers
 from .errors import MOST_PIXELS, MediaError
 from .tracks import SAMPLE_RATE, PictureTrack, Restarts, Sound, SoundTrack

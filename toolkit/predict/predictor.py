@@ -17,7 +17,7 @@ from typing import Literal
 
 from ..base.errors import UserError
 from ..base.files import write_atomically
-from ..base.texts import representable
+from ..base.reading.texts import representable
 from ..base.words import counted
 from ..store import FeatureStore
 from .halves import load_extraction, load_models

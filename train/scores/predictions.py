@@ -14,7 +14,7 @@ from ...toolkit.base.files import write_atomically
 from ...toolkit.base.reading.plain_json import text_problem
 from ...toolkit.base.reading.plain_numbers import parse_number, parse_whole
 from ...toolkit.base.reading.tables import read_rows
-from ...toolkit.base.texts import decode_text
+from ...toolkit.base.reading.texts import decode_text
 
 PREDICTIONS = "predictions.csv"
 _FIXED = ("id", "dialogue", "position", "speaker", "true", "predicted")

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from ....toolkit.base.errors import UserError
-from ....toolkit.base.texts import decode_text
+from ....toolkit.base.reading.texts import decode_text
 
 _DECLARED = re.compile(rb"""<\?xml[^<>]{0,200}?encoding\s{0,9}=\s{0,9}["']([A-Za-z0-9._-]{1,40})["']""")
 # SAMI declares a language, and Windows wrote the file in that language's code page.

@@ -1,1 +1,1 @@
-"""Reading of numbers, times, JSON and tables that users give, with every fault as one line."""
+"""Reading of what users give: text of any encoding, numbers, times, JSON and tables, with every fault as one line."""

@@ -1,7 +1,7 @@
 """Tables that people, spreadsheets and speech recognisers write: one reader for all of them.
 
 Comma, semicolon or tab, or what Excel's first line `sep=;` says; any line ends; quoted cells or none; with a header, or
-without one where the order of the columns is known. `toolkit.base.texts` decodes the file.
+without one where the order of the columns is known. `toolkit.base.reading.texts` decodes the file.
 """
 
 from __future__ import annotations

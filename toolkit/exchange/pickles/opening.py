@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...base.errors import UserError
-from ...base.file_kinds import HEAD_BYTES, Kind, file_kind
+from ...base.reading.file_kinds import HEAD_BYTES, Kind, file_kind
 
 COMPRESSED: dict[str, Callable[[Path], BinaryIO]] = {
     "gzip": gzip.open,

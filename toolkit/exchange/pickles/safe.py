@@ -7,7 +7,7 @@ arguments. Any other name is refused before it is looked up.
 A few bytes of a pickle can still request unlimited memory and time, so untrusted pickles are read in a separate process
 with limits on both: `erc_toolkit.toolkit.exchange.confined`.
 
-Strings of Python 2 are bytes. They are decoded as `toolkit.base.foreign_text` says, and keep their bytes, since the
+Strings of Python 2 are bytes. They are decoded as `base.reading.foreign_text` says, and keep their bytes, since the
 numbers of an array are such a string as well.
 """
 
@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 
-from ...base.foreign_text import DecodedBytes, decode_bytes
+from ...base.reading.foreign_text import DecodedBytes, decode_bytes
 
 _CODE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f[248]|[SU]\d{1,6}|[bBhHiIlLqQefd?]|O8?|bool)")
 

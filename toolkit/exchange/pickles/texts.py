@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from ...base.foreign_text import decode_bytes
+from ...base.reading.foreign_text import decode_bytes
 
 _DEPTH = 5  # a dictionary of splits, of fields, of rows, and their entries
 _ATOMS = {int, float, bool, str, type(None)}

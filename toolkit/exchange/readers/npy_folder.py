@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ...base.errors import UserError
-from ...base.foreign_text import match_names
+from ...base.reading.foreign_text import match_names
 from ...base.words import counted
 from ..arrays import feature_name, load_array
 from ..pack import NO_FEATURE, Pack, add_rows

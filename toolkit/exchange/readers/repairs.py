@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Hashable, Iterable
 
-from ...base.foreign_text import TextRepair, repaired
+from ...base.reading.foreign_text import TextRepair, repaired
 from ..pack import Pack
 
 

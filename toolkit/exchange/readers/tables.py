@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from ...base.errors import UserError
-from ...base.file_kinds import file_kind
 from ...base.reading import tables
-from ...base.texts import read_text
+from ...base.reading.file_kinds import file_kind
+from ...base.reading.texts import read_text
 from ...base.words import counted
 from ...manifest import Manifest, load_manifest, manifest_from_rows
 from ..arrays import load_arrays

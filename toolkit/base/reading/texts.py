@@ -5,8 +5,8 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
-from .errors import UserError
-from .words import counted
+from ..errors import UserError
+from ..words import counted
 
 # Byte-order marks, the longer ones first: UTF-32's begins like UTF-16's.
 _MARKS = (

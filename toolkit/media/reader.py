@@ -249,7 +249,8 @@ class MediaReader:
                 raise MediaError(f"decoding took longer than {self._time_limit:g} s")
             try:
                 packet = next(packets, None)
-            except (FFmpegError, OSError) as error:  # the end of what can be read of a damaged file
+            # The end of what can be read of a damaged file. PyAV's IndexError: damage looks like one more track.
+            except (FFmpegError, OSError, IndexError) as error:
                 self._failures.append(_reason(error))
                 for stream in wanted:
                     if stream is not None:

@@ -166,13 +166,14 @@ def test_recordings_that_were_joined_byte_by_byte(tmp_path):
 def test_one_absurd_stamp_does_not_fill_the_memory(tmp_path):
     from erc_toolkit.toolkit.media import MediaError
 
-    year = ("-af", "asetpts='PTS+if(gte(T,3),31536000,0)/TB'")
-    ffmpeg(*tone_at(1, lasts=6), *year, "-c:a", "pcm_s16le", tmp_path / "year.mkv")
-    with pytest.raises(MediaError, match="longer than 8 hours"):
-        read(tmp_path / "year.mkv", fps=None)
+    for seconds, reason in ((31_536_000, "longer than 8 hours"), (4000, "gaps of more than an hour")):
+        later = ("-af", f"asetpts='PTS+if(gte(T,3),{seconds},0)/TB'")
+        ffmpeg(*tone_at(1, lasts=6), *later, "-c:a", "pcm_s16le", tmp_path / "later.mkv")
+        with pytest.raises(MediaError, match=reason):
+            read(tmp_path / "later.mkv", fps=None)
 
 
-@pytest.mark.parametrize("rate", [1, 999])
+@pytest.mark.parametrize("rate", [1, 999, 620_756_800])
 def test_a_header_that_claims_one_sample_per_second(tmp_path, rate):
     from erc_toolkit.toolkit.media import MediaError
 

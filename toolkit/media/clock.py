@@ -9,10 +9,13 @@ from statistics import median
 
 import numpy as np
 
+from .errors import MOST_GAP_S
+
 # Stamps of single blocks are inexact (Matroska and FLV round to milliseconds, ASF by more), so a deviation counts if
 # the median of this many blocks on each side shows it, and if it is greater than the rounding.
 _NEIGHBOURS = 12
 _TOLERANCE_S = 0.004
+_SILENT_MOST = 20  # times as much silence as sound, beyond the first hour
 
 
 class AudioClock:
@@ -32,6 +35,8 @@ class AudioClock:
         self.rate, self._most = rate, round(most_s * rate)
         self.written = written  # samples returned so far
         self._dropping = False
+        self._silent = 0  # samples of silence that were inserted
+        self.has_gap = False  # more silence than may be inserted
         self._read = 0  # samples in the blocks so far
         self._offsets: deque[float | None] = deque()  # of the blocks around the next one
         self._before = 0  # how many of them come before it
@@ -72,11 +77,14 @@ class AudioClock:
         if stamps:
             late = round((median(stamps) + read / self.rate) * self.rate) - self.written
             if abs(late) > (0 if self._dropping else _TOLERANCE_S * self.rate):
-                if self.written + late > self._most:
+                gaps = self._silent + max(0, late)
+                if late > self._most - self.written or gaps > MOST_GAP_S * self.rate + _SILENT_MOST * read:
                     self.written += late
+                    self.has_gap = self.written <= self._most
                     yield samples[:0]
                     return
                 if late > 0:
+                    self._silent += late
                     for start in range(0, late, self.rate):
                         yield self._count(np.zeros(min(self.rate, late - start), np.float32))
                 self._dropping = -late >= len(samples)  # then the next block loses the rest

@@ -12,7 +12,7 @@ import numpy as np
 from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 
-from .errors import MOST_PIXELS
+from .errors import MOST_GAP_S, MOST_PIXELS
 from .mono import pull
 from .tone_mapping import TRANSFERS, to_standard_range
 
@@ -48,6 +48,7 @@ class Sampler:
             return  # out of order: players drop it
         else:
             yield from self._until(time)
+            self._next = max(self._next, math.ceil(time * self._fps))
         self._shown = (time, frame)
         self.end = time + max(lasts, Fraction(0))
 
@@ -58,6 +59,7 @@ class Sampler:
     def _until(self, time: Fraction) -> Iterator[tuple[int, av.VideoFrame]]:
         if self._shown is None:
             return
+        time = min(time, self._shown[0] + MOST_GAP_S)
         while self._next < time * self._fps:
             yield self._next, self._shown[1]
             self._next += 1

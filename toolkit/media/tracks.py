@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from .clock import AudioClock
-from .errors import LEAST_RATE, MOST_S, MediaError
+from .errors import LEAST_RATE, MOST_RATE, MOST_S, MediaError
 from .mono import Mixer, Resampler
 from .pictures import Deinterlacer, Painter, Sampler
 
@@ -93,7 +93,7 @@ class SoundTrack:
 
     def _start(self, rate: int) -> None:
         """The first frame, or the rate changes."""
-        if rate < LEAST_RATE:
+        if not LEAST_RATE <= rate <= MOST_RATE:
             raise MediaError(f"a sampling rate of {rate} Hz: no sound that can be heard")
         written = Fraction(0)
         if self._clock is None:
@@ -109,6 +109,8 @@ class SoundTrack:
     def _take(self, placed: Iterator[np.ndarray]) -> None:
         assert self._clock is not None
         for samples in placed:
+            if self._clock.has_gap:
+                raise MediaError("gaps of more than an hour in the sound: cut it into parts")
             if self._clock.too_long:
                 raise MediaError(f"longer than {MOST_S / 3600:g} hours: cut it into parts")
             for resampler, kept in self._outputs:

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from manifest_support import round_trips
 
 from erc_toolkit.extract.corpora.registry import read_corpus
 from erc_toolkit.toolkit.base.errors import UserError
-from erc_toolkit.toolkit.manifest import load_manifest, write_manifest
+from erc_toolkit.toolkit.manifest import load_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -127,18 +128,6 @@ def test_no_table_causes_a_traceback(tmp_path, header, rows, separator):
     lines = [["dialogue", "speaker", *header], *(["d", "S", *row] for row in rows)]
     folder(tmp_path / "mine", "".join(separator.join(line) + "\n" for line in lines))
     round_trips("folder", tmp_path)
-
-
-def round_trips(name: str, tmp_path: Path) -> None:
-    """A manifest that a reader returns can be written and read; otherwise there is a one-line error."""
-    try:
-        manifest = read_corpus(name, tmp_path / "mine")
-    except UserError as error:
-        assert error.message and "\n" not in error.message
-        return
-    write_manifest(manifest, tmp_path / "m.jsonl")
-    back = load_manifest(tmp_path / "m.jsonl")
-    assert (back.utterances, back.notes, back.labels) == (manifest.utterances, manifest.notes, manifest.labels)
 
 
 # -- tutorials

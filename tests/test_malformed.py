@@ -7,23 +7,18 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from media_support import ffmpeg
 
 from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.demo.clips import write_clip
-from erc_toolkit.toolkit.media import ffmpeg_binary
 from erc_toolkit.toolkit.store import FeatureStore
 
 SECONDS, FPS = 2, 15
-
-
-def ffmpeg(*arguments) -> None:
-    subprocess.run([ffmpeg_binary(), "-v", "error", "-nostdin", "-y", *map(str, arguments)], check=True)
 
 
 def tone(seconds: float = SECONDS, rate: int = 48_000, peak: float = 0.3) -> np.ndarray:

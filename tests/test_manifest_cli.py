@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from media_support import ffmpeg
 
 from erc_toolkit.extract.commands.corpus_group import reader_options
 from erc_toolkit.extract.corpora import registry
@@ -19,16 +20,11 @@ from erc_toolkit.extract.validate import validate
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.manifest import Manifest, Utterance, load_manifest, write_manifest
-from erc_toolkit.toolkit.media import ffmpeg_binary
 from erc_toolkit.toolkit.store import FeatureStore
 
 MOVING = ["-f", "lavfi", "-i", "testsrc=size=64x48:rate=25:duration=2"]
 TONE = ["-f", "lavfi", "-i", "sine=frequency=440:duration=2:sample_rate=16000"]
 MELD_HEADER = "Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,StartTime,EndTime\n"
-
-
-def ffmpeg(*arguments) -> None:
-    subprocess.run([ffmpeg_binary(), "-v", "error", "-nostdin", "-y", *map(str, arguments)], check=True)
 
 
 def run(*arguments, status=0) -> str:

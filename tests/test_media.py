@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import wave
 
 import numpy as np
 import pytest
+from media_support import ffmpeg, read
 
-from erc_toolkit.toolkit.media import FULL_SCALE, SAMPLE_RATE, MediaError, MediaReader, ffmpeg_binary
+from erc_toolkit.toolkit.media import FULL_SCALE, SAMPLE_RATE, MediaError
 
 MOVING = "testsrc=size=160x120:rate=25:duration=2"
 TONE = "sine=frequency=440:duration=2:sample_rate=48000"
-
-
-def ffmpeg(*arguments) -> None:
-    subprocess.run([ffmpeg_binary(), "-v", "error", "-nostdin", "-y", *map(str, arguments)], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +20,6 @@ def clip(tmp_path_factory):
     path = tmp_path_factory.mktemp("media") / "clip.mp4"
     ffmpeg("-f", "lavfi", "-i", MOVING, "-f", "lavfi", "-i", TONE, "-ac", 2, "-movflags", "+faststart", path)
     return path
-
-
-def read(path, audio=True, fps=5.0, **options):
-    with MediaReader(path, audio=audio, fps=fps, **options) as media:
-        frames = list(media.frames())
-        media.finish()
-        return media, frames
 
 
 def test_samples_are_those_of_ffmpegs_wav_file(clip, tmp_path):

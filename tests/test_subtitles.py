@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from manifest_support import round_trips
 
 from erc_toolkit.extract.corpora.registry import read_corpus
 from erc_toolkit.extract.transcripts.cues import Cue
 from erc_toolkit.extract.transcripts.speaker_marks import REACH, find_mark
 from erc_toolkit.extract.transcripts.subtitles.files import parse_subtitles
 from erc_toolkit.toolkit.base.errors import UserError
-from erc_toolkit.toolkit.manifest import load_manifest, write_manifest
 
 any_text = st.text(st.characters(codec="utf-8"), max_size=10)
 
@@ -232,11 +232,4 @@ def test_no_subtitles_make_a_traceback(tmp_path, data, name):
     for old in root.iterdir():
         old.unlink()
     (root / name).write_bytes(data)
-    try:
-        manifest = read_corpus("subtitles", root)
-    except UserError as error:
-        assert error.message and "\n" not in error.message
-        return
-    write_manifest(manifest, tmp_path / "m.jsonl")
-    back = load_manifest(tmp_path / "m.jsonl")
-    assert (back.utterances, back.notes, back.labels) == (manifest.utterances, manifest.notes, manifest.labels)
+    round_trips("subtitles", tmp_path)

@@ -146,13 +146,9 @@ class Painter:
 
 def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
     """The frame's display matrix as nine integers, or None."""
-    try:
-        data = frame.side_data.get("DISPLAYMATRIX")
-    except KeyError:
-        return None
-    if data is None or len(bytes(data)) != 36:
-        return None
-    return tuple(np.frombuffer(bytes(data), "<i4").tolist())
+    data = frame.side_data.get("DISPLAYMATRIX")
+    numbers = b"" if data is None else bytes(data)
+    return tuple(np.frombuffer(numbers, "<i4").tolist()) if len(numbers) == 36 else None
 
 
 def turn(image: np.ndarray, matrix: tuple[int, ...] | None) -> np.ndarray:

@@ -21,19 +21,24 @@ def extract(
     out: str | os.PathLike[str],
     *,
     shard: tuple[int, int] | None = None,
+    strict: bool = False,
+    overwrite: bool = False,
     command: str = "",
     notify: Callable[[str], None] = print,
     **options: Any,
 ) -> Summary:
     """Extracts the features of a manifest into a store; `erc-toolkit extract` is this function.
 
-    Work finished by an earlier, interrupted call is reused, and features that are already in the store are not computed
-    again. An utterance whose media cannot be used is masked in the store, with the reason.
+    Rows of an earlier call, finished or interrupted, are kept if transcript, span and content of the media file are the
+    same; new and changed ones are computed, and those of utterances that went away are left out. An utterance whose
+    media cannot be used is masked in the store, with the reason.
 
     Args:
         manifest: the corpus, or the path of a manifest file.
         out: the store to write (.h5); it appears complete or not at all.
         shard: (i, n): process shard i of n (counted from 1) and write its parts only; `erc-toolkit merge` joins them.
+        strict: fail if a worker failed on an utterance, instead of masking it.
+        overwrite: ignore what is at `out`, and replace it.
         command: the command line, for the record.
         notify: called with one line per encoder and per finding about earlier work.
         **options: those of `erc-toolkit extract`, with underscores: `modalities=("text", "audio")`,
@@ -44,9 +49,9 @@ def extract(
 
     Raises:
         UserError: an unknown option or an invalid value, a model that cannot be loaded, a folder that cannot be
-            written, spans that all lie beyond the end of their file, unfinished work with other options at `out`, or an
-            interruption (the message says how to resume).
-        FaultError: a worker failed on some utterances that have no known defect; everything else is done and kept.
+            written, spans that all lie beyond the end of their file, a store or unfinished work with other options or
+            of another corpus at `out`, or an interruption (the message says how to resume).
+        FaultError: with `strict`, a worker failed on some utterances; everything else is done and kept.
     """
     known = option_specs(Options)
     if unknown := [name for name in options if name not in known]:
@@ -57,4 +62,6 @@ def extract(
     if {"audio", "visual"} & {*chosen.modalities}:
         for note in check_spans(manifest, chosen.workers):
             notify(note)
-    return run_extraction(manifest, Path(out), chosen, command=command, shard=shard, notify=notify)
+    return run_extraction(
+        manifest, Path(out), chosen, command=command, shard=shard, strict=strict, overwrite=overwrite, notify=notify
+    )

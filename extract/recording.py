@@ -212,7 +212,7 @@ def extract_recording(
             options = dataclasses.replace(options, precision="float32")
         try:
             here = dataclasses.replace(options, device=device, audio_track=audio_track)
-            extract(manifest, out, here, command=command, notify=notify)
+            extract(manifest, out, here, command=command, other_corpus=True, notify=notify)
         except NothingFound as nothing:
             absent[modality] = nothing.reason
             notify(f"{modality}: absent in this recording ({absent[modality]})")

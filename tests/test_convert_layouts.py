@@ -158,7 +158,7 @@ def test_bad_frames_in_arrays_and_lists(tmp_path):
 
 def test_extraction_leaves_out_bad_frames_too():
     def rows() -> Rows:
-        return Rows(0, np.zeros((1, 2), np.float32), ["?"], frame_width=2)
+        return Rows(0, np.zeros((1, 2), np.float32), ["?"], [""], frozenset({0}), frame_width=2)
 
     frames, times = np.ones((3, 2), np.float32), np.arange(3.0)
     frames[1, 0] = np.inf

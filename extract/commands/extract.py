@@ -70,7 +70,10 @@ def _options() -> list[click.Option]:
                 )
             )
         elif name == "time_limit":
-            options.append(click.Option(["--strict"], is_flag=True, help="Exit with an error when any row is masked."))
+            options += [
+                click.Option(["--strict"], is_flag=True, help="Exit with an error when any row is masked."),
+                click.Option(["--overwrite"], is_flag=True, help="Replace the store instead of keeping its rows."),
+            ]
         if spec.on_command_line:
             options.append(special.get(name) or _click_option(name))
     return options
@@ -93,7 +96,7 @@ def _run(manifest, **options) -> None:
     from ...toolkit.base.errors import UserError
     from ..api import extract
 
-    out, shard, strict = (options.pop(name) for name in ("out", "shard", "strict"))
+    out, shard, strict, overwrite = (options.pop(name) for name in ("out", "shard", "strict", "overwrite"))
     try:
         options["modalities"] = option_specs(Options)["modalities"].parsed(options["modalities"])
     except ValueError as error:
@@ -122,7 +125,9 @@ def _run(manifest, **options) -> None:
     for note in manifest.notes:
         click.echo(f"  note: {note}")
     command = command_line()
-    summary = extract(manifest, out, shard=shard, command=command, notify=click.echo, **options)
+    summary = extract(
+        manifest, out, shard=shard, strict=strict, overwrite=overwrite, command=command, notify=click.echo, **options
+    )
     if summary.store is not None:
         _report(summary)
         masked = sum(sum(reasons.values()) for _, _, reasons in summary.features.values())

@@ -19,8 +19,8 @@ def merge_command(store: Path, parts: tuple[Path, ...]) -> None:
     PARTS are the folders written by the shards, by default STORE.parts. They are removed once STORE is complete.
     """
     from ...toolkit.store import FeatureStore
-    from ..run.assembly import assemble, parts_root
+    from ..run.assembly import merge, parts_root
 
-    assemble(store, list(parts) or [parts_root(store)], command_line())
+    merge(store, list(parts) or [parts_root(store)], command_line())
     with FeatureStore.open(store) as merged:
         click.echo(f"wrote {store}: {counted(len(merged), 'utterance')}, {', '.join(merged.feature_names())}")

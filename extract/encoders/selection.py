@@ -154,6 +154,9 @@ class Options(CheckedOptions):
     device: str = option("auto", help="Device of the encoders; auto selects CUDA if available.")
     part_size: int = option(32, low=1, help="Number of utterances that are processed and written together.")
     time_limit: float = option(1800.0, low=1, help="Seconds after which decoding of a file is abandoned.")
+    check_content: bool = option(
+        False, help="Recognise unchanged media files by their content only, even if size and times are as before."
+    )
     log_json: bool = option(False, help="Progress as JSON lines on standard error.")
     workers: int = option(0, low=0, default_text="one per core", help="Number of processes that decode media.")
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import require_space
 from ...toolkit.base.hashes import json_sha256
 from ...toolkit.base.words import counted
-from ...toolkit.manifest import load_manifest
+from ...toolkit.manifest import Manifest, load_manifest
 from ...toolkit.store import FeaturePart, FeatureStore, StoreWriter
-from .parts import ColumnNames, PartsFolder, corpus_fingerprint, difference
+from .carried import Carried
+from .jobs import CONTEXT, Corpus, Job, columns_of, context_of
+from .origins import FileFacts
+from .parts import ColumnNames, FeaturePlan, PartsFolder, corpus_fingerprint, difference
 
 
 class NothingFound(UserError):
@@ -35,8 +39,126 @@ def parts_root(out: Path) -> Path:
     return out.with_name(out.name + ".parts")
 
 
-def assemble(out: Path, roots: list[Path], command: str = "") -> None:
-    """Joins finished parts into a store and removes them. Features already in the store are kept.
+@dataclass(frozen=True)
+class Finished:
+    """A feature whose rows are all computed.
+
+    Attributes:
+        plan: what it depends on.
+        parts: called for its parts in order.
+        columns: names of its columns and frames.
+        options: the command-line options that it depends on.
+        context: number of earlier turns that a text was read with.
+        files: the media files that its rows were made from.
+        discard: called to remove the parts if no row is present.
+        size: of the parts in bytes.
+    """
+
+    plan: FeaturePlan
+    parts: Callable[[], Iterator[FeaturePart]]
+    columns: ColumnNames
+    options: Mapping[str, object]
+    context: int
+    files: Sequence[FileFacts]
+    discard: Callable[[], None]
+    size: int
+
+    def write(self, writer: StoreWriter, out: Path) -> None:
+        """Writes the feature.
+
+        Raises:
+            NothingFound: none of its rows is present.
+        """
+        plan, present, reasons = self.plan, 0, Counter()
+
+        def of_matrix(index: int) -> Iterator[FeaturePart]:
+            nonlocal present
+            columns = slice(index * plan["dim"], (index + 1) * plan["dim"])
+            for part in self.parts():
+                if index == 0:
+                    present += sum(not reason for reason in part.reasons)
+                    reasons.update(reason for reason in part.reasons if reason)
+                yield replace(part, values=part.values[:, columns])
+
+        for index, (matrix, attributes) in enumerate(plan["matrices"].items()):
+            own = {**plan["provenance"], **attributes, "options": self.options, "fingerprint": json_sha256(plan)}
+            if plan["modality"] == "text":
+                own[CONTEXT] = self.context
+            writer.add_feature_parts(
+                plan["modality"],
+                matrix,
+                plan["dim"],
+                of_matrix(index),
+                attrs=own,
+                files=[(file.identity, file.size, file.content) for file in self.files],
+                **self.columns,
+            )
+        if not present:
+            reason, n = reasons.most_common(1)[0]
+            self.discard()
+            most = f"{reason!r} for {counted(n, 'utterance')}"
+            name = f"{plan['modality']}/{plan['name']}"
+            raise NothingFound(f"no utterance has {name}: {most}; nothing was written to {out}", most)
+
+
+def assemble(
+    out: Path,
+    manifest: Manifest,
+    finished: Sequence[Finished],
+    carried: Sequence[Carried],
+    old: FeatureStore | None,
+    command: str = "",
+) -> None:
+    """Writes a store of finished features and of those of an older store that are kept.
+
+    Raises:
+        OSError: there is no space for the store on the disk.
+        NothingFound: a feature without a single present row.
+    """
+    size = sum(one.size for one in finished) + (old.path.stat().st_size if old is not None else 0)
+    texts = sum(len(u.text) + 200 for u in manifest.utterances)
+    require_space(out, int(1.1 * size) + 4 * texts)  # HDF5 does not survive a failed write, so it is checked first
+    with StoreWriter(
+        out,
+        corpus=manifest.corpus,
+        labels=manifest.labels,
+        utterances=manifest.utterances,
+        command=command if old is None else f"{old.attrs['command']} && {command}",
+        attrs={
+            "notes": json.dumps(manifest.notes, ensure_ascii=False),
+            "corpus_fingerprint": corpus_fingerprint(manifest),
+        },
+    ) as writer:
+        for one in carried:
+            one.write(writer)
+        for one in finished:
+            one.write(writer, out)
+
+
+def finished_job(job: Job, corpus: Corpus) -> Finished:
+    """The feature of a job whose parts are all done."""
+    folder = job.folder.folder
+    return Finished(
+        job.folder.plan,
+        job.finished_parts,
+        columns_of(job.planned.extractor),
+        job.planned.options,
+        context_of(job.planned.extractor.wants),
+        corpus.table(job.modality) if job.modality != "text" else [],
+        lambda: discard(folder),
+        sum(part.stat().st_size for part in folder.glob("*.npz")),
+    )
+
+
+def discard(folder: Path) -> None:
+    """Removes a feature's parts, so that the next run tries again, whatever the problem was."""
+    shutil.rmtree(folder)
+    if not any(path.is_dir() for path in folder.parent.iterdir()):
+        shutil.rmtree(folder.parent)
+
+
+def merge(out: Path, roots: Sequence[Path], command: str = "") -> None:
+    """Joins the parts of shards into a store and removes them. Features already in the store are kept.
 
     Args:
         out: the store.
@@ -45,7 +167,7 @@ def assemble(out: Path, roots: list[Path], command: str = "") -> None:
 
     Raises:
         OSError: there is no space for the store on the disk.
-        UserError: parts that are missing, damaged, or of different options.
+        UserError: parts that are missing, damaged, or of different options or utterances.
         NothingFound: a feature without a single present row.
     """
     roots = [root for root in roots if root.is_dir()]
@@ -55,59 +177,17 @@ def assemble(out: Path, roots: list[Path], command: str = "") -> None:
     names = sorted({folder.name for root in roots for folder in root.iterdir() if (folder / "feature.json").exists()})
     if not names:
         raise UserError(f"{roots[0]}: contains no finished part; run erc-toolkit extract again")
-    readers = {
-        name: _Assembly(name, [r / name for r in roots if (r / name / "feature.json").exists()]) for name in names
-    }
     corpus = corpus_fingerprint(manifest)
-    for reader in readers.values():
-        reader.check(len(manifest.utterances), corpus)
+    finished = [_Shards([r / name for r in roots if (r / name / "feature.json").exists()], corpus) for name in names]
     old = FeatureStore.open(out) if out.exists() else None
-    rows = sum(part.stat().st_size for root in roots for part in root.glob("*/*.npz"))
     try:
-        # HDF5 does not survive a failed write, so the free space is checked first.
-        require_space(
-            out, int(1.1 * rows) + (out.stat().st_size if old else 0) + (roots[0] / "manifest.jsonl").stat().st_size
-        )
-        with StoreWriter(
-            out,
-            corpus=manifest.corpus,
-            labels=manifest.labels,
-            utterances=manifest.utterances,
-            command=command if old is None else f"{old.attrs['command']} && {command}",
-            attrs={"notes": json.dumps(manifest.notes, ensure_ascii=False), "corpus_fingerprint": corpus},
-        ) as writer:
-            new = {
-                f"{reader.plan['modality']}/{matrix}"
-                for reader in readers.values()
-                for matrix in reader.plan["matrices"]
-            }
-            if old is not None:
-                for name in old.feature_names():
-                    if name not in new:
-                        writer.copy_feature(old.feature(name))
-            for name, reader in readers.items():
-                plan = reader.plan
-                for index, (matrix, attributes) in enumerate(plan["matrices"].items()):
-                    writer.add_feature_parts(
-                        plan["modality"],
-                        matrix,
-                        plan["dim"],
-                        reader.parts(index),
-                        attrs={
-                            **plan["provenance"],
-                            **attributes,
-                            "options": reader.options(),
-                            "fingerprint": json_sha256(plan),
-                        },
-                        **reader.names(),
-                    )
-                if reader.present == 0:
-                    reason, n = reader.reasons.most_common(1)[0]
-                    reader.discard()
-                    most = f"{reason!r} for {counted(n, 'utterance')}"
-                    raise NothingFound(
-                        f"no utterance has {name.replace('--', '/', 1)}: {most}; nothing was written to {out}", most
-                    )
+        carried = []
+        if old is not None:
+            if old.attrs.get("corpus_fingerprint") != corpus:
+                raise UserError(f"{out}: has other utterances than the parts; choose another name for the store")
+            new = {f"{one.plan['modality']}/{matrix}" for one in finished for matrix in one.plan["matrices"]}
+            carried = [Carried(old.feature(name)) for name in old.feature_names() if name not in new]
+        assemble(out, manifest, [one.finished() for one in finished], carried, old, command)
     finally:
         if old is not None:
             old.close()
@@ -115,10 +195,10 @@ def assemble(out: Path, roots: list[Path], command: str = "") -> None:
         shutil.rmtree(root)
 
 
-class _Assembly:
+class _Shards:
     """The parts of one feature, from all folders."""
 
-    def __init__(self, name: str, folders: list[Path]):
+    def __init__(self, folders: list[Path], corpus: str):
         plans = [json.loads((folder / "feature.json").read_text(encoding="utf-8")) for folder in folders]
         for other, folder in zip(plans, folders, strict=True):
             if other != plans[0]:
@@ -126,44 +206,47 @@ class _Assembly:
                     f"{folder}: extracted with {difference(other, plans[0], word='but')} in {folders[0]}; they cannot "
                     "be joined"
                 )
-        self.name, self.plan = name, plans[0]
+        self.plan = plans[0]
         self._folders = [PartsFolder(folder, self.plan) for folder in folders]
-        self.present, self.reasons = 0, Counter()
-
-    def check(self, rows: int, corpus: str) -> None:
-        if self.plan["corpus"] != corpus:
-            raise UserError(
-                f"{self._folders[0].folder}: extracted from a different manifest than manifest.jsonl next to it"
-            )
-        parts = len(self.plan["parts"])
-        missing = [i for i in range(parts) if not any(f.has(i) for f in self._folders)]
+        self._layout: dict[str, Any] = {}
+        self._places: dict[int, tuple[PartsFolder, str]] = {}
+        for folder in self._folders:
+            for path in sorted(folder.folder.glob("shard-*.json")):
+                self._add(folder, path, corpus)
+        if not self._layout:
+            raise UserError(f"{folders[0]}: extracted from a different manifest than manifest.jsonl next to it")
+        parts = len(self._layout["parts"])
+        missing = [i for i in range(parts) if i not in self._places]
         if missing:
             raise UserError(
-                f"{self.name}: {len(missing)} of {counted(parts, 'part')} missing (the first is part {missing[0]}); "
-                "finish every shard before merging"
+                f"{folders[0].name}: {len(missing)} of {counted(parts, 'part')} missing (the first is part "
+                f"{missing[0]}); finish every shard before merging"
             )
 
-    def discard(self) -> None:
-        """Removes the parts, so that the next run tries again, whatever the problem was."""
-        for folder in self._folders:
-            shutil.rmtree(folder.folder)
-            if not any(path.is_dir() for path in folder.folder.parent.iterdir()):
-                shutil.rmtree(folder.folder.parent)
+    def _add(self, folder: PartsFolder, path: Path, corpus: str) -> None:
+        """Adds the finished parts of one shard, unless it is of another manifest."""
+        layout = json.loads(path.read_text(encoding="utf-8"))
+        if layout["corpus"] != corpus:
+            return
+        if self._layout and layout["parts"] != self._layout["parts"]:
+            raise UserError(f"{path}: extracted with another --part-size than the other shards; they cannot be joined")
+        self._layout = layout
+        for index, name in layout["files"].items():
+            if folder.has(name):
+                self._places[int(index)] = folder, name
 
-    def options(self) -> dict[str, object]:
-        """The command-line options that the feature depends on."""
-        return json.loads((self._folders[0].folder / "options.json").read_text(encoding="utf-8"))
-
-    def names(self) -> ColumnNames:
-        """Names of the matrix's columns, and number and names of its frames' columns."""
-        return json.loads((self._folders[0].folder / "names.json").read_text(encoding="utf-8"))
-
-    def parts(self, matrix: int) -> Iterator[FeaturePart]:
-        """The parts of one of the feature's matrices (counted from 0)."""
-        columns = slice(matrix * self.plan["dim"], (matrix + 1) * self.plan["dim"])
-        self.present, self.reasons = 0, Counter()
-        for i in range(len(self.plan["parts"])):
-            rows = next(f for f in self._folders if f.has(i)).read(i)
-            self.present += sum(not reason for reason in rows.reasons)
-            self.reasons.update(reason for reason in rows.reasons if reason)
-            yield replace(rows, values=rows.values[:, columns])
+    def finished(self) -> Finished:
+        """The feature as `assemble` takes it."""
+        first = self._folders[0].folder
+        places = [self._places[i] for i in sorted(self._places)]
+        files = {file for folder, name in places for file in folder.read_origins(name)[1]}
+        return Finished(
+            self.plan,
+            lambda: (folder.read(name) for folder, name in places),
+            json.loads((first / "names.json").read_text(encoding="utf-8")),
+            json.loads((first / "options.json").read_text(encoding="utf-8")),
+            self._layout["context"],
+            sorted(files, key=lambda file: (file.identity, file.content)),
+            lambda: [discard(folder.folder) for folder in self._folders] and None,
+            sum((folder.folder / name).stat().st_size for folder, name in places),
+        )

@@ -9,7 +9,7 @@ follows one utterance through the run.
 from __future__ import annotations
 
 import errno
-import json
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -22,8 +22,6 @@ from typing import Any
 import numpy as np
 
 from ...toolkit.base.errors import FaultError, UserError
-from ...toolkit.base.files import write_atomically
-from ...toolkit.base.hashes import json_sha256
 from ...toolkit.base.interrupt import interruptible
 from ...toolkit.base.processes import preload
 from ...toolkit.base.progress import Stages
@@ -32,24 +30,13 @@ from ...toolkit.manifest import Manifest, write_manifest
 from ...toolkit.store import FeatureStore
 from ...toolkit.store.summary import unpacked
 from ..encoders.selection import Options
-from .assembly import assemble, parts_root
-from .extractors import RunExtractor, RunExtractors
+from .assembly import assemble, finished_job, parts_root
+from .carried import Carried, carry
+from .extractors import RunExtractors
+from .jobs import Corpus, Job, make_job, matrices_there, record_job
 from .media_stage import run_media
-from .parts import (
-    ColumnNames,
-    FeaturePlan,
-    Job,
-    PartsFolder,
-    corpus_fingerprint,
-    difference,
-    divide,
-    matrices_of,
-    shard_of,
-)
+from .parts import corpus_fingerprint
 from .text_stage import read_texts
-
-# A part of texts is larger than a part of media: texts are cheaper, and batches need texts of similar length.
-TEXT_PARTS = 8
 
 
 @dataclass
@@ -62,7 +49,7 @@ class Summary:
         media_seconds: duration of the audio, or of the video if that is longer.
         features: "modality/name" to (dim, present rows, reason to count).
         store: the store, or None if a shard wrote its parts only.
-        notes: a line for each text model that truncated texts.
+        notes: a line for each text model that truncated texts, and on utterances whose worker failed.
     """
 
     utterances: int
@@ -82,11 +69,16 @@ def extract(
     *,
     command: str = "",
     shard: tuple[int, int] | None = None,
+    strict: bool = False,
+    overwrite: bool = False,
+    other_corpus: bool = False,
     notify: Callable[[str], None] = print,
 ) -> Summary:
-    """Extracts a manifest's features into a store at `out`, resuming the work of an earlier run.
+    """Extracts a manifest's features into a store at `out`, continuing the work of earlier runs.
 
-    Features that an existing store at `out` already has are kept, and only new ones are computed.
+    Rows of an existing store at `out`, and of unfinished work, are kept if what they were made from is still the same;
+    new and changed ones are computed, and those of utterances that went away are left out. Features of the store that
+    are not asked for are kept as far as they still belong to the utterances.
 
     Args:
         manifest: the corpus.
@@ -94,21 +86,36 @@ def extract(
         options: what to extract.
         command: the command line, for the record.
         shard: (i, n): process shard i of n (counted from 1) and write its parts only; `merge` joins them.
+        strict: fail if a worker failed on an utterance, instead of masking it.
+        overwrite: ignore what is at `out`, and replace it.
+        other_corpus: the store may be of a corpus that has no utterance in common with this one.
         notify: called with one line per encoder and per finding about earlier work.
 
     Raises:
         UserError: a model that cannot be loaded, no folder to write to, unfinished work with other options at `out`, a
             full disk, a modality that no utterance has, or an interruption (the message says how to resume).
-        FaultError: a worker failed on some utterances that have no known defect; everything else is done and kept.
+        FaultError: with `strict`, a worker failed on some utterances; everything else is done and kept.
     """
     with _room_on(out):
-        return _extract(manifest, out, options, command, shard, notify)
+        if not out.parent.is_dir():
+            raise UserError(f"--out {out}: the folder {out.parent} does not exist; create it first")
+        if overwrite and parts_root(out).exists():
+            shutil.rmtree(parts_root(out))
+        with _earlier_store(None if overwrite else out, manifest, other_corpus, shard) as old:
+            return _extract(manifest, out, old, options, command, shard, strict, notify)
 
 
-def _extract(manifest: Manifest, out: Path, options: Options, command: str, shard, notify) -> Summary:
+def _extract(
+    manifest: Manifest,
+    out: Path,
+    old: FeatureStore | None,
+    options: Options,
+    command: str,
+    shard: tuple[int, int] | None,
+    strict: bool,
+    notify: Callable[[str], None],
+) -> Summary:
     began = time.perf_counter()
-    if not out.parent.is_dir():
-        raise UserError(f"--out {out}: the folder {out.parent} does not exist; create it first")
     if set(options.modalities) & {"audio", "visual"}:
         preload(
             "erc_toolkit.extract.run.worker",
@@ -118,21 +125,20 @@ def _extract(manifest: Manifest, out: Path, options: Options, command: str, shar
     for line in extractors.lines():
         notify(line)
     stages = {"load": time.perf_counter() - began}
-    root = parts_root(out)
-    corpus = corpus_fingerprint(manifest)
-    jobs = [
-        job
-        for planned in extractors.all()
-        if (job := _job(manifest, out, root, planned, corpus, shard, options, notify))
-    ]
-    if not jobs:
+    root, corpus = parts_root(out), Corpus.of(manifest, options.check_content)
+    jobs = [make_job(corpus, old, root, one, options.part_size, shard) for one in extractors.all()]
+    carried, as_it_is = _compare(jobs, corpus, old, notify)
+    if as_it_is and shard is None:
         notify(f"{out}: all features are already there; nothing to do")
+        _remove_empty(root)
         return _summary(out, began, stages)
     root.mkdir(exist_ok=True)
     write_manifest(manifest, root / "manifest.jsonl")
-    done = sum(len(job.parts) - len(job.todo) for job in jobs)
-    if done and shard is None:
-        notify(f"resuming: {done} of {counted(sum(len(job.parts) for job in jobs), 'part')} done")
+    for job in jobs:
+        record_job(job, corpus, shard)
+    parts = sum(len(job.parts) for job in jobs)
+    if shard is None and (done := sum(job.folder.has(name) for job in jobs for name in job.names)):
+        notify(f"resuming: {done} of {counted(parts, 'part')} done")
     faults: list[str] = []
     with (
         extractors.arithmetic(),
@@ -140,23 +146,23 @@ def _extract(manifest: Manifest, out: Path, options: Options, command: str, shar
         Stages(options.log_json) as progress,
         ThreadPoolExecutor(1) as side,
     ):
-        text = next((job for job in jobs if job.modality == "text"), None)
-        media = [job for job in jobs if job.modality != "text"]
+        text = next((job for job in jobs if job.modality == "text" and job.todo), None)
+        media = [job for job in jobs if job.modality != "text" and job.todo]
         reading = side.submit(read_texts, text, manifest, stop, progress, stages) if text else None
         try:
             if media:
-                faults = run_media(media, manifest, extractors, options, stop, progress, stages)
+                faults = run_media(media, corpus, extractors, options, stop, progress, stages, strict)
         except BaseException:
             stop.set()  # otherwise the text thread would run to its end
             raise
         if reading is not None:
             reading.result()
+    failed = ""
     if faults:
-        raise FaultError(
-            f"{counted(len(faults), 'utterance')} failed for no known reason: "
-            f"{'; '.join(faults[:3])}{'; …' if len(faults) > 3 else ''}. Everything else is kept in {root}; run the "
-            "same command again to retry"
-        )
+        some = f"{'; '.join(faults[:3])}{'; …' if len(faults) > 3 else ''}"
+        failed = f"{counted(len(faults), 'utterance')} failed for no known reason: {some}"
+    if failed and strict:
+        raise FaultError(f"--strict: {failed}. Everything else is kept in {root}; run the same command again to retry")
     if stop.is_set():
         raise UserError(f"interrupted; finished work is kept in {root}: run the same command again to resume")
     if shard is not None:
@@ -165,9 +171,69 @@ def _extract(manifest: Manifest, out: Path, options: Options, command: str, shar
             len(manifest.utterances), _dialogues(manifest), time.perf_counter() - began, stages, 0.0, {}, None
         )
     before = time.perf_counter()
-    assemble(out, [root], command)
+    assemble(out, manifest, [finished_job(job, corpus) for job in jobs if not job.unchanged], carried, old, command)
+    shutil.rmtree(root)
     stages["store"] = time.perf_counter() - before
-    return _summary(out, began, stages)
+    summary = _summary(out, began, stages)
+    if failed:
+        summary.notes.append(f"{failed}; masked. The same command tries them again; --strict makes this an error")
+    return summary
+
+
+@contextmanager
+def _earlier_store(
+    out: Path | None, manifest: Manifest, other_corpus: bool, shard: tuple[int, int] | None
+) -> Iterator[FeatureStore | None]:
+    """The store of an earlier run, whose rows can be kept, or None.
+
+    Raises:
+        UserError: it is a store that this run must not replace.
+    """
+    if out is None or not out.exists():
+        yield None
+        return
+    with FeatureStore.open(out) as old:
+        remedy = "choose another --out, or replace the store with --overwrite"
+        if "converted_from" in old.attrs:
+            raise UserError(f"{out}: was made by erc-toolkit convert; {remedy}")
+        if not other_corpus:
+            if old.corpus != manifest.corpus:
+                raise UserError(f"{out}: is of the corpus {old.corpus!r}, not {manifest.corpus!r}; {remedy}")
+            if {u.id for u in manifest.utterances}.isdisjoint(old.column("id").tolist()):
+                raise UserError(f"{out}: has none of the manifest's utterances; {remedy}")
+        if shard is not None and old.attrs.get("corpus_fingerprint") != corpus_fingerprint(manifest):
+            raise UserError(f"{out}: has other utterances than the manifest, so shards cannot be added to it; {remedy}")
+        yield old
+
+
+def _compare(
+    jobs: list[Job], corpus: Corpus, old: FeatureStore | None, notify: Callable[[str], None]
+) -> tuple[list[Carried], bool]:
+    """What is kept of an earlier store, with a line on each feature, and whether nothing at all has to be written."""
+    if old is None:
+        return [], False
+    ids, old_ids = [u.id for u in corpus.manifest.utterances], frozenset(old.column("id").tolist())
+    extracted: dict[str, bool] = {}
+    carried: list[Carried] = []
+    for job in jobs:
+        there = matrices_there(old, job.folder.plan)
+        extracted |= dict.fromkeys(there, job.unchanged)
+        if job.unchanged:
+            notify(f"{', '.join(there)}: already in {old.path}")
+            carried += [Carried(old.feature(name)) for name in there]
+        elif there:
+            notify(job.describe(old_ids, ids))
+            if old.feature(there[0]).made_from() is None:
+                notify("  note: an earlier version did not record what its rows were made from")
+    others, as_they_are = carry(old, corpus, extracted, notify)
+    same_rows = old.attrs.get("corpus_fingerprint") == corpus.fingerprint
+    return carried + others, same_rows and as_they_are and all(job.unchanged for job in jobs)
+
+
+def _remove_empty(root: Path) -> None:
+    """Removes the folder of parts if no part is in it."""
+    if root.is_dir() and not any(root.glob("*/*.npz")):
+        shutil.rmtree(root)
 
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
@@ -184,61 +250,6 @@ def _room_on(out: Path) -> Iterator[None]:
         raise UserError(
             f"{out}: {error.strerror}: free space or choose another --out, then run the same command again to resume"
         ) from None
-
-
-def _job(
-    manifest: Manifest,
-    out: Path,
-    root: Path,
-    planned: RunExtractor,
-    corpus: str,
-    shard: tuple[int, int] | None,
-    options: Options,
-    notify: Callable[[str], None],
-) -> Job | None:
-    """The work to do for an extractor, or None if the store at `out` already has its features."""
-    encoder = planned.extractor
-    parts = divide(manifest, options.part_size * (TEXT_PARTS if encoder.modality == "text" else 1))
-    name = encoder.name.replace("/", "--")
-    plan: FeaturePlan = {
-        "modality": encoder.modality,
-        "name": encoder.name,
-        "dim": encoder.dim,
-        "matrices": matrices_of(encoder),
-        "corpus": corpus,
-        "parts": [[part.start, part.stop] for part in parts],
-        "provenance": planned.provenance,
-    }
-    if out.exists():
-        with FeatureStore.open(out) as store:
-            if store.attrs.get("corpus_fingerprint") != corpus:
-                raise UserError(
-                    f"{out}: has different utterances than this manifest; choose another --out or delete it"
-                )
-            there = [matrix for matrix in plan["matrices"] if f"{encoder.modality}/{matrix}" in store.feature_names()]
-            for matrix in there:
-                attrs = store.feature(f"{encoder.modality}/{matrix}").attrs
-                if attrs.get("fingerprint") != json_sha256(json.loads(json.dumps(plan))):
-                    old = {k: unpacked(v) for k, v in attrs.items() if k not in ("fingerprint", "options")}
-                    new = json.loads(json.dumps({**plan["provenance"], **plan["matrices"][matrix]}))
-                    raise UserError(
-                        f"{out}: {encoder.modality}/{matrix} was extracted with {difference(old, new)}; choose another "
-                        "--out"
-                    )
-            if there:  # stores are written as a whole, so if one matrix of an encoder is there, all of them are
-                notify(f"{encoder.modality}/{', '.join(there)}: already in {out}")
-                return None
-    folder = PartsFolder(root / f"{encoder.modality}--{name}", plan)
-    names: ColumnNames = {
-        "dimension_names": list(encoder.dimension_names),
-        "frame_width": encoder.frame_width,
-        "frame_names": list(encoder.frame_names),
-    }
-    write_atomically(folder.folder / "names.json", json.dumps(names).encode())
-    # Not part of the fingerprint: a model that was moved to another folder is still the same model.
-    write_atomically(folder.folder / "options.json", json.dumps(planned.options).encode())
-    mine = range(len(parts)) if shard is None else shard_of(parts, shard)
-    return Job(planned, folder, parts, [i for i in mine if not folder.has(i)])
 
 
 def _dialogues(manifest: Manifest) -> int:

@@ -18,30 +18,39 @@ import numpy as np
 from ...toolkit.base.cores import core_count
 from ...toolkit.base.processes import Failure, run_tasks
 from ...toolkit.base.progress import Stages
-from ...toolkit.manifest import Manifest, Utterance
+from ...toolkit.manifest import Manifest
 from ..encoders.base import MediaRequest, Samples
 from ..encoders.selection import Options
 from .extractors import RunExtractors
-from .parts import Job, Rows
+from .jobs import Corpus, Job
+from .origins import UNKNOWN, lasts, mask_of, media_key, source_of
+from .parts import Rows
 from .worker import Span, Task, UtteranceMedia, process, set_up
+
+FAILED = "its worker failed"
 
 
 def run_media(
     jobs: list[Job],
-    manifest: Manifest,
+    corpus: Corpus,
     extractors: RunExtractors,
     options: Options,
     stop: threading.Event,
     progress: Stages,
     stages: dict[str, float],
+    strict: bool,
 ) -> list[str]:
     """Runs the jobs that need media, until all parts are done or `stop` is set.
 
+    Utterances that failed for no known reason are masked, and computed again by the next run; if `strict`, the parts
+    that contain them are not written.
+
     Returns:
-        The faults: utterances that failed for no known reason, and what happened. The stage's time, and that of the
-        encoders in this process, are added to `stages`.
+        These utterances, and what happened. The stage's time, and that of the encoders in this process, are added to
+        `stages`.
     """
     began = time.perf_counter()
+    manifest, files_known = corpus.manifest, corpus.files
     audio = next((job for job in jobs if job.modality == "audio"), None)
     visual = next((job for job in jobs if job.modality == "visual"), None)
     parts = jobs[0].parts
@@ -81,9 +90,9 @@ def run_media(
     ):
         part = open_parts[index]
         if isinstance(found, Failure):
-            ids = [manifest.utterances[span.row].id for span in task.spans]
             part.faulty = True
-            faults += [f"{i}: {found.reason}" for i in ids]
+            faults += [f"{manifest.utterances[span.row].id}: {found.reason}" for span in task.spans]
+            part.found += [_failed(span, found.reason) for span in task.spans]
         else:
             part.found += found
         part.waiting -= 1
@@ -91,10 +100,12 @@ def run_media(
             before = time.perf_counter()
             _fill_rows(part, audio, visual, manifest, options)
             encoding += time.perf_counter() - before
-            if not part.faulty:
+            files = {one.file for one in part.found if one.file is not None}
+            files_known.learn(files)
+            if not (strict and part.faulty):
                 for job in (audio, visual):
                     if job is not None and job.modality in part.rows:
-                        job.folder.write(index, part.rows[job.modality].finished())
+                        job.write(index, part.rows[job.modality], sorted(files, key=lambda file: file.content))
             del open_parts[index]
             bar.advance(len(parts[index]))
     stages["media"] = time.perf_counter() - began
@@ -123,22 +134,14 @@ def _plan(manifest: Manifest, part: range, rows: dict[str, Rows]) -> Iterator[Ta
     spans: dict[str, dict[tuple, Span]] = defaultdict(dict)
     for row in part:
         u = manifest.utterances[row]
-        sources = {
-            "audio": (u.audio, u.audio_start, u.audio_end) if u.audio else (u.media, u.start, u.end),
-            "visual": (u.media, u.start, u.end),
-        }
         for modality in ("audio", "visual"):
-            if modality not in rows:
+            if modality not in rows or row not in rows[modality].todo:
                 continue
-            path, start, end = sources[modality]
-            reason = u.mask.get(modality) or ""
-            if path is None:
-                rows[modality].put(row, None, reason or "no media file in the manifest")
-                continue
-            if not reason and ((start or 0) < 0 or (end is not None and end <= (start or 0))):
-                reason = f"invalid time span: {start} to {end} s"
-            if reason:
+            path, start, end = source_of(u, modality)
+            reason = mask_of(u, modality)
+            if reason or path is None:
                 rows[modality].put(row, None, reason)
+                rows[modality].note_origin(row, media_key(u, modality, UNKNOWN))
                 continue
             old = spans[path].get((row, start, end))
             spans[path][row, start, end] = Span(
@@ -149,16 +152,15 @@ def _plan(manifest: Manifest, part: range, rows: dict[str, Rows]) -> Iterator[Ta
                 audio=modality == "audio" or (old is not None and old.audio),
                 visual=modality == "visual",
                 channel=u.audio_channel,
-                lasts=_lasts(u) if path == u.audio else None,
+                lasts=lasts(u) if path == u.audio else None,
             )
     for path, group in spans.items():
         yield Task(manifest.path(path), list(group.values()))
 
 
-def _lasts(utterance: Utterance) -> float | None:
-    """Seconds that the utterance's own audio file must last, where the corpus says so."""
-    lasts = utterance.extra.get("audio_lasts")
-    return float(lasts) if isinstance(lasts, (int, float)) and not isinstance(lasts, bool) else None
+def _failed(span: Span, reason: str) -> UtteranceMedia:
+    why = f"{FAILED}: {reason}"
+    return UtteranceMedia(span.row, audio_reason=why if span.audio else "", visual_reason=why if span.visual else "")
 
 
 def _fill_rows(part: _Part, audio: Job | None, visual: Job | None, manifest: Manifest, options: Options) -> None:
@@ -167,13 +169,21 @@ def _fill_rows(part: _Part, audio: Job | None, visual: Job | None, manifest: Man
     if audio is not None and "audio" in part.rows:
         given = [one for one in found if one.audio is not None or one.audio_reason or one.span is not None]
         _put_audio(part.rows["audio"], given, audio)
+        _note_origins(part.rows["audio"], given, manifest, "audio")
     if visual is not None and "visual" in part.rows:
         given = [one for one in found if one.series is not None or one.visual_reason]
         _put_visual(part.rows["visual"], given, visual)
+        _note_origins(part.rows["visual"], given, manifest, "visual")
         if options.save_crops is not None:
             for one in given:
                 if one.series is not None:
                     _save_crops(options.save_crops, manifest.utterances[one.row].id, one.series.images)
+
+
+def _note_origins(rows: Rows, found: list[UtteranceMedia], manifest: Manifest, modality: str) -> None:
+    for one in found:
+        content = one.file.content if one.file is not None else UNKNOWN
+        rows.note_origin(one.row, media_key(manifest.utterances[one.row], modality, content))
 
 
 def _put_audio(rows: Rows, found: list[UtteranceMedia], job: Job) -> None:

@@ -2,8 +2,10 @@
 
 An open HDF5 file does not survive a killed process; part files that are written under a temporary name, flushed and
 renamed do. `STORE.parts/` contains a folder for each feature; in it `feature.json` is everything that the feature
-depends on (its fingerprint), and `00000.npz`, `00001.npz`, … contain the rows of the finished parts. The store is
-assembled from them at the end.
+depends on besides its utterances (its fingerprint), and `00000-HASH.npz`, `00001-HASH.npz`, … contain the rows of the
+finished parts. HASH stands for the utterances' transcripts or spans and media files, so a part of other utterances has
+another name; its rows are still found by what they were made from (`extract/run/kept.py`). The store is assembled from
+the parts at the end.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -24,23 +27,21 @@ from ...toolkit.base.files import write_atomically
 from ...toolkit.base.hashes import json_sha256
 from ...toolkit.base.reading.plain_json import parse_json
 from ...toolkit.manifest import Manifest
+from ...toolkit.manifest.utterances import FIELDS
 from ...toolkit.store import FeaturePart
 from ...toolkit.store.frames import finite_frames
 from ..encoders.base import Extracted, Extractor, Provenance
-
-if TYPE_CHECKING:
-    from .extractors import RunExtractor
+from .kept import Row
+from .origins import UNKNOWN, FileFacts
 
 
 class FeaturePlan(TypedDict):
-    """Everything that a feature's values depend on: extractor, corpus, and parts (first row, row after the last)."""
+    """Everything that a feature's values depend on besides its utterances."""
 
     modality: str
     name: str
     dim: int
     matrices: dict[str, dict[str, Any]]
-    corpus: str
-    parts: list[list[int]]
     provenance: Provenance
 
 
@@ -61,6 +62,9 @@ class Rows:
         values: float32 (n, matrices * dim), an extractor's matrices side by side; zeros in masked rows.
         reasons: n strings, empty where the row is present.
         details: further columns, each (n,).
+        made_from: n keys (`extract.run.origins`) of what the rows were made from; `UNKNOWN` if they must be computed
+            again.
+        todo: the rows that are to be computed; the others are kept.
         frame_width: columns of a frame if the feature keeps its sequences, else 0.
         frames: for each row its frames float32 (T, frame_width) and their times in seconds (T,).
     """
@@ -68,6 +72,8 @@ class Rows:
     first: int
     values: np.ndarray
     reasons: list[str]
+    made_from: list[str]
+    todo: frozenset[int]
     details: dict[str, np.ndarray] = field(default_factory=dict)
     frame_width: int = 0
     frames: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
@@ -103,10 +109,20 @@ class Rows:
         for name, value in details.items():
             self.details[name][row - self.first] = value
 
+    def note_origin(self, row: int, key: str) -> None:
+        """Sets what a row was made from."""
+        self.made_from[row - self.first] = key
+
+    def keep(self, row: int, kept: Row, key: str) -> None:
+        """Sets a row to one that an earlier run has computed."""
+        self.count(row, **kept.details)
+        self.put(row, kept.values, kept.reason, kept.frames, kept.times)
+        self.note_origin(row, key)
+
     def finished(self) -> FeaturePart:
         """The part as it is written to disk."""
         if not self.frame_width:
-            return FeaturePart(self.first, self.values, self.reasons, self.details)
+            return FeaturePart(self.first, self.values, self.reasons, self.details, made_from=self.made_from)
         none = np.zeros((0, self.frame_width), np.float32), np.zeros(0)
         kept = [self.frames.get(self.first + i, none) for i in range(len(self.reasons))]
         return FeaturePart(
@@ -117,6 +133,7 @@ class Rows:
             np.concatenate([frames for frames, _ in kept]),
             np.array([len(frames) for frames, _ in kept], np.int64),
             np.concatenate([times for _, times in kept]),
+            self.made_from,
         )
 
 
@@ -128,22 +145,23 @@ def matrices_of(extractor: Extractor) -> dict[str, dict[str, Any]]:
     return {name.replace("/", "--"): dict(attributes) for name, attributes in extractor.matrices.items()}
 
 
-def empty_rows(first: int, n: int, extractor: Extractor) -> Rows:
-    """Rows for an extractor, none of which is processed yet."""
+def empty_rows(part: range, todo: Iterable[int], extractor: Extractor) -> Rows:
+    """Rows for an extractor, none of which is processed yet, and `todo` of which are to be computed."""
+    n = len(part)
     values = np.zeros((n, extractor.dim * len(extractor.matrices)), np.float32)
     kinds = {**extractor.wants.details, **extractor.details}
     details = {name: np.zeros(n, kind) for name, kind in kinds.items()}
-    return Rows(first, values, [UNDONE] * n, details, extractor.frame_width)
+    return Rows(
+        part.start, values, [UNDONE] * n, [UNKNOWN] * n, frozenset(todo), details, frame_width=extractor.frame_width
+    )
 
 
 def corpus_fingerprint(manifest: Manifest) -> str:
     """SHA-256 of everything in the manifest that extraction or the store uses."""
     digest = hashlib.sha256(json.dumps([manifest.corpus, manifest.labels]).encode())
     for utterance in manifest.utterances:
-        fields = asdict(utterance)
-        if (
-            fields["audio_channel"] is None
-        ):  # so that stores of earlier versions, which had no such field, stay the same
+        fields = {name: getattr(utterance, name) for name in FIELDS}
+        if fields["audio_channel"] is None:  # stores of earlier versions, which had no such field, stay the same
             del fields["audio_channel"]
         digest.update(json.dumps(fields, sort_keys=True).encode())
     return digest.hexdigest()
@@ -179,36 +197,69 @@ class PartsFolder:
         else:
             write_atomically(marker, json.dumps(self.plan, indent=1).encode())
 
-    def path(self, index: int) -> Path:
-        return self.folder / f"{index:05d}.npz"
+    def has(self, name: str) -> bool:
+        """Whether the part with this file name is finished."""
+        return (self.folder / name).exists()
 
-    def has(self, index: int) -> bool:
-        """Whether the part is finished."""
-        return self.path(index).exists()
+    def names(self) -> list[str]:
+        """The file names of all finished parts, of these utterances or others."""
+        return sorted(path.name for path in self.folder.glob("*.npz") if not path.name.startswith("."))
 
-    def write(self, index: int, rows: FeaturePart) -> None:
-        """Writes a part durably: it is complete on disk when this returns."""
+    def write(self, name: str, rows: FeaturePart, files: Iterable[FileFacts] = ()) -> None:
+        """Writes a part durably: it is complete on disk when this returns.
+
+        Args:
+            name: its file name.
+            rows: its rows.
+            files: the media files that were read for it.
+        """
         data: dict[str, Any] = {f"detail_{name}": column for name, column in rows.details.items()}
         if rows.frames is not None:
             data |= {"frames": rows.frames, "counts": rows.counts, "times": rows.times}
+        noted = [[file.identity, file.size, file.content] for file in files]
         buffer = io.BytesIO()
         np.savez(
             buffer,
             first=rows.first,
             values=rows.values,
             reasons=_bytes("\0".join(rows.reasons)),
+            made_from=_bytes("\0".join(rows.made_from or [])),
+            files=_bytes(json.dumps(noted)),
             fingerprint=_bytes(self.fingerprint),
             **data,
         )
-        write_atomically(self.path(index), buffer.getvalue())
+        write_atomically(self.folder / name, buffer.getvalue())
 
-    def read(self, index: int) -> FeaturePart:
+    def read(self, name: str) -> FeaturePart:
         """Reads a part.
 
         Raises:
             UserError: the file is damaged, or was written with different options.
         """
-        path = self.path(index)
+        with self._opened(name) as data:
+            n = len(data["values"])
+            return FeaturePart(
+                int(data["first"]),
+                data["values"],
+                data["reasons"].tobytes().decode().split("\0") if n else [],
+                {name[7:]: data[name] for name in data.files if name.startswith("detail_")},
+                *(data[name] if name in data else None for name in ("frames", "counts", "times")),
+                data["made_from"].tobytes().decode().split("\0") if n else [],
+            )
+
+    def read_origins(self, name: str) -> tuple[list[str], list[FileFacts]]:
+        """What the rows of a part were made from, and the media files that were read for it.
+
+        Raises:
+            UserError: as for `read`.
+        """
+        with self._opened(name) as data:
+            files = [FileFacts(*file) for file in json.loads(data["files"].tobytes())]
+            return data["made_from"].tobytes().decode().split("\0"), files
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[Any]:
+        path = self.folder / name
         try:
             with np.load(path, allow_pickle=False) as data:
                 if data["fingerprint"].tobytes().decode() != self.fingerprint:
@@ -216,15 +267,8 @@ class PartsFolder:
                         f"{path}: extracted with different options than the parts next to it; delete it and run the "
                         "same command again"
                     )
-                n = len(data["values"])
-                return FeaturePart(
-                    int(data["first"]),
-                    data["values"],
-                    data["reasons"].tobytes().decode().split("\0") if n else [],
-                    {name[7:]: data[name] for name in data.files if name.startswith("detail_")},
-                    *(data[name] if name in data else None for name in ("frames", "counts", "times")),
-                )
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+                yield data
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
             raise UserError(f"{path}: damaged ({error}); delete it and run the same command again") from None
 
 
@@ -247,25 +291,6 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "",
 def _short(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:28] + "…" + text[-28:]
-
-
-@dataclass
-class Job:
-    """One feature of a run: its extractor, its parts on disk, and which of them are still to do."""
-
-    planned: RunExtractor
-    folder: PartsFolder
-    parts: list[range]
-    todo: list[int]
-
-    @property
-    def modality(self) -> str:
-        return self.planned.modality
-
-    def begin(self, index: int) -> Rows:
-        """The rows of a part, none of which is processed yet."""
-        part = self.parts[index]
-        return empty_rows(part.start, len(part), self.planned.extractor)
 
 
 def divide(manifest: Manifest, size: int) -> list[range]:

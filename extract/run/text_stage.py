@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ...toolkit.base.progress import Stages
 from ...toolkit.manifest import Manifest
 from ..encoders.base import Texts, Turn
-from .parts import Job
+
+if TYPE_CHECKING:
+    from .jobs import Job
 
 
-def turns(manifest: Manifest, rows: range, context: int) -> list[Turn]:
+def turns(manifest: Manifest, rows: Sequence[int], context: int) -> list[Turn]:
     """The turns at `rows`, each with the non-empty ones of the `context` utterances before it in its dialogue.
 
     A turn in the context is written "speaker: transcript". Text that the manifest masks is empty, and in no context.
@@ -40,12 +44,13 @@ def read_texts(job: Job, manifest: Manifest, stop: threading.Event, progress: St
     for index in job.todo:
         if stop.is_set():
             break
-        rows = job.begin(index)
-        part = [manifest.utterances[row] for row in job.parts[index]]
-        given = turns(manifest, job.parts[index], wants.context)
-        for row, u, result in zip(job.parts[index], part, job.planned.results(given, bar.advance), strict=True):
+        rows, todo = job.begin(index), job.rows_todo(index)
+        given = turns(manifest, todo, wants.context)
+        bar.advance(len(job.parts[index]) - len(todo))
+        for row, result in zip(todo, job.planned.results(given, bar.advance), strict=True):
             rows.count(row, **result.details)
-            reason = u.mask.get("text") or result.reason
+            reason = manifest.utterances[row].mask.get("text") or result.reason
             rows.put(row, None if reason else result.values, reason)
-        job.folder.write(index, rows.finished())
+            rows.note_origin(row, job.keys[row])
+        job.write(index, rows)
     stages["text"] = time.perf_counter() - began

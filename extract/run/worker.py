@@ -17,6 +17,7 @@ from ..faces.detection import make_detector
 from ..faces.speaking import choose_speaker
 from ..faces.thinning import BLACK, ThinnedFrames
 from ..faces.tracks import FaceTracks
+from .origins import FileFacts, Reading
 
 # Rounding of time stamps must not lose the last frame or sample of an utterance.
 _SLACK_S = 0.05
@@ -65,6 +66,7 @@ class UtteranceMedia:
         audio: the features, if the extractor runs in the workers; otherwise `span` is the audio itself.
         audio_seconds: duration of the audio.
         series: face crops or frames.
+        file: the file as it was when it was decoded.
         frames, faces, tracks, speaker_confidence: number of frames examined, frames with the speaker's face, faces
             tracked, and the confidence in the choice of the speaker.
     """
@@ -80,6 +82,7 @@ class UtteranceMedia:
     faces: int = 0
     tracks: int = 0
     speaker_confidence: float = 0.0
+    file: FileFacts | None = None
 
 
 def set_up() -> None:
@@ -96,6 +99,15 @@ def process(job: tuple[int, Task | None, MediaRequest]) -> list[UtteranceMedia]:
     _, task, request = job
     if task is None:
         return []
+    reading = Reading(task.path)
+    found = _decoded(task, request)
+    facts = reading.facts()
+    for one in found:
+        one.file = facts
+    return found
+
+
+def _decoded(task: Task, request: MediaRequest) -> list[UtteranceMedia]:
     found = [UtteranceMedia(span.row) for span in task.spans]
     audio = request.audio if any(span.audio for span in task.spans) else None
     visual = request.visual if any(span.visual for span in task.spans) else None

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..base.errors import UserError
 from ..base.words import counted
-from .format import SCHEMA, Dataset
+from .format import MADE_FROM, SCHEMA, Dataset
 from .hdf5 import StoreFile
 from .values import Matrix
 
@@ -67,10 +67,28 @@ class Feature:
         """
         return {name: self._read(f"reduction/{name}", *form) for name, form in self._reduction_forms().items()}
 
+    def made_from(self) -> tuple[list[str], list[tuple[str, int, str]]] | None:
+        """What the rows were made from; None for features that were not extracted, or by an earlier version.
+
+        Returns:
+            For each row a hash of its media's or transcript's content and everything else it depends on, "" if unknown;
+            and (identity, size in bytes, hash of the content) of each media file.
+        """
+        if not self._has(MADE_FROM):
+            return None
+        rows = self._read(f"{MADE_FROM}/rows", "O", self._length).tolist()
+        files = [self._read(f"{MADE_FROM}/{name}", *form).tolist() for name, form in self._file_forms().items()]
+        return rows, list(zip(*files, strict=True))
+
     @property
     def has_sequences(self) -> bool:
         """Whether each utterance's frames are stored too (`erc-toolkit extract --sequences`)."""
         return self._has("frames")
+
+    @property
+    def frame_width(self) -> int:
+        """Number of columns of a frame; 0 without sequences."""
+        return self._dataset("frames/values", "f", None, 2).shape[1] if self.has_sequences else 0
 
     def sequence(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """The frames of one utterance.
@@ -110,6 +128,10 @@ class Feature:
             self._dataset(f"details/{name}", "fiubO", self._length)
         for name, form in self._reduction_forms().items():
             self._dataset(f"reduction/{name}", form[0], form[1], form[3])
+        if self._has(MADE_FROM):
+            self._dataset(f"{MADE_FROM}/rows", "O", self._length)
+            for name, form in self._file_forms().items():
+                self._dataset(f"{MADE_FROM}/{name}", *form)
         if self.has_sequences:
             self._dataset("frames/time_s", "f", int(self._frame_offsets[-1]))
             if self._has("frames/dimension_names"):
@@ -136,6 +158,13 @@ class Feature:
 
     def _read(self, name: str, kinds: str, length: int, rows: slice = slice(None), ndim: int = 1) -> np.ndarray:
         return self._file.read(f"{self._path}/{name}", kinds, length, rows, ndim)
+
+    def _file_forms(self) -> dict[str, tuple[str, int]]:
+        """The dtype kinds and length of each dataset about the media files; none for texts."""
+        if not self._has(f"{MADE_FROM}/file_sizes"):
+            return {}
+        count = self._dataset(f"{MADE_FROM}/file_sizes", "i", None).shape[0]
+        return {"file_identities": ("O", count), "file_sizes": ("i", count), "file_contents": ("O", count)}
 
     @cached_property
     def _frame_offsets(self) -> np.ndarray:

@@ -27,6 +27,7 @@ COLUMNS = {
     "end_s": "f",
     "media": "O",
 }
+MADE_FROM = "made_from"  # the group of a feature that says what its rows were made from; not part of the content
 MOST_LABELS = 256  # a reader must limit the size of an attribute of strings
 CHUNK_BYTES = 1 << 18  # small enough that reading a few rows reads little else
 _REFERENCE = 8  # minimum size in bytes of a string, even an empty one, when not compressed

@@ -20,7 +20,7 @@ import h5py.h5o
 import numpy as np
 
 from ..base.errors import UserError, first_line
-from .format import MOST_LABELS, SCHEMA, Dataset, damaged, plain, read_texts, text_hash
+from .format import MADE_FROM, MOST_LABELS, SCHEMA, Dataset, damaged, plain, read_texts, text_hash
 from .values import Matrix, has_descriptor
 
 _MOST_INFLATION = 1100  # deflate cannot expand by more than about 1032
@@ -164,13 +164,14 @@ class StoreFile:
     def content_hash(self) -> str:
         """SHA-256 over every dataset in the order of its path: path, shape, dtype and bytes.
 
-        Attributes and the features' checksums (which follow from the values) are excluded, so stores with the same
-        content have the same hash whatever their layout. Call it after `check_links`.
+        Attributes, the features' checksums (which follow from the values) and what their rows were made from are
+        excluded, so stores with the same content have the same hash whatever their layout and the place of their media.
+        Call it after `check_links`.
         """
         digest = hashlib.sha256()
         for name, dataset in sorted(_datasets(self.file)):
             feature = name.split("/")[-1] if name.startswith("features/") and name.count("/") == 3 else ""
-            if feature == "checksums":
+            if feature == "checksums" or (name.startswith("features/") and name.split("/")[3:4] == [MADE_FROM]):
                 continue
             text = h5py.check_string_dtype(dataset.dtype) is not None
             digest.update(f"{name}\0{dataset.shape}\0{'text' if text else dataset.dtype.str}\0".encode())

@@ -18,7 +18,7 @@ from ..base.errors import UserError
 from ..base.files import atomic_path
 from ..base.version import __version__
 from ..manifest import Utterance
-from .format import CHUNK_BYTES, FORMAT, MOST_LABELS, SCHEMA, texts, write
+from .format import CHUNK_BYTES, FORMAT, MADE_FROM, MOST_LABELS, SCHEMA, texts, write
 from .hdf5 import StoreFile
 from .values import MatrixWriter
 
@@ -40,6 +40,7 @@ class FeaturePart:
         frames, counts, times: the utterances' frames concatenated, float32 (T, width); the number of frames of each
             utterance, int64 (n,); and the times of the frames in seconds from the utterance's start, float64 (T,).
             None if no sequences are stored.
+        made_from: n strings, each a hash of everything the row was made from (`Feature.made_from`); None if unknown.
     """
 
     first: int
@@ -49,6 +50,7 @@ class FeaturePart:
     frames: np.ndarray | None = None
     counts: np.ndarray | None = None
     times: np.ndarray | None = None
+    made_from: Sequence[str] | None = None
 
 
 class _SequenceWriter:
@@ -219,6 +221,7 @@ class StoreWriter:
         dimension_names: Sequence[str] = (),
         frame_width: int = 0,
         frame_names: Sequence[str] = (),
+        files: Iterable[tuple[str, int, str]] = (),
     ) -> None:
         """Writes one feature matrix from parts, with only one part in memory at a time.
 
@@ -228,6 +231,7 @@ class StoreWriter:
             parts: in row order, without gaps.
             frame_width: size of a frame if the parts have sequences, otherwise 0.
             frame_names: names of a frame's columns, or none.
+            files: (identity, size, content) of the files that the rows were made from.
 
         Raises:
             ValueError: as for `add_feature`, or rows are missing from the parts.
@@ -236,6 +240,7 @@ class StoreWriter:
         group = self._new_group(modality, name, attrs)
         values = MatrixWriter(group, (n, dim))
         reasons: list[str] = []
+        made_from: list[str] = []
         details: dict[str, list[np.ndarray]] = {}
         sequences = _SequenceWriter(group, frame_width, frame_names) if frame_width else None
         for part in parts:
@@ -250,6 +255,7 @@ class StoreWriter:
             present = np.array([not r for r in part.reasons])
             values.append(np.where(present[:, None], part.values, np.float32(0)))
             reasons += part.reasons
+            made_from += part.made_from or ()
             for key, column in part.details.items():
                 details.setdefault(key, []).append(column)
             if sequences is not None:
@@ -265,6 +271,14 @@ class StoreWriter:
             write(group.require_group("details"), key, np.concatenate(columns))
         if sequences is not None:
             sequences.end()
+        if len(made_from) == n:
+            noted = group.create_group(MADE_FROM)
+            write(noted, "rows", texts(made_from))
+            if files := sorted(files):
+                identities, sizes, contents = zip(*files, strict=True)
+                write(noted, "file_identities", texts(identities))
+                write(noted, "file_sizes", np.array(sizes, np.int64))
+                write(noted, "file_contents", texts(contents))
 
     def copy_feature(self, feature: Feature) -> None:
         """Copies a feature from another store with the same utterances unchanged, after `Feature.check`."""

@@ -210,6 +210,41 @@ def test_causal_judges_from_the_past_alone(trained, scene, predicted):
     assert json.loads((predicted / "turns.json").read_text())["causal"] is True
 
 
+def test_another_recording_of_the_same_name(trained, scene, tmp_path):
+    """With the same --out, each prediction is that of its own recording and transcript, as in a new folder."""
+    from erc_toolkit.toolkit.media import ffmpeg_binary
+
+    cues = json.loads(scene.with_suffix(".json").read_text(encoding="utf-8"))["segments"]
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+    shutil.copy(scene, tmp_path / "a" / "take7.mp4")
+    late = str(cues[1]["start"])  # the same conversation from the second turn on: other words at the same time
+    cut = [ffmpeg_binary(), "-v", "error", "-ss", late, "-i", str(scene), str(tmp_path / "b" / "take7.mp4")]
+    subprocess.run(cut, check=True)
+    length = cues[-1]["end"] - cues[1]["start"]
+    turns = [turn for turn in cues if turn["end"] <= length]
+    assert len(turns) > 1
+    (tmp_path / "t.json").write_text(json.dumps(turns), encoding="utf-8")
+    corrected = [{**turns[0], "text": "What do you want from me?"}, *turns[1:]]
+    (tmp_path / "c.json").write_text(json.dumps(corrected), encoding="utf-8")
+
+    def predicted(recording: str, transcript: str, out: str) -> tuple[list, str]:
+        words = ["predict", trained / "run", tmp_path / recording / "take7.mp4", "--transcript", tmp_path / transcript]
+        printed = run(*words, "--out", tmp_path / out)
+        return json.loads((tmp_path / out / "turns.json").read_text())["turns"], printed
+
+    first, _ = predicted("a", "t.json", "p")
+    second, printed = predicted("b", "t.json", "p")
+    assert f"{len(turns)} changed" in printed
+    assert second == predicted("b", "t.json", "q")[0] and second != first
+    third, printed = predicted("b", "c.json", "p")
+    assert "audio/eGeMAPS: already in" in printed and "1 changed, 0 new" in printed
+    fresh = predicted("b", "c.json", "r")[0]
+    assert [t["text"] for t in third] == [t["text"] for t in fresh] and third != second
+    for a, b in zip(third, fresh, strict=True):
+        assert a["probabilities"] == pytest.approx(b["probabilities"], abs=1e-5)
+
+
 def test_audio_without_video_and_silence(trained, scene, tmp_path):
     output = run(
         "predict",

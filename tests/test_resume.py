@@ -91,7 +91,7 @@ def assert_completed(out, expected: str) -> None:
 def test_a_killed_extraction_resumes(raw, text_encoder, tmp_path, undisturbed_audio):
     out = tmp_path / "s.h5"
     arguments = command(raw, out, text_encoder, "--modalities", "audio")
-    run_until(arguments[3:], "finish", r"audio--eGeMAPSv02/\d+\.npz$", 3, group=True)
+    run_until(arguments[3:], "finish", r"audio--eGeMAPSv02/\d+-\w+\.npz$", 3, group=True)
     assert len(list(parts_root(out).glob("audio--*/*.npz"))) == 2 and not out.exists()
     done = run(arguments)
     assert done.returncode == 0 and "resuming" in done.stdout, done.stderr
@@ -103,9 +103,9 @@ POINTS = [
     ("import", r"^torch$", 1),  # while it loads
     ("finish", r"text--[^/]+/feature\.json$", 1),  # before a feature's folder is marked
     ("finish", r"\.parts/manifest\.jsonl$", 1),
-    ("finish", r"text--[^/]+/\d+\.npz$", 1),  # the first part is written, but not yet renamed
-    ("finish", r"audio--[^/]+/\d+\.npz$", 2),  # between the parts of one folder and the next
-    ("finish", r"visual--[^/]+/\d+\.npz$", 4),
+    ("finish", r"text--[^/]+/\d+-\w+\.npz$", 1),  # the first part is written, but not yet renamed
+    ("finish", r"audio--[^/]+/\d+-\w+\.npz$", 2),  # between the parts of one folder and the next
+    ("finish", r"visual--[^/]+/\d+-\w+\.npz$", 4),
     ("finish", r"/s\.h5$", 1),  # the whole store is written, but not yet renamed
     ("finish", r"/s\.h5$", 1),  # again, when only that is left to do
 ]
@@ -129,7 +129,7 @@ def test_ctrl_c_finishes_the_part_and_explains_how_to_resume(raw, text_encoder, 
     arguments = command(raw, out, text_encoder)
     # To the workers as well, as a terminal does.
     folder = parts_root(out) / "audio--eGeMAPSv02"
-    stopped = run_until(arguments[3:], "finish", r"audio--eGeMAPSv02/\d+\.npz$", 1, how=signal.SIGINT, group=True)
+    stopped = run_until(arguments[3:], "finish", r"audio--eGeMAPSv02/\d+-\w+\.npz$", 1, how=signal.SIGINT, group=True)
     assert stopped.returncode == 1 and "Traceback" not in stopped.stderr
     assert "run the same command again" in stopped.stderr
     assert list(folder.glob("*.npz")) and not out.exists()
@@ -265,8 +265,8 @@ def test_many_dying_workers_are_all_found():
 
 
 @pytest.mark.slow
-def test_a_fault_names_the_utterance_and_keeps_the_rest(raw, text_encoder, tmp_path, monkeypatch):
-    """A worker that dies on one clip: exit status 3, all other parts kept, and the next run completes the store."""
+def test_a_clip_that_kills_its_worker_is_masked(raw, text_encoder, tmp_path, undisturbed_audio):
+    """A worker that dies on one clip: the clip is masked and done again by the next run; --strict refuses it."""
     modules = tmp_path / "modules"  # on the path on purpose: workers import nothing from the script's own folder
     modules.mkdir()
     (modules / "dying.py").write_text(
@@ -284,12 +284,22 @@ def test_a_fault_names_the_utterance_and_keeps_the_rest(raw, text_encoder, tmp_p
         "from erc_toolkit.toolkit.commands.main import main\n"
         "main()\n"  # not behind `if __name__`: workers do not import the script
     )
-    arguments = command(raw, tmp_path / "s.h5", text_encoder, "--modalities", "audio")
-    faulty = run([sys.executable, str(script), *arguments[3:]], env={**os.environ, "PYTHONPATH": str(modules)})
-    assert faulty.returncode == 3 and "train_dia1_utt2" in faulty.stderr and "died" in faulty.stderr, faulty.stderr
-    assert not (tmp_path / "s.h5").exists()
+    out = tmp_path / "s.h5"
+    arguments = command(raw, out, text_encoder, "--modalities", "audio")
+    dying = {"env": {**os.environ, "PYTHONPATH": str(modules)}}
+    strict = run([sys.executable, str(script), *arguments[3:], "--strict"], **dying)
+    assert strict.returncode == 3 and "train_dia1_utt2" in strict.stderr and "died" in strict.stderr, strict.stderr
+    assert not out.exists()
+    masked = run([sys.executable, str(script), *arguments[3:]], **dying)
+    assert masked.returncode == 0 and "resuming" in masked.stdout, masked.stderr
+    assert "note: 1 utterance failed" in masked.stdout and "train_dia1_utt2" in masked.stdout
+    with FeatureStore.open(out) as store:
+        row = store.column("id").tolist().index("train_dia1_utt2")
+        reason = store.feature("audio/eGeMAPSv02").reasons()[row]
+        assert reason.startswith("its worker failed: its process died")
     done = run(arguments)
-    assert done.returncode == 0 and "resuming" in done.stdout
+    assert done.returncode == 0 and "1 changed, 0 new" in done.stdout, done.stdout
+    assert content(out) == undisturbed_audio
 
 
 def corpus(files: list[str]) -> Manifest:

@@ -125,11 +125,12 @@ def carry(
             present = {key for key, there in zip(origins[0], feature.present(), strict=True) if there}
             changed = sum(key not in kept for key in keys)
             if not present & set(keys):
-                notify(f"{name}: not kept, since all its utterances changed; extract it again")
+                notify(f"{name}: {len(keys)} changed, left out until it is extracted again; 0 unchanged")
                 continue
             found[name] = Carried(feature, keys, tuple(corpus.table(modality)))
             if changed:
-                notify(f"{name}: {changed} changed and masked, {len(keys) - changed} unchanged; extract it again")
+                same = len(keys) - changed
+                notify(f"{name}: {changed} changed, masked until it is extracted again; {same} unchanged")
     as_they_are = len(found) == len(rest) and all(one.keys is None for one in found.values())
     return list(found.values()), as_they_are
 

@@ -8,8 +8,8 @@ import torch
 
 from erc_toolkit.extract.encoders.selection import Options
 from erc_toolkit.extract.encoders.text import TextEncoder
+from erc_toolkit.extract.run.context import turns
 from erc_toolkit.extract.run.engine import extract
-from erc_toolkit.extract.run.text_stage import turns
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.demo.encoders import make_text_encoder
 from erc_toolkit.toolkit.manifest import Manifest, Utterance

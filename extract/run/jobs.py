@@ -15,6 +15,7 @@ from ...toolkit.manifest import Manifest
 from ...toolkit.store import FeaturePart, FeatureStore
 from ...toolkit.store.summary import unpacked
 from ..encoders.base import Extractor, Texts
+from .context import turns
 from .extractors import RunExtractor
 from .kept import KeptRows, PartRows, StoreRows
 from .origins import FileFacts, KnownFiles, keys_of_media, media_key, source_of, text_key
@@ -30,7 +31,6 @@ from .parts import (
     matrices_of,
     shard_of,
 )
-from .text_stage import turns
 
 # A part of texts is larger than a part of media: texts are cheaper, and batches need texts of similar length.
 TEXT_PARTS = 8

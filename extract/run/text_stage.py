@@ -4,34 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ...toolkit.base.progress import Stages
 from ...toolkit.manifest import Manifest
-from ..encoders.base import Texts, Turn
-
-if TYPE_CHECKING:
-    from .jobs import Job
-
-
-def turns(manifest: Manifest, rows: Sequence[int], context: int) -> list[Turn]:
-    """The turns at `rows`, each with the non-empty ones of the `context` utterances before it in its dialogue.
-
-    A turn in the context is written "speaker: transcript". Text that the manifest masks is empty, and in no context.
-    """
-    utterances = manifest.utterances
-    found = []
-    for row in rows:
-        earlier = utterances[max(0, row - context) : row]
-        before = tuple(
-            f"{u.speaker}: {u.text.strip()}"
-            for u in earlier
-            if u.dialogue == utterances[row].dialogue and u.text.strip() and "text" not in u.mask
-        )
-        text = "" if "text" in utterances[row].mask else utterances[row].text
-        found.append(Turn(text, utterances[row].speaker, before))
-    return found
+from ..encoders.base import Texts
+from .context import turns
+from .jobs import Job
 
 
 def read_texts(job: Job, manifest: Manifest, stop: threading.Event, progress: Stages, stages: dict[str, float]) -> None:

@@ -18,8 +18,8 @@ from ..config import model_in_words
 from ..data.batch import Batch
 from ..data.features import conversations, read_feature, speaker_indices
 from ..data.provenance import FeatureFacts, check_same, options_of, provenance_of
-from ..loop.evaluation import build_model
-from ..loop.run_folder import Run, load_reductions, load_weights, read_run
+from ..loop.evaluation import load_model, not_finite
+from ..loop.run_folder import Run, load_reductions, read_run
 from ..reports.page import Page, PageDialogue, PageUtterance, Section, render
 from ..reports.run_page import page_edges
 from ..scores.tables import ReportTable, percent
@@ -69,8 +69,7 @@ class TurnClassifier:
         self._notify = notify
         facts = self.run.facts
         counts = np.array([facts["train_label_counts"][label] for label in facts["labels"]])
-        self.model = build_model(self.run.config, self.run.dims, facts["speakers"]["slots"], counts)
-        self.normalisers = load_weights(self.run, self.model)
+        self.model, self.normalisers = load_model(self.run, facts["speakers"]["slots"], counts)
         self.reductions = load_reductions(self.run)
         self.model.to(self.target).eval()
 
@@ -117,6 +116,8 @@ class TurnClassifier:
                 for modality, own in getattr(output, "unimodal", {}).items():
                     alone[modality].append(own[kept])
         probabilities = torch.cat(logits).cpu().double().softmax(-1).numpy()
+        if bad := int((~np.isfinite(probabilities).all(1)).sum()):
+            raise UserError(f"{self.run.path}: {not_finite(bad)}")
         own = {m: torch.cat(parts).cpu().double().softmax(-1).numpy() for m, parts in alone.items() if parts}
         return self._turns_of(store, batch, probabilities, own), batch
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -23,29 +23,26 @@ from ..loop.run_folder import Run, load_reductions, read_run
 from ..reports.page import Page, PageDialogue, PageUtterance, Section, render
 from ..reports.run_page import page_edges
 from ..scores.tables import ReportTable, percent
+from .model_paths import resolve_models
 
-ENCODERS = "encoders"  # folder of a package with the encoders of its features
 
-
-def extraction_of(folder: Path) -> tuple[dict[str, dict[str, object]], list[str]]:
+def extraction_of(folder: Path, replaced: Collection[str] = ()) -> tuple[dict[str, dict[str, object]], list[str]]:
     """How a run's features are extracted from a recording.
 
     Args:
         folder: a run folder or a package.
+        replaced: names of options that the caller replaces.
 
     Returns:
         A mapping of modality to its extraction options, with absolute paths for files in a package; and the labels.
 
     Raises:
-        UserError: there is no run, or its features cannot be reproduced.
+        UserError: there is no run, its features cannot be reproduced, or a path of a package leads out of it.
     """
     run = read_run(folder)
     made = options_of(folder, run.facts["features"])
     for options in made.values():
-        for name, value in options.items():
-            # Paths in a package must not point outside it.
-            if isinstance(value, str) and value.startswith(f"{ENCODERS}/") and ".." not in Path(value).parts:
-                options[name] = str((folder / value).resolve())
+        resolve_models(folder, options, replaced)
     return made, list(run.facts["labels"])
 
 

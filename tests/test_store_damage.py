@@ -50,24 +50,24 @@ def used_bytes(data: bytes) -> list[int]:
 
 
 def heap_objects(data: bytes) -> list[int]:
-    """Positions of the sizes of some objects in the file's global heap, whose damage makes HDF5 hang."""
+    """Positions of the sizes of the objects in the file's global heap, which has no checksum in any HDF5 format."""
     found, at = [], data.find(b"GCOL")
     while at >= 0:
         place, end = at + 16, at + int.from_bytes(data[at + 8 : at + 16], "little")
-        while place + 16 <= end and (number := int.from_bytes(data[place : place + 2], "little")):
+        while place + 16 <= end and int.from_bytes(data[place : place + 2], "little"):
             size = int.from_bytes(data[place + 8 : place + 16], "little")
-            found.append(place if number % 2 else place + 8)
+            found.append(place + 8)
             place += 16 + size + -size % 8
         at = data.find(b"GCOL", at + 1)
     return found
 
 
-def test_bits_that_hung_or_crashed_readers(store, tmp_path, soon):
-    """The sizes and numbers of objects in the global heap, which have no checksum in any of HDF5's formats."""
+def test_bits_that_hung_readers(store, tmp_path, soon):
+    """In the second byte of an object's size: some of them make HDF5 loop for ever, others return another text."""
     places = heap_objects(store.read_bytes())
-    bits = [8 * place + shift for place in places[:: max(1, len(places) // 12)] for shift in (3, 4)]
+    bits = [8 * (places[number] + 1) + bit for number in (0, 3, 10, 12, 29, 31) for bit in range(4)]
     found = Counter(kind for _, kind, _ in outcomes(store, bits, tmp_path / "flipped.h5"))
-    assert set(found) <= {SAME, REFUSED} and found[REFUSED] > len(bits) // 2
+    assert set(found) <= {SAME, REFUSED} and found[REFUSED] > 12
 
 
 @pytest.mark.slow
@@ -94,16 +94,12 @@ def test_any_flipped_bit_of_a_store_of_an_earlier_version(store, tmp_path, soon,
 
 
 def hang(path: Path) -> Path:
-    """Damages a copy so that HDF5 does not come back from opening its root attributes."""
-    data = path.read_bytes()
-    place = data.find(b"GCOL") + 16 + 8
-    flipped = path.with_name("hangs.h5")
-    for place in heap_objects(data):
-        for shift in range(8):
-            flipped.write_bytes(data[:place] + bytes([data[place] ^ 1 << shift]) + data[place + 1 :])
-            if structure._in_a_fork(flipped):
-                return flipped
-    raise AssertionError("no bit hangs this version of HDF5; find another one")
+    """A copy on which HDF5 loops for ever: with its head, an object of this size has 0 bytes."""
+    data = bytearray(path.read_bytes())
+    place = heap_objects(data)[0]
+    data[place : place + 8] = (2**64 - 16).to_bytes(8, "little")
+    path.with_name("hangs.h5").write_bytes(data)
+    return path.with_name("hangs.h5")
 
 
 def test_a_file_that_hangs_costs_one_line_and_no_process(store, soon):
@@ -122,9 +118,9 @@ def test_the_other_way_to_check(store):
     assert structure._in_an_interpreter(store) == ""
 
 
-def test_an_interrupt_ends_the_check(store, monkeypatch):
+def test_an_interrupt_ends_the_check(store):
     """SIGINT while the child hangs: the reader ends at once, and the child with it."""
-    flipped = hang_under(store, monkeypatch)
+    flipped = hang(store)
     code = (
         "import sys\nfrom erc_toolkit.toolkit.store import FeatureStore\nprint('ready', flush=True)\n"
         "FeatureStore.open(sys.argv[1])\n"
@@ -137,11 +133,6 @@ def test_an_interrupt_ends_the_check(store, monkeypatch):
     process.communicate(timeout=20)
     assert time.monotonic() - began < 15  # the check alone would take 30 s
     _wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in child))
-
-
-def hang_under(store: Path, monkeypatch) -> Path:
-    monkeypatch.setattr(structure, "LIMIT", 1.0)
-    return hang(store)
 
 
 def _children(pid: int) -> list[int]:

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 
 import h5py
+import h5py.h5i
+import h5py.h5l
 import h5py.h5o
 import numpy as np
 
@@ -90,7 +92,7 @@ def _dataset(item: h5py.h5d.DatasetID, sec2: bool, progress: Callable[[], object
     if layout == h5py.h5d.VIRTUAL or external or not shape or not shape[0]:
         return
     item.get_offset()
-    most = item.file.get_filesize() if hasattr(item, "file") else h5py.h5i.get_file_id(item).get_filesize()
+    most = h5py.h5i.get_file_id(item).get_filesize()
     opened = h5py.Dataset(item)
     if dtype.hasobject:
         # A reader takes the bytes of contiguous texts from the file itself.

@@ -277,7 +277,7 @@ class StoreWriter:
         modality, name = feature.name.split("/")
         group = self._file.require_group(f"features/{modality}")
         feature.copy_into(group)
-        self._seal(group[name])
+        self._seal(group.require_group(name))
 
     def _new_group(self, modality: str, name: str, attrs: Mapping[str, object] | None) -> h5py.Group:
         group = self._file.create_group(f"features/{modality}/{name.replace('/', '--')}")

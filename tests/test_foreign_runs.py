@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.train.config import load_config
+from erc_toolkit.train.data.features import Normaliser
 from erc_toolkit.train.inference.model_paths import in_package, resolve_models
 from erc_toolkit.train.inference.packaging import package
 from erc_toolkit.train.inference.turn_classifier import TurnClassifier
@@ -99,7 +100,8 @@ def test_no_setting_of_any_model_takes_memory(name, tmp_path):
     """Each whole number set to a billion, and the numbers of speakers and dimensions, within seconds."""
     config = load_config("meld", [f"model.name={name}"])
     facts = {"features": {m: {"dim": dim} for m, dim in DIMS.items()}}
-    write_weights(tmp_path, build_model(config, DIMS, 3, COUNTS), {}, {})
+    identities = {m: Normaliser.identity(dim) for m, dim in DIMS.items()}
+    write_weights(tmp_path, build_model(config, DIMS, 3, COUNTS), identities, {})
     check_fit(Run(tmp_path, config, facts), lambda: build_model(config, DIMS, 3, COUNTS))
     for key in [*whole_numbers(name), "speakers", "dim"]:
         other = load_config("meld", [f"model.name={name}"])

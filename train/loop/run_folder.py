@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,6 +208,9 @@ def check_fit(run: Run, build: Callable[[], torch.nn.Module]) -> None:
     path = run.path / WEIGHTS
     with _readable(path), safe_open(path, framework="pt") as file:
         found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    for modality, dim in run.dims.items():
+        shapes = [found.get(f"{_NORMALISE}.{modality}.{name}") for name in ("mean", "scale")]
+        _check_normalisation(path, modality, dim, shapes)
     largest = sum(map(math.prod, found.values())) + _TABLES
     try:
         with torch.device("meta"), _Outline(f"{path}: does not fit {CONFIG}", largest, 20 * len(found) + 500):
@@ -256,10 +259,7 @@ def load_weights(run: Run, model: torch.nn.Module) -> dict[str, Normaliser]:
     normalisers = {}
     for modality, dim in run.dims.items():
         pair = [tensors.pop(f"{_NORMALISE}.{modality}.{name}", torch.empty(0)).numpy() for name in ("mean", "scale")]
-        if any(array.shape != (dim,) for array in pair):
-            raise UserError(
-                f"{path}: does not fit {CONFIG} ({modality} normalisation does not have {dim} dimensions); train again"
-            )
+        _check_normalisation(path, modality, dim, [array.shape for array in pair])
         for name, array in zip(("mean", "scale"), pair, strict=True):
             # A dimension that is constant in the training split has scale 0.
             _check_finite(path, f"{_NORMALISE}.{modality}.{name}", array, negative=name == "mean")
@@ -293,6 +293,14 @@ def _tensors(run: Run) -> dict[str, torch.Tensor]:
     path = run.path / WEIGHTS
     with _readable(path):
         return load_file(path)
+
+
+def _check_normalisation(path: Path, modality: str, dim: int, shapes: Sequence[tuple[int, ...] | None]) -> None:
+    """Raises a UserError if the mean and the scale of a modality do not have its dimensions."""
+    if any(shape != (dim,) for shape in shapes):
+        raise UserError(
+            f"{path}: does not fit {CONFIG} ({modality} normalisation does not have {dim} dimensions); train again"
+        )
 
 
 def _compare(path: Path, model: torch.nn.Module, found: Mapping[str, tuple[int, ...]]) -> None:

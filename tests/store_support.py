@@ -44,3 +44,34 @@ def flip(path: Path, place: int, bits: int = 4) -> None:
         byte = file.read(1)[0]
         file.seek(place)
         file.write(bytes([byte ^ bits]))
+
+
+def as_earlier(path: Path) -> Path:
+    """Rewrites a store as earlier versions did: HDF5's first format, and no checksums of attributes."""
+    new = path.with_suffix(".earlier")
+    with h5py.File(path) as source, h5py.File(new, "w", libver=("earliest", "v108")) as target:
+        _copy(source, target)
+    new.replace(path)
+    return path
+
+
+def unseal(path: Path) -> None:
+    """Removes the checksums of the attributes, so that they can be changed."""
+    with h5py.File(path, "r+") as file:
+        for group in (file, *(feature for modality in file["features"].values() for feature in modality.values())):
+            if "attributes_sha256" in group.attrs:
+                del group.attrs["attributes_sha256"]
+
+
+def _copy(source: h5py.Group, target: h5py.Group) -> None:
+    for name, value in source.attrs.items():
+        if name != "attributes_sha256":
+            target.attrs.create(name, value, dtype=source.attrs.get_id(name).dtype)
+    for name, item in source.items():
+        if isinstance(item, h5py.Group):
+            _copy(item, target.create_group(name))
+            continue
+        options = {"chunks": item.chunks, "fletcher32": True} if item.fletcher32 else {}
+        made = target.create_dataset(name, data=item[()], dtype=item.dtype, maxshape=item.maxshape, **options)
+        for key, value in item.attrs.items():
+            made.attrs[key] = value

@@ -409,10 +409,10 @@ def test_a_hostile_package_stays_in_its_folder(trained, tmp_path):
     config = tmp_path / "pkg" / "config.yaml"
     text = config.read_text(encoding="utf-8")
     config.write_text(text.replace("encoders/text_model/little-roberta", "encoders/../../outside"), encoding="utf-8")
-    made, _ = extraction_of(tmp_path / "pkg")
-    assert (
-        made["text"]["text_model"] == "encoders/../../outside"
-    )  # not a path in the package: a hub name that does not exist
+    with pytest.raises(UserError, match="pkg: its text_model .*outside.* --text-model"):
+        extraction_of(tmp_path / "pkg")
+    made, _ = extraction_of(tmp_path / "pkg", ["text_model"])
+    assert made["text"]["text_model"] == "encoders/../../outside"
     for broken in ("options: 3", "options: [1]"):
         config.write_text(text.replace("options:\n", f"{broken}\n        other:\n", 1), encoding="utf-8")
         with pytest.raises(UserError, match="config.yaml|text"):

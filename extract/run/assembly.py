@@ -60,7 +60,7 @@ class Finished:
     options: Mapping[str, object]
     context: int
     files: Sequence[FileFacts]
-    discard: Callable[[], None]
+    discard: Callable[[], object]
     size: int
 
     def write(self, writer: StoreWriter, out: Path) -> None:
@@ -247,6 +247,6 @@ class _Shards:
             json.loads((first / "options.json").read_text(encoding="utf-8")),
             self._layout["context"],
             sorted(files, key=lambda file: (file.identity, file.content)),
-            lambda: [discard(folder.folder) for folder in self._folders] and None,
+            lambda: list(map(discard, (folder.folder for folder in self._folders))),
             sum((folder.folder / name).stat().st_size for folder, name in places),
         )

@@ -238,12 +238,15 @@ class PartsFolder:
         """
         with self._opened(name) as data:
             n = len(data["values"])
+            frames, counts, times = (data[name] if name in data else None for name in ("frames", "counts", "times"))
             return FeaturePart(
                 int(data["first"]),
                 data["values"],
                 data["reasons"].tobytes().decode().split("\0") if n else [],
                 {name[7:]: data[name] for name in data.files if name.startswith("detail_")},
-                *(data[name] if name in data else None for name in ("frames", "counts", "times")),
+                frames,
+                counts,
+                times,
                 data["made_from"].tobytes().decode().split("\0") if n else [],
             )
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...toolkit.base.csv_cells import original_cell
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.reading.plain_numbers import parse_clock, parse_number, parse_whole, shown
 from ...toolkit.base.reading.tables import Table, column_key, decimal_commas, read_table
+from ...toolkit.predict.turns import COLUMNS
 from .turns import NAMES, UNKNOWN, Transcript, Turn, Unit, are_ms, roles, seconds
 
 _KNOWN = {name: name for names in NAMES.values() for name in names}
@@ -57,10 +59,13 @@ def read_table_of_turns(
         notes.append(f"{source.name}: times read as milliseconds, as {why}")
     turns: list[Turn] = []
     plain = False
+    ours = tuple(table.columns[: len(COLUMNS)]) == COLUMNS  # `predict` writes texts by `safe_cell`
     for i, (line, row) in enumerate(table.rows, 1):
         if set(row.values()) <= {"\\"} or row.get(table.columns[0]) == "\\":  # Audacity's range of frequencies
             continue
         where = f"{source}, line {line}, row {i}"
+        if ours:
+            row = {name: original_cell(cell) for name, cell in row.items()}
 
         def given(what: str, row: dict[str, str] = row) -> str | None:
             return next((row[name] for name in found.get(what, ()) if name in row), None)

@@ -27,6 +27,9 @@ def info_command(store: Path, as_json: bool, missing: bool, verify: bool) -> Non
         else:
             opened.check()
         summary = summarise(opened, missing=missing)
+        covered = opened.attributes_covered
+    if verify and not covered:
+        click.echo(f"{store}: from an earlier version: its attributes, such as the labels, have no checksum", err=True)
     if as_json:
         click.echo(json.dumps(summary, ensure_ascii=False, indent=2))
     else:
@@ -44,8 +47,8 @@ def _show(summary: dict, verified: bool) -> None:
         f"[bold]{escape(summary['corpus'])}[/]: {counted(summary['utterances'], 'utterance')} in "
         f"{counted(summary['dialogues'], 'dialogue')} by {counted(summary['speakers'], 'speaker')}"
     )
-    console.print(f"created {made['created']} by erc-toolkit {made['toolkit_version']}")
-    if made["command"]:
+    console.print(escape(f"created {made.get('created', '?')} by erc-toolkit {made.get('toolkit_version', '?')}"))
+    if made.get("command"):
         console.print(f"  {escape(str(made['command']))}", soft_wrap=True)
     console.print(f"content sha256 {made['content_sha256'][:16]}…{' (verified)' if verified else ''}")
     table = Table(title="utterances", title_justify="left", box=None)

@@ -6,7 +6,7 @@ when a prediction starts, as the command line does with its subcommands, and mus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -72,7 +72,9 @@ class TrainedModel(Protocol):
 class Models(Protocol):
     """The functions and the class of `MODEL_MODULE`."""
 
-    def extraction_of(self, folder: Path, /) -> tuple[dict[str, dict[str, object]], list[str]]:
+    def extraction_of(
+        self, folder: Path, replaced: Collection[str] = (), /
+    ) -> tuple[dict[str, dict[str, object]], list[str]]:
         """Returns the extraction options by modality, and the labels, of a run or a package."""
         ...
 

@@ -49,7 +49,7 @@ class Predictor:
     ) -> None:
         self.folder, self.device, self._notify = Path(folder), device, notify
         models_half = load_models()
-        self.extraction, self.labels = models_half.extraction_of(self.folder)
+        self.extraction, self.labels = models_half.extraction_of(self.folder, models or ())
         for name, value in (models or {}).items():
             users = [options for options in self.extraction.values() if name in options]
             if not users:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ..base.csv_cells import csv_text
 from ..base.files import write_atomically
 
 FILES = ("turns.json", "turns.csv", "turns.srt", "turns.vtt")
+COLUMNS = ("id", "start", "end", "speaker", "text", "emotion", "probability")  # the first ones of turns.csv
 
 
 @dataclass(frozen=True)
@@ -56,32 +56,18 @@ def write_turns(turns: Sequence[Turn], folder: Path, about: Mapping[str, object]
 
 def table(turns: Sequence[Turn]) -> str:
     """CSV with the columns id, start, end, speaker, text, emotion, probability; MODALITY_emotion and
-    MODALITY_probability for each modality; and p_EMOTION for each emotion."""
+    MODALITY_probability for each modality; and p_EMOTION for each emotion. Texts are written by `safe_cell`."""
     modalities, labels = list(turns[0].opinions), list(turns[0].probabilities)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     columns = [name for m in modalities for name in (f"{m}_emotion", f"{m}_probability")]
-    writer.writerow(
-        [
-            "id",
-            "start",
-            "end",
-            "speaker",
-            "text",
-            "emotion",
-            "probability",
-            *columns,
-            *(f"p_{label}" for label in labels),
-        ]
-    )
+    rows: list[list[str]] = [[*COLUMNS, *columns, *(f"p_{label}" for label in labels)]]
     for t in turns:
         alone: list[str] = []
         for modality in modalities:
             opinion = t.opinions[modality]
             alone += ["", ""] if opinion is None else [opinion[0], f"{opinion[1]:.6f}"]
         cells = [t.id, f"{t.start:.3f}", f"{t.end:.3f}", t.speaker, t.text, t.emotion, f"{t.probability:.6f}"]
-        writer.writerow([*cells, *alone, *(f"{t.probabilities[label]:.6f}" for label in labels)])
-    return text.getvalue()
+        rows.append([*cells, *alone, *(f"{t.probabilities[label]:.6f}" for label in labels)])
+    return csv_text(rows)
 
 
 def subrip(turns: Sequence[Turn]) -> str:

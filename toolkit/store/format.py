@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ COLUMNS = {
     "media": "O",
 }
 MADE_FROM = "made_from"  # the group of a feature that says what its rows were made from; not part of the content
+ATTRIBUTES_HASH = "attributes_sha256"
 MOST_LABELS = 256  # a reader must limit the size of an attribute of strings
 CHUNK_BYTES = 1 << 18  # small enough that reading a few rows reads little else
 _REFERENCE = 8  # minimum size in bytes of a string, even an empty one, when not compressed
@@ -77,6 +79,12 @@ def write(group: h5py.Group, name: str, data: np.ndarray) -> None:
 def text_hash(encoded: Iterable[bytes]) -> str:
     """SHA-256 over each string's bytes followed by a zero byte, in hexadecimal."""
     return hashlib.sha256(b"".join(text + b"\0" for text in encoded)).hexdigest()
+
+
+def attributes_hash(attributes: Mapping[str, object]) -> str:
+    """SHA-256, in hexadecimal, over attributes (strings, numbers, lists) as JSON in the order of their names."""
+    text = json.dumps(attributes, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def texts(texts: Sequence[str]) -> np.ndarray:

@@ -20,12 +20,34 @@ import h5py.h5o
 import numpy as np
 
 from ..base.errors import UserError, first_line
-from .format import MADE_FROM, MOST_LABELS, SCHEMA, Dataset, damaged, plain, read_texts, text_hash
+from .format import (
+    ATTRIBUTES_HASH,
+    MADE_FROM,
+    MOST_LABELS,
+    SCHEMA,
+    Dataset,
+    attributes_hash,
+    damaged,
+    plain,
+    read_texts,
+    text_hash,
+)
+from .strings import is_plain, read_plain
 from .values import Matrix, has_descriptor
 
-_MOST_INFLATION = 1100  # deflate cannot expand by more than about 1032
+# How many times its stored size a compressed dataset may have, besides a megabyte. Features of float32 have up to 5
+# times; with the 1,032 times of which deflate is capable, a file of megabytes would claim gigabytes.
+_MOST_INFLATION, _SLACK = 32, 1 << 20
 _MOST_ATTRIBUTES, _MOST_ATTRIBUTE_BYTES = 256, 1 << 20
-_ODD = (OSError, KeyError, ValueError, TypeError, RuntimeError)  # what h5py raises on broken structures
+_ODD = (
+    OSError,
+    KeyError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    ArithmeticError,
+    MemoryError,
+)  # what h5py raises on broken structures
 _Id: TypeAlias = "h5py.h5g.GroupID | h5py.h5d.DatasetID"
 
 
@@ -37,15 +59,22 @@ class StoreFile:
     Attributes:
         path: path of the file.
         file: the open h5py file.
+        covered: whether the file's attributes have a hash; those of earlier versions have none.
     """
 
     def __init__(self, path: Path, file: h5py.File):
         self.path, self.file = path, file
         self._groups: dict[str, h5py.Group] = {"": file}
         # The addresses in the file of a group and its ancestors.
-        self._addresses: dict[str, tuple[int, ...]] = {"": (h5py.h5o.get_info(file.id).addr,)}
+        self._addresses: dict[str, tuple[int, ...]] = {}
         self._datasets: dict[str, Dataset] = {}
-        self._by_descriptor = has_descriptor(file)
+        self._root: dict[str, object] | None = None  # the file's attributes, if they have a hash
+        try:
+            self._addresses[""] = (h5py.h5o.get_info(file.id).addr,)
+            self._by_descriptor = has_descriptor(file)
+            self.covered = h5py.h5a.exists(file.id, ATTRIBUTES_HASH.encode())
+        except _ODD as error:
+            raise self.broken(error) from None
 
     def broken(self, error: BaseException) -> UserError:
         """The error for a structure that h5py cannot read."""
@@ -66,7 +95,7 @@ class StoreFile:
     def names(self, name: str) -> list[str]:
         """The names in a group."""
         try:
-            return list(self.group(name))
+            return [_text(link) for link in self.group(name).id]
         except _ODD as error:
             raise self.broken(error) from None
 
@@ -114,9 +143,9 @@ class StoreFile:
                 return out
             if dataset.kind != "O":
                 return dataset.opened[rows]
-            encoded, _ = self._texts(dataset.opened)
+            encoded, _ = self._texts(dataset.id)
             return np.array([text.decode() for text in encoded], dtype=object)[rows]
-        except (OSError, UnicodeDecodeError) as error:
+        except _ODD as error:
             raise damaged(self.path, dataset.name, error) from None
 
     def matrix(self, name: str, length: int) -> Matrix:
@@ -141,17 +170,48 @@ class StoreFile:
 
     def root_attribute(self, name: str) -> object:
         """An attribute of the file, or None if there is none."""
-        return self.attribute(self.file.id, name) if h5py.h5a.exists(self.file.id, name.encode()) else None
+        try:
+            if self.covered:
+                return self._root_attributes().get(name)
+            return self._attribute(self.file.id, name) if h5py.h5a.exists(self.file.id, name.encode()) else None
+        except _ODD as error:
+            raise self.broken(error) from None
 
     def attributes(self, item: h5py.Group, but: str = "") -> dict[str, object]:
-        """All attributes of an object except the one named `but`."""
+        """All attributes of an object except the one named `but` and their hash, with which they are compared."""
+        if self.covered and item.name == "/":
+            found = self._root_attributes()
+        else:
+            found = self._attributes(item, but)
+        return {name: value for name, value in found.items() if name != but}
+
+    def seal(self, item: h5py.Group) -> None:
+        """Writes the hash of an object's other attributes, in place of an earlier one."""
+        if ATTRIBUTES_HASH in item.attrs:
+            del item.attrs[ATTRIBUTES_HASH]
+        item.attrs[ATTRIBUTES_HASH] = attributes_hash(self._attributes(item))
+
+    def _root_attributes(self) -> dict[str, object]:
+        if self._root is None:
+            self._root = self._attributes(self.file)
+        return self._root
+
+    def _attributes(self, item: h5py.Group, but: str = "") -> dict[str, object]:
         try:
             if (count := h5py.h5a.get_num_attrs(item.id)) > _MOST_ATTRIBUTES:
                 raise UserError(f"{self.path}: {item.name} has {count:,} attributes; refused")
-            found = {name: self._attribute(item.id, name) for name in item.attrs if name != but}
+            names: list[bytes] = []
+            h5py.h5a.iterate(item.id, names.append)
+            sealed = ATTRIBUTES_HASH.encode() in names
+            found = {n: self._attribute(item.id, n) for n in map(_text, names) if sealed or n != but}
         except _ODD as error:
             raise self.broken(error) from None
         self._bound(item.id, sum(len(value) for value in found.values() if isinstance(value, str)))
+        if sealed and found.pop(ATTRIBUTES_HASH) != attributes_hash(found):
+            raise UserError(
+                f"{self.path}: damaged feature store (the attributes of {item.name} do not match their checksum); "
+                "extract it again"
+            )
         return found
 
     def check_links(self, name: str = "") -> None:
@@ -183,11 +243,11 @@ class StoreFile:
             step = max(1, (1 << 24) // max(1, dataset.dtype.itemsize * math.prod(dataset.shape[1:])))
             try:
                 if text:
-                    digest.update(self._texts(dataset)[1].encode())
+                    digest.update(self._texts(dataset.id)[1].encode())
                     continue
                 for start in range(0, dataset.shape[0], step):
                     digest.update(np.ascontiguousarray(read(slice(start, start + step)), dataset.dtype).data)
-            except OSError as error:
+            except _ODD as error:
                 raise damaged(self.path, f"/{name}", error) from None
         return digest.hexdigest()
 
@@ -219,8 +279,11 @@ class StoreFile:
         # A file can claim any number of objects; those other than strings are not counted while they are read.
         if not shape or (text and len(shape) != 1) or (dtype.hasobject and not text):
             raise self._not_allowed(dataset)
-        if (size := math.prod(shape) * dtype.itemsize) > _MOST_INFLATION * stored + 4096:
-            raise UserError(f"{self.path}: {_name(dataset)} claims {size:,} bytes but has {stored:,}; refused")
+        size, there = math.prod(shape) * dtype.itemsize, min(stored, self.file.id.get_filesize())
+        most = _MOST_INFLATION * there + _SLACK if creation.get_nfilters() else there
+        if not text and size > most:
+            remedy = "; uncompress it with `h5repack -f NONE`" if stored and creation.get_nfilters() else ""
+            raise UserError(f"{self.path}: {_name(dataset)} claims {size:,} bytes but has {there:,}; refused{remedy}")
         return Dataset(dataset, "O" if text else dtype.kind, shape, dtype, layout, stored)
 
     def _not_allowed(self, dataset: h5py.h5d.DatasetID) -> UserError:
@@ -265,13 +328,19 @@ class StoreFile:
                 "bytes; refused"
             )
 
-    def _texts(self, dataset: h5py.Dataset) -> tuple[list[bytes], str]:
+    def _texts(self, dataset: h5py.h5d.DatasetID) -> tuple[list[bytes], str]:
         """The encoded strings and their hash, which must be equal to their `sha256` if there is one."""
-        encoded = read_texts(dataset)
+        plainly = self._by_descriptor and is_plain(self.file, dataset)
+        encoded = read_plain(self.file, dataset) if plainly else read_texts(h5py.Dataset(dataset))
         found = text_hash(encoded)
-        if h5py.h5a.exists(dataset.id, b"sha256") and self.attribute(dataset.id, "sha256") not in ("", found):
+        if h5py.h5a.exists(dataset, b"sha256") and self.attribute(dataset, "sha256") not in ("", found):
             raise OSError("its strings do not match their sha256")
         return encoded, found
+
+
+def _text(name: bytes) -> str:
+    """The name of a link or attribute; ValueError if it is not UTF-8."""
+    return name.decode("utf-8")
 
 
 def _name(item: _Id) -> str:

@@ -18,8 +18,9 @@ from ..base.errors import UserError, first_line
 from ..base.words import counted
 from ..manifest import SPLITS
 from .feature import Feature
-from .format import COLUMNS, FORMAT, SCHEMA
+from .format import ATTRIBUTES_HASH, COLUMNS, FORMAT, SCHEMA
 from .hdf5 import StoreFile
+from .structure import check_structure
 
 
 class FeatureStore:
@@ -60,6 +61,7 @@ class FeatureStore:
         path = Path(path)
         if not path.is_file():
             raise UserError(f"{path}: no such store; create one with `erc-toolkit extract`")
+        check_structure(path)
         try:
             file = h5py.File(path, "r")
         except OSError as error:
@@ -162,6 +164,13 @@ class FeatureStore:
         """Yields (dialogue id, its rows) in order."""
         for i, name in enumerate(self.dialogue_ids):
             yield name, slice(int(self.offsets[i]), int(self.offsets[i + 1]))
+
+    @property
+    def attributes_covered(self) -> bool:
+        """Whether the attributes have a checksum; those of stores of earlier versions have none."""
+        return self._file.covered and all(
+            ATTRIBUTES_HASH in self._file.group(f"features/{name}").attrs for name in self.feature_names()
+        )
 
     def check(self) -> None:
         """Checks the shape and dtype of everything in the file, and the content of the columns.

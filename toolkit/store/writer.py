@@ -20,6 +20,7 @@ from ..base.version import __version__
 from ..manifest import Utterance
 from .format import CHUNK_BYTES, FORMAT, MADE_FROM, MOST_LABELS, SCHEMA, texts, write
 from .hdf5 import StoreFile
+from .structure import trust
 from .values import MatrixWriter
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ class StoreWriter:
         if not self.path.parent.is_dir():
             raise UserError(f"{self.path}: its folder does not exist; create it first")
         temporary = self._atomic.__enter__()
-        self._file = h5py.File(temporary, "w")
+        # HDF5 1.10's format, the first in which everything that describes the data has a checksum.
+        self._file = h5py.File(temporary, "w", libver=("v110", "v110"))
         try:
             self._file.attrs.update(self._head)
             self._write_utterances()
@@ -150,13 +152,17 @@ class StoreWriter:
         if kind is None:
             try:
                 self._file.flush()  # datasets still in HDF5's buffers have no stored size yet
-                self._file.attrs["content_sha256"] = StoreFile(self.path, self._file).content_hash()
+                store = StoreFile(self.path, self._file)
+                self._file.attrs["content_sha256"] = store.content_hash()
+                store.seal(self._file)
             except BaseException as error:
                 self._file.close()
                 self._atomic.__exit__(type(error), error, error.__traceback__)
                 raise
         self._file.close()
         self._atomic.__exit__(kind, raised, traceback)
+        if kind is None:
+            trust(self.path)
 
     def add_feature(
         self,
@@ -282,13 +288,20 @@ class StoreWriter:
 
     def copy_feature(self, feature: Feature) -> None:
         """Copies a feature from another store with the same utterances unchanged, after `Feature.check`."""
-        feature.copy_into(self._file.require_group(f"features/{feature.name.split('/')[0]}"))
+        modality, name = feature.name.split("/")
+        group = self._file.require_group(f"features/{modality}")
+        feature.copy_into(group)
+        self._seal(group.require_group(name))
 
     def _new_group(self, modality: str, name: str, attrs: Mapping[str, object] | None) -> h5py.Group:
         group = self._file.create_group(f"features/{modality}/{name.replace('/', '--')}")
         for key, value in (attrs or {}).items():
             group.attrs[key] = value if isinstance(value, (str, int, float)) else json.dumps(value)
+        self._seal(group)
         return group
+
+    def _seal(self, group: h5py.Group) -> None:
+        StoreFile(self.path, self._file).seal(group)
 
     def _write_utterances(self) -> None:
         us = self._utterances

@@ -18,11 +18,9 @@ from ..data.provenance import options_of
 from ..loop.records import RunFacts, TrainResult
 from ..loop.run_folder import RESULT, WEIGHTS, Run, read_result, read_run, write_config
 from ..scores.tables import percent
-from .turn_classifier import ENCODERS
+from .model_paths import ENCODERS, EXTRACTION, MODEL_OPTIONS, in_package
 
-LABELS, CARD, EXTRACTION = "labels.json", "README.md", "extraction.yaml"
-# Options that may name a local file or folder, which is then copied into the package.
-_FILES = ("text_model", "audio_model", "visual_model", "visual_weights", "face_model")
+LABELS, CARD = "labels.json", "README.md"
 _MEASURES = {"weighted_f1": "weighted F1", "accuracy": "accuracy", "macro_f1": "macro F1"}
 
 
@@ -76,7 +74,7 @@ def _file_options(options: dict[str, object]) -> list[str]:
     """Names of options that may name a file: the toolkit's, and those of plug-in extractors ("NAME.key")."""
     others = {name: Path(value) for name, value in options.items() if "." in name and isinstance(value, str)}
     return [
-        *_FILES,
+        *MODEL_OPTIONS,
         *(
             name
             for name, path in others.items()
@@ -89,6 +87,7 @@ def _check_encoders(folder: Path, extraction: dict[str, dict[str, object]]) -> N
     for modality, options in extraction.items():
         for name in _file_options(options):
             value = options.get(name)
+            in_package(folder, name, value)
             if isinstance(value, str) and Path(value).is_absolute() and not Path(value).exists():
                 raise UserError(
                     f"{value}: the {modality} features of {folder} were extracted with it, but it no longer exists; "
@@ -106,8 +105,8 @@ def _copy_encoders(
             value = options.get(name)
             if not isinstance(value, str) or value in moved:
                 continue
-            source = folder / value if value.startswith(f"{ENCODERS}/") else Path(value)
-            if not source.is_absolute() and not value.startswith(f"{ENCODERS}/"):
+            source = in_package(folder, name, value) or Path(value)
+            if not source.is_absolute():
                 continue  # on the hub, or a built-in name
             target = f"{ENCODERS}/{name}/{source.name}"  # keeps its name, which is part of the feature name
             (out / target).parent.mkdir(parents=True, exist_ok=True)

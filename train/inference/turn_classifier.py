@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -18,34 +18,31 @@ from ..config import model_in_words
 from ..data.batch import Batch
 from ..data.features import conversations, read_feature, speaker_indices
 from ..data.provenance import FeatureFacts, check_same, options_of, provenance_of
-from ..loop.evaluation import build_model
-from ..loop.run_folder import Run, load_reductions, load_weights, read_run
+from ..loop.evaluation import load_model, not_finite
+from ..loop.run_folder import Run, load_reductions, read_run
 from ..reports.page import Page, PageDialogue, PageUtterance, Section, render
 from ..reports.run_page import page_edges
 from ..scores.tables import ReportTable, percent
+from .model_paths import resolve_models
 
-ENCODERS = "encoders"  # folder of a package with the encoders of its features
 
-
-def extraction_of(folder: Path) -> tuple[dict[str, dict[str, object]], list[str]]:
+def extraction_of(folder: Path, replaced: Collection[str] = ()) -> tuple[dict[str, dict[str, object]], list[str]]:
     """How a run's features are extracted from a recording.
 
     Args:
         folder: a run folder or a package.
+        replaced: names of options that the caller replaces.
 
     Returns:
         A mapping of modality to its extraction options, with absolute paths for files in a package; and the labels.
 
     Raises:
-        UserError: there is no run, or its features cannot be reproduced.
+        UserError: there is no run, its features cannot be reproduced, or a path of a package leads out of it.
     """
     run = read_run(folder)
     made = options_of(folder, run.facts["features"])
     for options in made.values():
-        for name, value in options.items():
-            # Paths in a package must not point outside it.
-            if isinstance(value, str) and value.startswith(f"{ENCODERS}/") and ".." not in Path(value).parts:
-                options[name] = str((folder / value).resolve())
+        resolve_models(folder, options, replaced)
     return made, list(run.facts["labels"])
 
 
@@ -69,8 +66,7 @@ class TurnClassifier:
         self._notify = notify
         facts = self.run.facts
         counts = np.array([facts["train_label_counts"][label] for label in facts["labels"]])
-        self.model = build_model(self.run.config, self.run.dims, facts["speakers"]["slots"], counts)
-        self.normalisers = load_weights(self.run, self.model)
+        self.model, self.normalisers = load_model(self.run, facts["speakers"]["slots"], counts)
         self.reductions = load_reductions(self.run)
         self.model.to(self.target).eval()
 
@@ -117,6 +113,8 @@ class TurnClassifier:
                 for modality, own in getattr(output, "unimodal", {}).items():
                     alone[modality].append(own[kept])
         probabilities = torch.cat(logits).cpu().double().softmax(-1).numpy()
+        if bad := int((~np.isfinite(probabilities).all(1)).sum()):
+            raise UserError(f"{self.run.path}: {not_finite(bad)}")
         own = {m: torch.cat(parts).cpu().double().softmax(-1).numpy() for m, parts in alone.items() if parts}
         return self._turns_of(store, batch, probabilities, own), batch
 

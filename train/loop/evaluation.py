@@ -13,10 +13,11 @@ import torch
 
 from ...toolkit.base.device import check_precision, device_name, inference, pick_device
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.words import counted
 from ...toolkit.store import FeatureStore
 from ..config import OPTIMISTIC, Config
 from ..data.batch import Conversations
-from ..data.features import choose_features, conversations, divide, read_feature, speaker_indices
+from ..data.features import Normaliser, choose_features, conversations, divide, read_feature, speaker_indices
 from ..models.base import Model
 from ..models.registry import model_class
 from ..scores.breakdown import breakdown, confusion_matrix
@@ -24,7 +25,7 @@ from ..scores.calibration import calibrate
 from ..scores.metrics import Evaluation, Measures, evaluate
 from ..scores.predictions import Predictions
 from ..scores.resampling import intervals
-from .run_folder import Run, load_weights, read_run
+from .run_folder import Run, check_fit, load_weights, read_run
 
 
 @dataclass(slots=True)
@@ -49,6 +50,27 @@ class Prediction:
         """(n,) int64, the most probable class; the first one in a tie."""
         return self.probabilities.argmax(1)
 
+    def check_finite(self, folder: Path) -> Prediction:
+        """The prediction itself.
+
+        Args:
+            folder: the run's, for the message.
+
+        Raises:
+            UserError: a probability is NaN.
+        """
+        if bad := int((~np.isfinite(self.probabilities).all(1)).sum()):
+            raise UserError(f"{folder}: {not_finite(bad)}")
+        return self
+
+
+def not_finite(count: int) -> str:
+    """What is wrong with a model whose predictions for some utterances are NaN, and the remedy."""
+    return (
+        f"the model's output is not finite for {counted(count, 'utterance')}: its weights or the features are too large"
+        "; train again, or choose another --store"
+    )
+
 
 def build_model(config: Config, dims: dict[str, int], speakers: int, class_counts: np.ndarray) -> Model[Any]:
     """The model of a configuration, freshly initialised.
@@ -65,6 +87,25 @@ def build_model(config: Config, dims: dict[str, int], speakers: int, class_count
     if config.train.class_weights == "balanced":
         weights = torch.where(counts > 0, counts.sum() / counts.clamp_min(1), 0)
     return model_class(config.model.name)(config.model, dims, speakers, counts, weights)
+
+
+def load_model(run: Run, speakers: int, class_counts: np.ndarray) -> tuple[Model[Any], dict[str, Normaliser]]:
+    """The trained model of a run, on the CPU, and its normalisers by modality.
+
+    Args:
+        run: the run.
+        speakers, class_counts: see `build_model`.
+
+    Raises:
+        UserError: its weights are damaged, not finite, or belong to other settings.
+    """
+
+    def build() -> Model[Any]:
+        return build_model(run.config, run.dims, speakers, class_counts)
+
+    check_fit(run, build)
+    model = build()
+    return model, load_weights(run, model)
 
 
 def predict(
@@ -165,6 +206,7 @@ def evaluate_run(
             notify("note: this run was trained on the val split too")
         settings = run.config.train
         prediction = predict(opened.model, opened.data, dialogues, settings.batch_size, settings.precision)
+        prediction.check_finite(folder)
         measures = score(prediction, store.column("label"), store.labels, opened.counts)
         if measures is None:
             raise UserError(f"{store.path}: the {split} split has no labelled utterance; choose another with --split")
@@ -235,8 +277,7 @@ def opened_run(
         run.config.data.speaker_slots = run.facts["speakers"]["slots"]
         speakers = speaker_indices(store, run.config.data, run.facts["speakers"]["names"])
         counts = np.array([run.facts["train_label_counts"][label] for label in store.labels])
-        model = build_model(run.config, run.dims, speakers.slots, counts)
-        normalisers = load_weights(run, model)
+        model, normalisers = load_model(run, speakers.slots, counts)
         data = conversations(store, {m: read_feature(store, f) for m, f in features.items()}, normalisers, speakers)
         notify(f"device: {device_name(target)}, matrix products in {run.config.train.precision}")
         yield OpenedRun(run, store, model.to(target), data.to(target), counts, target)

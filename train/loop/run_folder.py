@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
+from torch.overrides import TorchFunctionMode
 
 from ...toolkit.base.checkpoint import CHECKPOINT
-from ...toolkit.base.errors import UserError
+from ...toolkit.base.errors import UserError, one_line
 from ...toolkit.base.files import write_atomically
 from ...toolkit.base.reading.plain_json import parse_json
 from ...toolkit.base.reading.plain_yaml import load_yaml
 from ...toolkit.base.words import counted
 from ..config import RUN_SECTION, Config, check, parse_config
 from ..data.features import Normaliser
+from ..models.registry import MODELS
 from ..scores.predictions import PREDICTIONS
 from .curves import CURVES
 from .records import EpochLine, ResultRecord, RunFacts
@@ -29,6 +34,12 @@ CONFIG, WEIGHTS, METRICS = "config.yaml", "model.safetensors", "metrics.jsonl"
 RESULT = "result.json"
 _NORMALISE = "normalise"  # prefix of the normalisers' tensors beside the model's
 _REDUCE = "reduce"  # prefix of fitted reductions' tensors
+# Functions that fill a tensor and return it.
+_FILLING = {
+    *(f"{name}_" for name in "normal uniform trunc_normal bernoulli exponential ones zeros constant fill zero".split()),
+    *(f"{name}_" for name in "xavier_uniform xavier_normal kaiming_uniform kaiming_normal orthogonal eye".split()),
+}
+_TABLES = 1 << 24  # elements of a tensor that is computed and not stored, such as a table of positions
 
 
 @dataclass(slots=True)
@@ -182,32 +193,82 @@ def read_run(path: Path) -> Run:
     return Run(path, config, facts)
 
 
+def check_fit(run: Run, build: Callable[[], torch.nn.Module]) -> None:
+    """Checks that the model which a run's settings describe is the one whose weights it has, without its memory.
+
+    Settings of a foreign run may describe a model of terabytes, or of a billion layers.
+
+    Args:
+        run: the run.
+        build: makes the model.
+
+    Raises:
+        UserError: the file with the weights is damaged or belongs to another model.
+    """
+    path = run.path / WEIGHTS
+    with _readable(path), safe_open(path, framework="pt") as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    for modality, dim in run.dims.items():
+        shapes = [found.get(f"{_NORMALISE}.{modality}.{name}") for name in ("mean", "scale")]
+        _check_normalisation(path, modality, dim, shapes)
+    largest = sum(map(math.prod, found.values())) + _TABLES
+    try:
+        with torch.device("meta"), _Outline(f"{path}: does not fit {CONFIG}", largest, 20 * len(found) + 500):
+            model = build()
+    except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        if run.config.model.name not in MODELS:  # another package's model may be unable to do without memory
+            return
+        raise UserError(f"{path}: does not fit {CONFIG} ({one_line(error)}); train again") from None
+    _compare(path, model, {n: shape for n, shape in found.items() if n.split(".")[0] not in (_NORMALISE, _REDUCE)})
+
+
+class _Outline(TorchFunctionMode):
+    """Ends the construction of a model on the meta device as soon as it is larger than its file, and leaves out chance.
+
+    Args:
+        what: beginning of the message.
+        largest: elements that a tensor may have.
+        calls: of PyTorch's functions that there may be.
+    """
+
+    def __init__(self, what: str, largest: int, calls: int) -> None:
+        super().__init__()
+        self._what, self._largest, self._calls = what, largest, calls
+
+    def __torch_function__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> Any:
+        """Calls a function, unless it draws numbers, which loads PyTorch's compiler on the meta device."""
+        self._calls -= 1
+        tensor = args[0] if args else (kwargs or {}).get("tensor")
+        if getattr(func, "__name__", "") in _FILLING and isinstance(tensor, torch.Tensor):
+            result = tensor
+        else:
+            result = func(*args, **(kwargs or {}))
+        if self._calls < 0 or (isinstance(result, torch.Tensor) and result.numel() > self._largest):
+            raise UserError(f"{self._what} (the model of the settings is larger than the file); train again")
+        return result
+
+
 def load_weights(run: Run, model: torch.nn.Module) -> dict[str, Normaliser]:
     """Loads a run's weights into a model built from its settings; returns its normalisers by modality.
 
     Raises:
-        UserError: the file is damaged or belongs to another model.
+        UserError: the file is damaged, belongs to another model, or has a parameter that is not finite.
     """
     path, tensors = run.path / WEIGHTS, _tensors(run)
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{_REDUCE}.")}
     normalisers = {}
     for modality, dim in run.dims.items():
         pair = [tensors.pop(f"{_NORMALISE}.{modality}.{name}", torch.empty(0)).numpy() for name in ("mean", "scale")]
-        if any(array.shape != (dim,) for array in pair):
-            raise UserError(
-                f"{path}: does not fit {CONFIG} ({modality} normalisation does not have {dim} dimensions); train again"
-            )
+        _check_normalisation(path, modality, dim, [array.shape for array in pair])
+        for name, array in zip(("mean", "scale"), pair, strict=True):
+            # A dimension that is constant in the training split has scale 0.
+            _check_finite(path, f"{_NORMALISE}.{modality}.{name}", array, negative=name == "mean")
         normalisers[modality] = Normaliser(
             *pair, clip=run.config.data.clip if run.config.data.normalise == "zscore" else None
         )
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if expected != found:
-        name = next(n for n in sorted(expected.keys() | found.keys()) if expected.get(n) != found.get(n))
-        raise UserError(
-            f"{path}: does not fit {CONFIG} ({name}: {found.get(name, 'missing')} in the file, "
-            f"{expected.get(name, 'unknown')} in the model); train again"
-        )
+    _compare(path, model, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    for name, _ in model.named_parameters():
+        _check_finite(path, name, tensors[name].float().numpy())
     model.load_state_dict(tensors)
     return normalisers
 
@@ -216,21 +277,55 @@ def load_reductions(run: Run) -> dict[str, dict[str, np.ndarray]]:
     """By modality, the fitted parameters of features that were reduced from others (`Feature.reduction`).
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or a number is not finite.
     """
     found: dict[str, dict[str, np.ndarray]] = {}
     for name, tensor in _tensors(run).items():
         kind, _, rest = name.partition(".")
         if kind == _REDUCE:
             modality, _, what = rest.partition(".")
+            _check_finite(run.path / WEIGHTS, name, tensor.numpy())
             found.setdefault(modality, {})[what] = tensor.numpy()
     return found
 
 
 def _tensors(run: Run) -> dict[str, torch.Tensor]:
     path = run.path / WEIGHTS
-    try:
+    with _readable(path):
         return load_file(path)
+
+
+def _check_normalisation(path: Path, modality: str, dim: int, shapes: Sequence[tuple[int, ...] | None]) -> None:
+    """Raises a UserError if the mean and the scale of a modality do not have its dimensions."""
+    if any(shape != (dim,) for shape in shapes):
+        raise UserError(
+            f"{path}: does not fit {CONFIG} ({modality} normalisation does not have {dim} dimensions); train again"
+        )
+
+
+def _compare(path: Path, model: torch.nn.Module, found: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises a UserError if a model's tensors do not have the names and shapes that were found in the file."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if expected != found:
+        name = next(n for n in sorted(expected.keys() | found.keys()) if expected.get(n) != found.get(n))
+        raise UserError(
+            f"{path}: does not fit {CONFIG} ({name}: {found.get(name, 'missing')} in the file, "
+            f"{expected.get(name, 'unknown')} in the model); train again"
+        )
+
+
+def _check_finite(path: Path, name: str, array: np.ndarray, negative: bool = True) -> None:
+    """Raises a UserError if an array of the file has NaN or infinite numbers, or negative ones that are not allowed."""
+    for what, bad in (("NaN or infinite", ~np.isfinite(array)), ("negative", array < 0)):
+        if (what != "negative" or not negative) and (count := int(bad.sum())):
+            raise UserError(f"{path}: {name} has {counted(count, f'{what} number')}; train again")
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns errors of safetensors into a UserError."""
+    try:
+        yield
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
             f"{path}: not a readable safetensors file ({' '.join(str(error).split())}); train again"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from ...toolkit.base.csv_cells import csv_text, original_cell
 from ...toolkit.base.errors import UserError, one_line
 from ...toolkit.base.files import write_atomically
 from ...toolkit.base.reading.plain_json import text_problem
@@ -64,18 +63,19 @@ class Predictions:
         return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
     def write(self, folder: Path) -> None:
-        """Writes FOLDER/predictions.csv, with empty cells for -1 and spaces for carriage returns in names."""
+        """Writes FOLDER/predictions.csv, with empty cells for -1 and spaces for carriage returns in names.
+
+        Texts are written by `erc_toolkit.toolkit.base.csv_cells.safe_cell`.
+        """
         names = np.array([*self.labels, ""], object)  # the last one stands for -1
         texts = [[str(name).replace("\r", " ") for name in column] for column in (self.id, self.dialogue, self.speaker)]
         columns = [*texts[:2], self.position, texts[2], names[self.true], names[self.predicted]]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(
+        rows: list[list[object]] = [
             [*_FIXED, *(_OWN + m for m in self.modalities), *(_PROBABILITY + label for label in self.labels)]
-        )
+        ]
         for *cells, own, row in zip(*columns, names[self.own], self.probabilities, strict=True):
-            writer.writerow([*cells, *own, *(f"{p:.6f}" for p in row)])
-        write_atomically(folder / PREDICTIONS, text.getvalue().encode("utf-8"))
+            rows.append([*cells, *own, *(f"{p:.6f}" for p in row)])
+        write_atomically(folder / PREDICTIONS, csv_text(rows).encode("utf-8"))
 
 
 def read_predictions(folder: Path) -> Predictions:
@@ -101,6 +101,8 @@ def read_predictions(folder: Path) -> Predictions:
         if problem := text_problem(text):
             raise ValueError(problem)
         index = {name: i for i, name in enumerate(labels)} | {"": -1}
+        texts = (0, 1, 3, *range(4, 6 + len(modalities)))
+        rows = [[original_cell(cell) if i in texts else cell for i, cell in enumerate(row)] for row in rows]
         cells = np.array(rows, object).reshape(len(rows), len(head))
         classes = np.array([[index[name] for name in row] for row in cells[:, 4 : 6 + len(modalities)]], np.int64)
         classes = classes.reshape(len(rows), 2 + len(modalities))

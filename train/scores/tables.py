@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...toolkit.base.csv_cells import csv_text
 from ...toolkit.base.files import write_atomically
 from .metrics import Spread
 
@@ -44,11 +43,7 @@ class ReportTable:
 
     def save(self, folder: Path) -> None:
         """Writes FOLDER/NAME.csv and FOLDER/NAME.tex."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.head)
-        writer.writerows(self.rows)
-        write_atomically(folder / f"{self.name}.csv", text.getvalue().encode())
+        write_atomically(folder / f"{self.name}.csv", csv_text([self.head, *self.rows]).encode())
         write_atomically(folder / f"{self.name}.tex", self.latex().encode())
 
     def latex(self) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
+from ...toolkit.base.csv_cells import csv_text
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
 from ...toolkit.base.reading.plain_json import parse_json
@@ -135,16 +134,14 @@ def read_study(folder: Path) -> StudyRecord:
 
 def results_csv(variants: Iterable[VariantRecord]) -> str:
     """One row per run: variant, seed, status and scores."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     scores = [(part, name) for part in ("selected", "test") for name in MEASURES]
-    writer.writerow(["variant", "seed", "status", *(f"{part}_{name}" for part, name in scores)])
+    rows: list[list[object]] = [["variant", "seed", "status", *(f"{part}_{name}" for part, name in scores)]]
     for variant in variants:
         for run in variant["runs"]:
             result: dict[str, Any] = dict(run["result"] or {})
             cells = [(result.get(part) or {}).get(name, "") for part, name in scores]
-            writer.writerow([variant["name"], run["seed"], run["status"] or "waiting", *cells])
-    return text.getvalue()
+            rows.append([variant["name"], run["seed"], run["status"] or "waiting", *cells])
+    return csv_text(rows)
 
 
 def name_with_note(variant: VariantRecord) -> str:

@@ -108,6 +108,7 @@ def noise_scores(opened: OpenedRun, levels: Sequence[float]) -> NoiseScores:
             data = opened.data.changed(_noise_on(level, chosen, modalities, train_rows))
             settings = run.config.train
             prediction = predict(opened.model, data, division.test, settings.batch_size, settings.precision)
+            prediction.check_finite(opened.run.path)
             scores = score(prediction, store.column("label"), store.labels, opened.counts)
             kept = None if scores is None else {name: scores[name] for name in _KEPT_SCORES}
             found.setdefault(which, {})[f"{level:g}"] = kept

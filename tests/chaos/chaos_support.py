@@ -127,14 +127,15 @@ class Command:
 class Child:
     """`erc-toolkit ARGUMENTS` in a session of its own, disturbed if there is a point."""
 
-    count = 0
+    started: list[Child] = []
 
     def __init__(
         self, arguments: list[object], folder: Path, root: Path | None = None, kind: str = "", point: int = 0
     ) -> None:
-        Child.count += 1
-        self._log = folder / f"output{Child.count}"
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HOOKS)}
+        Child.started.append(self)
+        self._log = folder / f"output{len(Child.started)}"
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join([str(HOOKS), *filter(None, [os.environ.get("PYTHONPATH")])])
         if root is not None:
             log = folder / "log"
             environment |= {"CHAOS_ROOT": str(root), "CHAOS_LOG": str(log), "CHAOS_KIND": kind}
@@ -155,9 +156,16 @@ class Child:
         try:
             return self.process.wait(LIMIT_S)
         except subprocess.TimeoutExpired:
-            for pid in (self.process.pid, *self.others()):
-                os.kill(pid, signal.SIGKILL)
+            self.end()
             raise AssertionError(f"still at work after {LIMIT_S} s:\n{self.output()}") from None
+
+    def end(self) -> None:
+        """Ends it and its other processes, whatever they are at; a stopped one would stay for ever."""
+        for pid in self.others():
+            os.kill(pid, signal.SIGKILL)
+        if self.process.returncode is None:
+            self.process.kill()
+            self.process.wait()
 
     def stopped(self) -> bool:
         """Waits until it is stopped; False if it ends before."""
@@ -252,7 +260,10 @@ def tries(**counts: int):
 def attempt(command: Command, kind: str, place: float, folder: Path, record_property) -> None:
     """One try, kept for the table that pytest prints at the end."""
     record_property("chaos", [command.name, kind])
+    before = len(Child.started)
     try:
         record_property("chaos outcome", command.try_out(kind, place, folder))
     finally:
+        for child in Child.started[before:]:
+            child.end()
         shutil.rmtree(folder / "root", ignore_errors=True)

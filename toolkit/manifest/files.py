@@ -61,7 +61,7 @@ def _from_table(path: Path) -> Manifest:
     table = read_table(text, path, FIELDS)
     if table.columns and not {"id", "dialogue"} <= {*table.columns}:
         raise UserError(f"{path}, line 1: no header with the columns id, dialogue, speaker")
-    rows = ((number, dict(row)) for number, row in table.rows)
+    rows: list[tuple[int, dict[str, object]]] = [(number, dict(row)) for number, row in table.rows]
     notes = [*([note] if note else []), *table.notes, *decimal_commas(table, _SECONDS)]
     return manifest_from_rows(path, rows, representable(path.stem), None, path.parent / ".", notes)
 

@@ -101,7 +101,8 @@ class Command:
             if child.stopped():
                 if kind == "stop a worker":
                     for worker in child.others():
-                        os.kill(worker, signal.SIGSTOP)
+                        if "resource_tracker" not in program(worker):  # which is Python's own, and does no work
+                            os.kill(worker, signal.SIGSTOP)
                     child.process.send_signal(signal.SIGCONT)
                 child.process.kill()
             code = child.wait()
@@ -200,10 +201,18 @@ class Child:
         until = time.monotonic() + DEATH_S
         while (left := self.others()) and time.monotonic() < until:
             time.sleep(0.05)
-        names = [Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")[:200] for pid in left]
+        names = [program(pid) for pid in left]
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         assert not left, names
+
+
+def program(pid: int) -> str:
+    """The command line of a process; empty if it has just ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")[:200]
+    except OSError:
+        return ""
 
 
 def whole_files(root: Path) -> None:

@@ -28,7 +28,7 @@ def watch(*what):
         if not left:
             (os.killpg if group == "group" else os.kill)(os.getpid(), number)
 sys.addaudithook(watch)
-from erc_toolkit.toolkit.commands.main import main
+from erc_toolkit.toolkit.commands.start import main
 main()
 """
 

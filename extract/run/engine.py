@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ...toolkit.base.errors import FaultError, UserError
+from ...toolkit.base.errors import FaultError, Interrupted, UserError
 from ...toolkit.base.files import write_atomically
 from ...toolkit.base.hashes import json_sha256
 from ...toolkit.base.interrupt import interruptible
@@ -158,7 +158,7 @@ def _extract(manifest: Manifest, out: Path, options: Options, command: str, shar
             "same command again to retry"
         )
     if stop.is_set():
-        raise UserError(f"interrupted; finished work is kept in {root}: run the same command again to resume")
+        raise Interrupted(f"interrupted; finished work is kept in {root}: run the same command again to resume")
     if shard is not None:
         notify(f"shard {shard[0]}/{shard[1]} done: {root}; join the shards with erc-toolkit merge {out}")
         return Summary(

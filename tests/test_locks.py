@@ -195,7 +195,7 @@ def test_an_error_leaves_nothing(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
-    [["train", "--set", "train.epochs=2"], ["train", "--seeds", "2"], ["study", "--grid", "model.window=0,1"]],
+    [["train", "--set", "train.epochs=1"], ["train", "--seeds", "2"], ["study", "--grid", "model.window=0,1"]],
 )
 def test_the_same_training_twice_at_once(command, tmp_path):
     """The first is stopped at a fixed point, then killed."""

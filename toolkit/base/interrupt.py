@@ -52,9 +52,14 @@ def take_over() -> None:
     sys.unraisablehook = _unraisable
 
 
-def ended() -> None:
-    """Declares the command over: from now on a signal ends the process at once."""
+def end() -> None:
+    """Declares the command over: from now on a signal ends the process at once, as does one that was received before,
+    whatever libraries have made of it."""
     _State.ending = True
+    if _State.received is not None:
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+        leave(_State.received)
 
 
 def received() -> int | None:

@@ -80,14 +80,22 @@ def take(path: Path) -> int:
     if fcntl is None:
         raise OSError(errno.ENOTSUP, "no file locks")
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            handle, created = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), True
+        except FileExistsError:
+            try:
+                handle, created = os.open(path, os.O_RDWR), False
+            except FileNotFoundError:  # removed in between
+                continue
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is(path, handle):
                 INCOMPLETE.add(str(path))
                 return handle
-        except BaseException:
+        except BaseException as error:
             os.close(handle)
+            if created and not isinstance(error, BlockingIOError):
+                os.unlink(path)
             raise
         os.close(handle)  # whoever held it removed the file between opening and locking
 

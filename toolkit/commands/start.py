@@ -12,15 +12,8 @@ def main() -> None:
         from .main import main as group
 
         group(prog_name="erc-toolkit")
-    except SystemExit as end:
-        number = interrupt.received()
-        if number is not None and end.code != 128 + number:  # a library made another error of it, or none
-            interrupt.leave(number)
-        raise
     except BaseException:
-        number = interrupt.received()
-        if number is not None:
-            interrupt.leave(number)
-        raise
+        if interrupt.received() is None:
+            raise
     finally:
-        interrupt.ended()
+        interrupt.end()

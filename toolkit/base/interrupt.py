@@ -112,7 +112,7 @@ def _unraisable(unraisable: sys.UnraisableHookArgs) -> None:
     """A `Stopped` that was raised where Python drops exceptions, in a finaliser for instance, is raised again."""
     if isinstance(unraisable.exc_value, Stopped):
         _State.received = None
-        _thread.interrupt_main(unraisable.exc_value.number)
+        _thread.interrupt_main(signal.Signals(unraisable.exc_value.number))
     else:
         sys.__unraisablehook__(unraisable)
 

@@ -66,7 +66,7 @@ def convert_confined(
         remove_leftovers(out)
     names = ", ".join(files)
     if "error" in answer:
-        raise UserError(answer["error"])
+        raise UserError(str(answer["error"]))
     if "fault" in answer:
         raise FaultError(f"{names}: the converting process failed: {answer['fault']}")
     if "over" in answer or code in (-_XCPU, -_KILLED):

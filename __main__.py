@@ -7,6 +7,6 @@ import sys
 if not sys.flags.safe_path and sys.path and sys.path[0] in ("", os.getcwd()):
     del sys.path[0]
 
-from .toolkit.commands.main import main
+from .toolkit.commands.start import main
 
-main(prog_name="erc-toolkit")
+main()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-_CHILD = """
+CHILD = """
 import os, re, signal, sys
 event, pattern, left, number, group = sys.argv[1:6]
 left, number = int(left), int(number)
@@ -28,7 +28,7 @@ def watch(*what):
         if not left:
             (os.killpg if group == "group" else os.kill)(os.getpid(), number)
 sys.addaudithook(watch)
-from erc_toolkit.toolkit.commands.main import main
+from erc_toolkit.toolkit.commands.start import main
 main()
 """
 
@@ -55,7 +55,7 @@ def run_until(
     words = [event, pattern, count, int(how), "group" if group else "alone", *arguments]
     # Waits until the pipes are closed, so also for workers that outlive their parent for a moment.
     done = subprocess.run(
-        [sys.executable, "-c", _CHILD, *map(str, words)],
+        [sys.executable, "-c", CHILD, *map(str, words)],
         capture_output=True,
         text=True,
         start_new_session=True,

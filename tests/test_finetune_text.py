@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from erc_toolkit.extract.encoders.text import TextEncoder
 from erc_toolkit.extract.tuning.text import Recipe, finetune, read_texts
-from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.base.errors import Interrupted, UserError
 from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.demo.encoders import make_text_encoder
 from erc_toolkit.toolkit.manifest import Manifest, Utterance, write_manifest
@@ -161,7 +161,7 @@ def test_ctrl_c_and_the_same_command_again(task, tuned, tmp_path):
 
     out = tmp_path / "roberta-toy"
     for epoch in (2, 3):
-        with pytest.raises(UserError, match=rf"interrupted after epoch {epoch} of 6; .*same command"):
+        with pytest.raises(Interrupted, match=rf"interrupted after epoch {epoch} of 6; .*same command"):
             finetune(task[0], str(task[1]), out, QUICK, "cpu", after(epoch))
         assert not out.exists()
     with pytest.raises(UserError, match=r"roberta-toy.partial.*recipe"):
@@ -170,7 +170,7 @@ def test_ctrl_c_and_the_same_command_again(task, tuned, tmp_path):
     finetune(task[0], str(task[1]), out, QUICK, "cpu", lines.append)
     assert "resuming after epoch 3" in lines and not list(tmp_path.glob("*.partial"))
     assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in tuned[0].iterdir()}
-    with pytest.raises(UserError, match="interrupted after epoch 0"):
+    with pytest.raises(Interrupted, match="interrupted after epoch 0"):
         finetune(task[0], str(task[1]), tmp_path / "none", QUICK, "cpu", after(0))
     assert not list(tmp_path.glob("none*"))
 

@@ -1,7 +1,8 @@
-"""The worker pool: failing tasks, their effect on others, and workers that lose their parent."""
+"""The worker pool: failing tasks, their effect on others, and processes that lose their parent."""
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import signal
@@ -11,11 +12,13 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
+from process_support import left_over, members
 
 from erc_toolkit.toolkit.base.errors import FaultError, UserError
 from erc_toolkit.toolkit.base.import_path import import_path
-from erc_toolkit.toolkit.base.processes import Failure, run_tasks, work_off
+from erc_toolkit.toolkit.base.processes import Failure, memory, pool, run_tasks, work_off
 
 # These functions run in worker processes.
 
@@ -197,24 +200,178 @@ from erc_toolkit.toolkit.base.processes import run_tasks
 for _, pid in run_tasks([0.0, 0.0, 100.0, 100.0, 100.0], linger, 2, fresh=sys.argv[1] == "fresh"):
     print(pid, flush=True)
 """
+_PRELOADING = """
+import os, signal
+from multiprocessing import forkserver
+from erc_toolkit.toolkit.base.processes import preload
+preload("test_processes_slow_import")
+print(forkserver._forkserver._forkserver_pid, flush=True)
+input()
+"""
 
 
 def linger(seconds: float) -> int:
-    time.sleep(seconds)
+    """Waits in C code that does not let any other thread run."""
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
     return os.getpid()
 
 
+def started(program: str, *arguments: str, folder: Path | None = None) -> subprocess.Popen:
+    path = os.pathsep.join(str(p) for p in (Path(__file__).parent, folder) if p)
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize("stopped", [False, True])
 @pytest.mark.parametrize("how", ["fresh", "forked"])
-def test_workers_die_with_their_parent_even_when_it_is_killed(how):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    parent = subprocess.Popen([sys.executable, "-c", _PARENT, how], stdout=subprocess.PIPE, text=True, env=environment)
+def test_workers_die_with_their_parent_even_when_it_is_killed(how, stopped):
+    """Workers that hang in C code, or are stopped."""
+    parent = started(_PARENT, how)
     assert parent.stdout is not None
     workers = {int(parent.stdout.readline()) for _ in range(2)}
     assert all(Path(f"/proc/{pid}").exists() for pid in workers)
+    if stopped:
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
     parent.kill()
     parent.wait()
-    deadline = time.monotonic() + 10
-    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert not left_over(parent.pid)
     parent.stdout.close()
+
+
+def test_the_fork_server_dies_while_it_is_importing(tmp_path):
+    (tmp_path / "test_processes_slow_import.py").write_text(
+        f"import ctypes, pathlib\npathlib.Path({str(tmp_path / 'mark')!r}).touch()\nctypes.PyDLL(None).sleep(100)\n"
+    )
+    parent = started(_PRELOADING, folder=tmp_path)
+    assert wait_for(tmp_path / "mark")
+    parent.kill()
+    parent.communicate()
+    assert not left_over(parent.pid)
+
+
+def test_programs_die_with_their_parent():
+    program = "from erc_toolkit.toolkit.base.processes import run_program; run_program(['sleep', '100'])"
+    parent = started(program)
+    deadline = time.monotonic() + 60
+    while len(members(parent.pid)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(members(parent.pid)) == 2
+    time.sleep(0.2)  # the moment between the start of the program and its tie to the parent
+    parent.kill()
+    parent.communicate()
+    assert not left_over(parent.pid)
+
+
+# A parent that keeps the time.
+
+
+def stop(task: str) -> str:
+    if task.startswith("stop"):
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return task
+
+
+def hold(task: str) -> str:
+    if task == "hold":
+        ctypes.PyDLL(None).sleep(100)
+    return task
+
+
+@pytest.mark.parametrize("work, bad", [(stop, ["stop 1", "stop 2"]), (hold, ["hold"])])
+def test_stopped_and_hanging_workers_end_after_the_limit(work, bad):
+    tasks = ["a", *bad, "b", "c", "d"]
+    found = dict(run_tasks(tasks, work, 2, time_limit=1.5))
+    assert all(found[task] == task for task in "abcd")
+    assert all("longer than 1.5 s" in found[task].reason for task in bad)
+
+
+def big(task: tuple[str, Path]) -> bytes | int:
+    what, mark = task
+    if what == "id":
+        return os.getpid()
+    mark.write_text(str(os.getpid()))
+    return bytes(50_000_000)
+
+
+def test_a_worker_that_is_stopped_while_it_is_idle_or_sends_does_not_stop_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "_PIPE_S", 1)
+    found = run_tasks([("id", tmp_path / "a")] * 3, big, 1, time_limit=1.0, most_weight=1)
+    _, first = next(found)
+    os.kill(first, signal.SIGSTOP)  # between two tasks
+    assert [isinstance(result, Failure) for _, result in found] == [True, False]
+
+    def stop_sender() -> None:
+        assert wait_for(tmp_path / "b")
+        os.kill(int((tmp_path / "b").read_text()), signal.SIGSTOP)
+
+    # Stopped while it computes or sends: at the latest when it is repeated alone, it gets through.
+    thread = threading.Thread(target=stop_sender)
+    thread.start()
+    [(_, result)] = run_tasks([("big", tmp_path / "b")], big, 1, time_limit=3.0)
+    thread.join()
+    assert isinstance(result, Failure) or len(result) == 50_000_000
+
+
+# Memory.
+
+
+def devour(task: int) -> int:
+    """Takes memory without end, in the way that its number says."""
+    taken = []
+    while task:
+        taken.append(bytearray(8 << 20))
+    return os.getpid()
+
+
+def devour_or_die(task: int) -> int:
+    """Takes memory without end; is killed at 300 MB, as the kernel would, unless it gets an error before."""
+    if not task:
+        return os.getpid()
+    taken = []
+    while True:
+        taken.append(bytearray(8 << 20))
+        if len(taken) > 40:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs limits on memory")
+def test_a_task_that_needs_too_much_memory_fails_alone_and_says_so():
+    found = dict(run_tasks([0, 1], devour, 2, memory=200 << 20))
+    assert isinstance(found[0], int)
+    assert "more memory than there is" in found[1].reason and "MemoryError" in found[1].reason
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs limits on memory")
+def test_a_task_whose_worker_was_killed_for_its_memory_is_repeated_within_a_bound(monkeypatch):
+    monkeypatch.setattr("erc_toolkit.toolkit.base.processes.memory.available", lambda: 200 << 20)
+    found = dict(run_tasks([0, 1], devour_or_die, 2))
+    assert isinstance(found[0], int) and "MemoryError" in found[1].reason
+    found = dict(run_tasks([0, 1], devour_or_die, 2, retry=False))
+    assert "memory" in found[1].reason and "SIGKILL" in found[1].reason
+
+
+def killable(_: object) -> int:
+    return int(Path("/proc/self/oom_score_adj").read_text())
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="needs Linux")
+def test_the_kernel_ends_workers_before_their_parent_when_memory_runs_out():
+    assert dict(run_tasks([0], killable, 1)) == {0: 1000}
+
+
+def test_available_memory_is_that_of_the_tightest_control_group(tmp_path, monkeypatch):
+    (tmp_path / "a/b").mkdir(parents=True)
+    for folder, most, used in ((tmp_path / "a", 5 << 20, 3 << 20), (tmp_path / "a/b", 9 << 20, 1 << 20)):
+        (folder / "memory.max").write_text(f"{most}\n")
+        (folder / "memory.current").write_text(f"{used}\n")
+        (folder / "memory.stat").write_text("anon 1\ninactive_file 1048576\n")
+    assert memory._left_in(tmp_path / "a", "memory.max", "memory.current", "inactive_file") == 3 << 20
+    assert memory._left_in(tmp_path, "memory.max", "memory.current", "inactive_file") is None
+    assert 0 < memory.available() <= psutil.virtual_memory().total

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from erc_toolkit.extract.encoders.face_network import FaceEncoder, Normalisation
 from erc_toolkit.extract.tuning.face import FaceRecipe, train_face
 from erc_toolkit.extract.tuning.face_images import FERPLUS, read_face_images
-from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.base.errors import Interrupted, UserError
 from erc_toolkit.toolkit.commands.main import main
 
 LABELS = ("across", "down", "plain")
@@ -98,7 +98,7 @@ def test_a_killed_run_resumes(trained, faces, tmp_path):
         if line.startswith("  epoch 2"):
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(UserError, match="interrupted after epoch 2 of 3; .*same command"):
+    with pytest.raises(Interrupted, match="interrupted after epoch 2 of 3; .*same command"):
         train_face(faces, out, QUICK, "cpu", ask)
     lines = []
     train_face(faces, out, QUICK, "cpu", lines.append)

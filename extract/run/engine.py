@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ...toolkit.base.errors import FaultError, UserError
+from ...toolkit.base.errors import FaultError, Interrupted, UserError
 from ...toolkit.base.interrupt import interruptible
 from ...toolkit.base.processes import preload
 from ...toolkit.base.progress import Stages
@@ -164,7 +164,7 @@ def _extract(
     if failed and strict:
         raise FaultError(f"--strict: {failed}. Everything else is kept in {root}; run the same command again to retry")
     if stop.is_set():
-        raise UserError(f"interrupted; finished work is kept in {root}: run the same command again to resume")
+        raise Interrupted(f"interrupted; finished work is kept in {root}: run the same command again to resume")
     if shard is not None:
         notify(f"shard {shard[0]}/{shard[1]} done: {root}; join the shards with erc-toolkit merge {out}")
         return Summary(

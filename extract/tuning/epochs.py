@@ -14,6 +14,7 @@ from ...toolkit.base.checkpoint import CHECKPOINT, TrainedParts, load_checkpoint
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import sync_folder
 from ...toolkit.base.hashes import json_sha256
+from ...toolkit.base.lock import locked
 
 METRICS = "metrics.jsonl"
 
@@ -82,20 +83,26 @@ def check_out(out: Path) -> None:
 
 
 @contextmanager
-def partial_folder(out: Path) -> Iterator[Path]:
+def partial_folder(out: Path, what: str) -> Iterator[Path]:
     """The folder OUT.partial to work in. It is kept after an interruption if it has a checkpoint, and else removed.
 
+    Args:
+        out: the folder that it will become, locked meanwhile.
+        what: the command that makes it.
+
     Raises:
-        UserError: the disk is full, or the folder cannot be written.
+        UserError: another process works on it, the disk is full, or the folder cannot be written.
     """
     work = out.with_name(out.name + ".partial")
-    try:
-        yield work
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error.strerror or error})") from None
-    finally:
-        if work.is_dir() and not (work / CHECKPOINT).exists():
-            shutil.rmtree(work)
+    with locked(out, what):
+        check_out(out)  # again: another process may just have finished it
+        try:
+            yield work
+        except OSError as error:
+            raise UserError(f"--out {out}: cannot be written ({error.strerror or error})") from None
+        finally:
+            if work.is_dir() and not (work / CHECKPOINT).exists():
+                shutil.rmtree(work)
 
 
 def publish(work: Path, out: Path, epochs: Epochs) -> None:

@@ -24,7 +24,7 @@ from torchvision.transforms import v2
 
 from ...toolkit.base.checkpoint import TrainedParts
 from ...toolkit.base.device import fork_generators, pick_device, products_in, to_device
-from ...toolkit.base.errors import UserError
+from ...toolkit.base.errors import Interrupted, UserError
 from ...toolkit.base.interrupt import interruptible
 from ...toolkit.base.progress import Stages
 from ...toolkit.base.schedule import lr_on_plateau
@@ -80,7 +80,7 @@ def train_face(
     check_out(out)
     images = read_face_images(source, ARCHITECTURES[_NETWORK].input.side, recipe.seed)
     where = pick_device(device)
-    with partial_folder(out) as work, fork_generators(where), products_in("float32", where):
+    with partial_folder(out, "train-face") as work, fork_generators(where), products_in("float32", where):
         torch.manual_seed(recipe.seed)
         run = _Run(images, recipe, where, work, notify)
         try:
@@ -89,7 +89,7 @@ def train_face(
         except torch.OutOfMemoryError:
             raise UserError(f"out of memory on {where}; try --batch {max(1, recipe.batch // 2)}") from None
         if run.epochs.epoch < recipe.epochs:
-            raise UserError(
+            raise Interrupted(
                 f"interrupted after epoch {run.epochs.epoch} of {recipe.epochs}; run the same command again to resume"
             )
         best = run.finish()

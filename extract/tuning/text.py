@@ -19,7 +19,7 @@ import yaml
 
 from ...toolkit.base.checkpoint import TrainedParts
 from ...toolkit.base.device import fork_generators, pick_device, products_in, to_device
-from ...toolkit.base.errors import UserError
+from ...toolkit.base.errors import Interrupted, UserError
 from ...toolkit.base.interrupt import interruptible
 from ...toolkit.base.progress import Stages
 from ...toolkit.base.schedule import fairseq_linear_factor
@@ -136,7 +136,7 @@ def finetune(
     texts = read_texts(source)
     recipe = recipe.for_corpus(texts.corpus)
     where = pick_device(device)
-    with partial_folder(out) as work, fork_generators(where), products_in("float32", where):
+    with partial_folder(out, "finetune-text") as work, fork_generators(where), products_in("float32", where):
         torch.manual_seed(recipe.seed)
         run = _Run(texts, text_model, recipe, where, work, notify)
         try:
@@ -147,7 +147,7 @@ def finetune(
         except torch.OutOfMemoryError:
             raise UserError(f"out of memory on {where}; try --micro-batch {max(1, recipe.micro_batch // 2)}") from None
         if run.epochs.epoch < recipe.epochs:
-            raise UserError(
+            raise Interrupted(
                 f"interrupted after epoch {run.epochs.epoch} of {recipe.epochs}; run the same command again to resume"
             )
         (work / SETTINGS).write_text(

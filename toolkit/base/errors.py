@@ -1,6 +1,8 @@
-"""The two kinds of errors that the toolkit raises deliberately; `toolkit.commands.command` prints them."""
+"""The kinds of errors that the toolkit raises deliberately; `toolkit.commands.command` prints them."""
 
 from __future__ import annotations
+
+import signal
 
 
 class ToolkitError(Exception):
@@ -32,6 +34,19 @@ class FaultError(ToolkitError):
     """A fault of the toolkit or of the machine, not of the input: exit status 3, so that a script can tell it apart."""
 
     exit_code = 3
+
+
+class Interrupted(ToolkitError):
+    """Ctrl-C or SIGTERM ended the work early; the message says what is kept and how to continue.
+
+    The exit status is what shells use for a signal: 130 after Ctrl-C, 143 after SIGTERM.
+    """
+
+    exit_code = 128 + signal.SIGINT
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        self.exit_code = 128 + number
+        super().__init__(message)
 
 
 def first_line(error: BaseException) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from ..base.errors import ToolkitError, UserError
+from ..base import interrupt
+from ..base.errors import Interrupted, ToolkitError, UserError
 from ..base.reading.texts import representable
 
 
@@ -22,12 +23,21 @@ def command_line() -> str:
 
 @contextmanager
 def reported_errors() -> Iterator[None]:
-    """Ends the process on a `ToolkitError`: "Error: <message>" on standard error, and the error's exit status."""
+    """Ends the process on a `ToolkitError`: "Error: <message>" on standard error, and the error's exit status.
+
+    So it does on a signal; see `erc_toolkit.toolkit.base.interrupt`.
+    """
     try:
         yield
     except ToolkitError as error:
+        if isinstance(error, Interrupted):
+            interrupt.said()
         click.ClickException(error.message).show()
         sys.exit(error.exit_code)
+    except interrupt.Stopped as stop:
+        interrupt.said()
+        click.ClickException(interrupt.words(stop.number)).show()
+        raise
 
 
 class ToolkitCommand(click.Command):

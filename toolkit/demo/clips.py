@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ import ffmpeg
 import numpy as np
 
 from ..base.files import atomic_path
+from ..base.processes import run_program
 from ..media import ffmpeg_binary
 
 
@@ -61,7 +61,7 @@ def write_clip(
         output = ffmpeg.output(*inputs, f"file:{named}", **options)
         command = output.global_args("-nostdin", "-loglevel", "error", "-y").compile(cmd=ffmpeg_binary())
         try:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
+            done = run_program(command)
             if done.returncode:
                 raise RuntimeError(f"{path}: ffmpeg failed: {done.stderr.decode(errors='replace').strip()[-300:]}")
             named.replace(temporary)

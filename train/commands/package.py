@@ -20,9 +20,11 @@ def package_command(run: Path, out: Path, no_encoders: bool) -> None:
     the encoders that are local files, and a model card with the measured results. `erc-toolkit predict` accepts it like
     a run, and `huggingface_hub` can upload it unchanged.
     """
+    from ...toolkit.base.lock import locked
     from ..inference.packaging import package
 
-    package(run, out, click.echo, encoders=not no_encoders)
+    with locked(out, "package", parents=True):
+        package(run, out, click.echo, encoders=not no_encoders)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     click.echo(f"wrote {out}: {size / 1e6:.1f} MB")
     click.echo("its README.md lists the licences that apply; openSMILE's forbids commercial use without a licence")

@@ -95,6 +95,8 @@ def study_command(
         raise click.UsageError("Missing option '--out'.")
 
     from ...toolkit.base.errors import UserError
+    from ...toolkit.base.interrupt import explained
+    from ...toolkit.base.lock import locked
     from ...toolkit.store import FeatureStore
     from ..config import recipe_of
     from ..studies.record import FAILED
@@ -107,18 +109,18 @@ def study_command(
     study = load_study(name) if name else _grid(grids) if grids else None
     with FeatureStore.open(store) as opened:
         recipe = recipe or recipe_of(opened)
+    kept = f"interrupted; finished runs are kept in {out}; continue with the same command"
     try:
-        if study is not None:
-            found = run_study(store, study, out, recipe, changes, range(seed, seed + seeds), jobs, device, notify)
-        else:
-            from ..studies.search import parse_space, run_search
+        with explained(kept), locked(out, "study", parents=True):
+            if study is not None:
+                found = run_study(store, study, out, recipe, changes, range(seed, seed + seeds), jobs, device, notify)
+            else:
+                from ..studies.search import parse_space, run_search
 
-            space = parse_space(spaces)
-            found = run_search(
-                store, space, out, recipe, changes, range(seed, seed + seeds), trials, jobs, device, notify
-            )
-    except KeyboardInterrupt:
-        raise UserError(f"interrupted; finished runs are kept in {out}; continue with the same command") from None
+                space = parse_space(spaces)
+                found = run_search(
+                    store, space, out, recipe, changes, range(seed, seed + seeds), trials, jobs, device, notify
+                )
     except OSError as error:
         raise UserError(f"{error.filename or out}: cannot be written ({error.strerror or error})") from None
     if as_json:

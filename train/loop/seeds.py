@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
+from ...toolkit.base.lock import locked
 from ...toolkit.base.words import counted
 from ...toolkit.store import FeatureStore
 from ..config import Config
@@ -47,6 +48,19 @@ def train_seeds(
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; --out must name a folder")
+    with locked(out, "train", parents=True):
+        return _train_seeds(store, config, out, seeds, device, notify, options)
+
+
+def _train_seeds(
+    store: FeatureStore,
+    config: Config,
+    out: Path,
+    seeds: Sequence[int],
+    device: str,
+    notify: Callable[[str], None],
+    options: Mapping[str, bool],
+) -> SeedsSummary:
     runs = []
     for number, seed in enumerate(seeds, 1):
         notify(f"seed {seed} ({number} of {len(seeds)})")

@@ -13,6 +13,7 @@ import numpy as np
 from ...toolkit.base.checkpoint import CHECKPOINT
 from ...toolkit.base.device import check_precision, device_name, pick_device
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.lock import locked
 from ...toolkit.store import FeatureStore
 from ..config import Config, protocol_label
 from ..data.batch import Conversations
@@ -74,8 +75,24 @@ def train(
         the test split, or None if it has no labels.
 
     Raises:
-        UserError: settings, store and folder do not fit together, or the loss becomes infinite or NaN.
+        UserError: settings, store and folder do not fit together, another process is writing `out`, or the loss becomes
+            infinite or NaN.
     """
+    with locked(out, "train", parents=True):
+        return _train(store, config, out, device, notify, overwrite, resume, tensorboard, name)
+
+
+def _train(
+    store: FeatureStore,
+    config: Config,
+    out: Path,
+    device: str,
+    notify: Callable[[str], None],
+    overwrite: bool,
+    resume: bool,
+    tensorboard: bool,
+    name: str,
+) -> TrainResult:
     target = pick_device(device)
     check_precision(config.train.precision, target, "train.precision")
     check_execution(config, target)

@@ -1,0 +1,19 @@
+"""The entry point of `erc-toolkit`: takes over the signals before anything that takes long is imported."""
+
+from __future__ import annotations
+
+from ..base import interrupt
+
+
+def main() -> None:
+    """Runs the command line. A signal ends it with one line and status 130 (SIGINT) or 143 (SIGTERM)."""
+    interrupt.take_over()
+    try:
+        from .main import main as group
+
+        group(prog_name="erc-toolkit")
+    except BaseException:
+        if interrupt.received() is None:
+            raise
+    finally:
+        interrupt.end()

@@ -23,10 +23,9 @@ _Identity = tuple[int, int]
 
 def check_output(
     out: Path,
-    command: str,
     inputs: Iterable[Path] = (),
     *,
-    earlier: Callable[[Path], bool] = lambda _: False,
+    earlier: Callable[[Path], bool] | None = None,
     overwrite: bool = False,
     option: str = "--out",
 ) -> None:
@@ -34,9 +33,9 @@ def check_output(
 
     Args:
         out: the file to write.
-        command: name of the command, e.g. "convert".
         inputs: files that the command reads, and folders whose files it reads.
-        earlier: whether an existing file is an earlier output of this command.
+        earlier: whether an existing file is an earlier output of this command, which is replaced; None where that
+            needs `overwrite` too, since it took long to make or cannot be told apart.
         overwrite: whether another file may be replaced.
         option: what the user names `out` with.
 
@@ -53,41 +52,38 @@ def check_output(
         raise UserError(f"{out}: is not a regular file; choose another {option}")
     inputs, own = list(inputs), _identities([out])
     _refuse_inputs(out, own, [path for path in inputs if not path.is_dir()], option)
-    if earlier(out):
+    if earlier is not None and earlier(out):
         return  # also within a folder that is read, e.g. a report in the folder of its run
     _refuse_inputs(out, own, inputs, option)
     if not overwrite:
-        raise UserError(_taken(out, command, option))
+        raise UserError(_taken(out, "exists", earlier is not None, option))
 
 
 def check_folder(
     out: Path,
-    command: str,
     names: Sequence[str],
     inputs: Iterable[Path] = (),
     *,
-    earlier: Callable[[Path], bool] = lambda _: False,
+    earlier: Callable[[Path], bool] | None = None,
     overwrite: bool = False,
     option: str = "--out",
 ) -> None:
-    """Checks that a command may write into the folder `out`; arguments and errors as for `check_output`.
+    """Checks that files may be written into the folder `out`; arguments and errors as for `check_output`.
 
     Args:
         names: the files and folders in `out` that the command writes or deletes; nothing else is replaced.
     """
     if out.is_dir():
         _refuse_inputs(out, _identities(out / name for name in names), inputs, option)
-        if any(out.iterdir()) and not overwrite and not earlier(out):
-            raise UserError(_taken(out, command, option, "is not empty"))
+        if any(out.iterdir()) and not overwrite and not (earlier is not None and earlier(out)):
+            raise UserError(_taken(out, "is not empty", earlier is not None, option))
     elif os.path.lexists(out):
         raise UserError(f"{out}: is not a folder; {option} must name a folder")
 
 
-def _taken(out: Path, command: str, option: str, state: str = "exists") -> str:
-    return (
-        f"{out}: {state} and is not an unchanged output of `erc-toolkit {command}`; choose another {option}, or "
-        "replace it with --overwrite"
-    )
+def _taken(out: Path, state: str, recognised: bool, option: str) -> str:
+    foreign = ", and is not an unchanged earlier output of this command" if recognised else ""
+    return f"{out}: {state}{foreign}; choose another {option}, or replace it with --overwrite"
 
 
 def _refuse_inputs(out: Path, own: set[_Identity], inputs: Iterable[Path], option: str) -> None:
@@ -146,31 +142,42 @@ def is_stamped(path: Path, command: str) -> bool:
 
 @contextmanager
 def staged_folder(folder: Path, replaced: Sequence[str] = ()) -> Iterator[Path]:
-    """Yields an empty folder; on a clean exit its content is moved to `folder`, and on an error nothing is left.
+    """Yields an empty folder whose content is published as `folder` on a clean exit; on an error nothing is left.
 
     Args:
-        folder: the folder to write; other files in it are kept.
-        replaced: files and folders of an earlier output in it, which are deleted first.
+        folder, replaced: as for `publish_folder`.
     """
     folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as holder:
-        work = Path(holder) / "new"
+        work = Path(holder) / "new"  # with the permissions of any new folder; those of the holder are the user's alone
         work.mkdir()
         yield work
-        made = [Path(above, name) for above, _, names in os.walk(work) for name in names]
+        publish_folder(work, folder, replaced)
+
+
+def publish_folder(work: Path, folder: Path, replaced: Iterable[str] = ()) -> None:
+    """Moves a finished folder to its place, at once if there is none yet or an empty one.
+
+    Args:
+        work: the finished folder, on the same file system.
+        folder: its place; other files there are kept.
+        replaced: files and folders of an earlier output there, which are deleted first.
+    """
+    made = [Path(above, name) for above, _, names in os.walk(work) for name in names]
+    for path in made:
+        with open(path, "rb+") as file:
+            os.fsync(file.fileno())
+    if folder.is_dir() and any(folder.iterdir()):
+        for name in replaced:
+            shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink(missing_ok=True)
         for path in made:
-            with open(path, "rb+") as file:
-                os.fsync(file.fileno())
-        if not folder.exists() or not any(folder.iterdir()):
-            if folder.exists():
-                folder.rmdir()
-            work.rename(folder)
-        else:
-            for name in replaced:
-                shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink(missing_ok=True)
-            for path in made:
-                target = folder / path.relative_to(work)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(path, target)
-        sync_folder(folder.parent)
+            target = folder / path.relative_to(work)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+        shutil.rmtree(work)
+    else:
+        if folder.is_dir():
+            folder.rmdir()
+        work.rename(folder)
+    sync_folder(folder.parent)

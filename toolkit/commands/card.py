@@ -26,7 +26,7 @@ def card_command(store: Path, out: Path | None, overwrite: bool) -> None:
     from ..store import FeatureStore
 
     if out is not None:
-        check_output(out, "card", [store], earlier=lambda path: is_stamped(path, "card"), overwrite=overwrite)
+        check_output(out, [store], earlier=lambda path: is_stamped(path, "card"), overwrite=overwrite)
     with FeatureStore.open(store) as opened:
         text = card_of(opened, opened.feature_names())
     if out is None:

@@ -15,7 +15,6 @@ from ..base.disk import disk_faults
 from ..base.errors import ToolkitError, UserError
 from ..base.reading.texts import representable
 
-
 _PLACES = ("out", "folder", "store")  # parameters that name what a command writes, the first given one of them
 
 

@@ -48,7 +48,7 @@ def convert_command(
 
     inputs = [Path(path) for f in files for path in (f, f.partition("=")[2]) if path]
     inputs += [manifest] if manifest is not None else []
-    check_output(out, "convert", inputs, earlier=is_converted, overwrite=overwrite)
+    check_output(out, inputs, earlier=is_converted, overwrite=overwrite)
     command = command_line()
     names = [name.strip() for name in labels.split(",")] if labels else []
     made = convert_confined(

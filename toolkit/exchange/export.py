@@ -50,9 +50,9 @@ class Format(NamedTuple):
     def check(self, out: Path, store: Path, overwrite: bool) -> None:
         """Raises a UserError if `out` may not be written (`toolkit.base.outputs`)."""
         if self.names:
-            check_folder(out, "export", self.names, [store], earlier=self.is_earlier, overwrite=overwrite)
+            check_folder(out, self.names, [store], earlier=self.is_earlier, overwrite=overwrite)
         else:
-            check_output(out, "export", [store], earlier=self.is_earlier, overwrite=overwrite)
+            check_output(out, [store], earlier=self.is_earlier, overwrite=overwrite)
 
 
 def _lists(family: str) -> Callable[[Request], list[str]]:

@@ -108,11 +108,11 @@ def check_page(out: Path, inputs: Sequence[Path], overwrite: bool) -> None:
     """Checks that the page and its folder "STEM_files" may be written; arguments and errors as for `check_output`."""
     if not out.parent.is_dir():
         return  # `write_page` creates it
-    check_output(out, _COMMAND, inputs, earlier=_is_page, overwrite=overwrite)
+    check_output(out, inputs, earlier=_is_page, overwrite=overwrite)
     files = _files(out)
     # Without a page of ours next to it, the folder is somebody else's.
     known = [path.name for path in files.iterdir()] if files.is_dir() else []
-    check_folder(files, _COMMAND, known, inputs, earlier=lambda _: _is_page(out), overwrite=overwrite)
+    check_folder(files, known, inputs, earlier=lambda _: _is_page(out), overwrite=overwrite)
 
 
 def write_page(page: Page, out: Path) -> None:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ..toolkit.base.cores import core_count
 from ..toolkit.base.errors import UserError
+from ..toolkit.base.threads import map_in_threads
 from ..toolkit.base.words import counted
 from ..toolkit.manifest import Manifest
 from ..toolkit.media import media_duration
@@ -92,9 +91,8 @@ def check_spans(manifest: Manifest, workers: int = 0) -> list[str]:
         for file, start, end in sources:
             if file is not None and (start is not None or end is not None):
                 spans[file].append((start or 0.0, end))
-    with ThreadPoolExecutor(workers or core_count()) as pool:
-        durations = pool.map(lambda file: media_duration(manifest.path(file)), spans)
-        known = {file: one for file, one in zip(spans, durations, strict=True) if one}
+    durations = map_in_threads(lambda file: media_duration(manifest.path(file)), spans, workers)
+    known = {file: one for file, one in zip(spans, durations, strict=True) if one}
     faults = {file: fault for file, one in known.items() if (fault := Fault.of(spans[file], one)) is not None}
     refused = [file for file, fault in faults.items() if fault.refuses]
     mistaken = [file for file in refused if faults[file].fits_ms]

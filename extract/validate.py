@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from ..toolkit.base.cores import core_count
 from ..toolkit.base.errors import UserError
 from ..toolkit.base.progress import progress_bar
+from ..toolkit.base.threads import map_in_threads
 from ..toolkit.manifest import Manifest, Utterance
 from ..toolkit.media import SAMPLE_RATE, MediaError, MediaReader
 from .encoders.opensmile_sets import SILENCE
@@ -64,7 +63,7 @@ class Report:
         return dict(Counter(problem.kind for problem in self.problems).most_common())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Use:
     """What one utterance needs from one file."""
 
@@ -96,46 +95,54 @@ def validate(manifest: Manifest, media: bool = False, workers: int = 0) -> Repor
     Raises:
         UserError: the manifest names files and its root is not a folder.
     """
-    uses = _uses(manifest)
-    if uses and not os.path.isdir(manifest.root):
+    users = _users(manifest)
+    if users and not os.path.isdir(manifest.root):
         raise UserError(
             f"{manifest.root}: the manifest's root is not a folder; move the files there, or correct `root` in the "
             "manifest's header"
         )
-    report = Report(len(manifest.utterances), len(uses), media)
-    check = _decode if media else _look
-    workers = workers or core_count()
-    with progress_bar("validate", len(uses)) as bar, ThreadPoolExecutor(workers) as pool:
-        try:
-            for found in pool.map(lambda item: list(check(manifest.path(item[0]), *item)), uses.items()):
-                report.problems += found
-                bar.advance(1)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    report = Report(len(manifest.utterances), len(users), media)
+
+    def check(one: tuple[str, list[Utterance]]) -> list[Problem]:
+        file, path = one[0], manifest.path(one[0])
+        return list(_decode(path, file, list(_uses(file, one[1]))) if media else _look(path, file, one[1]))
+
+    with progress_bar("validate", len(users)) as bar:
+        for found in map_in_threads(check, users.items(), workers):
+            report.problems += found
+            bar.advance(1)
     return report
 
 
-def _uses(manifest: Manifest) -> dict[str, list[_Use]]:
-    """The files and what is needed from each, in the order of the manifest."""
-    uses: dict[str, list[_Use]] = defaultdict(list)
+def _users(manifest: Manifest) -> dict[str, list[Utterance]]:
+    """The files and the utterances that need something from each, in the order of the manifest."""
+    users: dict[str, list[Utterance]] = defaultdict(list)
     for u in manifest.utterances:
+        for file in dict.fromkeys((u.media, u.audio)):
+            if file is not None and any(_uses(file, (u,))):
+                users[file].append(u)
+    return dict(users)
+
+
+def _uses(file: str, users: Iterable[Utterance]) -> Iterator[_Use]:
+    """What these utterances need from a file. Made when they are looked at, as a million take memory."""
+    for u in users:
         audio, visual = "audio" not in u.mask, "visual" not in u.mask
-        if u.media is not None and (visual or (audio and u.audio is None)):
-            uses[u.media].append(_Use(u, audio and u.audio is None, visual, u.start, u.end))
-        if u.audio is not None and audio:
-            uses[u.audio].append(_Use(u, True, False, u.audio_start, u.audio_end))
-    return dict(uses)
+        if u.media == file and (visual or (audio and u.audio is None)):
+            yield _Use(u, audio and u.audio is None, visual, u.start, u.end)
+        if u.audio == file and audio:
+            yield _Use(u, True, False, u.audio_start, u.audio_end)
 
 
-def _look(path: Path, file: str, uses: list[_Use]) -> Iterator[Problem]:
+def _look(path: Path, file: str, users: list[Utterance]) -> Iterator[Problem]:
     """Problems that show without opening the file."""
     try:
         size = path.stat().st_size if path.is_file() else -1
     except OSError:
         size = -1
     if size < 1:
-        yield Problem("missing file" if size < 0 else "empty file", file, _ids(uses))
-    for use in uses:
+        yield Problem("missing file" if size < 0 else "empty file", file, _ids(_uses(file, users)))
+    for use in _uses(file, users):
         if _impossible(use):
             yield Problem("invalid time span", file, (use.utterance.id,), f"{use.start} to {use.end} s")
 
@@ -193,5 +200,5 @@ def _impossible(use: _Use) -> bool:
     return start < 0 or (use.end is not None and use.end <= start)
 
 
-def _ids(uses: list[_Use]) -> tuple[str, ...]:
+def _ids(uses: Iterable[_Use]) -> tuple[str, ...]:
     return tuple(use.utterance.id for use in uses)

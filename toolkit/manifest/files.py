@@ -7,13 +7,14 @@ import os
 from pathlib import Path, PurePosixPath
 
 from ..base.errors import UserError
-from ..base.files import write_atomically
-from ..base.reading.plain_json import parse_json, value_problem
+from ..base.files import atomic_path
+from ..base.reading.plain_json import value_problem
 from ..base.reading.plain_numbers import shown
 from ..base.reading.tables import decimal_commas, read_table
 from ..base.reading.texts import read_text, representable
+from .lines import JsonLines
 from .rows import manifest_from_rows
-from .utterances import FIELDS, SCHEMA, Manifest
+from .utterances import FIELDS, SCHEMA, Manifest, Utterance
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 _SECONDS = ("start", "end", "audio_start", "audio_end")
@@ -26,36 +27,21 @@ def load_manifest(path: Path) -> Manifest:
         UserError: names the file, line and field of the first error.
     """
     path = Path(path)
-    # JSON is UTF-8 by its standard; tables come from spreadsheets.
-    is_table = path.suffix.lower() in TABLE_SUFFIXES
-    text, note = read_text(path, "manifest", windows=is_table)
-    found = [note] if note else []
-    header: dict[str, object] = {}
-    rows: list[tuple[int, dict[str, object]]] = []
-    if is_table:
-        table = read_table(text, path, FIELDS)
-        if table.columns and not {"id", "dialogue"} <= {*table.columns}:
-            raise UserError(f"{path}, line 1: no header with the columns id, dialogue, speaker")
-        rows = [(number, dict(row)) for number, row in table.rows]
-        found += table.notes + decimal_commas(table, _SECONDS)
-    else:
-        for number, line in enumerate(text.split("\n"), 1):
-            if not line.strip():
-                continue
-            try:
-                row = parse_json(line)
-            except ValueError as error:
-                raise UserError(
-                    f"{path}, line {number}{',' if str(error).startswith('field') else ':'} {error}"
-                ) from None
-            if not isinstance(row, dict):
-                raise UserError(f"{path}, line {number}: not a JSON object with the fields of an utterance")
-            if "erc_manifest" in row:
-                if rows or header:
-                    raise UserError(f"{path}, line {number}: the header must be the first line and occur only once")
-                header = row
-            else:
-                rows.append((number, row))
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        return _from_table(path)
+    lines = JsonLines(path)
+    try:
+        return _from_lines(lines)
+    except UserError:
+        for _ in lines:  # a line that is not JSON comes before what is wrong with a row
+            pass
+        raise
+
+
+def _from_lines(lines: JsonLines) -> Manifest:
+    path = lines.path
+    next(iter(lines), None)
+    header = lines.header
     if header.get("erc_manifest", SCHEMA) != SCHEMA:
         raise UserError(f"{path}: manifest schema {shown(header['erc_manifest'])}; this version reads schema {SCHEMA}")
     if unknown := set(header) - {"erc_manifest", "corpus", "labels", "root", "notes"}:
@@ -66,9 +52,18 @@ def load_manifest(path: Path) -> Manifest:
         if not isinstance(header.get(name, ""), str):
             raise UserError(f"{path}, line 1, field {name}: must be a string")
     root = path.parent / str(header.get("root", "."))
-    return manifest_from_rows(
-        path, rows, str(header.get("corpus") or representable(path.stem)), labels, root, [*notes, *found]
-    )
+    corpus = str(header.get("corpus") or representable(path.stem))
+    return manifest_from_rows(path, lines, corpus, labels, root, [*notes, *lines.notes])
+
+
+def _from_table(path: Path) -> Manifest:
+    text, note = read_text(path, "manifest")  # tables come from spreadsheets; JSON is UTF-8 by its standard
+    table = read_table(text, path, FIELDS)
+    if table.columns and not {"id", "dialogue"} <= {*table.columns}:
+        raise UserError(f"{path}, line 1: no header with the columns id, dialogue, speaker")
+    rows = ((number, dict(row)) for number, row in table.rows)
+    notes = [*([note] if note else []), *table.notes, *decimal_commas(table, _SECONDS)]
+    return manifest_from_rows(path, rows, representable(path.stem), None, path.parent / ".", notes)
 
 
 def _texts(path: Path, name: str, value: object, what: str) -> list[str]:
@@ -99,23 +94,27 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     }
     if manifest.notes:
         header["notes"] = manifest.notes
-    rows = ({name: getattr(u, name) for name in FIELDS} for u in manifest.utterances)
-    lines = [header, *({k: v for k, v in row.items() if v is not None and v != {}} for row in rows)]
-    for row in lines[1:]:  # of a manifest that a program made; files were checked when they were read
-        if problem := value_problem(row):
-            raise UserError(f"{path}, utterance {shown(row.get('id'))}, {problem}")
     try:
-        data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode("utf-8")
+        with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            file.write(json.dumps(header, ensure_ascii=False) + "\n")
+            for utterance in manifest.utterances:
+                file.write(_line(path, utterance))
     except UnicodeEncodeError:
         raise UserError(f"{path}: a file or folder name of {manifest.root} is not UTF-8; rename it") from None
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: the 'extra' of an utterance cannot be written as JSON ({error})") from None
-    try:
-        write_atomically(path, data)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); free some space or choose another location"
         ) from None
+
+
+def _line(path: Path, utterance: Utterance) -> str:
+    row = {name: value for name in FIELDS if (value := getattr(utterance, name)) is not None and value != {}}
+    if problem := value_problem(row):  # of a manifest that a program made; files were checked when they were read
+        raise UserError(f"{path}, utterance {shown(row.get('id'))}, {problem}")
+    try:
+        return json.dumps(row, ensure_ascii=False) + "\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: the 'extra' of an utterance cannot be written as JSON ({error})") from None
 
 
 def _relative_root(root: Path, folder: Path) -> str:

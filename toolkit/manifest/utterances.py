@@ -13,6 +13,19 @@ SPLITS = ("train", "val", "test")
 MODALITIES = ("text", "audio", "visual")
 
 
+class _Empty(dict):
+    """An empty dict that stays so, since many utterances share it."""
+
+    def _refuse(self, *_: object, **__: object) -> None:
+        raise TypeError("an utterance is not changed; make another one with dataclasses.replace")
+
+    __setitem__ = setdefault = update = __ior__ = _refuse  # pyright: ignore[reportAssignmentType]
+
+
+# The mask and extra of utterances that have none: 130 bytes each, if each had its own.
+EMPTY: dict = _Empty()
+
+
 @dataclass(frozen=True, slots=True)
 class Utterance:
     """One utterance of one dialogue.
@@ -35,6 +48,8 @@ class Utterance:
         region: (left, top, right, bottom) of the speaker's part of the frame, as fractions of width and height.
         mask: modality name to the reason why it cannot be used, as far as known before any file is opened.
         extra: further columns of the corpus (ratings, votes), kept unchanged.
+
+    Like the utterance itself, its mask and extra are not to be changed.
     """
 
     id: str
@@ -52,8 +67,8 @@ class Utterance:
     audio_end: float | None = None
     audio_channel: int | None = None
     region: tuple[float, float, float, float] | None = None
-    mask: dict[str, str] = field(default_factory=dict)
-    extra: dict[str, object] = field(default_factory=dict)
+    mask: dict[str, str] = field(default_factory=lambda: EMPTY)
+    extra: dict[str, object] = field(default_factory=lambda: EMPTY)
 
 
 @dataclass(slots=True)
@@ -95,6 +110,8 @@ class Manifest:
 
 def path_problem(relative: str) -> str | None:
     """What is wrong with a media path, or None. Symbolic links inside the root are followed: they are the user's."""
+    if ".." not in relative and ":" not in relative and "\0" not in relative and relative[:1] not in ("/", "\\"):
+        return None  # without what makes a path one of those below
     if "\0" in relative:
         return "contains a NUL character"
     if PurePosixPath(relative).is_absolute() or PureWindowsPath(relative).is_absolute():

@@ -22,7 +22,7 @@ class SameNames:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
-        self._exact = set(names)
+        self._exact = {name: name for name in names}
         self._spelling: dict[str, str] = {}
         self.twice: list[str] = []
         for name in names:
@@ -40,8 +40,8 @@ class SameNames:
 
     def find(self, name: str) -> str | None:
         """The spelling to use, or None if there is no such name. Other spellings are counted for `notes`."""
-        if name in self._exact:
-            return name
+        if (same := self._exact.get(name)) is not None:
+            return same  # the object that was given, so that a corpus's labels are in memory once
         spelling = self._spelling.get(_key(name))
         if spelling is not None:
             self._found[name, spelling] += 1

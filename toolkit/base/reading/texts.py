@@ -17,6 +17,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _LOOKED_AT = 4096  # bytes by which UTF-16 without a mark is recognised
+_CHUNK = 1 << 20
 _LEAST_ZEROS = 0.1  # of its 16-bit units with a zero byte; separators, digits and line ends have one in any language
 
 
@@ -50,7 +51,7 @@ def decode_text(data: bytes, source: str | Path, windows: bool = True) -> tuple[
                     "save it as UTF-8"
                 ) from None
     else:
-        if encoding := _utf_16(data):
+        if encoding := _utf_16(data, len(data)):
             try:
                 note = f"{Path(source).name}: read as {encoding[:6].upper()}, without a byte-order mark"
                 return data.decode(encoding), note
@@ -88,16 +89,41 @@ def read_text(path: Path, what: str, remedy: str = "", windows: bool = True) -> 
     return decode_text(data, path, windows)
 
 
+def is_utf8(path: Path) -> bool:
+    """Whether a file is UTF-8 with or without a byte-order mark, so that it can be read line by line.
+
+    False for anything `read_text` has to judge: another encoding, an error in it, a file that cannot be read or that
+    can be read only once.
+    """
+    try:
+        if not path.is_file():
+            return False
+        with open(path, "rb") as file:
+            head = file.read(_LOOKED_AT + 1)
+            if any(head.startswith(mark) for mark, _ in _MARKS[1:]) or (
+                not head.startswith(codecs.BOM_UTF8) and _utf_16(head, path.stat().st_size)
+            ):
+                return False
+            decoder = codecs.getincrementaldecoder("utf-8")()
+            file.seek(0)
+            while chunk := file.read(_CHUNK):
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def representable(text: str) -> str:
     """The text with what UTF-8 cannot represent, such as a file name's undecodable bytes, as escapes (`\\udcff`)."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _utf_16(data: bytes) -> str:
+def _utf_16(data: bytes, size: int) -> str:
     """The encoding if every other byte of the beginning is often zero and the bytes between never are, else ""."""
     head = data[: _LOOKED_AT + 1 & ~1]
     first, second = head[0::2].count(0), head[1::2].count(0)
-    if len(data) % 2 or max(first, second) < max(2, _LEAST_ZEROS * len(head) / 2) or min(first, second):
+    if size % 2 or max(first, second) < max(2, _LEAST_ZEROS * len(head) / 2) or min(first, second):
         return ""
     return "utf-16-le" if second else "utf-16-be"
 

@@ -59,7 +59,7 @@ class CorpusGroup(ToolkitGroup):
         run: function that processes the manifest.
         shared: options that all corpora have.
         verb: the beginning of the commands' help.
-        check: `check(inputs, **shared)` is called before the corpus is read; `inputs` are the paths that its reader gets.
+        check: `check(inputs, **shared)` is called before the corpus is read, with the paths that its reader gets.
     """
 
     def __init__(

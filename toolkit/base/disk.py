@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import UserError
+from .errors import ToolkitError, UserError
 
 _ROOM = "free some space (and inodes: df -h, df -i) or choose another place"
 _ACCESS = "change its permissions or choose another place"
@@ -59,7 +59,7 @@ def disk_faults(place: Path | None = None) -> Iterator[None]:
     """A context in which an error of the disk is a `UserError`; `place` as for `disk_fault`."""
     try:
         yield
-    except UserError:
+    except ToolkitError:
         raise
     except Exception as error:  # libraries wrap the system's error in classes of their own
         if (fault := disk_fault(error, place)) is None:

@@ -102,8 +102,6 @@ def train_command(
                 click.echo(json.dumps(summary, ensure_ascii=False, indent=2))
             return
         result = api.train(store, out, seed=seed, **chosen, **how)
-    except OSError as error:
-        raise UserError(f"{error.filename or out}: cannot be written ({error.strerror or error})") from None
     except KeyboardInterrupt:
         kept = f"interrupted; completed epochs are kept in {out}; continue with the same command and --resume"
         raise UserError(kept) from None

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
+from ...toolkit.base.outputs import check_output
+from ...toolkit.base.reading.plain_json import parse_json
 from ...toolkit.base.words import counted
 from ...toolkit.store import FeatureStore
 from ..config import Config
@@ -47,6 +49,8 @@ def train_seeds(
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; --out must name a folder")
+    if out.is_dir():
+        check_output(out / SUMMARY, [store.path], earlier=_is_summary, overwrite=options.get("overwrite", False))
     runs = []
     for number, seed in enumerate(seeds, 1):
         notify(f"seed {seed} ({number} of {len(seeds)})")
@@ -63,6 +67,13 @@ def train_seeds(
     }
     write_atomically(out / SUMMARY, json.dumps(summary, indent=1).encode())
     return summary
+
+
+def _is_summary(path: Path) -> bool:
+    try:
+        return {"protocol", "seeds", "runs", "selected", "test"} == set(parse_json(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def spread(measures: Sequence[Measures]) -> dict[str, Spread]:

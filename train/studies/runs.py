@@ -125,6 +125,8 @@ def run_study(
         for run in runs:
             _restore(run, study, measure, store, recipe, changes, target)
     out.mkdir(parents=True, exist_ok=True)
+    record["variants"] = _variant_records(out, runs)
+    write_study(out, record)  # by which the folder is known as a study's
     waiting = [run for run in runs if not run.status]
     notify(f"study {study.name}: {study.title}; {_size(len(study.variants), len(seeds))}; {_counts(runs)}")
     for run in runs:

@@ -32,7 +32,7 @@ REMEDIES = {
 }
 # The number in messages of libraries that raise errors of their own: safetensors, pyarrow, HDF5.
 _NUMBER = re.compile(r"os error (\d+)|\berrno (\d+)|\berrno = (\d+)", re.IGNORECASE)
-_TEMPORARY = re.compile(r"\.(.+)\.[^.]+\.(?:tmp|space)", re.DOTALL)  # the names of `files` and `outputs`
+_TEMPORARY = re.compile(r"\.(.+)\.[^.]+\.(?:tmp|tmp\.lock|space)", re.DOTALL)  # the names of `files` and `outputs`
 
 
 def disk_fault(error: BaseException, place: Path | None = None) -> UserError | None:

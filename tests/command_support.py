@@ -106,7 +106,7 @@ def one_line(done: subprocess.CompletedProcess, status: int = 1) -> str:
 
 def make_material(folder: Path, *, trained: bool) -> Path:
     """Writes the inputs of the commands to a folder; the run and the encoders only if they are wanted."""
-    write_store(folder / "s.h5", unlabelled=0)
+    write_store(folder / "s.h5", unlabelled=0, attrs={"options": {"precision": "float32"}})
     succeed("export", folder / "s.h5", "--format", "mmgcn", "--out", folder / "in.pkl")
     (folder / "raw").mkdir()
     (folder / "raw" / "labels.csv").write_text("id,dialogue,speaker,text,label\nu1,d1,Ann,hi,joy\nu2,d1,Bob,no,anger\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class Writer:
         again: whether it replaces its own earlier output.
     """
 
-    words: list[str]
+    words: Sequence[str]
     reads: str
     folder: bool = False
     makes: str = ""

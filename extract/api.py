@@ -13,6 +13,7 @@ from .encoders.option import option_specs
 from .encoders.selection import Options
 from .run.engine import Summary
 from .run.engine import extract as run_extraction
+from .run.precision import with_precision
 from .spans import check_spans
 
 
@@ -62,6 +63,7 @@ def extract(
     if {"audio", "visual"} & {*chosen.modalities}:
         for note in check_spans(manifest, chosen.workers):
             notify(note)
+    chosen = with_precision(chosen, Path(out), notify)
     return run_extraction(
         manifest, Path(out), chosen, command=command, shard=shard, strict=strict, overwrite=overwrite, notify=notify
     )

@@ -211,7 +211,9 @@ def test_parquet_and_hub_folder(small, tmp_path, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     run("export", small, "--format", "parquet", "--out", tmp_path / "x.parquet")
     run("export", small, "--format", "huggingface", "--out", tmp_path / "hub")
-    assert "--out" in run("export", small, "--format", "huggingface", "--out", tmp_path / "hub", code=1)
+    (tmp_path / "hub" / "mine.txt").write_text("kept")
+    run("export", small, "--format", "huggingface", "--out", tmp_path / "hub")  # replaces its own files
+    assert (tmp_path / "hub" / "mine.txt").read_text() == "kept"
     table = parquet.read_table(tmp_path / "x.parquet")
     with FeatureStore.open(small) as store:
         audio = store.feature("audio/IS10")

@@ -129,7 +129,7 @@ def test_mistakes_are_one_line(task, tuned, tmp_path):
         assert result.exit_code == 1 and result.output.strip().count("\n") == 0, result.output
         return result.output
 
-    assert f"--out {tuned[0]}" in error_of(manifest, "--text-model", start, "--out", tuned[0])
+    assert f"{tuned[0]}: " in error_of(manifest, "--text-model", start, "--out", tuned[0])
     assert f"--out {tmp_path}/no/such" in error_of(manifest, "--text-model", start, "--out", tmp_path / "no" / "such")
     assert "--text-model DIR" in error_of(manifest, "--text-model", tmp_path, "--out", tmp_path / "out")
     lines = [line for line in manifest.read_text().splitlines() if '"val"' not in line]

@@ -291,7 +291,7 @@ def test_extraction_and_classification_are_on_the_same_device(trained, scene, tm
 @pytest.mark.slow
 def test_a_package_works_elsewhere(trained, scene, predicted, tmp_path):
     run("package", trained / "run", "--out", tmp_path / "pkg")
-    assert str(tmp_path / "pkg") in run("package", trained / "run", "--out", tmp_path / "pkg", code=1)
+    run("package", trained / "run", "--out", tmp_path / "pkg")  # an unchanged package is replaced
     files = {p.relative_to(tmp_path / "pkg").as_posix() for p in (tmp_path / "pkg").rglob("*") if p.is_file()}
     assert {"config.yaml", "model.safetensors", "labels.json", "extraction.yaml", "README.md", "result.json"} <= files
     assert any(name.startswith("encoders/text_model/little-roberta/") for name in files)

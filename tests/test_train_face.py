@@ -167,7 +167,7 @@ def test_mistakes_are_one_line(trained, faces, tmp_path):
         return result.output
 
     assert str(tmp_path / "none") in error_of(tmp_path / "none", "--out", tmp_path / "o")
-    assert f"--out {trained[0]}" in error_of(faces, "--out", trained[0])
+    assert f"{trained[0]}: " in error_of(faces, "--out", trained[0])
     (tmp_path / "empty").mkdir()
     assert "no image for 'train'" in error_of(tmp_path / "empty", "--out", tmp_path / "o")
     (tmp_path / "fer").mkdir()

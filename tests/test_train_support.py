@@ -31,6 +31,7 @@ def write_store(
     used_labels=None,
     speakers=("ann", "bob", "cy"),
     text="hi",
+    attrs=None,
 ):
     """A store whose features reveal the class, with some absent features and some unlabelled utterances.
 
@@ -64,7 +65,7 @@ def write_store(
         for modality in dims:
             present = rng.random(n) >= absent
             reasons = ["" if p else "no_audio" for p in present]
-            writer.add_feature(modality, f"{modality}_x", values[modality], present, reasons)
+            writer.add_feature(modality, f"{modality}_x", values[modality], present, reasons, attrs)
     return path
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import yaml
 
+from ..toolkit.base.outputs import check_folder
 from ..toolkit.store import FeatureStore
 from .config import Config, load_config, recipe_of
 from .loop import trainer
 from .loop.evaluation import evaluate_run
 from .loop.records import SeedsSummary, TrainResult
+from .loop.run_folder import FILES
 from .loop.seeds import train_seeds
 from .scores.metrics import Evaluation
 
@@ -94,6 +96,7 @@ def train(
     """
     with FeatureStore.open(store) as opened:
         config = configure(opened, recipe=recipe, model=model, settings=settings, seed=seed, notify=notify)
+        _keep_inputs(Path(out), store, recipe)
         return trainer.train(
             opened, config, Path(out), device, notify, overwrite=overwrite, resume=resume, tensorboard=tensorboard
         )
@@ -126,6 +129,8 @@ def train_several(
     with FeatureStore.open(store) as opened:
         config = configure(opened, recipe=recipe, model=model, settings=settings, seed=first_seed, notify=notify)
         numbers = range(config.train.seed, config.train.seed + seeds)
+        for number in numbers:
+            _keep_inputs(Path(out) / f"seed-{number}", store, recipe)
         how = {"overwrite": overwrite, "resume": resume, "tensorboard": tensorboard}
         return train_seeds(opened, config, Path(out), numbers, device, notify, **how)
 
@@ -156,6 +161,12 @@ def evaluate(
         UserError: run and store cannot be read or do not belong together, or the split has no labelled utterance.
     """
     return evaluate_run(Path(run), None if store is None else Path(store), split, device, notify, by)
+
+
+def _keep_inputs(out: Path, store: str | os.PathLike[str], recipe: str | None) -> None:
+    """Raises a UserError if training in the folder `out` would overwrite the store or the recipe."""
+    files = [Path(name) for name in (store, recipe) if name is not None and Path(name).is_file()]
+    check_folder(out, FILES, files, overwrite=True)
 
 
 def _text(key: str, value: object) -> str:

@@ -59,11 +59,20 @@ class CorpusGroup(ToolkitGroup):
         run: function that processes the manifest.
         shared: options that all corpora have.
         verb: the beginning of the commands' help.
+        check: `check(inputs, **shared)` is called before the corpus is read, with the paths that its reader gets.
     """
 
-    def __init__(self, *args, run: Callable[..., None], shared: list[click.Option], verb: str, **kwargs):
+    def __init__(
+        self,
+        *args,
+        run: Callable[..., None],
+        shared: list[click.Option],
+        verb: str,
+        check: Callable[..., None] = lambda inputs, **_: None,
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
-        self._run_with, self._shared, self._verb = run, shared, verb
+        self._run_with, self._shared, self._verb, self._check = run, shared, verb, check
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(dict.fromkeys([*super().list_commands(ctx), *corpora()]))
@@ -95,6 +104,7 @@ class CorpusGroup(ToolkitGroup):
 
         def callback(root: Path, **values: object) -> None:
             options = {option.name: values.pop(option.name) for option in own}
+            self._check([root, *(value for value in options.values() if isinstance(value, Path))], **values)
             self._run_with(read_corpus(name, root, **options), **values)
 
         argument = click.Argument(["root"], type=click.Path(path_type=Path))

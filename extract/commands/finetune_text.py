@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ...toolkit.commands.command import ToolkitCommand
-from ...toolkit.commands.options import device_option
+from ...toolkit.commands.options import device_option, overwrite_option
 
 
 @click.command("finetune-text", cls=ToolkitCommand)
@@ -38,7 +38,10 @@ from ...toolkit.commands.options import device_option
 @click.option("--seed", default=0, show_default=True, help="Random seed of the head, the order and the dropout.")
 @device_option()
 @click.option("--log-json", is_flag=True, help="Progress as JSON lines on standard error.")
-def finetune_text_command(source: Path, text_model: str, out: Path, device: str, log_json: bool, **recipe) -> None:
+@overwrite_option()
+def finetune_text_command(
+    source: Path, text_model: str, out: Path, device: str, log_json: bool, overwrite: bool, **recipe
+) -> None:
     """Train a text encoder as a classifier of single utterances on the training split.
 
     MANIFEST_OR_STORE provides texts and labels. The epoch that is best on the validation split is written to the folder
@@ -46,7 +49,7 @@ def finetune_text_command(source: Path, text_model: str, out: Path, device: str,
     """
     from ..tuning.text import Recipe, finetune
 
-    best = finetune(source, text_model, out, Recipe(**recipe), device, click.echo, log_json)
+    best = finetune(source, text_model, out, Recipe(**recipe), device, click.echo, log_json, overwrite)
     click.echo(
         f"wrote {out}: epoch {best['epoch']}, validation accuracy {best['val_accuracy']:.4f}, weighted F1 "
         f"{best['val_weighted_f1']:.4f}\nnext: erc-toolkit extract … --text-model {out} --pooling last4-mean"

@@ -10,6 +10,7 @@ import click
 
 from ...toolkit.base.words import counted
 from ...toolkit.commands.command import ToolkitGroup
+from ...toolkit.commands.options import make_overwrite_option
 from .corpus_group import CorpusGroup
 
 
@@ -18,12 +19,22 @@ def manifest_group() -> None:
     """Build, check and count manifests, which describe a corpus utterance by utterance (docs/reference/manifest.md)."""
 
 
-def _build(manifest, out: Path) -> None:
+_COMMAND = "manifest build"
+
+
+def _check(inputs: list[Path], out: Path, overwrite: bool) -> None:
+    from ...toolkit.base.outputs import check_output
+    from ...toolkit.manifest import is_unchanged
+
+    check_output(out, inputs, earlier=lambda path: is_unchanged(path, _COMMAND), overwrite=overwrite)
+
+
+def _build(manifest, out: Path, overwrite: bool) -> None:  # `_check` has used it
     from ...toolkit.manifest import write_manifest
     from ..spans import check_spans
 
     beyond = check_spans(manifest)
-    write_manifest(manifest, out)
+    write_manifest(manifest, out, _COMMAND)
     dialogues = sum(1 for _ in manifest.dialogues())
     counts = f"{counted(len(manifest.utterances), 'utterance')}, {counted(dialogues, 'dialogue')}"
     click.echo(f"{manifest.corpus}: {counts} under {manifest.root}")
@@ -37,7 +48,12 @@ _OUT = click.Option(
 )
 manifest_group.add_command(
     CorpusGroup(
-        "build", run=_build, shared=[_OUT], verb="Write a manifest of", help="Write a manifest of a raw corpus."
+        "build",
+        run=_build,
+        check=_check,
+        shared=[_OUT, make_overwrite_option()],
+        verb="Write a manifest of",
+        help="Write a manifest of a raw corpus.",
     )
 )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ...toolkit.commands.command import ToolkitCommand
-from ...toolkit.commands.options import device_option
+from ...toolkit.commands.options import device_option, overwrite_option
 
 
 @click.command("train-face", cls=ToolkitCommand)
@@ -37,7 +37,8 @@ from ...toolkit.commands.options import device_option
 )
 @device_option()
 @click.option("--log-json", is_flag=True, help="Progress as JSON lines on standard error.")
-def train_face_command(source: Path, out: Path, device: str, log_json: bool, **recipe) -> None:
+@overwrite_option()
+def train_face_command(source: Path, out: Path, device: str, log_json: bool, overwrite: bool, **recipe) -> None:
     """Train denseface on labelled faces.
 
     FACES is a folder with {train,val,test}/LABEL/*.png, or with LABEL/*.png, or with FER+'s fer2013.csv and
@@ -46,7 +47,7 @@ def train_face_command(source: Path, out: Path, device: str, log_json: bool, **r
     """
     from ..tuning.face import FaceRecipe, train_face
 
-    best = train_face(source, out, FaceRecipe(**recipe), device, click.echo, log_json)
+    best = train_face(source, out, FaceRecipe(**recipe), device, click.echo, log_json, overwrite)
     test = f", test accuracy {best['test_accuracy']:.4f}" if "test_accuracy" in best else ""
     click.echo(
         f"wrote {out}: epoch {best['epoch']}, validation accuracy {best['val_accuracy']:.4f}{test}\n"

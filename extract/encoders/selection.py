@@ -125,9 +125,9 @@ class Options(CheckedOptions):
     )
     precision: str = option(
         "float32",
-        choices=PRECISIONS,
+        choices=(*PRECISIONS, "auto"),
         help="Precision of the networks; features are always float32. float32 is exact, the others are faster on "
-        "hardware that supports them; tf32 needs CUDA.",
+        "hardware that supports them; tf32 needs CUDA. auto is bfloat16 where it is measured to be faster.",
         makes=MODALITIES,
     )
     face_detector: str = option(

@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ...toolkit.base.checkpoint import CHECKPOINT, TrainedParts, load_checkpoint, save_checkpoint
+from ...toolkit.base.disk import disk_faults
 from ...toolkit.base.errors import UserError
-from ...toolkit.base.files import sync_folder
+from ...toolkit.base.files import write_atomically
 from ...toolkit.base.hashes import json_sha256
 from ...toolkit.base.lock import locked
+from ...toolkit.base.outputs import check_folder, publish_folder
+from ...toolkit.base.reading.plain_yaml import load_yaml
 
 METRICS = "metrics.jsonl"
+_FILES = "files"  # key of a training's record
 
 
 class Epochs:
@@ -70,48 +76,63 @@ def fingerprint_of(**parts: object) -> dict[str, str]:
     return {name: json_sha256(value) for name, value in parts.items()}
 
 
-def check_out(out: Path) -> None:
-    """Checks that a folder can be written at `out`.
+def check_out(out: Path, inputs: Iterable[Path], overwrite: bool) -> None:
+    """Checks that a folder can be written at `out`; arguments and errors as for `check_folder`.
 
-    Raises:
-        UserError: it cannot.
+    An earlier training there, which may have taken days, is replaced with `overwrite` only.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out}: exists and is not empty; choose another folder or delete it")
     if not out.absolute().parent.is_dir():
         raise UserError(f"--out {out}: the folder {out.parent} does not exist; create it first")
+    there = [path.name for path in out.iterdir()] if out.is_dir() else []
+    check_folder(out, there, inputs, overwrite=overwrite)
 
 
 @contextmanager
-def partial_folder(out: Path, what: str) -> Iterator[Path]:
+def partial_folder(out: Path, what: str, inputs: Iterable[Path], overwrite: bool) -> Iterator[Path]:
     """The folder OUT.partial to work in. It is kept after an interruption if it has a checkpoint, and else removed.
 
     Args:
         out: the folder that it will become, locked meanwhile.
         what: the command that makes it.
+        inputs, overwrite: as for `check_out`.
 
     Raises:
-        UserError: another process works on it, the disk is full, or the folder cannot be written.
+        UserError: another process works on it, `out` may not be written, the disk is full, or the folder cannot be
+            written. What is there is kept for the same call to resume.
     """
     work = out.with_name(out.name + ".partial")
-    with locked(out, what):
-        check_out(out)  # again: another process may just have finished it
+    with locked(out, what), disk_faults(out):
+        check_out(out, inputs, overwrite)  # again: another process may just have finished it
         try:
             yield work
-        except OSError as error:
-            raise UserError(f"--out {out}: cannot be written ({error.strerror or error})") from None
         finally:
             if work.is_dir() and not (work / CHECKPOINT).exists():
                 shutil.rmtree(work)
 
 
-def publish(work: Path, out: Path, epochs: Epochs) -> None:
-    """Renames the finished folder to `out`, with the metrics of all epochs and without the checkpoint."""
+def publish(work: Path, out: Path, epochs: Epochs, name: str, record: Mapping[str, object]) -> None:
+    """Moves the finished folder to `out`, with the metrics of all epochs and without the checkpoint.
+
+    Args:
+        work: the folder of `partial_folder`.
+        out: its place; the files of an earlier training there are replaced, and others kept.
+        epochs: of this training.
+        name: name of the file that describes the training.
+        record: its content, to which the names of the training's files are added.
+    """
     (work / METRICS).write_text("".join(json.dumps(line) + "\n" for line in epochs.lines), encoding="utf-8")
-    for path in work.iterdir():
-        if path.name != CHECKPOINT:
-            with open(path, "rb+") as file:
-                os.fsync(file.fileno())
+    files = sorted({path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file()} - {CHECKPOINT})
+    text = yaml.safe_dump({**record, _FILES: [*files, name]}, sort_keys=False, allow_unicode=True)
+    write_atomically(work / name, text.encode())
     (work / CHECKPOINT).unlink()
-    os.replace(work, out)
-    sync_folder(out.absolute().parent)
+    publish_folder(work, out, _files_of(out / name))
+
+
+def _files_of(record: Path) -> list[str]:
+    """The files in the folder of an earlier training, by its record; none if it is damaged or somebody else's."""
+    try:
+        files = load_yaml(record.read_text(encoding="utf-8"))[_FILES]
+        known = [name for name in files if isinstance(name, str) and name == os.path.basename(name)]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+    return [name for name in known if (record.parent / name).is_file()]

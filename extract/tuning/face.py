@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 import torchvision
-import yaml
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.transforms import v2
@@ -57,6 +56,7 @@ def train_face(
     device: str = "auto",
     notify: Callable[[str], None] = print,
     log_json: bool = False,
+    overwrite: bool = False,
 ) -> dict[str, object]:
     """Trains the network and writes the weights of the epoch with the best validation accuracy.
 
@@ -68,19 +68,24 @@ def train_face(
         device: auto, cpu, cuda, cuda:N or mps; the precision is float32.
         notify: called with a line for each epoch.
         log_json: write progress as JSON lines.
+        overwrite: replace an earlier training in `out`; other files there are kept.
 
     Returns:
         The line of metrics.jsonl of the selected epoch, and "test_accuracy" if there are test images.
 
     Raises:
-        UserError: `out` already exists, images that cannot be read, a loss that is not finite, unfinished work with
+        UserError: `out` is not empty, images that cannot be read, a loss that is not finite, unfinished work with
             other options, or an interruption. The state is kept in OUT.partial after each epoch, and the same call
             resumes from there with the same result.
     """
-    check_out(out)
+    check_out(out, [source], overwrite)
     images = read_face_images(source, ARCHITECTURES[_NETWORK].input.side, recipe.seed)
     where = pick_device(device)
-    with partial_folder(out, "train-face") as work, fork_generators(where), products_in("float32", where):
+    with (
+        partial_folder(out, "train-face", [source], overwrite) as work,
+        fork_generators(where),
+        products_in("float32", where),
+    ):
         torch.manual_seed(recipe.seed)
         run = _Run(images, recipe, where, work, notify)
         try:
@@ -92,8 +97,8 @@ def train_face(
             raise Interrupted(
                 f"interrupted after epoch {run.epochs.epoch} of {recipe.epochs}; run the same command again to resume"
             )
-        best = run.finish()
-        publish(work, out, run.epochs)
+        best, record = run.finish()
+        publish(work, out, run.epochs, FACE_SETTINGS, record)
     return best
 
 
@@ -195,8 +200,8 @@ class _Run:
         predicted = [self._logits(part[:, None]).argmax(1).cpu() for part in torch.from_numpy(faces).split(256)]
         return float((torch.cat(predicted).numpy() == labels).mean())
 
-    def finish(self) -> dict[str, object]:
-        """Evaluates the selected weights on the test images, once, and writes face.yaml."""
+    def finish(self) -> tuple[dict[str, object], dict[str, object]]:
+        """Evaluates the selected weights on the test images, once; returns the scores and the content of face.yaml."""
         best = dict(self.epochs.best("val_accuracy"))
         if len(self.images.splits["test"][1]):
             self.net.load_state_dict(load_state(self.folder / FACE_WEIGHTS))
@@ -213,10 +218,7 @@ class _Run:
             "device": self.device.type,
             "versions": {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)},
         }
-        (self.folder / FACE_SETTINGS).write_text(
-            yaml.safe_dump(record, sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
-        return best
+        return best, record
 
     def _logits(self, faces: torch.Tensor) -> torch.Tensor:
         """uint8 (n, 1, side, side) to (n, labels)."""

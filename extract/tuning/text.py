@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
 from ...toolkit.base.checkpoint import TrainedParts
 from ...toolkit.base.device import fork_generators, pick_device, products_in, to_device
@@ -111,6 +110,7 @@ def finetune(
     device: str = "auto",
     notify: Callable[[str], None] = print,
     log_json: bool = False,
+    overwrite: bool = False,
 ) -> dict[str, object]:
     """Trains an encoder on a corpus's training split and writes the epoch that is best on its validation split.
 
@@ -123,20 +123,26 @@ def finetune(
         device: auto, cpu, cuda, cuda:N or mps; the precision is float32.
         notify: called with a line for each epoch.
         log_json: write progress as JSON lines.
+        overwrite: replace an earlier training in `out`; other files there are kept.
 
     Returns:
         The line of metrics.jsonl of the selected epoch.
 
     Raises:
-        UserError: `out` already exists, texts or model cannot be loaded, a loss that is not finite, too little memory,
+        UserError: `out` is not empty, texts or model cannot be loaded, a loss that is not finite, too little memory,
             unfinished work with other options, or an interruption. The state is kept in OUT.partial after each epoch,
             and the same call resumes from there with the same result.
     """
-    check_out(out)
+    inputs = [source, Path(text_model)]
+    check_out(out, inputs, overwrite)
     texts = read_texts(source)
     recipe = recipe.for_corpus(texts.corpus)
     where = pick_device(device)
-    with partial_folder(out, "finetune-text") as work, fork_generators(where), products_in("float32", where):
+    with (
+        partial_folder(out, "finetune-text", inputs, overwrite) as work,
+        fork_generators(where),
+        products_in("float32", where),
+    ):
         torch.manual_seed(recipe.seed)
         run = _Run(texts, text_model, recipe, where, work, notify)
         try:
@@ -150,10 +156,7 @@ def finetune(
             raise Interrupted(
                 f"interrupted after epoch {run.epochs.epoch} of {recipe.epochs}; run the same command again to resume"
             )
-        (work / SETTINGS).write_text(
-            yaml.safe_dump(run.record(), sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
-        publish(work, out, run.epochs)
+        publish(work, out, run.epochs, SETTINGS, run.record())
     return run.best
 
 

@@ -103,6 +103,8 @@ PRECISIONS = ("float32", "tf32", "bfloat16")  # of training; extraction has floa
 
 def check_precision(name: str, device: torch.device, where: str) -> None:
     """Raises a UserError, which begins with `where`, if a device does not have a precision."""
+    if name == "auto":
+        raise UserError(f"{where}: auto must be replaced by a precision before features are computed")
     if name == "tf32" and device.type != "cuda":
         raise UserError(f"{where}: tf32 is an arithmetic of CUDA devices; on {device.type} use float32 or bfloat16")
 

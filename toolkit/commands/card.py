@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from .command import ToolkitCommand
+from .options import overwrite_option
 
 
 @click.command("card", cls=ToolkitCommand)
@@ -16,20 +17,20 @@ from .command import ToolkitCommand
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the card to this file, e.g. README.md. [default: print it]",
 )
-def card_command(store: Path, out: Path | None) -> None:
+@overwrite_option()
+def card_command(store: Path, out: Path | None, overwrite: bool) -> None:
     """Write a dataset card for STORE: contents, provenance, and the licences that apply."""
-    from ..base.errors import UserError
     from ..base.files import write_atomically
+    from ..base.outputs import check_output, is_stamped, stamped
     from ..exchange.card import card_of
     from ..store import FeatureStore
 
+    if out is not None:
+        check_output(out, [store], earlier=lambda path: is_stamped(path, "card"), overwrite=overwrite)
     with FeatureStore.open(store) as opened:
         text = card_of(opened, opened.feature_names())
     if out is None:
         click.echo(text, nl=False)
         return
-    try:
-        write_atomically(out, text.encode("utf-8"))
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another location") from None
+    write_atomically(out, stamped(text, "card").encode("utf-8"))
     click.echo(f"wrote {out}")

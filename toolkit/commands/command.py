@@ -12,8 +12,11 @@ from typing import Any
 import click
 
 from ..base import interrupt
+from ..base.disk import disk_faults
 from ..base.errors import Interrupted, ToolkitError, UserError
 from ..base.reading.texts import representable
+
+_PLACES = ("out", "folder", "store")  # parameters that name what a command writes, the first given one of them
 
 
 def command_line() -> str:
@@ -53,6 +56,11 @@ class ToolkitCommand(click.Command):
                 option = args[i - 1] if i and args[i - 1].startswith("-") else "argument"
                 raise UserError(f"{option} {argument!r}: contains a NUL character")
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does it; a full disk, a read-only folder and the like are a `UserError`."""
+        with disk_faults(next(filter(None, map(ctx.params.get, _PLACES)), None)):
+            return super().invoke(ctx)
 
     def main(
         self,

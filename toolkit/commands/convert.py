@@ -8,6 +8,7 @@ import click
 
 from ..base.words import counted
 from .command import ToolkitCommand, command_line
+from .options import overwrite_option
 
 _SHOWN = 20
 
@@ -23,8 +24,15 @@ _SHOWN = 20
 @click.option("--corpus", help="Name of the corpus, if it is not recognised.")
 @click.option("--labels", help="Names of the emotions in index order, comma-separated, if they are not known.")
 @click.option("--keep-zeros", is_flag=True, help="Treat zero vectors as features, not as a missing modality.")
+@overwrite_option()
 def convert_command(
-    files: tuple[str, ...], out: Path, manifest: Path | None, corpus: str | None, labels: str | None, keep_zeros: bool
+    files: tuple[str, ...],
+    out: Path,
+    manifest: Path | None,
+    corpus: str | None,
+    labels: str | None,
+    keep_zeros: bool,
+    overwrite: bool,
 ) -> None:
     """Convert feature files published by other projects to a feature store.
 
@@ -34,8 +42,13 @@ def convert_command(
     utterances of the first. Pickles may be compressed, or files of torch.save. Nothing in a pickle is executed:
     anything but numbers, strings, arrays, tensors and plain containers is refused.
     """
+    from ..base.outputs import check_output
     from ..exchange.confined import convert_confined
+    from ..exchange.pack import is_converted
 
+    inputs = [Path(path) for f in files for path in (f, f.partition("=")[2]) if path]
+    inputs += [manifest] if manifest is not None else []
+    check_output(out, inputs, earlier=is_converted, overwrite=overwrite)
     command = command_line()
     names = [name.strip() for name in labels.split(",")] if labels else []
     made = convert_confined(

@@ -12,25 +12,28 @@ import click
 
 from ..base.words import counted
 from .command import ToolkitCommand
-from .options import device_option
+from .options import device_option, overwrite_option
 
 
 @click.command("demo", cls=ToolkitCommand)
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default="erc-demo", metavar="[DIR]")
 @click.option("--seed", default=0, show_default=True, help="Seed of the corpus and of the training.")
 @device_option()
+@overwrite_option()
 @click.pass_context
-def demo_command(ctx: click.Context, folder: Path, seed: int, device: str) -> None:
+def demo_command(ctx: click.Context, folder: Path, seed: int, device: str, overwrite: bool) -> None:
     """Generate a small corpus, extract its features, train AMB-DSGDN on them and evaluate it.
 
     Creates DIR/raw (MELD's raw layout), DIR/store.h5 and DIR/run. Takes a few minutes and downloads nothing. [default:
     erc-demo]
     """
+    from ..base.outputs import check_folder
     from ..base.progress import progress_bar
-    from ..demo.corpus import make_corpus
+    from ..demo.corpus import is_demo_corpus, make_corpus
     from ..demo.encoders import make_text_encoder
 
     raw, encoder, store, run = folder / "raw", folder / "text-encoder", folder / "store.h5", folder / "run"
+    check_folder(folder, [], earlier=lambda _: is_demo_corpus(raw), overwrite=overwrite, option="DIR")
     stages: dict[str, float] = {}
     began = time.perf_counter()
 
@@ -74,8 +77,8 @@ def demo_command(ctx: click.Context, folder: Path, seed: int, device: str) -> No
         device,
     )
     finish("extract")
-    shutil.rmtree(run, ignore_errors=True)
-    _call(ctx, "train", str(store), "--out", str(run), "--recipe", "demo", "--seed", str(seed), "--device", device)
+    training = ["train", str(store), "--out", str(run), "--recipe", "demo", "--seed", str(seed), "--device", device]
+    _call(ctx, *training, *(["--overwrite"] if run.exists() else []))
     finish("train")
     _call(ctx, "eval", str(run), "--device", device)
     finish("eval")

@@ -8,6 +8,7 @@ import click
 
 from ..exchange.export import FORMATS
 from .command import ToolkitCommand
+from .options import overwrite_option
 
 
 @click.command("export", cls=ToolkitCommand)
@@ -27,8 +28,9 @@ from .command import ToolkitCommand
     help="Layout of the pickles: two speakers or up to nine. [default: iemocap for IEMOCAP, otherwise meld]",
 )
 @click.option("--sequences", is_flag=True, help="mmsa: write the frames of features that have them.")
+@overwrite_option()
 def export_command(
-    store: Path, form: str, out: Path, wanted: tuple[str, ...], layout: str | None, sequences: bool
+    store: Path, form: str, out: Path, wanted: tuple[str, ...], layout: str | None, sequences: bool, overwrite: bool
 ) -> None:
     """Write STORE as files that other projects' unmodified loaders read.
 
@@ -38,9 +40,10 @@ def export_command(
     from ..exchange.export import Request, choose
     from ..store import FeatureStore
 
-    write, capacity = FORMATS[form]
+    chosen = FORMATS[form]
+    chosen.check(out, store, overwrite)
     with FeatureStore.open(store) as opened:
-        notes = write(Request(opened, choose(opened, wanted, capacity), out, layout, sequences))
+        notes = chosen.write(Request(opened, choose(opened, wanted, chosen.capacity), out, layout, sequences))
     for line in notes:
         click.echo(f"note: {line}")
     click.echo(f"wrote {out}")

@@ -34,3 +34,16 @@ def make_device_option(help_text: str = COMPUTE_HELP) -> click.Option:
 def device_option(help_text: str = COMPUTE_HELP) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """`--device` as a decorator."""
     return click.option("--device", type=DeviceType(), default="auto", show_default=True, help=help_text)
+
+
+OVERWRITE_HELP = "Replace what exists at --out. Inputs are never replaced."
+
+
+def make_overwrite_option() -> click.Option:
+    """`--overwrite` as an option object; `toolkit.base.outputs` has the rule."""
+    return click.Option(["--overwrite"], is_flag=True, help=OVERWRITE_HELP)
+
+
+def overwrite_option() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--overwrite` as a decorator."""
+    return click.option("--overwrite", is_flag=True, help=OVERWRITE_HELP)

@@ -19,6 +19,7 @@ import numpy as np
 
 from ... import manifests
 from ..base.cores import core_count
+from ..base.disk import disk_fault
 from ..base.errors import FaultError, UserError
 from ..base.files import write_atomically
 from ..base.processes import Failure, run_tasks
@@ -29,6 +30,7 @@ from .script import FPS, MODALITIES, Line, stream, syllables, write_dialogue
 from .voice import OUT_RATE, speak
 
 VERSION = 1
+_MARKER, _MADE_BY = "demo.json", "erc-toolkit demo"
 TRAIN, DEV, TEST = 30, 7, 12
 _COLUMNS = (
     "Sr No.",
@@ -76,25 +78,26 @@ def make_corpus(
         progress: called with the number of finished clips and their total.
 
     Raises:
-        UserError: the folder contains something else.
+        UserError: the folder contains something else, or the disk is full.
         FaultError: a clip could not be generated.
     """
     root = Path(root)
     sizes = {"train": train, "dev": dev, "test": test}
-    wanted = {"made_by": "erc-toolkit demo", "version": VERSION, "seed": seed, "dialogues": sizes}
+    wanted = {"made_by": _MADE_BY, "version": VERSION, "seed": seed, "dialogues": sizes}
     lines = [line for split in sizes for d in range(sizes[split]) for line in write_dialogue(seed, split, d)]
     clips = {split: sum(line.split == split for line in lines) for split in sizes}
-    marker = root / "demo.json"
+    marker = root / _MARKER
     made = DemoCorpus(root, clips, sum(line.seconds for line in lines), _marker(marker) != {**wanted, "finished": True})
     if not made.new:
         return made
-    if root.exists() and any(root.iterdir()) and _marker(marker).get("made_by") != wanted["made_by"]:
+    if root.exists() and any(root.iterdir()) and not is_demo_corpus(root):
         raise UserError(f"{root}: is not empty and not a demo corpus; choose another folder")
     shutil.rmtree(root, ignore_errors=True)
     facts = manifests.load("meld.yaml")["splits"]
-    for split in sizes:
-        (root / facts[_MELD_SPLIT[split]]["folder"]).mkdir(parents=True)
+    root.mkdir(parents=True, exist_ok=True)
     write_atomically(marker, json.dumps({**wanted, "finished": False}).encode())
+    for split in sizes:
+        (root / facts[_MELD_SPLIT[split]]["folder"]).mkdir(exist_ok=True)
     for split in sizes:
         _write_table(root / facts[_MELD_SPLIT[split]]["table"], [line for line in lines if line.split == split])
     _write_truth(root / "truth.csv", lines)
@@ -102,11 +105,17 @@ def make_corpus(
     workers = min(workers or core_count(), len(jobs))
     for done, (job, failure) in enumerate(run_tasks(jobs, _make_clip, workers), 1):
         if isinstance(failure, Failure):
-            raise FaultError(f"{job[1]}: the clip could not be generated: {failure.reason}")
+            error = FaultError(f"{job[1]}: the clip could not be generated: {failure.reason}")
+            raise disk_fault(error, job[1]) or error
         if progress is not None:
             progress(done, len(jobs))
     write_atomically(marker, json.dumps({**wanted, "finished": True}).encode())
     return made
+
+
+def is_demo_corpus(root: Path) -> bool:
+    """Whether a folder has a demo corpus, finished or not."""
+    return _marker(root / _MARKER).get("made_by") == _MADE_BY
 
 
 def _make_clip(job: tuple[Line, Path, int]) -> None:

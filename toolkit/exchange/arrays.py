@@ -11,11 +11,13 @@ from typing import IO, BinaryIO, cast
 import numpy as np
 
 from ..base.errors import UserError
+from ..base.files import atomic_path
 from ..base.reading.file_kinds import file_kind
 from ..base.reading.foreign_text import decode, match_names
 from ..base.words import counted
 from ..manifest import MODALITIES, Utterance, manifest_from_rows
 from ..store import FeatureStore
+from .marks import ARCHIVE_COMMENT
 from .pack import NO_FEATURE, Pack, add_rows
 from .pickles.safe import Refused
 from .pickles.torch_files import TensorReader
@@ -77,6 +79,19 @@ def _array(opened: Callable[[], IO[bytes]]) -> np.ndarray:
     if not isinstance(loaded, np.ndarray) or loaded.shape != shape or not loaded.dtype.hasobject:
         raise ValueError("its objects do not match its header")
     return loaded
+
+
+def write_store_arrays(store: FeatureStore, features: Sequence[str], path: Path) -> None:
+    """Writes `store_arrays` as a .npz file.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        with open(temporary, "wb") as file:
+            np.savez(file, **store_arrays(store, features))  # pyright: ignore[reportArgumentType]
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.comment = ARCHIVE_COMMENT
 
 
 def is_store(arrays: object) -> bool:

@@ -23,7 +23,7 @@ def card_of(store, features: Sequence[str], hub_folder: bool = False) -> str:
     import yaml
 
     from ..store.summary import summarise
-    from .parquet import HUB_SPLITS
+    from .marks import HUB_SPLITS
 
     summary = summarise(store)
     modalities = sorted({name.split("/")[0] for name in features})

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..base.errors import UserError
+from ..base.outputs import check_folder, check_output
 from ..base.words import counted
 from ..manifest import MODALITIES
+from .marks import HUB_FILES, is_exported_archive, is_exported_pickle, is_exported_table, is_hub_folder
 
 if TYPE_CHECKING:
     from ..store import FeatureStore
@@ -28,6 +30,29 @@ class Request:
     @property
     def names(self) -> list[str]:
         return [name for names in self.features.values() for name in names]
+
+
+class Format(NamedTuple):
+    """A format of exported files.
+
+    Attributes:
+        write: writes what is requested, and returns notes for the user.
+        capacity: number of features per modality that it allows: "one", "four" text features, or "any".
+        is_earlier: whether what exists at the target was written by `write`, and may be replaced.
+        names: for a format that is a folder, what `write` writes in it; empty for a file.
+    """
+
+    write: Callable[[Request], list[str]]
+    capacity: str
+    is_earlier: Callable[[Path], bool]
+    names: Sequence[str] = ()
+
+    def check(self, out: Path, store: Path, overwrite: bool) -> None:
+        """Raises a UserError if `out` may not be written (`toolkit.base.outputs`)."""
+        if self.names:
+            check_folder(out, self.names, [store], earlier=self.is_earlier, overwrite=overwrite)
+        else:
+            check_output(out, [store], earlier=self.is_earlier, overwrite=overwrite)
 
 
 def _lists(family: str) -> Callable[[Request], list[str]]:
@@ -51,13 +76,9 @@ def _mmsa(request: Request) -> list[str]:
 
 
 def _npz(request: Request) -> list[str]:
-    import numpy as np
+    from .arrays import write_store_arrays
 
-    from ..base.files import atomic_path
-    from .arrays import store_arrays
-
-    with atomic_path(request.out) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **store_arrays(request.store, request.names))
+    write_store_arrays(request.store, request.names, request.out)
     return []
 
 
@@ -76,15 +97,14 @@ def _hub(request: Request) -> list[str]:
     return ["read it with datasets.load_dataset(FOLDER); check the licences in its README.md before you upload it"]
 
 
-# Name -> (writer, number of features per modality that the format allows: "one", "four" text features, or "any").
-FORMATS: dict[str, tuple[Callable[[Request], list[str]], str]] = {
-    "amb-dsgdn": (_lists("sdt"), "four"),
-    "mmgcn": (_lists("mmgcn"), "one"),
-    "cosmic": (_lists("cosmic-features"), "four"),
-    "mmsa": (_mmsa, "one"),
-    "npz": (_npz, "any"),
-    "parquet": (_parquet, "any"),
-    "huggingface": (_hub, "any"),
+FORMATS = {
+    "amb-dsgdn": Format(_lists("sdt"), "four", is_exported_pickle),
+    "mmgcn": Format(_lists("mmgcn"), "one", is_exported_pickle),
+    "cosmic": Format(_lists("cosmic-features"), "four", is_exported_pickle),
+    "mmsa": Format(_mmsa, "one", is_exported_pickle),
+    "npz": Format(_npz, "any", is_exported_archive),
+    "parquet": Format(_parquet, "any", is_exported_table),
+    "huggingface": Format(_hub, "any", is_hub_folder, HUB_FILES),
 }
 
 

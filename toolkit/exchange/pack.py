@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from ... import manifests
+from ..base.disk import disk_faults
 from ..base.errors import UserError
+from ..base.files import require_space
 from ..base.hashes import file_sha256, text_sha256
 from ..base.words import counted
 from ..manifest import Utterance
-from ..store import FeaturePart, StoreWriter
+from ..store import FeaturePart, FeatureStore, StoreWriter
 from ..store.frames import finite_frames, without_padding
 
 LICENCE = "that of the converted file, which it does not state"
@@ -306,9 +308,7 @@ def write_pack(pack: Pack, out: Path, command: str, files: Sequence[Path]) -> No
         "corpus_fingerprint": text_sha256(rows),
         **{name: value if isinstance(value, str) else json.dumps(value) for name, value in pack.attrs.items()},
     }
-    with StoreWriter(
-        out, corpus=pack.corpus, labels=pack.labels, utterances=pack.utterances, command=command, attrs=attrs
-    ) as writer:
+    with disk_faults(out), _writer(pack, out, command, attrs, len(rows)) as writer:
         for name, matrix in pack.features.items():
             modality, _, feature = name.partition("/")
             made = {
@@ -323,6 +323,35 @@ def write_pack(pack: Pack, out: Path, command: str, files: Sequence[Path]) -> No
                 )
             else:
                 _write_sequences(writer, modality, feature, matrix, made)
+
+
+def _writer(pack: Pack, out: Path, command: str, attrs: Mapping[str, object], texts: int) -> StoreWriter:
+    """The store to write, for which there is space: HDF5 does not survive a failed write."""
+    if not out.parent.is_dir():
+        raise UserError(f"{out}: its folder does not exist; create it first")
+    size = 4 * texts + sum(
+        matrix.values.nbytes + sum(frames.nbytes + 16 * len(frames) for frames in matrix.frames or ())
+        for matrix in pack.features.values()
+    )
+    require_space(out, int(1.1 * size) + (1 + len(pack.features) << 20))
+    return StoreWriter(
+        out, corpus=pack.corpus, labels=pack.labels, utterances=pack.utterances, command=command, attrs=attrs
+    )
+
+
+def is_converted(path: Path) -> bool:
+    """Whether a file is a store of `write_pack` to which nothing was added since."""
+    try:
+        with FeatureStore.open(path) as store:
+            command = str(store.attrs.get("command", ""))
+            # `reduce` adds its own command line to that of the store.
+            return (
+                "converted_from" in store.attrs
+                and f"{command} ".startswith((" ", "erc-toolkit convert "))
+                and (" && " not in command)
+            )
+    except (UserError, OSError):
+        return False
 
 
 def _write_sequences(

@@ -9,10 +9,9 @@ import numpy as np
 
 from ..base.errors import UserError
 from ..base.files import atomic_path
+from ..base.outputs import staged_folder, stamped
 from ..store import FeatureStore
-
-# The Hub's names of the splits.
-HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
+from .marks import HUB_CARD, HUB_FILE, HUB_FILES, HUB_SPLITS, TABLE_KEY
 
 
 def table_of(store: FeatureStore, features: Sequence[str], rows: np.ndarray | None = None):
@@ -62,38 +61,33 @@ def table_of(store: FeatureStore, features: Sequence[str], rows: np.ndarray | No
         "content_sha256": store.content_hash,
         "features": {name: store.feature(name).attrs for name in features},
     }
-    return pa.table(columns).replace_schema_metadata({"erc-toolkit": json.dumps(about, ensure_ascii=False)})
+    return pa.table(columns).replace_schema_metadata({TABLE_KEY: json.dumps(about, ensure_ascii=False)})
 
 
 def write_parquet(table: object, path: Path) -> None:
     """Writes a table as one Parquet file, zstd-compressed.
 
     Raises:
-        UserError: the file cannot be written.
+        OSError: the file cannot be written.
     """
     import pyarrow.parquet as pq
 
-    try:
-        with atomic_path(path) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error}); free some space or choose another location") from None
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def write_hub_folder(store: FeatureStore, features: Sequence[str], folder: Path, card: str) -> None:
     """Writes `data/SPLIT-00000-of-00001.parquet` for each split and `README.md`, the dataset card.
 
+    Other files in the folder are kept.
+
     Raises:
-        UserError: the folder exists and is not empty, or cannot be written.
+        OSError: the folder cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: already exists; choose another --out")
-    try:
-        (folder / "data").mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be created ({error.strerror})") from None
     split = store.column("split")
-    for ours, hub in HUB_SPLITS.items():
-        if (rows := np.flatnonzero(split == ours)).size:
-            write_parquet(table_of(store, features, rows), folder / "data" / f"{hub}-00000-of-00001.parquet")
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    with staged_folder(folder, HUB_FILES) as work:
+        (work / "data").mkdir()
+        for ours, hub in HUB_SPLITS.items():
+            if (rows := np.flatnonzero(split == ours)).size:
+                write_parquet(table_of(store, features, rows), work / HUB_FILE.format(hub))
+        (work / HUB_CARD).write_text(stamped(card, "export"), encoding="utf-8")

@@ -17,9 +17,8 @@ from ..base.words import counted
 from ..manifest import MODALITIES, SPLITS
 from ..store import FeatureStore
 from .layouts import LAYOUTS, Layout
+from .marks import PICKLE_MARK, PROTOCOL
 from .read_lists import MELD_FIRST
-
-PROTOCOL = 4  # Python 3.4 and later, as published code may run on old versions
 
 
 def layout_for(family: str, store: FeatureStore, shape: str | None) -> Layout:
@@ -200,12 +199,8 @@ def write_pickle(content: object, path: Path) -> None:
     """Pickles numbers, strings, arrays and plain containers so that numpy 1 and 2 can read them.
 
     Raises:
-        UserError: the file cannot be written.
+        OSError: the file cannot be written.
     """
-    try:
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            _Pickler(file, protocol=PROTOCOL).dump(content)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); free some space or choose another location"
-        ) from None
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.write(PICKLE_MARK)
+        _Pickler(file, protocol=PROTOCOL).dump(content)

@@ -6,7 +6,7 @@ paths are relative to, itself relative to the manifest file) and `notes`. docs/r
 field.
 """
 
-from .files import TABLE_SUFFIXES, load_manifest, write_manifest
+from .files import TABLE_SUFFIXES, is_unchanged, load_manifest, write_manifest
 from .rows import manifest_from_rows
 from .utterances import MODALITIES, SCHEMA, SPLITS, Manifest, Utterance, path_problem
 
@@ -17,6 +17,7 @@ __all__ = [
     "TABLE_SUFFIXES",
     "Manifest",
     "Utterance",
+    "is_unchanged",
     "load_manifest",
     "manifest_from_rows",
     "path_problem",

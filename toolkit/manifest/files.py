@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path, PurePosixPath
 
 from ..base.errors import UserError
 from ..base.files import atomic_path
-from ..base.reading.plain_json import value_problem
+from ..base.reading.plain_json import parse_json, value_problem
 from ..base.reading.plain_numbers import shown
 from ..base.reading.tables import decimal_commas, read_table
 from ..base.reading.texts import read_text, representable
@@ -16,6 +17,8 @@ from .lines import JsonLines
 from .rows import manifest_from_rows
 from .utterances import FIELDS, SCHEMA, Manifest, Utterance
 
+_MADE_BY, _NO_HASH = "erc-toolkit {}, sha256 {}", 64 * "0"  # the hash is that of the file with this in its place
+_LONGEST_HEADER = 1 << 24
 TABLE_SUFFIXES = (".csv", ".tsv")
 _SECONDS = ("start", "end", "audio_start", "audio_end")
 
@@ -44,11 +47,11 @@ def _from_lines(lines: JsonLines) -> Manifest:
     header = lines.header
     if header.get("erc_manifest", SCHEMA) != SCHEMA:
         raise UserError(f"{path}: manifest schema {shown(header['erc_manifest'])}; this version reads schema {SCHEMA}")
-    if unknown := set(header) - {"erc_manifest", "corpus", "labels", "root", "notes"}:
+    if unknown := set(header) - {"erc_manifest", "corpus", "labels", "root", "notes", "made_by"}:
         raise UserError(f"{path}, line 1: unknown header field {shown(sorted(unknown)[0])}")
     labels = None if header.get("labels") is None else _texts(path, "labels", header["labels"], "names")
     notes = _texts(path, "notes", header.get("notes", []), "strings")
-    for name in ("corpus", "root"):
+    for name in ("corpus", "root", "made_by"):
         if not isinstance(header.get(name, ""), str):
             raise UserError(f"{path}, line 1, field {name}: must be a string")
     root = path.parent / str(header.get("root", "."))
@@ -72,11 +75,16 @@ def _texts(path: Path, name: str, value: object, what: str) -> list[str]:
     return value
 
 
-def write_manifest(manifest: Manifest, path: Path) -> None:
+def write_manifest(manifest: Manifest, path: Path, command: str = "") -> None:
     """Writes JSON Lines: the header, then one utterance per line without the fields that are None or empty.
 
     The root is written relative to the manifest if it is the manifest's folder, is inside it, or has the same parent,
     so that the two can be moved together; otherwise as an absolute path.
+
+    Args:
+        manifest: what to write.
+        path: the file.
+        command: the command that writes it, by which `is_unchanged` will know the file.
 
     Raises:
         UserError: the path cannot be written to, or the contents cannot be represented in JSON or UTF-8.
@@ -94,17 +102,40 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     }
     if manifest.notes:
         header["notes"] = manifest.notes
+    if command:
+        header["made_by"] = _MADE_BY.format(command, _NO_HASH)
+    digest = hashlib.sha256()
     try:
-        with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps(header, ensure_ascii=False) + "\n")
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            first = (json.dumps(header, ensure_ascii=False) + "\n").encode()
+            digest.update(first)
+            file.write(first)
             for utterance in manifest.utterances:
-                file.write(_line(path, utterance))
+                line = _line(path, utterance).encode()
+                digest.update(line)
+                file.write(line)
+            if command:
+                file.seek(0)
+                file.write(first.replace(_NO_HASH.encode(), digest.hexdigest().encode()))
     except UnicodeEncodeError:
         raise UserError(f"{path}: a file or folder name of {manifest.root} is not UTF-8; rename it") from None
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); free some space or choose another location"
-        ) from None
+
+
+def is_unchanged(path: Path, command: str) -> bool:
+    """Whether `write_manifest` wrote a file for this command and nobody has corrected it since."""
+    try:
+        with open(path, "rb") as file:
+            first = file.readline(_LONGEST_HEADER)
+            made_by = parse_json(first.decode())["made_by"]
+            stated = made_by[-len(_NO_HASH) :]
+            if made_by != _MADE_BY.format(command, stated):
+                return False
+            digest = hashlib.sha256(first.replace(stated.encode(), _NO_HASH.encode()))
+            for line in file:
+                digest.update(line)
+            return stated == digest.hexdigest()
+    except (OSError, ValueError, LookupError, TypeError):  # somebody else's
+        return False
 
 
 def _line(path: Path, utterance: Utterance) -> str:

@@ -9,7 +9,7 @@ import click
 
 from ...toolkit.base.words import counted
 from ...toolkit.commands.command import ToolkitCommand
-from ...toolkit.commands.options import device_option
+from ...toolkit.commands.options import device_option, overwrite_option
 
 
 @click.command("study", cls=ToolkitCommand)
@@ -57,6 +57,7 @@ from ...toolkit.commands.options import device_option
 @device_option("Device to use; with several GPUs, parallel runs are spread over them.")
 @click.option("--list", "listing", is_flag=True, help="List the built-in studies and exit.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else goes to standard error.")
+@overwrite_option()
 def study_command(
     store: Path | None,
     name: str | None,
@@ -72,6 +73,7 @@ def study_command(
     as_json: bool,
     spaces: tuple[str, ...],
     trials: int,
+    overwrite: bool,
 ) -> None:
     """Train variants of a recipe on STORE.h5 and compare their results.
 
@@ -99,30 +101,29 @@ def study_command(
     from ...toolkit.base.lock import locked
     from ...toolkit.store import FeatureStore
     from ..config import recipe_of
-    from ..studies.record import FAILED
+    from ..studies.record import FAILED, check_study_folder
     from ..studies.runs import run_study
     from ..studies.study_text import print_study
 
     def notify(line: str) -> None:
         click.echo(line, err=as_json)
 
+    inputs = [Path(path) for path in (store, recipe, name) if path is not None and Path(path).is_file()]
+    check_study_folder(out, inputs, overwrite)
     study = load_study(name) if name else _grid(grids) if grids else None
     with FeatureStore.open(store) as opened:
         recipe = recipe or recipe_of(opened)
     kept = f"interrupted; finished runs are kept in {out}; continue with the same command"
-    try:
-        with explained(kept), locked(out, "study", parents=True):
-            if study is not None:
-                found = run_study(store, study, out, recipe, changes, range(seed, seed + seeds), jobs, device, notify)
-            else:
-                from ..studies.search import parse_space, run_search
+    with explained(kept), locked(out, "study", parents=True):
+        if study is not None:
+            found = run_study(store, study, out, recipe, changes, range(seed, seed + seeds), jobs, device, notify)
+        else:
+            from ..studies.search import parse_space, run_search
 
-                space = parse_space(spaces)
-                found = run_search(
-                    store, space, out, recipe, changes, range(seed, seed + seeds), trials, jobs, device, notify
-                )
-    except OSError as error:
-        raise UserError(f"{error.filename or out}: cannot be written ({error.strerror or error})") from None
+            space = parse_space(spaces)
+            found = run_search(
+                store, space, out, recipe, changes, range(seed, seed + seeds), trials, jobs, device, notify
+            )
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
     else:

@@ -73,7 +73,6 @@ def train_command(
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out' (not needed with --dry-run).")
 
-    from ...toolkit.base.errors import UserError
     from ...toolkit.base.interrupt import explained
     from ...toolkit.store import FeatureStore
     from .. import api
@@ -93,20 +92,17 @@ def train_command(
         return
     how = {"device": device, "overwrite": overwrite, "resume": resume, "tensorboard": tensorboard}
     kept = f"interrupted; completed epochs are kept in {out}; continue with the same command and --resume"
-    try:
-        with explained(kept):
-            if seeds is not None:
-                from ..loop.seeds import spread_lines
+    with explained(kept):
+        if seeds is not None:
+            from ..loop.seeds import spread_lines
 
-                summary = api.train_several(store, out, seeds, first_seed=seed, **chosen, **how)
-                for line in spread_lines(summary):
-                    notify(line)
-                if as_json:
-                    click.echo(json.dumps(summary, ensure_ascii=False, indent=2))
-                return
-            result = api.train(store, out, seed=seed, **chosen, **how)
-    except OSError as error:
-        raise UserError(f"{error.filename or out}: cannot be written ({error.strerror or error})") from None
+            summary = api.train_several(store, out, seeds, first_seed=seed, **chosen, **how)
+            for line in spread_lines(summary):
+                notify(line)
+            if as_json:
+                click.echo(json.dumps(summary, ensure_ascii=False, indent=2))
+            return
+        result = api.train(store, out, seed=seed, **chosen, **how)
     selected = result["selected"]
     notify(
         f"selected epoch {selected['epoch']} of {result['epochs']}: {selected['split']} weighted F1 "

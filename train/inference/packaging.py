@@ -10,64 +10,67 @@ from pathlib import Path
 
 import yaml
 
+from ...toolkit.base.disk import disk_faults
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
+from ...toolkit.base.outputs import check_folder, is_stamped, staged_folder, stamped
 from ...toolkit.exchange.licences import corpus_terms, extractor_terms, one_line
 from ..config import OPTIMISTIC, model_in_words
 from ..data.provenance import options_of
 from ..loop.records import RunFacts, TrainResult
-from ..loop.run_folder import RESULT, WEIGHTS, Run, read_result, read_run, write_config
+from ..loop.run_folder import CONFIG, RESULT, WEIGHTS, Run, read_result, read_run, write_config
 from ..scores.tables import percent
 from .model_paths import ENCODERS, EXTRACTION, MODEL_OPTIONS, in_package
 
 LABELS, CARD = "labels.json", "README.md"
+_COMMAND = "package"
+_NAMES = (CONFIG, WEIGHTS, RESULT, LABELS, EXTRACTION, CARD, ENCODERS)  # the content of a package
 _MEASURES = {"weighted_f1": "weighted F1", "accuracy": "accuracy", "macro_f1": "macro F1"}
 
 
-def package(folder: Path, out: Path, notify: Callable[[str], None], encoders: bool = True) -> None:
+def package(
+    folder: Path, out: Path, notify: Callable[[str], None], encoders: bool = True, overwrite: bool = False
+) -> None:
     """Writes a package of a run.
 
     Args:
         folder: the run folder.
-        out: the folder to create.
+        out: the folder to create; an unchanged package in it is replaced.
         notify: called with each line of progress.
         encoders: copy encoders that are local files or folders; encoders on the Hugging Face Hub are only named.
+        overwrite: replace the files of a package also in a folder with other content; further files are kept.
 
     Raises:
-        UserError: the run is not finished, its features cannot be reproduced, an encoder is missing, or `out` exists.
+        UserError: the run is not finished, its features cannot be reproduced, an encoder is missing, `out` has other
+            content, or cannot be written.
     """
     run, result = read_run(folder), read_result(folder)
     if result is None:
         raise UserError(f"{folder}: has no {RESULT}, so its results are unknown; let the training finish first")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: already exists; choose another --out")
     options = options_of(folder, run.facts["features"])
+    inputs = [folder / name for name in (CONFIG, WEIGHTS, RESULT, ENCODERS)]
+    models = [one.get(name) for one in options.values() for name in MODEL_OPTIONS]
+    inputs += [Path(value) for value in models if isinstance(value, str)]
+    check_folder(out, _NAMES, inputs, earlier=_is_package, overwrite=overwrite)
     _check_encoders(folder, options)
-    temporary = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        moved = _copy_encoders(options, temporary, folder, notify) if encoders else {}
+    with disk_faults(out), staged_folder(out, _NAMES) as work:
+        moved = _copy_encoders(options, work, folder, notify) if encoders else {}
         facts = _without_paths(run.facts, moved)
-        write_config(temporary, run.config, facts)
-        shutil.copyfile(folder / WEIGHTS, temporary / WEIGHTS)
-        write_atomically(
-            temporary / LABELS, (json.dumps(run.facts["labels"], ensure_ascii=False, indent=1) + "\n").encode()
-        )
+        write_config(work, run.config, facts)
+        shutil.copyfile(folder / WEIGHTS, work / WEIGHTS)
+        write_atomically(work / LABELS, (json.dumps(run.facts["labels"], ensure_ascii=False, indent=1) + "\n").encode())
         recipe = {m: facts["features"][m]["made"] for m in facts["features"]}
-        write_atomically(temporary / EXTRACTION, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
+        write_atomically(work / EXTRACTION, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode())
         write_atomically(
-            temporary / RESULT,
+            work / RESULT,
             json.dumps({"result": _without_run(result["result"])}, ensure_ascii=False, indent=1).encode(),
         )
-        write_atomically(temporary / CARD, _card(run, facts, result["result"], moved).encode())
-        if out.exists():
-            out.rmdir()
-        temporary.rename(out)
-    except OSError as error:
-        raise UserError(f"{error.filename or out}: cannot be written ({error.strerror or error})") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        write_atomically(work / CARD, stamped(_card(run, facts, result["result"], moved), _COMMAND).encode())
+
+
+def _is_package(folder: Path) -> bool:
+    """Whether a folder is a package whose card is unchanged."""
+    return is_stamped(folder / CARD, _COMMAND)
 
 
 def _file_options(options: dict[str, object]) -> list[str]:

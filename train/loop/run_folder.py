@@ -33,6 +33,7 @@ from .records import EpochLine, ResultRecord, RunFacts
 
 CONFIG, WEIGHTS, METRICS = "config.yaml", "model.safetensors", "metrics.jsonl"
 RESULT = "result.json"
+FILES = (WEIGHTS, METRICS, PREDICTIONS, CONFIG, RESULT, CURVES, CHECKPOINT)  # what training writes or deletes
 _NORMALISE = "normalise"  # prefix of the normalisers' tensors beside the model's
 _REDUCE = "reduce"  # prefix of fitted reductions' tensors
 # Functions that fill a tensor and return it.
@@ -69,7 +70,8 @@ def prepare_folder(path: Path, overwrite: bool, resume: bool = False) -> None:
     `resume` keeps everything that an interrupted run left.
 
     Raises:
-        UserError: the folder is not empty and `overwrite` is not given, or cannot be made.
+        UserError: the folder is not empty and `overwrite` is not given, or cannot be made; or there is something else
+            than a run to resume.
     """
     try:
         if path.exists() and not path.is_dir():
@@ -80,11 +82,21 @@ def prepare_folder(path: Path, overwrite: bool, resume: bool = False) -> None:
                     f"{path}: is not empty; choose another --out, continue with --resume, "
                     "or replace the run with --overwrite"
                 )
-            for name in (WEIGHTS, METRICS, PREDICTIONS, CONFIG, RESULT, CURVES, CHECKPOINT):
+            for name in FILES:
                 (path / name).unlink(missing_ok=True)
+        elif resume and any((path / name).exists() for name in FILES) and not _is_run(path):
+            raise UserError(f"{path}: has files of other programs where a run's would be; choose another --out")
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be used as the run's folder ({error.strerror})") from None
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a folder has the config.yaml of a run, finished or not."""
+    try:
+        return isinstance(load_yaml((path / CONFIG).read_text(encoding="utf-8"))[RUN_SECTION], dict)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def write_config(path: Path, config: Config, facts: RunFacts) -> None:

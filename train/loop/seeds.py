@@ -11,6 +11,8 @@ from pathlib import Path
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
 from ...toolkit.base.lock import locked
+from ...toolkit.base.outputs import check_output
+from ...toolkit.base.reading.plain_json import parse_json
 from ...toolkit.base.words import counted
 from ...toolkit.store import FeatureStore
 from ..config import Config
@@ -49,6 +51,8 @@ def train_seeds(
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; --out must name a folder")
     with locked(out, "train", parents=True):
+        if out.is_dir():
+            check_output(out / SUMMARY, [store.path], earlier=_is_summary, overwrite=options.get("overwrite", False))
         return _train_seeds(store, config, out, seeds, device, notify, options)
 
 
@@ -77,6 +81,13 @@ def _train_seeds(
     }
     write_atomically(out / SUMMARY, json.dumps(summary, indent=1).encode())
     return summary
+
+
+def _is_summary(path: Path) -> bool:
+    try:
+        return {"protocol", "seeds", "runs", "selected", "test"} == set(parse_json(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def spread(measures: Sequence[Measures]) -> dict[str, Spread]:

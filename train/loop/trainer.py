@@ -14,6 +14,7 @@ from ...toolkit.base.checkpoint import CHECKPOINT
 from ...toolkit.base.device import check_precision, device_name, pick_device
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.lock import locked
+from ...toolkit.base.precision import slowness
 from ...toolkit.store import FeatureStore
 from ..config import Config, protocol_label
 from ..data.batch import Conversations
@@ -96,6 +97,8 @@ def _train(
     target = pick_device(device)
     check_precision(config.train.precision, target, "train.precision")
     check_execution(config, target)
+    if line := slowness(config.train.precision, target, "train.precision"):
+        notify(f"note: {line}")
     if tensorboard:
         check_installed()
     plan = make_plan(store, config)

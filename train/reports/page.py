@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -12,9 +13,11 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ...toolkit.base.files import write_atomically
+from ...toolkit.base.outputs import check_folder, check_output, is_stamped, staged_folder, stamped
 from ..scores.tables import ReportTable
 from .figures import inline, save
 
+_COMMAND = "report"
 OPTIMISTIC_WARNING = (
     "Optimistic: the epoch was selected on the test split itself, as in published scripts. "
     "Compare only with results of the same protocol."
@@ -101,22 +104,43 @@ class Page:
     modalities: list[str] = field(default_factory=list)
 
 
+def check_page(out: Path, inputs: Sequence[Path], overwrite: bool) -> None:
+    """Checks that the page and its folder "STEM_files" may be written; arguments and errors as for `check_output`."""
+    if not out.parent.is_dir():
+        return  # `write_page` creates it
+    check_output(out, inputs, earlier=_is_page, overwrite=overwrite)
+    files = _files(out)
+    # Without a page of ours next to it, the folder is somebody else's.
+    known = [path.name for path in files.iterdir()] if files.is_dir() else []
+    check_folder(files, known, inputs, earlier=lambda _: _is_page(out), overwrite=overwrite)
+
+
 def write_page(page: Page, out: Path) -> None:
     """Writes the page, and its figures and tables to the folder "STEM_files" next to it.
 
     Args:
         page: the page to write.
         out: the HTML file; its folder is created if necessary.
+
+    Raises:
+        OSError: they cannot be written.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    files = out.with_name(f"{out.stem}_files")
-    files.mkdir(exist_ok=True)
-    for section in page.sections:
-        for table in section.tables:
-            table.save(files)
-        for name, _, figure in section.figures:
-            save(figure, files / name)
-    write_atomically(out, render(page, files.name).encode("utf-8"))
+    with staged_folder(_files(out)) as files:
+        for section in page.sections:
+            for table in section.tables:
+                table.save(files)
+            for name, _, figure in section.figures:
+                save(figure, files / name)
+        # First, so that the folder is known by it whatever happens.
+        write_atomically(out, stamped(render(page, _files(out).name), _COMMAND).encode("utf-8"))
+
+
+def _files(out: Path) -> Path:
+    return out.with_name(f"{out.stem}_files")
+
+
+def _is_page(path: Path) -> bool:
+    return is_stamped(path, _COMMAND)
 
 
 def render(page: Page, files: str) -> str:

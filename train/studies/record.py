@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
 from ...toolkit.base.csv_cells import csv_text
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
+from ...toolkit.base.outputs import check_folder
 from ...toolkit.base.reading.plain_json import parse_json
 from ..loop.records import TrainResult
 from ..loop.seeds import MEASURES
 from ..scores.metrics import Spread
 
 STUDY, TABLE = "study.json", "results.csv"
+JOURNAL, SEARCH = "search.journal", "search"  # the record of a search, and its name there
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"  # status of a run; empty while it is pending
 
 
@@ -109,6 +111,22 @@ def plain_json(value: object, where: str) -> Any:
         raise UserError(f"{where} returned a value that is not JSON-serializable ({error})") from None
 
 
+def check_study_folder(out: Path, inputs: Sequence[Path], overwrite: bool) -> None:
+    """Checks that a study may be written to, or continued in, a folder; arguments and errors as for `check_folder`."""
+    check_folder(out, [STUDY, TABLE, JOURNAL], inputs, earlier=_is_study, overwrite=overwrite)
+
+
+def _is_study(folder: Path) -> bool:
+    """Whether there is a study in a folder, or a search that was interrupted before its first study.json."""
+    try:
+        if (folder / STUDY).exists():
+            return bool(read_study(folder))
+        with open(folder / JOURNAL, encoding="utf-8") as journal:
+            return parse_json(journal.readline(10_000))["study_name"] == SEARCH
+    except (UserError, OSError, ValueError, LookupError, TypeError):
+        return False
+
+
 def write_study(out: Path, study: StudyRecord) -> None:
     """Writes OUT/study.json and OUT/results.csv."""
     write_atomically(out / STUDY, json.dumps(study, ensure_ascii=False, indent=1).encode())
@@ -129,7 +147,9 @@ def read_study(folder: Path) -> StudyRecord:
             raise ValueError
         return cast(StudyRecord, study)
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{folder / STUDY}: damaged; run the study again (finished runs are kept)") from None
+        raise UserError(
+            f"{folder / STUDY}: damaged; run the study again with --overwrite (finished runs are kept)"
+        ) from None
 
 
 def results_csv(variants: Iterable[VariantRecord]) -> str:

@@ -16,6 +16,7 @@ import torch
 
 from ...toolkit.base.cores import core_count
 from ...toolkit.base.device import pick_device
+from ...toolkit.base.disk import disk_faults
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
 from ...toolkit.base.processes import Failure, work_off
@@ -125,6 +126,8 @@ def run_study(
         for run in runs:
             _restore(run, study, measure, store, recipe, changes, target)
     out.mkdir(parents=True, exist_ok=True)
+    record["variants"] = _variant_records(out, runs)
+    write_study(out, record)  # by which the folder is known as a study's
     waiting = [run for run in runs if not run.status]
     notify(f"study {study.name}: {study.title}; {_size(len(study.variants), len(seeds))}; {_counts(runs)}")
     for run in runs:
@@ -181,7 +184,8 @@ def work(task: RunTask) -> tuple[TrainResult | None, Any]:
             faulthandler.enable(log)
             stack.callback(faulthandler.disable)
         try:
-            return _train_and_measure(task, config, lambda line: print(line, file=log, flush=True))
+            with disk_faults(task.folder):
+                return _train_and_measure(task, config, lambda line: print(line, file=log, flush=True))
         except UserError as error:
             print(f"Error: {error.message}", file=log)
             raise

@@ -10,10 +10,9 @@ from pathlib import Path
 from ...toolkit.base.errors import UserError
 from ..config import load_config, parse_yaml
 from .definition import Study, Variant
-from .record import DONE, StudyRecord
+from .record import DONE, JOURNAL, SEARCH, StudyRecord
 from .runs import run_study
 
-JOURNAL = "search.journal"
 SAMPLER_SEED = 0
 
 
@@ -98,7 +97,7 @@ def run_search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(out / JOURNAL)))
     search = optuna.create_study(
-        study_name="search",
+        study_name=SEARCH,
         storage=storage,
         direction="maximize",
         load_if_exists=True,

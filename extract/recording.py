@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..toolkit.base.device import pick_device
 from ..toolkit.base.errors import UserError
+from ..toolkit.base.precision import slowness
 from ..toolkit.base.reading.plain_json import text_problem
 from ..toolkit.base.reading.plain_numbers import shown
 from ..toolkit.base.reading.texts import read_text, representable
@@ -210,6 +211,8 @@ def extract_recording(
             # Only CUDA devices round to TF32. float32 differs from it by that rounding.
             notify(f"{modality}: the model was trained on features in tf32, which needs CUDA; using float32")
             options = dataclasses.replace(options, precision="float32")
+        if line := slowness(options.precision, pick_device(device), f"{modality}, which was extracted in"):
+            notify(f"note: {line}")
         try:
             here = dataclasses.replace(options, device=device, audio_track=audio_track)
             extract(manifest, out, here, command=command, other_corpus=True, notify=notify)

@@ -15,6 +15,7 @@ import numpy as np
 from ..toolkit.base.errors import UserError
 from ..toolkit.base.files import require_space
 from ..toolkit.base.hashes import json_sha256
+from ..toolkit.base.lock import locked
 from ..toolkit.base.words import counted
 from ..toolkit.manifest import Utterance
 from ..toolkit.store import Feature, FeatureStore, StoreWriter
@@ -165,7 +166,7 @@ def reduce_store(
         UserError: no such store or feature, a name that is taken or invalid, a damaged store, or as for `fit`.
     """
     path = Path(path)
-    with FeatureStore.open(path) as store:
+    with locked(path, "reduce"), FeatureStore.open(path) as store:
         feature = store.feature(source)
         modality, stem = source.split("/")
         name = f"{stem}-{method}{to}" if name is None else name.removeprefix(f"{modality}/")

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from ...toolkit.base.reading.plain_numbers import parse_whole
 from ...toolkit.base.words import counted
 from ...toolkit.commands.command import ToolkitCommand, command_line
-from ...toolkit.commands.options import make_device_option
+from ...toolkit.commands.options import make_device_option, make_overwrite_option
 from ..encoders.option import option_specs
 from ..encoders.selection import DENSENETS, Options
 from .corpus_group import CorpusGroup
@@ -72,7 +72,7 @@ def _options() -> list[click.Option]:
         elif name == "time_limit":
             options += [
                 click.Option(["--strict"], is_flag=True, help="Exit with an error when any row is masked."),
-                click.Option(["--overwrite"], is_flag=True, help="Replace the store instead of keeping its rows."),
+                make_overwrite_option(),
             ]
         if spec.on_command_line:
             options.append(special.get(name) or _click_option(name))
@@ -176,9 +176,17 @@ def _report(summary) -> None:
     click.echo(f"wrote {summary.store}")
 
 
+def _check(inputs: list[Path], out: Path, overwrite: bool, **_: object) -> None:
+    from ...toolkit.base.outputs import check_output
+    from ...toolkit.store import is_extracted
+
+    check_output(out, inputs, earlier=is_extracted, overwrite=overwrite)
+
+
 extract_group = CorpusGroup(
     "extract",
     run=_run,
+    check=_check,
     shared=OPTIONS,
     verb="Extract the features of",
     help="Extract the features of a raw corpus into a feature store, an HDF5 file that any program can read.",
@@ -188,6 +196,7 @@ extract_group = CorpusGroup(
 def _extract_manifest(file: Path, **options) -> None:
     from ...toolkit.manifest import load_manifest
 
+    _check([file], **options)
     _run(load_manifest(file), **options)
 
 

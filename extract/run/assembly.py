@@ -13,6 +13,7 @@ from typing import Any
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import require_space
 from ...toolkit.base.hashes import json_sha256
+from ...toolkit.base.lock import locked
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import Manifest, load_manifest
 from ...toolkit.store import FeaturePart, FeatureStore, StoreWriter
@@ -157,19 +158,25 @@ def discard(folder: Path) -> None:
         shutil.rmtree(folder.parent)
 
 
-def merge(out: Path, roots: Sequence[Path], command: str = "") -> None:
+def merge(out: Path, roots: Sequence[Path], command: str = "", overwrite: bool = False) -> None:
     """Joins the parts of shards into a store and removes them. Features already in the store are kept.
 
     Args:
         out: the store.
         roots: folders of parts, which together must contain every part of every feature.
         command: the command line, for the record.
+        overwrite: ignore what is at `out`, and replace it.
 
     Raises:
         OSError: there is no space for the store on the disk.
-        UserError: parts that are missing, damaged, or of different options or utterances.
+        UserError: parts that are missing, damaged, or of different options or utterances; or another process writes it.
         NothingFound: a feature without a single present row.
     """
+    with locked(out, "merge"):
+        _merge(out, roots, command, overwrite)
+
+
+def _merge(out: Path, roots: Sequence[Path], command: str, overwrite: bool) -> None:
     roots = [root for root in roots if root.is_dir()]
     if not roots:
         raise UserError(f"{parts_root(out)}: no such folder of parts; run erc-toolkit extract --shard first")
@@ -179,7 +186,7 @@ def merge(out: Path, roots: Sequence[Path], command: str = "") -> None:
         raise UserError(f"{roots[0]}: contains no finished part; run erc-toolkit extract again")
     corpus = corpus_fingerprint(manifest)
     finished = [_Shards([r / name for r in roots if (r / name / "feature.json").exists()], corpus) for name in names]
-    old = FeatureStore.open(out) if out.exists() else None
+    old = FeatureStore.open(out) if out.exists() and not overwrite else None
     try:
         carried = []
         if old is not None:

@@ -8,21 +8,22 @@ follows one utterance through the run.
 
 from __future__ import annotations
 
-import errno
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...toolkit.base.disk import disk_faults
 from ...toolkit.base.errors import FaultError, Interrupted, UserError
 from ...toolkit.base.interrupt import interruptible
+from ...toolkit.base.lock import locked
 from ...toolkit.base.processes import preload
 from ...toolkit.base.progress import Stages
 from ...toolkit.base.words import counted
@@ -32,10 +33,10 @@ from ...toolkit.store.summary import unpacked
 from ..encoders.selection import Options
 from .assembly import assemble, finished_job, parts_root
 from .carried import Carried, carry
+from .earlier import earlier_store, prepare_crops
 from .extractors import RunExtractors
 from .jobs import Corpus, Job, make_job, matrices_there, record_job
 from .media_stage import run_media
-from .parts import corpus_fingerprint
 from .text_stage import read_texts
 
 
@@ -96,13 +97,17 @@ def extract(
             full disk, a modality that no utterance has, or an interruption (the message says how to resume).
         FaultError: with `strict`, a worker failed on some utterances; everything else is done and kept.
     """
-    with _room_on(out):
-        if not out.parent.is_dir():
-            raise UserError(f"--out {out}: the folder {out.parent} does not exist; create it first")
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}: the folder {out.parent} does not exist; create it first")
+    # Shards may work side by side, also in the same folder of parts.
+    held = out if shard is None else out.with_name(f"{out.name}.shard-{shard[0]}-of-{shard[1]}")
+    with disk_faults(out), locked(held, "extract"), ExitStack() as stack:
+        if options.save_crops is not None:
+            prepare_crops(options.save_crops, [manifest.root], overwrite)
         if overwrite and parts_root(out).exists():
             shutil.rmtree(parts_root(out))
-        with _earlier_store(None if overwrite else out, manifest, other_corpus, shard) as old:
-            return _extract(manifest, out, old, options, command, shard, strict, notify)
+        old = None if overwrite else stack.enter_context(earlier_store(out, manifest, other_corpus, shard))
+        return _extract(manifest, out, old, options, command, shard, strict, notify)
 
 
 def _extract(
@@ -180,32 +185,6 @@ def _extract(
     return summary
 
 
-@contextmanager
-def _earlier_store(
-    out: Path | None, manifest: Manifest, other_corpus: bool, shard: tuple[int, int] | None
-) -> Iterator[FeatureStore | None]:
-    """The store of an earlier run, whose rows can be kept, or None.
-
-    Raises:
-        UserError: it is a store that this run must not replace.
-    """
-    if out is None or not out.exists():
-        yield None
-        return
-    with FeatureStore.open(out) as old:
-        remedy = "choose another --out, or replace the store with --overwrite"
-        if "converted_from" in old.attrs:
-            raise UserError(f"{out}: was made by erc-toolkit convert; {remedy}")
-        if not other_corpus:
-            if old.corpus != manifest.corpus:
-                raise UserError(f"{out}: is of the corpus {old.corpus!r}, not {manifest.corpus!r}; {remedy}")
-            if {u.id for u in manifest.utterances}.isdisjoint(old.column("id").tolist()):
-                raise UserError(f"{out}: has none of the manifest's utterances; {remedy}")
-        if shard is not None and old.attrs.get("corpus_fingerprint") != corpus_fingerprint(manifest):
-            raise UserError(f"{out}: has other utterances than the manifest, so shards cannot be added to it; {remedy}")
-        yield old
-
-
 def _compare(
     jobs: list[Job], corpus: Corpus, old: FeatureStore | None, notify: Callable[[str], None]
 ) -> tuple[list[Carried], bool]:
@@ -234,22 +213,6 @@ def _remove_empty(root: Path) -> None:
     """Removes the folder of parts if no part is in it."""
     if root.is_dir() and not any(root.glob("*/*.npz")):
         shutil.rmtree(root)
-
-
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-
-
-@contextmanager
-def _room_on(out: Path) -> Iterator[None]:
-    """Turns a full disk, wherever in the run it shows, into a `UserError`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        raise UserError(
-            f"{out}: {error.strerror}: free space or choose another --out, then run the same command again to resume"
-        ) from None
 
 
 def _dialogues(manifest: Manifest) -> int:

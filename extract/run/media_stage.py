@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ...toolkit.base.cores import core_count
+from ...toolkit.base.files import write_atomically
 from ...toolkit.base.processes import Failure, run_tasks
 from ...toolkit.base.progress import Stages
 from ...toolkit.manifest import Manifest
@@ -215,7 +216,7 @@ def _save_crops(folder: Path, utterance: str, crops: np.ndarray) -> None:
     """Writes an utterance's crops side by side into a PNG file named after the utterance."""
     import cv2
 
-    folder.mkdir(parents=True, exist_ok=True)
     sheet = np.concatenate(list(crops[:: max(1, len(crops) // 12)][:12]), axis=1)
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in utterance).lstrip(".")
-    cv2.imwrite(str(folder / f"{name}.png"), sheet if sheet.ndim == 2 else cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    _, png = cv2.imencode(".png", sheet if sheet.ndim == 2 else cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    write_atomically(folder / f"{name}.png", png.tobytes())

@@ -9,7 +9,7 @@ import click
 
 from ..base.words import counted
 from .command import ToolkitCommand, command_line
-from .options import device_option
+from .options import device_option, overwrite_option
 
 _MODELS = {
     "text_model": "text encoder",
@@ -52,6 +52,7 @@ _MODELS = {
     help="Number of the audio track, from 1, if the recording has several.",
 )
 @device_option()
+@overwrite_option()
 @click.option("--json", "as_json", is_flag=True, help="Print turns.json; everything else goes to standard error.")
 def predict_command(
     run: Path,
@@ -64,6 +65,7 @@ def predict_command(
     columns: str | None,
     audio_track: int | None,
     device: str,
+    overwrite: bool,
     as_json: bool,
     **models: str | None,
 ) -> None:
@@ -91,6 +93,7 @@ def predict_command(
         time_unit=time_unit,
         columns=order,
         audio_track=audio_track,
+        overwrite=overwrite,
         command=command_line(),
     )
     if as_json:

@@ -12,16 +12,21 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
+from ..base.disk import disk_faults
 from ..base.errors import UserError
 from ..base.files import write_atomically
+from ..base.lock import locked
+from ..base.outputs import check_folder, is_stamped, stamped
+from ..base.reading.plain_json import parse_json
 from ..base.reading.texts import representable
 from ..base.words import counted
-from ..store import FeatureStore
+from ..store import FeatureStore, is_extracted
 from .halves import load_extraction, load_models
-from .turns import Turn, write_turns
+from .turns import FILES, Turn, write_turns
 
 STORE, REPORT = "features.h5", "report.html"
 
@@ -71,6 +76,7 @@ class Predictor:
         time_unit: Literal["s", "ms"] | None = None,
         columns: Sequence[str] = (),
         audio_track: int | None = None,
+        overwrite: bool = False,
         command: str = "",
     ) -> list[Turn]:
         """Classifies the emotion of each turn of a recording.
@@ -87,24 +93,33 @@ class Predictor:
                 form of a known speech recogniser say, otherwise seconds.
             columns: names of the columns in order, for a table without a header.
             audio_track: number of the recording's audio track, from 1; None for its default one.
+            overwrite: replace files of these names in `out` that no prediction has written.
             command: the command line, recorded as provenance.
 
         Raises:
-            UserError: a file cannot be read, or contains nothing that the model can use; or the turns lie beyond the
-                end of the recording.
+            UserError: a file cannot be read, or contains nothing that the model can use; the turns lie beyond the end
+                of the recording; or `out` has files of these names that no prediction has written.
         """
+        if out is not None:
+            names, inputs = (*FILES, REPORT, STORE), [Path(recording), Path(transcript), self.folder]
+            check_folder(Path(out), names, inputs, earlier=is_prediction, overwrite=overwrite)
         extraction = load_extraction()
         manifest = extraction.read_recording(
             Path(recording), Path(transcript), self.labels, speakers, time_unit=time_unit, columns=columns
         )
         for note in manifest.notes:
             self._notify(f"note: {note}")
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary) if out is None else Path(out)
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f"{folder}: cannot be created ({error.strerror}); choose another --out") from None
+        with ExitStack() as stack:
+            if out is None:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            else:
+                folder = Path(out)
+                stack.enter_context(disk_faults(folder))
+                stack.enter_context(locked(folder, "predict", parents=True))
+                folder.mkdir(exist_ok=True)
+                if overwrite and not is_prediction(folder):
+                    for name in names:
+                        (folder / name).unlink(missing_ok=True)
             absent = extraction.extract_recording(
                 manifest,
                 folder / STORE,
@@ -133,10 +148,26 @@ class Predictor:
                         ("run", representable(str(self.folder))),
                         ("each turn", context),
                     ]
-                    try:
-                        write_turns(turns, folder, about)
-                        page = self._trained.page(representable(Path(recording).name), turns, batch, facts, causal)
-                        write_atomically(folder / REPORT, page.encode("utf-8"))
-                    except OSError as error:
-                        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+                    write_turns(turns, folder, about)
+                    page = self._trained.page(representable(Path(recording).name), turns, batch, facts, causal)
+                    write_atomically(folder / REPORT, stamped(page, "predict").encode("utf-8"))
             return turns
+
+
+def is_prediction(folder: Path) -> bool:
+    """Whether the files that `Predictor.predict` would replace in a folder were written by it; some may be missing."""
+    there = [name for name in FILES if os.path.lexists(folder / name)]
+    page, store = folder / REPORT, folder / STORE
+    return (
+        (not there or _is_ours(folder / FILES[0]))
+        and (not os.path.lexists(page) or is_stamped(page, "predict"))
+        and (not os.path.lexists(store) or is_extracted(store))
+    )
+
+
+def _is_ours(turns: Path) -> bool:
+    try:
+        about = parse_json(turns.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(about, dict) and {"run", "features_sha256", "turns"} <= set(about)

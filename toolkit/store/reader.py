@@ -212,3 +212,12 @@ class FeatureStore:
                 raise UserError(f"{self.path}: a speaker index has no name in /speakers")
         if name == "split" and (unknown := set(column) - set(SPLITS)):
             raise UserError(f"{self.path}: unknown split {sorted(unknown)[0]!r}")
+
+
+def is_extracted(path: Path) -> bool:
+    """Whether a file is a store that extraction wrote, not `convert`; a damaged one is not."""
+    try:
+        with FeatureStore.open(path) as store:
+            return "corpus_fingerprint" in store.attrs and "converted_from" not in store.attrs
+    except UserError:
+        return False

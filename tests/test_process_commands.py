@@ -22,7 +22,7 @@ def test_nothing_is_left_of_a_killed_extraction(raw, text_encoder, tmp_path):
     out = tmp_path / "s.h5"
     arguments = [*command(raw, out, text_encoder, "--modalities", "audio")[3:]]
     for how, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143)):
-        process = start_until(arguments, "finish", r"audio--eGeMAPSv02/\d+\.npz$", 2, how, tmp_path / "errors")
+        process = start_until(arguments, "finish", r"audio--eGeMAPSv02/\d+-\w+\.npz$", 2, how, tmp_path / "errors")
         assert process.wait(120) == status
         assert not left_over(process.pid), how
         errors = (tmp_path / "errors").read_text()
@@ -36,7 +36,7 @@ def test_nothing_is_left_of_a_killed_study(tmp_path):
     settings = [part for setting in SMALL_RUN for part in ("--set", setting)]
     arguments = ["study", store, "--grid", "model.window=0,1,2,3", "--out", tmp_path / "out", "--jobs", 2, *settings]
     for how, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        process = start_until(arguments, "finish", r"study\.json$", 1, how, tmp_path / "errors")
+        process = start_until(arguments, "finish", r"study\.json$", 2, how, tmp_path / "errors")
         assert process.wait(200) == status
         assert not left_over(process.pid), how
         assert how == signal.SIGKILL or len((tmp_path / "errors").read_text().splitlines()) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import multiprocessing.spawn
 import os
 import pickle
 import struct
@@ -211,7 +212,7 @@ def test_a_crash_in_the_reader_is_one_line(tmp_path, monkeypatch):
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\nkill -SEGV $$\n")
     script.chmod(0o755)
-    monkeypatch.setattr(confined.sys, "executable", str(script))
+    monkeypatch.setattr(multiprocessing.spawn, "_python_exe", os.fsencode(script))
     with pytest.raises(UserError, match="SIGSEGV"):
         confined.convert_confined([str(path)], tmp_path / "x.h5")
 

@@ -35,9 +35,10 @@ from .format import (
 from .strings import is_plain, read_plain
 from .values import Matrix, has_descriptor
 
-# How many times its stored size a compressed dataset may have, besides a megabyte. Features of float32 have up to 5
-# times; with the 1,032 times of which deflate is capable, a file of megabytes would claim gigabytes.
-_MOST_INFLATION, _SLACK = 32, 1 << 20
+# How many times its stored size a compressed dataset may have, besides 64 MB, which a feature of zeros may well have.
+# Features of float32 have up to 5 times; with the 1,032 times of which deflate is capable, a file of megabytes would
+# claim gigabytes.
+_MOST_INFLATION, _SLACK = 32, 1 << 26
 _MOST_ATTRIBUTES, _MOST_ATTRIBUTE_BYTES = 256, 1 << 20
 _ODD = (
     OSError,

@@ -12,6 +12,7 @@ import select
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 from ..base.errors import UserError
@@ -53,7 +54,11 @@ def _identity(path: Path) -> tuple[int, ...]:
 def _in_a_fork(path: Path) -> str:
     """What is wrong, or an empty string."""
     read, write = os.pipe()
-    child = os.fork()
+    with warnings.catch_warnings():
+        # Python warns of forks of processes with threads, since locks may be held: the child takes none but h5py's,
+        # which h5py holds during a fork, and the C library's, which does the same.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
     if child == 0:
         _child(path, write)
     os.close(write)

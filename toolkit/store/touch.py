@@ -19,6 +19,7 @@ import numpy as np
 
 _MOST_VALUES = 256  # of an attribute; readers refuse others
 _MOST_BYTES = 1 << 20  # of an attribute; of the strings that are read at a time
+_MOST_SLACK = 1 << 26  # of a dataset that is compressed; readers refuse more, see `hdf5._SLACK`
 _WHOLE = 1 << 24  # bytes of a chunked dataset up to which it is read whole
 _TEXTS = 128
 
@@ -105,7 +106,7 @@ def _dataset(item: h5py.h5d.DatasetID, sec2: bool, progress: Callable[[], object
                     return
         return
     size = math.prod(shape) * dtype.itemsize
-    if layout != h5py.h5d.CHUNKED or size > 32 * min(stored, most) + _MOST_BYTES:
+    if layout != h5py.h5d.CHUNKED or size > 32 * min(stored, most) + _MOST_SLACK:
         return
     item.get_num_chunks()  # goes through the whole index
     progress()

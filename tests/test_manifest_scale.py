@@ -20,13 +20,18 @@ from erc_toolkit.toolkit.base.threads import map_in_threads
 from erc_toolkit.toolkit.manifest import Manifest, Utterance, load_manifest, write_manifest
 
 _PEAK = """
-import resource, sys
+import pathlib, resource, sys
 from erc_toolkit.toolkit.commands.main import main
 try:
     main(sys.argv[1:])
 except SystemExit as done:
     assert not done.code
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+status = pathlib.Path("/proc/self/status")
+if status.exists():  # the other figure includes the process that started this one
+    peak = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
+else:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print("peak", peak)
 """
 
 # Values as they are written in the file, of which some are right for some fields.

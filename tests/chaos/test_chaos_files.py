@@ -54,7 +54,7 @@ def predicting(raw, text_encoder, tmp_path_factory):
     (made / "talk.srt").write_text(
         "1\n00:00:00,000 --> 00:00:01,000\nAnn: I am happy.\n\n2\n00:00:01,000 --> 00:00:02,000\nBob: Why?\n"
     )
-    settings = ("train.epochs=1", "model.hidden=16", "model.heads=2", "model.modalities=[text,audio]")
+    settings = ("train.epochs=1", "model.hidden=16", "model.heads=2", "data.modalities=[text,audio]")
     commands = [
         ["extract", "meld", raw, "--out", made / "s.h5", "--text-model", text_encoder, "--modalities", "text,audio"]
         + ["--audio-set", "eGeMAPSv02"],

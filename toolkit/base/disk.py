@@ -30,8 +30,8 @@ REMEDIES = {
     errno.ENFILE: "the system may open no more files; close other programs",
     errno.ESTALE: "the network file system has lost it; mount it again",
 }
-# The number in messages of libraries that raise errors of their own: safetensors, pyarrow, HDF5.
-_NUMBER = re.compile(r"os error (\d+)|\berrno (\d+)|\berrno = (\d+)", re.IGNORECASE)
+# The number in messages of libraries that raise errors of their own: safetensors, pyarrow, HDF5; and of ffmpeg.
+_NUMBER = re.compile(r"os error (\d+)|\berrno (\d+)|\berrno = (\d+)|\berror code: -(\d+)", re.IGNORECASE)
 _TEMPORARY = re.compile(r"\.(.+)\.[^.]+\.(?:tmp|tmp\.lock|space)", re.DOTALL)  # the names of `files` and `outputs`
 
 

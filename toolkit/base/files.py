@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .interrupt import INCOMPLETE
-from .lock import release, take
+from .lock import INSIDE, release, take
 
 _WRITERS = 100  # of one file at once
+_TEMPORARY = re.compile(r"\..+\.(?:[^.]+\.tmp(?:\.lock)?|lock)", re.DOTALL)
 
 
 @contextmanager
@@ -91,6 +93,11 @@ def _reserve(path: Path) -> tuple[Path, Path, int | None]:
 def _names(path: Path, number: int | str) -> tuple[Path, Path]:
     temporary = path.with_name(f".{path.name}.{number}.tmp")
     return temporary, temporary.with_name(f"{temporary.name}.lock")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file name is one of `temporary_path` or a lock's: such files are what a killed process left."""
+    return name == INSIDE or _TEMPORARY.fullmatch(name) is not None
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+from .disk import REMEDIES
 from .errors import UserError
 from .interrupt import INCOMPLETE
 
@@ -62,7 +63,8 @@ def locked(out: Path, what: str, *, parents: bool = False) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"{out}: the folder {real.parent} does not exist; create it first") from None
     except OSError as error:
-        raise UserError(f"{out}: cannot be locked ({path}: {error.strerror or error})") from None
+        remedy = REMEDIES.get(error.errno or 0, "choose another place")
+        raise UserError(f"{out}: its lock {path.name} cannot be written: {error.strerror or error}; {remedy}") from None
     with held:
         yield
 

@@ -6,6 +6,7 @@ command reads is never replaced, whatever the names: files are compared by devic
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import UserError
-from .files import sync_folder
+from .files import is_temporary, sync_folder
 
 _Identity = tuple[int, int]
 
@@ -75,7 +76,11 @@ def check_folder(
     """
     if out.is_dir():
         _refuse_inputs(out, _identities(out / name for name in names), inputs, option)
-        if any(out.iterdir()) and not overwrite and not (earlier is not None and earlier(out)):
+        if (
+            any(not is_temporary(path.name) for path in out.iterdir())
+            and not overwrite
+            and not (earlier is not None and earlier(out))
+        ):
             raise UserError(_taken(out, "is not empty", earlier is not None, option))
     elif os.path.lexists(out):
         raise UserError(f"{out}: is not a folder; {option} must name a folder")
@@ -148,7 +153,10 @@ def staged_folder(folder: Path, replaced: Sequence[str] = ()) -> Iterator[Path]:
         folder, replaced: as for `publish_folder`.
     """
     folder = folder.resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # a file is where a folder must be
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as holder:
         work = Path(holder) / "new"  # with the permissions of any new folder; those of the holder are the user's alone
         work.mkdir()

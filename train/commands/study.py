@@ -109,12 +109,12 @@ def study_command(
         click.echo(line, err=as_json)
 
     inputs = [Path(path) for path in (store, recipe, name) if path is not None and Path(path).is_file()]
-    check_study_folder(out, inputs, overwrite)
     study = load_study(name) if name else _grid(grids) if grids else None
     with FeatureStore.open(store) as opened:
         recipe = recipe or recipe_of(opened)
     kept = f"interrupted; finished runs are kept in {out}; continue with the same command"
     with explained(kept), locked(out, "study", parents=True):
+        check_study_folder(out, inputs, overwrite)
         if study is not None:
             found = run_study(store, study, out, recipe, changes, range(seed, seed + seeds), jobs, device, notify)
         else:

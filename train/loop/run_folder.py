@@ -19,8 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from ...toolkit.base.checkpoint import CHECKPOINT
 from ...toolkit.base.errors import UserError, one_line
-from ...toolkit.base.files import write_atomically
-from ...toolkit.base.lock import INSIDE
+from ...toolkit.base.files import is_temporary, write_atomically
 from ...toolkit.base.reading.plain_json import parse_json
 from ...toolkit.base.reading.plain_yaml import load_yaml
 from ...toolkit.base.words import counted
@@ -76,7 +75,7 @@ def prepare_folder(path: Path, overwrite: bool, resume: bool = False) -> None:
     try:
         if path.exists() and not path.is_dir():
             raise UserError(f"{path}: is a file; --out must name a folder")
-        if path.is_dir() and any(one.name != INSIDE for one in path.iterdir()) and not resume:
+        if path.is_dir() and any(not is_temporary(one.name) for one in path.iterdir()) and not resume:
             if not overwrite:
                 raise UserError(
                     f"{path}: is not empty; choose another --out, continue with --resume, "

@@ -164,6 +164,8 @@ def _train(
 def finished_result(out: Path, fingerprint: dict[str, str]) -> TrainResult | None:
     """What `train` returned when it wrote the folder `out`; None if no training has finished there.
 
+    The checkpoint is removed, which an end just after the last file leaves.
+
     Raises:
         UserError: the finished run has other settings or another store.
     """
@@ -173,6 +175,7 @@ def finished_result(out: Path, fingerprint: dict[str, str]) -> TrainResult | Non
         raise UserError(
             f"{out}: contains a finished run with other settings or another store; replace it with --overwrite"
         )
+    (out / CHECKPOINT).unlink(missing_ok=True)
     return finished["result"]
 
 

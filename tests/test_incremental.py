@@ -255,6 +255,16 @@ def test_shards_of_changed_media_join(tmp_path):
     assert "nothing to do" in run(manifest, out, audio())[-1]
 
 
+def test_rows_without_their_sequences_are_not_kept_for_those_with(tmp_path):
+    manifest, out = corpus(tmp_path / "a", 3), tmp_path / "s.h5"
+    run(manifest, out, audio())
+    with pytest.raises(UserError, match=r"s\.h5: audio/eGeMAPSv02 was extracted with .*--overwrite"):
+        run(manifest, out, replace(audio(), sequences=True))
+    run(manifest, out, replace(audio(), sequences=True), overwrite=True)
+    with FeatureStore.open(out) as store:
+        assert store.feature(AUDIO).has_sequences
+
+
 def test_another_corpus_is_not_replaced_without_a_word(tmp_path):
     manifest, out = corpus(tmp_path / "a"), tmp_path / "s.h5"
     run(manifest, out, audio())

@@ -177,6 +177,7 @@ def make_job(
         "modality": modality,
         "name": encoder.name,
         "dim": encoder.dim,
+        "frame_width": encoder.frame_width,
         "matrices": matrices_of(encoder),
         "provenance": planned.provenance,
     }
@@ -259,9 +260,11 @@ def matrices_there(old: FeatureStore | None, plan: FeaturePlan) -> list[str]:
         attrs = old.feature(name).attrs
         found = {k: unpacked(v) for k, v in attrs.items() if k not in ("fingerprint", "options", CONTEXT)}
         new: dict[str, Any] = json.loads(json.dumps({**plan["provenance"], **plan["matrices"][names[name]]}))
-        if found != new:
+        width = old.feature(name).frame_width
+        if found != new or width != plan["frame_width"]:
+            what = difference({**found, "frame_width": width}, {**new, "frame_width": plan["frame_width"]})
             raise UserError(
-                f"{old.path}: {name} was extracted with {difference(found, new)}; choose another --out, or replace the "
-                "store with --overwrite"
+                f"{old.path}: {name} was extracted with {what}; choose another --out, or replace the store with "
+                "--overwrite"
             )
     return there

@@ -41,6 +41,7 @@ class FeaturePlan(TypedDict):
     modality: str
     name: str
     dim: int
+    frame_width: int
     matrices: dict[str, dict[str, Any]]
     provenance: Provenance
 
@@ -115,7 +116,7 @@ class Rows:
 
     def keep(self, row: int, kept: Row, key: str) -> None:
         """Sets a row to one that an earlier run has computed."""
-        self.count(row, **kept.details)
+        self.count(row, **{name: value for name, value in kept.details.items() if name in self.details})
         self.put(row, kept.values, kept.reason, kept.frames, kept.times)
         self.note_origin(row, key)
 

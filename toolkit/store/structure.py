@@ -54,6 +54,9 @@ def _identity(path: Path) -> tuple[int, ...]:
 def _in_a_fork(path: Path) -> str:
     """What is wrong, or an empty string."""
     read, write = os.pipe()
+    status, hung, last = 0, False, b""
+    # An interruption between the fork and the `try` would leave the child behind.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     with warnings.catch_warnings():
         # Python warns of forks of processes with threads, since locks may be held: the child takes none but h5py's,
         # which h5py holds during a fork, and the C library's, which does the same.
@@ -61,9 +64,9 @@ def _in_a_fork(path: Path) -> str:
         child = os.fork()
     if child == 0:
         _child(path, write)
-    os.close(write)
-    status, hung, last = 0, False, b""
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(write)
         poll = select.poll()
         poll.register(read, select.POLLIN)
         while last != _DONE:
@@ -90,6 +93,7 @@ def _child(path: Path, write: int) -> None:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the kernel ends it if it hangs and its parent is gone
         faulthandler.disable()
         nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)  # nobody waits for the end of what it inherited
         os.dup2(nowhere, 2)  # the C library reports there what ends the process
 
         def progress() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,10 +46,6 @@ class KeptRows:
     def __contains__(self, key: str) -> bool:
         return key in self._places
 
-    def place(self, key: str) -> tuple[Source, int]:
-        """The source of a row and its number there."""
-        return self._places[key]
-
     def take(self, keys: Sequence[str]) -> Iterator[Row]:
         """The rows with these keys, in that order, of which all must be there."""
         first = 0
@@ -65,12 +61,12 @@ class KeptRows:
 class PartRows:
     """The rows of a part, as read from its file by `read`, which is called when they are needed."""
 
-    def __init__(self, read) -> None:
+    def __init__(self, read: Callable[[], FeaturePart]) -> None:
         self._read = read
 
     def rows(self, numbers: Sequence[int]) -> Iterator[Row]:
         """As in `Source`."""
-        part: FeaturePart = self._read()
+        part = self._read()
         counts = part.counts
         ends = None if counts is None else np.concatenate([[0], np.cumsum(counts)])
         for number in numbers:

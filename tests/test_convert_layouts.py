@@ -7,9 +7,12 @@ import unicodedata
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from erc_toolkit import manifests
 from erc_toolkit.extract.run.parts import Rows
 from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.exchange.convert import convert
 from erc_toolkit.toolkit.manifest import Manifest, Utterance, write_manifest
 from erc_toolkit.toolkit.store import FeatureStore
@@ -242,3 +245,36 @@ def test_folders_that_cannot_be_used(features, tmp_path):
     ):
         with pytest.raises(UserError, match=wanted):
             convert(files, tmp_path / "x.h5", manifest=manifest and tmp_path / manifest)
+
+
+@pytest.mark.parametrize("corpus", [None, "iemocap"])
+def test_iemocap_has_the_validation_dialogues_of_extraction(tmp_path, corpus):
+    """As manifests/iemocap.yaml lists them for `extract iemocap`; those that the file lacks are no matter."""
+    official = manifests.load("iemocap.yaml")["validation"]
+    train, test = ["Ses01F_impro01", *official[:5], "Ses04M_impro08"], ["Ses05F_impro01"]
+    dialogues = [*train, *test]
+
+    def vectors(width):
+        return {name: [np.ones(width)] * 2 for name in dialogues}
+
+    content = (
+        {name: [f"{name}_F000", f"{name}_M000"] for name in dialogues},
+        {name: ["F", "M"] for name in dialogues},
+        {name: [0, 1] for name in dialogues},
+        *(vectors(8) for _ in range(4)),
+        vectors(6),
+        vectors(5),
+        {name: ["a", "b"] for name in dialogues},
+        set(train),
+        set(test),
+    )
+    (tmp_path / "in.pkl").write_bytes(pickle.dumps(content))
+    arguments = ["convert", str(tmp_path / "in.pkl"), "--out", str(tmp_path / "s.h5")]
+    result = CliRunner().invoke(main, [*arguments, *(["--corpus", corpus] if corpus else [])])
+    assert result.exit_code == 0, result.output
+    assert "5 dialogues of the training list in IEMOCAP's validation split" in result.output
+    with FeatureStore.open(tmp_path / "s.h5") as store:
+        assert store.corpus == "iemocap"
+        names = np.array(store.dialogue_ids, object)[store.column("dialogue")]
+        found = {split: {*names[store.column("split") == split]} for split in ("train", "val", "test")}
+    assert found == {"train": {"Ses01F_impro01", "Ses04M_impro08"}, "val": {*official[:5]}, "test": {*test}}

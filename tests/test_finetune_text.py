@@ -132,10 +132,10 @@ def test_mistakes_are_one_line(task, tuned, tmp_path):
     assert f"{tuned[0]}: " in error_of(manifest, "--text-model", start, "--out", tuned[0])
     assert f"--out {tmp_path}/no/such" in error_of(manifest, "--text-model", start, "--out", tmp_path / "no" / "such")
     assert "--text-model DIR" in error_of(manifest, "--text-model", tmp_path, "--out", tmp_path / "out")
-    lines = [line for line in manifest.read_text().splitlines() if '"val"' not in line]
-    (tmp_path / "noval.jsonl").write_text("\n".join(lines))
-    output = error_of(tmp_path / "noval.jsonl", "--text-model", start, "--out", tmp_path / "out")
-    assert "noval.jsonl" in output and "'val'" in output
+    lines = [line for line in manifest.read_text().splitlines() if '"train"' not in line]
+    (tmp_path / "notrain.jsonl").write_text("\n".join(lines))
+    output = error_of(tmp_path / "notrain.jsonl", "--text-model", start, "--out", tmp_path / "out")
+    assert "notrain.jsonl" in output and "'train'" in output
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
 
 
@@ -191,3 +191,39 @@ def test_a_killed_run_resumes(task, tuned, tmp_path):
     assert died.returncode == -signal.SIGKILL and not out.exists()
     finetune(manifest, str(start), out, QUICK, "cpu", lambda line: None)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == {p.name: p.read_bytes() for p in tuned[0].iterdir()}
+
+
+def test_a_single_update_and_no_validation_split(task, tmp_path):
+    """Dialogues are held out by the rule of `train`, which a store of the same utterances confirms."""
+    from erc_toolkit.toolkit.store import FeatureStore
+    from erc_toolkit.train.data.features import divide_for_training
+    from erc_toolkit.train.settings import DataConfig
+
+    words = ["happy now", "mad today", "sad here", "glad then"] * 6
+    emotions = ["joy", "anger", "sadness", "joy"] * 6
+    utterances = [
+        Utterance(f"u{i}", f"d{i // 3}", i % 3, "Ann", text, label, "train")
+        for i, (text, label) in enumerate(zip(words, emotions, strict=True))
+    ]
+    write_manifest(Manifest("toy", list(WORDS), tmp_path, utterances), tmp_path / "m.jsonl")
+    with StoreWriter(tmp_path / "s.h5", corpus="toy", labels=list(WORDS), utterances=utterances):
+        pass
+    with FeatureStore.open(tmp_path / "s.h5") as store:
+        division = divide_for_training(store, DataConfig(), best_on_test=False)
+    texts = read_texts(tmp_path / "m.jsonl")
+    assert texts.held_out and sorted(texts.held_out) == sorted(division.held_out)
+    assert read_texts(tmp_path / "s.h5").held_out == texts.held_out
+    assert len(texts.splits["val"][0]) == 3 * len(texts.held_out)
+    arguments = ["finetune-text", str(tmp_path / "m.jsonl"), "--text-model", str(task[1]), "--device", "cpu"]
+    result = CliRunner().invoke(main, [*arguments, "--epochs", "1", "--batch", "32", "--out", str(tmp_path / "tuned")])
+    assert result.exit_code == 0, result.output
+    assert "held out" in result.output
+    record = yaml.safe_load((tmp_path / "tuned/finetune.yaml").read_text())
+    assert sorted(record["held_out"]) == sorted(division.held_out) and record["selected"]["epoch"] == 1
+
+
+def test_one_dialogue_cannot_be_held_out(tmp_path):
+    utterances = [Utterance(f"u{i}", "d", i, "Ann", "word", list(WORDS)[i], "train") for i in range(3)]
+    write_manifest(Manifest("toy", list(WORDS), tmp_path, utterances), tmp_path / "m.jsonl")
+    with pytest.raises(UserError, match="validation split"):
+        read_texts(tmp_path / "m.jsonl")

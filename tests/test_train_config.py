@@ -78,7 +78,7 @@ def test_set_changes_values_of_every_type():
         ("data.modalities=text,visul", ("data.modalities", "'visul'", "'visual'")),
         ("data.modalities=[]", ("data.modalities", "one or more", "text, audio, visual")),
         ("data.modalities=text,text", ("data.modalities", "once")),
-        ("data.audio=3", ("data.audio is 3", "string or null")),
+        ("data.audio=3", ("data.audio is 3", "a list of names", "null")),
         ("train.protocol=validaton", ("train.protocol is 'validaton'", "'validation'", "best-on-test")),
         ("model.heads=5", ("model.hidden", "multiple of model.heads=5")),
         ("model.name=bert", ("'bert'", "amb-dsgdn")),

@@ -76,7 +76,7 @@ def test_features_are_chosen_by_name_or_if_they_are_the_only_one(tmp_path):
         assert [f.name for f in choose_features(store, DataConfig(audio="audio/b")).values()] == ["text/a", "audio/b"]
         assert list(choose_features(store, DataConfig(modalities=["text"]))) == ["text"]
         for config, message in (
-            (DataConfig(), r"s\.h5: .*audio/b, audio/c.*--set data\.audio=b"),
+            (DataConfig(), r"s\.h5: .*audio/b, audio/c.*--set data\.audio=NAME"),
             (DataConfig(audio="x"), r"s\.h5: .*'audio/x'.*data\.audio.*audio/b, audio/c"),
             (DataConfig(audio="b", visual="v"), r"s\.h5: .*'visual/v'.*data\.visual.*no visual feature"),
             (

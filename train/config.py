@@ -17,7 +17,7 @@ from ..toolkit.base.reading.plain_yaml import load_yaml
 from ..toolkit.manifest import MODALITIES
 from ..toolkit.store import FeatureStore
 from .models.registry import AMB_DSGDN, settings_class
-from .settings import DataConfig, ModelSettings, TrainConfig, nearest
+from .settings import JOINS, Choice, DataConfig, ModelSettings, TrainConfig, nearest
 from .shipped import read_shipped, shipped_names
 
 _NAME = "model.name"
@@ -182,6 +182,8 @@ def _assign(config: Config, dotted: str, value: object, where: str) -> None:
 
 
 def _value(value: object, hint: object, limits: Mapping[str, Any], where: str) -> object:
+    if hint == Choice:
+        return _choice(value, where)
     optional = type(None) in get_args(hint)
     if optional and value is None:
         return None
@@ -223,6 +225,22 @@ def _value(value: object, hint: object, limits: Mapping[str, Any], where: str) -
     ):
         if name in limits and breaks(value, limits[name]):
             raise UserError(f"{where} is {value!r}; must be {words} {limits[name]}")
+    return value
+
+
+def _choice(value: object, where: str) -> object:
+    """A choice of features: None, a name, a mapping that joins some, or a list of names and such mappings."""
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, dict) and len(one) == 1 and next(iter(one)) in JOINS:
+            names = next(iter(one.values()))
+            if isinstance(names, list) and names and all(isinstance(name, str) and name for name in names):
+                continue
+        elif (isinstance(one, str) and one) or (one is None and value is None):
+            continue
+        raise UserError(
+            f"{where} is {value!r}; must be a name, a list of names, {{concat: [NAME, ...]}}, {{mean: [NAME, ...]}} "
+            "or null"
+        )
     return value
 
 

@@ -13,6 +13,9 @@ from typing import Any, ClassVar, Protocol
 
 from ..toolkit.base.device import PRECISIONS
 
+Choice = str | list | dict | None  # of features; erc_toolkit.train.data.joined reads it
+JOINS = ("concat", "mean")  # how several features of a modality become one
+
 
 def setting(default: object, *, least=None, most=None, below=None, above=None, choices: tuple[str, ...] = ()) -> Any:
     """A dataclass field with a default and bounds on its value (`least` and `most` are inclusive)."""
@@ -26,7 +29,9 @@ class DataConfig:
 
     Attributes:
         modalities: which to use, of text, audio, visual; None means every modality that the store has features for.
-        text, audio, visual: name of the feature to use, e.g. "ComParE_2016"; None means the only one of that modality.
+        text, audio, visual: the feature to use: a name, e.g. "ComParE_2016"; a list of names in order of preference, in
+            which * stands for anything, of which the first that the store has is used; {"concat": names} or {"mean":
+            names} for several as one, also within a list; None for the only one of that modality.
         speakers: how speakers are indexed: by first appearance in the dialogue ("dialogue") or in the whole store
             ("corpus").
         speaker_slots: size of the speaker table; None means as many as the store needs.
@@ -40,9 +45,9 @@ class DataConfig:
     """
 
     modalities: list[str] | None = None
-    text: str | None = None
-    audio: str | None = None
-    visual: str | None = None
+    text: Choice = None
+    audio: Choice = None
+    visual: Choice = None
     speakers: str = setting("dialogue", choices=("dialogue", "corpus"))
     speaker_slots: int | None = setting(None, least=1)
     normalise: str = setting("zscore", choices=("none", "zscore"))

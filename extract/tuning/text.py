@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import torch
 from ...toolkit.base.checkpoint import TrainedParts
 from ...toolkit.base.device import fork_generators, pick_device, products_in, to_device
 from ...toolkit.base.errors import Interrupted, UserError
+from ...toolkit.base.holding_out import VALIDATION_SEED, held_out
 from ...toolkit.base.interrupt import interruptible
 from ...toolkit.base.progress import Stages
 from ...toolkit.base.schedule import fairseq_linear_factor
@@ -62,36 +63,56 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Texts:
-    """The labelled utterances of a corpus: for each split N texts and int64 (N,) indices into `labels`."""
+    """The labelled utterances of a corpus: for each split N texts and int64 (N,) indices into `labels`.
+
+    `held_out` names the training dialogues that validate, if the corpus has no validation split.
+    """
 
     corpus: str
     labels: list[str]
     splits: dict[str, tuple[list[str], torch.Tensor]]
+    held_out: list[str] = field(default_factory=list)
 
 
 def read_texts(path: Path) -> Texts:
     """Labelled, non-empty texts of a manifest or a feature store.
 
+    Without a validation split, training dialogues are held out for it as `erc-toolkit train` does: the same ones, where
+    each has a text.
+
     Raises:
-        UserError: the file is neither, or its training or validation split has no such texts.
+        UserError: the file is neither, or it has no such texts to train on and to validate with.
     """
     import h5py
 
     if path.is_file() and h5py.is_hdf5(path):
         with FeatureStore.open(path) as store:
             corpus, labels = store.corpus, list(store.labels)
-            rows = list(zip(store.column("split"), store.column("label").tolist(), store.column("text"), strict=True))
+            names = [store.dialogue_ids[number] for number in store.column("dialogue").tolist()]
+            columns = store.column("split"), store.column("label").tolist(), store.column("text")
+            rows = list(zip(*columns, names, strict=True))
     else:
         manifest = load_manifest(path)
         corpus, labels = manifest.corpus, manifest.labels
         rows = [
-            (u.split, -1 if u.label is None else labels.index(u.label), u.text)
+            (u.split, -1 if u.label is None else labels.index(u.label), u.text, u.dialogue)
             for u in manifest.utterances
             if "text" not in u.mask
         ]
+    usable = [row for row in rows if row[1] >= 0 and row[2].strip()]
+    held: list[str] = []
+    if not any(split == "val" for split, *_ in usable):
+        # The dialogues that `train` chooses from: those with a label, whether or not it has a text.
+        dialogues = list(dict.fromkeys(row[3] for row in rows if row[0] == "train" and row[1] >= 0))
+        if len(dialogues) < 2:
+            raise UserError(
+                f"{path}: has no validation split, and fewer than two labelled training dialogues to hold one out of"
+            )
+        held = [dialogues[i] for i in held_out(len(dialogues))]
+        usable = [("val", *row[1:]) if row[0] == "train" and row[3] in held else row for row in usable]
     splits = {}
     for split in SPLITS:
-        own = [(text, label) for its, label, text in rows if its == split and label >= 0 and text.strip()]
+        own = [(text, label) for its, label, text, _ in usable if its == split]
         splits[split] = [text for text, _ in own], torch.tensor([label for _, label in own], dtype=torch.int64)
         if split != "test" and not own:
             raise UserError(
@@ -99,7 +120,7 @@ def read_texts(path: Path) -> Texts:
             )
     if len(splits["train"][1].unique()) < 2:
         raise UserError(f"{path}: all training utterances have the same label; at least two labels are needed")
-    return Texts(corpus, labels, splits)
+    return Texts(corpus, labels, splits, held)
 
 
 def finetune(
@@ -206,9 +227,15 @@ class _Run:
     def summary(self) -> list[str]:
         """Data, model and hyperparameters in two lines, for the user."""
         r, n = self.recipe, {split: len(ids) for split, ids in self.ids.items()}
+        validation = (
+            f"; no validation split, so {counted(len(self.texts.held_out), 'training dialogue')} held out (seed "
+            f"{VALIDATION_SEED}, as `train` does)"
+            if self.texts.held_out
+            else ""
+        )
         return [
             f"{self.texts.corpus}: {n['train']} training and {counted(n['val'], 'validation utterance')}, "
-            f"{counted(len(self.texts.labels), 'label')}",
+            f"{counted(len(self.texts.labels), 'label')}{validation}",
             f"{self.source} on {self.device}: {counted(r.epochs, 'epoch')}, batch {r.batch}, lr {r.lr:g}, "
             f"dropout {r.dropout:g}, seed {r.seed}",
         ]
@@ -298,6 +325,7 @@ class _Run:
             "corpus": self.texts.corpus,
             "labels": self.texts.labels,
             "utterances": {split: len(ids) for split, ids in self.ids.items()},
+            "held_out": self.texts.held_out,
             "recipe": {**asdict(self.recipe), "betas": list(self.recipe.betas)},
             "optimizer": "AdamW, no clipping of gradients; linear warm-up and decay to 0",
             "dropout_set": {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from .pack import NO_FEATURE, Pack, add_rows, entry_length, known_labels, numeri
 
 SENTIMENT = ("Negative", "Neutral", "Positive")
 _MELD = manifests.load("meld.yaml")
+_IEMOCAP_VALIDATION = {*manifests.load("iemocap.yaml")["validation"]}
 # The number of each split's first dialogue in MELD's pickles, and one more than the last number.
 MELD_FIRST = {split: facts["pickle_offset"] for split, facts in _MELD["splits"].items()}
 MELD_END = MELD_FIRST["test"] + _MELD["published"][0]["splits"]["test"]["dialogues"]
@@ -53,12 +54,14 @@ def read_lists(
     if scored and signed:
         problems.append("labels: scores, such as the sentiment of MOSI and MOSEI; their sign is the label")
     corpus = corpus or _corpus(layout, dialogues)
-    if corpus == "meld" and all(map(is_whole, dialogues)):
-        if "val" not in parts:
-            _official_validation(dialogues, of_split, problems)
-        name = _meld_name
-    else:
-        name = _plain_name
+    numbered = corpus.lower() == "meld" and all(map(is_whole, dialogues))
+    if "val" not in parts:
+        if numbered:
+            span = f"{MELD_FIRST['val']} to {MELD_FIRST['test'] - 1}"
+            _official_validation(lambda key: meld_split(key) == "val", f"MELD's ({span})", of_split, problems)
+        elif corpus.lower() == "iemocap":
+            _official_validation(lambda key: str(key) in _IEMOCAP_VALIDATION, "IEMOCAP's", of_split, problems)
+    name = _meld_name if numbered else _plain_name
     utterances: list[Utterance] = []
     kept: dict[Hashable, list] = {}
     classes = 0
@@ -183,14 +186,18 @@ def _corpus(layout: Layout, dialogues: Sequence[Hashable]) -> str:
     return layout.corpus if layout.corpus not in (None, "iemocap") and all(map(is_whole, dialogues)) else "unknown"
 
 
-def _official_validation(dialogues: Sequence[int], of_split: dict, problems: list[str]) -> None:
-    """Moves MELD's validation dialogues, known by number, out of the training list if there is no validation list."""
-    moved = [key for key in dialogues if of_split.get(key) == "train" and meld_split(key) == "val"]
+def _official_validation(
+    is_val: Callable[[Any], bool], whose: str, of_split: dict[Hashable, str], problems: list[str]
+) -> None:
+    """Moves a corpus's validation dialogues out of the training list, for files that have no validation list.
+
+    Extraction from the raw corpus has the same split.
+    """
+    moved = [key for key, split in of_split.items() if split == "train" and is_val(key)]
     of_split.update((key, "val") for key in moved)
     if moved:
-        span = f"{MELD_FIRST['val']} to {MELD_FIRST['test'] - 1}"
         problems.append(
-            f"{counted(len(moved), 'dialogue')} of the training list in MELD's validation split ({span}); used as val"
+            f"{counted(len(moved), 'dialogue')} of the training list in {whose} validation split; used as val"
         )
 
 
@@ -205,7 +212,7 @@ def _meld_name(key: int, split: str | None) -> str:
 
 def dialogue_name(key: str | int, corpus: str) -> str:
     """The dialogue id of a pickle's key that is in no split list."""
-    return _meld_name(key, meld_split(key)) if corpus == "meld" and is_whole(key) else _plain_name(key, None)
+    return _meld_name(key, meld_split(key)) if corpus.lower() == "meld" and is_whole(key) else _plain_name(key, None)
 
 
 def meld_split(key: int) -> str | None:

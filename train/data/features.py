@@ -7,50 +7,37 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...toolkit.base import holding_out as rule
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import MODALITIES
-from ...toolkit.store import Feature, FeatureStore
+from ...toolkit.store import FeatureStore
 from ..settings import DataConfig
 from .batch import Conversations
+from .joined import AnyFeature, choose_feature, is_demanded
 
-VALIDATION_SEED = (
-    0  # of the held-out dialogues; not the run's seed, so that runs with different seeds share their split
-)
 _ROWS = 2048  # at a time, where float64 copies are made
 
 
-def choose_features(store: FeatureStore, config: DataConfig) -> dict[str, Feature]:
-    """The feature of each modality that a run uses, in the order text, audio, visual.
+def choose_features(store: FeatureStore, config: DataConfig) -> dict[str, AnyFeature]:
+    """The feature of each modality that a run uses, in the order text, audio, visual; see `joined.choose_feature`.
 
     Raises:
         UserError: the store lacks a requested modality or feature, has several features of a modality and none is
-            chosen, or has no features at all.
+            chosen or preferred, or has no features at all.
     """
     available = {m: [n for n in store.feature_names() if n.split("/")[0] == m] for m in MODALITIES}
-    wanted = config.modalities or [m for m in MODALITIES if available[m] or getattr(config, m)]
+    wanted = config.modalities or [m for m in MODALITIES if available[m] or is_demanded(getattr(config, m))]
     if not wanted:
         raise UserError(f"{store.path}: has no text, audio or visual features; extract some first")
     chosen = {}
     for modality in (m for m in MODALITIES if m in wanted):
-        names, asked = available[modality], getattr(config, modality)
-        if asked is not None:
-            name = asked if asked.startswith(f"{modality}/") else f"{modality}/{asked}"
-            if name not in names:
-                has = ", ".join(names) or f"no {modality} feature"
-                raise UserError(f"{store.path}: no feature {name!r} for data.{modality}; it has {has}")
-        elif not names:
+        feature = choose_feature(store, modality, getattr(config, modality))
+        if feature is None:
             have = ",".join(m for m in MODALITIES if available[m])
             remedy = f"use --set data.modalities={have} or extract it" if have else "extract some first"
             raise UserError(f"{store.path}: has no {modality} feature; {remedy}")
-        elif len(names) > 1:
-            raise UserError(
-                f"{store.path}: has several {modality} features ({', '.join(names)}); "
-                f"choose one with --set data.{modality}={names[0].split('/', 1)[1]}"
-            )
-        else:
-            name = names[0]
-        chosen[modality] = store.feature(name)
+        chosen[modality] = feature
     return chosen
 
 
@@ -171,8 +158,7 @@ def divide_for_training(store: FeatureStore, config: DataConfig, best_on_test: b
             raise UserError(
                 f"{store.path}: one labelled training dialogue cannot be used for both training and validation"
             )
-        count = min(max(1, round(config.val_fraction * len(train))), len(train) - 1)
-        drawn = np.random.default_rng(VALIDATION_SEED).permutation(len(train))[:count]
+        drawn = rule.held_out(len(train), config.val_fraction)
         val = np.sort(train[drawn])
         train = np.delete(train, drawn)
         held_out = [store.dialogue_ids[d] for d in val]
@@ -217,7 +203,7 @@ class Normaliser:
             values[start : start + _ROWS] = normal if self.clip is None else normal.clip(-self.clip, self.clip)
 
 
-def read_feature(store: FeatureStore, feature: Feature) -> tuple[np.ndarray, np.ndarray]:
+def read_feature(store: FeatureStore, feature: AnyFeature) -> tuple[np.ndarray, np.ndarray]:
     """Values (N, D) float32 and presence (N,) bool of a feature.
 
     Raises:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import TypedDict, cast
 
 from ...toolkit.base.errors import UserError
-from ...toolkit.store import Feature, FeatureStore
+from ...toolkit.store import FeatureStore
 from ...toolkit.store.summary import unpacked
+from .joined import AnyFeature, JoinedFeature
 
 _KEPT = ("extractor", "model", "layer", "weights", "weights_sha256", "parameters", "versions", "options", "licence")
 
@@ -27,6 +28,8 @@ class Provenance(TypedDict, total=False):
     licence: str
     reduced_from: str
     method: str
+    joined: str
+    parts: list[FeatureFacts]
 
 
 class FeatureFacts(TypedDict):
@@ -37,13 +40,16 @@ class FeatureFacts(TypedDict):
     made: Provenance
 
 
-def provenance_of(store: FeatureStore, feature: Feature) -> Provenance:
+def provenance_of(store: FeatureStore, feature: AnyFeature) -> Provenance:
     """How a feature was extracted, as config.yaml records it.
 
     Returns:
         Extractor, model, weights_sha256, parameters, versions, options and licence, as far as the store records them.
         For a reduced feature: `reduced_from`, the source's name, and `method`; the rest is the source's.
+        For joined features: `joined`, "concat" or "mean", and `parts`, the facts about each.
     """
+    if isinstance(feature, JoinedFeature):
+        return {"joined": feature.how, "parts": [facts_about(store, part) for part in feature.parts]}
     attrs = cast(Provenance, {k: unpacked(feature.attrs[k]) for k in _KEPT if k in feature.attrs})
     if "source" not in feature.attrs or not feature.reduction():
         return attrs
@@ -58,6 +64,23 @@ def provenance_of(store: FeatureStore, feature: Feature) -> Provenance:
     return below
 
 
+def facts_about(store: FeatureStore, feature: AnyFeature) -> FeatureFacts:
+    """What config.yaml records about a feature in use."""
+    return {"name": feature.name, "dim": feature.dim, "made": provenance_of(store, feature)}
+
+
+def parts_in(facts: FeatureFacts) -> list[FeatureFacts]:
+    """The facts about each feature of the store that a recorded feature consists of."""
+    made = facts.get("made") or {}
+    return made["parts"] if "joined" in made and "parts" in made else [facts]
+
+
+def choice_in(facts: FeatureFacts) -> str | dict:
+    """The setting (data.text and the like) that chooses a recorded feature and no other."""
+    made = facts.get("made") or {}
+    return {made["joined"]: [part["name"] for part in parts_in(facts)]} if "joined" in made else facts["name"]
+
+
 def options_of(run_path: object, features: Mapping[str, FeatureFacts]) -> dict[str, dict[str, object]]:
     """Modality to the extraction options of a run's features.
 
@@ -65,12 +88,17 @@ def options_of(run_path: object, features: Mapping[str, FeatureFacts]) -> dict[s
         UserError: a feature was not extracted by this toolkit, or by a version that did not record how.
     """
     found = {}
-    for modality, feature in features.items():
+    for modality, feature in ((m, part) for m, whole in features.items() for part in parts_in(whole)):
         made = feature.get("made") or {}
         if made.get("extractor") == "converted":
             raise UserError(
                 f"{run_path}: its {modality} feature {feature['name']} was converted from another project's file and "
                 "cannot be extracted from a new recording; train on features from `erc-toolkit extract`"
+            )
+        if made.get("reduced_from") and len(parts_in(features[modality])) > 1:
+            raise UserError(
+                f"{run_path}: joins the reduced feature {feature['name']} with others, which cannot be made from a new "
+                "recording; train on features that are not reduced, or on the reduced one alone"
             )
         options = made.get("options")
         if not isinstance(options, dict):
@@ -78,7 +106,11 @@ def options_of(run_path: object, features: Mapping[str, FeatureFacts]) -> dict[s
                 f"{run_path}: does not record how {feature['name']} was extracted (the run or its store is from an "
                 "earlier version); extract and train again"
             )
-        found[modality] = dict(options)
+        if found.setdefault(modality, dict(options)) != options:
+            raise UserError(
+                f"{run_path}: {features[modality]['name']} comes from several extractions, but a recording is "
+                "extracted once; train on features of one extraction, such as the layers of --pooling last4"
+            )
     return found
 
 

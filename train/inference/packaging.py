@@ -16,7 +16,7 @@ from ...toolkit.base.files import write_atomically
 from ...toolkit.base.outputs import check_folder, is_stamped, staged_folder, stamped
 from ...toolkit.exchange.licences import corpus_terms, extractor_terms, one_line
 from ..config import OPTIMISTIC, model_in_words
-from ..data.provenance import options_of
+from ..data.provenance import FeatureFacts, options_of, parts_in
 from ..loop.records import RunFacts, TrainResult
 from ..loop.run_folder import CONFIG, RESULT, WEIGHTS, Run, read_result, read_run, write_config
 from ..scores.tables import percent
@@ -126,7 +126,7 @@ def _without_paths(facts: RunFacts, moved: dict[str, str]) -> RunFacts:
     """The run's facts without paths of the machine it was trained on."""
     facts = copy.deepcopy(facts)
     facts["store"]["path"] = Path(facts["store"]["path"]).name
-    for feature in facts["features"].values():
+    for feature in _parts(facts).values():
         options = feature["made"].get("options", {})
         for name, value in options.items():
             if isinstance(value, str) and value in moved:
@@ -134,6 +134,15 @@ def _without_paths(facts: RunFacts, moved: dict[str, str]) -> RunFacts:
             elif isinstance(value, str) and Path(value).is_absolute():
                 options[name] = Path(value).name
     return facts
+
+
+def _parts(facts: RunFacts) -> dict[str, FeatureFacts]:
+    """The features of the store that the run uses, by modality, with a number where several are joined."""
+    found = {}
+    for modality, feature in facts["features"].items():
+        parts = parts_in(feature)
+        found |= {f"{modality} {i}" if len(parts) > 1 else modality: part for i, part in enumerate(parts, 1)}
+    return found
 
 
 def _without_run(result: TrainResult) -> dict[str, object]:
@@ -186,7 +195,7 @@ def _card(run: Run, facts: RunFacts, result: TrainResult, moved: dict[str, str])
     )
     features = [
         f"| {m} | `{f['name']}` | {f['dim']} | {one_line(f['made'].get('model', ''))} |"
-        for m, f in facts["features"].items()
+        for m, f in _parts(facts).items()
     ]
     licences = [f"- {text}" for text in _licences(facts)]
     lines = [
@@ -247,7 +256,7 @@ def _card(run: Run, facts: RunFacts, result: TrainResult, moved: dict[str, str])
 def _licences(facts: RunFacts) -> list[str]:
     corpus = facts["store"]["corpus"]
     lines = [f"Trained on {one_line(corpus)}: {corpus_terms(corpus) or 'its terms are unknown.'}"]
-    for modality, feature in facts["features"].items():
+    for modality, feature in _parts(facts).items():
         unknown = f"the licence of {one_line(feature['made'].get('model', 'its model'))} applies."
         lines.append(f"{modality}: {extractor_terms(feature['made']) or unknown}")
     return lines

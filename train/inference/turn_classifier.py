@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,8 @@ from ...toolkit.store.reduction import apply_reduction
 from ..config import model_in_words
 from ..data.batch import Batch
 from ..data.features import conversations, read_feature, speaker_indices
-from ..data.provenance import FeatureFacts, check_same, options_of, provenance_of
+from ..data.joined import join
+from ..data.provenance import FeatureFacts, check_same, options_of, parts_in, provenance_of
 from ..loop.evaluation import load_model, not_finite
 from ..loop.run_folder import Run, load_reductions, read_run
 from ..reports.page import Page, PageDialogue, PageUtterance, Section, render
@@ -121,22 +122,33 @@ class TurnClassifier:
     def _conversations(self, store: FeatureStore):
         matrices, dims = {}, self.run.dims
         for modality, trained in self.run.facts["features"].items():
-            feature = self._feature(store, modality, trained)
-            if feature is None:
+            features = [self._feature(store, modality, part) for part in parts_in(trained)]
+            if any(feature is None for feature in features):
                 matrices[modality] = np.zeros((len(store), dims[modality]), np.float32), np.zeros(len(store), bool)
                 continue
-            check_same(modality, trained.get("made") or {}, provenance_of(store, feature), self._notify)
-            values, present = read_feature(store, feature)
-            if modality in self.reductions:
-                values = np.where(present[:, None], apply_reduction(self.reductions[modality], values), np.float32(0))
-            if values.shape[1] != dims[modality]:
-                raise UserError(
-                    f"{store.path}: {feature.name} has {values.shape[1]} dimensions, the run's {dims[modality]}"
-                )
-            matrices[modality] = values, present
+            matrices[modality] = self._matrix(store, modality, [feature for feature in features if feature is not None])
         self.run.config.data.speaker_slots = self.run.facts["speakers"]["slots"]
         speakers = speaker_indices(store, self.run.config.data, self.run.facts["speakers"]["names"])
         return conversations(store, matrices, self.normalisers, speakers).to(self.target)
+
+    def _matrix(self, store: FeatureStore, modality: str, features: Sequence[Feature]) -> tuple[np.ndarray, np.ndarray]:
+        """Values (N, D) and presence (N,) of a modality, from the features that correspond to the run's."""
+        trained, matrices = self.run.facts["features"][modality], []
+        for part, feature in zip(parts_in(trained), features, strict=True):
+            check_same(modality, part.get("made") or {}, provenance_of(store, feature), self._notify)
+            values, present = read_feature(store, feature)
+            if modality in self.reductions:
+                values = np.where(present[:, None], apply_reduction(self.reductions[modality], values), np.float32(0))
+            if values.shape[1] != part["dim"]:
+                raise UserError(
+                    f"{store.path}: {feature.name} has {values.shape[1]} dimensions, the run's {part['dim']}"
+                )
+            matrices.append((values, present))
+        if len(matrices) == 1:
+            return matrices[0]
+        present = np.logical_and.reduce([present for _, present in matrices])
+        values = join((trained.get("made") or {}).get("joined", ""), [values for values, _ in matrices])
+        return np.where(present[:, None], values, np.float32(0)), present
 
     def _feature(self, store: FeatureStore, modality: str, trained: FeatureFacts) -> Feature | None:
         """The store's feature that corresponds to the run's; None if the store has none of the modality."""
@@ -159,7 +171,7 @@ class TurnClassifier:
         present = {m: batch.present[m].cpu().numpy() for m in dims}
         reasons = {}
         for modality, trained in self.run.facts["features"].items():
-            feature = self._feature(store, modality, trained)
+            feature = self._feature(store, modality, parts_in(trained)[0])
             reasons[modality] = ["absent in this recording"] * len(store) if feature is None else feature.reasons()
         turns = []
         for i, row in enumerate(probabilities):

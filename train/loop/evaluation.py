@@ -18,6 +18,7 @@ from ...toolkit.store import FeatureStore
 from ..config import OPTIMISTIC, Config
 from ..data.batch import Conversations
 from ..data.features import Normaliser, choose_features, conversations, divide, read_feature, speaker_indices
+from ..data.provenance import choice_in, parts_in
 from ..models.base import Model
 from ..models.registry import model_class
 from ..scores.breakdown import breakdown, confusion_matrix
@@ -271,7 +272,7 @@ def opened_run(
             notify(f"note: {path} is not the store that the run was trained on (its content hash differs)")
         # The names that training chose; features may have been added to the store since.
         for modality, feature in run.facts["features"].items():
-            setattr(run.config.data, modality, feature["name"])
+            setattr(run.config.data, modality, choice_in(feature))
         run.config.data.modalities = list(run.dims)
         features = choose_features(store, run.config.data)
         run.config.data.speaker_slots = run.facts["speakers"]["slots"]
@@ -291,7 +292,8 @@ def _check_fit(run: Run, store: FeatureStore) -> None:
             f"{store.path}: its labels are {', '.join(store.labels)}, but {run.path} was trained on "
             f"{', '.join(run.facts['labels'])}; choose another --store, or train again"
         )
-    for modality, wanted in run.facts["features"].items():
+    parts = [(m, part) for m, feature in run.facts["features"].items() for part in parts_in(feature)]
+    for modality, wanted in parts:
         if wanted["name"] not in store.feature_names():
             has = (
                 ", ".join(n for n in store.feature_names() if n.startswith(f"{modality}/")) or f"no {modality} feature"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +14,13 @@ from torch import nn
 from ...toolkit.base.device import device_name
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.hashes import json_sha256
+from ...toolkit.base.holding_out import VALIDATION_SEED
 from ...toolkit.base.version import __version__
 from ...toolkit.base.words import counted
-from ...toolkit.store import Feature, FeatureStore
+from ...toolkit.store import FeatureStore
 from ..config import Config, model_in_words, protocol_label
 from ..data.batch import Conversations
 from ..data.features import (
-    VALIDATION_SEED,
     Division,
     Normaliser,
     Speakers,
@@ -31,7 +32,8 @@ from ..data.features import (
     rows_of,
     speaker_indices,
 )
-from ..data.provenance import provenance_of
+from ..data.joined import CONCAT, AnyFeature, JoinedFeature, parts_of
+from ..data.provenance import facts_about
 from ..models.base import Model
 from .evaluation import build_model
 from .records import PlanDescription, RunFacts
@@ -50,7 +52,7 @@ class Plan:
 
     store: FeatureStore
     config: Config
-    features: dict[str, Feature]
+    features: dict[str, AnyFeature]
     speakers: Speakers
     division: Division
     counts: np.ndarray
@@ -77,10 +79,21 @@ def make_plan(store: FeatureStore, config: Config) -> Plan:
     if not store.labels:
         raise UserError(f"{store.path}: has no labels; there is nothing to learn")
     features = choose_features(store, config.data)
+    config = _with_text_layers(config, features)
     speakers = speaker_indices(store, config.data)
     division = divide_for_training(store, config.data, config.train.protocol == "best-on-test")
     counts = label_counts(store.column("label")[rows_of(store.offsets, division.train)], len(store.labels))
     return Plan(store, config, features, speakers, division, counts)
+
+
+def _with_text_layers(config: Config, features: Mapping[str, AnyFeature]) -> Config:
+    """Fills in a model's `text_layers`, if it is null: as many as the text features that are concatenated."""
+    if getattr(config.model, "text_layers", 1) is not None:
+        return config
+    text = features.get("text")
+    layers = len(text.parts) if isinstance(text, JoinedFeature) and text.how == CONCAT else 1
+    model: Any = config.model
+    return dataclasses.replace(config, model=dataclasses.replace(model, text_layers=layers))
 
 
 def training_data(
@@ -126,12 +139,21 @@ def fingerprint_of(plan: Plan, device: torch.device) -> dict[str, str]:
     config = plan.config.as_dict()
     if config["train"]["execution"] == "eager":
         del config["train"]["execution"]  # runs of earlier versions have no such key, and can be resumed
+    # Preferences count by what they led to; runs of earlier versions had null where the store has one feature.
+    for modality, feature in plan.features.items():
+        if isinstance(config["data"][modality], list):
+            several = len(_names(plan.store, modality)) > 1
+            config["data"][modality] = feature.name if several or isinstance(feature, JoinedFeature) else None
     settings = {
         "config": config,
         "dims": {m: f.dim for m, f in plan.features.items()},
         "device": device.type,
     }
     return {"settings": json_sha256(settings), "store": plan.store.content_hash}
+
+
+def _names(store: FeatureStore, modality: str) -> list[str]:
+    return [name for name in store.feature_names() if name.startswith(f"{modality}/")]
 
 
 def facts_of(plan: Plan, model: nn.Module, device: torch.device) -> RunFacts:
@@ -143,10 +165,7 @@ def facts_of(plan: Plan, model: nn.Module, device: torch.device) -> RunFacts:
         "torch_version": str(torch.__version__),
         "device": device_name(device),
         "store": {"path": str(store.path.resolve()), "corpus": store.corpus, "content_sha256": store.content_hash},
-        "features": {
-            m: {"name": feature.name, "dim": feature.dim, "made": provenance_of(store, feature)}
-            for m, feature in plan.features.items()
-        },
+        "features": {m: facts_about(store, feature) for m, feature in plan.features.items()},
         "labels": list(store.labels),
         "train_label_counts": dict(zip(store.labels, plan.counts.tolist(), strict=True)),
         "speakers": {"slots": plan.speakers.slots, "names": list(plan.speakers.names)},
@@ -179,15 +198,19 @@ def announce(
     notify(f"store: {plan.store.path} ({plan.store.corpus}, {counted(len(plan.store), 'utterance')})")
     for modality in ("text", "audio", "visual"):
         if modality not in plan.features:
-            held = any(name.startswith(f"{modality}/") for name in plan.store.feature_names())
+            held = _names(plan.store, modality)
             notify(
                 f"{modality}: {'left out by data.modalities' if held else 'the store has no such feature'}; not used"
             )
             continue
         feature, absent = plan.features[modality], int((~matrices[modality][1]).sum())
         absences = f", absent for {counted(absent, 'utterance')}" if absent else ""
+        used = {part.name for part in parts_of(feature)}
+        others = [name for name in _names(plan.store, modality) if name not in used]
+        how = "chosen" if isinstance(getattr(plan.config.data, modality), (str, dict)) else "preferred by the recipe"
+        rest = f" ({how} over {', '.join(others)})" if others else ""
         notify(
-            f"{modality}: {feature.name}, {counted(feature.dim, 'dimension')}{absences}; "
+            f"{modality}: {feature.name}{rest}, {counted(feature.dim, 'dimension')}{absences}; "
             f"normalised by {plan.config.data.normalise}"
         )
     for name, sizes in described["splits"].items():

@@ -25,8 +25,10 @@ from ...toolkit.base.reading.plain_yaml import load_yaml
 from ...toolkit.base.words import counted
 from ..config import RUN_SECTION, Config, check, parse_config
 from ..data.features import Normaliser
+from ..data.provenance import parts_in
 from ..models.registry import MODELS
 from ..scores.predictions import PREDICTIONS
+from ..settings import JOINS
 from .curves import CURVES
 from .records import EpochLine, ResultRecord, RunFacts
 
@@ -181,10 +183,14 @@ def read_run(path: Path) -> Run:
         numbers = [*dims, *counts, facts["speakers"]["slots"], facts["seed"]]
         texts = [facts["store"]["path"], facts["store"]["content_sha256"], facts["protocol"]]
         texts += [feature["name"] for feature in facts["features"].values()]
+        parts = [part for feature in facts["features"].values() for part in parts_in(feature)]
+        texts, numbers = [*texts, *(part["name"] for part in parts)], [*numbers, *(part["dim"] for part in parts)]
+        joined = {(feature.get("made") or {}).get("joined", JOINS[0]) for feature in facts["features"].values()}
         lists = [facts["speakers"]["names"], facts["validation"]["held_out"]]
         valid = (
             bool(dims)
             and min(dims) > 0
+            and joined <= {*JOINS}
             and all(type(n) is int and n >= 0 for n in numbers)
             and all(type(t) is str for t in texts)
             and all(type(x) is list for x in lists)

@@ -102,6 +102,7 @@ def _train(
     if tensorboard:
         check_installed()
     plan = make_plan(store, config)
+    config = plan.config
     fingerprint = fingerprint_of(plan, target)
     if resume and (finished := finished_result(out, fingerprint)) is not None:
         notify(f"{out}: is already finished")

@@ -42,7 +42,7 @@ class DFGCN(Model[Settings]):
         norm = self.switches is not None  # here the loader normalises features; their code does it in the model
         self.streams = nn.ModuleDict(
             {
-                m: ModalityStream(dim, settings.text_layers, norm, settings)
+                m: ModalityStream(dim, settings.text_layers or 1, norm, settings)
                 if m == "text"
                 else ModalityStream(dim, 1, False, settings)
                 for m, dim in self.dims.items()
@@ -105,7 +105,7 @@ class DFGCN(Model[Settings]):
     def _context(self, batch: Batch, real: Tensor | None) -> BatchContext:
         identity = None
         if self.switches is not None and self.switches.text_as_speaker and "text" in self.streams:
-            text = batch.features["text"].unflatten(1, (self.settings.text_layers, -1))[:, -1]
+            text = batch.features["text"].unflatten(1, (self.settings.text_layers or 1, -1))[:, -1]
             identity = text.unique(dim=0, return_inverse=True)[1]
         return context(batch, self.speaker, self.settings.window, real, identity)
 

@@ -52,7 +52,8 @@ class Settings:
         window: how many utterances back and ahead the graphs reach.
         dropout: in encoders and classification heads.
         graph_dropout: before the ODE; in the other variants in the graph blocks.
-        text_layers: number of vectors concatenated in the text feature, which are averaged; the authors use four layers
+        text_layers: number of vectors concatenated in the text feature, which are averaged; None for as many as
+            `data.text` concatenates, or else 1; the authors use four layers
             of RoBERTa.
         ode_steps: steps of the solver; 0 removes the ODE.
         solver: "rk4" or "euler".
@@ -74,7 +75,7 @@ class Settings:
     window: int = setting(10, least=0)
     dropout: float = setting(0.5, least=0, below=1)
     graph_dropout: float = setting(0.2, least=0, below=1)
-    text_layers: int = setting(1, least=1)
+    text_layers: int | None = setting(None, least=1)
     ode_steps: int = setting(4, least=0)
     solver: str = setting("rk4", choices=SOLVERS)
     horizon: float = setting(1.0, above=0)

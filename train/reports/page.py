@@ -71,12 +71,14 @@ class Section:
         tables: tables, shown first.
         figures: figures, shown after the tables.
         warning: a warning shown below the heading, or empty.
+        beside: whether the figures stand side by side where the page is wide enough.
     """
 
     title: str
     tables: list[ReportTable] = field(default_factory=list)
     figures: list[PageFigure] = field(default_factory=list)
     warning: str = ""
+    beside: bool = False
 
 
 @dataclass(slots=True)

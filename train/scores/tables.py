@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...toolkit.base.csv_cells import csv_text
@@ -33,6 +33,7 @@ class ReportTable:
         head: column heads; the first column names the row.
         rows: strings, as many per row as in `head`.
         note: a sentence below it, or empty.
+        groups: a line above the heads: what each run of columns has in common (or empty), and how many they are.
     """
 
     name: str
@@ -40,11 +41,17 @@ class ReportTable:
     head: list[str]
     rows: list[list[str]]
     note: str = ""
+    groups: list[tuple[str, int]] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
         """Writes FOLDER/NAME.csv and FOLDER/NAME.tex."""
-        write_atomically(folder / f"{self.name}.csv", csv_text([self.head, *self.rows]).encode())
+        write_atomically(folder / f"{self.name}.csv", csv_text([self.full_heads(), *self.rows]).encode())
         write_atomically(folder / f"{self.name}.tex", self.latex().encode())
+
+    def full_heads(self) -> list[str]:
+        """The column heads, each with the name of its group before it."""
+        above = [name for name, columns in self.groups for _ in range(columns)] or [""] * len(self.head)
+        return [f"{group} {head}".strip() for group, head in zip(above, self.head, strict=True)]
 
     def latex(self) -> str:
         """A tabular with booktabs' rules."""
@@ -53,6 +60,9 @@ class ReportTable:
             rf"\begin{{tabular}}{{l{'r' * (len(self.head) - 1)}}}",
             r"\toprule",
         ]
+        if self.groups:
+            cells = (rf"\multicolumn{{{columns}}}{{c}}{{{_escaped(name)}}}" for name, columns in self.groups)
+            lines.append(" & ".join(cells) + r" \\")
         lines += [
             _line(self.head),
             r"\midrule",
@@ -77,5 +87,8 @@ def mean_and_spread(part: Spread | None) -> str:
 
 
 def _line(cells: list[str]) -> str:
-    escaped = ("".join(_LATEX.get(c, c) for c in cell).replace("±", r"$\pm$").replace("–", "--") for cell in cells)
-    return " & ".join(escaped) + r" \\"
+    return " & ".join(map(_escaped, cells)) + r" \\"
+
+
+def _escaped(cell: str) -> str:
+    return "".join(_LATEX.get(c, c) for c in cell).replace("±", r"$\pm$").replace("–", "--")

@@ -177,12 +177,38 @@ def test_published_scores_follow_from_their_classes():
     for corpus, counts in support.items():
         assert rows[corpus]["test_utterances"] == sum(counts)
         for row in rows[corpus]["rows"]:
-            assert row["selection"] in ("best on test", "not stated")
-            if "per_class" in row:
+            assert row["selection"] in ("best on test", "not stated", "validation", "test")
+            if "per_class" in row and "note" not in row:
                 mean = np.average([f or 0 for f in row["per_class"]], weights=counts)
-                assert mean == pytest.approx(row["weighted_f1"], abs=0.02), row
+                assert mean == pytest.approx(row["weighted_f1"], abs=0.04), row
                 checked += 1
-    assert checked == 8
+    assert checked == 21
+
+
+def test_what_the_papers_call_accuracy_follows_from_whole_utterances():
+    """The ACC of a class is the recall if it counts whole utterances, the precision if it implies such a recall."""
+    support = {"iemocap": [144, 245, 384, 170, 299, 381], "meld": [1256, 281, 50, 208, 402, 68, 345]}
+    checked = 0
+    for corpus, counts in support.items():
+        for row in published()[corpus]["rows"]:
+            if row.get("acc_is") == "recall":
+                for acc, n in zip(row["per_class_acc"], counts, strict=True):
+                    assert 100 * round(acc * n / 100) / n == pytest.approx(acc, abs=0.0051)
+            elif row.get("acc_is") == "precision" and "derived" in row:
+                right = 0
+                for acc, f1, n in zip(row["per_class_acc"], row["per_class"], counts, strict=True):
+                    hits = round(acc * f1 / (2 * acc - f1) * n / 100)
+                    recall = 100 * hits / n
+                    assert 2 * acc * recall / (acc + recall) == pytest.approx(f1, abs=0.02)
+                    right += hits
+                assert 100 * right / sum(counts) == pytest.approx(row["accuracy"], abs=0.0051)
+                assert np.average(row["per_class_acc"], weights=counts) == pytest.approx(
+                    row["weighted_precision"], abs=0.01
+                )
+            else:
+                continue
+            checked += 1
+    assert checked == 17
 
 
 def test_attention_edges_are_what_the_layers_use():

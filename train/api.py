@@ -10,7 +10,7 @@ import yaml
 
 from ..toolkit.base.outputs import check_folder
 from ..toolkit.store import FeatureStore
-from .config import Config, load_config, recipe_of
+from .config import Config, idle_settings, load_config, recipe_of
 from .loop import trainer
 from .loop.evaluation import evaluate_run
 from .loop.records import SeedsSummary, TrainResult
@@ -52,6 +52,11 @@ def configure(
     config = load_config(recipe, [*([f"model.name={model}"] if model is not None else []), *changes])
     if seed is not None:
         config.train.seed = seed
+    reasons: dict[str, list[str]] = {}
+    for key, reason in idle_settings(config).items():
+        reasons.setdefault(reason, []).append(key)
+    for reason, keys in reasons.items():
+        notify(f"note: without effect: {', '.join(keys)}: {reason}")
     return config
 
 

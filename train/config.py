@@ -163,6 +163,15 @@ def check(config: Config, where: str) -> None:
                 raise UserError(f"{where}: data.modalities: unknown modality {name!r}{nearest(name, MODALITIES)}")
 
 
+def idle_settings(config: Config) -> dict[str, str]:
+    """Settings that change nothing with the others as they are, by "section.key", each with the reason.
+
+    Models say it about their own (`ModelSettings`).
+    """
+    idle = getattr(config.model, "idle", None)
+    return {f"model.{name}": reason for name, reason in idle(config.train).items()} if idle is not None else {}
+
+
 def _keys(section: Any) -> list[str]:
     return [f.name for f in dataclasses.fields(section)]
 

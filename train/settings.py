@@ -102,7 +102,8 @@ class TrainConfig:
 class ModelSettings(Protocol):
     """A dataclass with a model's settings, including `name`.
 
-    An optional `check(where)` rejects invalid combinations.
+    An optional `check(where)` rejects invalid combinations. An optional `idle(train)` returns the names of settings
+    that change nothing with the others as they are, given the section `train`, each with the reason.
     """
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]

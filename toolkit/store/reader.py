@@ -6,8 +6,9 @@ before its first use (`erc_toolkit.toolkit.store.hdf5`), and `FeatureStore.check
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -171,6 +172,29 @@ class FeatureStore:
         return self._file.covered and all(
             ATTRIBUTES_HASH in self._file.group(f"features/{name}").attrs for name in self.feature_names()
         )
+
+    def content_of(self, features: Iterable[str]) -> str:
+        """SHA-256 over the utterances, without their texts and times, and some features.
+
+        It stays the same when the store gains other features; copies with the same content have the same hash.
+
+        Raises:
+            UserError: the store has no such feature, or is damaged.
+        """
+        digest = hashlib.sha256()
+        speakers, dialogues = np.array(self.speaker_names, object), np.array(self.dialogue_ids, object)
+        labels = np.array([*self.labels, ""], object)
+        parts = [self.column("id"), dialogues[self.column("dialogue")], speakers[self.column("speaker")]]
+        parts += [labels[self.column("label")], self.column("split"), np.array(self.labels, object)]
+        for part in parts:
+            digest.update(f"{len(part)}\0".encode())
+            digest.update("\0".join(map(str, part.tolist())).encode("utf-8", "surrogatepass"))
+        for name in features:
+            feature = self.feature(name)
+            digest.update(f"\0{name}\0{feature.dim}\0".encode())
+            digest.update(np.packbits(feature.present()).tobytes())
+            digest.update(feature.values_hash())
+        return digest.hexdigest()
 
     def check(self) -> None:
         """Checks the shape and dtype of everything in the file, and the content of the columns.

@@ -55,6 +55,17 @@ from ...toolkit.commands.options import device_option, overwrite_option
     "--jobs", type=click.IntRange(1, 256), default=1, show_default=True, metavar="N", help="Number of parallel runs."
 )
 @device_option("Device to use; with several GPUs, parallel runs are spread over them.")
+@click.option(
+    "--reuse",
+    "reuse",
+    multiple=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Copy finished runs that are exactly the same from other runs and studies. Repeatable.",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Time a few steps of every variant, print what the study takes, and exit."
+)
 @click.option("--list", "listing", is_flag=True, help="List the built-in studies and exit.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else goes to standard error.")
 @overwrite_option()
@@ -69,6 +80,8 @@ def study_command(
     seed: int,
     jobs: int,
     device: str,
+    reuse: tuple[Path, ...],
+    dry_run: bool,
     listing: bool,
     as_json: bool,
     spaces: tuple[str, ...],
@@ -93,8 +106,10 @@ def study_command(
         raise click.UsageError("Missing argument 'STORE.h5'.")
     if (name is not None) + bool(grids) + bool(spaces) != 1:
         raise click.UsageError("give exactly one of --study, --grid and --search")
-    if out is None:
+    if out is None and not dry_run:
         raise click.UsageError("Missing option '--out'.")
+    if dry_run and spaces:
+        raise click.UsageError("--dry-run does not know which trials --search will propose; leave one of them out")
 
     from ...toolkit.base.errors import UserError
     from ...toolkit.base.interrupt import explained
@@ -109,14 +124,20 @@ def study_command(
         click.echo(line, err=as_json)
 
     inputs = [Path(path) for path in (store, recipe, name) if path is not None and Path(path).is_file()]
-    study = load_study(name) if name else _grid(grids) if grids else None
     with FeatureStore.open(store) as opened:
         recipe = recipe or recipe_of(opened)
+        study = load_study(name, opened.corpus) if name else _grid(grids) if grids else None
+        if dry_run and study is not None:
+            _estimate(opened, study, recipe, changes, seeds, device, as_json)
+            return
+    assert out is not None
     kept = f"interrupted; finished runs are kept in {out}; continue with the same command"
     with explained(kept), locked(out, "study", parents=True):
         check_study_folder(out, inputs, overwrite)
         if study is not None:
-            found = run_study(store, study, out, recipe, changes, range(seed, seed + seeds), jobs, device, notify)
+            found = run_study(
+                store, study, out, recipe, changes, range(seed, seed + seeds), jobs, device, notify, reuse
+            )
         else:
             from ..studies.search import parse_space, run_search
 
@@ -136,6 +157,21 @@ def study_command(
     failed = sum(run["status"] == FAILED for row in found["variants"] for run in row["runs"])
     if failed:
         raise UserError(f"{out}: {counted(failed, 'run')} failed; the same command tries again")
+
+
+def _estimate(opened, study, recipe: str, changes: tuple[str, ...], seeds: int, device: str, as_json: bool) -> None:
+    from ..studies.estimate import estimate_study
+
+    found = estimate_study(opened, study, recipe, [*study.shared, *changes], seeds, device)
+    if as_json:
+        click.echo(json.dumps({"runs": found.runs, "seconds": found.seconds, "bytes": found.bytes}))
+        return
+    for name, reason in found.skipped.items():
+        click.echo(f"{name}: skipped: {reason}")
+    click.echo(
+        f"{counted(found.runs, 'run')}, one after the other about {found.seconds / 60:.1f} min here; "
+        f"{found.bytes / 1e6:.1f} MB"
+    )
 
 
 def _grid(texts: tuple[str, ...]):

@@ -65,7 +65,7 @@ AnyFeature = Feature | JoinedFeature
 
 def join(how: str, matrices: Sequence[np.ndarray]) -> np.ndarray:
     """Matrices (n, dim) side by side, or their mean."""
-    return np.concatenate(matrices, 1) if how == CONCAT else np.mean(matrices, 0, dtype=np.float32)
+    return np.concatenate(matrices, 1) if how == CONCAT else np.asarray(np.mean(matrices, 0, dtype=np.float32))
 
 
 def joined_name(how: str, names: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from ...toolkit.store import FeatureStore
 from ..config import OPTIMISTIC, Config
 from ..data.batch import Conversations
 from ..data.features import Normaliser, choose_features, conversations, divide, read_feature, speaker_indices
+from ..data.joined import parts_of
 from ..data.provenance import choice_in, parts_in
 from ..models.base import Model
 from ..models.registry import model_class
@@ -268,13 +269,16 @@ def opened_run(
     check_precision(run.config.train.precision, target, f"{folder}: train.precision")
     with FeatureStore.open(path) as store:
         _check_fit(run, store)
-        if store.content_hash != run.facts["store"]["content_sha256"]:
-            notify(f"note: {path} is not the store that the run was trained on (its content hash differs)")
         # The names that training chose; features may have been added to the store since.
         for modality, feature in run.facts["features"].items():
             setattr(run.config.data, modality, choice_in(feature))
         run.config.data.modalities = list(run.dims)
         features = choose_features(store, run.config.data)
+        known, same = run.facts["store"], store.content_hash == run.facts["store"]["content_sha256"]
+        if not same and store.content_of(p.name for f in features.values() for p in parts_of(f)) != known.get(
+            "used_sha256"
+        ):
+            notify(f"note: {path} is not the store that the run was trained on (its content hash differs)")
         run.config.data.speaker_slots = run.facts["speakers"]["slots"]
         speakers = speaker_indices(store, run.config.data, run.facts["speakers"]["names"])
         counts = np.array([run.facts["train_label_counts"][label] for label in store.labels])

@@ -17,6 +17,7 @@ from ...toolkit.base.hashes import json_sha256
 from ...toolkit.base.holding_out import VALIDATION_SEED
 from ...toolkit.base.version import __version__
 from ...toolkit.base.words import counted
+from ...toolkit.manifest import MODALITIES
 from ...toolkit.store import FeatureStore
 from ..config import Config, model_in_words, protocol_label
 from ..data.batch import Conversations
@@ -135,25 +136,29 @@ def describe(plan: Plan, model: nn.Module) -> PlanDescription:
 
 
 def fingerprint_of(plan: Plan, device: torch.device) -> dict[str, str]:
-    """Identifies the run of a checkpoint or result: a hash of settings, dimensions and device type, and the store's."""
+    """Identifies the run of a checkpoint or result: a hash of settings, dimensions and device type, and one of the data
+    that it uses, which features that the store has gained since leave as it was."""
     config = plan.config.as_dict()
     if config["train"]["execution"] == "eager":
         del config["train"]["execution"]  # runs of earlier versions have no such key, and can be resumed
-    # Preferences count by what they led to; runs of earlier versions had null where the store has one feature.
-    for modality, feature in plan.features.items():
-        if isinstance(config["data"][modality], list):
-            several = len(_names(plan.store, modality)) > 1
-            config["data"][modality] = feature.name if several or isinstance(feature, JoinedFeature) else None
+    for modality in MODALITIES:  # by what is used, however it was chosen
+        used = plan.features.get(modality)
+        config["data"][modality] = None if used is None else used.name
     settings = {
         "config": config,
         "dims": {m: f.dim for m, f in plan.features.items()},
         "device": device.type,
     }
-    return {"settings": json_sha256(settings), "store": plan.store.content_hash}
+    return {"settings": json_sha256(settings), "store": used_content(plan)}
 
 
 def _names(store: FeatureStore, modality: str) -> list[str]:
     return [name for name in store.feature_names() if name.startswith(f"{modality}/")]
+
+
+def used_content(plan: Plan) -> str:
+    """SHA-256 over the utterances and the features in use."""
+    return plan.store.content_of(part.name for feature in plan.features.values() for part in parts_of(feature))
 
 
 def facts_of(plan: Plan, model: nn.Module, device: torch.device) -> RunFacts:
@@ -164,7 +169,12 @@ def facts_of(plan: Plan, model: nn.Module, device: torch.device) -> RunFacts:
         "toolkit_version": __version__,
         "torch_version": str(torch.__version__),
         "device": device_name(device),
-        "store": {"path": str(store.path.resolve()), "corpus": store.corpus, "content_sha256": store.content_hash},
+        "store": {
+            "path": str(store.path.resolve()),
+            "corpus": store.corpus,
+            "content_sha256": store.content_hash,
+            "used_sha256": used_content(plan),
+        },
         "features": {m: facts_about(store, feature) for m, feature in plan.features.items()},
         "labels": list(store.labels),
         "train_label_counts": dict(zip(store.labels, plan.counts.tolist(), strict=True)),

@@ -43,11 +43,12 @@ class PlanDescription(TypedDict):
 
 
 class StoreFacts(TypedDict):
-    """The store that a run was trained on."""
+    """The store that a run was trained on; `used_sha256` covers what the run used of it."""
 
     path: str
     corpus: str
     content_sha256: str
+    used_sha256: NotRequired[str]
 
 
 class SpeakerFacts(TypedDict):

@@ -35,7 +35,7 @@ from ..layers.modality_dropout import (
     precision_times_recall,
     weighted_f1,
 )
-from ..settings import nearest, setting
+from ..settings import TrainConfig, nearest, setting
 from .base import Model, ModelInfo, ModelOutput, check_heads
 from .variants import VARIANTS
 
@@ -88,6 +88,25 @@ class Settings:
     lam: float = setting(0.9, least=0)
     p_exe: float = setting(0.5, least=0, most=1)
     dropout_warm_up: int = setting(60, least=0)
+
+    def idle(self, train: TrainConfig) -> dict[str, str]:
+        """Settings that change nothing, with the reason; see `erc_toolkit.train.settings.ModelSettings`."""
+        found: dict[str, str] = {}
+        if self.p_exe == 0 or self.q_base == 0:
+            zero = "p_exe" if self.p_exe == 0 else "q_base"
+            names = ("p_exe", "q_base", "lam", "dropout_warm_up")
+            found = {name: f"model.{zero} is 0, so there is no modality dropout" for name in names if name != zero}
+        elif self.dropout_warm_up >= train.epochs:
+            reason = (
+                f"model.dropout_warm_up={self.dropout_warm_up} leaves none of the {train.epochs} epochs (train.epochs) "
+                "to modality dropout"
+            )
+            found |= dict.fromkeys(("p_exe", "q_base", "lam", "dropout_warm_up"), reason)
+        if self.graph == "none":
+            found |= dict.fromkeys(("window", "graph_heads", "graph_dropout"), "model.graph is none")
+        elif self.graph == "convolution":
+            found["graph_heads"] = "model.graph=convolution has no attention"
+        return found
 
     def check(self, where: str) -> None:
         """Raises a UserError if settings contradict each other."""

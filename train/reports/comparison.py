@@ -140,6 +140,8 @@ def _settings(folder: Path) -> dict[str, object]:
     facts = content.pop(RUN_SECTION)
     found = {f"{section}.{key}": value for section, part in content.items() for key, value in part.items()}
     del found["train.seed"]
-    found |= {"store": facts["store"]["content_sha256"][:12], "device": re.split("[ :]", facts["device"])[0]}
+    # What the run used of the store, where it is recorded: a store may have gained features since.
+    used = facts["store"].get("used_sha256", facts["store"]["content_sha256"])
+    found |= {"store": used[:12], "device": re.split("[ :]", facts["device"])[0]}
     found |= {"parameters": facts["parameters"], "torch": facts["torch_version"], "toolkit": facts["toolkit_version"]}
     return found | {f"feature of {modality}": feature["name"] for modality, feature in facts["features"].items()}

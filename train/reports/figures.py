@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -76,7 +77,7 @@ def confusion_figure(labels: Sequence[str], confusion: np.ndarray) -> Figure:
         figure = Figure(figsize=(size + 0.6, size), layout="constrained")
         axes = figure.subplots()
         share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-        names = [_short(label) for label in labels]
+        names = [_wrapped(label) for label in labels]
         _cells(axes, names, names, share, [[str(count) for count in row] for row in confusion], vmin=0, vmax=1)
         axes.set_aspect("equal")
         axes.set(xlabel="predicted", ylabel="true")
@@ -109,16 +110,41 @@ def dots_figure(
 ) -> Figure:
     """Mean and standard deviation of each variant of a study, with a dot per seed; in percent."""
     with styled():
-        figure = Figure(figsize=(7, 1 + 0.42 * len(names)), layout="constrained")
+        lines = sum(_wrapped(name, 44).count("\n") + 1 for name in names)
+        figure = Figure(figsize=(7, 1 + 0.24 * len(names) + 0.18 * lines), layout="constrained")
         axes = figure.subplots()
         places = np.arange(len(names))
         for place, values in zip(places, points, strict=True):
             axes.plot(values, [place] * len(values), "o", color=SECOND, markersize=4, alpha=0.7)
         axes.errorbar(means, places, xerr=deviations, fmt="D", color=ACCENT, capsize=4)
-        axes.set_yticks(places, [_short(name, 44) for name in names])
+        axes.set_yticks(places, [_wrapped(name, 44) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set(xlabel=label)
         axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def bars_figure(
+    places: Sequence[str],
+    bars: tuple[str, Sequence[float], Sequence[float]],
+    line: tuple[str, Sequence[float], Sequence[float]],
+    across: str,
+    up: str,
+) -> Figure:
+    """A measure as bars and another as a line over `places`: of each the name, means and deviations, in percent."""
+    with styled():
+        figure = Figure(figsize=(6, 3.8), layout="constrained")
+        axes = figure.subplots()
+        at = np.arange(len(places))
+        axes.bar(at, bars[1], 0.6, yerr=bars[2], color="#ddcc77", ecolor=_INK, capsize=3, label=bars[0])
+        axes.errorbar(at, line[1], yerr=line[2], color="#aa3377", marker="o", markersize=4, capsize=3, label=line[0])
+        axes.set_xticks(at, places)
+        low = min(*bars[1], *line[1])
+        high = max(*bars[1], *line[1])
+        room = max(high - low, 1.0)
+        axes.set(xlabel=across, ylabel=up, ylim=(max(0.0, low - room), high + 0.6 * room))
+        axes.grid(axis="y", alpha=0.3)
+        axes.legend(ncols=2)
     return figure
 
 
@@ -131,19 +157,21 @@ def lines_figure(
 ) -> Figure:
     """One line per name over `places`, which are numbers or strings; NaN leaves a gap."""
     with styled():
-        figure = Figure(figsize=(7, 3.8), layout="constrained")
+        figure = Figure(figsize=(7 if len(lines) <= 6 else 9, 3.8), layout="constrained")
         axes = figure.subplots()
         numbers = [place for place in places if isinstance(place, (int, float))]
         texts = [str(place) for place in places if isinstance(place, str)]
         across_at = np.arange(len(texts)) if texts else np.array(numbers)
         for name, values in lines.items():
             error = None if deviations is None else deviations.get(name)
-            axes.errorbar(across_at, values, yerr=error, marker="o", markersize=4, capsize=3, label=_short(name, 40))
+            axes.errorbar(across_at, values, yerr=error, marker="o", markersize=4, capsize=3, label=_wrapped(name, 40))
         if texts:
-            axes.set_xticks(across_at, [_short(text, 24) for text in texts])
+            axes.set_xticks(across_at, [_wrapped(text, 12) for text in texts])
         axes.set(xlabel=across, ylabel=up)
         axes.grid(alpha=0.3)
-        if len(lines) > 1:
+        if len(lines) > 6:
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+        elif len(lines) > 1:
             axes.legend()
     return figure
 
@@ -157,7 +185,11 @@ def grid_figure(
         axes = figure.subplots()
         texts = [[f"{value:.2f}" if np.isfinite(value) else "" for value in row] for row in values]
         _cells(
-            axes, [_short(str(x)) for x in down], [_short(str(x)) for x in across], np.ma.masked_invalid(values), texts
+            axes,
+            [_wrapped(str(x)) for x in down],
+            [_wrapped(str(x)) for x in across],
+            np.ma.masked_invalid(values),
+            texts,
         )
         axes.set(xlabel=names[1], ylabel=names[0], title=label)
         axes.title.set_fontsize("medium")
@@ -187,6 +219,6 @@ def _cells(
                 axes.text(j, i, text, ha="center", va="center", color="white" if dark else "#102030")
 
 
-def _short(text: str, most: int = 16) -> str:
-    text = text.replace("$", r"\$")  # matplotlib would start a formula
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _wrapped(text: str, most: int = 16) -> str:
+    """The whole text, in lines of at most `most` characters."""
+    return textwrap.fill(text, most).replace("$", r"\$")  # matplotlib would start a formula

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from importlib import resources
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-import yaml
 from torch import nn
 
-from ... import manifests
 from ...toolkit.base.errors import UserError
 from ..config import OPTIMISTIC, model_in_words
 from ..data.batch import Batch
@@ -30,6 +27,7 @@ from .attention import GRAPHS, Edges, attention_edges
 from .comparison import ComparedRun, load, seed_folders
 from .figures import confusion_figure, reliability_figure, styled
 from .page import OPTIMISTIC_WARNING, Page, PageDialogue, PageFigure, PageUtterance, Section
+from .published import published
 
 _GROUP_TITLES = {
     "length": "length of the dialogue, in utterances",
@@ -143,19 +141,22 @@ def _published_results(compared: ComparedRun, corpus: str, protocol: str) -> Sec
     if of_corpus is None:
         section.warning = f"No published results are known for the corpus {corpus!r}."
         return section
-    rows = [ours]
-    for row in of_corpus["rows"]:
-        cells = [f"{row[key]:.2f}" if key in row else "–" for key in names]
-        rows.append([f"{row['name']} ({row['source']})", row["selection"], *cells])
     labels = compared.predictions[0].labels
+    shown = [name for name in of_corpus.get("classes", []) if name in labels]
+    rows = [[*ours, *(percent(value) for value in _class_f1(compared, shown))]]
+    for row in of_corpus["rows"]:
+        cells = [_number(row.get(key)) for key in names]
+        by_class = dict(zip(of_corpus.get("classes", []), row.get("per_class", []), strict=False))
+        cells += [_number(by_class.get(name)) for name in shown]
+        rows.append([f"{row['name']} ({row['source']})", row["selection"], *cells])
     classes = (
         ""
-        if sorted(labels) == sorted(of_corpus["classes"])
+        if sorted(labels) == sorted(of_corpus.get("classes", labels))
         else f" Their emotions are different: {', '.join(of_corpus['classes'])}."
     )
     count = int((compared.predictions[0].true >= 0).sum())
     other = ""
-    if count != of_corpus["test_utterances"]:
+    if count != of_corpus.get("test_utterances", count):
         other = (
             f"Different test split: {count:,} labelled utterance{'s' * (count != 1)} here, "
             f"{of_corpus['test_utterances']:,} in the papers, so the results below are not comparable. "
@@ -168,12 +169,26 @@ def _published_results(compared: ComparedRun, corpus: str, protocol: str) -> Sec
         ReportTable(
             "published",
             "Test split, percent",
-            ["", "epoch selection", *names.values()],
+            ["", "epoch selection", *names.values(), *shown],
             rows,
-            "What some papers call weighted accuracy is a weighted precision, and is listed as such.",
+            "What some papers call weighted accuracy is a weighted precision, and is listed as such. Emotions: F1.",
         )
     )
     return section
+
+
+def _class_f1(compared: ComparedRun, names: Sequence[str]) -> list[float]:
+    """F1 of some classes, a mean over the runs."""
+    found = []
+    for one in compared.predictions:
+        kept = one.true >= 0
+        scores: Any = evaluate(one.true[kept], one.predicted[kept], one.labels, majority=0)
+        found.append([scores["per_class"][name]["f1"] for name in names])
+    return np.mean(found, 0).tolist()
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def _training(folder: Path, facts: Mapping[str, Any]) -> Section:
@@ -261,8 +276,3 @@ def _edge_list(edges: Edges) -> list[list[int]]:
     numbers = np.concatenate([edges.branches, edges.weight[:, None]], 1)
     thousandths = np.rint(1000 * numbers).astype(int)
     return np.concatenate([edges.i[:, None], edges.j[:, None], thousandths], 1).tolist()
-
-
-def published() -> dict[str, Any]:
-    """Published results of other systems (manifests/published.yaml)."""
-    return yaml.safe_load((resources.files(manifests) / "published.yaml").read_text(encoding="utf-8"))

@@ -5,6 +5,8 @@
     measure: results                     # or positions, noise, confusion, cost, models, or a plug-in's
     grid: {model.graph_heads: [1, 2]}    # every combination of the values, or named runs:
     runs: {two heads: {model.graph_heads: 2}}
+    settings: {train.epochs: 100}        # of every variant, where --set does not say otherwise; optional
+    corpora: {meld: {grid: {...}}}       # what is different on a corpus: grid or runs, settings; optional
 
 A measure may define additional keys; they are documented in its class in `train/studies/measures/`.
 """
@@ -16,6 +18,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -27,6 +30,7 @@ from .record import plain_json
 
 _END_OF_DOCUMENT = "...\n"  # which YAML appends to a bare scalar
 _SLUG = 60  # maximum length of a folder's name
+_BY_CORPUS = ("grid", "runs", "settings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ class Study:
         measure: name of a registered measure.
         variants: in order.
         settings: the measure's settings, as returned by its `check`.
+        shared: "section.key=value" of every variant, which `--set` overrides.
     """
 
     name: str
@@ -82,6 +87,7 @@ class Study:
     shows: str = ""
     measure: str = "results"
     settings: dict[str, object] = field(default_factory=dict)
+    shared: list[str] = field(default_factory=list)
 
 
 def study_names() -> list[str]:
@@ -89,18 +95,22 @@ def study_names() -> list[str]:
     return shipped_names("studies")
 
 
-def load_study(name: str) -> Study:
+def load_study(name: str, corpus: str = "") -> Study:
     """Loads a built-in study by name, or a study from a YAML file.
+
+    Args:
+        name: name or path.
+        corpus: name of the store's corpus, for studies that differ between corpora.
 
     Raises:
         UserError: the study does not exist, or its content is invalid.
     """
     text, where = read_shipped("studies", "study", name)
-    return parse_study(text, Path(name).stem if where == name else name, where)
+    return parse_study(text, Path(name).stem if where == name else name, where, corpus)
 
 
-def parse_study(text: str, name: str, where: str) -> Study:
-    """Parses a study from YAML; `where` identifies it in error messages.
+def parse_study(text: str, name: str, where: str, corpus: str = "") -> Study:
+    """Parses a study from YAML; `where` identifies it in error messages, `corpus` is as for `load_study`.
 
     Raises:
         UserError: the content is not a valid study.
@@ -108,6 +118,7 @@ def parse_study(text: str, name: str, where: str) -> Study:
     content = parse_yaml(text, where)
     if not isinstance(content, dict):
         raise UserError(f"{where}: must contain a title, and either runs or a grid")
+    content = _of_corpus(content, corpus, where)
     measure = content.get("measure", "results")
     if not isinstance(measure, str) or measure not in measures():
         raise UserError(f"{where}: measure is {measure!r}; must be one of {', '.join(measures())}")
@@ -118,7 +129,32 @@ def parse_study(text: str, name: str, where: str) -> Study:
     if ("runs" in content) == ("grid" in content):
         raise UserError(f"{where}: must contain either runs or a grid")
     variants = _runs(content["runs"], where) if "runs" in content else grid(content["grid"], where)
-    return Study(name, title, variants, shows, measure, settings)
+    shared = Variant("settings", _settings(content.get("settings", {}), where)).settings()
+    return Study(name, title, variants, shows, measure, settings, shared)
+
+
+def _of_corpus(content: Mapping[str, object], corpus: str, where: str) -> dict[str, Any]:
+    """The content with what it says about a corpus in the place of what it says in general."""
+    found = {key: value for key, value in content.items() if key != "corpora"}
+    corpora = content.get("corpora", {})
+    if not isinstance(corpora, dict) or not all(isinstance(own, dict) for own in corpora.values()):
+        raise UserError(f"{where}: corpora must map names of corpora to grid, runs or settings")
+    for name, own in corpora.items():
+        for key in own:
+            if key not in _BY_CORPUS:
+                raise UserError(f"{where}: corpora.{name}: unknown key {key!r}; choose from {', '.join(_BY_CORPUS)}")
+    own = corpora.get(corpus.lower(), {})
+    if "grid" in own or "runs" in own:
+        found.pop("grid", None)
+        found.pop("runs", None)
+    shared = {**_settings(found.get("settings", {}), where), **_settings(own.get("settings", {}), where)}
+    return {**found, **own, **({"settings": shared} if shared else {})}
+
+
+def _settings(value: object, where: str) -> dict[str, object]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise UserError(f"{where}: settings must map keys to values, e.g. {{train.epochs: 100}}")
+    return value
 
 
 def _measure_settings(name: str, content: Mapping[str, object], where: str) -> dict[str, object]:

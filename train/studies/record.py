@@ -81,7 +81,11 @@ class BestRecord(TypedDict):
 
 
 class StudyRecord(TypedDict):
-    """The content of study.json. A measure's `conclude` may add further keys."""
+    """The content of study.json. A measure's `conclude` may add further keys.
+
+    `settings`: of the measure; `notes`: settings that cannot act or are left out; `features`: those that each variant
+    uses, by modality, as data.text and the like name them.
+    """
 
     study: str
     title: str
@@ -92,8 +96,11 @@ class StudyRecord(TypedDict):
     labels: list[str]
     recipe: str
     changes: list[str]
+    settings: NotRequired[dict[str, object]]
     seeds: list[int]
     protocol: str
+    notes: NotRequired[list[str]]
+    features: NotRequired[dict[str, dict[str, Any]]]
     significance: NotRequired[SignificanceRecord | None]
     variants: list[VariantRecord]
     best: NotRequired[BestRecord]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import json
+import os
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,18 +22,21 @@ from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
 from ...toolkit.base.processes import Failure, work_off
 from ...toolkit.base.reading.plain_json import parse_json
+from ...toolkit.base.reading.plain_numbers import parse_whole
 from ...toolkit.base.words import counted
 from ...toolkit.store import FeatureStore
 from ..config import Config, protocol_label
-from ..loop.plan import fingerprint_of, make_plan
+from ..loop.plan import Plan, fingerprint_of, make_plan
 from ..loop.records import TrainResult
 from ..loop.run_folder import read_result
 from ..loop.seeds import spread
 from ..loop.trainer import finished_result, train
+from .applied import PreparedVariant, idle_notes, left_out_notes, pin_in_words, prepare
 from .definition import Study, Variant
 from .measures.base import Measure, RunAtHand
 from .measures.registry import find_measure
-from .record import DONE, FAILED, SKIPPED, StudyRecord, VariantRecord, plain_json, write_study
+from .record import DONE, FAILED, SKIPPED, STUDY, StudyRecord, VariantRecord, plain_json, read_study, write_study
+from .reuse import KnownRuns
 
 LOG, MEASURED = "train.log", "measured.json"
 
@@ -44,6 +48,7 @@ class StudyRun:
     Attributes:
         variant, seed: identify the run.
         folder: the run folder.
+        prepared: the settings of the variant.
         status: DONE, FAILED or SKIPPED (the store does not contain what the run needs); empty while it is pending.
         reason: why the run is not done, in one line.
         result: the return value of `train`; None if the measure does not train.
@@ -53,6 +58,7 @@ class StudyRun:
     variant: Variant
     seed: int
     folder: Path
+    prepared: PreparedVariant
     status: str = ""
     reason: str = ""
     result: TrainResult | None = None
@@ -83,6 +89,7 @@ def run_study(
     jobs: int,
     device: str,
     notify: Callable[[str], None],
+    reuse: Sequence[Path] = (),
 ) -> StudyRecord:
     """Trains and measures the runs that are not done, and updates OUT/study.json and OUT/results.csv after each.
 
@@ -95,6 +102,7 @@ def run_study(
         jobs: number of parallel runs; 1 if the measure does not train, so that its timings are undisturbed.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         notify: called with each line of progress.
+        reuse: folders of runs and studies, from which a finished run that is exactly the same is copied.
 
     Returns:
         The content of study.json.
@@ -106,9 +114,18 @@ def run_study(
         raise UserError(f"{out}: is a file; --out must be a folder")
     measure = find_measure(study.measure)
     seeds = list(seeds) if measure.trains else list(seeds)[:1]
-    runs = [StudyRun(v, seed, out / v.folder / f"seed-{seed}") for v in study.variants for seed in seeds]
+    shared = [*study.shared, *changes]
     target = pick_device(device)
     with FeatureStore.open(store_path) as store:
+        begun = read_study(out).get("features", {}) if (out / STUDY).is_file() else {}
+        plans = prepare(study, store, recipe, shared, begun, str(out))
+        runs = [
+            StudyRun(v, seed, out / v.folder / f"seed-{seed}", plans[v.name]) for v in study.variants for seed in seeds
+        ]
+        known = KnownRuns(reuse)
+        for run in runs:
+            _restore(run, study, measure, store, recipe, target, known)
+        notes = idle_notes(study.variants, [plan.config for plan in plans.values()], shared)
         record: StudyRecord = {
             "study": study.name,
             "title": study.title,
@@ -118,30 +135,47 @@ def run_study(
             "corpus": store.corpus,
             "labels": store.labels,
             "recipe": recipe,
-            "changes": list(changes),
+            "changes": shared,
+            "settings": study.settings,
             "seeds": seeds,
-            "protocol": protocol_label(study.variants[0].config(recipe, changes)),
+            "protocol": protocol_label(plans[study.variants[0].name].config),
+            "notes": [*notes, *left_out_notes(plans)],
+            "features": {name: plan.pins for name, plan in plans.items()},
             "variants": [],
         }
-        for run in runs:
-            _restore(run, study, measure, store, recipe, changes, target)
     out.mkdir(parents=True, exist_ok=True)
     record["variants"] = _variant_records(out, runs)
     write_study(out, record)  # by which the folder is known as a study's
     waiting = [run for run in runs if not run.status]
     notify(f"study {study.name}: {study.title}; {_size(len(study.variants), len(seeds))}; {_counts(runs)}")
+    for pins in {json.dumps(plan.pins): plan.pins for plan in plans.values()}.values():
+        notify(f"features: {', '.join(map(pin_in_words, pins.values()))}")
+    if known.taken:
+        notify(f"{counted(known.taken, 'training')} taken over from other studies")
+    for line in record["notes"]:
+        notify(f"note: {line}")
     for run in runs:
         if run.status == SKIPPED and run.seed == seeds[0]:
             notify(f"{run.variant.name}: skipped: {run.reason}")
-    began = time.perf_counter()
     jobs = max(1, min(jobs, len(waiting))) if measure.trains else 1
-    threads = max(1, core_count() // jobs)
+    threads = threads_per_run(jobs)
+    gpus = torch.cuda.device_count() if target.type == "cuda" and target.index is None else 0
     tasks = [
-        (RunTask(store_path, study, run.variant, run.seed, recipe, list(changes), run.folder, device),)
+        RunTask(store_path, study, run.variant, run.seed, recipe, run.prepared.changes, run.folder, device)
         for run in waiting
     ]
-    gpus = torch.cuda.device_count() if target.type == "cuda" and target.index is None else 0
-    for done, (number, outcome) in enumerate(work_off(work, tasks, jobs, threads, gpus), 1):
+    began, total = time.perf_counter(), len(waiting)
+    if measure.together and waiting:
+        # In turns, so every variant is measured again: timings of another time are not comparable.
+        waiting = [run for run in runs if run.status != SKIPPED]
+        tasks = [
+            RunTask(store_path, study, run.variant, run.seed, recipe, run.prepared.changes, run.folder, device)
+            for run in waiting
+        ]
+        outcomes = _together(tasks, threads, gpus)
+    else:
+        outcomes = work_off(work, [(task,) for task in tasks], jobs, threads, gpus)
+    for done, (number, outcome) in enumerate(outcomes, 1):
         run = waiting[number]
         if isinstance(outcome, Failure):
             run.status, run.reason = FAILED, outcome.reason
@@ -149,12 +183,25 @@ def run_study(
             run.status, (run.result, run.measured) = DONE, cast(tuple[TrainResult | None, Any], outcome)
         record["variants"] = _variant_records(out, runs)
         write_study(out, record)
-        left = (time.perf_counter() - began) / done * (len(waiting) - done)
-        notify(f"[{done}/{len(waiting)}] {run.variant.name}, seed {run.seed}: {_report(run, measure)}{_left(left)}")
+        left = (time.perf_counter() - began) / done * (total - done)
+        notify(f"[{done}/{total}] {run.variant.name}, seed {run.seed}: {_report(run, measure)}{_left(left)}")
     record["variants"] = _variant_records(out, runs)
     record = _with_conclusion(record, measure, out)
     write_study(out, record)
     return record
+
+
+def threads_per_run(jobs: int) -> int:
+    """PyTorch threads of each of `jobs` parallel runs: OMP_NUM_THREADS if it is set, or else an equal share."""
+    given = parse_whole(os.environ.get("OMP_NUM_THREADS", "").split(",")[0])
+    return given if given else max(1, core_count() // jobs)
+
+
+def _together(tasks: Sequence[RunTask], threads: int, gpus: int) -> Iterator[tuple[int, object]]:
+    """Measures all runs in one process, for measures that compare timings; yields as `work_off` does."""
+    for _, outcome in work_off(work_together, [(tasks,)], 1, threads, gpus):
+        for number in range(len(tasks)):
+            yield number, outcome if isinstance(outcome, Failure) else cast(list[object], outcome)[number]
 
 
 def _with_conclusion(record: StudyRecord, measure: Measure, out: Path) -> StudyRecord:
@@ -175,17 +222,41 @@ def work(task: RunTask) -> tuple[TrainResult | None, Any]:
     Returns:
         The result of `train` (None if the measure does not train) and the return value of the measure.
     """
-    config = task.variant.config(task.recipe, [*task.changes, f"train.seed={task.seed}"])
-    task.folder.mkdir(parents=True, exist_ok=True)
+    with _logged([task]) as notify:
+        measure = find_measure(task.study.measure)
+        with FeatureStore.open(task.store_path) as store:
+            plan = make_plan(store, _config(task))
+            result = None
+            if measure.trains:
+                result = train(store, plan.config, task.folder, task.device, notify, resume=True)
+            value = measure.measure(RunAtHand(plan, task.folder, task.device), task.study.settings)
+            return result, _kept(task, plan, value)
+
+
+def work_together(tasks: Sequence[RunTask]) -> list[tuple[None, Any]]:
+    """Measures several runs in turns, for a measure that is `together` and does not train."""
+    measure = find_measure(tasks[0].study.measure)
+    with _logged(tasks), FeatureStore.open(tasks[0].store_path) as store:
+        plans = [make_plan(store, _config(task)) for task in tasks]
+        runs = [RunAtHand(plan, task.folder, task.device) for plan, task in zip(plans, tasks, strict=True)]
+        values = measure.measure_together(runs, tasks[0].study.settings)
+        return [(None, _kept(task, plan, value)) for task, plan, value in zip(tasks, plans, values, strict=True)]
+
+
+@contextlib.contextmanager
+def _logged(tasks: Sequence[RunTask]) -> Iterator[Callable[[str], None]]:
+    """Sends messages and errors to train.log in the folder of the first task; yields a function that logs a line."""
+    for task in tasks:
+        task.folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        log = stack.enter_context(open(task.folder / LOG, "a", encoding="utf-8"))
+        log = stack.enter_context(open(tasks[0].folder / LOG, "a", encoding="utf-8"))
         stack.enter_context(contextlib.redirect_stderr(log))
         if not faulthandler.is_enabled():  # so that the log locates crashes in native code
             faulthandler.enable(log)
             stack.callback(faulthandler.disable)
         try:
-            with disk_faults(task.folder):
-                return _train_and_measure(task, config, lambda line: print(line, file=log, flush=True))
+            with disk_faults(tasks[0].folder):
+                yield lambda line: print(line, file=log, flush=True)
         except UserError as error:
             print(f"Error: {error.message}", file=log)
             raise
@@ -194,19 +265,17 @@ def work(task: RunTask) -> tuple[TrainResult | None, Any]:
             raise
 
 
-def _train_and_measure(task: RunTask, config: Config, notify: Callable[[str], None]) -> tuple[TrainResult | None, Any]:
-    measure = find_measure(task.study.measure)
-    with FeatureStore.open(task.store_path) as store:
-        plan = make_plan(store, config)
-        fingerprint = fingerprint_of(plan, pick_device(task.device))
-        result = None
-        if measure.trains:
-            result = train(store, config, task.folder, task.device, notify, resume=True)
-        value = measure.measure(RunAtHand(plan, task.folder, task.device), task.study.settings)
-        measured = plain_json(value, f"measure {task.study.measure!r}: measure()")
-        kept = {"fingerprint": fingerprint, "asked": _question(task.study), "measured": measured}
-        write_atomically(task.folder / MEASURED, json.dumps(kept, ensure_ascii=False).encode())
-    return result, measured
+def _config(task: RunTask) -> Config:
+    return task.variant.config(task.recipe, [*task.changes, f"train.seed={task.seed}"])
+
+
+def _kept(task: RunTask, plan: Plan, value: object) -> Any:
+    """The measured value as JSON, after it has been written to measured.json."""
+    measured = plain_json(value, f"measure {task.study.measure!r}: measure()")
+    fingerprint = fingerprint_of(plan, pick_device(task.device))
+    kept = {"fingerprint": fingerprint, "asked": _question(task.study), "measured": measured}
+    write_atomically(task.folder / MEASURED, json.dumps(kept, ensure_ascii=False).encode())
+    return measured
 
 
 def _restore(
@@ -215,12 +284,12 @@ def _restore(
     measure: Measure,
     store: FeatureStore,
     recipe: str,
-    changes: Sequence[str],
     target: torch.device,
+    known: KnownRuns,
 ) -> None:
     """Sets the status of a run that is already done, or that is impossible with this store."""
     # An invalid key is reported before any run starts.
-    config = run.variant.config(recipe, [*changes, f"train.seed={run.seed}"])
+    config = run.variant.config(recipe, [*run.prepared.changes, f"train.seed={run.seed}"])
     try:
         plan = make_plan(store, config)
         if read_result(run.folder) is None:
@@ -231,6 +300,8 @@ def _restore(
     fingerprint = fingerprint_of(plan, target)
     if measure.trains:
         run.result = finished_result(run.folder, fingerprint)
+        if run.result is None and known.take(fingerprint, run.folder) is not None:
+            run.result = finished_result(run.folder, fingerprint)
     try:
         stored = parse_json((run.folder / MEASURED).read_text(encoding="utf-8"))
         question = stored["asked"]

@@ -27,7 +27,7 @@ def print_study(study: StudyRecord, console: Console) -> None:
     for table in study_tables(study):
         if table.title:
             console.print()
-        console.print(_terminal_table(table.title, table.head[1:], table.rows))
+        console.print(_terminal_table(table.title, table.full_heads()[1:], table.rows))
         if table.note:
             console.print(table.note, markup=False, highlight=False)
 

@@ -84,12 +84,15 @@ class Measure(ABC, Generic[Measured, Summary]):
         keys: the keys it adds to the study file.
         trains: False if no trained model is needed. Then nothing is trained, and each variant is measured with the
             first seed only, one at a time, so that timings are reliable.
+        together: True if it does not train and measures all variants in turns, in one process (`measure_together`), so
+            that their timings are comparable.
         covers_results: True if its tables in the terminal include the results, so that the results table is omitted.
     """
 
     name: str = ""
     keys: ClassVar[tuple[str, ...]] = ()
     trains: ClassVar[bool] = True
+    together: ClassVar[bool] = False
     covers_results: ClassVar[bool] = False
 
     def check(self, given: Mapping[str, object], where: str) -> dict[str, object]:
@@ -112,6 +115,10 @@ class Measure(ABC, Generic[Measured, Summary]):
             run: the run, finished if the measure trains.
             settings: the return value of `check`.
         """
+
+    def measure_together(self, runs: Sequence[RunAtHand], settings: Mapping[str, Any]) -> list[Measured]:
+        """Measures all variants, for measures that are `together`."""
+        return [self.measure(run, settings) for run in runs]
 
     @abstractmethod
     def summarise(self, measured: Sequence[Measured]) -> Summary:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
+from ....toolkit.base.errors import UserError
 from ...scores.tables import ReportTable
 from ..record import StudyRecord, name_with_note
 from .base import Measure, RunAtHand, SummarisedVariant
@@ -14,21 +16,19 @@ from .base import Measure, RunAtHand, SummarisedVariant
 if TYPE_CHECKING:
     import torch
 
-    from ...config import Config
-    from ...data.batch import Conversations
     from ...loop.plan import Plan
-    from ...models.base import Model
     from ...reports.page import Section
 
-ROUNDS = 5  # timed calls after one warm-up call; the median is reported
+ROUNDS = 5  # timed calls of each variant, in turns, after one warm-up call; the median is reported
 
 
 class ModelCost(TypedDict):
-    """The cost of a model.
+    """The cost of a model, medians over ROUNDS.
 
     `inference_ms`: per utterance of the test split; `throughput`: utterances per second; `batch_ms`: per training step
     (forward, backward, clipping and optimizer); `epoch_s`: all steps of the training split; `flops`: multiplications
-    and additions in matrix products per utterance of the test split.
+    and additions in matrix products per utterance of the test split; `tflops`: the same per second of inference, in
+    10^12; `spread`: lowest and highest of the rounds, of each of the timings.
     """
 
     device: str
@@ -38,6 +38,8 @@ class ModelCost(TypedDict):
     batch_ms: float
     epoch_s: float
     flops: float
+    tflops: float
+    spread: dict[str, list[float]]
 
 
 class _Column(NamedTuple):
@@ -58,16 +60,38 @@ _COLUMNS = (
     _Column("batch_ms", 1, "ms/training batch", 1),
     _Column("epoch_s", 1, "s/training epoch", 2),
     _Column("flops", 1e-6, "MFLOPs/utterance", 1),
+    _Column("tflops", 1, "TFLOPs/s", 4),
 )
 
 
 class Cost(Measure[ModelCost, ModelCost]):
-    """Measured with one seed, one variant at a time."""
+    """`modules: {name: [baseline, with the module]}`: what a module adds to a baseline, both named variants.
 
+    Measured with one seed, all variants in turns, so that whatever else the machine does falls on all of them.
+    """
+
+    keys = ("modules",)
     trains = False
+    together = True
+
+    def check(self, given: Mapping[str, object], where: str) -> dict[str, object]:
+        modules = given.get("modules", {})
+        if not isinstance(modules, dict) or not all(
+            isinstance(pair, list) and len(pair) == 2 and all(isinstance(name, str) for name in pair)
+            for pair in modules.values()
+        ):
+            raise UserError(f"{where}: modules must map a name to two variants, [baseline, with the module]")
+        return {"modules": modules}
 
     def measure(self, run: RunAtHand, settings: Mapping[str, Any]) -> ModelCost:
-        return model_cost(run.plan, run.device)
+        return self.measure_together([run], settings)[0]
+
+    def measure_together(self, runs: Sequence[RunAtHand], settings: Mapping[str, Any]) -> list[ModelCost]:
+        timed = [timed_model(run.plan, run.device) for run in runs]
+        for turn in range(ROUNDS + 1):
+            for one in [*timed[turn % len(timed) :], *timed[: turn % len(timed)]]:
+                one.time(keep=turn > 0)
+        return [one.cost() for one in timed]
 
     def summarise(self, measured: Sequence[ModelCost]) -> ModelCost:
         return measured[0]
@@ -85,30 +109,92 @@ class Cost(Measure[ModelCost, ModelCost]):
 
     def section(self, study: StudyRecord, variants: Sequence[SummarisedVariant[ModelCost]]) -> Section:
         from ...reports.page import Section
+        from ...reports.published import unfilled
 
-        measured = [(variant.name, variant.summary) for variant in variants if variant.summary]
-        rows = []
-        for name, cost in measured:
-            first_name, first = measured[0]
-            cells = []
-            for column in _COLUMNS:
-                value, base = column.value(cost), column.value(first)
-                change = "" if name == first_name else f" ({100 * (value / base - 1):+.1f} %)"
-                cells.append(f"{value:,.{column.digits}f}{change}")
-            rows.append([name, *cells])
-        device = measured[0][1]["device"] if measured else ""
+        measured = {variant.name: variant.summary for variant in variants if variant.summary}
+        modules: Any = study.get("settings", {}).get("modules", {})
+        first = None if modules or not measured else next(iter(measured.values()))
+        rows = [[name, *(_cell(column, cost, first) for column in _COLUMNS)] for name, cost in measured.items()]
+        device = next((cost["device"] for cost in measured.values()), "")
         note = (
-            f"Medians on {device}; in parentheses, change from the first row. FLOPs count matrix products at inference."
+            f"Medians of {ROUNDS} rounds on {device}, in which the variants take turns; in parentheses the lowest and "
+            f"highest{'' if modules else '; then the change from the first row'}. FLOPs count matrix products at "
+            f"inference. {unfilled(study['shows'])}"
         )
         head = ["", *(column.head for column in _COLUMNS)]
-        return Section("Cost", [ReportTable("cost", "Time and size", head, rows, note)])
+        tables = [ReportTable("cost", "Time and size", head, rows, note.strip())]
+        for module, (base, full) in modules.items():
+            if base in measured and full in measured:
+                tables.append(_change_table(module, base, measured[base], full, measured[full]))
+        return Section("Cost", tables)
 
     def brief(self, measured: ModelCost) -> str:
         return f"{measured['parameters']:,} parameters, {measured['inference_ms']:.3f} ms per utterance"
 
 
+@dataclass(slots=True)
+class TimedModel:
+    """An untrained model that is timed round by round.
+
+    Attributes:
+        device: name of the device.
+        parameters, flops: see `ModelCost`.
+        utterances, steps: of the test split and of an epoch.
+        infer, train: one pass over the test split, and over the training split.
+    """
+
+    device: str
+    parameters: int
+    flops: float
+    utterances: int
+    steps: int
+    infer: Callable[[], float]
+    train: Callable[[], float]
+    inferences: list[float] = field(default_factory=list)
+    epochs: list[float] = field(default_factory=list)
+
+    def time(self, keep: bool) -> None:
+        """One round; without `keep` it only warms up."""
+        inference, epoch = self.infer(), self.train()
+        if keep:
+            self.inferences.append(inference)
+            self.epochs.append(epoch)
+
+    def cost(self) -> ModelCost:
+        """What the rounds have shown."""
+        inference, epoch = statistics.median(self.inferences), statistics.median(self.epochs)
+        per_utterance = [1000 * seconds / self.utterances for seconds in self.inferences]
+        per_step = [1000 * seconds / self.steps for seconds in self.epochs]
+        throughputs = [self.utterances / seconds for seconds in self.inferences]
+        return {
+            "device": self.device,
+            "parameters": self.parameters,
+            "inference_ms": 1000 * inference / self.utterances,
+            "throughput": self.utterances / inference,
+            "batch_ms": 1000 * epoch / self.steps,
+            "epoch_s": epoch,
+            "flops": self.flops,
+            "tflops": 1e-12 * self.flops * self.utterances / inference,
+            "spread": {
+                "inference_ms": [min(per_utterance), max(per_utterance)],
+                "throughput": [min(throughputs), max(throughputs)],
+                "batch_ms": [min(per_step), max(per_step)],
+                "epoch_s": [min(self.epochs), max(self.epochs)],
+                "tflops": [1e-12 * self.flops * min(throughputs), 1e-12 * self.flops * max(throughputs)],
+            },
+        }
+
+
 def model_cost(plan: Plan, device: str) -> ModelCost:
-    """Size and running time of an untrained model on the store.
+    """Size and running time of an untrained model on the store; arguments and errors as for `timed_model`."""
+    timed = timed_model(plan, device)
+    for turn in range(ROUNDS + 1):
+        timed.time(keep=turn > 0)
+    return timed.cost()
+
+
+def timed_model(plan: Plan, device: str) -> TimedModel:
+    """An untrained model with the store's data on a device.
 
     Args:
         plan: the store and the settings.
@@ -123,9 +209,10 @@ def model_cost(plan: Plan, device: str) -> ModelCost:
     from ....toolkit.base.device import check_precision, device_name, pick_device
     from ...data.features import read_feature, rows_of
     from ...loop.evaluation import predict
-    from ...loop.execution import check_execution
+    from ...loop.execution import check_execution, make_gradients
     from ...loop.plan import training_data
     from ...loop.seeding import seed_everything
+    from ...loop.step import make_optimizer, training_step
 
     target, config = pick_device(device), plan.config
     check_precision(config.train.precision, target, "train.precision")
@@ -134,51 +221,66 @@ def model_cost(plan: Plan, device: str) -> ModelCost:
     model = plan.model().to(target)
     data = training_data(plan, {m: read_feature(plan.store, f) for m, f in plan.features.items()})[0].to(target)
     test = plan.division.test if len(plan.division.test) else plan.division.val
-    utterances = len(rows_of(plan.store.offsets, test))
+    parts = torch.from_numpy(plan.division.train).split(config.train.batch_size)
+    optimizer = make_optimizer(model, config.train)
+    computed = make_gradients(model, config.train, target)
 
     def infer() -> None:
         predict(model, data, test, config.train.batch_size, config.train.precision)
 
-    inference = _seconds(infer, target)
-    with FlopCounterMode(display=False) as counter:
-        infer()
-    parts = torch.from_numpy(plan.division.train).split(config.train.batch_size)
-    epoch = _seconds(_epoch(model, data, parts, config), target)
-    return {
-        "device": device_name(target),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "inference_ms": 1000 * inference / utterances,
-        "throughput": utterances / inference,
-        "batch_ms": 1000 * epoch / len(parts),
-        "epoch_s": epoch,
-        "flops": counter.get_total_flops() / utterances,
-    }
-
-
-def _epoch(model: Model[Any], data: Conversations, parts: Sequence[torch.Tensor], config: Config) -> Callable[[], None]:
-    """A function that trains on all the parts once, with the trainer's own step, executed as `train.execution` says."""
-    from ...loop.execution import make_gradients
-    from ...loop.step import make_optimizer, training_step
-
-    optimizer = make_optimizer(model, config.train)
-    computed = make_gradients(model, config.train, data.device)
-
-    def work() -> None:
+    def epoch() -> None:
+        # With the trainer's own step, executed as `train.execution` says.
         model.train()
         for part in parts:
             training_step(model, optimizer, data.batch(part), config.train.epochs, config.train, computed)
 
-    return work
+    utterances = len(rows_of(plan.store.offsets, test))
+    with FlopCounterMode(display=False) as counter:
+        infer()
+    return TimedModel(
+        device_name(target),
+        sum(p.numel() for p in model.parameters()),
+        counter.get_total_flops() / utterances,
+        utterances,
+        len(parts),
+        lambda: _seconds(infer, target),
+        lambda: _seconds(epoch, target),
+    )
 
 
 def _seconds(work: Callable[[], None], device: torch.device) -> float:
-    """Median time of several calls, in seconds, after one warm-up call."""
     from ....toolkit.base.device import synchronize
 
-    found = []
-    for _ in range(ROUNDS + 1):
-        began = time.perf_counter()
-        work()
-        synchronize(device)
-        found.append(time.perf_counter() - began)
-    return statistics.median(found[1:])
+    began = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - began
+
+
+def _cell(column: _Column, cost: ModelCost, first: ModelCost | None) -> str:
+    """A value with the range of its rounds, and its change from the first row unless that is None or the same."""
+    shown = f"{column.value(cost):,.{column.digits}f}"
+    if bounds := cost.get("spread", {}).get(column.key):
+        shown += f" ({bounds[0]:,.{column.digits}f} to {bounds[1]:,.{column.digits}f})"
+    if first is not None and first is not cost and column.value(first):
+        shown += f", {100 * (column.value(cost) / column.value(first) - 1):+.1f} %"
+    return shown
+
+
+def change(column: str, base: ModelCost, full: ModelCost) -> tuple[float, float, float]:
+    """A measure of a baseline, what the module adds to it, and this in percent of the baseline."""
+    before: Any = base
+    after: Any = full
+    difference = after[column] - before[column]
+    return before[column], difference, 100 * difference / before[column] if before[column] else 0.0
+
+
+def _change_table(module: str, base: str, first: ModelCost, full: str, second: ModelCost) -> ReportTable:
+    rows = []
+    for column in _COLUMNS:
+        before, added, percent = change(column.key, first, second)
+        values = [f"{column.factor * before:,.{column.digits}f}", f"{column.factor * added:+,.{column.digits}f}"]
+        rows.append([column.head, *values, f"{percent:+.1f} %"])
+    stem = "".join(c if c.isalnum() else "_" for c in module.lower())
+    note = f"Baseline: {base}. With the module: {full}."
+    return ReportTable(f"cost_{stem}", f"What {module} adds", ["", "baseline", "change", "in percent"], rows, note)

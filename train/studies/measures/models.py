@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from ...reports.published import unfilled
 from ...scores.metrics import Measures
 from ...scores.tables import ReportTable, mean_and_spread, percent
 from ..record import DONE, PairRecord, SignificanceRecord, StudyRecord, VariantRecord
@@ -147,9 +148,20 @@ def _emotions_table(study: StudyRecord) -> ReportTable:
     rows = []
     for variant in study["variants"]:
         tests = _tests(variant)
-        cells = (_mean_percent([test["per_class"][label]["f1"] for test in tests]) for label in study["labels"])
+        cells = [
+            _mean_percent([test["per_class"][label][measure] for test in tests])
+            for label in study["labels"]
+            for measure in ("precision", "f1")
+        ]
         rows.append([_name_with_runs(variant), *cells])
-    return ReportTable("per_class", "F1 of each emotion, test split, percent", ["", *study["labels"]], rows)
+    return ReportTable(
+        "per_class",
+        "Precision and F1 of each emotion, test split, percent",
+        ["", *(["precision", "F1"] * len(study["labels"]))],
+        rows,
+        unfilled(study["shows"]),
+        [("", 1), *((label, 2) for label in study["labels"])],
+    )
 
 
 def _overall_table(study: StudyRecord, intervals: Mapping[str, Sequence[float]]) -> ReportTable:

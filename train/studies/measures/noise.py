@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ....toolkit.base.errors import UserError
 from ...scores.tables import ReportTable
 from ..record import StudyRecord
@@ -23,8 +25,9 @@ _KEPT_SCORES = ("weighted_f1", "accuracy", "weighted_precision")
 
 # Maps "all" and, if there are several, each modality to level (as a string) to scores; None if nothing is labelled.
 NoiseScores = dict[str, dict[str, dict[str, float] | None]]
-# The same for weighted F1 in percent, mean over the seeds; NaN if no seed has it.
-NoiseSummary = dict[str, dict[str, float]]
+# Measure to the same in percent, mean over the seeds; NaN if no seed has it.
+NoiseSummary = dict[str, dict[str, dict[str, float]]]
+_SHOWN = {"weighted_precision": "weighted precision", "weighted_f1": "weighted F1"}
 
 
 class Noise(Measure[NoiseScores, NoiseSummary]):
@@ -50,29 +53,42 @@ class Noise(Measure[NoiseScores, NoiseSummary]):
 
     def summarise(self, measured: Sequence[NoiseScores]) -> NoiseSummary:
         return {
-            which: {level: _mean(measured, which, level) for level in _levels(measured)}
-            for which in dict.fromkeys(which for scores in measured for which in scores)
+            measure: {
+                which: {level: _mean(measured, which, level, measure) for level in _levels(measured)}
+                for which in dict.fromkeys(which for scores in measured for which in scores)
+            }
+            for measure in _KEPT_SCORES
         }
 
     def tables(self, study: StudyRecord, variants: Sequence[SummarisedVariant[NoiseSummary]]) -> list[ReportTable]:
-        levels = _levels([variant.summary for variant in variants if variant.summary])
-        rows = []
-        for variant in variants:
-            for which, means in (variant.summary or {}).items():
-                cells = (shown_percent(means.get(level, math.nan)) for level in levels)
-                rows.append([f"{variant.name}: {which}", *cells])
-        return [ReportTable("noise", "weighted F1 with noise in", ["", *levels], rows)]
+        levels = _levels([variant.summary["weighted_f1"] for variant in variants if variant.summary])
+        tables = []
+        for measure, name in _SHOWN.items():
+            rows = []
+            for variant in variants:
+                for which, means in (variant.summary or {}).get(measure, {}).items():
+                    cells = (shown_percent(means.get(level, math.nan)) for level in levels)
+                    rows.append([f"{variant.name}: {which}", *cells])
+            tables.append(ReportTable(f"noise_{measure}", f"{name} with noise in", ["", *levels], rows))
+        return tables
 
     def section(self, study: StudyRecord, variants: Sequence[SummarisedVariant[NoiseSummary]]) -> Section | None:
-        from ...reports.figures import lines_figure
+        from ...reports.figures import grid_figure, lines_figure
         from ...reports.page import PageFigure, Section
 
         section = Section("Noise at test time")
         for variant in variants:
             if variant.summary is None:
                 continue
-            levels = list(variant.summary[_ALL])
-            lines = {which: list(means.values()) for which, means in variant.summary.items()}
+            levels = list(variant.summary["weighted_f1"][_ALL])
+            both = np.array([list(variant.summary[measure][_ALL].values()) for measure in _SHOWN])
+            figure = grid_figure(
+                list(_SHOWN.values()), levels, both, ("", "standard deviations of noise"), "test split, percent"
+            )
+            stem = file_stem(variant.name)
+            caption = f"{variant.name}: noise in all modalities."
+            section.figures.append(PageFigure(f"noise_all_{stem}", caption, figure))
+            lines = {which: list(means.values()) for which, means in variant.summary["weighted_f1"].items()}
             name = f"noise_{file_stem(variant.name)}"
             rows = [[which, *(f"{value:.2f}" for value in values)] for which, values in lines.items()]
             title = f"{variant.name}: weighted F1, percent, by noise level in standard deviations"
@@ -137,6 +153,6 @@ def _levels(scores: Sequence[Mapping[str, Mapping[str, object]]]) -> list[str]:
     return list(dict.fromkeys(level for one in scores for row in one.values() for level in row))
 
 
-def _mean(measured: Sequence[NoiseScores], which: str, level: str) -> float:
+def _mean(measured: Sequence[NoiseScores], which: str, level: str, measure: str) -> float:
     found = [scores.get(which, {}).get(level) for scores in measured]
-    return mean_percent([one["weighted_f1"] for one in found if one])
+    return mean_percent([one[measure] for one in found if one])

@@ -38,12 +38,13 @@ class PositionSummary:
 
     Attributes:
         dialogues: number of dialogues within the range.
-        overall: weighted F1 in percent over all positions; NaN if nothing is labelled.
+        overall, accuracy: weighted F1 and accuracy in percent over all positions; NaN if nothing is labelled.
         by_position: the same for each group of positions present in a run.
     """
 
     dialogues: int
     overall: float
+    accuracy: float
     by_position: dict[str, float]
 
 
@@ -71,6 +72,7 @@ class Positions(Measure[PositionScores, PositionSummary]):
         return PositionSummary(
             measured[0]["dialogues"],
             mean_percent([scores["overall"]["weighted_f1"] for scores in measured if scores["overall"]]),
+            mean_percent([scores["overall"]["accuracy"] for scores in measured if scores["overall"]]),
             {
                 group: mean_percent(
                     [s["by_position"][group]["weighted_f1"] for s in measured if group in s["by_position"]]
@@ -84,7 +86,7 @@ class Positions(Measure[PositionScores, PositionSummary]):
         dialogues = next((variant.summary.dialogues for variant in variants if variant.summary), 0)
         title = f"weighted F1 by position, {counted(dialogues, 'dialogue')}"
         rows = [[variant.name, *(shown_percent(value) for value in _values(variant, groups))] for variant in variants]
-        return [ReportTable("positions", title, ["", "all", *groups], rows)]
+        return [ReportTable("positions", title, ["", "accuracy", "all", *groups], rows)]
 
     def section(self, study: StudyRecord, variants: Sequence[SummarisedVariant[PositionSummary]]) -> Section | None:
         from ...reports.figures import lines_figure
@@ -101,10 +103,10 @@ class Positions(Measure[PositionScores, PositionSummary]):
         title = f"Weighted F1, percent, in {counted(dialogues, 'dialogue')}"
         section = Section(
             "Results by position in the dialogue",
-            [ReportTable("positions", title, ["", "all positions", *groups], rows)],
+            [ReportTable("positions", title, ["", "accuracy", "all positions", *groups], rows)],
         )
         if dialogues:
-            lines = {variant.name: _values(variant, groups)[1:] for variant in measured}
+            lines = {variant.name: _values(variant, groups)[2:] for variant in measured}
             figure = lines_figure(groups, lines, "position in the dialogue", "test weighted F1, percent")
             section.figures.append(PageFigure("positions", "Weighted F1 by position in the dialogue.", figure))
         else:
@@ -132,7 +134,8 @@ def _groups(variants: Sequence[SummarisedVariant[PositionSummary]]) -> list[str]
 
 
 def _values(variant: SummarisedVariant[PositionSummary], groups: Sequence[str]) -> list[float]:
-    """Weighted F1 in percent over all positions and in each group; NaN if the variant has none."""
+    """Accuracy over all positions, and weighted F1 over all and in each group, in percent; NaN if there is none."""
     if variant.summary is None:
-        return [math.nan] * (1 + len(groups))
-    return [variant.summary.overall, *(variant.summary.by_position.get(group, math.nan) for group in groups)]
+        return [math.nan] * (2 + len(groups))
+    summary = variant.summary
+    return [summary.accuracy, summary.overall, *(variant.summary.by_position.get(group, math.nan) for group in groups)]

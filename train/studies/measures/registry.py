@@ -20,7 +20,7 @@ MEASURES = {
     "cost": "erc_toolkit.train.studies.measures.cost:Cost",
     "models": "erc_toolkit.train.studies.measures.models:Models",
 }
-STUDY_KEYS = ("title", "shows", "measure", "runs", "grid")  # keys allowed in every study file
+STUDY_KEYS = ("title", "shows", "measure", "runs", "grid", "settings", "corpora")  # keys allowed in every study file
 _METHODS = ("check", "measure", "summarise", "tables", "section", "conclude", "brief")
 
 

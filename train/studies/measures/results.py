@@ -26,6 +26,7 @@ _SCORES = {
     "macro_f1": "macro F1",
     "uar": "unweighted recall",
 }
+_TERMINAL = ("weighted_f1", "weighted_precision", "accuracy", "macro_f1")
 _AXIS = "test weighted F1, percent"
 
 
@@ -42,9 +43,10 @@ class Results(Measure[None, None]):
         rows = []
         for variant in study["variants"]:
             cells = [_spread(variant.get("selected"), "weighted_f1")]
-            cells += [_spread(variant.get("test"), score) for score in ("weighted_f1", "accuracy", "macro_f1")]
+            cells += [_spread(variant.get("test"), score) for score in _TERMINAL]
             rows.append([name_with_note(variant), *cells])
-        return [ReportTable("results", "", ["", "selected wF1", "test wF1", "accuracy", "macro F1"], rows)]
+        head = ["", "selected wF1", "test wF1", "w. precision", "accuracy", "macro F1"]
+        return [ReportTable("results", "", head, rows)]
 
     def section(self, study: StudyRecord, variants: Sequence[SummarisedVariant[None]]) -> Section:
         from ...reports.page import PageFigure, Section
@@ -57,11 +59,18 @@ class Results(Measure[None, None]):
         note = spread_note(study)
         head = ["", "selected split, weighted F1", *_SCORES.values()]
         section = Section("Results", [ReportTable("results", f"Test split, percent{note}", head, rows)])
-        tested = [_TestedVariant(v, test["weighted_f1"]) for v in study["variants"] if (test := v.get("test"))]
+        tested = [
+            _TestedVariant(v, test["weighted_f1"], test["weighted_precision"])
+            for v in study["variants"]
+            if (test := v.get("test"))
+        ]
         if not tested:
             return section
+        shown = "Test weighted F1"
+        if _swept(tested):
+            shown = "Test weighted F1 (bars) and weighted precision (line)"
         section.figures.append(
-            PageFigure("weighted_f1", f"Test weighted F1: mean{note or ' of one seed'}.", _scores_figure(tested))
+            PageFigure("weighted_f1", f"{shown}: mean{note or ' of one seed'}.", _scores_figure(tested))
         )
         keys = {tuple(variant["changes"]) for variant in study["variants"]}
         if len(keys) == 1 and len(pair := keys.pop()) == 2:
@@ -71,25 +80,39 @@ class Results(Measure[None, None]):
 
 
 class _TestedVariant(NamedTuple):
-    """A variant and its weighted F1 on the test split."""
+    """A variant with its weighted F1 and weighted precision on the test split."""
 
     record: VariantRecord
     weighted_f1: Spread
+    weighted_precision: Spread
 
 
 def _scores_figure(tested: Sequence[_TestedVariant]) -> Figure:
-    """A curve if the variants are values of one numeric setting, else dots."""
-    from ...reports.figures import dots_figure, lines_figure
+    """Bars and a curve if the variants are values of one numeric setting, else dots."""
+    from ...reports.figures import bars_figure, dots_figure
 
     values = [[100 * value for value in one.weighted_f1["values"]] for one in tested]
     means = [float(np.mean(row)) for row in values]
     deviations = [100 * (one.weighted_f1["std"] or 0) for one in tested]
     names = [one.record["name"] for one in tested]
-    numbers = [number for name in names if (number := _number(name))]
-    if len(tested) > 2 and len(numbers) == len(tested) and len({setting for setting, _ in numbers}) == 1:
-        across = numbers[0][0].replace("_", " ")
-        return lines_figure([n for _, n in numbers], {"test": means}, across, _AXIS, {"test": deviations})
+    if numbers := _swept(tested):
+        precisions = [100 * one.weighted_precision["mean"] for one in tested]
+        spreads = [100 * (one.weighted_precision["std"] or 0) for one in tested]
+        return bars_figure(
+            [f"{n:g}" for _, n in numbers],
+            ("weighted F1", means, deviations),
+            ("weighted precision", precisions, spreads),
+            numbers[0][0].replace("_", " "),
+            "test split, percent",
+        )
     return dots_figure(names, means, deviations, values, _AXIS)
+
+
+def _swept(tested: Sequence[_TestedVariant]) -> list[tuple[str, float]]:
+    """The setting and its value in each variant, if they are more than two values of one numeric setting."""
+    numbers = [number for one in tested if (number := _number(one.record["name"]))]
+    same = len(numbers) == len(tested) > 2 and len({setting for setting, _ in numbers}) == 1
+    return numbers if same else []
 
 
 def _combinations_figure(tested: Sequence[_TestedVariant], down_key: str, across_key: str) -> Figure:

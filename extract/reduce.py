@@ -145,6 +145,12 @@ def _pls(z: np.ndarray, labels: np.ndarray, to: int) -> tuple[np.ndarray, int, d
     return model.x_rotations_, directions, {"unconverged_components": unconverged}
 
 
+def reduced_name(source: str, to: int, method: str = "anova", name: str | None = None) -> str:
+    """The "modality/name" that `reduce_store` gives the new feature; arguments as there."""
+    modality, stem = source.split("/")
+    return f"{modality}/{f'{stem}-{method}{to}' if name is None else name.removeprefix(f'{modality}/')}"
+
+
 def reduce_store(
     path: Path, source: str, to: int, method: str = "anova", name: str | None = None, command: str = ""
 ) -> tuple[str, Reduction]:
@@ -168,8 +174,8 @@ def reduce_store(
     path = Path(path)
     with locked(path, "reduce"), FeatureStore.open(path) as store:
         feature = store.feature(source)
-        modality, stem = source.split("/")
-        name = f"{stem}-{method}{to}" if name is None else name.removeprefix(f"{modality}/")
+        modality = source.split("/")[0]
+        name = reduced_name(source, to, method, name).split("/", 1)[1]
         if not re.fullmatch(r"\w[\w.+-]*", name):
             raise UserError(f"{path}: --name {name!r}: use letters, digits, '_', '-', '.' and '+' only")
         new = f"{modality}/{name}"

@@ -14,11 +14,11 @@ from typing import Any, get_args, get_type_hints
 
 from ..toolkit.base.errors import UserError
 from ..toolkit.base.reading.plain_yaml import load_yaml
+from ..toolkit.base.shipped import read_shipped, shipped_names
 from ..toolkit.manifest import MODALITIES
 from ..toolkit.store import FeatureStore
 from .models.registry import AMB_DSGDN, settings_class
 from .settings import JOINS, Choice, DataConfig, ModelSettings, TrainConfig, nearest
-from .shipped import read_shipped, shipped_names
 
 _NAME = "model.name"
 # Names of settings in version 0.1, so that its recipes and runs can still be read.
@@ -72,10 +72,19 @@ def recipe_of(store: FeatureStore) -> str:
     recipe = store.corpus.lower()
     if recipe not in recipe_names():
         raise UserError(
-            f"{store.path}: no recipe is named after its corpus {store.corpus!r}; "
-            f"choose one with --recipe {'|'.join(recipe_names())}|FILE.yaml"
+            f"{store.path}: no recipe is named after its corpus {store.corpus!r}; choose one with --recipe: "
+            f"{_suggested(store)}"
         )
     return recipe
+
+
+def _suggested(store: FeatureStore) -> str:
+    """The recipes that suit a corpus of unknown kind: by its size and speakers, small or like the field's."""
+    if len(store) < 1000:
+        return "demo is for a few hundred utterances (or your own FILE.yaml)"
+    two = max(len(set(store.column("speaker")[rows])) for _, rows in store.dialogues()) <= 2
+    one, who = ("iemocap", "two") if two else ("meld", "several")
+    return f"{one} is for dialogues of {who} speakers (or your own FILE.yaml)"
 
 
 def load_config(recipe: str, changes: Sequence[str] = ()) -> Config:

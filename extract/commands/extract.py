@@ -59,6 +59,22 @@ def _options() -> list[click.Option]:
             ["--out"], required=True, type=click.Path(path_type=Path, dir_okay=False), help="The store to write (.h5)."
         )
     ]
+    options += [
+        click.Option(
+            ["--preset"],
+            metavar="NAME|FILE.yaml",
+            help="Options from a preset; those given here come first. paper: the features of AMB-DSGDN's paper, as far "
+            "as they can be made again.",
+        ),
+        click.Option(
+            ["--show-preset"],
+            metavar="NAME|FILE.yaml",
+            is_eager=True,
+            expose_value=False,
+            callback=_show_preset,
+            help="Print a preset and exit.",
+        ),
+    ]
     for name, spec in option_specs(Options).items():
         if name == "part_size":
             options.append(
@@ -79,6 +95,14 @@ def _options() -> list[click.Option]:
     return options
 
 
+def _show_preset(ctx: click.Context, option: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        from ..presets import preset_text
+
+        click.echo(preset_text(value).rstrip())
+        ctx.exit()
+
+
 def _shard(value: str | None) -> tuple[int, int] | None:
     if value is None:
         return None
@@ -97,6 +121,7 @@ def _run(manifest, **options) -> None:
     from ..api import extract
 
     out, shard, strict, overwrite = (options.pop(name) for name in ("out", "shard", "strict", "overwrite"))
+    preset_name = options.pop("preset")
     try:
         options["modalities"] = option_specs(Options)["modalities"].parsed(options["modalities"])
     except ValueError as error:
@@ -107,6 +132,16 @@ def _run(manifest, **options) -> None:
         for name in options
         if click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
+    preset = None
+    if preset_name is not None:
+        from ..presets import load_preset
+
+        preset = load_preset(preset_name, manifest.corpus)
+        preset.check({name: options[name] for name in given})
+        chosen = {name: value for name, value in preset.options.items() if name not in given}
+        options |= chosen
+        shown = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in chosen.items())
+        click.echo(f"preset {preset.name} ({preset.sha256[:12]}): {shown or 'every option is given here'}")
     if options["audio_model"] is not None and "audio_set" in given:
         raise click.UsageError("--audio-model replaces --audio-set; use only one of them, and run again for the other")
     if options["visual_model"] not in DENSENETS and "visual_weights" in given:
@@ -130,10 +165,30 @@ def _run(manifest, **options) -> None:
     )
     if summary.store is not None:
         _report(summary)
+        for step in preset.reduce if preset is not None else ():
+            _reduce(summary.store, step)
         masked = sum(sum(reasons.values()) for _, _, reasons in summary.features.values())
         if strict and masked:
             rows = counted(masked, "masked row")
             raise UserError(f"--strict: {rows} in {out}; erc-toolkit info {out} --missing lists the reasons")
+
+
+def _reduce(store: Path, step: dict[str, Any]) -> None:
+    """A preset's reduction, unless the store has it: extraction keeps it as long as its source is unchanged."""
+    from ...toolkit.store import FeatureStore
+    from ..reduce import reduce_store, reduced_name
+
+    method, name = step.get("method", "anova"), step.get("name")
+    with FeatureStore.open(store) as opened:
+        made = reduced_name(step["feature"], step["to"], method, name)
+        if made in opened.feature_names():
+            click.echo(f"{made}: unchanged")
+            return
+        if step["feature"] not in opened.feature_names():
+            click.echo(f"note: {made} is not made: the store has no {step['feature']}")
+            return
+    new, fitted = reduce_store(store, step["feature"], step["to"], method, name, command_line())
+    click.echo(f"{new}: {step['to']} dimensions by {method}, fitted on {fitted.rows} labelled training rows")
 
 
 def _key_and_value(text: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ or one of these or None. It is registered by a line in `CORPORA`, or by another 
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import os
@@ -16,6 +17,7 @@ import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ...toolkit.base.demo_mark import NOTE, is_demo_corpus
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.plugins import PluginRegistry
 from ...toolkit.manifest import Manifest, manifest_from_rows
@@ -71,6 +73,8 @@ def read_corpus(name: str, root: Path | str, /, **options: object) -> Manifest:
     if not os.path.exists(root):
         raise UserError(f"{root}: no such folder; give the folder of the corpus")
     manifest = reader(Path(root), **options)
+    if is_demo_corpus(Path(root)):
+        manifest = dataclasses.replace(manifest, notes=[NOTE, *manifest.notes])
     source = f"manifest from the reader of {name}"
     rows = ((i, {f: getattr(u, f) for f in u.__slots__}) for i, u in enumerate(manifest.utterances, 1))
     checked = manifest_from_rows(

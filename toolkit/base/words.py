@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
+
+_LISTED = 16  # names that a message lists when none is close
+
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """A count with its noun in the right number: "1 dialogue", "2 dialogues", "0 dialogues".
@@ -12,3 +17,11 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
         plural: the plural if it is not the singular with an "s", e.g. "indices".
     """
     return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """The end of a message about an unknown name: the closest known names, or all of them if they are few."""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    if close:
+        return f"; did you mean {' or '.join(repr(one) for one in close)}?"
+    return f"; choose from {', '.join(known)}" if len(known) <= _LISTED else ""

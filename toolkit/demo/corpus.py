@@ -1,4 +1,4 @@
-"""The demo corpus on disk: synthetic clips in MELD's raw layout.
+"""The demo corpus on disk: synthetic clips in MELD's raw layout, or dialogues in IEMOCAP's (`split_screen`).
 
 Each utterance has one true emotion. Words, voice and face each display it with their own reliability
 (`script.RELIABILITY`), and otherwise neutral or one of the emotions with which that modality confuses it, all drawn
@@ -11,18 +11,21 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ... import manifests
 from ..base.cores import core_count
+from ..base.demo_mark import MADE_BY, MARKER, is_demo_corpus, read_marker
 from ..base.disk import disk_fault
 from ..base.errors import FaultError, UserError
 from ..base.files import write_atomically
 from ..base.processes import Failure, run_tasks
+from . import split_screen
 from .clips import write_clip
 from .faces import render
 from .looks import speaker_look
@@ -30,8 +33,8 @@ from .script import FPS, MODALITIES, Line, stream, syllables, write_dialogue
 from .voice import OUT_RATE, speak
 
 VERSION = 1
-_MARKER, _MADE_BY = "demo.json", "erc-toolkit demo"
 TRAIN, DEV, TEST = 30, 7, 12
+DIALOGUES = 20  # in IEMOCAP's layout
 _COLUMNS = (
     "Sr No.",
     "Utterance",
@@ -50,7 +53,10 @@ _MELD_SPLIT = {"train": "train", "dev": "val", "test": "test"}
 
 @dataclass(frozen=True)
 class DemoCorpus:
-    """A demo corpus: its folder, clips per split ("train", "dev", "test"), seconds of media, and whether it is new."""
+    """A demo corpus: its folder, clips per split ("train", "dev", "test"), seconds of media, and whether it is new.
+
+    Of IEMOCAP's layout a clip is a turn, and the splits are "train", "val" and "test".
+    """
 
     root: Path
     clips: dict[str, int]
@@ -83,18 +89,17 @@ def make_corpus(
     """
     root = Path(root)
     sizes = {"train": train, "dev": dev, "test": test}
-    wanted = {"made_by": _MADE_BY, "version": VERSION, "seed": seed, "dialogues": sizes}
+    wanted = {"made_by": MADE_BY, "version": VERSION, "seed": seed, "dialogues": sizes}
     lines = [line for split in sizes for d in range(sizes[split]) for line in write_dialogue(seed, split, d)]
     clips = {split: sum(line.split == split for line in lines) for split in sizes}
-    marker = root / _MARKER
-    made = DemoCorpus(root, clips, sum(line.seconds for line in lines), _marker(marker) != {**wanted, "finished": True})
+    marker = root / MARKER
+    made = DemoCorpus(
+        root, clips, sum(line.seconds for line in lines), read_marker(marker) != {**wanted, "finished": True}
+    )
     if not made.new:
         return made
-    if root.exists() and any(root.iterdir()) and not is_demo_corpus(root):
-        raise UserError(f"{root}: is not empty and not a demo corpus; choose another folder")
-    shutil.rmtree(root, ignore_errors=True)
+    _clear(root)
     facts = manifests.load("meld.yaml")["splits"]
-    root.mkdir(parents=True, exist_ok=True)
     write_atomically(marker, json.dumps({**wanted, "finished": False}).encode())
     for split in sizes:
         (root / facts[_MELD_SPLIT[split]]["folder"]).mkdir(exist_ok=True)
@@ -102,20 +107,78 @@ def make_corpus(
         _write_table(root / facts[_MELD_SPLIT[split]]["table"], [line for line in lines if line.split == split])
     _write_truth(root / "truth.csv", lines)
     jobs = [(line, root / facts[_MELD_SPLIT[line.split]]["folder"] / f"{line.name}.mp4", seed) for line in lines]
-    workers = min(workers or core_count(), len(jobs))
-    for done, (job, failure) in enumerate(run_tasks(jobs, _make_clip, workers), 1):
-        if isinstance(failure, Failure):
-            error = FaultError(f"{job[1]}: the clip could not be generated: {failure.reason}")
-            raise disk_fault(error, job[1]) or error
-        if progress is not None:
-            progress(done, len(jobs))
+    _generate(jobs, _make_clip, root, workers, progress)
     write_atomically(marker, json.dumps({**wanted, "finished": True}).encode())
     return made
 
 
-def is_demo_corpus(root: Path) -> bool:
-    """Whether a folder has a demo corpus, finished or not."""
-    return _marker(root / _MARKER).get("made_by") == _MADE_BY
+def make_dialogue_corpus(
+    root: Path,
+    *,
+    seed: int = 0,
+    dialogues: int = DIALOGUES,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> DemoCorpus:
+    """Generates the corpus in IEMOCAP's layout, or returns at once if the same one already exists.
+
+    Args:
+        root, seed, workers: as for `make_corpus`.
+        dialogues: their number, 5 to 25.
+        progress: called with the number of finished dialogues and their total.
+
+    Raises:
+        UserError, FaultError: as for `make_corpus`.
+    """
+    root = Path(root)
+    wanted = {"made_by": MADE_BY, "version": VERSION, "layout": "iemocap", "seed": seed, "dialogues": dialogues}
+    made = split_screen.make_dialogues(seed, dialogues)
+    validation = manifests.load("iemocap.yaml")["validation"]
+    clips = {"train": 0, "val": 0, "test": 0}
+    for name, turns in made.items():
+        clips[split_screen.split_of(name, validation)] += len(turns)
+    seconds = sum(turn.line.seconds for turns in made.values() for turn in turns)
+    corpus = DemoCorpus(root, clips, seconds, read_marker(root / MARKER) != {**wanted, "finished": True})
+    if not corpus.new:
+        return corpus
+    _clear(root)
+    write_atomically(root / MARKER, json.dumps({**wanted, "finished": False}).encode())
+    for name, turns in made.items():
+        split_screen.write_texts(root, name, turns)
+    _generate([(root, name, turns, seed) for name, turns in made.items()], _make_dialogue, root, workers, progress)
+    write_atomically(root / MARKER, json.dumps({**wanted, "finished": True}).encode())
+    return corpus
+
+
+def _clear(root: Path) -> None:
+    """Makes an empty folder, in the place of a demo corpus if there is one."""
+    if root.exists() and any(root.iterdir()) and not is_demo_corpus(root):
+        raise UserError(f"{root}: is not empty and not a demo corpus; choose another folder")
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True, exist_ok=True)
+
+
+def _generate(
+    jobs: Sequence[Any],
+    make: Callable[[Any], None],
+    root: Path,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Generates the media of all jobs in parallel; the second item of a job names it."""
+    for done, (job, failure) in enumerate(run_tasks(jobs, make, min(workers or core_count(), len(jobs))), 1):
+        if isinstance(failure, Failure):
+            error = FaultError(f"{job[1]}: could not be generated: {failure.reason}")
+            raise disk_fault(error, root) or error
+        if progress is not None:
+            progress(done, len(jobs))
+
+
+def _make_dialogue(job: tuple[Path, str, list[split_screen.Placed], int]) -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
+    split_screen.write_media(*job)
 
 
 def _make_clip(job: tuple[Line, Path, int]) -> None:
@@ -167,11 +230,3 @@ def _time(seconds: float) -> str:
     milliseconds = round(seconds * 1000)
     minutes, milliseconds = divmod(milliseconds, 60_000)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{milliseconds // 1000:02d},{milliseconds % 1000:03d}"
-
-
-def _marker(path: Path) -> dict:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -8,6 +8,7 @@ for each, see `displayed`.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -259,10 +260,10 @@ def stream(seed: int, *key: int | str) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=tuple(words)))
 
 
-def write_dialogue(seed: int, split: str, dialogue: int) -> list[Line]:
-    """The lines of one dialogue: 5 to 12 utterances by 2 to 4 speakers. Depends only on the arguments."""
+def write_dialogue(seed: int, split: str, dialogue: int, cast: Sequence[str] = ()) -> list[Line]:
+    """The lines of one dialogue: 5 to 12 utterances by `cast`, or by 2 to 4 speakers. Depends only on the arguments."""
     rng = stream(seed, "script", split, dialogue)
-    cast = rng.choice(SPEAKERS, size=rng.choice([2, 3, 4], p=[0.5, 0.3, 0.2]), replace=False).tolist()
+    cast = list(cast) or rng.choice(SPEAKERS, size=rng.choice([2, 3, 4], p=[0.5, 0.3, 0.2]), replace=False).tolist()
     lines: list[Line] = []
     felt: dict[str, int] = {}
     for utterance in range(rng.integers(5, 13)):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from ..base.demo_mark import NOTE
 from ..base.reading.plain_json import parse_json
 from ..base.words import counted
 from .licences import corpus_terms, extractor_terms, one_line
@@ -97,10 +98,17 @@ def card_of(store, features: Sequence[str], hub_folder: bool = False) -> str:
 
 def _licences(store, features: Sequence[str]) -> list[str]:
     name = one_line(store.corpus)
+    if NOTE in _notes(store.attrs):
+        generated = "its texts, voices and faces are generated and free of rights of others."
+        return [f"- Corpus: {NOTE}; {generated}", *_feature_licences(store, features)]
     unknown = (
         f"The terms of the corpus {name} apply to its texts and everything computed from it; they are not known here."
     )
-    lines = [f"- Corpus: {corpus_terms(store.corpus) or unknown}"]
+    return [f"- Corpus: {corpus_terms(store.corpus) or unknown}", *_feature_licences(store, features)]
+
+
+def _feature_licences(store, features: Sequence[str]) -> list[str]:
+    lines = []
     for name in features:
         attrs = store.feature(name).attrs
         known = extractor_terms(attrs) or attrs.get("licence") or "the licence of the model named below applies."
@@ -120,7 +128,7 @@ def _counts(summary: dict) -> list[str]:
     return lines
 
 
-def _notes(made: dict) -> list[str]:
+def _notes(made: Mapping[str, object]) -> list[str]:
     try:
         notes = parse_json(str(made.get("notes", "[]")))
     except ValueError:

@@ -23,8 +23,8 @@ from typing import Any
 import yaml
 
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.shipped import read_shipped, shipped_names
 from ..config import Config, load_config, parse_yaml
-from ..shipped import read_shipped, shipped_names
 from .measures.registry import STUDY_KEYS, find_measure, measures
 from .record import plain_json
 

@@ -1,11 +1,12 @@
-"""Recipes and studies: built-in YAML files by name, or the user's own by path."""
+"""Recipes, studies and presets: built-in YAML files by name, or the user's own by path."""
 
 from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
 
-from ..toolkit.base.errors import UserError
+from .errors import UserError
+from .words import did_you_mean
 
 
 def shipped_names(folder: str) -> list[str]:
@@ -19,7 +20,7 @@ def read_shipped(folder: str, kind: str, name: str) -> tuple[str, str]:
 
     Args:
         folder: a folder in `manifests`.
-        kind: what the file contains, for messages: "recipe" or "study".
+        kind: what the file contains, for messages: "recipe", "study" or "preset".
         name: name or path.
 
     Raises:
@@ -32,7 +33,7 @@ def read_shipped(folder: str, kind: str, name: str) -> tuple[str, str]:
     try:
         return Path(name).read_text(encoding="utf-8-sig"), name
     except (FileNotFoundError, IsADirectoryError):
-        names = ", ".join(shipped_names(folder))
-        raise UserError(f"{name}: neither a {kind} of the toolkit ({names}) nor a YAML file") from None
+        names = shipped_names(folder)
+        raise UserError(f"{name}: neither a {kind} of the toolkit nor a YAML file{did_you_mean(name, names)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{name}: cannot be read as UTF-8 text ({error})") from None

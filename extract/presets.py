@@ -128,7 +128,7 @@ def _spec(name: str, specs: Mapping[str, OptionSpec], where: str) -> OptionSpec:
 
 
 def _reductions(value: object, where: str) -> list[dict[str, Any]]:
-    steps = value if isinstance(value, list) else [None]
+    steps: list[Any] = value if isinstance(value, list) else [None]
     for step in steps:
         if (
             not isinstance(step, dict)

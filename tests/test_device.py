@@ -172,6 +172,7 @@ def commands_with_a_device() -> dict[str, list[str]]:
         "eval": ["x"],
         "study": ["x.h5"],
         "report": ["x"],
+        "reproduce": ["amb-dsgdn", "--meld", "x", "--out", "x"],
         "predict": ["x", "y.wav", "--transcript", "y.srt"],
     }
     assert {words.split()[0] for words in found} <= set(COMMANDS)

@@ -80,6 +80,7 @@ LINES: dict[str, list[list[str]]] = {
     ],
     "finetune-text": ["finetune-text m.jsonl --text-model {encoder} --epochs 1 --device cpu --out tuned".split()],
     "train-face": ["train-face {faces} --epochs 1 --batch 4 --device cpu --out face".split()],
+    "reproduce": ["reproduce amb-dsgdn --meld s.h5 --out paper --budget quick --device cpu --dry-run".split()],
     "demo": ["demo demo --device cpu".split()],
 }
 # Commands whose output others read.

@@ -410,3 +410,10 @@ def test_holm_by_hand():
         and holm([]) == []
         and holm([0.9, 0.8]) == [1.0, 1.0]
     )
+
+
+@pytest.mark.parametrize("model", ["df-gcn", "sdt", "mm-dfn"])
+def test_cost_of_models_with_parametrised_layers(store, model):
+    with FeatureStore.open(store) as opened:
+        cost = model_cost(make_plan(opened, load_config("demo", [f"model.name={model}"])), "cpu")
+    assert cost["flops"] > 0 and cost["spread"]["epoch_s"][0] <= cost["epoch_s"] <= cost["spread"]["epoch_s"][1]

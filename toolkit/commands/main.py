@@ -74,6 +74,10 @@ COMMANDS = {
         "erc_toolkit.train.commands.study:study_command",
         "Train variants of a recipe for a paper's tables and figures.",
     ),
+    "reproduce": (
+        "erc_toolkit.toolkit.commands.reproduce:reproduce_command",
+        "Make a paper's tables and figures again, from raw corpora to one page.",
+    ),
     "report": (
         "erc_toolkit.train.commands.report:report_command",
         "Write an HTML report on a run or a study: tables, figures, dialogues.",

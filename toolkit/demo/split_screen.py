@@ -34,6 +34,7 @@ CODES = {
 }
 NAMES = ("F_impro01", "M_impro01", "F_impro02", "M_impro03", "F_impro05")  # of a session's dialogues
 _BEFORE, _BETWEEN = 8, 4  # frames before the first turn, and between turns
+_RATE = 16_000
 _STILL = 3  # frames from which a listener's face is taken
 
 
@@ -87,7 +88,7 @@ def write_media(root: Path, name: str, turns: Sequence[Placed], seed: int) -> No
     """A dialogue's video and audio, and an audio file for each turn."""
     session = _session(root, name)
     count = turns[-1].first + turns[-1].line.frames + _BEFORE
-    samples = round(OUT_RATE / FPS)
+    samples = round(_RATE / FPS)
     audio = np.zeros(count * samples, np.float32)
     cast = CAST[int(name[4]) - 1]
     # The actor who wears the markers is shown on the left.
@@ -102,6 +103,7 @@ def write_media(root: Path, name: str, turns: Sequence[Placed], seed: int) -> No
         voice, loudness = speak(
             line.speaker, line.shown["voice"], syllables(line.text), line.frames, stream(seed, "voice", *key)
         )
+        voice = voice.reshape(-1, OUT_RATE // _RATE).mean(1)  # as the release, 16 kHz
         face, _ = render(speaker_look(seed, line.speaker), line.shown["face"], loudness, stream(seed, "face", *key))
         at, half = slice(turn.first, turn.first + line.frames), halves[turn.letter]
         frames[at, :, half * WIDTH : (half + 1) * WIDTH] = face
@@ -109,14 +111,14 @@ def write_media(root: Path, name: str, turns: Sequence[Placed], seed: int) -> No
         sentences = session / "sentences" / "wav" / name
         sentences.mkdir(parents=True, exist_ok=True)
         path = sentences / f"{turn.turn}.wav"
-        write_clip(path, None, voice, sample_rate=OUT_RATE, audio_codec="pcm_s16le")
+        write_clip(path, None, voice, sample_rate=_RATE, audio_codec="pcm_s16le")
     for kind in ("avi/DivX", "wav"):
         (session / "dialog" / kind).mkdir(parents=True, exist_ok=True)
     both = np.stack([audio, audio], 1)
     video = session / "dialog" / "avi" / "DivX" / f"{name}.avi"
-    write_clip(video, frames, both, fps=FPS, sample_rate=OUT_RATE, video_codec="mpeg4", audio_codec="pcm_s16le")
+    write_clip(video, frames, both, fps=FPS, sample_rate=_RATE, video_codec="mpeg4", audio_codec="pcm_s16le")
     wav = session / "dialog" / "wav" / f"{name}.wav"
-    write_clip(wav, None, both, sample_rate=OUT_RATE, audio_codec="pcm_s16le")
+    write_clip(wav, None, both, sample_rate=_RATE, audio_codec="pcm_s16le")
 
 
 def split_of(name: str, validation: Sequence[str]) -> str:

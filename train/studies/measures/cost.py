@@ -235,8 +235,12 @@ def timed_model(plan: Plan, device: str) -> TimedModel:
             training_step(model, optimizer, data.batch(part), config.train.epochs, config.train, computed)
 
     utterances = len(rows_of(plan.store.offsets, test))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    model.requires_grad_(False)  # the counter follows gradients of what has them, which there are none of in inference
     with FlopCounterMode(display=False) as counter:
         infer()
+    for parameter in trained:
+        parameter.requires_grad_(True)
     return TimedModel(
         device_name(target),
         sum(p.numel() for p in model.parameters()),

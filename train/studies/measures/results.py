@@ -103,7 +103,7 @@ def _scores_figure(tested: Sequence[_TestedVariant]) -> Figure:
             ("weighted F1", means, deviations),
             ("weighted precision", precisions, spreads),
             numbers[0][0].replace("_", " "),
-            "test split, percent",
+            "test split, percent (the axis is cut)",
         )
     return dots_figure(names, means, deviations, values, _AXIS)
 

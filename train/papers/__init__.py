@@ -1,0 +1,1 @@
+"""A paper's tables and figures made again: our studies beside the printed values."""

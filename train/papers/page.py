@@ -1,0 +1,131 @@
+"""The page of a paper made again: its tables with our values beside the printed ones, and its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+from ...toolkit.base.words import counted
+from ..config import OPTIMISTIC
+from ..reports.page import OPTIMISTIC_WARNING, Page, PageFigure, Section, write_page
+from ..reports.published import published_tables
+from ..studies.measures.base import summarised_variants
+from ..studies.measures.registry import find_measure
+from .costs import overhead_table, runtime_table
+from .ours import OurStudy, find_study
+from .tables import INTERVALS, NOTHING, Corpus, main_table, rows_table
+
+_MAIN = {"iemocap": "Table 2", "meld": "Table 3"}
+_TITLES = {
+    "Table 4": ("modalities", "Modalities"),
+    "Table 5": ("relational subgraphs and DiffRGCN", "Variants"),
+    "Table 6": ("adaptive modality dropout", "Variants"),
+    "Table 7": ("base probability and execution probability of modality dropout", "q and p"),
+}
+_FIGURES = {
+    "Fig. 3": "window of the speaker graphs",
+    "Fig. 4": "heads of graph attention",
+    "Fig. 5": "epochs before modality dropout begins",
+    "Fig. 6": "long dialogues, by position",
+    "Fig. 7": "noise on the features at test time",
+    "Fig. 8": "extreme imbalance of the modalities",
+}
+_NO_NUMBERS = "The paper draws this without numbers; compare the shape."
+
+
+def write_paper(
+    page: Path,
+    title: str,
+    folders: Mapping[str, Path],
+    names: Mapping[str, str],
+    figures: Mapping[str, str],
+    missing: Mapping[str, str],
+    facts: Sequence[tuple[str, str]],
+    warnings: Sequence[str],
+) -> None:
+    """Writes the page, and its tables (CSV, LaTeX) and figures (PNG, SVG) next to it.
+
+    Args:
+        page: the HTML file.
+        title: of the page.
+        folders: corpus to the folder of its studies.
+        names: corpus to its name for display, of all corpora of the paper.
+        figures: figure of the paper to its study.
+        missing: corpus to the reason why it has no results.
+        facts, warnings: shown at the top.
+
+    Raises:
+        UserError: a study's record is damaged.
+    """
+    corpora = [_corpus(key, name, folders.get(key), missing.get(key, ""), figures) for key, name in names.items()]
+    tables = published_tables()
+    sections = [Section(_MAIN[corpus.key], [main_table(corpus, _MAIN[corpus.key])]) for corpus in corpora]
+    for number, (what, first) in _TITLES.items():
+        sections.append(Section(number, [rows_table(tables[number], corpora, what, first)]))
+    sections.append(Section("Table 8", [overhead_table(tables["Table 8"], corpora)]))
+    sections.append(Section("Table 9", [runtime_table(tables["Table 9"], corpora)]))
+    sections += [_figure(number, study, corpora) for number, study in figures.items()]
+    protocols = {study.record["protocol"] for corpus in corpora for study in corpus.studies.values()}
+    shown = [("epoch of ours selected by", ", ".join(sorted(protocols)) or NOTHING), *_stores(corpora)]
+    told = [*warnings, *([OPTIMISTIC_WARNING] if OPTIMISTIC in protocols else []), *_unequal(corpora)]
+    write_page(Page(title, [*facts, *shown, ("intervals", INTERVALS)], [], told, sections), page)
+
+
+def _corpus(key: str, name: str, folder: Path | None, missing: str, figures: Mapping[str, str]) -> Corpus:
+    if folder is None:
+        return Corpus(key, name, {}, missing)
+    wanted = ["models", *(table.study for table in published_tables().values()), *figures.values()]
+    found = {study: find_study(folder, study) for study in dict.fromkeys(wanted)}
+    return Corpus(key, name, {study: one for study, one in found.items() if one is not None}, missing)
+
+
+def _figure(number: str, study: str, corpora: Sequence[Corpus]) -> Section:
+    section = Section(f"{number}: {_FIGURES.get(number, study)}", beside=True)
+    absent, drawn = [], []
+    for corpus in corpora:
+        ours = corpus.studies.get(study)
+        figures = [] if ours is None else _drawn(ours)
+        if not figures:
+            absent.append(f"{corpus.name}: {corpus.missing or 'no result'}")
+        drawn.append(
+            [
+                PageFigure(f"{corpus.key}_{study}_{name}", f"{corpus.name}. {caption}", figure)
+                for name, caption, figure in figures
+            ]
+        )
+    # As in the paper, the same figure of both corpora side by side.
+    section.figures = [one for pair in zip_longest(*drawn) for one in pair if one is not None]
+    section.warning = "; ".join(absent)
+    if section.figures:
+        name, caption, figure = section.figures[0]
+        section.figures[0] = PageFigure(name, f"{caption} {_NO_NUMBERS}", figure)
+    return section
+
+
+def _drawn(study: OurStudy) -> list[PageFigure]:
+    """The figures of a study's measure."""
+    measure = find_measure(study.record["measure"])
+    section = measure.section(study.record, summarised_variants(measure, study.record))
+    return [] if section is None else section.figures
+
+
+def _stores(corpora: Sequence[Corpus]) -> list[tuple[str, str]]:
+    """The store of each corpus, by name and content."""
+    found = []
+    for corpus in corpora:
+        hashes = {s.record["store"]["content_sha256"][:12] for s in corpus.studies.values()}
+        files = {Path(s.record["store"]["path"]).name for s in corpus.studies.values()}
+        if hashes:
+            found.append((f"features of {corpus.name}", f"{', '.join(sorted(files))} ({', '.join(sorted(hashes))})"))
+    return found
+
+
+def _unequal(corpora: Sequence[Corpus]) -> list[str]:
+    """A warning for each corpus whose studies did not use the same features."""
+    found = []
+    for corpus in corpora:
+        hashes = {s.record["store"]["content_sha256"] for s in corpus.studies.values()}
+        if len(hashes) > 1:
+            found.append(f"{corpus.name}: the studies used {counted(len(hashes), 'different store')}; run them again.")
+    return found

@@ -9,6 +9,8 @@ Each is loaded on first use: `import erc_toolkit` does not import PyTorch.
     erc_toolkit.extract(manifest, "features.h5", modalities=("text",))
     run = erc_toolkit.train("features.h5", "run", recipe="demo")
     print(erc_toolkit.evaluate("run")["weighted_f1"])
+    best = erc_toolkit.study("features.h5", "study", grid={"model.window": [2, 5]}, recipe="demo")
+    print(erc_toolkit.compare("study/window-2", "study/window-5").differences)
     turns = erc_toolkit.Predictor("run").predict("scene.mp4", "scene.srt")
 """
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from .toolkit.manifest import Manifest, Utterance, load_manifest
     from .toolkit.predict.predictor import Predictor
     from .toolkit.store import FeatureStore
-    from .train.api import evaluate, train, train_several
+    from .train.api import compare, evaluate, study, train, train_several
     from .train.data.dialogues import Dialogue, DialogueDataset, PaddedBatch, collate_packed, collate_padded
 
 # Name -> the module that defines it. `extract` and `train` are callable packages (toolkit/base/callable_package.py).
@@ -40,7 +42,9 @@ _PUBLIC = {
     "Utterance": "toolkit.manifest",
     "collate_packed": "train.data.dialogues",
     "collate_padded": "train.data.dialogues",
+    "compare": "train.api",
     "evaluate": "train.api",
+    "study": "train.api",
     "train_several": "train.api",
     "load_manifest": "toolkit.manifest",
 }
@@ -58,9 +62,11 @@ __all__ = [
     "__version__",
     "collate_packed",
     "collate_padded",
+    "compare",
     "evaluate",
     "extract",
     "load_manifest",
+    "study",
     "train",
     "train_several",
 ]

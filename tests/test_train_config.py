@@ -113,8 +113,11 @@ def test_invalid_recipe_files_are_named_in_one_line(tmp_path, text, facts):
     assert all(fact in message for fact in (str(path), *facts)) and "\n" not in message, message
 
 
-def test_unknown_recipe_lists_the_built_in_ones():
-    with pytest.raises(UserError, match="nosuch: .*demo.*iemocap.*meld"):
+def test_an_unknown_recipe_suggests_the_nearest_ones():
+    for name, meant in (("iemocpa", "iemocap"), ("sdt-meldd", "sdt-meld")):
+        with pytest.raises(UserError, match=f"{name}: .*did you mean .*'{meant}'"):
+            load_config(name)
+    with pytest.raises(UserError, match="nosuch: neither"):
         load_config("nosuch")
 
 

@@ -91,8 +91,8 @@ def choose_feature(store: FeatureStore, modality: str, choice: Choice) -> AnyFea
         store: an open store.
         modality: "text", "audio" or "visual".
         choice: a name; a list of names or patterns (`*` stands for anything) in order of preference, of which the first
-            that the store has is used; {"concat": names} or {"mean": names}, also within a list; or None for the only
-            feature.
+            that the store has is used; {"concat": names} or {"mean": names}, also within a list; or None. Where nothing
+            is preferred, the only feature is used, or the one that all others were reduced from.
 
     Raises:
         UserError: the store lacks what is asked for; or it has several features, none of them preferred.
@@ -109,6 +109,9 @@ def choose_feature(store: FeatureStore, modality: str, choice: Choice) -> AnyFea
     for one in choice or ():
         if (found := _find(store, modality, one, names)) is not None:
             return found
+    sources = [name for name in names if store.feature(name).attrs.get("source") not in names]
+    if len(sources) == 1:  # `erc-toolkit reduce` has made the others from it
+        return store.feature(sources[0])
     if len(names) > 1:
         raise UserError(
             f"{store.path}: has several {modality} features ({', '.join(names)}); choose one with "

@@ -35,7 +35,7 @@ def study_page(study: StudyRecord) -> Page:
     ]
     if study["shows"]:
         facts.append(("in the paper", study["shows"]))
-    warnings = [OPTIMISTIC_WARNING] if study["protocol"] == OPTIMISTIC else []
+    warnings = [*study.get("notes", []), *([OPTIMISTIC_WARNING] if study["protocol"] == OPTIMISTIC else [])]
     if measure.trains and len(seeds) < 3:
         count = counted(len(seeds), "seed")
         warnings.append(f"{count}: differences between variants may be due to chance; use --seeds 5.")

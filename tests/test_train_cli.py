@@ -84,6 +84,7 @@ def test_scores_follow_from_the_predictions_file(run):
         "dialogue",
         "position",
         "speaker",
+        "text",
         "true",
         "predicted",
         *(f"predicted_{m}" for m in DIMS),

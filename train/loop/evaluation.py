@@ -18,13 +18,14 @@ from ...toolkit.store import FeatureStore
 from ..config import OPTIMISTIC, Config
 from ..data.batch import Conversations
 from ..data.features import Normaliser, choose_features, conversations, divide, read_feature, speaker_indices
+from ..data.identity import data_sha256
 from ..models.base import Model
 from ..models.registry import model_class
 from ..scores.breakdown import breakdown, confusion_matrix
 from ..scores.calibration import calibrate
 from ..scores.metrics import Evaluation, Measures, evaluate
 from ..scores.predictions import Predictions
-from ..scores.resampling import intervals
+from ..scores.resampling import dialogue_count, intervals
 from .run_folder import Run, check_fit, load_weights, read_run
 
 
@@ -151,6 +152,7 @@ def tabulate(store: FeatureStore, prediction: Prediction) -> Predictions:
         prediction.classes,
         prediction.probabilities,
         np.stack([*prediction.own.values()], 1) if prediction.own else np.empty((len(rows), 0), np.int64),
+        store.column("text")[rows],
     )
 
 
@@ -189,10 +191,10 @@ def evaluate_run(
         by: names in `erc_toolkit.train.scores.breakdown.GROUPS`.
 
     Returns:
-        `erc_toolkit.train.scores.metrics.evaluate`'s measures; intervals (`erc_toolkit.train.scores.resampling`), as
-        [low, high]; ece (`erc_toolkit.train.scores.calibration`); confusion, C rows of C counts, true class by
-        predicted class; `by`, each requested name to its `breakdown`; and run, store, corpus, split, protocol, seed,
-        labels, model, device.
+        `erc_toolkit.train.scores.metrics.evaluate`'s measures; dialogues, the number of those with a label; intervals
+        (`erc_toolkit.train.scores.resampling`), as [low, high]; ece (`erc_toolkit.train.scores.calibration`);
+        confusion, C rows of C counts, true class by predicted class; `by`, each requested name to its `breakdown`; and
+        run, store, corpus, split, protocol, seed, labels, model, device.
 
     Raises:
         UserError: run or store cannot be read or do not belong together, or the split has no labelled utterance.
@@ -222,6 +224,7 @@ def evaluate_run(
             "device": device_name(opened.device),
             "labels": store.labels,
             **measures,
+            "dialogues": dialogue_count(table),
             "intervals": {name: list(bounds) for name, bounds in intervals([table]).items()},
             "ece": calibrate(table).ece,
             "confusion": confusion_matrix(table).tolist(),
@@ -267,13 +270,16 @@ def opened_run(
     check_precision(run.config.train.precision, target, f"{folder}: train.precision")
     with FeatureStore.open(path) as store:
         _check_fit(run, store)
-        if store.content_hash != run.facts["store"]["content_sha256"]:
-            notify(f"note: {path} is not the store that the run was trained on (its content hash differs)")
         # The names that training chose; features may have been added to the store since.
         for modality, feature in run.facts["features"].items():
             setattr(run.config.data, modality, feature["name"])
         run.config.data.modalities = list(run.dims)
         features = choose_features(store, run.config.data)
+        trained_on = run.facts["store"]
+        if store.content_hash != trained_on["content_sha256"] and (
+            data_sha256(store, features.values()) != trained_on.get("data_sha256")
+        ):
+            notify(f"note: {path} is not the data that the run was trained on (its content hash differs)")
         run.config.data.speaker_slots = run.facts["speakers"]["slots"]
         speakers = speaker_indices(store, run.config.data, run.facts["speakers"]["names"])
         counts = np.array([run.facts["train_label_counts"][label] for label in store.labels])

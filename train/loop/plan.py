@@ -31,6 +31,7 @@ from ..data.features import (
     rows_of,
     speaker_indices,
 )
+from ..data.identity import data_sha256
 from ..data.provenance import provenance_of
 from ..models.base import Model
 from .evaluation import build_model
@@ -142,7 +143,12 @@ def facts_of(plan: Plan, model: nn.Module, device: torch.device) -> RunFacts:
         "toolkit_version": __version__,
         "torch_version": str(torch.__version__),
         "device": device_name(device),
-        "store": {"path": str(store.path.resolve()), "corpus": store.corpus, "content_sha256": store.content_hash},
+        "store": {
+            "path": str(store.path.resolve()),
+            "corpus": store.corpus,
+            "content_sha256": store.content_hash,
+            "data_sha256": data_sha256(store, plan.features.values()),
+        },
         "features": {
             m: {"name": feature.name, "dim": feature.dim, "made": provenance_of(store, feature)}
             for m, feature in plan.features.items()

@@ -43,11 +43,16 @@ class PlanDescription(TypedDict):
 
 
 class StoreFacts(TypedDict):
-    """The store that a run was trained on."""
+    """The store that a run was trained on.
+
+    `content_sha256` is of all of it, `data_sha256` of the part that training uses (`erc_toolkit.train.data.identity`);
+    runs of earlier versions have none.
+    """
 
     path: str
     corpus: str
     content_sha256: str
+    data_sha256: NotRequired[str]
 
 
 class SpeakerFacts(TypedDict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple, NotRequired, TypedDict
 
 import jinja2
@@ -22,6 +22,11 @@ OPTIMISTIC_WARNING = (
     "Optimistic: the epoch was selected on the test split itself, as in published scripts. "
     "Compare only with results of the same protocol."
 )
+
+
+def store_name(path: str, content_sha256: str) -> str:
+    """How a page names a store: by its file's name and hash, as its folder says something about whose it is."""
+    return f"{PurePath(path).name} ({content_sha256[:12]})"
 
 
 class PageFigure(NamedTuple):

@@ -158,7 +158,7 @@ def test_a_recording_becomes_turns_with_emotions(trained, scene, predicted):
             t["emotion"] in c.text or t["emotion"] in c.speaker for c, t in zip(back, content["turns"], strict=False)
         )
     page = (predicted / "report.html").read_text(encoding="utf-8")
-    assert "scene.mp4" in page and "not labelled" in page and "http" not in page.split("</style>")[1]
+    assert "scene.mp4" in page and "predictions of a model" in page and "http" not in page.split("</style>")[1]
 
 
 def test_features_are_those_of_the_run(trained, predicted):

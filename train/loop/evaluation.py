@@ -17,8 +17,9 @@ from ...toolkit.base.words import counted
 from ...toolkit.store import FeatureStore
 from ..config import OPTIMISTIC, Config
 from ..data.batch import Conversations
-from ..data.features import Normaliser, choose_features, conversations, divide, read_feature, speaker_indices
+from ..data.features import Normaliser, choose_features, conversations, divide, read_feature
 from ..data.identity import data_sha256
+from ..data.speakers import LearnedSpeakers, give_store_speakers
 from ..models.base import Model
 from ..models.registry import model_class
 from ..scores.breakdown import breakdown, confusion_matrix
@@ -280,11 +281,13 @@ def opened_run(
             data_sha256(store, features.values()) != trained_on.get("data_sha256")
         ):
             notify(f"note: {path} is not the data that the run was trained on (its content hash differs)")
-        run.config.data.speaker_slots = run.facts["speakers"]["slots"]
-        speakers = speaker_indices(store, run.config.data, run.facts["speakers"]["names"])
         counts = np.array([run.facts["train_label_counts"][label] for label in store.labels])
-        model, normalisers = load_model(run, speakers.slots, counts)
-        data = conversations(store, {m: read_feature(store, f) for m, f in features.items()}, normalisers, speakers)
+        model, normalisers = load_model(run, run.facts["speakers"]["slots"], counts)
+        given = give_store_speakers(store, LearnedSpeakers.of(model.speaker_use, run.facts["speakers"]))
+        if note := given.note():
+            notify(note)
+        matrices = {m: read_feature(store, f) for m, f in features.items()}
+        data = conversations(store, matrices, normalisers, given.speakers)
         notify(f"device: {device_name(target)}, matrix products in {run.config.train.precision}")
         yield OpenedRun(run, store, model.to(target), data.to(target), counts, target)
 

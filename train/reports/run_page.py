@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, cast
 
 import numpy as np
@@ -86,7 +86,8 @@ def run_page(folder: Path, store: Path | None, device: str, notify: Callable[[st
         if store is not None:
             raise
         notify(f"note: the report does not include the dialogues: {error}")
-        warnings.append(f"The dialogues are not shown: {error}")
+        path = facts["store"]["path"]
+        warnings.append(f"The dialogues are not shown: {str(error).replace(path, PurePath(path).name)}")
     seeds = (
         f"seed {compared.seeds[0]}"
         if len(compared.seeds) == 1

@@ -12,6 +12,7 @@ from ..toolkit.base.precision import slowness
 from ..toolkit.base.reading.plain_json import text_problem
 from ..toolkit.base.reading.plain_numbers import shown
 from ..toolkit.base.reading.texts import read_text, representable
+from ..toolkit.base.words import main_reason
 from ..toolkit.manifest import MODALITIES, Manifest, manifest_from_rows
 from ..toolkit.media import media_duration
 from .encoders.option import option_specs
@@ -185,7 +186,7 @@ def extract_recording(
     audio_track: int | None = None,
     command: str = "",
     notify: Callable[[str], None] = print,
-) -> dict[str, str]:
+) -> dict[str, list[str]]:
     """Extracts a recording's features with the options that were recorded for a run's features.
 
     Args:
@@ -199,14 +200,15 @@ def extract_recording(
         notify: called with one line per encoder.
 
     Returns:
-        For each modality that the recording lacks entirely, the reason.
+        For each modality that the recording lacks entirely, the reason of every turn.
 
     Raises:
         UserError: a model that cannot be loaded, or a recording that has none of the modalities.
     """
-    absent: dict[str, str] = {}
-    for modality in (m for m in MODALITIES if m in recorded):
-        options = recorded_options(modality, recorded[modality])
+    absent: dict[str, list[str]] = {}
+    # All of them before the first is extracted, as a record may be refused.
+    wanted = {m: recorded_options(m, recorded[m]) for m in MODALITIES if m in recorded}
+    for modality, options in wanted.items():
         if options.precision == "tf32" and pick_device(device).type != "cuda":
             # Only CUDA devices round to TF32. float32 differs from it by that rounding.
             notify(f"{modality}: the model was trained on features in tf32, which needs CUDA; using float32")
@@ -217,8 +219,8 @@ def extract_recording(
             here = dataclasses.replace(options, device=device, audio_track=audio_track)
             extract(manifest, out, here, command=command, other_corpus=True, notify=notify)
         except NothingFound as nothing:
-            absent[modality] = nothing.reason
-            notify(f"{modality}: absent in this recording ({absent[modality]})")
+            absent[modality] = nothing.reasons
+            notify(f"{modality}: absent in this recording ({main_reason(nothing.reasons)})")
     if set(absent) == set(recorded):
         raise UserError(
             f"{manifest.path(manifest.utterances[0].media or '')}: has none of {', '.join(recorded)}, which the model "

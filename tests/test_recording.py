@@ -157,8 +157,10 @@ def test_a_recording_becomes_turns_with_emotions(trained, scene, predicted):
         assert all(
             t["emotion"] in c.text or t["emotion"] in c.speaker for c, t in zip(back, content["turns"], strict=False)
         )
+    assert content["speakers"]["use"] == "embedding" and set(content["speakers"]["given"]) == {c.speaker for c in cues}
     page = (predicted / "report.html").read_text(encoding="utf-8")
-    assert "scene.mp4" in page and "not labelled" in page and "http" not in page.split("</style>")[1]
+    assert 'src="../scene/scene.mp4"' in page
+    assert "scene.mp4" in page and "predictions of a model" in page and "http" not in page.split("</style>")[1]
 
 
 def test_features_are_those_of_the_run(trained, predicted):
@@ -270,6 +272,44 @@ def test_audio_without_video_and_silence(trained, scene, tmp_path):
         "predict", trained / "run", tmp_path / "silent.wav", "--transcript", silent, "--out", tmp_path / "p", code=1
     )
     assert all(fact in output for fact in ("silent.wav: ", "text", "audio", "visual"))
+
+
+def test_what_can_be_refused_is_refused_before_extraction(trained, scene, tmp_path):
+    out = tmp_path / "o"
+    given = ["--transcript", scene.with_suffix(".json"), "--out", out]
+    text = tmp_path / "clip.mp4"
+    text.write_text("Not a recording,\nbut a text.\n")
+    assert "is no recording" in (said := run("predict", trained / "run", text, *given, code=1)) and str(text) in said
+    assert said.startswith("Error: ") and said.count("\n") == 1
+    for choice, code in (("Zed=1", 1), ("=1", 2)):
+        assert choice in run("predict", trained / "run", scene, *given, "--speaker", choice, code=code)
+    names = {turn["speaker"] for turn in json.loads(scene.with_suffix(".json").read_text())["segments"]}
+    name = sorted(names)[0]
+    said = run("predict", trained / "run", scene, *given, "--speaker", f"{name}=nobody", code=1)
+    assert f"{name}=nobody" in said and "text:" not in said  # no encoder was loaded
+    assert not out.exists()
+
+
+def test_any_number_of_speakers_and_turns_beyond_the_end(trained, scene, tmp_path):
+    """The model's store has at most a few speakers in a dialogue; the graphs ask only who is the same."""
+    turns = [
+        {"start": i / 4, "end": i / 4 + 0.2, "speaker": f"Person {i % 12}", "text": "مرحبا" if i == 3 else f"Turn {i}."}
+        for i in range(16)
+    ]
+    turns[-1] |= {"start": 30, "end": 31}
+    (tmp_path / "crowd.json").write_text(json.dumps(turns))
+    wav, out = scene.with_suffix(".wav"), tmp_path / "o"
+    given = ["--transcript", tmp_path / "crowd.json", "--out", out, "--speaker", "Person 3=1"]
+    said = run("predict", trained / "run", wav, *given)
+    assert "1 of 16 turns end after the end" in said and "speakers: " in said and "mean" in said
+    content = json.loads((out / "turns.json").read_text(encoding="utf-8"))
+    given = content["speakers"]["given"]
+    assert given["Person 3"] == {"as": "1", "why": "--speaker"} and len(given) == 12
+    assert {given[name]["as"] for name in list(given)[-3:]} == {"the mean"}
+    assert {t["missing"]["visual"] for t in content["turns"]} == {"no video track"} == {content["absent"]["visual"]}
+    assert "audio" in content["turns"][-1]["missing"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert 'src="' in page and "<audio" in page and str(tmp_path) not in page and "Person 11" in page
 
 
 @pytest.mark.slow
@@ -561,3 +601,29 @@ def test_subtitles_never_break(speaker, text, start, emotion):
     for made in (subrip([turn, turn]), webvtt([turn, turn])):
         assert made.count(" --> ") == 2 and len(parse_cues(made).cues) >= 2
     assert len(list(csv.DictReader(io.StringIO(table([turn, turn]), newline="")))) == 2
+
+
+@pytest.mark.skipif(
+    not (shutil.which("chromium") or shutil.which("google-chrome")), reason="no Chromium on this machine"
+)
+def test_a_browser_finds_the_recording_beside_the_page_or_says_so(trained, scene, predicted, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+
+    def dom(page: Path) -> str:
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        command = [str(browser), *options, f"--user-data-dir={tmp_path}", "--virtual-time-budget=10000", "--dump-dom"]
+        return subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True).stdout
+
+    place = re.compile(r'<(?:video|audio) id="player"[^>]*>|<p[^>]* id="unplayed"[^>]*>')
+    shutil.copytree(scene.parent, tmp_path / "moved" / "scene")
+    shutil.copytree(predicted, tmp_path / "moved" / "out")
+    wav = (predicted / "report.html").read_text(encoding="utf-8").replace("scene/scene.mp4", "scene/scene.wav")
+    (tmp_path / "moved" / "out" / "wav.html").write_text(wav, encoding="utf-8")
+    player, note = place.findall(dom(tmp_path / "moved" / "out" / "wav.html"))
+    assert "hidden" not in player and "hidden" in note
+    shutil.rmtree(tmp_path / "moved" / "scene")
+    shown = dom(tmp_path / "moved" / "out" / "wav.html")
+    player, note = place.findall(shown)
+    assert "hidden" in player and "hidden" not in note and "../scene/scene.wav" in shown
+    turns = json.loads((predicted / "turns.json").read_text(encoding="utf-8"))["turns"]
+    assert shown.count('class="play"') == len(turns) == shown.count("<rect")

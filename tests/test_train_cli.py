@@ -84,6 +84,7 @@ def test_scores_follow_from_the_predictions_file(run):
         "dialogue",
         "position",
         "speaker",
+        "text",
         "true",
         "predicted",
         *(f"predicted_{m}" for m in DIMS),
@@ -298,8 +299,8 @@ def test_eval_rejects_a_store_that_does_not_fit_the_run(run, store, tmp_path):
     message = one_line(call(eval_command, out, "--store", other))
     assert all(fact in message for fact in (str(other), "anger, joy, sadness", "--store"))
     crowd = write_store(tmp_path / "c.h5", speakers=[f"s{i}" for i in range(30)])
-    message = one_line(call(eval_command, out, "--store", crowd))
-    assert all(fact in message for fact in (str(crowd), "data.speaker_slots", "3"))
+    result = call(eval_command, out, "--store", crowd)  # whoever the model does not know gets the mean, which is said
+    assert result.exit_code == 0 and "the mean of what it learned" in result.output
     copied = tmp_path / "copied.h5"
     shutil.copy(store, copied)
     result = call(eval_command, out, "--store", copied, "--json")

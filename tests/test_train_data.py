@@ -98,15 +98,11 @@ def test_speakers_by_appearance_in_the_dialogue_or_by_corpus(tmp_path):
         assert by_dialogue.index.tolist() == [0, 1, 0, 0, 1, 0] and by_dialogue.slots == 2 and by_dialogue.names == []
         by_corpus = speaker_indices(store, DataConfig(speakers="corpus"))
         assert by_corpus.index.tolist() == [0, 1, 0, 2, 1, 2] and by_corpus.names == ["B", "A", "C"]
-        known = speaker_indices(store, DataConfig(speakers="corpus", speaker_slots=4), ["A", "B", "C", "D"])
-        assert known.index.tolist() == [1, 0, 1, 2, 0, 2] and known.slots == 4
         assert speaker_indices(store, DataConfig(speaker_slots=9)).slots == 9
         with pytest.raises(UserError, match=r"s\.h5: 2 speakers in one dialogue.*data\.speaker_slots is 1"):
             speaker_indices(store, DataConfig(speaker_slots=1))
         with pytest.raises(UserError, match=r"s\.h5: 3 speakers in the store.*data\.speakers=dialogue"):
             speaker_indices(store, DataConfig(speakers="corpus", speaker_slots=2))
-        with pytest.raises(UserError, match=r"s\.h5: speaker 'C'.*data\.speakers=dialogue"):
-            speaker_indices(store, DataConfig(speakers="corpus"), ["A", "B"])
 
 
 def test_validation_uses_the_stores_split_if_it_has_one(store):

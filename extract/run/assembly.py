@@ -27,12 +27,12 @@ class NothingFound(UserError):
     """No utterance has a requested modality.
 
     Attributes:
-        reason: the most frequent reason and how often it occurred.
+        reasons: the reason of every utterance, in order.
     """
 
-    def __init__(self, message: str, reason: str) -> None:
+    def __init__(self, message: str, reasons: list[str]) -> None:
         super().__init__(message)
-        self.reason = reason
+        self.reasons = reasons
 
 
 def parts_root(out: Path) -> Path:
@@ -70,7 +70,8 @@ class Finished:
         Raises:
             NothingFound: none of its rows is present.
         """
-        plan, present, reasons = self.plan, 0, Counter()
+        plan, present = self.plan, 0
+        reasons: list[str] = []  # of the rows so far, as long as none is present
 
         def of_matrix(index: int) -> Iterator[FeaturePart]:
             nonlocal present
@@ -78,7 +79,8 @@ class Finished:
             for part in self.parts():
                 if index == 0:
                     present += sum(not reason for reason in part.reasons)
-                    reasons.update(reason for reason in part.reasons if reason)
+                    if not present:
+                        reasons.extend(part.reasons)
                 yield replace(part, values=part.values[:, columns])
 
         for index, (matrix, attributes) in enumerate(plan["matrices"].items()):
@@ -95,11 +97,11 @@ class Finished:
                 **self.columns,
             )
         if not present:
-            reason, n = reasons.most_common(1)[0]
+            reason, n = Counter(reasons).most_common(1)[0]
             self.discard()
             most = f"{reason!r} for {counted(n, 'utterance')}"
             name = f"{plan['modality']}/{plan['name']}"
-            raise NothingFound(f"no utterance has {name}: {most}; nothing was written to {out}", most)
+            raise NothingFound(f"no utterance has {name}: {most}; nothing was written to {out}", reasons)
 
 
 def assemble(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Sequence
 
 _LISTED = 16  # names that a message lists when none is close
@@ -25,3 +26,9 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
     if close:
         return f"; did you mean {' or '.join(repr(one) for one in close)}?"
     return f"; choose from {', '.join(known)}" if len(known) <= _LISTED else ""
+
+
+def main_reason(reasons: Sequence[str]) -> str:
+    """The most frequent one of some reasons, which are not empty: "no face", "no face in 3 of 4"."""
+    reason, count = Counter(reasons).most_common(1)[0]
+    return reason if count == len(reasons) else f"{reason} in {count} of {len(reasons)}"

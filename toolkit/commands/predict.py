@@ -39,6 +39,14 @@ _MODELS = {
 @click.option("--causal", is_flag=True, help="Classify each turn from the turns up to it.")
 @click.option("--speakers", help="The only names recognised as speakers in texts, as written, comma-separated.")
 @click.option(
+    "--speaker",
+    "learned",
+    multiple=True,
+    metavar="NAME=LEARNED",
+    help="Apply what the model learned about its speaker LEARNED to NAME, e.g. Ann=F. Repeatable; the other names take "
+    "the model's speakers of the same name, or the free ones in order of appearance.",
+)
+@click.option(
     "--time-unit",
     type=click.Choice(["s", "ms"]),
     show_default="as the transcript's form says, otherwise s",
@@ -61,6 +69,7 @@ def predict_command(
     out: Path | None,
     causal: bool,
     speakers: str | None,
+    learned: tuple[str, ...],
     time_unit: Literal["s", "ms"] | None,
     columns: str | None,
     audio_track: int | None,
@@ -79,6 +88,14 @@ def predict_command(
     def notify(line: str) -> None:
         click.echo(line, err=as_json)
 
+    chosen = {}
+    for text in learned:
+        name, equals, value = text.rpartition("=")
+        if not (equals and name.strip() and value.strip()):
+            raise click.UsageError(f"--speaker {text}: write NAME=LEARNED, e.g. Ann=F")
+        if name.strip() in chosen:
+            raise click.UsageError(f"--speaker {text}: {name.strip()} is given twice")
+        chosen[name.strip()] = value.strip()
     out = out or Path(f"{recording.stem}-emotions")
     predictor = Predictor(run, device, {k: v for k, v in models.items() if v is not None}, notify)
     names, order = (
@@ -90,6 +107,7 @@ def predict_command(
         out,
         causal=causal,
         speakers=names,
+        learned_speakers=chosen,
         time_unit=time_unit,
         columns=order,
         audio_track=audio_track,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
 
 from ..base.demo_mark import NOTE
 from ..base.reading.plain_json import parse_json
@@ -76,15 +79,16 @@ def card_of(store, features: Sequence[str], hub_folder: bool = False) -> str:
         lines.append(f"| `{name}` | {feature['dim']} | {feature['present']} | {why} |")
     for name in features:
         lines += ["", f"### {name}", ""]
-        for key, value in summary["features"][name]["made"].items():
+        for key, value in _without_folders(summary["features"][name]["made"]).items():
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             lines.append(f"- {key}: `{one_line(text)}`")
     lines += ["", "## Provenance", "", f"- content SHA-256: `{made['content_sha256']}`"]
-    lines += [
-        f"- {key}: `{one_line(made[key])}`"
-        for key in ("command", "corpus_fingerprint", "converted_from")
-        if made.get(key)
-    ]
+    shown = {
+        "command": _command_without_folders(made.get("command") or ""),
+        "corpus_fingerprint": made.get("corpus_fingerprint"),
+        "converted_from": _without_folders(made.get("converted_from")),
+    }
+    lines += [f"- {key}: `{one_line(text)}`" for key, text in shown.items() if text]
     if notes := _notes(made):
         lines += [
             "",
@@ -141,3 +145,26 @@ def _size(n: int) -> str:
         if n < most:
             return name
     return "n>1M"
+
+
+def _without_folders(value: Any) -> Any:
+    """A value in which files are named without their folders, which say whose they are."""
+    if isinstance(value, Mapping):
+        return {key: _without_folders(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(one) for one in value]
+    return PurePath(value).name or value if isinstance(value, str) and PurePath(value).is_absolute() else value
+
+
+def _command_without_folders(command: str) -> str:
+    """A command line without the folders of its files."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return ""
+    shown = []
+    for word in words:
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        word = f"{option}{equals}{_without_folders(value)}"
+        shown.append(word if word == "&&" else shlex.quote(word))
+    return " ".join(shown)

@@ -5,7 +5,7 @@ The libraries are those that the package `av` ships, never a program that happen
 
 from .errors import MediaError
 from .program import ffmpeg_binary
-from .reader import MediaReader, library_version, media_duration
+from .reader import MediaReader, check_media, has_pictures, library_version, media_duration
 from .tracks import FULL_SCALE, SAMPLE_RATE, Sound
 
 __all__ = [
@@ -14,7 +14,9 @@ __all__ = [
     "MediaError",
     "MediaReader",
     "Sound",
+    "check_media",
     "ffmpeg_binary",
+    "has_pictures",
     "library_version",
     "media_duration",
 ]

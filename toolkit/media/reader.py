@@ -288,6 +288,28 @@ def media_duration(path: Path) -> float | None:
         return containers.declared_duration(container, claim)
 
 
+def check_media(path: Path) -> None:
+    """Checks that a file can be opened and has sound or pictures, without decoding it.
+
+    Raises:
+        MediaError: it cannot, or has none.
+    """
+    container, _ = _open(path)
+    with container:
+        if not (container.streams.audio or container.streams.video):
+            raise MediaError("has neither sound nor pictures")
+
+
+def has_pictures(path: Path) -> bool:
+    """Whether a file can be opened and has a video track that is not a picture of its cover."""
+    try:
+        container, _ = _open(path)
+    except MediaError:
+        return False
+    with container:
+        return any(Disposition.attached_pic not in stream.disposition for stream in container.streams.video)
+
+
 def _open(path: Path) -> tuple[InputContainer, containers.Claim]:
     try:
         size = path.stat().st_size

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, cast
 
 from ..manifest import Manifest
 from ..store import FeatureStore
-from .turns import Turn
+from .turns import Media, Turn
 
 EXTRACTION_MODULE = "erc_toolkit.extract.recording"
 MODEL_MODULE = "erc_toolkit.train.inference.turn_classifier"
@@ -47,8 +47,8 @@ class Extraction(Protocol):
         audio_track: int | None = None,
         command: str = "",
         notify: Callable[[str], None] = print,
-    ) -> dict[str, str]:
-        """Extracts features into the store `out`; returns each absent modality with the reason."""
+    ) -> dict[str, list[str]]:
+        """Extracts features into the store `out`; returns each absent modality with the reason of every turn."""
         ...
 
 
@@ -60,11 +60,22 @@ class TrainedModel(Protocol):
         """The facts about the model that are written to turns.json."""
         ...
 
-    def turns(self, store: FeatureStore, causal: bool = False, /) -> tuple[list[Turn], Any]:
+    def speakers(self, names: Sequence[str], chosen: Mapping[str, str], /) -> tuple[str, dict[str, object]]:
+        """Returns how the model takes the speakers of turns, as a line and for turns.json; `chosen` by the user."""
+        ...
+
+    def turns(
+        self,
+        store: FeatureStore,
+        causal: bool = False,
+        chosen: Mapping[str, str] | None = None,
+        absent: Mapping[str, Sequence[str]] | None = None,
+        /,
+    ) -> tuple[list[Turn], Any]:
         """Returns the turns of a store, and the batch of its dialogues, to pass to `page`."""
         ...
 
-    def page(self, title: str, turns: list[Turn], batch: Any, facts: list[tuple[str, str]], causal: bool, /) -> str:
+    def page(self, media: Media, turns: list[Turn], batch: Any, facts: list[tuple[str, str]], causal: bool, /) -> str:
         """Returns the report about a recording as HTML."""
         ...
 

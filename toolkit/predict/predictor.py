@@ -15,20 +15,24 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from ..base.disk import disk_faults
 from ..base.errors import UserError
-from ..base.files import write_atomically
+from ..base.files import require_space, write_atomically
 from ..base.lock import locked
 from ..base.outputs import check_folder, is_stamped, stamped
 from ..base.reading.plain_json import parse_json
 from ..base.reading.texts import representable
-from ..base.words import counted
+from ..base.words import counted, main_reason
+from ..media import MediaError, check_media, has_pictures
 from ..store import FeatureStore, is_extracted
 from .halves import load_extraction, load_models
-from .turns import FILES, Turn, write_turns
+from .turns import FILES, Media, Turn, write_turns
 
 STORE, REPORT = "features.h5", "report.html"
+# Rows of features like the field's take up to 12 KiB; the spare ones are for the files besides them.
+_BYTES_PER_TURN, _SPARE_TURNS = 1 << 14, 1 << 8
 
 
 class Predictor:
@@ -73,6 +77,7 @@ class Predictor:
         *,
         causal: bool = False,
         speakers: Sequence[str] = (),
+        learned_speakers: Mapping[str, str] | None = None,
         time_unit: Literal["s", "ms"] | None = None,
         columns: Sequence[str] = (),
         audio_track: int | None = None,
@@ -89,6 +94,8 @@ class Predictor:
                 nothing.
             causal: classify each turn from the turns up to it.
             speakers: for subtitles, the only names recognised as speakers.
+            learned_speakers: speaker of the recording to the speaker of the model whose learned parameters apply, e.g.
+                {"Ann": "F"}. The others get those of their name, or the free ones in order of appearance, or the mean.
             time_unit: "s" or "ms", the unit of times that are plain numbers; None for what the names of columns or the
                 form of a known speech recogniser say, otherwise seconds.
             columns: names of the columns in order, for a table without a header.
@@ -98,17 +105,23 @@ class Predictor:
 
         Raises:
             UserError: a file cannot be read, or contains nothing that the model can use; the turns lie beyond the end
-                of the recording; or `out` has files of these names that no prediction has written.
+                of the recording; a speaker is not there, or not known to the model; there is no space; or `out` has
+                files of these names that no prediction has written.
         """
         if out is not None:
             names, inputs = (*FILES, REPORT, STORE), [Path(recording), Path(transcript), self.folder]
             check_folder(Path(out), names, inputs, earlier=is_prediction, overwrite=overwrite)
+        _check_recording(Path(recording))
         extraction = load_extraction()
         manifest = extraction.read_recording(
             Path(recording), Path(transcript), self.labels, speakers, time_unit=time_unit, columns=columns
         )
         for note in manifest.notes:
             self._notify(f"note: {note}")
+        chosen = dict(learned_speakers or {})
+        taken, given = self._trained.speakers([u.speaker for u in manifest.utterances], chosen)
+        if taken:
+            self._notify(f"speakers: {taken}")
         with ExitStack() as stack:
             if out is None:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -120,6 +133,7 @@ class Predictor:
                 if overwrite and not is_prediction(folder):
                     for name in names:
                         (folder / name).unlink(missing_ok=True)
+                require_space(folder / STORE, (len(manifest.utterances) + _SPARE_TURNS) * _BYTES_PER_TURN)
             absent = extraction.extract_recording(
                 manifest,
                 folder / STORE,
@@ -130,7 +144,7 @@ class Predictor:
                 notify=self._notify,
             )
             with FeatureStore.open(folder / STORE) as store:
-                turns, batch = self._trained.turns(store, causal)
+                turns, batch = self._trained.turns(store, causal, chosen, absent)
                 if out is not None:
                     about = {
                         "recording": representable(str(recording)),
@@ -138,20 +152,35 @@ class Predictor:
                         "run": representable(str(self.folder)),
                         "causal": causal,
                         **self._trained.description,
-                        "absent": absent,
+                        "speakers": given,
+                        "absent": {modality: main_reason(reasons) for modality, reasons in absent.items()},
                         "features_sha256": store.content_hash,
                     }
                     context = "from the turns up to it" if causal else "from the whole conversation"
                     facts = [
-                        ("recording", representable(str(recording))),
-                        ("transcript", f"{representable(str(transcript))}, {counted(len(turns), 'turn')}"),
-                        ("run", representable(str(self.folder))),
+                        ("transcript", f"{representable(Path(transcript).name)}, {counted(len(turns), 'turn')}"),
+                        ("run", representable(self.folder.resolve().name)),
                         ("each turn", context),
+                        *([("speakers", taken)] if taken else []),
                     ]
                     write_turns(turns, folder, about)
-                    page = self._trained.page(representable(Path(recording).name), turns, batch, facts, causal)
+                    media = media_beside(Path(recording), folder)
+                    page = self._trained.page(media, turns, batch, facts, causal)
                     write_atomically(folder / REPORT, stamped(page, "predict").encode("utf-8"))
             return turns
+
+
+def media_beside(recording: Path, folder: Path) -> Media:
+    """A recording as a page in a folder refers to it: by a relative link, so that both can be moved together."""
+    try:
+        way = os.path.relpath(os.path.abspath(recording), os.path.abspath(folder))
+    except ValueError:  # on another drive
+        link = ""
+    else:
+        link = quote(os.fsencode(Path(way).as_posix()), safe="/")
+        if not link.startswith("."):
+            link = f"./{link}"  # a name with a colon is no scheme
+    return Media(representable(recording.name), link, has_pictures(recording))
 
 
 def is_prediction(folder: Path) -> bool:
@@ -163,6 +192,17 @@ def is_prediction(folder: Path) -> bool:
         and (not os.path.lexists(page) or is_stamped(page, "predict"))
         and (not os.path.lexists(store) or is_extracted(store))
     )
+
+
+def _check_recording(recording: Path) -> None:
+    """Raises a UserError if a file is there, but is no recording."""
+    try:
+        if recording.is_file():
+            check_media(recording)
+    except MediaError as error:
+        raise UserError(
+            f"{recording}: is no recording ({error}); name a video or audio file, and its text with --transcript"
+        ) from None
 
 
 def _is_ours(turns: Path) -> bool:

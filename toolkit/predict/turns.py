@@ -42,6 +42,21 @@ class Turn:
     missing: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Media:
+    """The recording that turns are from, for a page beside it.
+
+    Attributes:
+        name: its file name.
+        link: where it is, relative to the page, as a URL; empty if there is no such way.
+        pictures: whether it has a video track.
+    """
+
+    name: str
+    link: str
+    pictures: bool
+
+
 def write_turns(turns: Sequence[Turn], folder: Path, about: Mapping[str, object]) -> None:
     """Writes turns.json (starting with `about`), turns.csv, turns.srt and turns.vtt to a folder.
 

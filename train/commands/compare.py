@@ -47,4 +47,5 @@ def _plain(comparison) -> dict[str, object]:
             None if m is None else dict(zip(("only_first", "only_second", "p"), m, strict=True))
             for m in comparison.mcnemar
         ],
+        "warning": comparison.warning,
     }

@@ -22,7 +22,8 @@ class Batch:
     Attributes:
         features: modality to [N, D] float; zeros where not present.
         present: modality to [N] bool.
-        speakers: [N] int64.
+        speakers: [N] int64, whose learned parameters apply; -1, outside training only, for somebody whom the model has
+            not learned.
         labels: [N] int64; -1 if there is no label.
         dialogue: [N] int64, number of the utterance's dialogue in the batch, ascending.
         offsets: [B + 1] int64, always on the CPU; utterances of dialogue b are offsets[b]:offsets[b + 1].
@@ -31,6 +32,9 @@ class Batch:
         places: the lowest position and the one after the highest.
         static: whether `padded` made it, see `Packing`.
         host_speakers: `speakers` on the CPU; copied from the device if not given, for which the host waits.
+        people: [N] int64 from 0, who speaks: within a dialogue, equal numbers are the same person. `speakers` if not
+            given, as in training.
+        host_people: `people` on the CPU; likewise.
     """
 
     features: dict[str, Tensor]
@@ -44,12 +48,18 @@ class Batch:
     places: tuple[int, int] = (0, 0)
     static: bool = False
     host_speakers: Tensor = None  # pyright: ignore[reportAssignmentType]  # set below
+    people: Tensor = None  # pyright: ignore[reportAssignmentType]  # set below
+    host_people: Tensor = None  # pyright: ignore[reportAssignmentType]  # set below
 
     def __post_init__(self) -> None:
         if self.place is None:
             self.place = to_device(places(self.offsets), self.dialogue.device)
         if self.host_speakers is None:
             self.host_speakers = self.speakers.cpu()
+        if self.people is None:
+            self.people, self.host_people = self.speakers, self.host_speakers
+        if self.host_people is None:
+            self.host_people = self.people.cpu()
         self.longest = self.longest or int(self.offsets.diff().max())
         if not any(self.places):
             self.places = 0, self.longest
@@ -69,7 +79,7 @@ class Batch:
         return Packing(self.offsets, self.dialogue, self.place, self.longest, self.static)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device, copied through pinned memory; `offsets` and `host_speakers` stay on the CPU."""
+        """The same batch on a device, copied through pinned memory; `offsets` and `host_…` stay on the CPU."""
 
         def there(x: Tensor) -> Tensor:
             return to_device(x, device)
@@ -82,6 +92,7 @@ class Batch:
             labels=there(self.labels),
             dialogue=there(self.dialogue),
             place=there(self.place),
+            people=there(self.people),
         )
 
     def rows(self, start: int, end: int) -> Batch:
@@ -99,6 +110,8 @@ class Batch:
             self.place[start:end],
             places=(start - int(begins[0]) if first == last else 0, int((offsets[1:] - begins).max())),
             host_speakers=self.host_speakers[start:end],
+            people=self.people[start:end],
+            host_people=self.host_people[start:end],
         )
 
     def padded(self, rows: int, dialogues: int, longest: int) -> Batch:
@@ -132,6 +145,8 @@ class Batch:
             longest,
             static=True,
             host_speakers=longer(self.host_speakers),
+            people=longer(self.people),
+            host_people=longer(self.host_people),
         )
 
 
@@ -144,6 +159,7 @@ class Conversations:
         speakers: (N,) int.
         labels: (N,) int, -1 for none.
         offsets: (number of dialogues + 1,) int, rows of dialogue d are offsets[d]:offsets[d + 1].
+        people: (N,) int as in `Batch`; None for `speakers`.
     """
 
     def __init__(
@@ -153,11 +169,15 @@ class Conversations:
         speakers: np.ndarray,
         labels: np.ndarray,
         offsets: np.ndarray,
+        people: np.ndarray | None = None,
     ) -> None:
         self.offsets = torch.from_numpy(np.asarray(offsets, np.int64))
         self._features = {m: torch.from_numpy(x) for m, x in features.items()}
         self._present = {m: torch.from_numpy(x) for m, x in present.items()}
         self._speakers = self._host_speakers = torch.from_numpy(np.asarray(speakers, np.int64))
+        self._people = self._host_people = self._speakers
+        if people is not None:
+            self._people = self._host_people = torch.from_numpy(np.asarray(people, np.int64))
         self._labels = torch.from_numpy(np.asarray(labels, np.int64))
         self.device = torch.device("cpu")  # of the batches
 
@@ -185,7 +205,7 @@ class Conversations:
     def _change(self, how) -> None:
         self._features = {m: how(x) for m, x in self._features.items()}
         self._present = {m: how(x) for m, x in self._present.items()}
-        self._speakers, self._labels = how(self._speakers), how(self._labels)
+        self._speakers, self._people, self._labels = how(self._speakers), how(self._people), how(self._labels)
 
     def changed(self, how: Callable[[str, Tensor, Tensor], Tensor]) -> Conversations:
         """The same conversations with other features: `how` takes modality, [N, D] features and [N] presence."""
@@ -225,4 +245,6 @@ class Conversations:
             place,
             int(lengths.max()),
             host_speakers=self._host_speakers[here],
+            people=cut(self._people),
+            host_people=self._host_people[here],
         )

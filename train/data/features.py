@@ -46,39 +46,32 @@ class Speakers:
     """Speaker indices of every utterance.
 
     Attributes:
-        index: (N,) int64, below `slots`.
+        index: (N,) int64, below `slots`; or -1, see `erc_toolkit.train.data.speakers`.
         slots: size of the speaker table without its padding row.
         names: name of each index if indices identify speakers of the corpus; empty if they give the order of appearance
             in the dialogue.
+        people: (N,) int64, equal within a dialogue for the same person only; None if that is `index`.
     """
 
     index: np.ndarray
     slots: int
     names: list[str]
+    people: np.ndarray | None = None
 
 
-def speaker_indices(store: FeatureStore, config: DataConfig, known: Sequence[str] = ()) -> Speakers:
-    """Indexes speakers according to `data.speakers`.
+def speaker_indices(store: FeatureStore, config: DataConfig) -> Speakers:
+    """Indexes speakers for training, according to `data.speakers`; for a trained model see `data/speakers.py`.
 
     Args:
         store: an open store.
         config: `speakers` and `speaker_slots`.
-        known: for "corpus", the names that a trained model knows, in index order; empty means the store's own.
 
     Raises:
-        UserError: there are more speakers than slots, or speakers that the model does not know.
+        UserError: there are more speakers than slots.
     """
     speaker = store.column("speaker").astype(np.int64)
     if config.speakers == "corpus":
-        names = list(known) or store.speaker_names
-        place = {name: i for i, name in enumerate(names)}
-        for name in store.speaker_names:
-            if name not in place:
-                raise UserError(
-                    f"{store.path}: speaker {name!r} was not in the training store; "
-                    "for other speakers, train a model with --set data.speakers=dialogue"
-                )
-        index = np.array([place[name] for name in store.speaker_names], np.int64)[speaker]
+        names, index = store.speaker_names, speaker
     else:
         names, index = [], np.empty_like(speaker)
         for start, end in zip(store.offsets[:-1], store.offsets[1:], strict=True):
@@ -251,6 +244,7 @@ def conversations(
         speakers.index,
         store.column("label"),
         store.offsets,
+        speakers.people,
     )
 
 

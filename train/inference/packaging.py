@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from ...toolkit.base.disk import disk_faults
@@ -17,6 +18,8 @@ from ...toolkit.base.outputs import check_folder, is_stamped, staged_folder, sta
 from ...toolkit.exchange.licences import corpus_terms, extractor_terms, one_line
 from ..config import OPTIMISTIC, model_in_words
 from ..data.provenance import FeatureFacts, options_of, parts_in
+from ..data.speakers import LearnedSpeakers
+from ..loop.evaluation import load_model
 from ..loop.records import RunFacts, TrainResult
 from ..loop.run_folder import CONFIG, RESULT, WEIGHTS, Run, read_result, read_run, write_config
 from ..scores.tables import percent
@@ -229,6 +232,12 @@ def _card(run: Run, facts: RunFacts, result: TrainResult, moved: dict[str, str])
         *rows,
         *optimistic,
         "",
+        "## What it expects",
+        "",
+        f"- Turns with {_list([*facts['features']])}, in the order of the conversation; what a turn lacks is absent.",
+        f"- {one_line(_speakers(run).describe())}",
+        f"- Labels, in index order: {one_line(', '.join(facts['labels']))}.",
+        "",
         "## Features",
         "",
         "| modality | name | dimensions | extracted with |",
@@ -251,6 +260,17 @@ def _card(run: Run, facts: RunFacts, result: TrainResult, moved: dict[str, str])
         "",
     ]
     return "\n".join(lines)
+
+
+def _speakers(run: Run) -> LearnedSpeakers:
+    """What the model has learned about speakers, which its settings and modalities decide."""
+    facts = run.facts
+    counts = np.array([facts["train_label_counts"][label] for label in facts["labels"]])
+    return LearnedSpeakers.of(load_model(run, facts["speakers"]["slots"], counts)[0].speaker_use, facts["speakers"])
+
+
+def _list(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _licences(facts: RunFacts) -> list[str]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +10,19 @@ import torch
 
 from ...toolkit.base.device import check_precision, device_name, inference, pick_device
 from ...toolkit.base.errors import UserError
-from ...toolkit.predict.turns import Turn
+from ...toolkit.predict.turns import Media, Turn
 from ...toolkit.store import Feature, FeatureStore
 from ...toolkit.store.reduction import apply_reduction
 from ..config import model_in_words
-from ..data.batch import Batch
-from ..data.features import conversations, read_feature, speaker_indices
+from ..data.batch import Batch, Conversations
+from ..data.features import Speakers, conversations, read_feature
 from ..data.joined import join
 from ..data.provenance import FeatureFacts, check_same, options_of, parts_in, provenance_of
+from ..data.speakers import LearnedSpeakers, give_speakers, give_store_speakers
 from ..loop.evaluation import load_model, not_finite
 from ..loop.run_folder import Run, load_reductions, read_run
-from ..reports.page import Page, PageDialogue, PageUtterance, Section, render
+from ..reports.recording_page import recording_page
 from ..reports.run_page import page_edges
-from ..scores.tables import ReportTable, percent
 from .model_paths import resolve_models
 
 
@@ -69,6 +68,7 @@ class TurnClassifier:
         counts = np.array([facts["train_label_counts"][label] for label in facts["labels"]])
         self.model, self.normalisers = load_model(self.run, facts["speakers"]["slots"], counts)
         self.reductions = load_reductions(self.run)
+        self.learned = LearnedSpeakers.of(self.model.speaker_use, facts["speakers"])
         self.model.to(self.target).eval()
 
     @property
@@ -86,21 +86,52 @@ class TurnClassifier:
             "device": device_name(self.target),
         }
 
-    def turns(self, store: FeatureStore, causal: bool = False) -> tuple[list[Turn], Batch]:
+    def speakers(self, names: Sequence[str], chosen: Mapping[str, str]) -> tuple[str, dict[str, object]]:
+        """How the model takes the speakers of a recording.
+
+        Args:
+            names: the speaker of every turn.
+            chosen: see `turns`.
+
+        Returns:
+            A line that says so, empty if the model has learned nothing about speakers. And for turns.json: `use`, as in
+            `Model.speaker_use`; and, if the model has learned anything about speakers, the names of those (`learned`),
+            and for each speaker, as whom it is taken and why (`given`).
+
+        Raises:
+            UserError: as for `turns`.
+        """
+        given = give_speakers(names, [0, len(names)], self.learned, "the transcript", chosen)
+        return given.line(), given.facts()
+
+    def turns(
+        self,
+        store: FeatureStore,
+        causal: bool = False,
+        chosen: Mapping[str, str] | None = None,
+        absent: Mapping[str, Sequence[str]] | None = None,
+    ) -> tuple[list[Turn], Batch]:
         """Predicts the emotion of every turn in a store, dialogue by dialogue.
 
         Args:
             store: an open store; modalities without features in it are treated as absent.
             causal: classify each turn from the dialogue up to it. A model trained as causal always does so; any other
                 model is run on each prefix of the dialogue.
+            chosen: speaker to the one of the model whose learned parameters apply; for the others see
+                `erc_toolkit.train.data.speakers`.
+            absent: for a modality without features in the store, the reason of every turn.
 
         Returns:
             The turns, and the batch of all dialogues, for `attention_edges`.
 
         Raises:
-            UserError: the features are of another model, or there are more speakers than the model supports.
+            UserError: the features are of another model, a choice names a speaker who is not there or whom the model
+                does not know, or there are more speakers than the model supports.
         """
-        data = self._conversations(store)
+        given = give_store_speakers(store, self.learned, chosen)
+        if len(store.dialogue_ids) > 1 and (note := given.note()):
+            self._notify(note)
+        data = self._conversations(store, given.speakers)
         batch = data.batch(torch.arange(len(store.dialogue_ids)))
         logits, alone = [], {m: [] for m in self.run.dims}
         for dialogue in range(len(batch)):
@@ -117,9 +148,9 @@ class TurnClassifier:
         if bad := int((~np.isfinite(probabilities).all(1)).sum()):
             raise UserError(f"{self.run.path}: {not_finite(bad)}")
         own = {m: torch.cat(parts).cpu().double().softmax(-1).numpy() for m, parts in alone.items() if parts}
-        return self._turns_of(store, batch, probabilities, own), batch
+        return self._turns_of(store, batch, probabilities, own, absent or {}), batch
 
-    def _conversations(self, store: FeatureStore):
+    def _conversations(self, store: FeatureStore, speakers: Speakers) -> Conversations:
         matrices, dims = {}, self.run.dims
         for modality, trained in self.run.facts["features"].items():
             features = [self._feature(store, modality, part) for part in parts_in(trained)]
@@ -127,8 +158,6 @@ class TurnClassifier:
                 matrices[modality] = np.zeros((len(store), dims[modality]), np.float32), np.zeros(len(store), bool)
                 continue
             matrices[modality] = self._matrix(store, modality, [feature for feature in features if feature is not None])
-        self.run.config.data.speaker_slots = self.run.facts["speakers"]["slots"]
-        speakers = speaker_indices(store, self.run.config.data, self.run.facts["speakers"]["names"])
         return conversations(store, matrices, self.normalisers, speakers).to(self.target)
 
     def _matrix(self, store: FeatureStore, modality: str, features: Sequence[Feature]) -> tuple[np.ndarray, np.ndarray]:
@@ -163,7 +192,12 @@ class TurnClassifier:
         return None if name is None else store.feature(name)
 
     def _turns_of(
-        self, store: FeatureStore, batch: Batch, probabilities: np.ndarray, own: dict[str, np.ndarray]
+        self,
+        store: FeatureStore,
+        batch: Batch,
+        probabilities: np.ndarray,
+        own: dict[str, np.ndarray],
+        absent: Mapping[str, Sequence[str]],
     ) -> list[Turn]:
         labels, dims = self.run.facts["labels"], self.run.dims
         ids, text, start, end = (store.column(name) for name in ("id", "text", "start_s", "end_s"))
@@ -172,7 +206,8 @@ class TurnClassifier:
         reasons = {}
         for modality, trained in self.run.facts["features"].items():
             feature = self._feature(store, modality, parts_in(trained)[0])
-            reasons[modality] = ["absent in this recording"] * len(store) if feature is None else feature.reasons()
+            unknown = ["no features"] * len(store)
+            reasons[modality] = absent.get(modality, unknown) if feature is None else feature.reasons()
         turns = []
         for i, row in enumerate(probabilities):
             best = int(row.argmax())
@@ -196,39 +231,12 @@ class TurnClassifier:
             )
         return turns
 
-    def page(self, title: str, turns: list[Turn], batch: Batch, facts: list[tuple[str, str]], causal: bool) -> str:
+    def page(self, media: Media, turns: list[Turn], batch: Batch, facts: list[tuple[str, str]], causal: bool) -> str:
         """The report on a recording, as HTML."""
-        labels, modalities = list(self.run.facts["labels"]), list(turns[0].opinions)
-        counts, total = Counter(t.emotion for t in turns), len(turns)
-        rows = [[label, str(counts[label]), percent(counts[label] / total)] for label in labels]
-        by_speaker = [
-            [who, str(n), Counter(t.emotion for t in turns if t.speaker == who).most_common(1)[0][0]]
-            for who, n in Counter(t.speaker for t in turns).most_common(12)
-        ]
-        tables = [
-            ReportTable("emotions", "Emotions of the turns", ["emotion", "turns", "percent"], rows),
-            ReportTable(
-                "speakers", "Most frequent speakers", ["speaker", "turns", "most frequent emotion"], by_speaker
-            ),
-        ]
-        index = {label: i for i, label in enumerate(labels)}
-        utterances: list[PageUtterance] = [
-            {
-                "speaker": t.speaker,
-                "text": t.text,
-                "true": -1,
-                "predicted": index[t.emotion],
-                "confidence": round(t.probability, 3),
-                "own": [-1 if (own := t.opinions[m]) is None else index[own[0]] for m in modalities],
-                "at": _clock(t.start),
-            }
-            for t in turns
-        ]
         edges: dict[str, dict[str, list[list[int]]]] = {}
         # With `causal`, a model that is not causal has classified each turn in a prefix of the dialogue.
         if not causal or getattr(self.run.config.model, "causal", False):
             edges = page_edges(self.model, batch)
-        dialogue: PageDialogue = {"name": title, "right": 0, "labelled": 0, "utterances": utterances, "edges": edges}
         run = self.run.facts
         shown = [
             *facts,
@@ -236,26 +244,4 @@ class TurnClassifier:
             ("model", model_in_words(self.run.config.model)),
             ("device", device_name(self.target)),
         ]
-        absent = []
-        for modality in self.run.dims:
-            reasons = Counter(t.missing[modality].split(":")[0] for t in turns if modality in t.missing)
-            absent += [f"{modality} in {n} of {total} turns ({reason})" for reason, n in reasons.items()]
-        warnings = [
-            "This recording is not labelled: these are a model's predictions, as reliable as the report "
-            "of its training run states."
-        ]
-        page = Page(
-            title,
-            shown + [("absent", "; ".join(absent) or "none")],
-            [],
-            warnings,
-            [Section("Predicted emotions", tables)],
-            [dialogue],
-            labels,
-            modalities,
-        )
-        return render(page, "")
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+        return recording_page(media, turns, edges, shown, list(run["labels"]), run["store"]["corpus"])

@@ -134,7 +134,7 @@ class DialogueRecurrence(nn.Module):
         streams: number of streams of features, each with separate weights.
         dim: width of the features (D_m).
         dialogue, party, emotion: widths of the states g, q and e (D_g, D_p, D_e).
-        slots: number of speaker indices.
+        slots: number of parties that have a state; more if a batch has more, as only who is the same counts.
         attention: "general" scores a past g_j by its product with a linear map of u_t (as in the paper), "simple" by a
             linear map of g_j alone.
         listener: whether the other parties' states are updated (the paper's "listener state").
@@ -167,13 +167,14 @@ class DialogueRecurrence(nn.Module):
         bound = self.score.shape[1] ** -0.5
         nn.init.uniform_(self.score, -bound, bound)
 
-    def forward(self, x: Tensor, speakers: Tensor, offsets: Tensor) -> Tensor:
+    def forward(self, x: Tensor, speakers: Tensor, offsets: Tensor, parties: int = 0) -> Tensor:
         """Emotion states.
 
         Args:
             x: [streams, N, dim], packed dialogues.
-            speakers: [N] int64, below `slots`.
+            speakers: [N] int64, below `slots` or `parties`.
             offsets: [B + 1] int64 on the CPU.
+            parties: the greatest of `speakers`, plus one.
 
         Returns:
             [streams, N, emotion], or twice as wide with two directions, the forward one first.
@@ -182,7 +183,7 @@ class DialogueRecurrence(nn.Module):
         rows, back = to_device(torch.stack([rows, rows.argsort(1)]), x.device)
         ordered = x.index_select(1, rows.flatten()).unflatten(1, rows.shape).flatten(0, 1)
         who = speakers[rows].repeat(len(x), 1)[..., None, None]
-        states = self._run(ordered, who, counts).unflatten(0, (len(x), self.directions))
+        states = self._run(ordered, who, counts, max(self.slots, parties)).unflatten(0, (len(x), self.directions))
         return torch.cat([states[:, d].index_select(1, back[d]) for d in range(self.directions)], -1)
 
     def _steps(self, offsets: Tensor) -> tuple[Tensor, list[int]]:
@@ -195,7 +196,7 @@ class DialogueRecurrence(nn.Module):
         rows = [starts + step, starts + lengths - 1 - step][: self.directions]
         return torch.stack([r[there] for r in rows]), there.sum(1).tolist()
 
-    def _run(self, x: Tensor, who: Tensor, counts: list[int]) -> Tensor:
+    def _run(self, x: Tensor, who: Tensor, counts: list[int], slots: int) -> Tensor:
         """Emotion states [R, N, emotion] of utterances [R, N, dim] and speakers [R, N, 1, 1], ordered by `_steps`."""
 
         def kept(state: Tensor) -> Tensor:
@@ -210,7 +211,7 @@ class DialogueRecurrence(nn.Module):
         g, context, e = (
             x.new_zeros(cells, count, c.hidden.shape[1]) for c in (self.dialogue, self.dialogue, self.emotion)
         )
-        parties = x.new_zeros(cells, count, self.slots, self.party.hidden.shape[1])
+        parties = x.new_zeros(cells, count, slots, self.party.hidden.shape[1])
         past = _MatchedStates() if self.matched else _RunningStates()
         found = []
         for t, now in enumerate(counts):
@@ -225,8 +226,8 @@ class DialogueRecurrence(nn.Module):
             q = kept(self.party(of_party[t], q, context))
             if self.listener is not None and of_listener is not None:
                 gates = torch.baddbmm(of_listener[t], q, self.listener.inputs[1])
-                gates = gates[:, :, None].expand(-1, -1, self.slots, -1).flatten(1, 2)
-                parties = kept(self.listener(gates, parties.flatten(1, 2))).unflatten(1, (now, self.slots))
+                gates = gates[:, :, None].expand(-1, -1, slots, -1).flatten(1, 2)
+                parties = kept(self.listener(gates, parties.flatten(1, 2))).unflatten(1, (now, slots))
             parties = parties.scatter(2, speaker, q[:, :, None])
             e = kept(self.emotion(self.emotion.first(q), e))
             found.append(e)

@@ -22,10 +22,11 @@ class RelationalGraph:
     is 2 (S speaker_j + speaker_i), plus 1 where j is not earlier than i. "Target" is i, "source" is j.
 
     Args:
-        speakers: [N] int64 on the CPU, who speaks each utterance, from 0.
+        speakers: [N] int64 on the CPU, whose relations those of each utterance are, from 0; -1 for somebody unknown.
         dialogue: [N] int64, number of each utterance's dialogue.
         past, future: how many utterances back and ahead the sources of an utterance reach.
         longest: number of utterances of the longest dialogue, or an upper bound.
+        people: [N] int64 on the CPU, who speaks each utterance, from 0; None for `speakers`.
 
     Attributes:
         blocks: map rows and columns of the masks to utterances.
@@ -34,12 +35,21 @@ class RelationalGraph:
             defined.
         reverse_mask: [count, size, span] bool, True where there is an edge from the column's utterance to the row's,
             including the diagonal.
-        speakers: [S'] int64, the speakers that occur, ascending.
-        sizes: number of utterances of each.
-        order: [N] int64, the utterances sorted by speaker.
+        speakers: [S'] int64, the speaker of each person, ascending by person.
+        distinct: whether every person has a speaker, and none has another's.
+        sizes: number of utterances of each person.
+        order: [N] int64, the utterances sorted by person.
     """
 
-    def __init__(self, speakers: Tensor, dialogue: Tensor, past: int, future: int, longest: int) -> None:
+    def __init__(
+        self,
+        speakers: Tensor,
+        dialogue: Tensor,
+        past: int,
+        future: int,
+        longest: int,
+        people: Tensor | None = None,
+    ) -> None:
         past, future = min(past, longest - 1), min(future, longest - 1)
         self.blocks = Blocks(len(speakers), max(past, future), dialogue.device)
         near, distance = self.blocks.local(dialogue), self.blocks.distance
@@ -47,12 +57,16 @@ class RelationalGraph:
         self.mask = (near & (distance <= past) & (distance >= -future)) | diagonal
         self.reverse_mask = (near & (distance <= future) & (distance >= -past)) | diagonal
         # On the host, as the sizes decide shapes.
-        found, who, counts = speakers.unique(return_inverse=True, return_counts=True)
+        most = speakers.max() + 2  # with -1; the same number in two dialogues may be two people with two speakers
+        key = (speakers if people is None else people) * most + speakers + 1
+        found, who, counts = key.unique(return_inverse=True, return_counts=True)
+        found = found % most - 1
+        self.distinct = bool(found.min() >= 0) and len(found.unique()) == len(found)
         self.speakers, self.sizes = to_device(found, dialogue.device), counts.tolist()
         self._who, self.order = to_device(torch.stack([who, who.argsort(stable=True)]), dialogue.device)
 
     def parts(self, dtype: torch.dtype) -> Tensor:
-        """The graph as one matrix for each speaker of a source and each order, [count, 2 S', size, span] of 0 and 1."""
+        """The graph as one matrix for each person of a source and each order, [count, 2 S', size, span] of 0 and 1."""
         speaks = F.one_hot(self._who, len(self.sizes))
         speaks = self.blocks.seen(speaks[None])[0].transpose(1, 2)[:, :, None, None].bool()  # [count, S', 1, 1, span]
         earlier = self.blocks.distance > 0
@@ -105,18 +119,50 @@ class RelationalConvolution(nn.Module):
         sums = torch.bmm(parts.flatten(1, 2), blocks.seen(x[None])[0]).unflatten(1, (parts.shape[1], blocks.size))
         sums = blocks.flat(sums.transpose(1, 2).flatten(2)[None])[0]  # [N, 2 S' d_in]
         by_target = sums.index_select(0, graph.order).split(graph.sizes)
-        y = torch.cat([rows @ matrix for rows, matrix in zip(by_target, self._matrices(graph.speakers), strict=True)])
+        y = torch.cat([rows @ matrix for rows, matrix in zip(by_target, self._matrices(graph), strict=True)])
         return torch.empty_like(y).index_copy(0, graph.order, y) + x @ self.root + self.bias
 
-    def _matrices(self, speakers: Tensor) -> tuple[Tensor, ...]:
-        """For each of the given speakers as target: the matrices of all relations, stacked, [2 S' d_in, d_out]."""
-        coefficients = self.coefficients
+    def _matrices(self, graph: RelationalGraph) -> tuple[Tensor, ...]:
+        """For each person of a graph as target: the matrices of all relations, stacked, [2 S' d_in, d_out]."""
+        coefficients, speakers = self.coefficients, graph.speakers
         table = (self.weight if coefficients is None else coefficients).unflatten(0, (self.speakers, self.speakers, 2))
-        if len(speakers) < self.speakers:
+        if not graph.distinct:
+            table = relations_of_people(table, speakers)
+        elif len(speakers) < self.speakers:
             table = table.index_select(0, speakers).index_select(1, speakers)
         if coefficients is not None:
             table = (table @ self.weight.flatten(1)).unflatten(-1, self.weight.shape[1:])
         return table.transpose(0, 1).flatten(1, 3).unbind(0)
+
+
+def relations_of_people(table: Tensor, speakers: Tensor) -> Tensor:
+    """Relations between people of whom some are unknown, or have the same speaker.
+
+    Unknown is unlike nobody: where one of two people is unknown, the mean over all speakers other than the second's
+    speaker is taken; where both are, or have the same speaker, that over all pairs of different speakers; from somebody
+    unknown to the same person, that over all relations of a speaker to themselves.
+
+    Args:
+        table: [S, S, …], of the source's and the target's speaker.
+        speakers: [S'] int64, of each person; -1 where unknown.
+
+    Returns:
+        [S', S', …], of the source and the target.
+    """
+    count = len(table)
+    if count == 1:  # no relation between different speakers was learned
+        return table.expand(len(speakers), len(speakers), *table.shape[2:])
+    own = table.diagonal(0, 0, 1).movedim(-1, 0)
+    to_others, from_others = ((table.sum(side) - own) / (count - 1) for side in (1, 0))
+    mean_own, mean_other = own.mean(0), to_others.mean(0)
+    rows = torch.cat([table, to_others[:, None]], 1)
+    rows = torch.cat([rows, torch.cat([from_others, mean_other[None]])[None]])
+    place = torch.where(speakers < 0, count, speakers)
+    found = rows.index_select(0, place).index_select(1, place)
+    alike, same = place[:, None] == place, torch.eye(len(place), dtype=torch.bool, device=place.device)
+    shape = (*alike.shape, *(1,) * (table.ndim - 2))
+    found = torch.where((alike & ~same).view(shape), mean_other, found)
+    return torch.where((same & (place == count)).view(shape), mean_own, found)
 
 
 class PlaceWeights(nn.Module):

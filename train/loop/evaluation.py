@@ -17,16 +17,17 @@ from ...toolkit.base.words import counted
 from ...toolkit.store import FeatureStore
 from ..config import OPTIMISTIC, Config
 from ..data.batch import Conversations
-from ..data.features import Normaliser, choose_features, conversations, divide, read_feature, speaker_indices
+from ..data.features import Normaliser, choose_features, conversations, divide, read_feature
 from ..data.joined import parts_of
 from ..data.provenance import choice_in, parts_in
+from ..data.speakers import LearnedSpeakers, give_store_speakers
 from ..models.base import Model
 from ..models.registry import model_class
 from ..scores.breakdown import breakdown, confusion_matrix
 from ..scores.calibration import calibrate
 from ..scores.metrics import Evaluation, Measures, evaluate
 from ..scores.predictions import Predictions
-from ..scores.resampling import intervals
+from ..scores.resampling import dialogue_count, intervals
 from .run_folder import Run, check_fit, load_weights, read_run
 
 
@@ -153,6 +154,7 @@ def tabulate(store: FeatureStore, prediction: Prediction) -> Predictions:
         prediction.classes,
         prediction.probabilities,
         np.stack([*prediction.own.values()], 1) if prediction.own else np.empty((len(rows), 0), np.int64),
+        store.column("text")[rows],
     )
 
 
@@ -191,10 +193,10 @@ def evaluate_run(
         by: names in `erc_toolkit.train.scores.breakdown.GROUPS`.
 
     Returns:
-        `erc_toolkit.train.scores.metrics.evaluate`'s measures; intervals (`erc_toolkit.train.scores.resampling`), as
-        [low, high]; ece (`erc_toolkit.train.scores.calibration`); confusion, C rows of C counts, true class by
-        predicted class; `by`, each requested name to its `breakdown`; and run, store, corpus, split, protocol, seed,
-        labels, model, device.
+        `erc_toolkit.train.scores.metrics.evaluate`'s measures; dialogues, the number of those with a label; intervals
+        (`erc_toolkit.train.scores.resampling`), as [low, high]; ece (`erc_toolkit.train.scores.calibration`);
+        confusion, C rows of C counts, true class by predicted class; `by`, each requested name to its `breakdown`; and
+        run, store, corpus, split, protocol, seed, labels, model, device.
 
     Raises:
         UserError: run or store cannot be read or do not belong together, or the split has no labelled utterance.
@@ -224,6 +226,7 @@ def evaluate_run(
             "device": device_name(opened.device),
             "labels": store.labels,
             **measures,
+            "dialogues": dialogue_count(table),
             "intervals": {name: list(bounds) for name, bounds in intervals([table]).items()},
             "ece": calibrate(table).ece,
             "confusion": confusion_matrix(table).tolist(),
@@ -274,16 +277,19 @@ def opened_run(
             setattr(run.config.data, modality, choice_in(feature))
         run.config.data.modalities = list(run.dims)
         features = choose_features(store, run.config.data)
-        known, same = run.facts["store"], store.content_hash == run.facts["store"]["content_sha256"]
-        if not same and store.content_of(p.name for f in features.values() for p in parts_of(f)) != known.get(
-            "used_sha256"
+        trained_on = run.facts["store"]
+        if store.content_hash != trained_on["content_sha256"] and (
+            store.content_of(part.name for feature in features.values() for part in parts_of(feature))
+            != trained_on.get("data_sha256")
         ):
-            notify(f"note: {path} is not the store that the run was trained on (its content hash differs)")
-        run.config.data.speaker_slots = run.facts["speakers"]["slots"]
-        speakers = speaker_indices(store, run.config.data, run.facts["speakers"]["names"])
+            notify(f"note: {path} is not the data that the run was trained on (its content hash differs)")
         counts = np.array([run.facts["train_label_counts"][label] for label in store.labels])
-        model, normalisers = load_model(run, speakers.slots, counts)
-        data = conversations(store, {m: read_feature(store, f) for m, f in features.items()}, normalisers, speakers)
+        model, normalisers = load_model(run, run.facts["speakers"]["slots"], counts)
+        given = give_store_speakers(store, LearnedSpeakers.of(model.speaker_use, run.facts["speakers"]))
+        if note := given.note():
+            notify(note)
+        matrices = {m: read_feature(store, f) for m, f in features.items()}
+        data = conversations(store, matrices, normalisers, given.speakers)
         notify(f"device: {device_name(target)}, matrix products in {run.config.train.precision}")
         yield OpenedRun(run, store, model.to(target), data.to(target), counts, target)
 

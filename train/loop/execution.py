@@ -183,5 +183,5 @@ def _forward(model: Callable[..., ModelOutput], batch: Batch, decision: bool | N
 def _tensors(batch: Batch) -> list[Tensor]:
     """Every tensor of a batch that is on the device."""
     found = [*batch.features.values(), *batch.present.values()]
-    rest = (getattr(batch, field.name) for field in fields(batch) if field.name not in ("offsets", "host_speakers"))
+    rest = (getattr(batch, field.name) for field in fields(batch) if not field.name.startswith(("offsets", "host_")))
     return found + [x for x in rest if isinstance(x, Tensor)]

@@ -173,7 +173,7 @@ def facts_of(plan: Plan, model: nn.Module, device: torch.device) -> RunFacts:
             "path": str(store.path.resolve()),
             "corpus": store.corpus,
             "content_sha256": store.content_hash,
-            "used_sha256": used_content(plan),
+            "data_sha256": used_content(plan),
         },
         "features": {m: facts_about(store, feature) for m, feature in plan.features.items()},
         "labels": list(store.labels),

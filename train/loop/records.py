@@ -43,12 +43,16 @@ class PlanDescription(TypedDict):
 
 
 class StoreFacts(TypedDict):
-    """The store that a run was trained on; `used_sha256` covers what the run used of it."""
+    """The store that a run was trained on.
+
+    `content_sha256` is of all of it, `data_sha256` of the part that training uses (`FeatureStore.content_of`); runs of
+    earlier versions have none.
+    """
 
     path: str
     corpus: str
     content_sha256: str
-    used_sha256: NotRequired[str]
+    data_sha256: NotRequired[str]
 
 
 class SpeakerFacts(TypedDict):

@@ -35,6 +35,7 @@ from ..layers.modality_dropout import (
     precision_times_recall,
     weighted_f1,
 )
+from ..layers.speakers import SpeakerEmbedding
 from ..settings import TrainConfig, nearest, setting
 from .base import Model, ModelInfo, ModelOutput, check_heads
 from .variants import VARIANTS
@@ -197,6 +198,7 @@ class AMBDSGDN(Model[Settings]):
     """
 
     capturable = True
+    speaker_use = "identity"
     Settings = Settings
     about = ModelInfo("AMB-DSGDN", "arXiv 2603.10043", "in full: code and paper")
     fusion: Tensor | None
@@ -212,7 +214,8 @@ class AMBDSGDN(Model[Settings]):
         self.head_dropout = Dropout(settings.dropout)
         self.speaker = None
         if any(sequential.values()):
-            self.speaker = nn.Embedding(self.speakers + 1, settings.hidden, padding_idx=self.speakers)
+            self.speaker = SpeakerEmbedding(self.speakers, settings.hidden, padding=True)
+            self.speaker_use = "embedding"
         fusion = None
         if settings.fusion is not None:
             if missing := [m for m in self.dims if m not in settings.fusion]:
@@ -305,7 +308,7 @@ class AMBDSGDN(Model[Settings]):
 
     def _context(self, batch: Batch) -> BatchContext:
         longest = batch.longest
-        graphs = speaker_graphs(batch.speakers, batch.dialogue, self.settings.window, longest, self.settings.causal)
+        graphs = speaker_graphs(batch.people, batch.dialogue, self.settings.window, longest, self.settings.causal)
         if self.speaker is None:
             return BatchContext(*graphs, None, None)
         first, end = batch.places

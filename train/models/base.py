@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from ..data.batch import Batch
 from ..layers.losses import weighted_loss
 from ..settings import ModelSettings
 
+SpeakerUse = Literal["none", "identity", "embedding", "index"]
 SettingsType = TypeVar("SettingsType", bound=ModelSettings)
 
 
@@ -61,7 +62,7 @@ class Model(nn.Module, Generic[SettingsType]):
     Args:
         settings: an instance of `Settings`.
         dims: modality ("text", "audio", "visual"; any non-empty subset) to the width of its features.
-        speakers: number of speaker indices; those in a batch are smaller.
+        speakers: number of speaker indices; those in a batch are smaller, or -1 if `speaker_use` allows it.
         class_counts: [C] float64, labelled utterances of each class in the training split.
         class_weights: [C] float64 for the loss, or None for equal weights.
 
@@ -70,6 +71,11 @@ class Model(nn.Module, Generic[SettingsType]):
             (`train.execution`): its shapes depend on the batch as `Batch.padded` makes it, and neither on the host's
             decisions other than `decide` nor on `epoch`; it copies nothing from the host, and the utterances that
             `padded` adds change nothing. A class attribute.
+        speaker_use: what the model does with speakers, which decides whether it can be applied to people whom it does
+            not know, and to more of them than in training. "none": nothing. "identity": it asks only who is the same
+            person, of `Batch.people`. "embedding": it has also learned parameters for each index of `Batch.speakers`,
+            and takes their mean for index -1, as `erc_toolkit.train.layers.speakers` does. "index", the default: it has
+            such parameters, and there must not be more speakers. A class attribute, or set in `build`.
         Settings: dataclass of the section `model` of a recipe. Every field has a default;
             `erc_toolkit.train.settings.setting` adds bounds. It has a field `name`, and may have a method
             `check(where)`, which raises a UserError that begins with `where` if settings contradict each other.
@@ -80,6 +86,7 @@ class Model(nn.Module, Generic[SettingsType]):
     """
 
     capturable: ClassVar[bool] = False
+    speaker_use: SpeakerUse = "index"
     Settings: ClassVar[type[ModelSettings]]
     about: ClassVar[ModelInfo]
     settings: SettingsType

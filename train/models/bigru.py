@@ -37,6 +37,7 @@ class Settings:
 class BiGRU(Model[Settings]):
     """Bidirectional GRU."""
 
+    speaker_use = "none"
     Settings = Settings
     about = ModelInfo("bidirectional GRU", "none (baseline)", "in full")
 

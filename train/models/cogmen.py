@@ -69,6 +69,7 @@ class COGMEN(Model[Settings]):
         UserError: the number of heads does not divide the width of the features.
     """
 
+    speaker_use = "embedding"
     Settings = Settings
     about = ModelInfo("COGMEN", "arXiv 2205.02455, NAACL 2022", "their code")
 
@@ -95,7 +96,7 @@ class COGMEN(Model[Settings]):
         for layer in self.encoder:
             x = layer(x, attend, every)
         past, future = self.settings.past, self.settings.future
-        graph = RelationalGraph(batch.host_speakers, batch.dialogue, past, future, batch.longest)
+        graph = RelationalGraph(batch.host_speakers, batch.dialogue, past, future, batch.longest, batch.host_people)
         x = self.attention(self.relational(self.projection(x), graph), graph)
         x = F.leaky_relu(self._normalised(x))
         return ModelOutput(self.output(self.dropout(torch.relu(self.hidden(x)))))

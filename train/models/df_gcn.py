@@ -25,6 +25,7 @@ from ..data.batch import Batch
 from ..layers.dropout import Dropout
 from ..layers.losses import weighted_loss
 from ..layers.sequence import PaddedDialogues
+from ..layers.speakers import SpeakerEmbedding
 from .base import Model, ModelInfo, ModelOutput
 from .df_gcn_parts import BatchContext, ModalityStream, ReconstructionFusion, ReleasedFusion, context
 from .df_gcn_variants import VARIANTS, Settings
@@ -33,6 +34,7 @@ from .df_gcn_variants import VARIANTS, Settings
 class DFGCN(Model[Settings]):
     """Dynamic fusion-aware graph convolutional network."""
 
+    speaker_use = "embedding"
     Settings = Settings
     about = ModelInfo("DF-GCN", "arXiv 2603.22345", "reconstruction from the abstract; also their code")
 
@@ -48,7 +50,7 @@ class DFGCN(Model[Settings]):
                 for m, dim in self.dims.items()
             }
         )
-        self.speaker = nn.Embedding(self.speakers + 1, settings.hidden, padding_idx=self.speakers)
+        self.speaker = SpeakerEmbedding(self.speakers, settings.hidden, padding=True)
 
         def head() -> nn.Module:
             return weight_norm(nn.Linear(settings.hidden, self.classes))
@@ -115,7 +117,7 @@ def pad(batch: Batch, speaker: int) -> tuple[PaddedDialogues, Batch]:
 
     Args:
         batch: a batch.
-        speaker: speaker index of the added rows.
+        speaker: speaker index and person of the added rows.
 
     Returns:
         the positions of the utterances, and the padded batch, whose `labels` are -1 in the added rows.
@@ -127,8 +129,9 @@ def pad(batch: Batch, speaker: int) -> tuple[PaddedDialogues, Batch]:
         return padded.pad(x, fill).flatten(0, 1)
 
     dialogue = torch.arange(count, device=batch.labels.device).repeat_interleave(longest)
-    host_speakers = torch.full((count * longest,), speaker)
-    host_speakers[(torch.arange(longest) < padded.lengths[:, None]).flatten()] = batch.host_speakers
+    there = (torch.arange(longest) < padded.lengths[:, None]).flatten()
+    host_speakers, host_people = (torch.full((count * longest,), speaker) for _ in range(2))
+    host_speakers[there], host_people[there] = batch.host_speakers, batch.host_people
     features, present = ({m: rows(x) for m, x in of.items()} for of in (batch.features, batch.present))
     return padded, replace(
         batch,
@@ -142,4 +145,6 @@ def pad(batch: Batch, speaker: int) -> tuple[PaddedDialogues, Batch]:
         longest=longest,
         places=(0, longest),
         host_speakers=host_speakers,
+        people=rows(batch.people, speaker),
+        host_people=host_people,
     )

@@ -84,7 +84,7 @@ def context(
     apart = batch.dialogue
     if real is not None:  # each row of padding is a separate dialogue, so that it attends only to itself
         apart = torch.where(real, apart, len(batch) + torch.arange(len(real), device=real.device))
-    graphs = speaker_graphs(batch.speakers if identity is None else identity, apart, window, batch.longest)
+    graphs = speaker_graphs(batch.people if identity is None else identity, apart, window, batch.longest)
     inter, intra = (graph.without(~present) for graph in graphs)
     attend = WholeDialogueAttention(batch.packing).attend
     return BatchContext(

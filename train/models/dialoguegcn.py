@@ -62,6 +62,7 @@ class Settings:
 class DialogueGCN(Model[Settings]):
     """Dialogue graph convolutional network."""
 
+    speaker_use = "embedding"
     Settings = Settings
     about = ModelInfo("DialogueGCN", "arXiv 1908.11540, EMNLP 2019", "their code")
 
@@ -86,7 +87,12 @@ class DialogueGCN(Model[Settings]):
         """Logits of a batch."""
         x = self.context(self.concatenated(batch), batch.offsets)
         graph = RelationalGraph(
-            batch.host_speakers, batch.dialogue, self.settings.past, self.settings.future, batch.longest
+            batch.host_speakers,
+            batch.dialogue,
+            self.settings.past,
+            self.settings.future,
+            batch.longest,
+            batch.host_people,
         )
         y = self.plain(self.relational(x, graph, self.edges(x, graph, batch.place)), graph)
         x = torch.cat([x, y], 1)

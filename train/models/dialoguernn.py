@@ -56,6 +56,7 @@ class Settings:
 class DialogueRNN(Model[Settings]):
     """Bidirectional DialogueRNN with emotion attention."""
 
+    speaker_use = "identity"
     Settings = Settings
     about = ModelInfo("DialogueRNN", "arXiv 1811.00405, AAAI 2019", "their code")
 
@@ -81,7 +82,8 @@ class DialogueRNN(Model[Settings]):
     def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """Logits of a batch."""
         x = self.concatenated(batch)
-        emotions = self.emotion_dropout(self.recurrence(x[None], batch.speakers, batch.offsets)[0])
+        states = self.recurrence(x[None], batch.people, batch.offsets, int(batch.host_people.max()) + 1)
+        emotions = self.emotion_dropout(states[0])
         if self.query is not None:
             # Their scores are unscaled products; the kernel divides by the square root of the width.
             query = self.query(emotions) * emotions.shape[-1] ** 0.5

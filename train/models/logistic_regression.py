@@ -25,6 +25,7 @@ class LogisticRegression(Model[Settings]):
     """Softmax regression."""
 
     capturable = True
+    speaker_use = "none"
     Settings = Settings
     about = ModelInfo("logistic regression", "none (baseline)", "in full")
 

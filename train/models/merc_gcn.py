@@ -75,6 +75,7 @@ class MERCGCN(Model[Settings]):
         UserError: `settings.coarse` does not have one entry per class.
     """
 
+    speaker_use = "identity"
     Settings = Settings
     about = ModelInfo("MERC-GCN", "arXiv 2501.15063", "reconstruction: neither full text nor code is public")
     groups: Tensor | None
@@ -109,7 +110,7 @@ class MERCGCN(Model[Settings]):
     def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """Logits of a batch; with G coarse groups, `parts["coarse"]` has their logits [N, G]."""
         z = self.dropout(self.context(torch.cat(self._aligned(batch), 1), batch.offsets))
-        kinds, blocks = edge_kinds(batch.speakers, batch.dialogue, self.settings.window, batch.longest)
+        kinds, blocks = edge_kinds(batch.people, batch.dialogue, self.settings.window, batch.longest)
         weights = self.edge_weights(z, kinds, blocks)
         g = F.relu(self.by_kind(z, weights, kinds, blocks))
         g = F.relu(self.convolution(g, weights, blocks))

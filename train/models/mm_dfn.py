@@ -87,6 +87,7 @@ class MMDFN(Model[Settings]):
         weights = {m: getattr(settings, f"speaker_{m}") for m in self.dims}
         self.speaker_weights = {m: weight for m, weight in weights.items() if weight}
         self.speaker_encoder = gru() if self.speaker_weights else None
+        self.speaker_use = "identity" if self.speaker_weights else "none"
         self.first = nn.Linear(settings.size, settings.graph_size)
         self.depth = nn.LSTMCell(settings.graph_size, settings.graph_size)
         self.layers = nn.ModuleList(
@@ -140,7 +141,7 @@ class MMDFN(Model[Settings]):
         # One sequence for each speaker of each dialogue and modality, all concatenated.
         # Their lengths decide shapes, so the host computes them.
         dialogue = torch.arange(len(batch)).repeat_interleave(batch.offsets.diff())
-        key = dialogue * (batch.host_speakers.max() + 1) + batch.host_speakers
+        key = dialogue * (batch.host_people.max() + 1) + batch.host_people
         order = key.argsort(stable=True)
         lengths = key[order].unique_consecutive(return_counts=True)[1].repeat(len(chosen))
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])

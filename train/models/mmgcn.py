@@ -23,6 +23,7 @@ from ..layers.dropout import Dropout
 from ..layers.initial_residual import InitialResidualConvolution
 from ..layers.losses import weighted_loss
 from ..layers.sequence import PaddedDialogues, RecurrentLayer
+from ..layers.speakers import SpeakerEmbedding
 from ..settings import setting
 from .base import Model, ModelInfo, ModelOutput
 
@@ -68,6 +69,7 @@ class Settings:
 class MMGCN(Model[Settings]):
     """Multimodal fusion by deep graph convolution."""
 
+    speaker_use = "none"
     Settings = Settings
     about = ModelInfo("MMGCN", "arXiv 2107.06779 (ACL 2021)", "their code")
 
@@ -79,7 +81,8 @@ class MMGCN(Model[Settings]):
             self.encoder = RecurrentLayer(
                 nn.LSTM, settings.size, settings.size // 2, settings.encoder_layers, dropout=settings.dropout
             )
-            self.speaker = nn.Embedding(self.speakers, settings.size)
+            self.speaker = SpeakerEmbedding(self.speakers, settings.size)
+            self.speaker_use = "embedding"
         self.first = nn.Linear(settings.size, settings.graph_size)
         self.layers = nn.ModuleList(
             InitialResidualConvolution(settings.graph_size, depth, settings.alpha, settings.lam)

@@ -121,6 +121,7 @@ class MultiEMO(Model[Settings]):
         self.projections = nn.ModuleDict({m: nn.Linear(dim, size) for m, dim in self.dims.items()})
         self.recurrent = [m for m in self.dims if m != "text" or settings.recurrent_text]
         self.recurrence, self.joined = None, nn.ModuleDict()
+        self.speaker_use = "identity" if self.recurrent else "none"
         if self.recurrent:
             self.recurrence = DialogueRecurrence(
                 len(self.recurrent),
@@ -155,7 +156,8 @@ class MultiEMO(Model[Settings]):
         """Logits of a batch; `parts` has each modality's representation after cross-attention, and the fused one."""
         x = {m: projection(batch.features[m]) for m, projection in self.projections.items()}
         if self.recurrence is not None:
-            states = self.recurrence(torch.stack([x[m] for m in self.recurrent]), batch.speakers, batch.offsets)
+            rows, parties = torch.stack([x[m] for m in self.recurrent]), int(batch.host_people.max()) + 1
+            states = self.recurrence(rows, batch.people, batch.offsets, parties)
             for modality, state in zip(self.recurrent, states, strict=True):
                 joined = self.joined[modality](state) if self.joined else state
                 x[modality] = torch.relu(self.dropout(joined))

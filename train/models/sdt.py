@@ -22,6 +22,7 @@ from ..data.batch import Batch
 from ..layers.dropout import Dropout
 from ..layers.encoder import EncoderBlock, WholeDialogueAttention, dialogue_positions
 from ..layers.losses import weighted_loss
+from ..layers.speakers import SpeakerEmbedding
 from ..settings import setting
 from .base import Model, ModelInfo, ModelOutput, check_heads
 
@@ -92,13 +93,14 @@ class SDT(Model[Settings]):
     """Transformer-based model with self-distillation."""
 
     capturable = True
+    speaker_use = "embedding"
     Settings = Settings
     about = ModelInfo("SDT", "IEEE TMM 26, 2024, doi 10.1109/TMM.2023.3271019", "their code")
 
     def build(self) -> None:
         settings = self.settings
         size = settings.hidden
-        self.speaker = nn.Embedding(self.speakers, size)
+        self.speaker = SpeakerEmbedding(self.speakers, size)
         self.projections = nn.ModuleDict({m: nn.Linear(dim, size, bias=False) for m, dim in self.dims.items()})
         self.targets = nn.ModuleDict(
             {m: TargetStream(settings, m, [n for n in self.dims if n != m]) for m in self.dims}

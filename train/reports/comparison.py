@@ -16,7 +16,15 @@ from ..config import RUN_SECTION
 from ..loop.run_folder import CONFIG, RESULT, read_run
 from ..scores.metrics import evaluate
 from ..scores.predictions import Predictions, read_predictions
-from ..scores.resampling import Difference, check_paired, differences, intervals, mcnemar
+from ..scores.resampling import (
+    Difference,
+    check_paired,
+    dialogue_count,
+    differences,
+    few_dialogues,
+    intervals,
+    mcnemar,
+)
 
 MEASURES = ("weighted_f1", "accuracy", "weighted_precision", "macro_f1", "uar")
 _ABSENT = "(none)"
@@ -53,12 +61,14 @@ class Comparison:
         differences: for each run after the first, maps each measure to its difference from the first run.
         mcnemar: for each run after the first, the result of `erc_toolkit.train.scores.resampling.mcnemar`; None with
             several seeds.
+        warning: what to know about so few dialogues, see `erc_toolkit.train.scores.resampling.few_dialogues`; or None.
     """
 
     runs: list[ComparedRun]
     settings: dict[str, list[object]]
     differences: list[dict[str, Difference]]
     mcnemar: list[tuple[int, int, float] | None]
+    warning: str | None
 
 
 def compare(folders: list[Path]) -> Comparison:
@@ -89,6 +99,7 @@ def compare(folders: list[Path]) -> Comparison:
             mcnemar(first.predictions[0], run.predictions[0]) if alone else None
             for run, alone in zip(runs[1:], single, strict=True)
         ],
+        few_dialogues(dialogue_count(first.predictions[0])),
     )
 
 
@@ -140,8 +151,8 @@ def _settings(folder: Path) -> dict[str, object]:
     facts = content.pop(RUN_SECTION)
     found = {f"{section}.{key}": value for section, part in content.items() for key, value in part.items()}
     del found["train.seed"]
-    # What the run used of the store, where it is recorded: a store may have gained features since.
-    used = facts["store"].get("used_sha256", facts["store"]["content_sha256"])
-    found |= {"store": used[:12], "device": re.split("[ :]", facts["device"])[0]}
+    # What a run was trained on, not the whole store: a feature that was added to it changes nothing.
+    data = facts["store"].get("data_sha256", facts["store"]["content_sha256"])
+    found |= {"data": data[:12], "device": re.split("[ :]", facts["device"])[0]}
     found |= {"parameters": facts["parameters"], "torch": facts["torch_version"], "toolkit": facts["toolkit_version"]}
     return found | {f"feature of {modality}": feature["name"] for modality, feature in facts["features"].items()}

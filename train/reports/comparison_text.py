@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ...toolkit.base.words import counted
-from ..scores.resampling import DRAWS
+from ..scores.resampling import dialogue_count, p_text
 from ..scores.results_table import MEASURES
 from .comparison import Comparison
 
@@ -24,7 +24,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         seeds = f"seed {run.seeds[0]}" if len(run.seeds) == 1 else f"mean over seeds {', '.join(map(str, run.seeds))}"
         notify(f"{name} {run.path} ({seeds})")
     first = comparison.runs[0].predictions[0]
-    labelled, dialogues = int((first.true >= 0).sum()), len(set(first.dialogue))
+    labelled, dialogues = int((first.true >= 0).sum()), dialogue_count(first)
     notify(
         f"test split: {counted(labelled, 'labelled utterance')} in {counted(dialogues, 'dialogue')}; results in percent"
     )
@@ -49,13 +49,19 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         table = _table(f"{name} minus {names[0]}", ["difference", "95 % interval", "p"])
         for label, key in MEASURES.items():
             d = found[key]
-            p = f"< {2 / DRAWS:.4f}" if d.p <= 2 / DRAWS else f"{d.p:.4f}"
-            table.add_row(label, f"{100 * d.value:+.2f}", f"{100 * d.low:+.2f} to {100 * d.high:+.2f}", p)
+            interval = f"{100 * d.low:+.2f} to {100 * d.high:+.2f}"
+            table.add_row(label, f"{100 * d.value:+.2f}", interval, p_text(d.p))
         console.print(table)
         if test is not None:
-            notify(f"McNemar: {test[0]} correct only in {names[0]}, {test[1]} only in {name}, p = {test[2]:.4f}")
+            only, p = f"{test[0]} correct only in {names[0]}, {test[1]} only in {name}", p_text(test[2])
+            notify(f"McNemar: {only}, p {p if p.startswith('<') else f'= {p}'}")
     notify("")
-    notify("intervals and p: paired bootstrap over dialogues (and seeds, if there are several)")
+    notify("intervals: paired bootstrap over dialogues (and seeds, if there are several)")
+    seeds = any(len(run.seeds) > 1 for run in comparison.runs)
+    larger = "; with several seeds, the p of the bootstrap if larger" if seeds else ""
+    notify(f"p: permutation test that swaps the two runs' predictions for whole dialogues{larger}")
+    if comparison.warning:
+        notify(f"warning: {comparison.warning}")
 
 
 def _table(head: str, columns: list[str]) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple, NotRequired, TypedDict
 
 import jinja2
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from ...toolkit.base.files import write_atomically
 from ...toolkit.base.outputs import check_folder, check_output, is_stamped, staged_folder, stamped
+from ...toolkit.predict.turns import Media
 from ..scores.tables import ReportTable
 from .figures import inline, save
 
@@ -22,6 +23,11 @@ OPTIMISTIC_WARNING = (
     "Optimistic: the epoch was selected on the test split itself, as in published scripts. "
     "Compare only with results of the same protocol."
 )
+
+
+def store_name(path: str, content_sha256: str) -> str:
+    """How a page names a store: by its file's name and hash, as its folder says something about whose it is."""
+    return f"{PurePath(path).name} ({content_sha256[:12]})"
 
 
 class PageFigure(NamedTuple):
@@ -36,7 +42,8 @@ class PageUtterance(TypedDict):
     """An utterance of a dialogue on the page.
 
     `true`, `predicted`: class index, -1 if there is none; `confidence`: probability of the predicted class; `own`: the
-    class predicted from each modality alone, -1 if it is absent; `at`: start time in a recording.
+    class predicted from each modality alone, -1 if it is absent; in a recording, `at`: start time in words, `start`,
+    `end`: in seconds.
     """
 
     speaker: str
@@ -46,6 +53,8 @@ class PageUtterance(TypedDict):
     confidence: float
     own: list[int]
     at: NotRequired[str]
+    start: NotRequired[float]
+    end: NotRequired[float]
 
 
 class PageDialogue(TypedDict):
@@ -60,6 +69,40 @@ class PageDialogue(TypedDict):
     labelled: int
     utterances: list[PageUtterance]
     edges: dict[str, dict[str, list[list[int]]]]
+
+
+class TimelineTurn(NamedTuple):
+    """A turn of a recording: its number, start and length in seconds, colour, and what is shown when pointing at it."""
+
+    number: int
+    start: float
+    length: float
+    colour: str
+    title: str
+
+
+class TimelineLane(NamedTuple):
+    """The turns of one person, or of several: `name`."""
+
+    name: str
+    turns: list[TimelineTurn]
+
+
+class Timeline(NamedTuple):
+    """A recording and its turns.
+
+    Attributes:
+        media: the recording.
+        seconds, end: where its last turn ends, also in words.
+        lanes: of the people.
+        colours: of the emotions.
+    """
+
+    media: Media
+    seconds: float
+    end: str
+    lanes: list[TimelineLane]
+    colours: dict[str, str]
 
 
 @dataclass(slots=True)
@@ -94,6 +137,7 @@ class Page:
         dialogues: dialogues to browse; empty for a study.
         labels: names of the emotions.
         modalities: modalities of the dialogues' predictions and edges.
+        timeline: of a recording, which is the only dialogue.
     """
 
     title: str
@@ -104,6 +148,7 @@ class Page:
     dialogues: list[PageDialogue] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     modalities: list[str] = field(default_factory=list)
+    timeline: Timeline | None = None
 
 
 def check_page(out: Path, inputs: Sequence[Path], overwrite: bool) -> None:

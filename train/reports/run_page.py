@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, cast
 
 import numpy as np
@@ -21,12 +21,13 @@ from ..scores.breakdown import FIRST, GROUPS, SAME, SHIFT, breakdown, confusion_
 from ..scores.calibration import calibrate
 from ..scores.metrics import evaluate
 from ..scores.predictions import Predictions
+from ..scores.resampling import dialogue_count, few_dialogues
 from ..scores.results_table import MEASURES
 from ..scores.tables import ReportTable, percent
 from .attention import GRAPHS, Edges, attention_edges
 from .comparison import ComparedRun, load, seed_folders
 from .figures import confusion_figure, reliability_figure, styled
-from .page import OPTIMISTIC_WARNING, Page, PageDialogue, PageFigure, PageUtterance, Section
+from .page import OPTIMISTIC_WARNING, Page, PageDialogue, PageFigure, PageUtterance, Section, store_name
 from .published import published
 
 _GROUP_TITLES = {
@@ -74,6 +75,8 @@ def run_page(folder: Path, store: Path | None, device: str, notify: Callable[[st
     ]
     dialogues: list[PageDialogue] = []
     warnings = [OPTIMISTIC_WARNING] if protocol == OPTIMISTIC else []
+    if few := few_dialogues(dialogue_count(predictions)):
+        warnings.append(f"{few[0].upper()}{few[1:]}.")
     try:
         with opened_run(first, store, device, notify) as opened:
             dialogues = _dialogues(opened, predictions)
@@ -81,7 +84,8 @@ def run_page(folder: Path, store: Path | None, device: str, notify: Callable[[st
         if store is not None:
             raise
         notify(f"note: the report does not include the dialogues: {error}")
-        warnings.append(f"The dialogues are not shown: {error}")
+        path = facts["store"]["path"]
+        warnings.append(f"The dialogues are not shown: {str(error).replace(path, PurePath(path).name)}")
     seeds = (
         f"seed {compared.seeds[0]}"
         if len(compared.seeds) == 1
@@ -93,7 +97,7 @@ def run_page(folder: Path, store: Path | None, device: str, notify: Callable[[st
         ("parameters", f"{facts['parameters']:,}"),
         ("epoch selected by", protocol),
         ("seed", seeds),
-        ("store", f"{facts['store']['path']} ({facts['store']['content_sha256'][:12]})"),
+        ("store", store_name(facts["store"]["path"], facts["store"]["content_sha256"])),
         ("device", facts["device"]),
         ("toolkit", f"{facts['toolkit_version']}, torch {facts['torch_version']}"),
     ]

@@ -43,6 +43,7 @@ class Evaluation(Measures):
     model: str
     device: str
     labels: list[str]
+    dialogues: int
     intervals: dict[str, list[float]]
     ece: float
     confusion: list[list[int]]

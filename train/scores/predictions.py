@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from ...toolkit.base.reading.texts import decode_text
 
 PREDICTIONS = "predictions.csv"
 _FIXED = ("id", "dialogue", "position", "speaker", "true", "predicted")
+_TEXT = "text"  # after the speaker; earlier versions wrote none
+_LONGEST = 100_000  # characters of a text; readers of CSV refuse longer cells
 _OWN, _PROBABILITY = "predicted_", "p_"
 
 
@@ -34,6 +37,7 @@ class Predictions:
         probabilities: (n, C) float64.
         own: (n, M) int64, class predicted from a modality alone; -1 where it is absent or the model makes no such
             prediction.
+        text: (n,) object array of strings; None if the file is of an earlier version, which had no texts.
     """
 
     labels: list[str]
@@ -46,6 +50,7 @@ class Predictions:
     predicted: np.ndarray
     probabilities: np.ndarray
     own: np.ndarray
+    text: np.ndarray | None = None
 
     def __len__(self) -> int:
         """The number of utterances."""
@@ -59,21 +64,30 @@ class Predictions:
 
     def select(self, chosen: np.ndarray) -> Predictions:
         """The predictions selected by a mask (n,); `position` remains that in the whole dialogue."""
-        names = ("id", "dialogue", "speaker", "position", "true", "predicted", "probabilities", "own")
-        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
+        names = ("id", "dialogue", "speaker", "position", "true", "predicted", "probabilities", "own", "text")
+        found = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: column[chosen] for name, column in found.items() if column is not None})
 
     def write(self, folder: Path) -> None:
-        """Writes FOLDER/predictions.csv, with empty cells for -1 and spaces for carriage returns in names.
+        """Writes FOLDER/predictions.csv, with empty cells for -1 and spaces for carriage returns in names and texts.
 
-        Texts are written by `erc_toolkit.toolkit.base.csv_cells.safe_cell`.
+        Of a text, at most 100,000 characters are written. Cells are as by
+        `erc_toolkit.toolkit.base.csv_cells.safe_cell`.
         """
         names = np.array([*self.labels, ""], object)  # the last one stands for -1
-        texts = [[str(name).replace("\r", " ") for name in column] for column in (self.id, self.dialogue, self.speaker)]
-        columns = [*texts[:2], self.position, texts[2], names[self.true], names[self.predicted]]
+        columns: dict[str, Iterable[object]] = {
+            "id": _one_line_ends(self.id),
+            "dialogue": _one_line_ends(self.dialogue),
+            "position": self.position,
+            "speaker": _one_line_ends(self.speaker),
+        }
+        if self.text is not None:
+            columns[_TEXT] = (text[:_LONGEST] for text in _one_line_ends(self.text))
+        columns |= {"true": names[self.true], "predicted": names[self.predicted]}
         rows: list[list[object]] = [
-            [*_FIXED, *(_OWN + m for m in self.modalities), *(_PROBABILITY + label for label in self.labels)]
+            [*columns, *(_OWN + m for m in self.modalities), *(_PROBABILITY + label for label in self.labels)]
         ]
-        for *cells, own, row in zip(*columns, names[self.own], self.probabilities, strict=True):
+        for *cells, own, row in zip(*columns.values(), names[self.own], self.probabilities, strict=True):
             rows.append([*cells, *own, *(f"{p:.6f}" for p in row)])
         write_atomically(folder / PREDICTIONS, csv_text(rows).encode("utf-8"))
 
@@ -90,8 +104,9 @@ def read_predictions(folder: Path) -> Predictions:
         head, *rows = read_rows(text, path, _FIXED)
         labels = [name.removeprefix(_PROBABILITY) for name in head if name.startswith(_PROBABILITY)]
         modalities = [name.removeprefix(_OWN) for name in head if name.startswith(_OWN)]
+        fixed = [*_FIXED[:4], *([_TEXT] if _TEXT in head[4:5] else []), *_FIXED[4:]]
         if (
-            head != [*_FIXED, *(_OWN + m for m in modalities), *(_PROBABILITY + label for label in labels)]
+            head != [*fixed, *(_OWN + m for m in modalities), *(_PROBABILITY + label for label in labels)]
             or not labels
             or len({*head}) != len(head)
         ):
@@ -101,12 +116,13 @@ def read_predictions(folder: Path) -> Predictions:
         if problem := text_problem(text):
             raise ValueError(problem)
         index = {name: i for i, name in enumerate(labels)} | {"": -1}
-        texts = (0, 1, 3, *range(4, 6 + len(modalities)))
+        classes_at, numbers_at = len(fixed) - 2, len(fixed) + len(modalities)
+        texts = [i for i in range(numbers_at) if head[i] != "position"]
         rows = [[original_cell(cell) if i in texts else cell for i, cell in enumerate(row)] for row in rows]
         cells = np.array(rows, object).reshape(len(rows), len(head))
-        classes = np.array([[index[name] for name in row] for row in cells[:, 4 : 6 + len(modalities)]], np.int64)
+        classes = np.array([[index[name] for name in row] for row in cells[:, classes_at:numbers_at]], np.int64)
         classes = classes.reshape(len(rows), 2 + len(modalities))
-        numbers = [[parse_number(cell) for cell in row] for row in cells[:, 6 + len(modalities) :]]
+        numbers = [[parse_number(cell) for cell in row] for row in cells[:, numbers_at:]]
         probabilities = np.array(numbers, np.float64).reshape(len(rows), len(labels))
         if not np.isfinite(probabilities).all() or (classes[:, 1] < 0).any():
             raise ValueError("values")
@@ -121,6 +137,7 @@ def read_predictions(folder: Path) -> Predictions:
             classes[:, 1],
             probabilities,
             classes[:, 2:],
+            cells[:, 4] if _TEXT in fixed else None,
         )
     except FileNotFoundError:
         raise UserError(f"{path}: not found; train on a store with a test split first") from None
@@ -128,6 +145,11 @@ def read_predictions(folder: Path) -> Predictions:
         raise UserError(
             f"{path}: cannot be read as predictions ({one_line(error)}); train again with --overwrite"
         ) from None
+
+
+def _one_line_ends(column: np.ndarray) -> list[str]:
+    """Texts without carriage returns, which readers of CSV treat in different ways."""
+    return [str(text).replace("\r", " ") for text in column]
 
 
 def _position(cell: str) -> int:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ...toolkit.base.words import counted
+from .resampling import few_dialogues
 
 MEASURES = {
     "accuracy": "accuracy",
@@ -47,6 +48,8 @@ def print_report(result: Mapping[str, Any], console: Console) -> None:
         console.print(f"{'calibration error':<20}{_percent(result['ece']):>6}", markup=False, highlight=False)
     if "intervals" in result:
         console.print("in brackets: 95 % intervals, dialogues resampled", markup=False, highlight=False)
+        if warning := few_dialogues(result["dialogues"]):
+            console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"selected by: {result['protocol']}; seed {result['seed']}", markup=False, highlight=False)
     for name, groups in result.get("by", {}).items():
         console.print()

@@ -120,10 +120,15 @@ def _pinned(config: Config, store: FeatureStore) -> dict[str, Any]:
 
 
 def _with_pins(changes: Sequence[str], variant: Variant, pins: Mapping[str, Any]) -> list[str]:
-    """The changes with the features that a study began with, where nothing else chooses them."""
+    """The changes with the features that a study began with, where nothing else chooses them.
+
+    The modalities are theirs, too: a store may gain one that it did not have.
+    """
     chosen = {change.partition("=")[0].strip() for change in [*changes, *variant.settings()]}
+    modalities = [f"data.modalities={json.dumps(list(pins))}"] if pins and "data.modalities" not in chosen else []
     return [
         *changes,
+        *modalities,
         *(f"data.{modality}={json.dumps(pin)}" for modality, pin in pins.items() if f"data.{modality}" not in chosen),
     ]
 

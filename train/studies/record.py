@@ -66,10 +66,14 @@ class PairRecord(TypedDict):
 
 
 class SignificanceRecord(TypedDict):
-    """Conclusion of the measure `models`: each variant's interval [low, high] of weighted F1, and every pair."""
+    """Conclusion of the measure `models`: each variant's interval [low, high] of weighted F1, and every pair.
+
+    `warning` says that the test split has few dialogues; studies of earlier versions have none.
+    """
 
     intervals: dict[str, list[float]]
     pairs: list[PairRecord]
+    warning: NotRequired[str]
 
 
 class BestRecord(TypedDict):

@@ -18,7 +18,7 @@ import torch
 from ...toolkit.base.cores import core_count
 from ...toolkit.base.device import pick_device
 from ...toolkit.base.disk import disk_faults
-from ...toolkit.base.errors import UserError
+from ...toolkit.base.errors import UserError, one_line
 from ...toolkit.base.files import write_atomically
 from ...toolkit.base.processes import Failure, work_off
 from ...toolkit.base.reading.plain_json import parse_json
@@ -33,6 +33,7 @@ from ..loop.seeds import spread
 from ..loop.trainer import finished_result, train
 from .applied import PreparedVariant, idle_notes, left_out_notes, pin_in_words, prepare
 from .definition import Study, Variant
+from .identical import identical_notes
 from .measures.base import Measure, RunAtHand
 from .measures.registry import find_measure
 from .record import DONE, FAILED, SKIPPED, STUDY, StudyRecord, VariantRecord, plain_json, read_study, write_study
@@ -117,7 +118,10 @@ def run_study(
     shared = [*study.shared, *changes]
     target = pick_device(device)
     with FeatureStore.open(store_path) as store:
-        begun = read_study(out).get("features", {}) if (out / STUDY).is_file() else {}
+        begun = {}
+        if (out / STUDY).is_file():
+            with contextlib.suppress(UserError):  # damaged, and to be overwritten
+                begun = read_study(out).get("features", {})
         plans = prepare(study, store, recipe, shared, begun, str(out))
         runs = [
             StudyRun(v, seed, out / v.folder / f"seed-{seed}", plans[v.name]) for v in study.variants for seed in seeds
@@ -186,6 +190,9 @@ def run_study(
         left = (time.perf_counter() - began) / done * (total - done)
         notify(f"[{done}/{total}] {run.variant.name}, seed {run.seed}: {_report(run, measure)}{_left(left)}")
     record["variants"] = _variant_records(out, runs)
+    for line in (found := identical_notes(record, out)):
+        notify(f"note: {line}")
+    record["notes"] = [*record["notes"], *found]
     record = _with_conclusion(record, measure, out)
     write_study(out, record)
     return record
@@ -233,14 +240,17 @@ def work(task: RunTask) -> tuple[TrainResult | None, Any]:
             return result, _kept(task, plan, value)
 
 
-def work_together(tasks: Sequence[RunTask]) -> list[tuple[None, Any]]:
-    """Measures several runs in turns, for a measure that is `together` and does not train."""
+def work_together(tasks: Sequence[RunTask]) -> list[tuple[None, Any] | Failure]:
+    """Measures several runs in turns, for a measure that is `together` and does not train; one may fail alone."""
     measure = find_measure(tasks[0].study.measure)
     with _logged(tasks), FeatureStore.open(tasks[0].store_path) as store:
         plans = [make_plan(store, _config(task)) for task in tasks]
         runs = [RunAtHand(plan, task.folder, task.device) for plan, task in zip(plans, tasks, strict=True)]
         values = measure.measure_together(runs, tasks[0].study.settings)
-        return [(None, _kept(task, plan, value)) for task, plan, value in zip(tasks, plans, values, strict=True)]
+        return [
+            Failure(one_line(value)) if isinstance(value, Exception) else (None, _kept(task, plan, value))
+            for task, plan, value in zip(tasks, plans, values, strict=True)
+        ]
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.words import counted
 from ..config import OPTIMISTIC
-from ..reports.page import OPTIMISTIC_WARNING, Page, Section
+from ..reports.page import OPTIMISTIC_WARNING, Page, Section, store_name
 from ..scores.tables import ReportTable
 from .measures.base import Measure, summarised_variants
 from .measures.registry import find_measure
@@ -27,7 +27,7 @@ def study_page(study: StudyRecord) -> Page:
     seeds = study["seeds"]
     facts = [
         ("corpus", study["corpus"]),
-        ("store", f"{study['store']['path']} ({study['store']['content_sha256'][:12]})"),
+        ("store", store_name(study["store"]["path"], study["store"]["content_sha256"])),
         ("recipe", study["recipe"]),
         ("settings changed", ", ".join(study["changes"]) or "none"),
         ("seeds", ", ".join(map(str, seeds))),

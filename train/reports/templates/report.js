@@ -17,7 +17,9 @@ function show() {
   turns.replaceChildren(...dialogue.utterances.map((u, i) => {
     const row = make("li", u.true < 0 ? "" : u.true === u.predicted ? "right" : "wrong");
     row.tabIndex = 0;
-    row.append(make("span", "who", u.speaker), make("span", "said", u.text));
+    const who = make("span", "who", u.speaker), said = make("span", "said", u.text);
+    who.dir = said.dir = "auto";
+    row.append(who, said);
     const opinion = make("span", "opinion");
     opinion.append(make("span", u.true < 0 ? "" : u.true === u.predicted ? "yes" : "no", emotion(u.predicted)));
     opinion.append(` ${Math.round(100 * u.confidence)} %`, u.true < 0 ? (dialogue.labelled ? ", no label" : "") : u.true === u.predicted ? "" : `, true: ${emotion(u.true)}`);

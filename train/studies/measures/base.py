@@ -116,8 +116,10 @@ class Measure(ABC, Generic[Measured, Summary]):
             settings: the return value of `check`.
         """
 
-    def measure_together(self, runs: Sequence[RunAtHand], settings: Mapping[str, Any]) -> list[Measured]:
-        """Measures all variants, for measures that are `together`."""
+    def measure_together(
+        self, runs: Sequence[RunAtHand], settings: Mapping[str, Any]
+    ) -> Sequence[Measured | Exception]:
+        """Measures all variants, for measures that are `together`; an exception in its place fails one run."""
         return [self.measure(run, settings) for run in runs]
 
     @abstractmethod

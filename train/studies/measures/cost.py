@@ -84,14 +84,25 @@ class Cost(Measure[ModelCost, ModelCost]):
         return {"modules": modules}
 
     def measure(self, run: RunAtHand, settings: Mapping[str, Any]) -> ModelCost:
-        return self.measure_together([run], settings)[0]
+        (found,) = self.measure_together([run], settings)
+        if isinstance(found, Exception):
+            raise found
+        return found
 
-    def measure_together(self, runs: Sequence[RunAtHand], settings: Mapping[str, Any]) -> list[ModelCost]:
-        timed = [timed_model(run.plan, run.device) for run in runs]
-        for turn in range(ROUNDS + 1):
-            for one in [*timed[turn % len(timed) :], *timed[: turn % len(timed)]]:
-                one.time(keep=turn > 0)
-        return [one.cost() for one in timed]
+    def measure_together(self, runs: Sequence[RunAtHand], settings: Mapping[str, Any]) -> list[ModelCost | Exception]:
+        prepared: list[TimedModel | Exception] = []
+        for run in runs:
+            try:
+                one = timed_model(run.plan, run.device)
+                one.time(keep=False)
+                prepared.append(one)
+            except Exception as error:  # of an execution or a size that is impossible; the others are timed
+                prepared.append(error)
+        timed = [one for one in prepared if isinstance(one, TimedModel)]
+        for turn in range(ROUNDS):
+            for one in [*timed[turn % len(timed) :], *timed[: turn % len(timed)]] if timed else []:
+                one.time(keep=True)
+        return [one.cost() if isinstance(one, TimedModel) else one for one in prepared]
 
     def summarise(self, measured: Sequence[ModelCost]) -> ModelCost:
         return measured[0]

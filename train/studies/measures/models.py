@@ -87,7 +87,7 @@ class Models(Measure[RunCost, RunCostSummary]):
             _cost_table(variants),
         ]
         if significant:
-            tables.append(_pairs_table(study, significant["pairs"]))
+            tables.append(_pairs_table(study, significant["pairs"], significant.get("warning", "")))
         return tables
 
     def section(self, study: StudyRecord, variants: Sequence[SummarisedVariant[RunCostSummary]]) -> Section:
@@ -115,11 +115,11 @@ def significance(folders: Mapping[str, Path]) -> SignificanceRecord:
 
     Returns:
         intervals: maps each variant to [low, high] of weighted F1 on the test split; pairs: first, second, difference
-        (second minus first), low, high, p of the paired bootstrap over dialogues and seeds, and the Holm-corrected
-        p_holm.
+        (second minus first), low, high, p of `erc_toolkit.train.scores.resampling.differences`, and the
+        Holm-corrected p_holm; warning, or "".
     """
     from ...reports.comparison import load
-    from ...scores.resampling import DRAWS, differences
+    from ...scores.resampling import DRAWS, dialogue_count, differences, few_dialogues
 
     runs = {name: load(folder) for name, folder in folders.items()}
     found = {
@@ -131,7 +131,9 @@ def significance(folders: Mapping[str, Path]) -> SignificanceRecord:
         {"first": first, "second": second, "difference": d.value, "low": d.low, "high": d.high, "p": d.p, "p_holm": p}
         for ((first, second), d), p in zip(found.items(), corrected, strict=True)
     ]
-    return {"intervals": {name: list(run.intervals["weighted_f1"]) for name, run in runs.items()}, "pairs": pairs}
+    bounds = {name: list(run.intervals["weighted_f1"]) for name, run in runs.items()}
+    warning = few_dialogues(dialogue_count(next(iter(runs.values())).predictions[0])) or ""
+    return {"intervals": bounds, "pairs": pairs, "warning": warning}
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -187,7 +189,7 @@ def _cost_table(variants: Sequence[SummarisedVariant[RunCostSummary]]) -> Report
     return ReportTable("cost", "Size and time", ["", "parameters", "s/epoch", "epochs", "s in total"], rows, note)
 
 
-def _pairs_table(study: StudyRecord, pairs: Sequence[PairRecord]) -> ReportTable:
+def _pairs_table(study: StudyRecord, pairs: Sequence[PairRecord], warning: str) -> ReportTable:
     compared = {name for pair in pairs for name in (pair["first"], pair["second"])}
     names = [variant["name"] for variant in study["variants"] if variant["name"] in compared]
     found = {(pair["first"], pair["second"]): (pair["difference"], pair["p_holm"]) for pair in pairs}
@@ -204,7 +206,8 @@ def _pairs_table(study: StudyRecord, pairs: Sequence[PairRecord]) -> ReportTable
         rows.append([name, *cells])
     note = (
         f"Weighted F1 of the row minus that of the column, in points. * significant at {100 * LEVEL:g} %: "
-        "paired bootstrap over dialogues and seeds, Holm-corrected for the number of pairs."
+        "permutation test over dialogues and bootstrap over dialogues and seeds, the larger p, Holm-corrected for the "
+        f"number of pairs.{f' Warning: {warning}.' if warning else ''}"
     )
     return ReportTable("pairs", "Significant differences", ["", *names], rows, note)
 

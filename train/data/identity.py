@@ -22,10 +22,10 @@ def data_sha256(store: FeatureStore, features: Iterable[Feature]) -> str:
     for column in (store.labels, store.column("id"), dialogues, speakers, store.column("split")):
         digest.update("\0".join(map(str, column)).encode())
         digest.update(b"\1")  # ends a column
-    digest.update(np.ascontiguousarray(store.column("label"), np.int64))
+    digest.update(np.ascontiguousarray(store.column("label"), np.int64).data)
     for feature in features:
         values, present = read_feature(store, feature)
         digest.update(f"{feature.name}\0{values.shape}\0".encode())
-        digest.update(np.ascontiguousarray(values, np.float32))
-        digest.update(np.ascontiguousarray(present))
+        digest.update(np.ascontiguousarray(values, np.float32).data)
+        digest.update(np.ascontiguousarray(present).data)
     return digest.hexdigest()

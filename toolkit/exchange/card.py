@@ -84,7 +84,7 @@ def card_of(store, features: Sequence[str], hub_folder: bool = False) -> str:
             lines.append(f"- {key}: `{one_line(text)}`")
     lines += ["", "## Provenance", "", f"- content SHA-256: `{made['content_sha256']}`"]
     shown = {
-        "command": _command_without_folders(made.get("command") or ""),
+        "command": _command_without_folders(str(made.get("command") or "")),
         "corpus_fingerprint": made.get("corpus_fingerprint"),
         "converted_from": _without_folders(made.get("converted_from")),
     }

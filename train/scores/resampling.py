@@ -99,7 +99,7 @@ def differences(
     pair = [_by_dialogue(first), _by_dialogue(second)]
     observed = [{k: v.mean() for k, v in measures_of(matrices.sum(1)).items()} for matrices in pair]
     one, other = _resampled(pair, draws, seed)
-    p = _swapped(*pair, draws, seed)
+    p = _swapped(pair[0], pair[1], draws, seed)
     found = {}
     for name in observed[0]:
         moved = other[name] - one[name]
@@ -107,7 +107,8 @@ def differences(
             # One more on each side: with a finite number of draws, a p-value of 0 would overstate the evidence.
             beyond = min((moved <= 0).sum(), (moved >= 0).sum())
             p[name] = max(p[name], min(1.0, 2 * float(beyond + 1) / (draws + 1)))
-        found[name] = Difference(float(observed[1][name] - observed[0][name]), *_bounds(moved, level), p[name])
+        low, high = _bounds(moved, level)
+        found[name] = Difference(float(observed[1][name] - observed[0][name]), low, high, p[name])
     return found
 
 

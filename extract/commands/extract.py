@@ -204,6 +204,8 @@ def _report(summary) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from ...toolkit.base.progress import rate_in_words
+
     table = Table(box=None, pad_edge=False)
     for column, justify in (
         ("feature", "left"),
@@ -223,10 +225,12 @@ def _report(summary) -> None:
     for note in summary.notes:
         click.echo(f"note: {note}")
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary.stages.items())
+    utterances = rate_in_words(summary.utterances / summary.seconds)
+    media = summary.media_seconds / summary.seconds
     click.echo(
         f"{counted(summary.utterances, 'utterance')}, {counted(summary.dialogues, 'dialogue')} in "
-        f"{summary.seconds:.1f} s ({stages}); {summary.utterances / summary.seconds:.1f} utterances and "
-        f"{summary.media_seconds / summary.seconds:.1f} s of media per second"
+        f"{summary.seconds:.1f} s ({stages}); {utterances}"
+        + (f", {media:.2g} times as fast as the media" if media else "")
     )
     click.echo(f"wrote {summary.store}")
 

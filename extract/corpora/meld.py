@@ -97,6 +97,9 @@ def read_meld(
         if table is None:
             notes.append(f"{names['table']} not found: the {split} split is left out")
             continue
+        # What was found deeper below the root may belong to another copy, or to something else.
+        if any(part is not None and Path(part).parent != root for part in (table, folder)):
+            notes.append(f"{split}: found {table}" + ("" if folder is None else f" and {folder}"))
         rows = _rows(table, facts["label_sets"], label_set, names["pickle_offset"], split, notes)
         if folder is None:
             notes.append(f"folder {names['folder']} not found: the {split} split has text only")

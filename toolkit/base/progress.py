@@ -1,4 +1,5 @@
-"""Progress on standard error: bars with rate and time left in a terminal, nothing elsewhere, or JSON lines."""
+"""Progress on standard error: bars in a terminal, a line a minute elsewhere, or JSON lines; each with done, total, rate
+and time left."""
 
 from __future__ import annotations
 
@@ -14,6 +15,35 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _LOG_EVERY_S = 5.0
+_FIRST_LINE_S, _LINE_EVERY_S = 20.0, 60.0
+
+
+class _Log:
+    json = False  # of the whole process; see `log_json_from_now_on`
+
+
+def log_json_from_now_on() -> None:
+    """Makes all progress of this process JSON lines, as `--log-json` asks."""
+    _Log.json = True
+
+
+def logs_json() -> bool:
+    """Whether `log_json_from_now_on` was called."""
+    return _Log.json
+
+
+def rate_in_words(rate: float) -> str:
+    """A rate per second with the unit in which it is at least 1, if there is one: "3.1/s", "12.0/min", "0.4/h"."""
+    for factor, unit in ((1, "s"), (60, "min")):
+        if rate * factor >= 1:
+            return f"{rate * factor:,.1f}/{unit}"
+    return f"{rate * 3600:.2g}/h"
+
+
+def time_in_words(seconds: float) -> str:
+    """A duration: "45 s", "12 min", "3 h 5 min"."""
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 class Bar:
@@ -26,10 +56,12 @@ class Bar:
         progress: Progress | None = None,
         task: TaskID | None = None,
         log: bool = False,
+        lines: bool = False,
     ):
         self.name, self.total, self.done = name, total, 0.0
-        self._progress, self._task, self._log = progress, task, log
+        self._progress, self._task, self._log, self._lines = progress, task, log, lines
         self._began = self._logged = time.perf_counter()
+        self._wait = _FIRST_LINE_S
 
     def advance(self, amount: float = 1, note: str | None = None) -> None:
         self.at(self.done + amount, self.total, note)
@@ -41,13 +73,25 @@ class Bar:
             fields: dict[str, Any] = {} if note is None else {"note": note}
             self._progress.update(self._task, completed=done, total=total, **fields)
         finished = total is not None and done >= total
-        if self._log and (finished or time.perf_counter() - self._logged >= _LOG_EVERY_S):
+        silent = time.perf_counter() - self._logged
+        if self._log and (finished or silent >= _LOG_EVERY_S):
             self._logged = time.perf_counter()
-            rate = done / max(self.seconds, 1e-9)
-            left = None if total is None or not rate else round((total - done) / rate, 1)
-            log_event(
-                "progress", stage=self.name, done=done, total=total, rate=round(rate, 2), seconds_left=left, note=note
-            )
+            rate, left = self._rate_and_left()
+            shown = None if left is None else round(left, 1)
+            rate = float(f"{rate:.4g}")
+            log_event("progress", stage=self.name, done=done, total=total, rate=rate, seconds_left=shown, note=note)
+        elif self._lines and not finished and silent >= self._wait:
+            self._logged, self._wait = time.perf_counter(), _LINE_EVERY_S
+            rate, left = self._rate_and_left()
+            of = "" if total is None else f" of {total:,.0f}"
+            words = [f"{self.name}: {done:,.0f}{of}", rate_in_words(rate)]
+            words += [] if left is None else [f"{time_in_words(left)} left"]
+            print(", ".join([*words, *([note] if note else [])]), file=sys.stderr, flush=True)
+
+    def _rate_and_left(self) -> tuple[float, float | None]:
+        """Steps per second since the start, and seconds left if the total is known."""
+        rate = self.done / max(self.seconds, 1e-9)
+        return rate, None if self.total is None or not rate else (self.total - self.done) / rate
 
     @property
     def seconds(self) -> float:
@@ -62,7 +106,7 @@ class Stages:
     """
 
     def __init__(self, log_json: bool = False):
-        self._log_json = log_json
+        self._log_json = log_json or _Log.json
         self._progress: Progress | None = None
 
     def __enter__(self) -> Stages:
@@ -80,12 +124,12 @@ class Stages:
     def stage(self, name: str, total: float | None) -> Bar:
         """A new bar for `total` steps."""
         task = None if self._progress is None else self._progress.add_task(name, total=total, note="", rate="")
-        return Bar(name, total, self._progress, task, self._log_json)
+        return Bar(name, total, self._progress, task, self._log_json, self._progress is None and not self._log_json)
 
 
 @contextmanager
 def progress_bar(stage: str, total: float | None) -> Iterator[Bar]:
-    """A bar for one stage of `total` steps; nothing is drawn when standard error is not a terminal."""
+    """The progress of one stage of `total` steps."""
     with Stages() as stages:
         yield stages.stage(stage, total)
 
@@ -113,7 +157,7 @@ def _rich_progress() -> Progress:
     class WithRate(Progress):
         def get_renderables(self):
             for task in self.tasks:
-                task.fields["rate"] = f"{task.speed:.1f}/s" if task.speed else ""
+                task.fields["rate"] = rate_in_words(task.speed) if task.speed else ""
             return super().get_renderables()
 
     return WithRate(*columns, console=Console(stderr=True), transient=True)

@@ -15,6 +15,7 @@ from ..base import interrupt
 from ..base.disk import disk_faults
 from ..base.errors import Interrupted, ToolkitError, UserError
 from ..base.reading.texts import representable
+from ..base.words import did_you_mean
 
 _PLACES = ("out", "folder", "store")  # parameters that name what a command writes, the first given one of them
 
@@ -84,3 +85,15 @@ class ToolkitGroup(ToolkitCommand, click.Group):
 
     command_class = ToolkitCommand
     group_class = type
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it; for an unknown command the nearest ones are suggested."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if not args or args[0] in self.list_commands(ctx) or args[0].startswith("-"):
+                raise
+            hint = did_you_mean(args[0], self.list_commands(ctx))
+            raise click.UsageError(f"No such command {args[0]!r}{hint}", error.ctx) from None

@@ -8,7 +8,7 @@ import click
 
 from ..base.words import counted
 from .command import ToolkitCommand, command_line
-from .options import overwrite_option
+from .options import log_json_option, overwrite_option
 
 _SHOWN = 20
 
@@ -24,6 +24,7 @@ _SHOWN = 20
 @click.option("--corpus", help="Name of the corpus, if it is not recognised.")
 @click.option("--labels", help="Names of the emotions in index order, comma-separated, if they are not known.")
 @click.option("--keep-zeros", is_flag=True, help="Treat zero vectors as features, not as a missing modality.")
+@log_json_option()
 @overwrite_option()
 def convert_command(
     files: tuple[str, ...],

@@ -11,7 +11,7 @@ import click
 
 from ..base.words import counted
 from .command import ToolkitCommand
-from .options import device_option, overwrite_option
+from .options import device_option, log_json_option, overwrite_option
 from .typed import run_typed
 
 
@@ -26,6 +26,7 @@ from .typed import run_typed
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the corpus and of the training.")
 @device_option()
+@log_json_option()
 @overwrite_option()
 @click.pass_context
 def demo_command(ctx: click.Context, folder: Path, layout: str, seed: int, device: str, overwrite: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..base.device import CHOICES, METAVAR, devices_here, is_device_name
+from ..base.progress import log_json_from_now_on
 
 COMPUTE_HELP = "Device to compute on; auto selects CUDA if available."
 
@@ -34,6 +35,17 @@ def make_device_option(help_text: str = COMPUTE_HELP) -> click.Option:
 def device_option(help_text: str = COMPUTE_HELP) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """`--device` as a decorator."""
     return click.option("--device", type=DeviceType(), default="auto", show_default=True, help=help_text)
+
+
+def log_json_option() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--log-json` as a decorator, for commands that do not hand it on: it holds for the whole process."""
+
+    def begin(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+        if value:
+            log_json_from_now_on()
+
+    shown = "Progress as JSON lines on standard error."
+    return click.option("--log-json", is_flag=True, expose_value=False, callback=begin, help=shown)
 
 
 OVERWRITE_HELP = "Replace what exists at --out. Inputs are never replaced."

@@ -9,7 +9,7 @@ import click
 
 from ..base.words import counted
 from .command import ToolkitCommand, command_line
-from .options import device_option, overwrite_option
+from .options import device_option, log_json_option, overwrite_option
 
 _MODELS = {
     "text_model": "text encoder",
@@ -60,6 +60,7 @@ _MODELS = {
     help="Number of the audio track, from 1, if the recording has several.",
 )
 @device_option()
+@log_json_option()
 @overwrite_option()
 @click.option("--json", "as_json", is_flag=True, help="Print turns.json; everything else goes to standard error.")
 def predict_command(

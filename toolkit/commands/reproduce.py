@@ -9,7 +9,7 @@ import click
 from ..base.words import counted
 from ..reproduce.paper import FULL, load_paper, paper_names
 from .command import ToolkitCommand
-from .options import device_option, overwrite_option
+from .options import device_option, log_json_option, overwrite_option
 
 PAGE = "paper.html"
 
@@ -55,6 +55,7 @@ def _source_option(corpus: str):
 @click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Parallel runs of a study.")
 @device_option()
 @click.option("--dry-run", is_flag=True, help="Print the plan, with time and disk estimated by samples, and exit.")
+@log_json_option()
 @overwrite_option()
 @click.pass_context
 def reproduce_command(

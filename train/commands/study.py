@@ -9,7 +9,7 @@ import click
 
 from ...toolkit.base.words import counted
 from ...toolkit.commands.command import ToolkitCommand
-from ...toolkit.commands.options import device_option, overwrite_option
+from ...toolkit.commands.options import device_option, log_json_option, overwrite_option
 
 
 @click.command("study", cls=ToolkitCommand)
@@ -68,6 +68,7 @@ from ...toolkit.commands.options import device_option, overwrite_option
 )
 @click.option("--list", "listing", is_flag=True, help="List the built-in studies and exit.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else goes to standard error.")
+@log_json_option()
 @overwrite_option()
 def study_command(
     store: Path | None,

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from ...toolkit.commands.command import ToolkitCommand
-from ...toolkit.commands.options import device_option
+from ...toolkit.commands.options import device_option, log_json_option
 from .eval import show_result
 
 
@@ -44,6 +44,7 @@ from .eval import show_result
 @click.option("--resume", is_flag=True, help="Continue an interrupted training run in RUN_DIR.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard events to RUN_DIR as well.")
 @device_option()
+@log_json_option()
 @click.option("--dry-run", is_flag=True, help="Build the model for the store and describe it, without training.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else goes to standard error.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in RUN_DIR.")

@@ -1,4 +1,4 @@
-"""Progress of training on standard error: a bar on a terminal, otherwise a line every few seconds."""
+"""Progress of training on standard error: a bar on a terminal, otherwise lines, or JSON lines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ...toolkit.base.progress import Bar, progress_bar
+from ...toolkit.base.progress import Bar, logs_json, progress_bar, time_in_words
 
 _INTERVAL = 10.0  # seconds between lines if standard error is not a terminal
 
@@ -43,9 +43,7 @@ class EpochProgress:
         """The estimated remaining time, as text."""
         done = self._done + part - self._first
         seconds = (self._epochs - self._done - part) * (time.perf_counter() - self._began) / done
-        hours, minutes = divmod(round(seconds / 60), 60)
-        shown = f"{hours} h {minutes} min" if hours else f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"
-        return f"  {shown} left" if seconds >= 1 else ""
+        return f"  {time_in_words(seconds)} left" if seconds >= 1 else ""
 
     def _notify(self, line: str) -> None:
         print(self._name + line, file=sys.stderr, flush=True)
@@ -62,7 +60,7 @@ def epoch_progress(name: str, epochs: int, done: int) -> Iterator[EpochProgress]
         name: prefix of every line; may be empty.
         epochs, done: number of epochs, and of those that are already completed.
     """
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() and not logs_json():
         yield EpochProgress(name, epochs, done, None)
         return
     with progress_bar(f"{name}train", total=epochs) as bar:

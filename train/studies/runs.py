@@ -21,6 +21,7 @@ from ...toolkit.base.disk import disk_faults
 from ...toolkit.base.errors import UserError, one_line
 from ...toolkit.base.files import write_atomically
 from ...toolkit.base.processes import Failure, work_off
+from ...toolkit.base.progress import Bar, logs_json, time_in_words
 from ...toolkit.base.reading.plain_json import parse_json
 from ...toolkit.base.reading.plain_numbers import parse_whole
 from ...toolkit.base.words import counted
@@ -169,6 +170,7 @@ def run_study(
         for run in waiting
     ]
     began, total = time.perf_counter(), len(waiting)
+    logged = Bar(f"study {study.name}", total, log=logs_json())
     if measure.together and waiting:
         # In turns, so every variant is measured again: timings of another time are not comparable.
         waiting = [run for run in runs if run.status != SKIPPED]
@@ -187,6 +189,7 @@ def run_study(
             run.status, (run.result, run.measured) = DONE, cast(tuple[TrainResult | None, Any], outcome)
         record["variants"] = _variant_records(out, runs)
         write_study(out, record)
+        logged.at(min(done, total), total, f"{run.variant.name}, seed {run.seed}")
         left = (time.perf_counter() - began) / done * (total - done)
         notify(f"[{done}/{total}] {run.variant.name}, seed {run.seed}: {_report(run, measure)}{_left(left)}")
     record["variants"] = _variant_records(out, runs)
@@ -363,7 +366,7 @@ def _report(run: StudyRun, measure: Measure) -> str:
 
 
 def _left(seconds: float) -> str:
-    return "" if seconds < 1 else f"; {seconds:.0f} s left" if seconds < 90 else f"; {seconds / 60:.0f} min left"
+    return "" if seconds < 1 else f"; {time_in_words(seconds)} left"
 
 
 def _size(variants: int, seeds: int) -> str:

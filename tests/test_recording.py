@@ -290,6 +290,17 @@ def test_what_can_be_refused_is_refused_before_extraction(trained, scene, tmp_pa
     assert not out.exists()
 
 
+@pytest.mark.slow
+def test_a_full_disk_is_refused_before_extraction(trained, scene, tmp_path):
+    command = [sys.executable, "-m", "erc_toolkit", "predict", str(trained / "run"), str(scene)]
+    command += ["--transcript", str(scene.with_suffix(".json")), "--out", str(tmp_path / "o")]
+    limit = 'ulimit -f 1000; exec "$@"'  # 1,000 KiB, as a disk with no more space
+    found = subprocess.run(["bash", "-c", limit, "bash", *command], capture_output=True, text=True, timeout=300)
+    assert found.returncode == 1 and "Traceback" not in found.stderr, found.stderr
+    assert found.stderr.splitlines()[-1].startswith("Error: ") and str(tmp_path / "o") in found.stderr
+    assert "text:" not in found.stdout  # no encoder was loaded
+
+
 def test_any_number_of_speakers_and_turns_beyond_the_end(trained, scene, tmp_path):
     """The model's store has at most a few speakers in a dialogue; the graphs ask only who is the same."""
     turns = [

@@ -84,8 +84,10 @@ def run_page(folder: Path, store: Path | None, device: str, notify: Callable[[st
         if store is not None:
             raise
         notify(f"note: the report does not include the dialogues: {error}")
-        path = facts["store"]["path"]
-        warnings.append(f"The dialogues are not shown: {str(error).replace(path, PurePath(path).name)}")
+        reason = str(error)
+        for path in (facts["store"]["path"], str(first)):
+            reason = reason.replace(path, PurePath(path).name)
+        warnings.append(f"The dialogues are not shown: {reason}")
     seeds = (
         f"seed {compared.seeds[0]}"
         if len(compared.seeds) == 1

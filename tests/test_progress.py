@@ -83,16 +83,13 @@ def test_long_commands_have_json_lines(name):
 
 def test_training_and_studies_as_json_lines(tmp_path):
     store = write_store(tmp_path / "s.h5")
-    small = (
-        "--set train.epochs=2 --set model.hidden=8 --set model.heads=2 --recipe demo --device cpu --log-json".split()
-    )
+    small = "--set train.epochs=2 --set model.hidden=8 --set model.heads=2 --recipe demo --device cpu".split()
     for words, stage, total in (
         (["train", str(store), "--out", str(tmp_path / "run")], "train", 2),
         (["study", str(store), "--grid", "model.window=1,2", "--out", str(tmp_path / "study")], "study grid", 2),
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "erc_toolkit", *words, *small, "--log-json"], capture_output=True, text=True, cwd=tmp_path
-        )
+        command = [sys.executable, "-m", "erc_toolkit", *words, *small, "--log-json"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         events = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
         last = [event for event in events if event["stage"] == stage][-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import click
 
 from ...toolkit.commands.command import ToolkitCommand
 from ...toolkit.commands.options import device_option, log_json_option
-from .eval import show_result
 
 
 @click.command("train", cls=ToolkitCommand)
@@ -112,9 +112,11 @@ def train_command(
     if as_json:
         click.echo(json.dumps(result, ensure_ascii=False, indent=2))
     elif result["test"] is not None:
-        with FeatureStore.open(store) as opened:
-            corpus = opened.corpus
-        show_result({**result, **result["test"], "corpus": corpus, "split": "test"})
+        test = result["test"]
+        notify(
+            f"test split: weighted F1 {100 * test['weighted_f1']:.2f}, accuracy {100 * test['accuracy']:.2f}; "
+            f"erc-toolkit eval {shlex.quote(str(out))} shows every emotion, and intervals"
+        )
 
 
 def _plain(described: Mapping[str, object]) -> str:

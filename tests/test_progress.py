@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -106,10 +107,9 @@ def test_a_mistyped_command_is_understood(words, meant):
 
 
 def test_a_corpus_found_below_the_folder_is_named(raw, tmp_path):
-    (tmp_path / "downloads").mkdir()
-    (tmp_path / "downloads/MELD").symlink_to(raw, target_is_directory=True)
-    (tmp_path / "deep").mkdir()
-    raw.rename(tmp_path / "deep/MELD.Raw")
+    (tmp_path / "deep/MELD.Raw").mkdir(parents=True)
+    for table in raw.glob("*.csv"):
+        shutil.copy(table, tmp_path / "deep/MELD.Raw")
     notes = read_corpus("meld", tmp_path).notes
     assert any(str(tmp_path / "deep/MELD.Raw/train_sent_emo.csv") in note for note in notes)
     assert not any(

@@ -22,7 +22,6 @@ from test_train_support import DIMS, LABELS, SIZES, write_store
 from erc_toolkit.train.commands.compare import compare_command
 from erc_toolkit.train.commands.eval import eval_command
 from erc_toolkit.train.commands.train import train_command
-from erc_toolkit.train.config import recipe_names
 
 SMALL = (
     "model.hidden=16",
@@ -355,7 +354,7 @@ def test_mistakes_on_the_command_line(store, tmp_path):
     other = write_store(tmp_path / "o.h5", corpus="podcast")
     message = one_line(train_on(other, out))
     assert str(other) in message and "podcast" in message and "--recipe" in message
-    assert all(name in message for name in recipe_names())
+    assert "demo" in message  # the recipe for a corpus of this size
     message = one_line(train_on(store, out, "--set", "model.windwo=3"))
     assert "--set model.windwo=3" in message and "'model.window'" in message
     assert call(eval_command, tmp_path / "nowhere").exit_code == 1

@@ -8,7 +8,6 @@ budgets:
     seeds: 1
     recipe: demo                     # instead of the one named after the corpus
     settings: {train.epochs: 4}      # of every study
-        corpora: {meld: {model.x: 1}}    # the same on a corpus
         leave_out: [cost]                # studies that are not run
     finetune-text: {epochs: 1}       # options of these commands
     train-face: {epochs: 1}
@@ -38,7 +37,6 @@ class Budget:
         seeds: runs of each variant, unless the user asks for another number.
         recipe: of every study; None for the one named after the corpus.
         settings: "section.key" to value, for every study.
-        of_corpus: corpus to the same.
         leave_out: names of studies.
         options: command to its options.
     """
@@ -47,7 +45,6 @@ class Budget:
     seeds: int
     recipe: str | None
     settings: dict[str, object]
-    of_corpus: dict[str, dict[str, object]]
     leave_out: list[str]
     options: dict[str, dict[str, object]]
 
@@ -85,7 +82,6 @@ class Paper:
             given.pop("seeds", 1),
             given.pop("recipe", None),
             given.pop("settings", {}),
-            given.pop("corpora", {}),
             given.pop("leave_out", []),
             given,
         )

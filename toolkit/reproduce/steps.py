@@ -171,6 +171,6 @@ def _study(paper: Paper, source: Source, study: str, choices: Choices) -> Step:
     arguments = ["study", str(store_of(source, choices.out)), "--study", file, "--out", str(out)]
     arguments += ["--seeds", str(choices.seeds), "--jobs", str(choices.jobs), "--device", choices.device]
     arguments += ["--recipe", budget.recipe or source.corpus, "--reuse", str(choices.out / source.corpus)]
-    for key, value in {**budget.settings, **budget.of_corpus.get(source.corpus, {})}.items():
+    for key, value in budget.settings.items():
         arguments += ["--set", f"{key}={json.dumps(value)}"]
     return Step(f"{paper.corpora[source.corpus]}: study {study}", source.corpus, tuple(arguments), out, study=study)

@@ -9,7 +9,7 @@ corpora: {meld: {options: {...}, needs: {...}, reduce: [...]}}     # instead, on
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class Preset:
     needs: dict[str, str]
     reduce: list[dict[str, Any]] = field(default_factory=list)
 
-    def check(self, given: Mapping[str, object]) -> None:
+    def check(self, given: Collection[str]) -> None:
         """Raises a UserError if an option that it needs is not among those given."""
         for name, remedy in self.needs.items():
             if name not in given:

@@ -21,7 +21,7 @@ from erc_toolkit.toolkit.reproduce.run import run_steps
 from erc_toolkit.toolkit.reproduce.sources import find_source
 from erc_toolkit.toolkit.reproduce.steps import Choices, make_steps, write_study_files
 from erc_toolkit.train.reports.published import published_systems, published_tables
-from erc_toolkit.train.studies.applied import _applied, idle_notes
+from erc_toolkit.train.studies.applied import applied, idle_notes
 from erc_toolkit.train.studies.definition import load_study
 
 IEMOCAP = ["happy", "sad", "neutral", "angry", "excited", "frustrated"]
@@ -90,10 +90,8 @@ def test_the_quick_studies_can_act(tmp_path):
         for corpus in paper.corpora:
             study = load_study(file, corpus)
             shared = [*study.shared, *settings]
-            configs = [
-                variant.config("demo", _applied(variant, "demo", shared, study.variants)[0])
-                for variant in study.variants
-            ]
+            own = [kept for kept, _ in applied(study.variants, "demo", shared)]
+            configs = [variant.config("demo", mine) for variant, mine in zip(study.variants, own, strict=True)]
             assert idle_notes(study.variants, configs, shared) == [], (name, corpus)
 
 

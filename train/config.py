@@ -6,7 +6,6 @@ The keys are documented in `erc_toolkit.train.settings` and, for the section `mo
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, get_args, get_type_hints
 from ..toolkit.base.errors import UserError
 from ..toolkit.base.reading.plain_yaml import load_yaml
 from ..toolkit.base.shipped import read_shipped, shipped_names
+from ..toolkit.base.words import did_you_mean
 from ..toolkit.manifest import MODALITIES
 from ..toolkit.store import FeatureStore
 from .models.registry import AMB_DSGDN, settings_class
@@ -234,7 +234,9 @@ def _value(value: object, hint: object, limits: Mapping[str, Any], where: str) -
             raise UserError(f"{where} is {value!r}; must be a list of strings{or_null}")
     choices = limits.get("choices")
     if choices and value not in choices:
-        raise UserError(f"{where} is {value!r}; must be {' or '.join(choices)}{_hint(value, choices)}")
+        raise UserError(
+            f"{where} is {value!r}; must be {' or '.join(choices)}{did_you_mean(str(value), choices, most=1, listed=0)}"
+        )
     for name, breaks, words in (
         ("least", lambda x, y: x < y, "at least"),
         ("most", lambda x, y: x > y, "at most"),
@@ -260,11 +262,6 @@ def _choice(value: object, where: str) -> object:
             "or null"
         )
     return value
-
-
-def _hint(value: object, choices: Sequence[str]) -> str:
-    close = difflib.get_close_matches(str(value), choices, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _number(value: object, where: str) -> float:

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from ..toolkit.base.device import PRECISIONS
+from ..toolkit.base.words import did_you_mean
 
 Choice = str | list | dict | None  # of features; erc_toolkit.train.data.joined reads it
 JOINS = ("concat", "mean")  # how several features of a modality become one
@@ -113,5 +113,4 @@ class ModelSettings(Protocol):
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """The end of an error message about an unknown name: the closest known name, or all of them."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"; did you mean {close[0]!r}?" if close else f"; choose from {', '.join(known)}"
+    return did_you_mean(name, known, most=1, cutoff=0.4, listed=None)

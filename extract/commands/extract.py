@@ -137,7 +137,7 @@ def _run(manifest, **options) -> None:
         from ..presets import load_preset
 
         preset = load_preset(preset_name, manifest.corpus)
-        preset.check({name: options[name] for name in given})
+        preset.check(given)
         chosen = {name: value for name, value in preset.options.items() if name not in given}
         options |= chosen
         shown = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in chosen.items())

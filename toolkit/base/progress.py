@@ -41,8 +41,10 @@ def rate_in_words(rate: float) -> str:
 
 
 def time_in_words(seconds: float) -> str:
-    """A duration: "45 s", "12 min", "3 h 5 min"."""
+    """A duration: "45 s", "12 min", "3 h 5 min", "4.2 days"."""
     hours, minutes = divmod(round(seconds / 60), 60)
+    if hours >= 72:
+        return f"{seconds / 86400:.1f} days"
     return f"{hours} h {minutes} min" if hours else f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 

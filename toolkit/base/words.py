@@ -20,12 +20,21 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
 
 
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """The end of a message about an unknown name: the closest known names, or all of them if they are few."""
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+def did_you_mean(
+    name: str, known: Sequence[str], *, most: int = 3, cutoff: float = 0.6, listed: int | None = _LISTED
+) -> str:
+    """The end of a message about an unknown name: the closest known names, or all of them if they are few.
+
+    Args:
+        name, known: the unknown name, and the known ones.
+        most: number of suggestions.
+        cutoff: how alike they must be, 0 to 1.
+        listed: how many known names are few; None for any number.
+    """
+    close = difflib.get_close_matches(name, known, n=most, cutoff=cutoff)
     if close:
         return f"; did you mean {' or '.join(repr(one) for one in close)}?"
-    return f"; choose from {', '.join(known)}" if len(known) <= _LISTED else ""
+    return f"; choose from {', '.join(known)}" if listed is None or len(known) <= listed else ""
 
 
 def main_reason(reasons: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -17,32 +18,33 @@ PAGE_MODULE = "erc_toolkit.train.papers.page"
 PAGE = "paper.html"
 
 
+@dataclass(frozen=True, slots=True)
+class PaperResults:
+    """What the page shows.
+
+    Attributes:
+        title: of the page.
+        folders: corpus to the folder of its studies.
+        names: corpus to its name for display, of all corpora of the paper.
+        figures: figure of the paper to its study.
+        missing: corpus to the reason why it has no results.
+        facts, warnings: shown at the top.
+    """
+
+    title: str
+    folders: Mapping[str, Path]
+    names: Mapping[str, str]
+    figures: Mapping[str, str]
+    missing: Mapping[str, str]
+    facts: Sequence[tuple[str, str]]
+    warnings: Sequence[str]
+
+
 class PaperPage(Protocol):
     """The function of `PAGE_MODULE`."""
 
-    def write_paper(
-        self,
-        page: Path,
-        title: str,
-        folders: Mapping[str, Path],
-        names: Mapping[str, str],
-        figures: Mapping[str, str],
-        missing: Mapping[str, str],
-        facts: Sequence[tuple[str, str]],
-        warnings: Sequence[str],
-        /,
-    ) -> None:
-        """Writes a page of the paper's tables and figures.
-
-        Args:
-            page: the HTML file.
-            title: of the page.
-            folders: corpus to the folder of its studies.
-            names: corpus to its name for display, of all corpora of the paper.
-            figures: figure of the paper to its study.
-            missing: corpus to the reason why it has no results.
-            facts, warnings: shown at the top.
-        """
+    def write_paper(self, page: Path, results: PaperResults, /) -> None:
+        """Writes a page of the paper's tables and figures to the HTML file `page`."""
         ...
 
 
@@ -76,5 +78,6 @@ def write_page(
     page = choices.out / PAGE
     folders = {corpus: choices.out / corpus for corpus in given}
     title = f"{paper.title}: the paper's tables and figures, made again"
-    module.write_paper(page, title, folders, paper.corpora, paper.figures, missing, facts, warnings)
+    results = PaperResults(title, folders, paper.corpora, paper.figures, missing, facts, warnings)
+    module.write_paper(page, results)
     return page

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..base.errors import ToolkitError
+from ..base.progress import time_in_words
 from ..manifest import MODALITIES, Manifest, load_manifest, write_manifest
 from ..store import FeatureStore, StoreWriter
 from .paper import Paper
@@ -137,6 +138,8 @@ class _Sample:
         assert self._manifest is not None
         options = [*step.arguments[3:]]
         options[options.index("--text-model") + 1] = choices.text_model
+        if choices.visual_weights is None:  # they are trained by an earlier step; untrained ones take as long
+            options[options.index("--visual-weights") + 1] = "random"
         out = options.index("--out") + 1
         times, counts, store = [], [], self._folder
         for number, manifest in enumerate(_dialogues(self._manifest)):
@@ -222,10 +225,5 @@ def _quiet():
 def _words(taken: Taken) -> str:
     if taken.unknown:
         return f"not estimated: {taken.unknown}"
-    seconds = taken.seconds
-    unit = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else _hours(seconds)
-    return f"about {unit}, {taken.bytes / 1e9:.2f} GB" if taken.bytes > 5e6 else f"about {unit}"
-
-
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds < 72 * 3600 else f"{seconds / 86400:.1f} days"
+    about = f"about {time_in_words(taken.seconds)}"
+    return f"{about}, {taken.bytes / 1e9:.2f} GB" if taken.bytes > 5e6 else about

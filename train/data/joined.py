@@ -22,7 +22,6 @@ class JoinedFeature:
         dim: number of columns.
         parts: the features.
         how: CONCAT or MEAN.
-        attrs: none; those of the parts are their own.
 
     Raises:
         UserError: features of different widths have no mean.
@@ -35,7 +34,6 @@ class JoinedFeature:
             widths = ", ".join(f"{part.name} {part.dim}" for part in parts)
             raise UserError(f"{self.name}: features of different widths have no mean ({widths}); use concat")
         self.dim = sum(part.dim for part in parts) if how == CONCAT else parts[0].dim
-        self.attrs: dict[str, object] = {}
 
     def values(self, rows: slice = slice(None)) -> np.ndarray:
         """The matrix, or the rows of a slice: float32 (n, dim). Rows that are not present are zero."""

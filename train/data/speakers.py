@@ -36,6 +36,11 @@ class LearnedSpeakers(NamedTuple):
     names: list[str]
     by_name: bool
 
+    @property
+    def any(self) -> bool:
+        """Whether it has learned anything about speakers, rather than only asking who is the same, or not even that."""
+        return self.use in ("embedding", "index")
+
     @classmethod
     def of(cls, use: str, facts: Mapping[str, Any]) -> LearnedSpeakers:
         """Of a model and the section `speakers` of its run's facts."""
@@ -48,8 +53,7 @@ class LearnedSpeakers(NamedTuple):
             return "Speakers are not used."
         if self.use == "identity":
             return "Any number of speakers with any names: the model asks only which turns are the same person's."
-        shown = ", ".join(self.names[:_SHOWN]) + (", …" if len(self.names) > _SHOWN else "")
-        has = f"{counted(len(self.names), 'speaker')} of its corpus ({shown})" if self.by_name else ""
+        has = f"{counted(len(self.names), 'speaker')} of its corpus ({_some(self.names)})" if self.by_name else ""
         has = has or f"the first {counted(len(self.names), 'speaker')} of a dialogue"
         rule = (
             "whoever else speaks gets the mean of what it has learned about them"
@@ -79,14 +83,14 @@ class GivenSpeakers:
     def facts(self) -> dict[str, object]:
         """For turns.json: `use`, and for each speaker of the first dialogue what it is taken `as`, and `why`."""
         found: dict[str, object] = {"use": self.learned.use}
-        if self.learned.use in ("embedding", "index"):
+        if self.learned.any:
             found["learned"] = self.learned.names
             found["given"] = {name: {"as": self._as(i), "why": why} for name, (i, why) in self.why[0].items()}
         return found
 
     def line(self) -> str:
         """Who is taken for whom in the first dialogue; empty if the model has learned nothing about speakers."""
-        if self.learned.use not in ("embedding", "index"):
+        if not self.learned.any:
             return ""
         people = [f"{name} as {self._as(i)} ({why})" for name, (i, why) in self.why[0].items()]
         more = f", … and {len(people) - _SHOWN} more" if len(people) > _SHOWN else ""
@@ -94,7 +98,7 @@ class GivenSpeakers:
 
     def note(self) -> str:
         """What differs from training in a store; empty if nothing does."""
-        if self.learned.use not in ("embedding", "index"):
+        if not self.learned.any:
             return ""
         usual = (CHOSEN, NAMED) if self.learned.by_name else (CHOSEN, ORDER)
         new = Counter(why for dialogue in self.why for _, why in dialogue.values() if why not in usual)
@@ -183,7 +187,7 @@ def give_store_speakers(
 def _check(chosen: Mapping[str, str], names: Sequence[str], learned: LearnedSpeakers, where: str) -> None:
     if not chosen:
         return
-    if learned.use in ("none", "identity"):
+    if not learned.any:
         what = "does not use speakers" if learned.use == "none" else "asks only who is the same person"
         raise UserError(f"--speaker: the model {what}; omit the option")
     here = dict.fromkeys(names)

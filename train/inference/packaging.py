@@ -19,7 +19,7 @@ from ...toolkit.exchange.licences import corpus_terms, extractor_terms, one_line
 from ..config import OPTIMISTIC, model_in_words
 from ..data.provenance import FeatureFacts, options_of, parts_in
 from ..data.speakers import LearnedSpeakers
-from ..loop.evaluation import load_model
+from ..loop.evaluation import build_model
 from ..loop.records import RunFacts, TrainResult
 from ..loop.run_folder import CONFIG, RESULT, WEIGHTS, Run, read_result, read_run, write_config
 from ..scores.tables import percent
@@ -266,7 +266,8 @@ def _speakers(run: Run) -> LearnedSpeakers:
     """What the model has learned about speakers, which its settings and modalities decide."""
     facts = run.facts
     counts = np.array([facts["train_label_counts"][label] for label in facts["labels"]])
-    return LearnedSpeakers.of(load_model(run, facts["speakers"]["slots"], counts)[0].speaker_use, facts["speakers"])
+    model = build_model(run.config, run.dims, facts["speakers"]["slots"], counts)
+    return LearnedSpeakers.of(model.speaker_use, facts["speakers"])
 
 
 def _list(names: list[str]) -> str:

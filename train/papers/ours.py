@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ class OurStudy:
 
     folder: Path
     record: StudyRecord
+    _intervals: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
 
     @cached_property
     def variants(self) -> dict[str, VariantRecord]:
@@ -51,13 +52,20 @@ class OurStudy:
 
     def interval(self, variant: VariantRecord, measure: str) -> tuple[float, float] | None:
         """The 95 % interval over dialogues and seeds of a measure on the test split; None if a run is missing."""
+        name = variant["name"]
+        if name not in self._intervals:
+            self._intervals[name] = self._resampled(variant)
+        return self._intervals[name].get(measure)
+
+    def _resampled(self, variant: VariantRecord) -> dict[str, tuple[float, float]]:
+        """The interval of every measure; none if a run is missing."""
         runs = variant["runs"]
         if not runs or any(run["status"] != DONE or not run["result"] or not run["result"]["test"] for run in runs):
-            return None
+            return {}
         try:
-            return load((self.folder / runs[0]["folder"]).parent).intervals[measure]
+            return load((self.folder / runs[0]["folder"]).parent).intervals
         except UserError:
-            return None
+            return {}
 
     def reason(self, variant: VariantRecord) -> str:
         """Why a variant has no result, or fewer than it should; empty if nothing is missing."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
 from ...toolkit.base.words import counted
+from ...toolkit.reproduce.page import PaperResults
 from ..config import OPTIMISTIC
-from ..reports.page import OPTIMISTIC_WARNING, Page, PageFigure, Section, write_page
+from ..reports.page import OPTIMISTIC_WARNING, Page, PageFigure, Section, store_name, write_page
 from ..reports.published import published_tables
 from ..studies.measures.base import summarised_variants
 from ..studies.measures.registry import find_measure
@@ -34,48 +35,35 @@ _FIGURES = {
 _NO_NUMBERS = "The paper draws this without numbers; compare the shape."
 
 
-def write_paper(
-    page: Path,
-    title: str,
-    folders: Mapping[str, Path],
-    names: Mapping[str, str],
-    figures: Mapping[str, str],
-    missing: Mapping[str, str],
-    facts: Sequence[tuple[str, str]],
-    warnings: Sequence[str],
-) -> None:
+def write_paper(page: Path, results: PaperResults) -> None:
     """Writes the page, and its tables (CSV, LaTeX) and figures (PNG, SVG) next to it.
 
     Args:
         page: the HTML file.
-        title: of the page.
-        folders: corpus to the folder of its studies.
-        names: corpus to its name for display, of all corpora of the paper.
-        figures: figure of the paper to its study.
-        missing: corpus to the reason why it has no results.
-        facts, warnings: shown at the top.
+        results: what it shows.
 
     Raises:
         UserError: a study's record is damaged.
     """
-    corpora = [_corpus(key, name, folders.get(key), missing.get(key, ""), figures) for key, name in names.items()]
+    corpora = [_corpus(key, name, results) for key, name in results.names.items()]
     tables = published_tables()
     sections = [Section(_MAIN[corpus.key], [main_table(corpus, _MAIN[corpus.key])]) for corpus in corpora]
     for number, (what, first) in _TITLES.items():
         sections.append(Section(number, [rows_table(tables[number], corpora, what, first)]))
     sections.append(Section("Table 8", [overhead_table(tables["Table 8"], corpora)]))
     sections.append(Section("Table 9", [runtime_table(tables["Table 9"], corpora)]))
-    sections += [_figure(number, study, corpora) for number, study in figures.items()]
+    sections += [_figure(number, study, corpora) for number, study in results.figures.items()]
     protocols = {study.record["protocol"] for corpus in corpora for study in corpus.studies.values()}
     shown = [("epoch of ours selected by", ", ".join(sorted(protocols)) or NOTHING), *_stores(corpora)]
-    told = [*warnings, *([OPTIMISTIC_WARNING] if OPTIMISTIC in protocols else []), *_unequal(corpora)]
-    write_page(Page(title, [*facts, *shown, ("intervals", INTERVALS)], [], told, sections), page)
+    told = [*results.warnings, *([OPTIMISTIC_WARNING] if OPTIMISTIC in protocols else []), *_unequal(corpora)]
+    write_page(Page(results.title, [*results.facts, *shown, ("intervals", INTERVALS)], [], told, sections), page)
 
 
-def _corpus(key: str, name: str, folder: Path | None, missing: str, figures: Mapping[str, str]) -> Corpus:
+def _corpus(key: str, name: str, results: PaperResults) -> Corpus:
+    folder, missing = results.folders.get(key), results.missing.get(key, "")
     if folder is None:
         return Corpus(key, name, {}, missing)
-    wanted = ["models", *(table.study for table in published_tables().values()), *figures.values()]
+    wanted = ["models", *(table.study for table in published_tables().values()), *results.figures.values()]
     found = {study: find_study(folder, study) for study in dict.fromkeys(wanted)}
     return Corpus(key, name, {study: one for study, one in found.items() if one is not None}, missing)
 
@@ -114,10 +102,10 @@ def _stores(corpora: Sequence[Corpus]) -> list[tuple[str, str]]:
     """The store of each corpus, by name and content."""
     found = []
     for corpus in corpora:
-        hashes = {s.record["store"]["content_sha256"][:12] for s in corpus.studies.values()}
-        files = {Path(s.record["store"]["path"]).name for s in corpus.studies.values()}
-        if hashes:
-            found.append((f"features of {corpus.name}", f"{', '.join(sorted(files))} ({', '.join(sorted(hashes))})"))
+        stores = [study.record["store"] for study in corpus.studies.values()]
+        named = dict.fromkeys(store_name(store["path"], store["content_sha256"]) for store in stores)
+        if named:
+            found.append((f"features of {corpus.name}", ", ".join(named)))
     return found
 
 

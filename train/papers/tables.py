@@ -44,20 +44,19 @@ def main_table(corpus: Corpus, number: str) -> ReportTable:
     """
     classes, systems = published_systems(corpus.key, number)
     study = corpus.studies.get("models")
-    rows, reasons, shown = [], [], set()
+    ours = {} if study is None else dict(study.variants)
+    rows, reasons = [], []
     for system in systems:
         cells = [_plain(value) for pair in zip(system.acc, system.f1, strict=True) for value in pair]
         overall = [_plain(system.wa_acc), _plain(system.weighted_f1)]
         rows.append([system.name, "printed", *cells, *overall, NOTHING, system.acc_is, system.selection])
-        variant = study.variants.get(system.variant) if study is not None and system.variant else None
+        variant = ours.pop(system.variant or "", None)
         if study is not None and variant is not None:
-            shown.add(variant["name"])
             rows.append(_our_system(study, variant, classes, system.name, system.acc_is == RECALL))
         elif system.variant is None:
             reasons.append(f"{system.name}: {system.reason}")
-    for name, variant in study.variants.items() if study is not None else ():
-        if study is not None and name not in shown:
-            rows.append(_our_system(study, variant, classes, f"{name} *", False))
+    if study is not None:
+        rows += [_our_system(study, variant, classes, f"{name} *", False) for name, variant in ours.items()]
     groups = [("", 2), *((label, 2) for label in classes), ("overall", 3), ("", 2)]
     head = ["Models", "", *(["ACC", "F1"] * len(classes)), *HEADS.values(), "interval of wa-F1", "ACC is", "epoch by"]
     title = f"{number}: {corpus.name}, test split, percent"

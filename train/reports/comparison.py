@@ -117,7 +117,7 @@ def load(folder: Path) -> ComparedRun:
         bounds = intervals(predictions)
     except ValueError as error:
         raise UserError(f"{folder}: {error}") from None
-    scores = [_scores(one) for one in predictions]
+    scores = [scores_of(one) for one in predictions]
     means = {name: sum(one[name] for one in scores) / len(scores) for name in MEASURES}
     seeds = [cast(int, run.facts["seed"]) for run in runs]
     return ComparedRun(folder, seeds, _settings(parts[0]), means, bounds, predictions)
@@ -140,7 +140,7 @@ def seed_folders(folder: Path) -> list[Path]:
     return sorted(parts, key=lambda part: int(part.name.removeprefix("seed-")))
 
 
-def _scores(predictions: Predictions) -> Mapping[str, Any]:
+def scores_of(predictions: Predictions) -> Mapping[str, Any]:
     """Scores on the labelled utterances."""
     kept = predictions.true >= 0
     return evaluate(predictions.true[kept], predictions.predicted[kept], predictions.labels, majority=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -12,7 +12,7 @@ import yaml
 
 from ... import manifests
 
-PRECISION, RECALL = "precision", "recall"
+RECALL = "recall"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class PublishedSystem:
         variant: of our study `models`, or None with a reason.
         selection: how the epoch was selected.
         f1, acc: of each class, in the order of the corpus's classes.
-        acc_is: what the printed ACC is: PRECISION, RECALL, or "neither".
+        acc_is: what the printed ACC is: "precision", RECALL, or "neither".
         wa_acc, weighted_f1: overall.
     """
 
@@ -77,7 +77,6 @@ class PublishedSystem:
     acc_is: str
     wa_acc: float | None
     weighted_f1: float | None
-    source: str = field(default="")
 
 
 @cache
@@ -118,7 +117,6 @@ def published_systems(corpus: str, table: str) -> tuple[list[str], list[Publishe
             row["acc_is"],
             row["wa_acc"],
             row["weighted_f1"],
-            row["source"],
         )
         for row in content["rows"]
         if row.get("table") == table

@@ -19,13 +19,12 @@ from ..loop.evaluation import OpenedRun, opened_run
 from ..loop.run_folder import METRICS, read_run
 from ..scores.breakdown import FIRST, GROUPS, SAME, SHIFT, breakdown, confusion_matrix
 from ..scores.calibration import calibrate
-from ..scores.metrics import evaluate
 from ..scores.predictions import Predictions
 from ..scores.resampling import dialogue_count, few_dialogues
 from ..scores.results_table import MEASURES
 from ..scores.tables import ReportTable, percent
 from .attention import GRAPHS, Edges, attention_edges
-from .comparison import ComparedRun, load, seed_folders
+from .comparison import ComparedRun, load, scores_of, seed_folders
 from .figures import confusion_figure, reliability_figure, styled
 from .page import OPTIMISTIC_WARNING, Page, PageDialogue, PageFigure, PageUtterance, Section, store_name
 from .published import published
@@ -125,11 +124,7 @@ def run_page(folder: Path, store: Path | None, device: str, notify: Callable[[st
 
 
 def _by_class(predictions: Predictions) -> ReportTable:
-    kept = predictions.true >= 0
-    measures = cast(
-        Mapping[str, Any],
-        evaluate(predictions.true[kept], predictions.predicted[kept], predictions.labels, majority=0),
-    )
+    measures = scores_of(predictions)
     rows = [
         [name, percent(row["precision"]), percent(row["recall"]), percent(row["f1"]), str(row["support"])]
         for name, row in measures["per_class"].items()
@@ -185,11 +180,8 @@ def _published_results(compared: ComparedRun, corpus: str, protocol: str) -> Sec
 
 def _class_f1(compared: ComparedRun, names: Sequence[str]) -> list[float]:
     """F1 of some classes, a mean over the runs."""
-    found = []
-    for one in compared.predictions:
-        kept = one.true >= 0
-        scores: Any = evaluate(one.true[kept], one.predicted[kept], one.labels, majority=0)
-        found.append([scores["per_class"][name]["f1"] for name in names])
+    scores = [scores_of(one) for one in compared.predictions]
+    found = [[one["per_class"][name]["f1"] for name in names] for one in scores]
     return np.mean(found, 0).tolist()
 
 

@@ -14,7 +14,8 @@ from ...toolkit.base.hashes import json_sha256
 from ...toolkit.store import FeatureStore
 from ..config import RENAMED, Config, idle_settings, load_config
 from ..data.features import choose_features
-from ..data.joined import JoinedFeature, joined_name
+from ..data.joined import joined_name
+from ..data.provenance import choice_in, facts_about
 from .definition import Study, Variant
 
 _SECTION = "model."
@@ -51,8 +52,7 @@ def prepare(
         UserError: a setting is invalid, or the store lacks a feature that the study began with.
     """
     found = {}
-    for variant in study.variants:
-        kept, left_out = _applied(variant, recipe, shared, study.variants)
+    for variant, (kept, left_out) in zip(study.variants, applied(study.variants, recipe, shared), strict=True):
         pins = begun.get(variant.name)
         if pins:
             _check_pins(pins, store, where)
@@ -78,26 +78,28 @@ def left_out_notes(plans: Mapping[str, PreparedVariant]) -> list[str]:
     ]
 
 
-def _applied(
-    variant: Variant, recipe: str, changes: Sequence[str], every: Sequence[Variant]
-) -> tuple[list[str], list[str]]:
-    """The shared changes that a variant's model has, and those that it has not.
+def applied(variants: Sequence[Variant], recipe: str, changes: Sequence[str]) -> list[tuple[list[str], list[str]]]:
+    """For each variant the shared changes that its model has, and those that it has not.
 
     A change of a model's setting that no variant's model has is kept, so that it is reported as a mistake.
 
     Args:
-        variant: one of `every`, the study's variants.
+        variants: of a study.
         recipe, changes: as for `erc_toolkit.train.studies.runs.run_study`.
     """
-    known = _model_keys(variant, recipe, changes)
-    anywhere = set().union(*(_model_keys(one, recipe, changes) for one in every))
-    kept, left_out = [], []
-    for change in changes:
-        key = change.partition("=")[0].strip()
-        key = RENAMED.get(key, key)
-        lacking = key.startswith(_SECTION) and key not in known and key in anywhere
-        (left_out if lacking else kept).append(change)
-    return kept, left_out
+    keys = [_model_keys(variant, recipe, changes) for variant in variants]
+    anywhere = set().union(*keys)
+    found = []
+    for known in keys:
+        kept: list[str] = []
+        left_out: list[str] = []
+        for change in changes:
+            key = change.partition("=")[0].strip()
+            key = RENAMED.get(key, key)
+            lacking = key.startswith(_SECTION) and key not in known and key in anywhere
+            (left_out if lacking else kept).append(change)
+        found.append((kept, left_out))
+    return found
 
 
 def _model_keys(variant: Variant, recipe: str, changes: Sequence[str]) -> set[str]:
@@ -112,11 +114,7 @@ def _pinned(config: Config, store: FeatureStore) -> dict[str, Any]:
     Raises:
         UserError: as for `choose_features`.
     """
-    found = {}
-    for modality, feature in choose_features(store, config.data).items():
-        joined = isinstance(feature, JoinedFeature)
-        found[modality] = {feature.how: [part.name for part in feature.parts]} if joined else feature.name
-    return found
+    return {m: choice_in(facts_about(store, feature)) for m, feature in choose_features(store, config.data).items()}
 
 
 def _with_pins(changes: Sequence[str], variant: Variant, pins: Mapping[str, Any]) -> list[str]:
@@ -142,11 +140,11 @@ def idle_notes(variants: Sequence[Variant], configs: Sequence[Config], given: Se
     """
     asked = {change.partition("=")[0].strip() for change in given}
     # A shared setting is as it should be where a variant turns off what it belongs to, but not if all of them do.
-    everywhere = Counter(key for config in configs for key in idle_settings(config))
+    idles = [idle_settings(config) for config in configs]
+    everywhere = Counter(key for idle in idles for key in idle)
     reasons: dict[str, list[str]] = {}
     runs: dict[str, list[str]] = {}
-    for variant, config in zip(variants, configs, strict=True):
-        idle = idle_settings(config)
+    for variant, config, idle in zip(variants, configs, idles, strict=True):
         for key, reason in idle.items():
             if key in variant.changes or (key in asked and everywhere[key] == len(configs)):
                 reasons.setdefault(f"{key} has no effect: {reason}", []).append(variant.name)

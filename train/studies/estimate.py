@@ -5,29 +5,24 @@ Only what differs in arithmetic is timed again: runs that differ in their seed o
 
 from __future__ import annotations
 
-import functools
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ...toolkit.base.device import check_precision, pick_device, synchronize
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.hashes import json_sha256
 from ...toolkit.store import FeatureStore
 from ..config import Config
-from ..data.features import read_feature, rows_of
-from ..loop.evaluation import predict
-from ..loop.execution import check_execution, make_gradients
-from ..loop.plan import Plan, make_plan, training_data
-from ..loop.seeding import seed_everything
-from ..loop.step import make_optimizer, training_step
+from ..data.features import rows_of
+from ..loop.plan import Plan, make_plan
 from .applied import prepare
 from .definition import Study
 from .measures.registry import find_measure
+from .timing import TimedSteps
 
 STEPS = 3  # timed after one that warms up
 _SAME = ("lr", "schedule", "lr_warm_up", "weight_decay", "patience", "protocol", "seed", "epochs", "class_weights")
@@ -95,7 +90,7 @@ def _cost(store: FeatureStore, config: Config, device: str) -> _Cost:
     settings["train"] = {key: value for key, value in settings["train"].items() if key not in _SAME}
     key = json_sha256([_shape(settings), store.content_hash, device])
     if key not in _timed:
-        _timed[key] = _measured(make_plan(store, config), pick_device(device))
+        _timed[key] = _measured(make_plan(store, config), device)
     return _timed[key]
 
 
@@ -106,41 +101,18 @@ def _shape(value: Any) -> Any:
     return value != 0 if isinstance(value, float) else value
 
 
-def _measured(plan: Plan, device: torch.device) -> _Cost:
-    config = plan.config
-    check_precision(config.train.precision, device, "train.precision")
-    check_execution(config, device)
-    seed_everything(config.train.seed)
+def _measured(plan: Plan, device: str) -> _Cost:
     began = time.perf_counter()
-    model = plan.model().to(device)
-    data = training_data(plan, {m: read_feature(plan.store, f) for m, f in plan.features.items()})[0].to(device)
+    timed = TimedSteps(plan, device)
     once = time.perf_counter() - began
-    optimizer = make_optimizer(model, config.train)
-    computed = make_gradients(model, config.train, device)
+    # Random dialogues: in the store's order neighbours may be alike in length.
     order = torch.randperm(len(plan.division.train), generator=torch.Generator().manual_seed(0))
-    parts = torch.from_numpy(plan.division.train)[order].split(config.train.batch_size)
-    model.train()
-
-    def step(part: torch.Tensor) -> None:
-        training_step(model, optimizer, data.batch(part), config.train.epochs, config.train, computed)
-
-    step(parts[0])
-    steps = [_seconds(functools.partial(step, parts[i % len(parts)]), device) for i in range(STEPS)]
-    model.eval()
-    selection, test = plan.selection[1], plan.division.test
-    validation = _seconds(lambda: _predict(model, data, selection, config), device)
-    rows = len(rows_of(plan.store.offsets, test))
+    parts = torch.from_numpy(plan.division.train)[order].split(plan.config.train.batch_size)
+    timed.train(parts[:1])
+    steps = [timed.train([parts[i % len(parts)]]) for i in range(STEPS)]
+    selection = plan.selection[1]
+    validation = timed.infer(selection)
+    rows = len(rows_of(plan.store.offsets, plan.division.test))
     share = rows / max(1, len(rows_of(plan.store.offsets, selection)))
-    size = 4 * sum(parameter.numel() for parameter in model.parameters()) + _ROW_BYTES * rows
+    size = 4 * sum(parameter.numel() for parameter in timed.model.parameters()) + _ROW_BYTES * rows
     return _Cost(len(parts) * statistics.mean(steps) + validation, once + share * validation, size)
-
-
-def _predict(model: Any, data: Any, dialogues: Any, config: Config) -> None:
-    predict(model, data, dialogues, config.train.batch_size, config.train.precision)
-
-
-def _seconds(work: Callable[[], None], device: torch.device) -> float:
-    began = time.perf_counter()
-    work()
-    synchronize(device)
-    return time.perf_counter() - began

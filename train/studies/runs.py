@@ -152,6 +152,9 @@ def run_study(
     record["variants"] = _variant_records(out, runs)
     write_study(out, record)  # by which the folder is known as a study's
     waiting = [run for run in runs if not run.status]
+    if measure.together and waiting:
+        # In turns, so every variant is measured again: timings of another time are not comparable.
+        waiting = [run for run in runs if run.status != SKIPPED]
     notify(f"study {study.name}: {study.title}; {_size(len(study.variants), len(seeds))}; {_counts(runs)}")
     for pins in {json.dumps(plan.pins): plan.pins for plan in plans.values()}.values():
         notify(f"features: {', '.join(map(pin_in_words, pins.values()))}")
@@ -171,16 +174,11 @@ def run_study(
     ]
     began, total = time.perf_counter(), len(waiting)
     logged = Bar(f"study {study.name}", total, log=logs_json())
-    if measure.together and waiting:
-        # In turns, so every variant is measured again: timings of another time are not comparable.
-        waiting = [run for run in runs if run.status != SKIPPED]
-        tasks = [
-            RunTask(store_path, study, run.variant, run.seed, recipe, run.prepared.changes, run.folder, device)
-            for run in waiting
-        ]
-        outcomes = _together(tasks, threads, gpus)
-    else:
-        outcomes = work_off(work, [(task,) for task in tasks], jobs, threads, gpus)
+    outcomes = (
+        _together(tasks, threads, gpus)
+        if measure.together and tasks
+        else work_off(work, [(task,) for task in tasks], jobs, threads, gpus)
+    )
     for done, (number, outcome) in enumerate(outcomes, 1):
         run = waiting[number]
         if isinstance(outcome, Failure):
@@ -189,7 +187,7 @@ def run_study(
             run.status, (run.result, run.measured) = DONE, cast(tuple[TrainResult | None, Any], outcome)
         record["variants"] = _variant_records(out, runs)
         write_study(out, record)
-        logged.at(min(done, total), total, f"{run.variant.name}, seed {run.seed}")
+        logged.at(done, total, f"{run.variant.name}, seed {run.seed}")
         left = (time.perf_counter() - began) / done * (total - done)
         notify(f"[{done}/{total}] {run.variant.name}, seed {run.seed}: {_report(run, measure)}{_left(left)}")
     record["variants"] = _variant_records(out, runs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
@@ -14,8 +13,6 @@ from ..record import StudyRecord, name_with_note
 from .base import Measure, RunAtHand, SummarisedVariant
 
 if TYPE_CHECKING:
-    import torch
-
     from ...loop.plan import Plan
     from ...reports.page import Section
 
@@ -214,62 +211,31 @@ def timed_model(plan: Plan, device: str) -> TimedModel:
     Raises:
         UserError: the device is not available, or does not support the precision or execution.
     """
-    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from ....toolkit.base.device import check_precision, device_name, pick_device
-    from ...data.features import read_feature, rows_of
-    from ...loop.evaluation import predict
-    from ...loop.execution import check_execution, make_gradients
-    from ...loop.plan import training_data
-    from ...loop.seeding import seed_everything
-    from ...loop.step import make_optimizer, training_step
+    from ....toolkit.base.device import device_name
+    from ...data.features import rows_of
+    from ..timing import TimedSteps
 
-    target, config = pick_device(device), plan.config
-    check_precision(config.train.precision, target, "train.precision")
-    check_execution(config, target)
-    seed_everything(config.train.seed)
-    model = plan.model().to(target)
-    data = training_data(plan, {m: read_feature(plan.store, f) for m, f in plan.features.items()})[0].to(target)
+    steps = TimedSteps(plan, device)
     test = plan.division.test if len(plan.division.test) else plan.division.val
-    parts = torch.from_numpy(plan.division.train).split(config.train.batch_size)
-    optimizer = make_optimizer(model, config.train)
-    computed = make_gradients(model, config.train, target)
-
-    def infer() -> None:
-        predict(model, data, test, config.train.batch_size, config.train.precision)
-
-    def epoch() -> None:
-        # With the trainer's own step, executed as `train.execution` says.
-        model.train()
-        for part in parts:
-            training_step(model, optimizer, data.batch(part), config.train.epochs, config.train, computed)
-
     utterances = len(rows_of(plan.store.offsets, test))
-    trained = [p for p in model.parameters() if p.requires_grad]
-    model.requires_grad_(False)  # the counter follows gradients of what has them, which there are none of in inference
+    trained = [p for p in steps.model.parameters() if p.requires_grad]
+    # The counter follows gradients of what has them, which there are none of in inference.
+    steps.model.requires_grad_(False)
     with FlopCounterMode(display=False) as counter:
-        infer()
+        steps.infer(test)
     for parameter in trained:
         parameter.requires_grad_(True)
     return TimedModel(
-        device_name(target),
-        sum(p.numel() for p in model.parameters()),
+        device_name(steps.device),
+        sum(p.numel() for p in steps.model.parameters()),
         counter.get_total_flops() / utterances,
         utterances,
-        len(parts),
-        lambda: _seconds(infer, target),
-        lambda: _seconds(epoch, target),
+        len(steps.parts),
+        lambda: steps.infer(test),
+        lambda: steps.train(steps.parts),
     )
-
-
-def _seconds(work: Callable[[], None], device: torch.device) -> float:
-    from ....toolkit.base.device import synchronize
-
-    began = time.perf_counter()
-    work()
-    synchronize(device)
-    return time.perf_counter() - began
 
 
 def _cell(column: _Column, cost: ModelCost, first: ModelCost | None) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from command_support import FAST, SLOW, WRITERS, make_material, one_line
 
-from erc_toolkit.toolkit.base.disk import REMEDIES, disk_fault, disk_faults
+from erc_toolkit.toolkit.base.disk import REMEDIES, disk_fault, disk_faults, error_in
 from erc_toolkit.toolkit.base.errors import FaultError, UserError
 
 CASES = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
@@ -180,3 +180,10 @@ def test_other_errors_pass():
         with pytest.raises(type(error)) as raised, disk_faults(Path("x")):
             raise error
         assert raised.value is error
+
+
+def test_another_programs_words_for_a_full_disk():
+    said = "[out#0/mp4 @ 0x55da02dc2f00] Error writing trailer: No space left on device\nConversion failed!"
+    found = error_in(said, Path("/x/y.mp4"))
+    assert found is not None and (found.errno, found.filename) == (errno.ENOSPC, "/x/y.mp4")
+    assert error_in("[mov @ 0x1] moov atom not found", Path("/x/y.mp4")) is None

@@ -13,7 +13,7 @@ import torch
 
 from ...toolkit.base.errors import UserError, one_line
 from ...toolkit.base.reading.plain_yaml import load_yaml
-from ...toolkit.base.words import counted
+from ...toolkit.base.words import counted, shorten
 from .base import Extracted, Extractor, Provenance, Setup, Texts, Turn
 from .batching import Batches
 from .hub import hub_unreachable
@@ -60,7 +60,7 @@ def load_pretrained(
     except (OSError, ValueError) as error:
         reason = "the hub cannot be reached" if offline else " ".join(str(error).split())[:160]
         if Path(name_or_dir).is_dir():
-            reason = f"the folder has no model or no tokenizer: {' '.join(str(error).split())[:100]}"
+            reason = f"the folder has no model or no tokenizer: {shorten(str(error), 100)}"
         raise UserError(
             f"text model {name_or_dir!r} is not on this machine: connect to the Hugging Face hub, or pass a folder "
             f"with the model and its tokenizer with --text-model DIR ({reason})"

@@ -54,6 +54,17 @@ def disk_fault(error: BaseException, place: Path | None = None) -> UserError | N
     return UserError(f"{where}: {os.strerror(number)}; {REMEDIES[number]}")
 
 
+def error_in(text: str, place: Path) -> OSError | None:
+    """The system's error that another program reports in words: "Error writing trailer: No space left on device".
+
+    Args:
+        text: what the program printed.
+        place: what it was writing.
+    """
+    number = next((number for number in REMEDIES if os.strerror(number) in text), None)
+    return None if number is None else OSError(number, os.strerror(number), str(place))
+
+
 @contextmanager
 def disk_faults(place: Path | None = None) -> Iterator[None]:
     """A context in which an error of the disk is a `UserError`; `place` as for `disk_fault`."""

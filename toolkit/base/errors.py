@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+from .words import shorten
+
 
 class ToolkitError(Exception):
     """An error with a self-contained message; the command line prints it without a traceback.
@@ -59,9 +61,9 @@ def one_line(error: BaseException, at_most: int = 300) -> str:
 
     Args:
         error: any exception.
-        at_most: characters of its message that are kept.
+        at_most: characters of its message that are kept (`words.shorten`).
     """
-    text = " ".join(str(error).split())[:at_most]
+    text = shorten(str(error), at_most)
     if isinstance(error, ImportError | AttributeError | ToolkitError):
         return text or type(error).__name__
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

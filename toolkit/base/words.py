@@ -20,6 +20,18 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
 
 
+def shorten(text: str, at_most: int) -> str:
+    """A text of at most `at_most` characters on one line.
+
+    A longer one loses its middle: of an error message the beginning names the file and the end says the reason.
+    """
+    text = " ".join(text.split())
+    if len(text) <= at_most:
+        return text
+    end = (at_most - 3) // 2
+    return f"{text[: at_most - 3 - end].rstrip()} … {text[len(text) - end :].lstrip()}"
+
+
 def did_you_mean(
     name: str, known: Sequence[str], *, most: int = 3, cutoff: float = 0.6, listed: int | None = _LISTED
 ) -> str:

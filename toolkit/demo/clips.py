@@ -9,6 +9,7 @@ from pathlib import Path
 import ffmpeg
 import numpy as np
 
+from ..base.disk import error_in
 from ..base.files import atomic_path
 from ..base.processes import run_program
 from ..media import ffmpeg_binary
@@ -35,6 +36,7 @@ def write_clip(
         video_codec, audio_codec: ffmpeg's encoders.
 
     Raises:
+        OSError: the disk is full, or does not let ffmpeg write.
         RuntimeError: ffmpeg could not write the file; the message contains ffmpeg's.
     """
     inputs, options = [], {}
@@ -63,7 +65,8 @@ def write_clip(
         try:
             done = run_program(command)
             if done.returncode:
-                raise RuntimeError(f"{path}: ffmpeg failed: {done.stderr.decode(errors='replace').strip()[-300:]}")
+                said = done.stderr.decode(errors="replace").strip()
+                raise error_in(said, Path(path)) or RuntimeError(f"{path}: ffmpeg failed: {said[-300:]}")
             named.replace(temporary)
         finally:
             named.unlink(missing_ok=True)

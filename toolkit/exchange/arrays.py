@@ -14,7 +14,7 @@ from ..base.errors import UserError
 from ..base.files import atomic_path
 from ..base.reading.file_kinds import file_kind
 from ..base.reading.foreign_text import decode, match_names
-from ..base.words import counted
+from ..base.words import counted, shorten
 from ..manifest import MODALITIES, Utterance, manifest_from_rows
 from ..store import FeatureStore
 from .marks import ARCHIVE_COMMENT
@@ -44,7 +44,7 @@ def load_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
         why = " ".join(str(error).split())
         raise UserError(f"{path}: {why}; refused: arrays of objects contain pickles, which can run programs") from None
     except Exception as error:  # zipfile and numpy raise many exceptions on damaged files
-        why = " ".join(str(error).split())[:100]
+        why = shorten(str(error), 100)
         kind = file_kind(path)
         what = "" if kind.name in ("npy", "npz", "unknown") else f"{kind.description}, "
         raise UserError(f"{path}: {what}not a readable numpy file ({type(error).__name__}: {why})") from None

@@ -215,8 +215,10 @@ def dialogue_name(key: str | int, corpus: str) -> str:
     return _meld_name(key, meld_split(key)) if corpus.lower() == "meld" and is_whole(key) else _plain_name(key, None)
 
 
-def meld_split(key: int) -> str | None:
+def meld_split(key: Hashable) -> str | None:
     """The official split of a dialogue's number in MELD's pickles, or None if there is no such dialogue."""
+    if not is_whole(key):  # the list of a split may hold anything
+        return None
     return next((s for s, first in reversed(MELD_FIRST.items()) if first <= key < MELD_END), None)
 
 

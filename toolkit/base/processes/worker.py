@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ..errors import FaultError, UserError
+from ..words import shorten
 from . import memory
 
 # The kinds of messages that a worker sends.
@@ -92,6 +93,6 @@ def reason(error: BaseException) -> str:
     """An exception on one line, with the place where it was raised unless it is the user's error."""
     if isinstance(error, UserError):
         return error.message
-    text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    text = f"{type(error).__name__}: {shorten(str(error), 300)}"
     frames = traceback.extract_tb(error.__traceback__)
     return f"{text} ({frames[-1].name} in {frames[-1].filename})" if frames else text

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from ..words import shorten
 from .plain_json import MOST_DEPTH, value_problem
 
 
@@ -23,7 +24,7 @@ def load_yaml(text: str) -> Any:
     except RecursionError:
         raise ValueError("not valid YAML (nested too deeply)") from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise ValueError(f"not valid YAML ({' '.join(str(error).split())[:300]})") from None
+        raise ValueError(f"not valid YAML ({shorten(str(error), 300)})") from None
     if problem := value_problem(value):
         raise ValueError(f"not valid YAML ({problem})")
     return value

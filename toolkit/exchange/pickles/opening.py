@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from ...base.errors import UserError
 from ...base.reading.file_kinds import HEAD_BYTES, Kind, file_kind
+from ...base.words import shorten
 
 COMPRESSED: dict[str, Callable[[Path], BinaryIO]] = {
     "gzip": gzip.open,
@@ -111,7 +112,7 @@ def open_unpacked(path: Path, notes: list[str] | None = None) -> tuple[io.Buffer
         file = io.BufferedReader(_Bounded(opener(path), most), 1 << 16)
         inner = file_kind(file.peek(HEAD_BYTES)[:HEAD_BYTES])
     except OSError as error:
-        why = error.strerror or " ".join(str(error).split())[:100]
+        why = error.strerror or shorten(str(error), 100)
         raise UserError(f"{path}: cannot be read ({why}); {kind.description}") from None
     except (*DAMAGED, EOFError) as error:
         raise damaged(path, kind, error) from None

@@ -23,6 +23,8 @@ from .encoders.selection import Options
 from .reduce import METHODS
 
 _KEYS = ("options", "needs", "reduce")
+# A given option, and the preset's that has no place beside it.
+_REPLACED_BY = {"audio_set": "audio_model", "audio_model": "audio_set", "visual_model": "visual_weights"}
 _STEP = {"feature": str, "to": int, "method": str, "name": str}
 
 
@@ -44,11 +46,32 @@ class Preset:
     needs: dict[str, str]
     reduce: list[dict[str, Any]] = field(default_factory=list)
 
-    def check(self, given: Collection[str]) -> None:
-        """Raises a UserError if an option that it needs is not among those given."""
+    def chosen(self, given: Collection[str]) -> dict[str, Any]:
+        """Its options without those given on the command line, and without those that the given ones replace.
+
+        Raises:
+            UserError: an option that it needs is not among those given.
+        """
         for name, remedy in self.needs.items():
             if name not in given:
-                raise UserError(f"--preset {self.name}: give --{name.replace('_', '-')}; {remedy}")
+                raise UserError(f"--preset {self.name}: give {option_specs(Options)[name].flag}; {remedy}")
+        replaced = {_REPLACED_BY[name] for name in given if name in _REPLACED_BY}
+        return {name: value for name, value in self.options.items() if name not in {*given, *replaced}}
+
+    def describe(self, chosen: Mapping[str, Any]) -> str:
+        """A line for the terminal and the store: name, hash, and the options in use, as they are typed."""
+        shown = ", ".join(_typed(name, value) for name, value in chosen.items())
+        return f"preset {self.name} (sha256 {self.sha256}): {shown or 'every option is given on the command line'}"
+
+
+def _typed(name: str, value: object) -> str:
+    """An option as it is typed."""
+    flag = option_specs(Options)[name].flag
+    if isinstance(value, Mapping):
+        return " ".join(f"{flag} {key}={one}" for key, one in value.items())
+    if isinstance(value, bool):
+        return flag if value else f"{flag} false"
+    return f"{flag} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
 
 
 def preset_names() -> list[str]:

@@ -323,8 +323,8 @@ def test_full_tables_have_the_published_counts(shared, tmp_path):
         (tmp_path / folder / f"{u.id.split('_', 1)[1]}.mp4").touch()
     with looks_at_files(tmp_path) as looks:
         manifest = read_corpus("meld", tmp_path)
-    # Three tables and four folders, however many rows they have.
-    assert 3 <= looks["open"] <= 6 and 3 <= looks["list"] <= 12, looks
+    # Three tables, four folders in which a demo corpus could have its mark, however many rows they have.
+    assert 3 <= looks["open"] <= 7 and 3 <= looks["list"] <= 12, looks
     for split, name in (("train", "train"), ("val", "dev"), ("test", "test")):
         chosen, facts = [u for u in manifest.utterances if u.split == split], expected["splits"][name]
         assert len(chosen) == facts["utterances"] and len({u.dialogue for u in chosen}) == facts["dialogues"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -35,6 +37,8 @@ def test_the_papers_dimensions(dialogues, tmp_path):
     assert result.exit_code == 0, result.output
     assert "preset paper" in result.output and "--pooling last4" in result.output and "--fps 10" not in result.output
     with FeatureStore.open(tmp_path / "s.h5") as store:
+        digest = hashlib.sha256(preset_text("paper").encode()).hexdigest()
+        assert f"preset paper (sha256 {digest}): --pooling last4" in str(store.attrs["notes"])
         dims = {name: store.feature(name).dim for name in store.feature_names()}
         # Both people, each in their half, and all three splits.
         found = store.feature("visual/denseface").present()
@@ -73,6 +77,17 @@ def test_shown_without_any_other_argument():
     meld, iemocap = load_preset("paper", "MELD"), load_preset("paper", "iemocap")
     assert meld.options["audio_set"] == "ComParE_2016" and iemocap.options["audio_set"] == "IS10"
     assert meld.reduce == [{"feature": "audio/ComParE_2016", "to": 300, "method": "anova"}] and iemocap.reduce == []
+
+
+def test_given_options_replace_the_presets(tmp_path):
+    (tmp_path / "own.yaml").write_text(
+        "options: {audio-model: wavlm, modalities: 'text,audio', visual-model: denseface, visual-weights: w.pt}"
+    )
+    preset = load_preset(str(tmp_path / "own.yaml"), "meld")
+    assert preset.chosen({"modalities", "audio_set", "visual_model"}) == {}
+    shown = preset.describe(preset.chosen({"audio_set", "visual_model"}))
+    assert shown.endswith(": --modalities text,audio")
+    assert "--audio-model wavlm" in preset.describe(preset.chosen({"audio_model_layer"}))
 
 
 def test_what_must_be_given_is_asked_for_before_the_work(dialogues, tmp_path):

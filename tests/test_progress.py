@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -13,7 +14,10 @@ from test_train_support import write_store
 
 from erc_toolkit.extract.corpora.registry import read_corpus
 from erc_toolkit.toolkit.base import progress
+from erc_toolkit.toolkit.base.demo_mark import MARKER, NOTE
+from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main
+from erc_toolkit.toolkit.demo.corpus import make_dialogue_corpus
 
 
 class Clock:
@@ -22,6 +26,16 @@ class Clock:
 
     def perf_counter(self):
         return self.now
+
+
+def until(read, word, limit_s=10.0):
+    """Reads until the word is there, in real time."""
+    said, began = "", time.monotonic()
+    while word not in said:
+        assert time.monotonic() - began < limit_s, said
+        time.sleep(0.01)
+        said += read()
+    return said
 
 
 @pytest.fixture
@@ -40,6 +54,32 @@ def test_a_line_a_minute(clock, capsys):
     assert len(lines) == 5  # after 20 s, then every minute
     assert lines[0] == "clips: 20 of 1,000, 1.0/s, 16 min left"
     assert lines[1].startswith("clips: 80 of 1,000") and lines[-1] == "clips: 260 of 1,000, 1.0/s, 12 min left, of dia3"
+
+
+def test_a_long_step_does_not_silence_a_stage(clock, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_BEAT_S", 0.01)
+    for log_json in (False, True):
+        with progress.Stages(log_json) as stages:
+            bar = stages.stage("media", 10)
+            for _ in range(2):
+                clock.now += 61
+                assert until(lambda: capsys.readouterr().err, "media")
+            bar.at(1, 10)
+            capsys.readouterr()
+            clock.now += 61
+            said = until(lambda: capsys.readouterr().err, "media")
+        assert json.loads(said)["done"] == 1 if log_json else said.startswith("media: 1 of 10, 20/h, 27 min left")
+        clock.now += 61
+        time.sleep(0.05)
+        assert not capsys.readouterr().err  # it ends with the work
+
+
+def test_what_was_done_before_is_no_part_of_the_rate(clock, capsys):
+    with progress.progress_bar("text", 1000) as bar:
+        bar.resume(900)
+        clock.now += 30
+        bar.advance(30)
+    assert capsys.readouterr().err == "text: 930 of 1,000, 1.0/s, 70 s left\n"
 
 
 def test_short_work_is_silent_and_an_unknown_total_is_possible(clock, capsys):
@@ -76,10 +116,14 @@ def test_json_lines_have_the_same(clock, capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["train", "study", "convert", "demo", "predict", "reproduce", "finetune-text", "train-face"]
+    "name",
+    [
+        *("train", "study", "convert", "demo", "predict", "reproduce", "finetune-text", "train-face"),
+        *("extract meld", "manifest validate"),
+    ],
 )
 def test_long_commands_have_json_lines(name):
-    assert "--log-json" in CliRunner().invoke(main, [name, "--help"]).output
+    assert "--log-json" in CliRunner().invoke(main, [*name.split(), "--help"]).output
 
 
 def test_training_and_studies_as_json_lines(tmp_path):
@@ -115,3 +159,20 @@ def test_a_corpus_found_below_the_folder_is_named(raw, tmp_path):
     assert not any(
         "found" in note for note in read_corpus("meld", tmp_path / "deep/MELD.Raw").notes if "not" not in note
     )
+
+
+def test_a_demo_corpus_is_known_below_the_folder(raw, tmp_path):
+    (tmp_path / "deep").mkdir()
+    shutil.copytree(raw, tmp_path / "deep/MELD.Raw")
+    assert NOTE in read_corpus("meld", raw).notes and NOTE in read_corpus("meld", tmp_path).notes
+    (tmp_path / "deep/MELD.Raw" / MARKER).unlink()
+    assert NOTE not in read_corpus("meld", tmp_path).notes
+
+
+def test_iemocap_found_below_the_folder_is_named(tmp_path):
+    corpus = make_dialogue_corpus(tmp_path / "deep", seed=1, dialogues=2)
+    notes = read_corpus("iemocap", tmp_path).notes
+    assert any(f"in {corpus.root}" in note for note in notes) and NOTE in notes
+    assert not any("found Session" in note for note in read_corpus("iemocap", corpus.root).notes)
+    with pytest.raises(UserError, match="contains none of MELD's tables"):
+        read_corpus("meld", tmp_path)

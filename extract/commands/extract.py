@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -137,11 +138,9 @@ def _run(manifest, **options) -> None:
         from ..presets import load_preset
 
         preset = load_preset(preset_name, manifest.corpus)
-        preset.check(given)
-        chosen = {name: value for name, value in preset.options.items() if name not in given}
+        chosen = preset.chosen(given)
         options |= chosen
-        shown = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in chosen.items())
-        click.echo(f"preset {preset.name} ({preset.sha256[:12]}): {shown or 'every option is given here'}")
+        manifest = dataclasses.replace(manifest, notes=[*manifest.notes, preset.describe(chosen)])
     if options["audio_model"] is not None and "audio_set" in given:
         raise click.UsageError("--audio-model replaces --audio-set; use only one of them, and run again for the other")
     if options["visual_model"] not in DENSENETS and "visual_weights" in given:

@@ -10,7 +10,7 @@ import click
 
 from ...toolkit.base.words import counted
 from ...toolkit.commands.command import ToolkitGroup
-from ...toolkit.commands.options import make_overwrite_option
+from ...toolkit.commands.options import log_json_option, make_overwrite_option
 from .corpus_group import CorpusGroup
 
 
@@ -66,6 +66,7 @@ manifest_group.add_command(
 @click.option(
     "--workers", type=click.IntRange(min=0), default=0, help="Number of files checked at once.  [default: one per core]"
 )
+@log_json_option()
 def validate_command(file: Path, media: bool, strict: bool, as_json: bool, workers: int) -> None:
     """Check the manifest FILE and the media files that it names.
 

@@ -66,7 +66,10 @@ def read_iemocap(
     utterances: list[Utterance] = []
     names: set[str] = set()
     notes: list[str] = []
-    for session in _sessions(Path(root)):
+    sessions = _sessions(Path(root))
+    if sessions[0].parent != Path(root):
+        notes.append(f"found {', '.join(session.name for session in sessions)} in {sessions[0].parent}")
+    for session in sessions:
         for dialogue, path in _files(session / "dialog" / "transcriptions"):
             names.add(dialogue)
             turns, skipped_lines = parse_transcription(_text(path, notes), dialogue)

@@ -124,7 +124,11 @@ def read_meld(
         notes += _known(split, rows, facts["known_defects"][split])
     if not utterances:
         usual = ", ".join(names["table"] for names in facts["splits"].values())
-        raise UserError(f"{root}: contains none of MELD's tables ({usual})")
+        raise UserError(
+            f"{root}: contains none of MELD's tables ({usual}), nor do its folders down to the "
+            f"{_SEARCH_DEPTH}rd level; give the folder that MELD's archive was unpacked to, or the tables with "
+            "--train-table and its like"
+        )
     return Manifest("meld", facts["label_sets"][label_set], root, utterances, notes)
 
 

@@ -15,7 +15,7 @@ import os
 import types
 import typing
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ...toolkit.base.demo_mark import NOTE, is_demo_corpus
 from ...toolkit.base.errors import UserError
@@ -73,8 +73,6 @@ def read_corpus(name: str, root: Path | str, /, **options: object) -> Manifest:
     if not os.path.exists(root):
         raise UserError(f"{root}: no such folder; give the folder of the corpus")
     manifest = reader(Path(root), **options)
-    if is_demo_corpus(Path(root)):
-        manifest = dataclasses.replace(manifest, notes=[NOTE, *manifest.notes])
     source = f"manifest from the reader of {name}"
     rows = ((i, {f: getattr(u, f) for f in u.__slots__}) for i, u in enumerate(manifest.utterances, 1))
     checked = manifest_from_rows(
@@ -85,7 +83,15 @@ def read_corpus(name: str, root: Path | str, /, **options: object) -> Manifest:
             json.dumps(utterance.extra)
         except (TypeError, ValueError, RecursionError) as error:
             raise UserError(f"{source}, utterance {number}, field extra: not JSON-serialisable ({error})") from None
+    if any(map(is_demo_corpus, _folders(checked, Path(root)))):
+        checked = dataclasses.replace(checked, notes=[NOTE, *checked.notes])
     return checked
+
+
+def _folders(manifest: Manifest, root: Path) -> set[Path]:
+    """The folder of a corpus and those between it and its media: the root that is given may be a folder above it."""
+    above = {parent for u in manifest.utterances if u.media is not None for parent in PurePosixPath(u.media).parents}
+    return {root, *(Path(manifest.root) / parent for parent in above)}
 
 
 def reader_parameters(reader: Reader) -> Mapping[str, tuple[object, str, inspect.Parameter]]:

@@ -57,7 +57,7 @@ def run_media(
     parts = jobs[0].parts
     todo = sorted({index for job in jobs for index in job.todo})
     bar = progress.stage("media", sum(len(part) for part in parts))
-    bar.advance(sum(len(part) for i, part in enumerate(parts) if i not in set(todo)))
+    bar.resume(sum(len(part) for i, part in enumerate(parts) if i not in set(todo)))
     open_parts: dict[int, _Part] = {}
     faults: list[str] = []
     encoding = 0.0

@@ -18,7 +18,7 @@ def read_texts(job: Job, manifest: Manifest, stop: threading.Event, progress: St
     wants = job.planned.extractor.wants
     assert isinstance(wants, Texts)
     bar = progress.stage("text", sum(len(part) for part in job.parts))
-    bar.advance(sum(len(part) for i, part in enumerate(job.parts) if i not in job.todo))
+    bar.resume(sum(len(part) for i, part in enumerate(job.parts) if i not in job.todo))
     for index in job.todo:
         if stop.is_set():
             break

@@ -143,7 +143,7 @@ class _Run:
         updates = -(-len(labels) // self.recipe.batch)
         with Stages(log_json) as stages:
             bar = stages.stage("train", self.recipe.epochs * updates)
-            bar.advance(self.epochs.epoch * updates)
+            bar.resume(self.epochs.epoch * updates)
             for epoch in range(self.epochs.epoch + 1, self.recipe.epochs + 1):
                 scores = [line["val_accuracy"] for line in self.epochs.lines]
                 for group in self._optimizer.param_groups:

@@ -247,7 +247,7 @@ class _Run:
         updates = -(-len(ids) // r.batch)  # per epoch
         with Stages(log_json) as stages:
             bar = stages.stage("fine-tune", r.epochs * updates)
-            bar.advance(self.epochs.epoch * updates)
+            bar.resume(self.epochs.epoch * updates)
             for epoch in range(self.epochs.epoch + 1, r.epochs + 1):
                 self.model.train()
                 total, unread = 0.0, []

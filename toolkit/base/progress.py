@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _LOG_EVERY_S = 5.0
 _FIRST_LINE_S, _LINE_EVERY_S = 20.0, 60.0
+_BEAT_S = 5.0  # between looks at whether a stage has been silent for too long
 
 
 class _Log:
@@ -49,7 +51,10 @@ def time_in_words(seconds: float) -> str:
 
 
 class Bar:
-    """One running stage. `advance` counts; `note` is shown next to the count; `seconds` is the time since the start."""
+    """One running stage. `advance` counts; `note` is shown next to the count; `seconds` is the time since the start.
+
+    A step that lasts longer than a minute does not silence it: `Stages` calls `beat` meanwhile, in a thread.
+    """
 
     def __init__(
         self,
@@ -64,6 +69,13 @@ class Bar:
         self._progress, self._task, self._log, self._lines = progress, task, log, lines
         self._began = self._logged = time.perf_counter()
         self._wait = _FIRST_LINE_S
+        self._before = 0.0
+        self._lock = threading.Lock()
+
+    def resume(self, done: float) -> None:
+        """Counts what an earlier run has done. It is no part of the rate."""
+        self._before = done
+        self.at(done, self.total)
 
     def advance(self, amount: float = 1, note: str | None = None) -> None:
         self.at(self.done + amount, self.total, note)
@@ -74,25 +86,41 @@ class Bar:
         if self._progress is not None and self._task is not None:
             fields: dict[str, Any] = {} if note is None else {"note": note}
             self._progress.update(self._task, completed=done, total=total, **fields)
-        finished = total is not None and done >= total
-        silent = time.perf_counter() - self._logged
-        if self._log and (finished or silent >= _LOG_EVERY_S):
-            self._logged = time.perf_counter()
+        self._say(_LOG_EVERY_S, self._wait, note)
+
+    def beat(self) -> None:
+        """Reports a stage that has been silent for a minute."""
+        if not self._finished:
+            self._say(_LINE_EVERY_S, self._wait, None)
+
+    def said(self) -> None:
+        """Notes that the caller has just printed a line of its own."""
+        self._logged = time.perf_counter()
+
+    @property
+    def _finished(self) -> bool:
+        return self.total is not None and self.done >= self.total
+
+    def _say(self, log_after: float, line_after: float, note: str | None) -> None:
+        with self._lock:  # one thread works, another beats
+            silent = time.perf_counter() - self._logged
             rate, left = self._rate_and_left()
-            shown = None if left is None else round(left, 1)
-            rate = float(f"{rate:.4g}")
-            log_event("progress", stage=self.name, done=done, total=total, rate=rate, seconds_left=shown, note=note)
-        elif self._lines and not finished and silent >= self._wait:
-            self._logged, self._wait = time.perf_counter(), _LINE_EVERY_S
-            rate, left = self._rate_and_left()
-            of = "" if total is None else f" of {total:,.0f}"
-            words = [f"{self.name}: {done:,.0f}{of}", rate_in_words(rate)]
-            words += [] if left is None else [f"{time_in_words(left)} left"]
-            print(", ".join([*words, *([note] if note else [])]), file=sys.stderr, flush=True)
+            if self._log and (self._finished or silent >= log_after):
+                self._logged = time.perf_counter()
+                shown = None if left is None else round(left, 1)
+                fields = {"done": self.done, "total": self.total, "rate": float(f"{rate:.4g}"), "seconds_left": shown}
+                log_event("progress", stage=self.name, **fields, note=note)
+            elif self._lines and not self._finished and silent >= line_after:
+                self._logged, self._wait = time.perf_counter(), _LINE_EVERY_S
+                of = "" if self.total is None else f" of {self.total:,.0f}"
+                words = [f"{self.name}: {self.done:,.0f}{of}"]
+                words += [rate_in_words(rate)] if rate else [f"{time_in_words(self.seconds)} so far"]
+                words += [] if left is None else [f"{time_in_words(left)} left"]
+                print(", ".join([*words, *([note] if note else [])]), file=sys.stderr, flush=True)
 
     def _rate_and_left(self) -> tuple[float, float | None]:
         """Steps per second since the start, and seconds left if the total is known."""
-        rate = self.done / max(self.seconds, 1e-9)
+        rate = (self.done - self._before) / max(self.seconds, 1e-9)
         return rate, None if self.total is None or not rate else (self.total - self.done) / rate
 
     @property
@@ -105,28 +133,42 @@ class Stages:
 
     Args:
         log_json: write JSON lines instead of bars, in a terminal or not.
+        bars: whether a terminal gets bars; otherwise it gets lines, between which the caller can print.
     """
 
-    def __init__(self, log_json: bool = False):
+    def __init__(self, log_json: bool = False, bars: bool = True):
         self._log_json = log_json or _Log.json
+        self._bars = bars
         self._progress: Progress | None = None
+        self._stages: list[Bar] = []
+        self._ended = threading.Event()
 
     def __enter__(self) -> Stages:
-        if not self._log_json and sys.stderr.isatty():
+        if not self._log_json and self._bars and sys.stderr.isatty():
             self._progress = _rich_progress()
             self._progress.__enter__()
+        else:
+            threading.Thread(target=self._beat, daemon=True, name="progress").start()
         return self
+
+    def _beat(self) -> None:
+        while not self._ended.wait(_BEAT_S):
+            for bar in tuple(self._stages):
+                bar.beat()
 
     def __exit__(
         self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._ended.set()
         if self._progress is not None:
             self._progress.__exit__(kind, raised, traceback)
 
     def stage(self, name: str, total: float | None) -> Bar:
         """A new bar for `total` steps."""
         task = None if self._progress is None else self._progress.add_task(name, total=total, note="", rate="")
-        return Bar(name, total, self._progress, task, self._log_json, self._progress is None and not self._log_json)
+        bar = Bar(name, total, self._progress, task, self._log_json, self._progress is None and not self._log_json)
+        self._stages.append(bar)
+        return bar
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ...toolkit.base.progress import Bar, logs_json, progress_bar, time_in_words
+from ...toolkit.base.progress import Bar, logs_json, progress_bar, rate_in_words, time_in_words
 
 _INTERVAL = 10.0  # seconds between lines if standard error is not a terminal
 
@@ -40,10 +40,11 @@ class EpochProgress:
             self._notify(f"epoch {self._done}/{self._epochs}{self._note}{self._left(0)}")
 
     def _left(self, part: float) -> str:
-        """The estimated remaining time, as text."""
+        """The rate of epochs and the estimated remaining time, as text."""
         done = self._done + part - self._first
-        seconds = (self._epochs - self._done - part) * (time.perf_counter() - self._began) / done
-        return f"  {time_in_words(seconds)} left" if seconds >= 1 else ""
+        rate = done / max(time.perf_counter() - self._began, 1e-9)
+        seconds = (self._epochs - self._done - part) / rate
+        return f"  {rate_in_words(rate)}, {time_in_words(seconds)} left" if seconds >= 1 else ""
 
     def _notify(self, line: str) -> None:
         print(self._name + line, file=sys.stderr, flush=True)
@@ -64,5 +65,5 @@ def epoch_progress(name: str, epochs: int, done: int) -> Iterator[EpochProgress]
         yield EpochProgress(name, epochs, done, None)
         return
     with progress_bar(f"{name}train", total=epochs) as bar:
-        bar.at(done, epochs)
+        bar.resume(done)
         yield EpochProgress(name, epochs, done, bar)

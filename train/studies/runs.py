@@ -21,7 +21,7 @@ from ...toolkit.base.disk import disk_faults
 from ...toolkit.base.errors import UserError, one_line
 from ...toolkit.base.files import write_atomically
 from ...toolkit.base.processes import Failure, work_off
-from ...toolkit.base.progress import Bar, logs_json, time_in_words
+from ...toolkit.base.progress import Stages, logs_json, time_in_words
 from ...toolkit.base.reading.plain_json import parse_json
 from ...toolkit.base.reading.plain_numbers import parse_whole
 from ...toolkit.base.words import counted
@@ -173,23 +173,26 @@ def run_study(
         for run in waiting
     ]
     began, total = time.perf_counter(), len(waiting)
-    logged = Bar(f"study {study.name}", total, log=logs_json())
     outcomes = (
         _together(tasks, threads, gpus)
         if measure.together and tasks
         else work_off(work, [(task,) for task in tasks], jobs, threads, gpus)
     )
-    for done, (number, outcome) in enumerate(outcomes, 1):
-        run = waiting[number]
-        if isinstance(outcome, Failure):
-            run.status, run.reason = FAILED, outcome.reason
-        else:
-            run.status, (run.result, run.measured) = DONE, cast(tuple[TrainResult | None, Any], outcome)
-        record["variants"] = _variant_records(out, runs)
-        write_study(out, record)
-        logged.at(done, total, f"{run.variant.name}, seed {run.seed}")
-        left = (time.perf_counter() - began) / done * (total - done)
-        notify(f"[{done}/{total}] {run.variant.name}, seed {run.seed}: {_report(run, measure)}{_left(left)}")
+    with Stages(bars=False) as stages:  # a run may take hours
+        bar = stages.stage(f"study {study.name}", total)
+        for done, (number, outcome) in enumerate(outcomes, 1):
+            run = waiting[number]
+            if isinstance(outcome, Failure):
+                run.status, run.reason = FAILED, outcome.reason
+            else:
+                run.status, (run.result, run.measured) = DONE, cast(tuple[TrainResult | None, Any], outcome)
+            record["variants"] = _variant_records(out, runs)
+            write_study(out, record)
+            left = (time.perf_counter() - began) / done * (total - done)
+            notify(f"[{done}/{total}] {run.variant.name}, seed {run.seed}: {_report(run, measure)}{_left(left)}")
+            if not logs_json():
+                bar.said()
+            bar.at(done, total, f"{run.variant.name}, seed {run.seed}")
     record["variants"] = _variant_records(out, runs)
     for line in (found := identical_notes(record, out)):
         notify(f"note: {line}")

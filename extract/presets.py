@@ -17,7 +17,8 @@ from typing import Any
 from ..toolkit.base.errors import UserError
 from ..toolkit.base.reading.plain_yaml import load_yaml
 from ..toolkit.base.shipped import read_shipped, shipped_names
-from ..toolkit.base.words import did_you_mean
+from ..toolkit.base.words import counted, did_you_mean
+from ..toolkit.manifest import Manifest
 from .encoders.option import OptionSpec, option_specs
 from .encoders.selection import Options
 from .reduce import METHODS
@@ -57,6 +58,17 @@ class Preset:
                 raise UserError(f"--preset {self.name}: give {option_specs(Options)[name].flag}; {remedy}")
         replaced = {_REPLACED_BY[name] for name in given if name in _REPLACED_BY}
         return {name: value for name, value in self.options.items() if name not in {*given, *replaced}}
+
+    def check_corpus(self, manifest: Manifest) -> None:
+        """Raises a UserError if a corpus has too few labelled training utterances for a reduction, before the work."""
+        rows = sum(u.split == "train" and u.label is not None for u in manifest.utterances)
+        for step in self.reduce:
+            if step["to"] > rows:
+                raise UserError(
+                    f"--preset {self.name}: {step['feature']} is reduced to {step['to']} dimensions, more than the "
+                    f"{counted(rows, 'labelled training utterance')} of {manifest.root}; use a preset of your own with "
+                    f"fewer (--show-preset {self.name} prints this one)"
+                )
 
     def describe(self, chosen: Mapping[str, Any]) -> str:
         """A line for the terminal and the store: name, hash, and the options in use, as they are typed."""

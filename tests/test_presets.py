@@ -63,6 +63,9 @@ def test_melds_audio_is_reduced_and_stays_so(raw, dialogues, tmp_path):
     del own["needs"]
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(own))
     arguments = ["meld", raw, "--preset", tmp_path / "mine.yaml", "--out", tmp_path / "s.h5", "--fps", "2"]
+    refused = extract("meld", raw, "--preset", "paper", "--out", tmp_path / "s.h5", "--visual-weights", "random")
+    assert refused.exit_code == 1 and "reduced to 300 dimensions, more than the " in refused.output, refused.output
+    assert not [*tmp_path.glob("s.h5*")]
     for said in ("5 dimensions by anova", "unchanged"):
         result = extract(*arguments, "--text-model", dialogues[1])
         assert result.exit_code == 0 and said in result.output, result.output

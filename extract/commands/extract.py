@@ -139,6 +139,7 @@ def _run(manifest, **options) -> None:
 
         preset = load_preset(preset_name, manifest.corpus)
         chosen = preset.chosen(given)
+        preset.check_corpus(manifest)
         options |= chosen
         manifest = dataclasses.replace(manifest, notes=[*manifest.notes, preset.describe(chosen)])
     if options["audio_model"] is not None and "audio_set" in given:

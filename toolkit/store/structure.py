@@ -7,6 +7,7 @@ HDF5 and then ends, and elsewhere a new interpreter. Files are remembered by the
 from __future__ import annotations
 
 import faulthandler
+import math
 import os
 import select
 import signal
@@ -19,6 +20,7 @@ from ..base.errors import UserError
 from . import touch
 
 LIMIT = 30.0  # seconds for a step such as reading an attribute or the index of a dataset
+_WAIT = 0.5
 _DONE = b"."
 _known: set[tuple[int, ...]] = set()
 
@@ -70,7 +72,8 @@ def _in_a_fork(path: Path) -> str:
         poll = select.poll()
         poll.register(read, select.POLLIN)
         while last != _DONE:
-            if hung := not poll.poll(1000 * LIMIT):
+            # In short waits: a signal that comes just before one begins does not end it.
+            if hung := not any(poll.poll(1000 * _WAIT) for _ in range(math.ceil(LIMIT / _WAIT))):
                 break
             if not (sent := os.read(read, 1 << 12)):
                 break

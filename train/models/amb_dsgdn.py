@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.words import counted
 from ...toolkit.manifest import MODALITIES
 from ..data.batch import Batch
 from ..layers.diff_graph_attention import DiffGraphAttention, DiffRGCN
@@ -99,8 +100,8 @@ class Settings:
             found = {name: f"model.{zero} is 0, so there is no modality dropout" for name in names if name != zero}
         elif self.dropout_warm_up >= train.epochs:
             reason = (
-                f"model.dropout_warm_up={self.dropout_warm_up} leaves none of the {train.epochs} epochs (train.epochs) "
-                "to modality dropout"
+                f"model.dropout_warm_up={self.dropout_warm_up} leaves none of the "
+                f"{counted(train.epochs, 'epoch')} (train.epochs) to modality dropout"
             )
             found |= dict.fromkeys(("p_exe", "q_base", "lam", "dropout_warm_up"), reason)
         if self.graph == "none":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -20,6 +21,8 @@ from erc_toolkit.toolkit.reproduce.record import check_out, new_record, read_rec
 from erc_toolkit.toolkit.reproduce.run import run_steps
 from erc_toolkit.toolkit.reproduce.sources import find_source
 from erc_toolkit.toolkit.reproduce.steps import Choices, make_steps, write_study_files
+from erc_toolkit.train.papers.page import _unequal
+from erc_toolkit.train.papers.tables import Corpus
 from erc_toolkit.train.reports.published import published_systems, published_tables
 from erc_toolkit.train.studies.applied import applied, idle_notes
 from erc_toolkit.train.studies.definition import load_study
@@ -225,6 +228,16 @@ def test_from_a_store_with_the_other_corpus_missing(tmp_path, here):
         for s, v in (("models", "AMB-DSGDN"), ("modalities", "text-+-audio-+-visual"), ("graph", "both"))
     ]
     assert len({*shared}) == 1
+
+
+def test_a_feature_that_changed_between_the_studies_is_named():
+    def studies(**contents):
+        return {name: SimpleNamespace(record={"contents": content}) for name, content in contents.items()}
+
+    same = studies(models={"text/a": "1", "audio/b": "2"}, text={"text/a": "1"}, added={"text/a": "1", "visual/c": "3"})
+    changed = studies(models={"text/a": "1", "audio/b": "2"}, audio={"audio/b": "4"})
+    told = _unequal([Corpus("iemocap", "IEMOCAP", same), Corpus("meld", "MELD", changed)])
+    assert len(told) == 1 and told[0].startswith("MELD: audio/b changed between the studies")
 
 
 @pytest.mark.slow

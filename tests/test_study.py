@@ -336,6 +336,8 @@ def test_search_selects_on_validation_and_resumes(store, tmp_path, monkeypatch):
     for row in found["variants"]:
         assert 1e-9 <= row["changes"]["train.lr"] <= 1e-2 and row["changes"]["model.window"] in (1, 4)
         assert row["runs"][0]["result"]["selected"]["split"] == "val"
+    lines = [line for line in result.stderr.splitlines() if line.startswith(("note: ", "features: "))]
+    assert lines and len({*lines}) == len(lines)  # though every round is a study
     assert "4 trials" in result.stderr and f"{100 * found['best']['value']:.2f}" in result.stderr
     other = study(store, "--search", "model.window=1,2", "--out", tmp_path / "s", *SMALL)
     assert other.exit_code == 1 and str(tmp_path / "s") in other.stderr and "--out" in other.stderr

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from ...toolkit.base.words import counted
 from ...toolkit.reproduce.page import PaperResults
 from ..config import OPTIMISTIC
 from ..reports.page import OPTIMISTIC_WARNING, Page, PageFigure, Section, store_name, write_page
@@ -113,7 +112,13 @@ def _unequal(corpora: Sequence[Corpus]) -> list[str]:
     """A warning for each corpus whose studies did not use the same features."""
     found = []
     for corpus in corpora:
-        hashes = {s.record["store"]["content_sha256"] for s in corpus.studies.values()}
-        if len(hashes) > 1:
-            found.append(f"{corpus.name}: the studies used {counted(len(hashes), 'different store')}; run them again.")
+        contents: dict[str, set[str]] = {}
+        for study in corpus.studies.values():
+            for name, content in study.record.get("contents", {}).items():
+                contents.setdefault(name, set()).add(content)
+        if changed := [name for name, hashes in contents.items() if len(hashes) > 1]:
+            found.append(
+                f"{corpus.name}: {', '.join(changed)} changed between the studies, which are therefore not comparable; "
+                "run them again."
+            )
     return found

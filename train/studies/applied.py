@@ -168,6 +168,17 @@ def pin_in_words(pin: Any) -> str:
     return pin if isinstance(pin, str) else joined_name(*next(iter(pin.items())))
 
 
+def feature_contents(plans: Mapping[str, PreparedVariant], store: FeatureStore) -> dict[str, str]:
+    """Each feature that a study uses, and the SHA-256 of its part of the store."""
+    used = {name for plan in plans.values() for pin in plan.pins.values() for name in _names(pin)}
+    return {name: store.content_of([name]) for name in sorted(used)}
+
+
+def _names(pin: Any) -> Sequence[str]:
+    """The features of a choice, which may join several."""
+    return [pin] if isinstance(pin, str) else next(iter(pin.values()))
+
+
 def _listed(names: Sequence[str]) -> str:
     return "; ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
@@ -176,8 +187,7 @@ def _check_pins(pins: Mapping[str, Any], store: FeatureStore, where: str) -> Non
     """Raises a UserError if the store lacks a feature that a study began with."""
     have = store.feature_names()
     for pin in pins.values():
-        names = [pin] if isinstance(pin, str) else next(iter(pin.values()))
-        if lost := [name for name in names if name not in have]:
+        if lost := [name for name in _names(pin) if name not in have]:
             raise UserError(
                 f"{store.path}: has no {lost[0]}, which the study in {where} began with; restore the store, or choose "
                 "another --out"

@@ -32,7 +32,7 @@ from ..loop.records import TrainResult
 from ..loop.run_folder import read_result
 from ..loop.seeds import spread
 from ..loop.trainer import finished_result, train
-from .applied import PreparedVariant, idle_notes, left_out_notes, pin_in_words, prepare
+from .applied import PreparedVariant, feature_contents, idle_notes, left_out_notes, pin_in_words, prepare
 from .definition import Study, Variant
 from .identical import identical_notes
 from .measures.base import Measure, RunAtHand
@@ -146,6 +146,7 @@ def run_study(
             "protocol": protocol_label(plans[study.variants[0].name].config),
             "notes": [*notes, *left_out_notes(plans)],
             "features": {name: plan.pins for name, plan in plans.items()},
+            "contents": feature_contents(plans, store),
             "variants": [],
         }
     out.mkdir(parents=True, exist_ok=True)

@@ -109,6 +109,13 @@ def run_search(
     for key, value in requested.items():
         search.set_user_attr(key, value)
     state = optuna.trial.TrialState
+    told: set[str] = set()
+
+    def tell(line: str) -> None:  # once, though each round is a study
+        if line not in told:
+            told.add(line)
+            notify(line)
+
     found = None
     while True:
         waiting = [t.number for t in search.trials if t.state == state.RUNNING]  # of an interrupted search
@@ -120,7 +127,7 @@ def run_search(
         if not waiting and found is not None:
             break
         study = Study("search", "Search on the validation split", [_variant(t) for t in search.trials])
-        found = run_study(store_path, study, out, recipe, changes, seeds, jobs, device, notify)
+        found = run_study(store_path, study, out, recipe, changes, seeds, jobs, device, tell)
         for number in waiting:
             row = found["variants"][number]
             selected = row.get("selected")

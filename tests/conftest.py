@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 # Before anything imports torch: at the sizes of tests a second thread waits more than it works, the more so on a busy
@@ -17,6 +18,9 @@ os.environ.update(
         for name, folder in (("HF_HOME", "huggingface"), ("TORCH_HOME", "torch"), ("MPLCONFIGDIR", "matplotlib"))
     }
 )
+# A script that runs the tests in the background lets them ignore Ctrl-C; the processes that the tests interrupt would too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["XDG_CACHE_HOME"] = str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "user")
 
 import numpy as np

@@ -18,7 +18,7 @@ os.environ.update(
         for name, folder in (("HF_HOME", "huggingface"), ("TORCH_HOME", "torch"), ("MPLCONFIGDIR", "matplotlib"))
     }
 )
-# A script that runs the tests in the background lets them ignore Ctrl-C; the processes that the tests interrupt would too.
+# What a script runs in the background ignores Ctrl-C, and so would the processes that the tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["XDG_CACHE_HOME"] = str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "user")

@@ -19,7 +19,7 @@ from ..toolkit.base.lock import locked
 from ..toolkit.base.words import counted
 from ..toolkit.manifest import Utterance
 from ..toolkit.store import Feature, FeatureStore, StoreWriter
-from ..toolkit.store.reduction import apply_reduction
+from ..toolkit.store.reduction import apply_reduction, reduced_name
 
 METHODS = {
     "anova": "standardisation, then scikit-learn SelectKBest by f_classif; the selected columns are kept as they are",
@@ -143,12 +143,6 @@ def _pls(z: np.ndarray, labels: np.ndarray, to: int) -> tuple[np.ndarray, int, d
     variance = (model.x_scores_**2).sum(axis=0)  # zero if it stopped early, rounding error if the rows span no more
     directions = int((variance > _LEAST_VARIANCE * variance.max()).sum())
     return model.x_rotations_, directions, {"unconverged_components": unconverged}
-
-
-def reduced_name(source: str, to: int, method: str = "anova", name: str | None = None) -> str:
-    """The "modality/name" that `reduce_store` gives the new feature; arguments as there."""
-    modality, stem = source.split("/")
-    return f"{modality}/{f'{stem}-{method}{to}' if name is None else name.removeprefix(f'{modality}/')}"
 
 
 def reduce_store(

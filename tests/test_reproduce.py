@@ -7,11 +7,14 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
 from test_train_support import one_after_the_other, write_store
 
+from erc_toolkit.extract.presets import preset_text
 from erc_toolkit.toolkit.base.errors import Interrupted, UserError
 from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.demo.corpus import make_corpus, make_dialogue_corpus
@@ -39,6 +42,7 @@ def choices(out, budget="quick", **others):
         "finetune": True,
         "faces": None,
         "visual_weights": None,
+        "face_model": None,
         "preset": "paper",
         "jobs": 1,
         "device": "cpu",
@@ -257,6 +261,30 @@ def test_the_plan_is_estimated_from_samples(tmp_path):
     estimates = [line for line in lines if line.startswith("  IEMOCAP: ")]
     assert len(estimates) == len(steps) and all("about" in line for line in estimates), result.output
     assert f"{len(steps)} steps: about" in lines[-1] and not (tmp_path / "paper").exists()
+
+
+@pytest.mark.slow
+def test_the_plan_of_the_papers_own_features(raw, tmp_path):
+    """A preset that reduces to more dimensions than a sample has utterances, and a face network to be trained."""
+    preset = yaml.safe_load(preset_text("paper"))
+    preset["options"] |= {"pooling": "cls", "face-detector": "haar", "fps": 2}
+    preset["corpora"]["meld"]["options"] |= {"audio-set": "eGeMAPSv02"}
+    preset["corpora"]["meld"]["reduce"] = [{"feature": "audio/eGeMAPSv02", "to": 40}]
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(preset))
+    for split in ("train", "val"):
+        for label in ("joy", "anger"):
+            (tmp_path / "faces" / split / label).mkdir(parents=True)
+            for i in range(4):
+                picture = np.full((48, 48), 60 * i, np.uint8)
+                cv2.imwrite(str(tmp_path / "faces" / split / label / f"{i}.png"), picture)
+    encoder = make_text_encoder(tmp_path / "encoder", ["some words of text"])
+    arguments = ["reproduce", "amb-dsgdn", "--meld", raw, "--out", tmp_path / "paper", "--budget", "quick"]
+    arguments += ["--text-model", encoder, "--preset", tmp_path / "own.yaml", "--faces", tmp_path / "faces"]
+    result = CliRunner().invoke(main, [*map(str, arguments), "--device", "cpu", "--dry-run"])
+    assert result.exit_code == 0 and "not estimated" not in result.output, result.output
+    lines = [line for line in result.output.splitlines() if ": about" in line]
+    assert lines[0].startswith("  face network: about") and "features: about" in result.output
+    assert not (tmp_path / "paper").exists()
 
 
 @pytest.mark.slow

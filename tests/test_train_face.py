@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import yaml
 from click.testing import CliRunner
 
 from erc_toolkit.extract.encoders.face_network import FaceEncoder, Normalisation
-from erc_toolkit.extract.tuning.face import FaceRecipe, train_face
+from erc_toolkit.extract.tuning.face import FaceRecipe, estimate_face, train_face
 from erc_toolkit.extract.tuning.face_images import FERPLUS, read_face_images
 from erc_toolkit.toolkit.base.errors import Interrupted, UserError
 from erc_toolkit.toolkit.commands.main import main
@@ -60,6 +61,19 @@ def test_it_learns(trained):
     assert made["selected"] == best and made["labels"] == list(LABELS) and 100 < made["mean"] < 120 and made["std"] > 20
     assert "2 left out: unreadable image" in lines[0] and len((out / "metrics.jsonl").read_text().splitlines()) == 3
     assert sorted(p.name for p in out.iterdir()) == ["face.yaml", "metrics.jsonl", "model.safetensors"]
+
+
+def test_it_is_estimated_without_writing(trained, faces, tmp_path):
+    out, _, _ = trained
+    few, many = (estimate_face(faces, FaceRecipe(epochs=epochs, batch=16), "cpu", [].append) for epochs in (1, 1000))
+    assert 0 < few["seconds"] < many["seconds"]
+    assert few["bytes"] == pytest.approx((out / "model.safetensors").stat().st_size, rel=0.1)
+    arguments = ["train-face", str(faces), "--out", str(tmp_path / "out"), "--epochs", "2", "--device", "cpu"]
+    result = CliRunner().invoke(main, [*arguments, "--dry-run", "--json"])
+    assert result.exit_code == 0 and json.loads(result.stdout)["bytes"] == few["bytes"], result.output
+    shown = CliRunner().invoke(main, [*arguments, "--dry-run"]).stdout
+    assert "about " in shown and "MB" in shown and not (tmp_path / "out").exists()
+    assert CliRunner().invoke(main, [*arguments, "--json"]).exit_code == 2
 
 
 def test_its_weights_and_normalisation_are_those_of_the_encoder(trained, faces):

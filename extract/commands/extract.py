@@ -176,7 +176,8 @@ def _run(manifest, **options) -> None:
 def _reduce(store: Path, step: dict[str, Any]) -> None:
     """A preset's reduction, unless the store has it: extraction keeps it as long as its source is unchanged."""
     from ...toolkit.store import FeatureStore
-    from ..reduce import reduce_store, reduced_name
+    from ...toolkit.store.reduction import reduced_name
+    from ..reduce import reduce_store
 
     method, name = step.get("method", "anova"), step.get("name")
     with FeatureStore.open(store) as opened:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import tempfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +36,7 @@ from .epochs import Epochs, check_out, fingerprint_of, partial_folder, publish
 from .face_images import FaceImages, read_face_images
 
 _NETWORK = "denseface"
+_TIMED, _VALIDATED = 5, 256  # updates and validation images that an estimate takes
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,34 @@ def train_face(
     return best
 
 
+def estimate_face(
+    source: Path, recipe: FaceRecipe = FaceRecipe(), device: str = "auto", notify: Callable[[str], None] = print
+) -> dict[str, float]:
+    """What `train_face` will take on this machine, from a few updates that are timed; nothing is written.
+
+    Args:
+        source, recipe, device, notify: as for `train_face`.
+
+    Returns:
+        "seconds" of all epochs, without the test images, and "bytes" of the weights.
+
+    Raises:
+        UserError: images that cannot be read.
+    """
+    began = time.perf_counter()
+    images = read_face_images(source, ARCHITECTURES[_NETWORK].input.side, recipe.seed)
+    reading, where = time.perf_counter() - began, pick_device(device)
+    with (
+        tempfile.TemporaryDirectory(prefix="erc-toolkit-") as folder,
+        fork_generators(where),
+        products_in("float32", where),
+    ):
+        torch.manual_seed(recipe.seed)
+        run = _Run(images, recipe, where, Path(folder), notify)
+        size = sum(tensor.numel() * tensor.element_size() for tensor in run.net.state_dict().values())
+        return {"seconds": reading + recipe.epochs * run.seconds_of_an_epoch(), "bytes": size}
+
+
 class _Run:
     """One training in progress; the weights of the best epoch are in `folder`."""
 
@@ -139,7 +170,7 @@ class _Run:
 
     def train(self, log_json: bool, stop: threading.Event) -> None:
         """Trains the remaining epochs, until `stop` is set; keeps the weights with the best validation accuracy."""
-        faces, labels = self.images.splits["train"]
+        labels = self.images.splits["train"][1]
         updates = -(-len(labels) // self.recipe.batch)
         with Stages(log_json) as stages:
             bar = stages.stage("train", self.recipe.epochs * updates)
@@ -150,22 +181,48 @@ class _Run:
                     group["lr"] = lr_on_plateau(self.recipe.lr, scores, self.recipe.patience)
                 self.net.train()
                 total, unread = 0.0, None
-                for batch in torch.randperm(len(labels), generator=self._shuffle).split(self.recipe.batch):
-                    if len(batch) == 1:  # batch normalisation needs more than one image
-                        continue
-                    augmented = torch.stack([self._augment(torch.from_numpy(faces[i])[None]) for i in batch.tolist()])
-                    loss = nn.functional.cross_entropy(
-                        self._logits(augmented), to_device(torch.from_numpy(labels)[batch], self.device)
-                    )
-                    self._optimizer.zero_grad(set_to_none=True)
-                    loss.backward()
-                    self._optimizer.step()
+                for batch in self._batches():
+                    loss = self._update(batch)
                     # A batch late, when the device has probably computed it, so that it never runs out of work.
-                    total, unread = self._add(total, unread, epoch), (loss.detach(), len(batch))
+                    total, unread = self._add(total, unread, epoch), (loss, len(batch))
                     bar.advance(1, f"epoch {epoch}")
                     if stop.is_set():
                         return
                 self._validate(epoch, self._add(total, unread, epoch) / len(labels))
+
+    def _batches(self) -> list[torch.Tensor]:
+        """An epoch's batches of training images, int64 indices; batch normalisation needs more than one image."""
+        order = torch.randperm(len(self.images.splits["train"][1]), generator=self._shuffle)
+        return [batch for batch in order.split(self.recipe.batch) if len(batch) > 1]
+
+    def _update(self, batch: torch.Tensor) -> torch.Tensor:
+        """Makes an update; returns the loss, which the device may still be computing."""
+        faces, labels = self.images.splits["train"]
+        augmented = torch.stack([self._augment(torch.from_numpy(faces[i])[None]) for i in batch.tolist()])
+        loss = nn.functional.cross_entropy(
+            self._logits(augmented), to_device(torch.from_numpy(labels)[batch], self.device)
+        )
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+        return loss.detach()
+
+    def seconds_of_an_epoch(self) -> float:
+        """From a few updates after one that warms up, and a part of the validation images."""
+        self.net.train()
+        batches = self._batches()
+        if not batches:
+            return 0.0
+        self._update(batches[0]).item()
+        timed = (batches[1:] or batches)[:_TIMED]
+        began = time.perf_counter()
+        for batch in timed:
+            self._update(batch).item()
+        updates = (time.perf_counter() - began) / len(timed) * len(batches)
+        images = len(self.images.splits["val"][1])
+        began = time.perf_counter()
+        self.accuracy("val", _VALIDATED)
+        return updates + (time.perf_counter() - began) * max(1.0, images / _VALIDATED)
 
     def _add(self, total: float, unread: tuple[torch.Tensor, int] | None, epoch: int) -> float:
         """The total with a batch's mean loss, times its number of images, added."""
@@ -193,10 +250,10 @@ class _Run:
         self.epochs.done(line)
 
     @torch.inference_mode()
-    def accuracy(self, split: str) -> float:
-        """Fraction of the split's images that are classified correctly."""
+    def accuracy(self, split: str, most: int | None = None) -> float:
+        """Fraction of the split's images, or of the first ones, that are classified correctly."""
         self.net.eval()
-        faces, labels = self.images.splits[split]
+        faces, labels = (part[:most] for part in self.images.splits[split])
         predicted = [self._logits(part[:, None]).argmax(1).cpu() for part in torch.from_numpy(faces).split(256)]
         return float((torch.cat(predicted).numpy() == labels).mean())
 

@@ -51,6 +51,12 @@ def _source_option(corpus: str):
     help="Labelled faces, such as FER+, on which the face network is trained (see train-face).",
 )
 @click.option("--visual-weights", metavar="FILE|DIR|random", help="Weights of the face network, instead of --faces.")
+@click.option(
+    "--face-model",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Model file of the face detector.  [default: YuNet's, from the hub]",
+)
 @click.option("--preset", metavar="NAME|FILE.yaml", help="Preset of the features.  [default: the paper's]")
 @click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Parallel runs of a study.")
 @device_option()
@@ -68,6 +74,7 @@ def reproduce_command(
     no_finetune: bool,
     faces: Path | None,
     visual_weights: str | None,
+    face_model: Path | None,
     preset: str | None,
     jobs: int,
     device: str,
@@ -105,6 +112,7 @@ def reproduce_command(
         finetune=not no_finetune,
         faces=faces,
         visual_weights=visual_weights,
+        face_model=face_model,
         preset=preset or paper.preset,
         jobs=jobs,
         device=device,

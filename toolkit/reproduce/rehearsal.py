@@ -9,15 +9,18 @@ import json
 import shlex
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..base.errors import ToolkitError
 from ..base.progress import time_in_words
+from ..base.reading.plain_yaml import load_yaml
 from ..manifest import MODALITIES, Manifest, load_manifest, write_manifest
 from ..store import FeatureStore, StoreWriter
+from ..store.reduction import reduced_name
 from .paper import Paper
 from .run import Command
 from .sources import PICKLE, STORE, Source
@@ -59,6 +62,16 @@ def rehearse(
         folder = Path(name)
         rehearsed = dataclasses.replace(choices, out=folder)
         write_study_files(paper, rehearsed)
+
+        def add(step: Step, taken: Taken) -> None:
+            nonlocal total, unknown
+            notify(f"  {step.title}: {_words(taken)}")
+            notify(f"    erc-toolkit {shlex.join(step.arguments)}")
+            total = Taken(total.seconds + taken.seconds, total.bytes + taken.bytes)
+            unknown += bool(taken.unknown)
+
+        for step in (step for step in steps if step.corpus is None):
+            add(step, _estimated_by_itself(command, step.arguments))
         for source in sources:
             notify(f"{paper.corpora[source.corpus]}: timing a sample")
             with _quiet():
@@ -66,16 +79,27 @@ def rehearse(
             for step in (step for step in steps if step.corpus == source.corpus):
                 with _quiet():
                     taken = sample.taken(step, choices)
-                notify(f"  {step.title}: {_words(taken)}")
-                notify(f"    erc-toolkit {shlex.join(step.arguments)}")
-                total = Taken(total.seconds + taken.seconds, total.bytes + taken.bytes)
-                unknown += bool(taken.unknown)
-    for step in (step for step in steps if step.corpus is None):
-        notify(f"{step.title}: not estimated\n    erc-toolkit {shlex.join(step.arguments)}")
-        unknown += 1
+                add(step, taken)
     parallel = f"; --jobs {choices.jobs} is not taken into account" if choices.jobs > 1 else ""
     rest = f", and {unknown} not estimated" if unknown else ""
     notify(f"{len(steps)} steps: {_words(total)}{rest}, by samples timed on this machine now{parallel}")
+
+
+def _estimated_by_itself(command: Command, arguments: Sequence[str]) -> Taken:
+    """The estimate of a command that has --dry-run."""
+    try:
+        with _quiet():
+            found = json.loads(_printed(command, (*arguments, "--dry-run", "--json")))
+    except ToolkitError as error:
+        return Taken(unknown=error.message)
+    return Taken(found["seconds"], found["bytes"])
+
+
+def _printed(command: Command, arguments: Sequence[str]) -> str:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        command(tuple(arguments))
+    return printed.getvalue()
 
 
 class _Sample:
@@ -127,11 +151,7 @@ class _Sample:
         place = arguments.index("--study") + 1
         if arguments[place].endswith(".yaml"):
             arguments[place] = str(self._folder.parent / "studies" / Path(arguments[place]).name)
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            self._command((*arguments, "--dry-run", "--json"))
-        found = json.loads(printed.getvalue())
-        return Taken(found["seconds"], found["bytes"])
+        return _estimated_by_itself(self._command, arguments)
 
     def _extraction(self, step: Step, choices: Choices) -> Taken:
         """From two samples; the rest of the stand-in store is random numbers in the corpus's dialogues."""
@@ -140,6 +160,8 @@ class _Sample:
         options[options.index("--text-model") + 1] = choices.text_model
         if choices.visual_weights is None:  # they are trained by an earlier step; untrained ones take as long
             options[options.index("--visual-weights") + 1] = "random"
+        place = options.index("--preset") + 1
+        options[place], reduced = self._without_reductions(options[place])
         out = options.index("--out") + 1
         times, counts, store = [], [], self._folder
         for number, manifest in enumerate(_dialogues(self._manifest)):
@@ -151,9 +173,29 @@ class _Sample:
             times.append(time.perf_counter() - began)
             counts.append(len(manifest.utterances))
         each = max(0.0, times[1] - times[0]) / max(1, counts[1] - counts[0])
-        self._store = _stand_in(self._manifest, store, self._folder / "stand-in.h5")
+        self._store = _stand_in(self._manifest, store, reduced, self._folder / "stand-in.h5")
         rest = max(0, len(self._manifest.utterances) - counts[0])
         return Taken(times[0] + each * rest, self._store.stat().st_size)
+
+    def _without_reductions(self, preset: str) -> tuple[str, dict[str, int]]:
+        """A copy of a preset for samples, which are too small for its reductions; and what these make, with widths."""
+        printed = _printed(self._command, ("extract", self._source.corpus, "--show-preset", preset))
+        try:
+            content: Any = load_yaml(printed)
+            corpora = content.get("corpora", {})
+            steps = content.pop("reduce", [])
+            for corpus, own in corpora.items():
+                reductions = own.pop("reduce", steps)
+                steps = reductions if corpus.lower() == self._source.corpus else steps
+            widths = {
+                reduced_name(step["feature"], step["to"], step.get("method", "anova"), step.get("name")): step["to"]
+                for step in steps
+            }
+        except (ValueError, TypeError, LookupError, AttributeError):
+            return preset, {}  # invalid, as extraction will say
+        path = self._folder / "preset.yaml"
+        path.write_text(json.dumps(content), encoding="utf-8")  # JSON is YAML
+        return str(path), widths
 
     def _tuning(self, step: Step, choices: Choices) -> Taken:
         assert self._manifest is not None
@@ -201,11 +243,12 @@ def _dialogues(manifest: Manifest) -> list[Manifest]:
     return [first, dataclasses.replace(manifest, utterances=kept)]
 
 
-def _stand_in(manifest: Manifest, sample: Path, out: Path) -> Path:
-    """A store with the corpus's dialogues and the sample's widths of features, filled with random numbers."""
+def _stand_in(manifest: Manifest, sample: Path, reduced: Mapping[str, int], out: Path) -> Path:
+    """A store with the corpus's dialogues, and the sample's and the reduced features' widths, of random numbers."""
     with FeatureStore.open(sample) as store:
         widths = {name: store.feature(name).dim for name in store.feature_names() if name.split("/")[0] in MODALITIES}
         corpus, labels = store.corpus, store.labels
+    widths |= reduced
     rng, number = np.random.default_rng(_SEED), len(manifest.utterances)
     with StoreWriter(out, corpus=corpus, labels=labels, utterances=manifest.utterances) as writer:
         for name, width in widths.items():

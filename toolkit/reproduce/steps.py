@@ -29,6 +29,7 @@ class Choices:
         text_model: text encoder, fine-tuned on each corpus if `finetune`.
         faces: labelled faces for `train-face`, or None.
         visual_weights: weights of the face network in their place, or None.
+        face_model: model file of the face detector, or None for the hub's.
         preset: name or file of the features' preset.
         jobs: parallel runs of a study.
         device: for every command.
@@ -41,6 +42,7 @@ class Choices:
     finetune: bool
     faces: Path | None
     visual_weights: str | None
+    face_model: Path | None
     preset: str
     jobs: int
     device: str
@@ -161,6 +163,8 @@ def _features(paper: Paper, source: Source, choices: Choices) -> list[Step]:
     weights = choices.visual_weights or str(choices.out / "face-network")
     arguments = ("extract", source.corpus, str(source.path), "--preset", choices.preset, "--out", str(store))
     arguments += ("--text-model", text, "--visual-weights", weights, "--device", choices.device)
+    if choices.face_model is not None:
+        arguments += ("--face-model", str(choices.face_model))
     return [*steps, Step(f"{name}: features", source.corpus, arguments, store)]
 
 

@@ -1,4 +1,4 @@
-"""Applying a fitted reduction to features, in extraction and for new recordings."""
+"""Reduced features: their names, and applying a fitted reduction, in extraction and for new recordings."""
 
 from __future__ import annotations
 
@@ -19,3 +19,16 @@ def apply_reduction(numbers: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndar
     z = (np.asarray(x, np.float64) - numbers["mean"]) / numbers["scale"]
     with np.errstate(over="ignore"):  # the code that stores the rows checks for infinity
         return (z @ numbers["components"]).astype(np.float32)
+
+
+def reduced_name(source: str, to: int, method: str = "anova", name: str | None = None) -> str:
+    """The "modality/name" of a reduced feature.
+
+    Args:
+        source: "modality/name" of the feature that is reduced.
+        to: number of dimensions.
+        method: of `erc_toolkit.extract.reduce.METHODS`.
+        name: the name in place of the usual one.
+    """
+    modality, stem = source.split("/")
+    return f"{modality}/{f'{stem}-{method}{to}' if name is None else name.removeprefix(f'{modality}/')}"

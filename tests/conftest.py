@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections import Counter
 from pathlib import Path
 
 # Before anything imports torch: at the sizes of tests a second thread waits more than it works, the more so on a busy
@@ -47,9 +48,15 @@ class _Collection:
 
 
 SLOW_TIMEOUT = 1800
+LONG = 1000  # tests that one marked `long` counts for
 
 
+@pytest.hookimpl(trylast=True)  # after others have left out what is not to run
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    weights = Counter[Path]()
+    for item in items:
+        weights[item.path] += LONG if item.get_closest_marker("long") else 1
+    items.sort(key=lambda item: -weights[item.path])  # modules are handed out in this order, and the last ones alone
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from erc_toolkit.toolkit.commands.main import main
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def run(*arguments) -> str:

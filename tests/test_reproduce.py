@@ -288,6 +288,7 @@ def test_the_plan_of_the_papers_own_features(raw, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_paper_from_two_raw_corpora(tmp_path):
     """The demo corpora in both layouts; the table of what is in raw files to the page, in one command."""
     meld = make_corpus(tmp_path / "meld").root

@@ -109,6 +109,7 @@ def test_notebooks_are_stored_executed_and_small(path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(path, tmp_path):
     """Every cell runs, and its outputs are of the same kinds as in the file."""

@@ -81,8 +81,11 @@ def test_killed_and_resumed_runs_are_bit_identical(store, undisturbed, tmp_path)
     result = train_on(store, out, "--resume", settings=SETTINGS)
     assert result.exit_code == 0, result.output
     assert content(out) == content(undisturbed)
+    for name in (".checkpoint.safetensors.0.tmp.lock", ".result.json.0.tmp"):  # of a process killed at the very end
+        (out / name).write_text("")
     again = train_on(store, out, "--resume", settings=SETTINGS)
     assert again.exit_code == 0 and f"{out}: " in again.output and "finished" in again.output
+    assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
 
 
 def test_a_truncated_line_of_metrics_is_rewritten(store, undisturbed, tmp_path):

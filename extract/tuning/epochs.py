@@ -15,7 +15,7 @@ import yaml
 from ...toolkit.base.checkpoint import CHECKPOINT, TrainedParts, load_checkpoint, save_checkpoint
 from ...toolkit.base.disk import disk_faults
 from ...toolkit.base.errors import UserError
-from ...toolkit.base.files import write_atomically
+from ...toolkit.base.files import remove_leftovers, write_atomically
 from ...toolkit.base.hashes import json_sha256
 from ...toolkit.base.lock import locked
 from ...toolkit.base.outputs import check_folder, publish_folder
@@ -120,6 +120,7 @@ def publish(work: Path, out: Path, epochs: Epochs, name: str, record: Mapping[st
         name: name of the file that describes the training.
         record: its content, to which the names of the training's files are added.
     """
+    remove_leftovers(work / CHECKPOINT)  # of a killed run, which published them otherwise
     (work / METRICS).write_text("".join(json.dumps(line) + "\n" for line in epochs.lines), encoding="utf-8")
     files = sorted({path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file()} - {CHECKPOINT})
     text = yaml.safe_dump({**record, _FILES: [*files, name]}, sort_keys=False, allow_unicode=True)

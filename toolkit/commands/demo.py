@@ -50,7 +50,7 @@ def demo_command(ctx: click.Context, folder: Path, layout: str, seed: int, devic
         nonlocal began
         stages[stage], began = time.perf_counter() - began, time.perf_counter()
 
-    whose = {"meld": "MELD", "iemocap": "IEMOCAP"}[layout]
+    whose, unpacked = {"meld": ("MELD", "MELD.Raw"), "iemocap": ("IEMOCAP", "IEMOCAP_full_release")}[layout]
     click.echo(f"Generating a corpus in {whose}'s raw layout: drawn faces, synthetic voices, templated sentences.")
     folder.mkdir(parents=True, exist_ok=True)
     with progress_bar("clips" if layout == "meld" else "dialogues", None) as bar:
@@ -85,7 +85,7 @@ def demo_command(ctx: click.Context, folder: Path, layout: str, seed: int, devic
         f"erc-toolkit predict {shown_run} scene.mp4 --transcript scene.srt",
         f"erc-toolkit study {shown_store} --study modalities --recipe demo --out modalities",
         "erc-toolkit compare modalities/text modalities/text-+-audio-+-visual",
-        f"erc-toolkit extract {layout} {whose}.Raw --out {layout}.h5",
+        f"erc-toolkit extract {layout} {unpacked} --out {layout}.h5",
     ):
         click.echo(f"  {line}")
 

@@ -13,6 +13,7 @@ import numpy as np
 from ...toolkit.base.checkpoint import CHECKPOINT
 from ...toolkit.base.device import check_precision, device_name, pick_device
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.files import remove_leftovers
 from ...toolkit.base.lock import locked
 from ...toolkit.base.precision import slowness
 from ...toolkit.store import FeatureStore
@@ -30,6 +31,7 @@ from .execution import check_execution, make_gradients
 from .plan import Plan, announce, facts_of, fingerprint_of, make_plan, training_data
 from .records import EpochLine, SplitScores, TrainResult
 from .run_folder import (
+    FILES,
     append_metrics,
     keep_metrics,
     prepare_folder,
@@ -158,14 +160,14 @@ def _train(
         "test": test,
     }
     write_result(out, {"fingerprint": fingerprint, "result": result})
-    (out / CHECKPOINT).unlink()
+    _clear(out)
     return result
 
 
 def finished_result(out: Path, fingerprint: dict[str, str]) -> TrainResult | None:
     """What `train` returned when it wrote the folder `out`; None if no training has finished there.
 
-    The checkpoint is removed, which an end just after the last file leaves.
+    What an end just after the last file leaves is removed: the checkpoint, and marks of files that were being written.
 
     Raises:
         UserError: the finished run has other settings or another store.
@@ -176,8 +178,15 @@ def finished_result(out: Path, fingerprint: dict[str, str]) -> TrainResult | Non
         raise UserError(
             f"{out}: contains a finished run with other settings or another store; replace it with --overwrite"
         )
-    (out / CHECKPOINT).unlink(missing_ok=True)
+    _clear(out)
     return finished["result"]
+
+
+def _clear(out: Path) -> None:
+    """Leaves in the folder of a finished run what a run consists of."""
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    for name in FILES:
+        remove_leftovers(out / name)
 
 
 def _begin(

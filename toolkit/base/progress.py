@@ -142,13 +142,15 @@ class Stages:
         self._progress: Progress | None = None
         self._stages: list[Bar] = []
         self._ended = threading.Event()
+        self._heart: threading.Thread | None = None
 
     def __enter__(self) -> Stages:
         if not self._log_json and self._bars and sys.stderr.isatty():
             self._progress = _rich_progress()
             self._progress.__enter__()
         else:
-            threading.Thread(target=self._beat, daemon=True, name="progress").start()
+            self._heart = threading.Thread(target=self._beat, daemon=True, name="progress")
+            self._heart.start()
         return self
 
     def _beat(self) -> None:
@@ -160,6 +162,8 @@ class Stages:
         self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._ended.set()
+        if self._heart is not None:
+            self._heart.join()  # so that no line comes after the work
         if self._progress is not None:
             self._progress.__exit__(kind, raised, traceback)
 

@@ -18,7 +18,7 @@ from ..toolkit.base.errors import UserError
 from ..toolkit.base.reading.plain_yaml import load_yaml
 from ..toolkit.base.shipped import read_shipped, shipped_names
 from ..toolkit.base.words import counted, did_you_mean
-from ..toolkit.manifest import Manifest
+from ..toolkit.manifest import MODALITIES, Manifest
 from .encoders.option import OptionSpec, option_specs
 from .encoders.selection import Options
 from .reduce import METHODS
@@ -59,11 +59,16 @@ class Preset:
         replaced = {_REPLACED_BY[name] for name in given if name in _REPLACED_BY}
         return {name: value for name, value in self.options.items() if name not in {*given, *replaced}}
 
-    def check_corpus(self, manifest: Manifest) -> None:
-        """Raises a UserError if a corpus has too few labelled training utterances for a reduction, before the work."""
+    def check_corpus(self, manifest: Manifest, modalities: Collection[str] = MODALITIES) -> None:
+        """Raises a UserError if a corpus has too few labelled training utterances for a reduction, before the work.
+
+        Args:
+            manifest: the corpus.
+            modalities: those that are extracted.
+        """
         rows = sum(u.split == "train" and u.label is not None for u in manifest.utterances)
         for step in self.reduce:
-            if step["to"] > rows:
+            if step["to"] > rows and step["feature"].split("/")[0] in modalities:
                 raise UserError(
                     f"--preset {self.name}: {step['feature']} is reduced to {step['to']} dimensions, more than the "
                     f"{counted(rows, 'labelled training utterance')} of {manifest.root}; use a preset of your own with "

@@ -139,8 +139,8 @@ def _run(manifest, **options) -> None:
 
         preset = load_preset(preset_name, manifest.corpus)
         chosen = preset.chosen(given)
-        preset.check_corpus(manifest)
         options |= chosen
+        preset.check_corpus(manifest, options["modalities"])
         manifest = dataclasses.replace(manifest, notes=[*manifest.notes, preset.describe(chosen)])
     if options["audio_model"] is not None and "audio_set" in given:
         raise click.UsageError("--audio-model replaces --audio-set; use only one of them, and run again for the other")

@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.words import shorten
 
 _PATIENCE_S = 5
 
@@ -59,7 +60,7 @@ def load_transformer(what: str, option: str, name_or_dir: str, model_class: type
             name_or_dir, dtype=torch.float32, local_files_only=offline, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = "the hub cannot be reached" if offline and not folder else " ".join(str(error).split())[:140]
+        reason = "the hub cannot be reached" if offline and not folder else shorten(str(error), 140)
         raise UserError(
             f"{what} {name_or_dir!r} is not on this machine: connect to the Hugging Face hub, or pass a folder with "
             f"the model and its preprocessor with {option} DIR ({reason})"

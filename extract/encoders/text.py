@@ -58,7 +58,7 @@ def load_pretrained(
             name_or_dir, config=settings, dtype=torch.float32, local_files_only=offline, output_loading_info=True
         )
     except (OSError, ValueError) as error:
-        reason = "the hub cannot be reached" if offline else " ".join(str(error).split())[:160]
+        reason = "the hub cannot be reached" if offline else shorten(str(error), 160)
         if Path(name_or_dir).is_dir():
             reason = f"the folder has no model or no tokenizer: {shorten(str(error), 100)}"
         raise UserError(

@@ -131,4 +131,4 @@ def damaged(path: Path, kind: Kind, error: BaseException) -> UserError:
         )
     if isinstance(error, EOFError):
         return UserError(f"{path}: {kind.description} that ends too early; {_AGAIN}")
-    return UserError(f"{path}: {kind.description} that is damaged ({' '.join(str(error).split())[:80]}); {_AGAIN}")
+    return UserError(f"{path}: {kind.description} that is damaged ({shorten(str(error), 80)}); {_AGAIN}")

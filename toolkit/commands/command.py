@@ -15,6 +15,7 @@ from ..base import interrupt
 from ..base.disk import disk_faults
 from ..base.errors import Interrupted, ToolkitError, UserError
 from ..base.reading.texts import representable
+from ..base.releases import failed_import
 from ..base.words import did_you_mean
 
 _PLACES = ("out", "folder", "store")  # parameters that name what a command writes, the first given one of them
@@ -29,7 +30,8 @@ def command_line() -> str:
 def reported_errors() -> Iterator[None]:
     """Ends the process on a `ToolkitError`: "Error: <message>" on standard error, and the error's exit status.
 
-    So it does on a signal; see `erc_toolkit.toolkit.base.interrupt`.
+    So it does on a signal (see `interrupt`), and on a failed import when a library is of another release than is needed
+    (see `releases`).
     """
     try:
         yield
@@ -42,6 +44,12 @@ def reported_errors() -> Iterator[None]:
         interrupt.said()
         click.ClickException(interrupt.words(stop.number)).show()
         raise
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        message = failed_import(error)
+        if message is None:
+            raise
+        click.ClickException(message).show()
+        sys.exit(1)
 
 
 class ToolkitCommand(click.Command):

@@ -23,7 +23,7 @@ from erc_toolkit.train.layers.relational import RelationalGraph, relations_of_pe
 from erc_toolkit.train.layers.speakers import SpeakerEmbedding
 from erc_toolkit.train.loop.evaluation import build_model
 from erc_toolkit.train.models.registry import MODELS
-from erc_toolkit.train.reports.recording_page import recording_page
+from erc_toolkit.train.reports.recording_page import clock, recording_page
 
 DIMS = {"text": 8, "audio": 6, "visual": 4}
 # They have speaker embeddings, but do not ask who is the same person; DF-GCN's released code compares texts for that.
@@ -245,3 +245,11 @@ def test_the_link_to_the_recording_is_relative(tmp_path):
         assert media_beside(tmp_path / name, tmp_path / "out") == Media(name, link, False)
     (tmp_path / "out" / "c:d.wav").write_bytes(b"x")
     assert media_beside(tmp_path / "out" / "c:d.wav", tmp_path / "out").link == "./c%3Ad.wav"
+
+
+@pytest.mark.parametrize(
+    "seconds, shown",
+    [(0, "0:00.0"), (0.8, "0:00.8"), (59.94, "0:59.9"), (59.97, "1:00"), (65.9, "1:06"), (3661, "1:01:01")],
+)
+def test_a_time_below_a_minute_has_tenths(seconds, shown):
+    assert clock(seconds) == shown

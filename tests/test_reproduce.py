@@ -19,6 +19,7 @@ from erc_toolkit.toolkit.base.errors import Interrupted, UserError
 from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.demo.corpus import make_corpus, make_dialogue_corpus
 from erc_toolkit.toolkit.demo.encoders import make_text_encoder
+from erc_toolkit.toolkit.reproduce.page import missing_corpora
 from erc_toolkit.toolkit.reproduce.paper import load_paper, paper_names
 from erc_toolkit.toolkit.reproduce.record import check_out, new_record, read_record, write_record
 from erc_toolkit.toolkit.reproduce.run import run_steps
@@ -188,6 +189,28 @@ def test_finished_steps_are_left_and_changed_ones_repeated(tmp_path):
     (tmp_path / "full/mine").write_text("x")
     with pytest.raises(UserError, match="full"):
         check_out(tmp_path / "full", paper.name, chosen, sources, False)
+
+
+def test_a_face_network_that_fails_stops_those_that_need_it(tmp_path):
+    (tmp_path / "ie").mkdir()
+    store = store_of(tmp_path / "meld.h5", "meld", ["neutral", "joy"])
+    paper = load_paper("amb-dsgdn")
+    sources = [find_source("iemocap", tmp_path / "ie"), find_source("meld", store)]
+    out = tmp_path / "out"
+    chosen = choices(out, faces=tmp_path / "ie")
+    steps, commands = make_steps(paper, sources, chosen), Commands("a", ["train-face"])
+    out.mkdir()
+    record = new_record(out, paper.name, chosen, sources, False)
+    failed = run_steps(steps, record, out, commands, lambda line: None)
+    assert {a[0] for a in commands.run} == {"train-face", "study"}
+    assert all(str(store) in a for a in commands.run[1:]) and len(commands.run) == len(paper.studies)
+    assert set(failed) == {"face network", *(step.title for step in steps if step.corpus == "iemocap")}
+    reason = "face network failed: train-face does not work"
+    assert missing_corpora(paper, sources, record) == {"iemocap": f"IEMOCAP: manifest left out: {reason}"}
+    # Once it works, nothing is missing, and what was left out is done.
+    again = run_steps(steps, record, out, Commands("a"), lambda line: None)
+    assert not again and missing_corpora(paper, sources, record) == {}
+    assert {step["status"] for step in record["steps"]} == {"done"}
 
 
 def table(folder, name):

@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 from ..base.version import __version__
 from .paper import FULL, Paper
-from .record import FAILED, ReproductionRecord
+from .record import DONE, ReproductionRecord
 from .sources import STORE, Source
 from .steps import Choices, store_of
 
@@ -48,6 +48,16 @@ class PaperPage(Protocol):
         ...
 
 
+def missing_corpora(paper: Paper, sources: Sequence[Source], record: ReproductionRecord) -> dict[str, str]:
+    """Corpus to the reason why there are no features of it; the first step that was not done counts."""
+    given = {source.corpus for source in sources}
+    missing = {corpus: f"not given (--{corpus})" for corpus in paper.corpora if corpus not in given}
+    for step in record["steps"]:
+        if step["status"] != DONE and not step["study"] and step["corpus"] in given:
+            missing.setdefault(str(step["corpus"]), f"{step['step']} {step['status']}: {step['reason']}")
+    return missing
+
+
 def write_page(
     paper: Paper,
     choices: Choices,
@@ -58,10 +68,6 @@ def write_page(
     """Writes OUT/paper.html from what has been done so far; returns its path."""
     module = cast(PaperPage, import_module(PAGE_MODULE))
     given = {source.corpus: source for source in sources}
-    missing = {corpus: f"not given (--{corpus})" for corpus in paper.corpora if corpus not in given}
-    for step in record["steps"]:
-        if step["status"] == FAILED and not step["study"] and step["corpus"] in given:
-            missing[str(step["corpus"])] = f"{step['step']} failed: {step['reason']}"
     facts = [("toolkit", __version__), ("budget", choices.budget.name), ("seeds", str(choices.seeds))]
     for corpus, source in given.items():
         kind = "store" if source.kind == STORE else source.kind
@@ -78,6 +84,8 @@ def write_page(
     page = choices.out / PAGE
     folders = {corpus: choices.out / corpus for corpus in given}
     title = f"{paper.title}: the paper's tables and figures, made again"
-    results = PaperResults(title, folders, paper.corpora, paper.figures, missing, facts, warnings)
+    results = PaperResults(
+        title, folders, paper.corpora, paper.figures, missing_corpora(paper, sources, record), facts, warnings
+    )
     module.write_paper(page, results)
     return page

@@ -17,11 +17,11 @@ from .sources import Source
 from .steps import Choices, Step
 
 RECORD = "reproduction.json"
-DONE, FAILED = "done", "failed"
+DONE, FAILED, LEFT_OUT = "done", "failed", "left out"
 
 
 class StepRecord(TypedDict):
-    """A step: its command, DONE or FAILED with the reason, its time, and a hash of what it was made from."""
+    """A step: its command, DONE, or FAILED or LEFT_OUT and the reason, its time, a hash of what it was made from."""
 
     step: str
     corpus: str | None

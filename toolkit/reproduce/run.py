@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..base.errors import Interrupted, ToolkitError
-from .record import DONE, FAILED, ReproductionRecord, is_finished, note, write_record
+from .record import DONE, FAILED, LEFT_OUT, ReproductionRecord, is_finished, note, write_record
 from .steps import Step
 
 Command = Callable[[Sequence[str]], None]
@@ -19,7 +19,7 @@ def run_steps(
     """Runs what is not done, in order, and records each step as soon as it has ended.
 
     After a failure, the corpus's later steps are left out, but for studies: they need one another's results as little
-    as those of the other corpus.
+    as those of the other corpus. After that of a step of no corpus, so are those of the corpora that use its result.
 
     Args:
         steps: the plan.
@@ -32,13 +32,16 @@ def run_steps(
         Title of each step that failed or was left out, with the reason.
     """
     failed: dict[str, str] = {}
-    blocked: dict[str | None, str] = {}
+    blocked: dict[str, str] = {}
     began = time.monotonic()
     for number, step in enumerate(steps, 1):
         where = f"[{number}/{len(steps)}] {step.title}"
-        if reason := blocked.get(step.corpus, blocked.get(None)):
-            failed[step.title] = reason
+        if step.corpus in blocked:
+            failed[step.title] = reason = blocked[step.corpus]
             notify(f"{where}: left out: {reason}")
+            if not step.out.exists():  # else what is known of it is still so
+                note(record, step, LEFT_OUT, reason, 0)
+                write_record(out, record)
             continue
         if not step.settles_itself and is_finished(record, step):
             notify(f"{where}: done already")
@@ -57,7 +60,15 @@ def run_steps(
             failed[step.title] = reason
             notify(f"{where}: failed: {reason}")
             if not step.study:
-                blocked[step.corpus] = f"{step.title} failed: {reason}"
+                for corpus in _who_needs(step, steps[number:]):
+                    blocked[corpus] = f"{step.title} failed: {reason}"
         note(record, step, FAILED if reason else DONE, reason, time.monotonic() - start)
         write_record(out, record)
     return failed
+
+
+def _who_needs(step: Step, later: Sequence[Step]) -> set[str]:
+    """The corpora that cannot go on without a step's result."""
+    if step.corpus is not None:
+        return {step.corpus}
+    return {one.corpus for one in later if one.corpus is not None and str(step.out) in one.arguments}

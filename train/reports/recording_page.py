@@ -97,8 +97,10 @@ def colours(labels: Sequence[str]) -> dict[str, str]:
 
 
 def clock(seconds: float) -> str:
-    """A time as minutes and seconds, "61:05", or with hours from one on, "1:01:05"."""
-    minutes, second = divmod(int(seconds), 60)
+    """A time as minutes and seconds: "0:00.8" below a minute, "59:05", with hours from one on "1:01:05"."""
+    if seconds < 59.95:
+        return f"0:{seconds:04.1f}"
+    minutes, second = divmod(round(seconds), 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour}:{minute:02d}:{second:02d}" if hour else f"{minute}:{second:02d}"
 

@@ -15,7 +15,6 @@ from ..base import interrupt
 from ..base.disk import disk_faults
 from ..base.errors import Interrupted, ToolkitError, UserError
 from ..base.reading.texts import representable
-from ..base.releases import failed_import
 from ..base.words import did_you_mean
 
 _PLACES = ("out", "folder", "store")  # parameters that name what a command writes, the first given one of them
@@ -45,6 +44,8 @@ def reported_errors() -> Iterator[None]:
         click.ClickException(interrupt.words(stop.number)).show()
         raise
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        from ..base.releases import failed_import  # here, so that what is needed after a failure delays no start
+
         message = failed_import(error)
         if message is None:
             raise

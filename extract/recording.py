@@ -135,6 +135,8 @@ def recorded_options(modality: str, recorded: Mapping[str, object]) -> Options:
     """
     where = f"the run's {modality} features"
     specs, allowed = option_specs(Options), FEATURE_OPTIONS[modality]
+    if modality == "visual" and "speaker_choice" not in recorded:  # recorded before there was another choice
+        recorded = {**recorded, "speaker_choice": "motion"}
     chosen: dict[str, object] = {}
     own: dict[str, object] = {}
     name = recorded.get("extractor")

@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, TypedDict
 
 import numpy as np
@@ -27,7 +26,6 @@ __all__ = [
     "Extractor",
     "FrameSeries",
     "Frames",
-    "MediaRequest",
     "Provenance",
     "Samples",
     "Setup",
@@ -107,6 +105,9 @@ class Crops:
         "faces": np.int32,
         "tracks": np.int32,
         "speaker_confidence": np.float32,
+        "speaker_score": np.float32,
+        "second_score": np.float32,
+        "scored_frames": np.int32,
     }
     side: int
     grey: bool = False
@@ -235,33 +236,3 @@ class Extractor(ABC):
     @abstractmethod
     def provenance(self) -> Provenance:
         """How the features are computed."""
-
-
-# -- the request of a run to its worker processes
-
-
-@dataclass(frozen=True)
-class MediaRequest:
-    """What to compute from every media file.
-
-    Attributes:
-        audio, visual: the input that the extractors declare; None leaves the modality out.
-        detector, detector_model: kind and file of the face detector, for `Crops`.
-        fps: frames sampled per second of video.
-        margin: margin around a face, as a fraction of its side.
-        most_frames: up to twice as many frames are kept per utterance.
-        time_limit: seconds allowed for decoding one file.
-        audio_track: number of the audio track, from 1; None for the default one.
-        decoding_threads: threads that decode one video.
-    """
-
-    audio: Samples | None
-    visual: Crops | Frames | None
-    detector: str
-    detector_model: Path | None
-    fps: float
-    margin: float
-    most_frames: int
-    time_limit: float
-    audio_track: int | None = None
-    decoding_threads: int = 1

@@ -148,6 +148,32 @@ class Options(CheckedOptions):
         help="Margin on each side of the face, as a fraction of the face's side.",
         makes=("visual",),
     )
+    speaker_choice: str = option(
+        "auto",
+        choices=("auto", "lips", "motion"),
+        help="How the speaker is chosen among several faces: LR-ASD's network on lips and audio, or the motion of the "
+        "mouth; auto is lips if the weights are there or can be fetched.",
+        makes=("visual",),
+    )
+    speaker_model: Path | None = option(
+        None,
+        help="LR-ASD's weights. Default: its authors' file for AVA, fetched once (3.4 MB).",
+        makes=("visual",),
+    )
+    off_screen: str = option(
+        "mask",
+        choices=("mask", "keep", "mask-single"),
+        help="An utterance with several faces none of which speaks, by lips; mask-single also scores and masks where "
+        "there is only one face.",
+        makes=("visual",),
+    )
+    when_unsure: str = option(
+        "keep",
+        choices=("keep", "mask"),
+        help="An utterance whose speaker's face is chosen with less than --least-confidence.",
+        makes=("visual",),
+    )
+    least_confidence: float = option(0.6, low=0, high=1, help="See --when-unsure.", makes=("visual",))
     fps: float = option(5.0, low=0.1, high=60, help="Frames sampled per second of video.", makes=("visual",))
     most_frames: int = option(100, low=1, high=100_000, makes=("visual",), on_command_line=False)
     save_crops: Path | None = option(None, folder=True, help="Write each utterance's face crops to this folder.")

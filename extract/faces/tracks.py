@@ -37,6 +37,8 @@ class Track:
 
     Attributes:
         widths: width of its box in each frame that shows it, in pixels.
+        boxes: for each of these frames (time in seconds, (left, top, width, height as fractions of the image's width
+            and height, and the image's width by its height)).
         motion: for each of these frames after the first, (time in seconds, motion of the mouth since the previous one
             beyond that of the upper face, in grey levels relative to the face's own contrast).
         crops: (number of the frame, time in seconds, image) of the frames that are kept.
@@ -44,17 +46,21 @@ class Track:
     """
 
     widths: list[float] = field(default_factory=list)
+    boxes: list[tuple[float, tuple[float, float, float, float, float]]] = field(default_factory=list)
     motion: list[tuple[float, float]] = field(default_factory=list)
     crops: list[tuple[int, float, np.ndarray]] = field(default_factory=list)
     last: Face | None = None
     last_time: float = 0.0
     aligned: np.ndarray | None = None
 
-    def add(self, time: float, face: Face, aligned: np.ndarray) -> None:
+    def add(self, time: float, face: Face, aligned: np.ndarray, frame: tuple[int, int]) -> None:
+        """Adds a frame of width and height `frame`."""
         if self.aligned is not None:
             change = np.abs(aligned - self.aligned)
             self.motion.append((time, max(0.0, float(change[_MOUTH].mean() - change[_UPPER].mean()))))
         self.widths.append(face.box[2])
+        (left, top, wide, high), (width, height) = face.box, frame
+        self.boxes.append((time, (left / width, top / height, wide / width, high / height, width / height)))
         self.last, self.last_time, self.aligned = face, time, aligned
 
 
@@ -92,7 +98,7 @@ class FaceTracks(ThinnedFrames):
             if track is None:
                 track = Track()
                 self.tracks.append(track)
-            track.add(time, face, aligned)
+            track.add(time, face, aligned, (image.shape[1], image.shape[0]))
             kept = crop(image, face, self._side, self._margin)
             track.crops.append((number, time, cv2.cvtColor(kept, cv2.COLOR_RGB2GRAY) if self._grey else kept))
         return max((len(track.crops) for track in self.tracks), default=0)

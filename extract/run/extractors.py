@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +17,13 @@ from ...toolkit.base.errors import UserError
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import MODALITIES
 from ...toolkit.media import SAMPLE_RATE, library_version
-from ..encoders.base import AudioSpan, Crops, Extracted, Extractor, Frames, MediaRequest, Provenance, Samples, Setup
+from ..encoders.base import AudioSpan, Crops, Extracted, Extractor, Frames, Provenance, Samples, Setup
 from ..encoders.option import OptionSpec, option_specs
 from ..encoders.registry import Registered, check_owners, find_extractor, own_options
 from ..encoders.selection import FEATURE_OPTIONS, OPENSMILE, Options, built_in_extractor, feature_options, recordable
 from ..faces.detection import DETECTION_WIDTH, YUNET_SCORE, face_model, make_detector
-from ..faces.speaking import RULE
+from .requests import MediaRequest
+from .speaker import SPEAKER_OPTIONS, ChoiceOfSpeaker, choice_of_speaker
 
 if TYPE_CHECKING:
     import torch
@@ -102,11 +103,13 @@ class RunExtractor:
 
 @dataclass(frozen=True)
 class RunExtractors:
-    """The extractors of a run by modality, and the face detector's (file, SHA-256) if face crops are needed."""
+    """The extractors of a run by modality; if face crops are needed, the face detector's (file, SHA-256) and how the
+    speaker is chosen."""
 
     by_modality: Mapping[str, RunExtractor]
     detector: tuple[Path, str] | None
     options: Options
+    speaker: ChoiceOfSpeaker | None = None
 
     @classmethod
     def make(cls, options: Options) -> RunExtractors:
@@ -126,7 +129,7 @@ class RunExtractors:
                 registered.check_sequences()
             if registered.name != OPENSMILE:
                 check_precision(options.precision, _device(registered, options), "--precision")
-        detector = None
+        detector = speaker = None
         if "visual" in chosen and chosen["visual"].built_in:
             detector = _load_detector(options)
         built: dict[str, Extractor] = {}
@@ -137,15 +140,18 @@ class RunExtractors:
         wants = built["visual"].wants if "visual" in built else None
         if isinstance(wants, Crops) and detector is None:
             detector = _load_detector(options)
+        if isinstance(wants, Crops):
+            speaker = choice_of_speaker(options)
+            options = replace(options, speaker_choice=speaker.by)
         if options.save_crops is not None and "visual" in built and not isinstance(wants, Crops):
             raise UserError(f"--save-crops: {chosen['visual']} does not use face crops; leave the option out")
         found = {}
         for modality in (m for m in MODALITIES if m in built):
             registered, extractor = chosen[modality], built[modality]
-            origin = provenance(registered, extractor, given[modality], options, detector)
+            origin = provenance(registered, extractor, given[modality], options, detector, speaker)
             recorded = options_record(registered, extractor, given[modality], options)
             found[modality] = RunExtractor(registered, extractor, origin, recorded)
-        return cls(found, detector, options)
+        return cls(found, detector, options, speaker)
 
     def all(self) -> Iterator[RunExtractor]:
         """All extractors of the run."""
@@ -164,6 +170,8 @@ class RunExtractors:
         if self.detector is not None:
             file, options = self.detector[0].name, self.options
             yield f"faces: {options.face_detector} ({file}), {options.fps:g} frames per second"
+        if self.speaker is not None:
+            yield f"speaker among several faces: {self.speaker.line}"
 
     def arithmetic(self) -> AbstractContextManager[None]:
         """The context of the run's networks: PyTorch has one setting for all threads, so one is made for the run."""
@@ -187,6 +195,7 @@ class RunExtractors:
             most_frames=options.most_frames,
             time_limit=options.time_limit,
             audio_track=options.audio_track,
+            choosing=self.speaker.choosing if self.speaker is not None else None,
         )
 
 
@@ -244,7 +253,7 @@ def options_record(registered: Registered, extractor: Extractor, own: Any, optio
     shared = [
         name
         for name in shared_options(extractor.modality)
-        if isinstance(extractor.wants, Crops) or not name.startswith("face_")
+        if isinstance(extractor.wants, Crops) or not name.startswith(("face_", *SPEAKER_OPTIONS))
     ]
     return {
         "extractor": registered.name,
@@ -260,13 +269,18 @@ def _affecting(own: Any) -> list[str]:
 
 
 def provenance(
-    registered: Registered, extractor: Extractor, own: Any, options: Options, detector: tuple[Path, str] | None
+    registered: Registered,
+    extractor: Extractor,
+    own: Any,
+    options: Options,
+    detector: tuple[Path, str] | None,
+    speaker: ChoiceOfSpeaker | None = None,
 ) -> Provenance:
     """How the features are computed: the extractor's own provenance, and how its crops or frames are taken."""
     own_part = extractor.provenance()
     if registered.built_in and isinstance(extractor.wants, Samples):  # has what is to be said of its media already
         return own_part
-    media_part = media_provenance(extractor, options, detector)
+    media_part = media_provenance(extractor, options, detector, speaker)
     result: Any = {"extractor": registered.name, **own_part}
     versions = {**own_part.get("versions", {}), **media_part["versions"]}
     parameters = {**media_part["parameters"], **own_part.get("parameters", {})}
@@ -283,7 +297,10 @@ def provenance(
 
 
 def media_provenance(
-    extractor: Extractor, options: Options, detector: tuple[Path, str] | None
+    extractor: Extractor,
+    options: Options,
+    detector: tuple[Path, str] | None,
+    speaker: ChoiceOfSpeaker | None = None,
 ) -> dict[str, dict[str, Any]]:
     """How the input of an extractor is taken from the media, for the store."""
     wants = extractor.wants
@@ -308,9 +325,9 @@ def media_provenance(
             "face_model_sha256": detector[1],
             "detection_width": DETECTION_WIDTH,
             "least_score": YUNET_SCORE if options.face_detector == "yunet" else "the cascade's own",
-            "speaker": f"the track with the highest score: {RULE}; within the manifest's region where it gives one",
             "crop_pixels": wants.side,
             "crop_margin": options.face_margin,
+            **(speaker.parameters() if speaker is not None else {}),
             "aligned": "five landmarks" if options.face_detector == "yunet" else "no, box alone",
         }
     if options.audio_track is not None and wants.modality != "text":

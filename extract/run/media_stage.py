@@ -20,13 +20,14 @@ from ...toolkit.base.files import write_atomically
 from ...toolkit.base.processes import Failure, run_tasks
 from ...toolkit.base.progress import Stages
 from ...toolkit.manifest import Manifest
-from ..encoders.base import MediaRequest, Samples
+from ..encoders.base import Samples
 from ..encoders.selection import Options
 from .extractors import RunExtractors
 from .jobs import Corpus, Job
 from .origins import UNKNOWN, lasts, mask_of, media_key, source_of
 from .parts import Rows
-from .worker import Span, Task, UtteranceMedia, process, set_up
+from .requests import MediaRequest, Span, Task
+from .worker import UtteranceMedia, process, set_up
 
 FAILED = "its worker failed"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,50 +12,19 @@ import numpy as np
 
 from ...toolkit.base.words import counted
 from ...toolkit.media import SAMPLE_RATE, MediaError, MediaReader, Sound
-from ..encoders.base import AudioSpan, Crops, Extracted, Frames, FrameSeries, MediaRequest, Samples
+from ..encoders.base import AudioSpan, Crops, Extracted, Frames, FrameSeries, Samples
 from ..encoders.opensmile_sets import silence_reason
+from ..faces.choice import Choosing
 from ..faces.detection import make_detector
-from ..faces.speaking import choose_speaker
+from ..faces.lips.speech import Speech
 from ..faces.thinning import BLACK, ThinnedFrames
 from ..faces.tracks import FaceTracks
 from .origins import FileFacts, Reading
+from .requests import MediaRequest, Span, Task
+from .second_pass import in_region, score_lips
 
 # Rounding of time stamps must not lose the last frame or sample of an utterance.
 _SLACK_S = 0.05
-
-
-@dataclass(frozen=True)
-class Span:
-    """One utterance's part of a file.
-
-    Attributes:
-        row: row of the utterance.
-        start, end: times in seconds; None for the whole file.
-        region: the speaker's part of the picture, as fractions.
-        audio, visual: the modalities to take from this file.
-        channel: number of the speaker's audio channel, from 1; None for the mix of all.
-        lasts: seconds that the file must last if it is whole, or None.
-    """
-
-    row: int
-    start: float | None
-    end: float | None
-    region: tuple[float, float, float, float] | None
-    audio: bool
-    visual: bool
-    channel: int | None = None
-    lasts: float | None = None
-
-    def covers(self, time: float) -> bool:
-        return (self.start is None or time >= self.start - 1e-6) and (self.end is None or time <= self.end + 1e-6)
-
-
-@dataclass(frozen=True)
-class Task:
-    """One media file with its utterances."""
-
-    path: Path
-    spans: list[Span]
 
 
 @dataclass
@@ -69,6 +39,8 @@ class UtteranceMedia:
         file: the file as it was when it was decoded.
         frames, faces, tracks, speaker_confidence: number of frames examined, frames with the speaker's face, faces
             tracked, and the confidence in the choice of the speaker.
+        speaker_score, second_score, scored_frames: LR-ASD's scores of the best face and of the runner-up, and how many
+            frames of faces it scored.
     """
 
     row: int
@@ -82,6 +54,9 @@ class UtteranceMedia:
     faces: int = 0
     tracks: int = 0
     speaker_confidence: float = 0.0
+    speaker_score: float = 0.0
+    second_score: float = 0.0
+    scored_frames: int = 0
     file: FileFacts | None = None
 
 
@@ -128,13 +103,20 @@ def _decoded(task: Task, request: MediaRequest) -> list[UtteranceMedia]:
                 for time, image in media.frames():
                     for i, collector in collectors.items():
                         if task.spans[i].covers(time):
-                            collector.add(time, _region(image, task.spans[i].region))
+                            collector.add(time, in_region(image, task.spans[i].region))
             media.finish()
     except MediaError as error:
         for span, one in zip(task.spans, found, strict=True):
             one.audio_reason = str(error) if span.audio else ""
             one.visual_reason = str(error) if span.visual else ""
         return found
+    tracks = {i: one.tracks for i, one in collectors.items() if isinstance(one, FaceTracks)}
+    try:
+        speeches = score_lips(task, request, tracks, media) if tracks else {}
+    except MediaError as error:
+        for i in tracks:
+            found[i].visual_reason = str(error)
+        speeches = {}
     for i, (span, one) in enumerate(zip(task.spans, found, strict=True)):
         if span.audio and audio is not None:
             sound = media.sound.get(span.channel)
@@ -144,9 +126,10 @@ def _decoded(task: Task, request: MediaRequest) -> list[UtteranceMedia]:
                 _take_audio(one, span, sound, audio)
         if i in collectors:
             length = media.frame_end + 1 / request.fps  # the video may last until just before the next frame
-            one.visual_reason = _missing_span(span, length, media, "" if media.has_video else "no video track")
+            missing = _missing_span(span, length, media, "" if media.has_video else "no video track")
+            one.visual_reason = missing or one.visual_reason
             if not one.visual_reason:
-                _take_video(one, span, collectors[i], media)
+                _take_video(one, span, collectors[i], media, request.choosing or Choosing(), speeches.get(i, ()))
     return found
 
 
@@ -185,7 +168,14 @@ def _take_audio(one: UtteranceMedia, span: Span, sound: Sound, wants: Samples) -
         one.audio = wants.in_workers(taken)
 
 
-def _take_video(one: UtteranceMedia, span: Span, collected: FaceTracks | FrameKeeper, media: MediaReader) -> None:
+def _take_video(
+    one: UtteranceMedia,
+    span: Span,
+    collected: FaceTracks | FrameKeeper,
+    media: MediaReader,
+    choosing: Choosing,
+    speeches: Sequence[Speech],
+) -> None:
     one.frames = collected.examined
     start = span.start or 0.0
     if isinstance(collected, FrameKeeper):
@@ -195,10 +185,15 @@ def _take_video(one: UtteranceMedia, span: Span, collected: FaceTracks | FrameKe
         # The frames' times are relative to the start of the file, so the audio of the whole file is needed here.
         sound = media.sound.get(span.channel)
         heard = None if sound is None or sound.missing else sound.samples
-        chosen, confidence = choose_speaker(collected.tracks, heard, SAMPLE_RATE)
-        kept = [] if chosen is None else [(time - start, image) for _, time, image in chosen.crops]
-        if chosen is not None:
-            one.faces, one.speaker_confidence = len(chosen.widths), confidence
+        chosen = choosing.choose(collected.tracks, heard, SAMPLE_RATE, speeches)
+        one.speaker_confidence = chosen.confidence
+        one.speaker_score, one.second_score, one.scored_frames = chosen.score, chosen.second, chosen.frames
+        kept = [] if chosen.track is None else [(time - start, image) for _, time, image in chosen.track.crops]
+        if chosen.track is not None:
+            one.faces = len(chosen.track.widths)
+        elif chosen.reason:
+            one.visual_reason = chosen.reason
+            return
     if kept:
         one.series = FrameSeries(np.stack([image for _, image in kept]), np.array([time for time, _ in kept]))
     elif collected.examined == 0:
@@ -242,13 +237,3 @@ def _collector(wants: Crops | Frames, request: MediaRequest) -> FaceTracks | Fra
     assert request.detector_model is not None
     detect = _detector(request.detector, request.detector_model)
     return FaceTracks(detect, wants.side, request.margin, wants.grey, request.most_frames)
-
-
-def _region(image: np.ndarray, region: tuple[float, float, float, float] | None) -> np.ndarray:
-    """The region of the image; `region` is (left, top, right, bottom) as fractions of its width and height."""
-
-    if region is None:
-        return image
-    height, width = image.shape[:2]
-    left, top, right, bottom = region
-    return image[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]

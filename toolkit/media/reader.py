@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time as clocks
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -47,6 +47,8 @@ class MediaReader:
         audio: decode an audio track to mono at 16 kHz.
         own_rate: also decode the track at its original rate, for callers that resample by other means.
         fps: sample the video at this rate (frames per second of playing time); None for no frames.
+        wanted: numbers k of the frames at k / fps seconds that are wanted; the others are not converted to images. None
+            for all.
         time_limit: seconds after which decoding is aborted.
         track: number of the audio track, from 1; None for the one that the file marks as the default, else the first.
         channels: the signals wanted of that track: the number of a channel, from 1, or None for the mix of all.
@@ -67,6 +69,7 @@ class MediaReader:
         *,
         audio: bool = True,
         fps: float | None = None,
+        wanted: Container[int] | None = None,
         own_rate: bool = False,
         time_limit: float = 1800,
         track: int | None = None,
@@ -74,7 +77,7 @@ class MediaReader:
         threads: int = 1,
     ):
         self.path = Path(path)
-        self._want_audio, self._fps, self._time_limit = audio, fps, time_limit
+        self._want_audio, self._fps, self._wanted_frames, self._time_limit = audio, fps, wanted, time_limit
         self._want_own, self._track, self._channels, self._threads = own_rate, track, channels, threads
         self.has_audio = self.has_video = False
         self.sound: dict[int | None, Sound] = {}
@@ -206,7 +209,9 @@ class MediaReader:
         self, sound: av.AudioStream | None, shown: av.VideoStream | None
     ) -> Generator[tuple[float, np.ndarray]]:
         """Decodes everything; yields the sampled frames with their times."""
-        pictures = PictureTrack(shown, self._fps) if shown is not None and self._fps is not None else None
+        pictures = (
+            PictureTrack(shown, self._fps, self._wanted_frames) if shown is not None and self._fps is not None else None
+        )
         restarts = Restarts()
         joins = self._container.format.name in _RESTARTING
         for packet in self._packets(sound, shown):

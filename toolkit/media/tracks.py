@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -123,9 +123,11 @@ class PictureTrack:
     Args:
         stream: the video track.
         fps: frames per second of playing time.
+        wanted: numbers k of the images at k / fps seconds that are wanted; None for all.
     """
 
-    def __init__(self, stream: av.VideoStream, fps: float):
+    def __init__(self, stream: av.VideoStream, fps: float, wanted: Container[int] | None = None):
+        self._wanted = wanted
         self._sampler, self._deinterlacer, self._painter = Sampler(fps), Deinterlacer(), Painter(stream)
         rate = stream.average_rate or stream.guessed_rate
         self._lasts = 1 / rate if rate else Fraction(0)
@@ -160,7 +162,8 @@ class PictureTrack:
 
     def _images(self, chosen: Iterator[tuple[int, av.VideoFrame]]) -> Iterator[tuple[int, np.ndarray]]:
         for k, frame in chosen:
-            yield k, self._painter.paint(frame)
+            if self._wanted is None or k in self._wanted:
+                yield k, self._painter.paint(frame)
 
 
 class Restarts:

@@ -247,7 +247,9 @@ class StoreWriter:
         values = MatrixWriter(group, (n, dim))
         reasons: list[str] = []
         made_from: list[str] = []
-        details: dict[str, list[np.ndarray]] = {}
+        # An earlier version may have written some of the parts, with fewer columns of details.
+        kinds: dict[str, np.dtype] = {}
+        details: list[tuple[int, Mapping[str, np.ndarray]]] = []
         sequences = _SequenceWriter(group, frame_width, frame_names) if frame_width else None
         for part in parts:
             if (
@@ -262,8 +264,8 @@ class StoreWriter:
             values.append(np.where(present[:, None], part.values, np.float32(0)))
             reasons += part.reasons
             made_from += part.made_from or ()
-            for key, column in part.details.items():
-                details.setdefault(key, []).append(column)
+            details.append((len(part.reasons), part.details))
+            kinds = {**{key: np.asarray(column).dtype for key, column in part.details.items()}, **kinds}
             if sequences is not None:
                 sequences.append(part)
         if len(reasons) != n:
@@ -273,7 +275,8 @@ class StoreWriter:
         write(group, "reason", texts(reasons))
         if dimension_names:
             write(group, "dimension_names", texts(dimension_names))
-        for key, columns in details.items():
+        for key, kind in kinds.items():
+            columns = [part.get(key, np.zeros(rows, kind)) for rows, part in details]
             write(group.require_group("details"), key, np.concatenate(columns))
         if sequences is not None:
             sequences.end()

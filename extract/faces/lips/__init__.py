@@ -1,0 +1,1 @@
+"""Who speaks, by the lips: LR-ASD's network on each face that is tracked, and the audio of the recording."""

@@ -1,0 +1,72 @@
+"""What a run asks of its worker processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..encoders.base import Crops, Frames, Samples
+from ..faces.choice import Choosing
+
+
+@dataclass(frozen=True)
+class Span:
+    """One utterance's part of a file.
+
+    Attributes:
+        row: row of the utterance.
+        start, end: times in seconds; None for the whole file.
+        region: the speaker's part of the picture, as fractions.
+        audio, visual: the modalities to take from this file.
+        channel: number of the speaker's audio channel, from 1; None for the mix of all.
+        lasts: seconds that the file must last if it is whole, or None.
+    """
+
+    row: int
+    start: float | None
+    end: float | None
+    region: tuple[float, float, float, float] | None
+    audio: bool
+    visual: bool
+    channel: int | None = None
+    lasts: float | None = None
+
+    def covers(self, time: float) -> bool:
+        return (self.start is None or time >= self.start - 1e-6) and (self.end is None or time <= self.end + 1e-6)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One media file with its utterances."""
+
+    path: Path
+    spans: list[Span]
+
+
+@dataclass(frozen=True)
+class MediaRequest:
+    """What to compute from every media file.
+
+    Attributes:
+        audio, visual: the input that the extractors declare; None leaves the modality out.
+        detector, detector_model: kind and file of the face detector, for `Crops`.
+        fps: frames sampled per second of video.
+        margin: margin around a face, as a fraction of its side.
+        most_frames: up to twice as many frames are kept per utterance.
+        choosing: how the speaker is chosen among the faces, for `Crops`.
+        time_limit: seconds allowed for decoding one file.
+        audio_track: number of the audio track, from 1; None for the default one.
+        decoding_threads: threads that decode one video.
+    """
+
+    audio: Samples | None
+    visual: Crops | Frames | None
+    detector: str
+    detector_model: Path | None
+    fps: float
+    margin: float
+    most_frames: int
+    time_limit: float
+    audio_track: int | None = None
+    choosing: Choosing | None = None
+    decoding_threads: int = 1

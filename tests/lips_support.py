@@ -1,0 +1,66 @@
+"""Videos of two real people side by side, from the clips of ../shared, and LR-ASD's weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ffmpeg
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import torch
+
+from erc_toolkit.extract.encoders.base import Crops
+from erc_toolkit.extract.faces.choice import Choosing
+from erc_toolkit.extract.run.requests import MediaRequest, Span, Task
+from erc_toolkit.extract.run.worker import UtteranceMedia, process
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+WEIGHTS = SHARED / "models/lrasd_ava.pt"
+FACES = SHARED / "models/yunet_n_640_640.onnx"
+CLIPS = SHARED / "corpora/meld-mini"
+
+needs_shared = pytest.mark.skipif(
+    not (WEIGHTS.is_file() and FACES.is_file() and CLIPS.is_dir()),
+    reason="needs the real clips, YuNet and LR-ASD's weights of ../shared",
+)
+
+
+def clip(name: str) -> Path:
+    return next(path for path in CLIPS.glob(f"*/{name}.mp4"))
+
+
+def side_by_side(left: list[str], right: list[str], voice: int, seconds: float, out: Path, still: bool = False) -> Path:
+    """Two people, each from clips one after another, with the audio of one (0 left, 1 right); `still`: no face moves.
+
+    The right half has no colours, so that the halves can be told apart; the network reads grey levels.
+    """
+    people = [[ffmpeg.input(str(clip(name))) for name in names] for names in (left, right)]
+    shown = [ffmpeg.concat(*(c.video.filter("scale", 640, 360).filter("fps", 24) for c in clips)) for clips in people]
+    if still:
+        shown = [one.filter("select", "eq(n,3)").filter("loop", -1, 1, 0) for one in shown]
+    shown[1] = shown[1].filter("hue", s=0)
+    heard = ffmpeg.concat(*(c.audio for c in people[voice]), v=0, a=1)
+    both = ffmpeg.filter(shown, "hstack").filter("setpts", "N/24/TB")
+    job = ffmpeg.output(both, heard, str(out), t=seconds, vcodec="libx264", crf=20, acodec="aac", loglevel="error")
+    job.run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), overwrite_output=True)
+    return out
+
+
+def extracted(path: Path, choosing: Choosing, start: float | None = None, end: float | None = None) -> UtteranceMedia:
+    """What the extraction's worker makes of an utterance."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        request = MediaRequest(None, Crops(64), "yunet", FACES, 5, 0.1, 100, 600, choosing=choosing)
+        return process((0, Task(path, [Span(0, start, end, None, audio=False, visual=True)]), request))[0]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def shows(one: UtteranceMedia) -> int:
+    """Whether the chosen face is that of the left half, which has colours (0), or that of the right half (1)."""
+    assert one.series is not None, one.visual_reason
+    colours = np.ptp(one.series.images.astype(int), axis=3).mean()
+    assert not 8 < colours < 14, colours
+    return int(colours < 8)

@@ -1,6 +1,6 @@
 """How often the speaking face is found among two: clips of one talking head each, put side by side, with one's audio.
 
-    python benchmarks/speaking_faces.py FOLDER --face-model yunet.onnx --speaker-model pretrain_AVA.model
+    python benchmarks/speaking_faces.py FOLDER --face-model yunet.onnx --lips-model pretrain_AVA.model
 
 Every pair of the clips named below is joined by ffmpeg, with the left one's audio and with the right one's, and given
 to the extraction's own worker. Printed are the choices that were right, by motion, by LR-ASD's score alone and by the
@@ -35,9 +35,16 @@ STAGE = "dia13_utt1 dia22_utt3 dia33_utt0 dia7_utt1".split()
 
 def side_by_side(left: list[Path], right: list[Path], voice: int, seconds: float, out: Path) -> None:
     """Writes a video of two people, each from clips one after another, with the audio of one."""
-    people = [[ffmpeg.input(str(path)) for path in clips] for clips in (left, right)]
-    shown = [ffmpeg.concat(*(c.video.filter("scale", 640, 360).filter("fps", 24) for c in clips)) for clips in people]
-    heard = ffmpeg.concat(*(c.audio for c in people[voice]), v=0, a=1)
+    shown, heard = [], None
+    for who, clips in enumerate((left, right)):
+        streams = []
+        for source in [ffmpeg.input(str(path)) for path in clips]:
+            streams.append(source.video.filter("scale", 640, 360).filter("fps", 24))
+            streams += [source.audio] if who == voice else []
+        # Together, since audio and video of a clip differ in length; an unused stream would be written as well.
+        joined = ffmpeg.concat(*streams, v=1, a=int(who == voice)).node
+        shown.append(joined[0])
+        heard = joined[1] if who == voice else heard
     both = ffmpeg.filter(shown, "hstack")
     job = ffmpeg.output(both, heard, str(out), t=seconds, vcodec="libx264", crf=20, acodec="aac", loglevel="error")
     job.run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), overwrite_output=True)
@@ -74,7 +81,7 @@ def measure(pairs: list[tuple[list[Path], list[Path]]], seconds: float, args: ar
             for voice in (0, 1):
                 out = Path(folder) / "pair.mp4"
                 side_by_side(left, right, voice, seconds, out)
-                by_lips, speeches, sides = chosen(out, Choosing(args.speaker_model, "keep"), args.face_model)
+                by_lips, speeches, sides = chosen(out, Choosing(args.lips_model, "keep"), args.face_model)
                 by_motion, _, _ = chosen(out, Choosing(None), args.face_model)
                 own = [s for s, at in zip(speeches, sides, strict=True) if at == voice]
                 other = [s for s, at in zip(speeches, sides, strict=True) if at != voice]
@@ -123,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--face-model", type=Path, required=True)
-    parser.add_argument("--speaker-model", type=Path, required=True)
+    parser.add_argument("--lips-model", type=Path, required=True)
     args = parser.parse_args()
     set_up()
     clips = {path.stem: path for path in args.folder.glob("*/*.mp4") if not path.name.startswith("._")}

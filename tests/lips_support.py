@@ -35,13 +35,20 @@ def side_by_side(left: list[str], right: list[str], voice: int, seconds: float, 
 
     The right half has no colours, so that the halves can be told apart; the network reads grey levels.
     """
-    people = [[ffmpeg.input(str(clip(name))) for name in names] for names in (left, right)]
-    shown = [ffmpeg.concat(*(c.video.filter("scale", 640, 360).filter("fps", 24) for c in clips)) for clips in people]
+    shown, heard = [], None
+    for who, names in enumerate((left, right)):
+        streams = []
+        for source in [ffmpeg.input(str(clip(name))) for name in names]:
+            streams.append(source.video.filter("scale", 640, 360).filter("fps", 24))
+            streams += [source.audio] if who == voice else []
+        # Together, since audio and video of a clip differ in length; an unused stream would be written as well.
+        joined = ffmpeg.concat(*streams, v=1, a=int(who == voice)).node
+        shown.append(joined[0])
+        heard = joined[1] if who == voice else heard
     if still:
-        shown = [one.filter("select", "eq(n,3)").filter("loop", -1, 1, 0) for one in shown]
+        shown = [one.filter("select", "eq(n,3)").filter("loop", -1, 1, 0).filter("setpts", "N/24/TB") for one in shown]
     shown[1] = shown[1].filter("hue", s=0)
-    heard = ffmpeg.concat(*(c.audio for c in people[voice]), v=0, a=1)
-    both = ffmpeg.filter(shown, "hstack").filter("setpts", "N/24/TB")
+    both = ffmpeg.filter(shown, "hstack")
     job = ffmpeg.output(both, heard, str(out), t=seconds, vcodec="libx264", crf=20, acodec="aac", loglevel="error")
     job.run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), overwrite_output=True)
     return out

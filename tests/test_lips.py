@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
+import subprocess
 from pathlib import Path
 
 import cv2
 import h5py
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -21,6 +24,7 @@ from erc_toolkit.extract.faces.lips.network import ActiveSpeakerNet, load_networ
 from erc_toolkit.extract.faces.lips.scoring import LipScorer
 from erc_toolkit.extract.faces.lips.speech import SLOPE, Speech, confidences
 from erc_toolkit.extract.faces.tracks import Track
+from erc_toolkit.extract.run.recording_faces import SpeakingFaces
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main
 
@@ -100,14 +104,14 @@ def test_encoding_in_chunks_changes_nothing(tmp_path, monkeypatch):
 def test_without_weights_there_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr("erc_toolkit.extract.encoders.hub.hub_unreachable", lambda: True)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
-    with pytest.raises(UserError, match="--speaker-model"):
-        weights.speaker_model(None)
+    with pytest.raises(UserError, match="--lips-model"):
+        weights.lips_model(None)
     with pytest.raises(UserError, match="nowhere.pt"):
-        weights.speaker_model(tmp_path / "nowhere.pt")
+        weights.lips_model(tmp_path / "nowhere.pt")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/lr_asd_ava.pt").write_bytes(b"an error page")
     with pytest.raises(UserError, match="SHA-256"):
-        weights.speaker_model(None)
+        weights.lips_model(None)
 
 
 @needs_shared
@@ -117,13 +121,13 @@ def test_fetched_weights_are_checked_and_kept(monkeypatch, tmp_path):
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "cache"))
     monkeypatch.setattr(weights, "URL", (tmp_path / "damaged.pt").as_uri())
     (tmp_path / "damaged.pt").write_bytes(WEIGHTS.read_bytes()[:-1])
-    with pytest.raises(UserError, match="--speaker-model"):
-        weights.speaker_model(None)
+    with pytest.raises(UserError, match="--lips-model"):
+        weights.lips_model(None)
     monkeypatch.setattr(weights, "URL", WEIGHTS.as_uri())
-    path, sha256 = weights.speaker_model(None)
+    path, sha256 = weights.lips_model(None)
     assert sha256 == weights.SHA256 and path.read_bytes() == WEIGHTS.read_bytes()
     monkeypatch.setattr(weights, "URL", "file:///nowhere")
-    assert weights.speaker_model(None) == (path, sha256)
+    assert weights.lips_model(None) == (path, sha256)
 
 
 # -- the crops
@@ -235,13 +239,13 @@ def test_of_24_choices_between_two_real_people_21_are_right(tmp_path):
 @pytest.mark.slow
 @needs_shared
 def test_of_24_choices_of_5_s_23_are_right(tmp_path):
+    """Each person from two clips, one after the other."""
+    people = [NEAR[i : i + 2] for i in range(0, 8, 2)]
     right = 0
-    for a, b in PAIRS:
-        for left, other in ((a, b), (b, a)):
-            for voice in (0, 1):
-                people = [[NEAR[i], NEAR[(i + 4) % 8]] for i in (left, other)]
-                path = side_by_side(*people, voice, 5.0, tmp_path / "pair.mp4")
-                right += shows(extracted(path, Choosing(WEIGHTS, "keep"))) == voice
+    for left, other in itertools.permutations(people, 2):
+        for voice in (0, 1):
+            path = side_by_side(left, other, voice, 5.0, tmp_path / "pair.mp4")
+            right += shows(extracted(path, Choosing(WEIGHTS, "keep"))) == voice
     assert right >= 23
 
 
@@ -256,22 +260,43 @@ def test_a_voice_off_screen_is_masked(tmp_path):
     assert extracted(path, Choosing(None)).series is not None
 
 
+def taking_turns(folder: Path) -> Path:
+    """A file in which the left face speaks for 2.2 s, and then the right one."""
+    parts = [side_by_side([NEAR[2]], [NEAR[3]], voice, 2.2, folder / f"{voice}.mp4") for voice in (0, 1)]
+    (folder / "list.txt").write_text("".join(f"file '{part.name}'\n" for part in parts))
+    joined = folder / "joined.mkv"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "concat", "-i", folder / "list.txt"]
+    subprocess.run([*command, "-c:v", "libx264", "-c:a", "pcm_s16le", joined], check=True)
+    return joined
+
+
 @pytest.mark.slow
 @needs_shared
 def test_a_span_is_scored_on_the_files_clock(tmp_path):
-    """The left face speaks in the first part of a file, the right one in the second: each span gets its own."""
-    import subprocess
-
-    import imageio_ffmpeg
-
-    parts = [side_by_side([NEAR[2]], [NEAR[3]], voice, 2.2, tmp_path / f"{voice}.mp4") for voice in (0, 1)]
-    (tmp_path / "list.txt").write_text("".join(f"file '{part.name}'\n" for part in parts))
-    joined = tmp_path / "joined.mkv"
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "concat", "-i", tmp_path / "list.txt"]
-    subprocess.run([*command, "-c:v", "libx264", "-c:a", "pcm_s16le", joined], check=True)
+    """Each span gets the face that speaks in it."""
+    joined = taking_turns(tmp_path)
     first, second = extracted(joined, Choosing(WEIGHTS), 0.0, 2.2), extracted(joined, Choosing(WEIGHTS), 2.27, 4.4)
     assert (shows(first), shows(second)) == (0, 1)
     assert min(first.scored_frames, second.scored_frames) > 80
+
+
+@pytest.mark.slow
+@needs_shared
+def test_the_faces_of_a_recording_keep_their_numbers(tmp_path):
+    """Two people take turns: two tracks from the beginning to the end, and each turn is linked with its own."""
+    reached: list[tuple[str, float]] = []
+    find = SpeakingFaces("yunet", FACES, WEIGHTS, advance=lambda stage, seconds: reached.append((stage, seconds)))
+    joined = taking_turns(tmp_path)
+    links = find(joined, [(0.0, 2.2), (2.27, 4.4), (0.3, 2.0), (60.0, 61.0)])
+    assert links[0].track != links[1].track and links[2].track == links[0].track
+    assert {links[0].track, links[1].track} <= set(find.tracks(joined))
+    assert min(one.confidence for one in links[:3]) > 0.7 and links[3].reason == "no face" and links[3].track is None
+    assert {stage for stage, _ in reached} == {"faces", "lips"} and max(seconds for _, seconds in reached) > 4
+    silent = tmp_path / "silent.mp4"
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", joined, "-an", silent], check=True)
+    assert find(silent, [(0.0, 1.0)])[0].reason == "no audio"
+    still = side_by_side([NEAR[0]], [NEAR[3]], 0, 2.4, tmp_path / "still.mp4", still=True)
+    assert find(still, [(0.0, 2.3)])[0].reason == "speaker not in the picture"
 
 
 def run(*arguments: str) -> str:
@@ -302,7 +327,7 @@ def test_the_command_line_records_the_choice(tmp_path):
     ]
     common += ["--visual-model", "denseface", "--visual-weights", "random"]
     shutil.copy(WEIGHTS, tmp_path / "mine.pt")
-    output = run(*common, "--out", str(tmp_path / "lips.h5"), "--speaker-model", str(tmp_path / "mine.pt"))
+    output = run(*common, "--out", str(tmp_path / "lips.h5"), "--lips-model", str(tmp_path / "mine.pt"))
     assert "LR-ASD (file mine.pt" in output and "speaker not in the picture" in output
     with h5py.File(tmp_path / "lips.h5") as store:
         (feature,) = store["features/visual"].values()

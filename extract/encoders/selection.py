@@ -155,7 +155,7 @@ class Options(CheckedOptions):
         "mouth; auto is lips if the weights are there or can be fetched.",
         makes=("visual",),
     )
-    speaker_model: Path | None = option(
+    lips_model: Path | None = option(
         None,
         help="LR-ASD's weights. Default: its authors' file for AVA, fetched once (3.4 MB).",
         makes=("visual",),

@@ -10,8 +10,8 @@ from ..encoders.selection import Options
 from ..faces.choice import SPEAKS, Choosing
 from ..faces.speaking import RULE
 
-# Names of the options that this depends on begin with one of these.
-SPEAKER_OPTIONS = ("speaker_", "off_screen", "when_unsure", "least_confidence")
+# The options that this depends on.
+SPEAKER_OPTIONS = ("speaker_choice", "lips_model", "off_screen", "when_unsure", "least_confidence")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ChoiceOfSpeaker:
             found = {
                 "speaker": f"among at least {choosing.least_faces} the track with the greatest evidence: {BY_LIPS}; "
                 f"otherwise, or without audio, {motion}",
-                "speaker_model_sha256": self.sha256,
+                "lips_model_sha256": self.sha256,
                 "off_screen": f"{choosing.off_screen}: no score above {SPEAKS:g}",
             }
         if choosing.when_unsure == "mask":
@@ -56,17 +56,17 @@ def choice_of_speaker(options: Options) -> ChoiceOfSpeaker:
         UserError: LR-ASD's weights are asked for and not there, or hold something else; or they are given and not used.
     """
     from ..faces.lips.scoring import scorer
-    from ..faces.lips.weights import speaker_model
+    from ..faces.lips.weights import lips_model
 
-    if options.speaker_choice == "motion" and options.speaker_model is not None:
-        raise UserError("--speaker-model: --speaker-choice motion does not use it; leave one of them out")
+    if options.speaker_choice == "motion" and options.lips_model is not None:
+        raise UserError("--lips-model: --speaker-choice motion does not use it; leave one of them out")
     rules = (options.off_screen, options.when_unsure, options.least_confidence)
     reason = ""
     if options.speaker_choice != "motion":
         try:
-            path, sha256 = speaker_model(options.speaker_model)
+            path, sha256 = lips_model(options.lips_model)
         except UserError as error:
-            if options.speaker_choice == "lips" or options.speaker_model is not None:
+            if options.speaker_choice == "lips" or options.lips_model is not None:
                 raise
             reason = f", which finds it about as often as a coin; {error.message}"
         else:

@@ -17,7 +17,7 @@ _MODELS = {
     "visual_model": "face encoder",
     "visual_weights": "DenseNet weights",
     "face_model": "face detector",
-    "speaker_model": "weights of LR-ASD, which chooses the speaker's face",
+    "lips_model": "weights of LR-ASD, which chooses the speaker's face",
 }
 
 

@@ -13,7 +13,7 @@ SHA256 = "85e6c77fc981595234790d1e128ebb60352d37726b2445e0ef8891e2512fe9e3"
 _NAME = "lr_asd_ava.pt"  # in torch's folder of downloaded weights
 
 
-def speaker_model(given: Path | None) -> tuple[Path, str]:
+def lips_model(given: Path | None) -> tuple[Path, str]:
     """The file of the weights and its SHA-256: the given file, or the released one, from the cache or fetched.
 
     Raises:
@@ -21,7 +21,7 @@ def speaker_model(given: Path | None) -> tuple[Path, str]:
     """
     if given is not None:
         if not given.is_file():
-            raise UserError(f"--speaker-model {given}: no such file")
+            raise UserError(f"--lips-model {given}: no such file")
         return given, file_sha256(given)
     import torch.hub
 
@@ -44,5 +44,5 @@ def speaker_model(given: Path | None) -> tuple[Path, str]:
 def _absent(reason: str) -> UserError:
     return UserError(
         f"LR-ASD's weights are not on this machine: connect to the network, or pass its authors' "
-        f"weight/pretrain_AVA.model with --speaker-model FILE; --speaker-choice motion needs none ({reason})"
+        f"weight/pretrain_AVA.model with --lips-model FILE; --speaker-choice motion needs none ({reason})"
     )

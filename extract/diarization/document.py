@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,7 +78,7 @@ def people_of(turns: Sequence[VoiceTurn]) -> dict[str, tuple[int, float]]:
 
 
 def document_text(document: Document) -> str:
-    """The JSON of a document, one line per turn's field, ending in a line feed."""
+    """The JSON of a document, a line for each field and each word."""
     looked = bool(document.faces or document.faces_without_voice) or any(
         turn.face_confidence is not None for turn in document.turns
     )
@@ -85,6 +86,7 @@ def document_text(document: Document) -> str:
     for name, (count, seconds) in people_of(document.turns).items():
         person: dict[str, object] = {"name": name, "turns": count, "seconds": round(seconds, 3)}
         people.append({**person, "faces": document.faces.get(name, [])} if looked else person)
+    rows = [_turn_row(i, turn) for i, turn in enumerate(document.turns)]
     content: dict[str, object] = {
         "format": OUR_FORMAT,
         "version": VERSION,
@@ -93,13 +95,23 @@ def document_text(document: Document) -> str:
         "reason": document.reason,
         "people": people,
         **({"faces_without_voice": document.faces_without_voice} if looked else {}),
-        "turns": [_turn_row(i, turn) for i, turn in enumerate(document.turns)],
+        "turns": rows,
         "request": document.request,
         "provenance": document.provenance,
         "files": document.files,
     }
     content["sha256"] = json_sha256(content)
-    return json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    # A word a line: there are thousands, and people edit this file.
+    lists = [row.pop("words") for row in rows]
+    for i, row in enumerate(rows):
+        row["words"] = f"\0{i}"
+    text = json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False)
+    return re.sub(r'"\\u0000(\d+)"', lambda found: _word_lines(lists[int(found[1])]), text) + "\n"
+
+
+def _word_lines(words: Any) -> str:
+    lines = ",\n".join(f"    {json.dumps(word, ensure_ascii=False, allow_nan=False)}" for word in words)
+    return f"[\n{lines}\n   ]" if words else "[]"
 
 
 def _turn_row(number: int, turn: VoiceTurn) -> dict[str, object]:

@@ -13,6 +13,7 @@ from ...toolkit.base.cores import core_count
 from ...toolkit.base.errors import UserError, one_line
 from ...toolkit.base.hashes import file_sha256
 from ..encoders.hub import hub_unreachable, short_name
+from ..transcripts.cues import one_line as cleaned
 from .requirements import installed_versions
 from .voice_activity import RATE
 
@@ -21,8 +22,9 @@ DEFAULT = "small"
 # silences. Over those it leaves out whole voices: of 60 s with two people and pauses of 0.5 to 2 s, base read 87 words
 # in three stretches, and 130 in twelve.
 _STRETCH_S, _SILENCE_S = 28.0, 0.8
-# Of the fallbacks, for what comes out improbable or repeats itself; each takes as long as the first pass.
-_TEMPERATURES = (0.0, 0.4, 0.8)
+# Instead of Whisper's usual fallbacks against repetition, which draw random numbers that cannot be fixed within a
+# process: no six tokens occur twice in a stretch.
+_NO_REPEAT = 6
 _EDGE_S = 0.2  # of silence around a stretch
 _FAR_S = 0.5  # a word that far from any voice was not heard, but made up
 
@@ -64,8 +66,8 @@ class Recogniser(Protocol):
 class FasterWhisper:
     """A Whisper model by CTranslate2: int8 on the CPU, float16 on CUDA.
 
-    The text of one stretch does not depend on that of the one before, and the random numbers of its fallbacks are
-    fixed, so that a piece gives the same words whenever it is computed.
+    The text of one stretch does not depend on that of the one before, and no random numbers are drawn, so that a piece
+    gives the same words whenever it is computed.
 
     Args:
         name_or_dir: a size ("small"), a hub name, or a folder with model.bin, config.json and tokenizer.json.
@@ -119,15 +121,13 @@ class FasterWhisper:
         return language
 
     def words(self, samples: np.ndarray, language: str) -> list[Word]:
-        import ctranslate2
-
-        ctranslate2.set_random_seed(0)
         segments, _ = self._model.transcribe(
             samples,
             language=language,
             word_timestamps=True,
             condition_on_previous_text=False,
-            temperature=list(_TEMPERATURES),
+            temperature=0.0,
+            no_repeat_ngram_size=_NO_REPEAT,
         )
         return [word for segment in segments for word in map(_word, segment.words or ()) if word is not None]
 
@@ -139,7 +139,8 @@ class FasterWhisper:
             "parameters": {
                 "beam_size": 5,
                 "dtype": self._type,
-                "temperatures": list(_TEMPERATURES),
+                "temperature": 0,
+                "no_repeat_ngram": _NO_REPEAT,
                 "longest_stretch_s": _STRETCH_S,
                 "longest_silence_s": _SILENCE_S,
             },
@@ -147,7 +148,7 @@ class FasterWhisper:
 
 
 def _word(word: Any) -> Word | None:
-    text = " ".join(word.word.split())
+    text = cleaned(word.word)
     if not text:
         return None
     joined = not word.word[:1].isspace()

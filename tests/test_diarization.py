@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transcribe_support import Activity, Voices, make_voices, make_whisper, tones
+from transcribe_support import Activity, Voices, demo_voice, make_voices, make_whisper, tones
 
 from erc_toolkit.extract.diarization import faces as faces_module
 from erc_toolkit.extract.diarization.clustering import (
@@ -42,13 +42,6 @@ from erc_toolkit.extract.transcripts.json_forms import read_json_turns
 from erc_toolkit.extract.transcripts.subtitles.files import parse_cues
 from erc_toolkit.extract.transcripts.tables import read_rttm
 from erc_toolkit.toolkit.base.errors import UserError
-from erc_toolkit.toolkit.demo.script import FPS
-from erc_toolkit.toolkit.demo.voice import OUT_RATE, speak
-
-
-def demo_voice(who: str, seconds: float, seed: int = 0) -> np.ndarray:
-    loud, _ = speak(who, "anger", round(4 * seconds), round(FPS * seconds), np.random.default_rng(seed))
-    return loud[:: OUT_RATE // RATE].astype(np.float32)
 
 
 def test_silero_finds_the_demos_voices_and_no_silence():

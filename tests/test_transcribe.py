@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from command_support import erc
 from kill_support import run_until
-from transcribe_support import Scripted, content_of, make_voices, make_whisper, tones, write_wav
+from transcribe_support import Scripted, content_of, demo_voice, make_voices, make_whisper, tones, write_wav
 
 from erc_toolkit.extract.diarization import recognition, requirements
 from erc_toolkit.extract.diarization.faces import FaceLink
@@ -317,8 +317,6 @@ def little(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> Path:
     """Two of the demo's voices, far apart, for two minutes."""
-    from test_diarization import demo_voice
-
     rng = np.random.default_rng(0)
     parts = []
     for i in range(3):
@@ -350,8 +348,6 @@ def test_a_killed_run_loses_at_most_a_piece_and_gives_the_same(little, scene, tm
 
 
 def test_a_folder_goes_on_after_a_bad_file(little, tmp_path):
-    from test_diarization import demo_voice
-
     root = tmp_path / "in"
     (root / "sub").mkdir(parents=True)
     write_wav(root / "sub" / "good.wav", demo_voice("Alma", 3))

@@ -13,6 +13,8 @@ from erc_toolkit.extract.diarization.pieces import Models
 from erc_toolkit.extract.diarization.recognition import Word
 from erc_toolkit.extract.diarization.transcribe import Loader, Options
 from erc_toolkit.extract.diarization.voice_activity import RATE, WINDOW
+from erc_toolkit.toolkit.demo.script import FPS
+from erc_toolkit.toolkit.demo.voice import OUT_RATE, speak
 
 LANGUAGES = ("en", "de")
 
@@ -104,6 +106,12 @@ def make_voices(folder: Path) -> Path:
     WavLMForXVector(config).save_pretrained(folder)
     Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
     return folder
+
+
+def demo_voice(who: str, seconds: float, seed: int = 0) -> np.ndarray:
+    """float32 (n,) at 16 kHz: one of the demo's voices, which silero-vad takes for voice."""
+    loud, _ = speak(who, "anger", round(4 * seconds), round(FPS * seconds), np.random.default_rng(seed))
+    return loud[:: OUT_RATE // RATE].astype(np.float32)
 
 
 # Scripted models hear a tone as voice; its frequency is the person, and the words are numbered by the second.

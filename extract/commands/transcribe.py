@@ -9,6 +9,7 @@ import click
 from ...toolkit.base.words import counted
 from ...toolkit.commands.command import ToolkitCommand, command_line
 from ...toolkit.commands.options import device_option, log_json_option, overwrite_option
+from ..diarization.requirements import ASR_MODEL, SPEAKER_MODEL
 
 
 @click.command("transcribe", cls=ToolkitCommand)
@@ -30,13 +31,13 @@ from ...toolkit.commands.options import device_option, log_json_option, overwrit
 @click.option("--language", show_default="detected in the first voices", help="Code of the language, such as en.")
 @click.option(
     "--asr-model",
-    default="small",
+    default=ASR_MODEL,
     show_default=True,
     help="Whisper model for faster-whisper: size, hub name or folder.",
 )
 @click.option(
     "--speaker-model",
-    default="microsoft/wavlm-base-plus-sv",
+    default=SPEAKER_MODEL,
     show_default=True,
     help="Model that tells voices apart: hub name or folder of a WavLM with x-vectors, or another package's encoder.",
 )

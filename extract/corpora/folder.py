@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.media_endings import MEDIA_SUFFIXES
 from ...toolkit.base.reading.plain_numbers import parse_clock, parse_number, parse_whole, shown
 from ...toolkit.base.reading.tables import column_key, decimal_commas, read_table
 from ...toolkit.base.reading.texts import read_text, representable
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import Manifest, Utterance, manifest_from_rows
-from ...toolkit.media.endings import MEDIA_SUFFIXES
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 _FIELDS = {f.name for f in fields(Utterance)}

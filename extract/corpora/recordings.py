@@ -9,9 +9,7 @@ from typing import Annotated, Literal
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import Manifest, Utterance
-from ..diarization import recognition, voice_encoders
-from ..diarization.folders import names_of, transcribe_folder
-from ..diarization.transcribe import Options
+from ..diarization.requirements import ASR_MODEL, SPEAKER_MODEL
 from .folder import label_names
 
 
@@ -23,8 +21,8 @@ def read_recordings(
     ] = None,
     speakers: Annotated[int | None, "Number of people in each recording.  [default: found]"] = None,
     language: Annotated[str | None, "Code of the language, such as en.  [default: detected]"] = None,
-    asr_model: Annotated[str, "Whisper model for faster-whisper: size, hub name or folder."] = recognition.DEFAULT,
-    speaker_model: Annotated[str, "Model that tells voices apart, as for `transcribe`."] = voice_encoders.DEFAULT,
+    asr_model: Annotated[str, "Whisper model for faster-whisper: size, hub name or folder."] = ASR_MODEL,
+    speaker_model: Annotated[str, "Model that tells voices apart, as for `transcribe`."] = SPEAKER_MODEL,
     compute_on: Annotated[str, "Device: auto, cpu, cuda, cuda:N or mps."] = "auto",
     labels: Annotated[
         str | None, "Labels in index order, separated by commas, for labels added to the manifest later."
@@ -52,6 +50,10 @@ def read_recordings(
     Raises:
         UserError: no folder, no recordings, a package or a model is missing, or no recording has turns.
     """
+    # Here, since every reader is imported for the list of corpora.
+    from ..diarization.folders import names_of, transcribe_folder
+    from ..diarization.transcribe import Options
+
     root = Path(root)
     if not os.path.isdir(root):
         raise UserError(f"{root}: no such folder; give the folder with the recordings")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.media_endings import AUDIO_SUFFIXES, MEDIA_SUFFIXES
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import Manifest, Utterance
-from ...toolkit.media.endings import AUDIO_SUFFIXES, MEDIA_SUFFIXES
 from ..transcripts.cues import Cue
 from ..transcripts.speakers import split_together, summary
 from ..transcripts.subtitles.files import ENDINGS, is_timed_text, read_cues

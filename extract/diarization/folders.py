@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...toolkit.base.errors import FaultError, UserError
+from ...toolkit.base.media_endings import MEDIA_SUFFIXES
 from ...toolkit.base.words import counted
-from ...toolkit.media.endings import MEDIA_SUFFIXES
 from .document import Document
 from .transcribe import Loader, ModelError, Options, transcribe
 

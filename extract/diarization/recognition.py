@@ -17,7 +17,6 @@ from ..transcripts.cues import one_line as cleaned
 from .requirements import installed_versions
 from .voice_activity import RATE
 
-DEFAULT = "small"
 # Whisper reads 30 s at once and fills up what is shorter: voices are put together up to here, but not across long
 # silences. Over those it leaves out whole voices: of 60 s with two people and pauses of 0.5 to 2 s, base read 87 words
 # in three stretches, and 130 in twelve.

@@ -1,4 +1,4 @@
-"""The optional packages of transcribing: whether they are there, and what to do where they are not."""
+"""What transcribing needs: the models that it uses by default, and its optional packages. Nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from ...toolkit.base.errors import UserError
 
+ASR_MODEL, SPEAKER_MODEL = "small", "microsoft/wavlm-base-plus-sv"
 _PACKAGES = {"silero_vad": "silero-vad", "faster_whisper": "faster-whisper", "onnxruntime": "onnxruntime"}
 
 

@@ -28,7 +28,7 @@ from .faces import FaceFinder, join_faces
 from .outputs import Earlier, all_there, check_files, work_path, write_files
 from .pieces import Models, WorkFile, read_pieces
 from .recognition import Recogniser, recognise
-from .requirements import require_packages
+from .requirements import ASR_MODEL, SPEAKER_MODEL, require_packages
 from .turns import PAUSE_S, VoiceTurn, cut_turns
 from .voice_activity import RATE, Silero
 
@@ -52,8 +52,8 @@ class Options:
 
     speakers: int | None = None
     language: str | None = None
-    asr_model: str = recognition.DEFAULT
-    speaker_model: str = voice_encoders.DEFAULT
+    asr_model: str = ASR_MODEL
+    speaker_model: str = SPEAKER_MODEL
     names: tuple[str, ...] = ()
     audio_track: int | None = None
     pause: float = PAUSE_S

@@ -18,7 +18,6 @@ from ...toolkit.base.plugins import PluginRegistry
 if TYPE_CHECKING:
     import torch
 
-DEFAULT = "microsoft/wavlm-base-plus-sv"
 _REGISTRY = PluginRegistry("voice encoder", "erc_toolkit.voice_encoders", {}, "--speaker-model")
 
 

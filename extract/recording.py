@@ -105,13 +105,13 @@ def transcribe_recording(
     Args:
         recording: a video or audio file.
         out: the file, which is used if it is this recording's and the options are the same, corrected or not.
-        options: of `erc_toolkit.extract.diarization.transcribe.Options`, by name.
+        options: of `erc_toolkit.extract.diarization.loading.Options`, by name.
         overwrite, command, notify: as for `erc_toolkit.extract.diarization.transcribe.transcribe`.
 
     Raises:
         UserError: a package, a model or the recording cannot be used, or nobody speaks in it.
     """
-    from .diarization.transcribe import Options as TurnOptions
+    from .diarization.loading import Options as TurnOptions
     from .diarization.transcribe import transcribe
 
     result = transcribe(recording, out, TurnOptions(**options), overwrite=overwrite, command=command, notify=notify)

@@ -166,7 +166,7 @@ def test_a_recording_becomes_turns_with_emotions(trained, scene, predicted):
 def test_a_recording_without_a_transcript_gets_its_turns_which_can_be_corrected(trained, scene, monkeypatch):
     from transcribe_support import make_voices, make_whisper
 
-    from erc_toolkit.extract.diarization.transcribe import Loader
+    from erc_toolkit.extract.diarization.loading import Loader
 
     models = ["--asr-model", make_whisper(trained / "whisper"), "--speaker-model", make_voices(trained / "voices")]
     command = ["predict", trained / "run", scene, "--out", trained / "found", "--language", "en", *models]

@@ -18,8 +18,9 @@ from transcribe_support import Scripted, content_of, demo_voice, make_voices, ma
 
 from erc_toolkit.extract.diarization import recognition, requirements
 from erc_toolkit.extract.diarization.faces import FaceLink
+from erc_toolkit.extract.diarization.loading import Options
 from erc_toolkit.extract.diarization.outputs import work_path
-from erc_toolkit.extract.diarization.transcribe import Options, transcribe
+from erc_toolkit.extract.diarization.transcribe import transcribe
 from erc_toolkit.extract.encoders import hub
 from erc_toolkit.extract.recording import read_recording
 from erc_toolkit.toolkit.base.errors import UserError

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from erc_toolkit.extract.diarization.loading import Loader, Options
 from erc_toolkit.extract.diarization.pieces import Models
 from erc_toolkit.extract.diarization.recognition import Word
-from erc_toolkit.extract.diarization.transcribe import Loader, Options
 from erc_toolkit.extract.diarization.voice_activity import RATE, WINDOW
 from erc_toolkit.toolkit.demo.script import FPS
 from erc_toolkit.toolkit.demo.voice import OUT_RATE, speak

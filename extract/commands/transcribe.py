@@ -83,7 +83,8 @@ def transcribe_command(
     docs/how-to/recordings.md describes it, docs/reference/turns.md the JSON.
     """
     from ..diarization.folders import transcribe_folder
-    from ..diarization.transcribe import Options, transcribe
+    from ..diarization.loading import Options
+    from ..diarization.transcribe import transcribe
 
     people = tuple(name.strip() for name in (names or "").split(",") if name.strip())
     if speakers is not None and len(people) > speakers:

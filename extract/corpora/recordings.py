@@ -52,7 +52,7 @@ def read_recordings(
     """
     # Here, since every reader is imported for the list of corpora.
     from ..diarization.folders import names_of, transcribe_folder
-    from ..diarization.transcribe import Options
+    from ..diarization.loading import Options
 
     root = Path(root)
     if not os.path.isdir(root):

@@ -20,6 +20,8 @@ PEOPLE_RATIO = 2.3
 _LEAST_PERSON_S, _LEAST_PERSON_SHARE = 2.0, 0.02  # of all voice; a smaller group is nobody's, but a cough or a laugh
 _MOST_WINDOWS = 3000  # that are compared with each other: 36 MB of distances, 38 minutes of voice
 _CELL_S = 0.25
+# Windows whose share (`_shares`) is below this part of the recording's median lie between two people.
+_BETWEEN_SHARE = 0.85
 # What a change of the speaker costs, in seconds of cells that fit the other as well as they can.
 _CHANGE_COST_S = 0.5
 
@@ -159,6 +161,8 @@ def runs_of(spans: Sequence[Span], windows: Sequence[Span], vectors: np.ndarray,
         people: from `find_people`.
     """
     runs: list[Run] = []
+    likeness = vectors @ people.centres.T if len(vectors) else np.zeros((0, 0), np.float32)
+    limit = _BETWEEN_SHARE * float(np.median(_shares(likeness))) if likeness.shape[1] > 1 else 0.0
     at = 0
     for start, end in spans:
         first = at
@@ -168,11 +172,21 @@ def runs_of(spans: Sequence[Span], windows: Sequence[Span], vectors: np.ndarray,
         if not len(inside) or not len(people.centres):
             runs.append(Run(start, end, -1, 0.0, 0.0, voiced=False))
             continue
-        runs += _span_runs(start, end, [windows[i] for i in inside], vectors[first:at] @ people.centres.T)
+        runs += _span_runs(start, end, [windows[i] for i in inside], likeness[first:at], limit)
     return _renumbered(_adopted(runs))
 
 
-def _span_runs(start: float, end: float, windows: Sequence[Span], likeness: np.ndarray) -> list[Run]:
+def _shares(likeness: np.ndarray) -> np.ndarray:
+    """How near the nearest of several people is: 0.5 is the middle between two, 1 is one exactly.
+
+    Args:
+        likeness: cosines (n, people).
+    """
+    distances = np.sort(np.clip(1 - likeness, 0, None), axis=1)
+    return distances[:, 1] / np.maximum(distances[:, 0] + distances[:, 1], 1e-6)
+
+
+def _span_runs(start: float, end: float, windows: Sequence[Span], likeness: np.ndarray, limit: float) -> list[Run]:
     cells = max(1, round((end - start) / _CELL_S))
     step = (end - start) / cells
     middles = start + (np.arange(cells) + 0.5) * step
@@ -190,10 +204,11 @@ def _span_runs(start: float, end: float, windows: Sequence[Span], likeness: np.n
         if fits.shape[1] > 1:
             own = 1 - fits[a:b, speaker]
             other = 1 - np.delete(fits[a:b], speaker, axis=1).max(1)
-            # Cosine distances: 0.5 is the middle of both, 1 is this person exactly.
-            shares = other / np.maximum(own + other, 1e-6)
-            confidence = float(np.clip(2 * shares.mean() - 1, 0, 1))
-            between = float(step * (shares < 0.55).sum())
+            confidence = float(np.clip(2 * (other / np.maximum(own + other, 1e-6)).mean() - 1, 0, 1))
+            # At a change the windows have both people, one after the other.
+            edge = round(HOP_S / step)
+            inner = fits[a + edge * (a > 0) : b - edge * (b < cells)]
+            between = float(step * (_shares(inner) < limit).sum())
         runs.append(Run(start + a * step, start + b * step, speaker, confidence, between))
     return runs
 

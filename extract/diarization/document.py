@@ -11,7 +11,7 @@ from typing import Any
 
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.hashes import json_sha256
-from ...toolkit.base.reading.plain_json import parse_json
+from ...toolkit.base.reading.plain_json import parse_json, value_problem
 from ...toolkit.base.reading.plain_numbers import finite, shown
 from ..transcripts.turns import OUR_FORMAT, UNKNOWN
 from .recognition import Word, joined_text
@@ -171,6 +171,12 @@ def read_document(path: Path) -> ReadDocument:
             f"{path}: version {shown(content.get('version'))} of the format; this release reads version {VERSION}: "
             "upgrade the toolkit"
         )
+    if problem := value_problem(content):
+        raise UserError(f"{path}, {problem}")
+    try:
+        json.dumps(content, allow_nan=False)
+    except ValueError:
+        raise UserError(f"{path}: contains NaN or an infinite number, which is no JSON; leave it out") from None
     rows = content.get("turns")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UserError(f"{path}, field turns: must be a list of objects")
@@ -189,7 +195,7 @@ def read_document(path: Path) -> ReadDocument:
             raise UserError(f"{path}, field {name}: is missing or damaged; make the file anew with --overwrite")
     stated = content.pop("sha256", None)
     faces = {}
-    for person in content.get("people") or ():
+    for person in _list(content.get("people"), f"{path}, field people"):
         if isinstance(person, dict) and isinstance(person.get("faces"), list):
             faces[str(person.get("name"))] = [track for track in person["faces"] if isinstance(track, int)]
     without = content.get("faces_without_voice")
@@ -205,7 +211,7 @@ def read_document(path: Path) -> ReadDocument:
 
 
 def _earlier(row: Mapping[str, Any], written: Mapping[str, Any], where: str) -> VoiceTurn:
-    words = tuple(_word(word, where) for word in row.get("words") or ())
+    words = tuple(_word(word, where) for word in _list(row.get("words"), f"{where}, words"))
     face = row.get("face")
     return VoiceTurn(
         _seconds(written.get("start"), f"{where}, written"),

@@ -11,7 +11,8 @@ from ...toolkit.base.errors import FaultError, UserError
 from ...toolkit.base.media_endings import MEDIA_SUFFIXES
 from ...toolkit.base.words import counted
 from .document import Document
-from .transcribe import Loader, ModelError, Options, transcribe
+from .loading import Loader, ModelError, Options
+from .transcribe import transcribe
 
 
 @dataclass

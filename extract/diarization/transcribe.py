@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...toolkit.base.device import pick_device
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.hashes import file_sha256
 from ...toolkit.base.interrupt import explained
@@ -20,105 +19,18 @@ from ...toolkit.base.reading.texts import representable
 from ...toolkit.base.version import __version__
 from ...toolkit.base.words import counted
 from ...toolkit.media import MediaError, MediaReader, check_media, library_version
-from . import recognition, voice_encoders
 from .clustering import PEOPLE_RATIO, find_people, runs_of
 from .corrections import apply_corrections, read_given, recognised_again
 from .document import Document, clean_name, people_of
 from .faces import FaceFinder, join_faces
+from .loading import Loader, Options
 from .outputs import Earlier, all_there, check_files, work_path, write_files
 from .pieces import Models, WorkFile, read_pieces
 from .recognition import Recogniser, recognise
-from .requirements import ASR_MODEL, SPEAKER_MODEL, require_packages
-from .turns import PAUSE_S, VoiceTurn, cut_turns
-from .voice_activity import RATE, Silero
+from .turns import VoiceTurn, cut_turns
+from .voice_activity import RATE
 
 NO_VOICE = "no voice was found"
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How turns are found; each is an option of `erc-toolkit transcribe`.
-
-    Attributes:
-        speakers: number of people; None to find it.
-        language: code such as "en"; None to detect it.
-        asr_model: size, hub name or folder of a Whisper model for faster-whisper.
-        speaker_model: see `voice_encoders`.
-        names: of the people, in order of appearance.
-        audio_track: number of the audio track, from 1; None for the recording's default one.
-        pause: seconds after which the same person's speech is another turn.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-    """
-
-    speakers: int | None = None
-    language: str | None = None
-    asr_model: str = ASR_MODEL
-    speaker_model: str = SPEAKER_MODEL
-    names: tuple[str, ...] = ()
-    audio_track: int | None = None
-    pause: float = PAUSE_S
-    device: str = "auto"
-
-    def request(self) -> dict[str, Any]:
-        """What decides on the turns, as plain JSON; names are given to them afterwards."""
-        return {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name not in ("names", "device")
-        }
-
-
-class ModelError(UserError):
-    """A model or a package is missing, so that no recording can be read."""
-
-
-class Loader:
-    """Loads the models once, when they are first needed; several recordings share them.
-
-    Args:
-        options: which models, and the device.
-    """
-
-    def __init__(self, options: Options) -> None:
-        self._options = options
-        self._models: Models | None = None
-        self._recogniser: Recogniser | None = None
-
-    def models(self) -> Models:
-        """All three.
-
-        Raises:
-            ModelError: a package or a model is missing; nothing has been decoded then.
-        """
-        if self._models is None:
-            recogniser = self.recogniser()
-            with _as_model_errors():
-                voices = voice_encoders.load_voice_encoder(
-                    self._options.speaker_model, pick_device(self._options.device)
-                )
-                self._models = Models(Silero(), recogniser, voices)
-        return self._models
-
-    def recogniser(self) -> Recogniser:
-        """The speech recogniser alone, for corrected turns.
-
-        Raises:
-            ModelError: a package or the model is missing.
-        """
-        if self._recogniser is None:
-            with _as_model_errors():
-                require_packages()
-                device = str(pick_device(self._options.device))
-                self._recogniser = recognition.FasterWhisper(self._options.asr_model, device, self._options.language)
-        return self._recogniser
-
-
-@contextmanager
-def _as_model_errors() -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        raise ModelError(error.message) from None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stand_in import DEVICE, StandIn
 from transcribe_support import Activity, Voices, demo_voice, make_voices, make_whisper, tones
 
 from erc_toolkit.extract.diarization import faces as faces_module
@@ -382,3 +383,27 @@ def test_a_voice_encoder_with_another_shape_is_named():
 
     with pytest.raises(UserError, match="one vector per window"):
         checked_vectors(Wrong(), [np.zeros(8000, np.float32)])
+
+
+def test_x_vectors_on_a_device(tmp_path):
+    folder = make_voices(tmp_path / "voices")
+    windows = [demo_voice("Alma", 1.5), demo_voice("Boris", 0.5)]
+    expected = XVectors(str(folder), torch.device("cpu")).embed(windows)
+    with StandIn():
+        found = XVectors(str(folder), DEVICE).embed(windows)
+    assert np.allclose(found, expected, atol=1e-5)
+
+
+def test_another_packages_voice_encoder(tmp_path, monkeypatch):
+    """An entry point in `erc_toolkit.voice_encoders`, by the name that `--speaker-model` gets."""
+    info = tmp_path / "toys-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1\n")
+    lines = ["tones = transcribe_support:build_voices", "broken = transcribe_support:nothing", "odd = builtins:str"]
+    (info / "entry_points.txt").write_text("\n".join(["[erc_toolkit.voice_encoders]", *lines]) + "\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    encoder = load_voice_encoder("tones", torch.device("cpu"))
+    assert isinstance(encoder, Voices) and encoder.distance == 0.3
+    for name, message in (("broken", "package toys 1"), ("odd", "has no distance")):
+        with pytest.raises(UserError, match=message):
+            load_voice_encoder(name, torch.device("cpu"))

@@ -205,6 +205,44 @@ def test_a_turn_can_be_split_joined_deleted_and_heard_again_in_subtitles(talk):
     assert "2 new turns" in result.lines[0] and "2 deleted turns" in result.lines[0]  # one was split
 
 
+def test_turns_are_deleted_copied_and_moved_in_the_json(talk):
+    found(talk)
+    out = talk.with_name("turns.json")
+    content = content_of(out)
+    before = content["turns"]
+    moved = {**before[2], "end": 9.0}
+    copied = {"start": 11.0, "end": 12.0, "speaker": "Cid", "text": ""}
+    content["turns"] = [before[1], moved, before[3], copied]
+    out.write_text(json.dumps(content), encoding="utf-8")
+    loader = Scripted()
+    found(talk, loader)
+    turns = content_of(out)["turns"]
+    assert [(t["speaker"], t["start"], t["end"]) for t in turns] == [
+        ("speaker_2", before[1]["start"], before[1]["end"]),
+        ("speaker_1", before[2]["start"], 9.0),
+        ("speaker_2", before[3]["start"], before[3]["end"]),
+        ("Cid", 11.0, 12.0),
+    ]
+    assert loader.asked == ["recogniser"] and len(loader.heard.calls) == 1
+    assert turns[1]["words"] == before[2]["words"] and turns[1]["edited"] == ["times"]
+    assert turns[3]["text"].startswith("w1.")
+    # A deletion alone is a correction too.
+    content = content_of(out)
+    del content["turns"][0]
+    out.write_text(json.dumps(content, indent=4), encoding="utf-8")
+    found(talk, loader)
+    assert len(content_of(out)["turns"]) == 3 and content_of(out)["provenance"]["corrected"]
+    with pytest.raises(UserError, match="has corrections"):
+        found(talk, options=Options(language="de"))
+
+
+def test_only_the_layout_of_the_json_changed(talk):
+    found(talk)
+    out = talk.with_name("turns.json")
+    out.write_text(json.dumps(content_of(out), sort_keys=True), encoding="utf-8")
+    assert not found(talk).written
+
+
 def test_two_corrections_at_once_are_refused_and_nothing_is_written(talk):
     found(talk)
     out = talk.with_name("turns.json")

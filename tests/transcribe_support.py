@@ -190,6 +190,10 @@ class Voices:
         return {"model": "tones", "weights_sha256": "c"}
 
 
+def build_voices(device):
+    return Voices()
+
+
 class Scripted(Loader):
     """The scripted models, and how often they were asked for."""
 

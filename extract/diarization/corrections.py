@@ -71,12 +71,13 @@ class Corrected:
     changes: list[str]
 
 
-def read_given(path: Path, earlier: Sequence[VoiceTurn]) -> list[Given]:
+def read_given(path: Path, earlier: Sequence[VoiceTurn], ids: Sequence[str] = ()) -> list[Given]:
     """The turns of a corrected file.
 
     Args:
         path: .json of `transcribe`, .srt, .vtt or .rttm.
         earlier: the turns that it was written from.
+        ids: of these in the JSON.
 
     Raises:
         UserError: another format, or something in it is wrong; names file and line.
@@ -86,7 +87,7 @@ def read_given(path: Path, earlier: Sequence[VoiceTurn]) -> list[Given]:
         raise UserError(f"{path}: corrections are read from {', '.join(CORRECTABLE)}")
     if ending == ".json":
         rows = read_document(path).given
-        numbers = {str(i): i for i in range(len(earlier))}
+        numbers = {number: i for i, number in enumerate(ids)}
         return [
             Given(start, end, _name(speaker, f"{path}, turn {i}"), text, numbers.get(number))
             for i, (number, start, end, speaker, text) in enumerate(rows, 1)

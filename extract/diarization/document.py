@@ -60,11 +60,13 @@ class ReadDocument:
     Attributes:
         document: as the toolkit wrote it, except that turns which a person has deleted are not in it.
         given: the turns as they are in the file now, in its order: (id, start, end, speaker, text).
+        ids: of `document.turns`, as the file has them.
         changed: whether it was changed since the toolkit wrote it.
     """
 
     document: Document
     given: list[tuple[str, float, float, str, str]]
+    ids: list[str]
     changed: bool
 
 
@@ -180,7 +182,7 @@ def read_document(path: Path) -> ReadDocument:
     rows = content.get("turns")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UserError(f"{path}, field turns: must be a list of objects")
-    turns, given = [], []
+    turns, given, ids = [], [], []
     for number, row in enumerate(rows, 1):
         where = f"{path}, turn {number}"
         start, end = (_seconds(row.get(name), f"{where}, {name}") for name in ("start", "end"))
@@ -189,6 +191,7 @@ def read_document(path: Path) -> ReadDocument:
         written = row.get("written")
         if isinstance(written, dict):
             turns.append(_earlier(row, written, where))
+            ids.append(str(row.get("id", "")))
     parts = {name: content.get(name) for name in ("media", "request", "provenance", "files")}
     for name, part in parts.items():
         if not isinstance(part, dict):
@@ -207,7 +210,7 @@ def read_document(path: Path) -> ReadDocument:
         faces=faces,
         faces_without_voice=[t for t in without if isinstance(t, int)] if isinstance(without, list) else [],
     )
-    return ReadDocument(document, given, changed=stated != json_sha256(content))
+    return ReadDocument(document, given, ids, changed=stated != json_sha256(content))
 
 
 def _earlier(row: Mapping[str, Any], written: Mapping[str, Any], where: str) -> VoiceTurn:

@@ -275,7 +275,7 @@ def _correct(
         raise UserError(f"{others[0]}: was changed by hand too, and would be lost; take one correction at a time")
     document = earlier.read.document
     before = document.turns
-    result = apply_corrections(before, read_given(chosen, before), chosen.suffix.lower(), chosen)
+    result = apply_corrections(before, read_given(chosen, before, earlier.read.ids), chosen.suffix.lower(), chosen)
     turns = list(result.turns)
     if result.again:
         recogniser = loader.recogniser()
@@ -284,16 +284,18 @@ def _correct(
             for number in result.again:
                 turns[number] = _heard(recogniser, samples, turns[number], document.language or options.language)
                 bar.advance()
+        document.provenance["recognised_again"] = recogniser.provenance()
     document.turns = turns
     document.reason = "" if turns else document.reason or "all turns were deleted"
     if faces is not None and turns:
         _add_faces(document, media, faces)
     else:
         _keep_faces(document)
-    if result.changes or document.provenance.get("corrected"):
+    # A turn that was deleted in the JSON itself leaves nothing to compare.
+    if result.changes or earlier.read.changed:
         document.provenance["corrected"] = True
     write_files(out, document, media, document)
-    said = ", ".join(result.changes) or "nothing has changed"
+    said = ", ".join(result.changes) or ("fields or turns" if earlier.read.changed else "nothing has changed")
     lines = [f"{chosen}: {said}"]
     if any(chosen.samefile(out.with_suffix(e)) for e in (".json", ".srt", ".vtt", ".rttm") if chosen.exists()):
         lines.append(f"{chosen}: written anew with its corrections, like the files beside it")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ...toolkit.base.device import inference
+from ...toolkit.base.device import inference, to_device
 from ...toolkit.base.errors import UserError
 from ..encoders.hub import load_transformer, short_name
 from .requirements import installed_versions
@@ -62,7 +62,9 @@ class XVectors:
                 for first in range(0, len(numbers), _BATCH):
                     part = numbers[first : first + _BATCH]
                     inputs = self._prepare([windows[i] for i in part], sampling_rate=RATE, return_tensors="pt")
-                    vectors = self._model(inputs["input_values"].to(self._device)).embeddings.float().cpu().numpy()
+                    vectors = (
+                        self._model(to_device(inputs["input_values"], self._device)).embeddings.float().cpu().numpy()
+                    )
                     for i, vector in zip(part, vectors, strict=True):
                         found[i] = vector
         return np.stack([vector for vector in found if vector is not None]).astype(np.float32)

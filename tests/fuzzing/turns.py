@@ -34,7 +34,7 @@ def _turns(rng: random.Random) -> None:
     with _file("turns.json", as_bytes(rng, text)) as path:
         is_document(path)
         read = read_document(path)
-        result = apply_corrections(read.document.turns, read_given(path, read.document.turns), ".json", path)
+        result = apply_corrections(read.document.turns, read_given(path, read.document.turns, read.ids), ".json", path)
         read.document.turns = result.turns
         path.write_text(document_text(read.document), encoding="utf-8")  # what is accepted can be written
         again = read_document(path)

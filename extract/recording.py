@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..toolkit.base.device import pick_device
 from ..toolkit.base.errors import UserError
@@ -88,6 +89,36 @@ def read_recording(
             f"{transcript.name}: {fault.describe('turn')} of {target.name}; audio and video are masked there"
         )
     return manifest
+
+
+def transcribe_recording(
+    recording: Path,
+    out: Path,
+    options: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+    command: str = "",
+    notify: Callable[[str], None] = print,
+) -> None:
+    """Finds the turns of a recording and writes them to `out`, a JSON file that `read_recording` reads.
+
+    Args:
+        recording: a video or audio file.
+        out: the file, which is used if it is this recording's and the options are the same, corrected or not.
+        options: of `erc_toolkit.extract.diarization.loading.Options`, by name.
+        overwrite, command, notify: as for `erc_toolkit.extract.diarization.transcribe.transcribe`.
+
+    Raises:
+        UserError: a package, a model or the recording cannot be used, or nobody speaks in it.
+    """
+    from .diarization.loading import Options as TurnOptions
+    from .diarization.transcribe import transcribe
+
+    result = transcribe(recording, out, TurnOptions(**options), overwrite=overwrite, command=command, notify=notify)
+    for line in result.lines:
+        notify(line)
+    if not result.document.turns:
+        raise UserError(f"{recording}: {result.document.reason}, so that there are no turns to classify")
 
 
 def _turns(

@@ -62,6 +62,7 @@ def test_packages_are_independent(package, forbidden):
         ["export", "--help"],
         ["card", "--help"],
         ["predict", "--help"],
+        ["transcribe", "--help"],
         ["package", "--help"],
     ],
 )

@@ -174,6 +174,7 @@ def commands_with_a_device() -> dict[str, list[str]]:
         "report": ["x"],
         "reproduce": ["amb-dsgdn", "--meld", "x", "--out", "x"],
         "predict": ["x", "y.wav", "--transcript", "y.srt"],
+        "transcribe": ["y.wav", "--out", "x.json"],
     }
     assert {words.split()[0] for words in found} <= set(COMMANDS)
     return found

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from transcribe_support import demo_voice, make_voices, make_whisper, write_wav
 
 from erc_toolkit.toolkit.commands.main import COMMANDS
 
@@ -72,6 +73,9 @@ LINES: dict[str, list[list[str]]] = {
     "eval": ["eval run --device cpu".split()],
     "compare": ["compare run other".split()],
     "package": ["package run --out packed".split()],
+    "transcribe": [
+        "transcribe {talk} --asr-model {whisper} --speaker-model {voices} --device cpu --out found.json".split()
+    ],
     "predict": ["predict packed {clip} --transcript {subtitles} --device cpu --out predicted".split()],
     "report": ["report run --out report.html --device cpu".split()],
     "study": [
@@ -140,6 +144,9 @@ def inputs(text_encoder, intact, tmp_path_factory) -> dict[str, Path]:
         "faces": folder / "faces",
         "clip": next((intact / "train_splits").glob("*.mp4")),
         "subtitles": folder / "turns.srt",
+        "talk": write_wav(folder / "talk.wav", demo_voice("Alma", 3)),
+        "whisper": make_whisper(folder / "whisper"),
+        "voices": make_voices(folder / "voices"),
         "smaller": folder / "smaller",
     }
 

@@ -118,7 +118,7 @@ def test_json_lines_have_the_same(clock, capsys):
 @pytest.mark.parametrize(
     "name",
     [
-        *("train", "study", "convert", "demo", "predict", "reproduce", "finetune-text", "train-face"),
+        *("train", "study", "convert", "demo", "predict", "reproduce", "finetune-text", "train-face", "transcribe"),
         *("extract meld", "manifest validate"),
     ],
 )

@@ -163,6 +163,30 @@ def test_a_recording_becomes_turns_with_emotions(trained, scene, predicted):
     assert "scene.mp4" in page and "predictions of a model" in page and "http" not in page.split("</style>")[1]
 
 
+def test_a_recording_without_a_transcript_gets_its_turns_which_can_be_corrected(trained, scene, monkeypatch):
+    from transcribe_support import make_voices, make_whisper
+
+    from erc_toolkit.extract.diarization.loading import Loader
+
+    models = ["--asr-model", make_whisper(trained / "whisper"), "--speaker-model", make_voices(trained / "voices")]
+    command = ["predict", trained / "run", scene, "--out", trained / "found", "--language", "en", *models]
+    assert "--speaker-count" in run(*command, "--speaker-count", "1", "--transcript", scene.with_suffix(".srt"), code=2)
+    run(*command, "--names", "Ann")
+    found = json.loads((trained / "found" / "transcript.json").read_text(encoding="utf-8"))["turns"]
+    turns = json.loads((trained / "found" / "turns.json").read_text(encoding="utf-8"))["turns"]
+    assert turns and turns[0]["speaker"] == "Ann"
+    assert [(t["start"], t["end"], t["text"]) for t in turns] == [(t["start"], t["end"], t["text"]) for t in found]
+    assert "transcript.json" in (trained / "found" / "report.html").read_text(encoding="utf-8")
+    # The next run takes what was corrected there, and needs no model for it.
+    monkeypatch.setattr(Loader, "models", lambda self: pytest.fail("models were loaded"))
+    monkeypatch.setattr(Loader, "recogniser", lambda self: pytest.fail("models were loaded"))
+    rttm = trained / "found" / "transcript.rttm"
+    rttm.write_text(rttm.read_text(encoding="utf-8").replace(" Ann ", " Zoe "), encoding="utf-8")
+    assert "transcript.rttm" in run(*command, "--names", "Ann")
+    again = json.loads((trained / "found" / "turns.json").read_text(encoding="utf-8"))["turns"]
+    assert again[0]["speaker"] == "Zoe" and [t["text"] for t in again] == [t["text"] for t in turns]
+
+
 def test_features_are_those_of_the_run(trained, predicted):
     """The recording's features are extracted by the same models with the same parameters, as the store records."""
     with FeatureStore.open(trained / "store.h5") as old, FeatureStore.open(predicted / "features.h5") as new:

@@ -9,19 +9,13 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.media_endings import MEDIA_SUFFIXES
 from ...toolkit.base.reading.plain_numbers import parse_clock, parse_number, parse_whole, shown
 from ...toolkit.base.reading.tables import column_key, decimal_commas, read_table
 from ...toolkit.base.reading.texts import read_text, representable
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import Manifest, Utterance, manifest_from_rows
 
-AUDIO_SUFFIXES = frozenset(
-    ".wav .flac .mp3 .m4a .aac .ogg .opus .mka .oga .spx .wma .aif .aiff .aifc .au .snd .caf .amr .w64 .rf64 .mp2 .ac3 "
-    ".wv .sph".split()
-)
-MEDIA_SUFFIXES = AUDIO_SUFFIXES | frozenset(
-    ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .ts .flv .wmv .mts .m2ts .m2t .3gp .3g2 .mxf .dv .vob .ogv .asf".split()
-)
 TABLE_SUFFIXES = (".csv", ".tsv")
 _FIELDS = {f.name for f in fields(Utterance)}
 _TIMES = ("start", "end", "audio_start", "audio_end")

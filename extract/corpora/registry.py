@@ -27,6 +27,7 @@ CORPORA = {
     "meld": "erc_toolkit.extract.corpora.meld:read_meld",
     "folder": "erc_toolkit.extract.corpora.folder:read_folder",
     "subtitles": "erc_toolkit.extract.corpora.subtitles:read_subtitles",
+    "recordings": "erc_toolkit.extract.corpora.recordings:read_recordings",
 }
 _REGISTRY = PluginRegistry("corpus", "erc_toolkit.corpora", CORPORA)
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.media_endings import AUDIO_SUFFIXES, MEDIA_SUFFIXES
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import Manifest, Utterance
 from ..transcripts.cues import Cue
 from ..transcripts.speakers import split_together, summary
 from ..transcripts.subtitles.files import ENDINGS, is_timed_text, read_cues
 from ..transcripts.turns import UNKNOWN
-from .folder import AUDIO_SUFFIXES, MEDIA_SUFFIXES, label_names
+from .folder import label_names
 
 _MOST_SUMMARIES = 12  # files whose speakers are listed one by one
 

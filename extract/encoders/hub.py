@@ -30,14 +30,26 @@ def hub_unreachable() -> bool:
     return False
 
 
-def load_transformer(what: str, option: str, name_or_dir: str, model_class: type, processor_class: type) -> tuple:
+# Heads that do not contribute to the features, and the vector that replaces masked frames in training.
+_UNUSED = ("pooler.", "classifier.", "projector.", "masked_spec_embed")
+
+
+def load_transformer(
+    what: str,
+    option: str,
+    name_or_dir: str,
+    model_class: type,
+    processor_class: type,
+    unused: tuple[str, ...] = _UNUSED,
+) -> tuple:
     """A transformers model in float32 and its preprocessor, from the hub, its cache, or a folder.
 
     Args:
         what: kind of model, for messages, for example "audio model".
         option: the option that names the model, for messages.
         name_or_dir: hub name or folder.
-        model_class, processor_class: transformers' Auto classes.
+        model_class, processor_class: transformers' Auto classes, or others with `from_pretrained`.
+        unused: beginnings of the names of weights that may be missing, and are no part of the checksum.
 
     Returns:
         (model, processor, SHA-256 of the weights).
@@ -65,8 +77,6 @@ def load_transformer(what: str, option: str, name_or_dir: str, model_class: type
             f"{what} {name_or_dir!r} is not on this machine: connect to the Hugging Face hub, or pass a folder with "
             f"the model and its preprocessor with {option} DIR ({reason})"
         ) from None
-    # Heads that do not contribute to the features, and the vector that replaces masked frames in training.
-    unused = ("pooler.", "classifier.", "projector.", "masked_spec_embed")
     missing = sorted(key for key in loading["missing_keys"] if not key.startswith(unused))
     if missing:
         raise UserError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.reading.plain_json import parse_json
 from ...toolkit.base.reading.plain_numbers import finite
-from .turns import Transcript, Turn, Unit, are_ms, roles, seconds, text_of
+from .turns import OUR_FORMAT, Transcript, Turn, Unit, are_ms, roles, seconds, text_of
 from .words import (
     Context,
     given_of,
@@ -61,6 +61,14 @@ def _parsed(text: str, where: str) -> object:
         return parse_json(text)
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
+
+
+def _ours(content: object, context: Context) -> list[Turn] | None:
+    found = list_of(content, "turns")
+    if found is None or object_of(content).get("format") != OUR_FORMAT:
+        return None
+    unit = context.written_by("erc-toolkit transcribe")
+    return [turn_of(one, context.at(i), unit, one.get("speaker"), one.get("text")) for i, one in enumerate(found, 1)]
 
 
 def _whisper_cpp(content: object, context: Context) -> list[Turn] | None:
@@ -301,6 +309,7 @@ def _turns(content: object, context: Context) -> list[Turn] | None:
 
 
 _FORMS: tuple[Callable[[object, Context], list[Turn] | None], ...] = (
+    _ours,
     _whisper_cpp,
     _assembly_ai,
     _deepgram,

@@ -13,6 +13,7 @@ from ...toolkit.base.reading.plain_numbers import MOST_SECONDS, finite, parse_cl
 from ...toolkit.base.reading.tables import column_key
 
 UNKNOWN = "unknown"
+OUR_FORMAT = "erc-toolkit turns"  # of `erc-toolkit transcribe`, under the key "format"
 Unit = Literal["s", "ms"]
 # Of a recording of unknown duration, whole numbers are milliseconds, where a program writes those, if half of the turns
 # last at least this long: in seconds, no one speaks that long half of the time.

@@ -28,6 +28,10 @@ COMMANDS = {
         "erc_toolkit.extract.commands.manifest:manifest_group",
         "Create, validate and summarise manifests, the input of extraction.",
     ),
+    "transcribe": (
+        "erc_toolkit.extract.commands.transcribe:transcribe_command",
+        "Find the turns of a recording: who speaks when, and what they say.",
+    ),
     "info": (
         "erc_toolkit.toolkit.commands.info:info_command",
         "Show a feature store's contents, provenance and missing features.",

@@ -26,8 +26,8 @@ _MODELS = {
 @click.argument("recording", type=click.Path(path_type=Path), metavar="VIDEO_OR_AUDIO")
 @click.option(
     "--transcript",
-    required=True,
     type=click.Path(path_type=Path),
+    show_default="found as by `erc-toolkit transcribe`",
     help="Turns of the recording: subtitles (.srt, .vtt, .ass, .ttml, .smi, .sbv, .sub), or .csv, .tsv or .json with "
     "start, end, speaker and text.",
 )
@@ -60,6 +60,13 @@ _MODELS = {
     show_default="the recording's default one",
     help="Number of the audio track, from 1, if the recording has several.",
 )
+@click.option(
+    "--speaker-count", type=click.IntRange(min=1, max=100), help="Without a transcript: number of people who speak."
+)
+@click.option("--names", help="Without a transcript: names of the people in order of appearance, comma-separated.")
+@click.option("--language", help="Without a transcript: code of the language, such as en.")
+@click.option("--asr-model", help="Without a transcript: Whisper model for faster-whisper: size, hub name or folder.")
+@click.option("--speaker-model", help="Without a transcript: the model that tells voices apart, as for transcribe.")
 @device_option()
 @log_json_option()
 @overwrite_option()
@@ -67,7 +74,7 @@ _MODELS = {
 def predict_command(
     run: Path,
     recording: Path,
-    transcript: Path,
+    transcript: Path | None,
     out: Path | None,
     causal: bool,
     speakers: str | None,
@@ -75,6 +82,11 @@ def predict_command(
     time_unit: Literal["s", "ms"] | None,
     columns: str | None,
     audio_track: int | None,
+    speaker_count: int | None,
+    names: str | None,
+    language: str | None,
+    asr_model: str | None,
+    speaker_model: str | None,
     device: str,
     overwrite: bool,
     as_json: bool,
@@ -83,7 +95,9 @@ def predict_command(
     """Classify the emotion of every turn of a recording with a trained run.
 
     Features are extracted exactly as for training; other models are refused. What is missing from the recording (video,
-    a face, audio) is treated as absent. Use --text-model and similar options if the run's own models have moved.
+    a face, audio) is treated as absent. Without --transcript the turns are found (pip install
+    'erc-toolkit[recordings]') and written to transcript.json, .srt and others in --out; correct one of these and run
+    the command again. Use --text-model and similar options if the run's own models have moved.
     """
     from ..predict.predictor import REPORT, Predictor
 
@@ -98,9 +112,21 @@ def predict_command(
         if name.strip() in chosen:
             raise click.UsageError(f"--speaker {text}: {name.strip()} is given twice")
         chosen[name.strip()] = value.strip()
+    people = tuple(name.strip() for name in (names or "").split(",") if name.strip())
+    given = {
+        "speakers": speaker_count,
+        "names": people or None,
+        "language": language,
+        "asr_model": asr_model,
+        "speaker_model": speaker_model,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if transcript is not None and given:
+        option = {"speakers": "speaker-count"}.get(first := next(iter(given)), first.replace("_", "-"))
+        raise click.UsageError(f"--{option}: is for finding the turns, which --transcript gives; leave one of them out")
     out = out or Path(f"{recording.stem}-emotions")
     predictor = Predictor(run, device, {k: v for k, v in models.items() if v is not None}, notify)
-    names, order = (
+    allowed, order = (
         [name.strip() for name in option.split(",") if name.strip()] if option else [] for option in (speakers, columns)
     )
     turns = predictor.predict(
@@ -108,11 +134,12 @@ def predict_command(
         transcript,
         out,
         causal=causal,
-        speakers=names,
+        speakers=allowed,
         learned_speakers=chosen,
         time_unit=time_unit,
         columns=order,
         audio_track=audio_track,
+        transcription=given,
         overwrite=overwrite,
         command=command_line(),
     )

@@ -36,6 +36,20 @@ class Extraction(Protocol):
         """Returns a recording and the turns of its transcript as a manifest of one dialogue."""
         ...
 
+    def transcribe_recording(
+        self,
+        recording: Path,
+        out: Path,
+        options: Mapping[str, Any],
+        /,
+        *,
+        overwrite: bool = False,
+        command: str = "",
+        notify: Callable[[str], None] = print,
+    ) -> None:
+        """Finds the turns of a recording and writes them as JSON, which `read_recording` reads."""
+        ...
+
     def extract_recording(
         self,
         manifest: Manifest,

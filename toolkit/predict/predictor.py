@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 from ..base.disk import disk_faults
@@ -31,6 +31,7 @@ from .halves import load_extraction, load_models
 from .turns import FILES, Media, Turn, write_turns
 
 STORE, REPORT = "features.h5", "report.html"
+TRANSCRIPT = "transcript.json"  # of a recording that came without one
 # Rows of features like the field's take up to 12 KiB; the spare ones are for the files besides them.
 _BYTES_PER_TURN, _SPARE_TURNS = 1 << 14, 1 << 8
 
@@ -72,7 +73,7 @@ class Predictor:
     def predict(
         self,
         recording: str | os.PathLike,
-        transcript: str | os.PathLike,
+        transcript: str | os.PathLike | None = None,
         out: str | os.PathLike | None = None,
         *,
         causal: bool = False,
@@ -81,6 +82,7 @@ class Predictor:
         time_unit: Literal["s", "ms"] | None = None,
         columns: Sequence[str] = (),
         audio_track: int | None = None,
+        transcription: Mapping[str, Any] | None = None,
         overwrite: bool = False,
         command: str = "",
     ) -> list[Turn]:
@@ -89,7 +91,8 @@ class Predictor:
         Args:
             recording: a video or audio file.
             transcript: its turns: .srt, .vtt, .csv, .json and others (docs/how-to/recordings.md), with times and
-                speakers.
+                speakers. None to find the turns, which are written to transcript.json and the files beside it in
+                `out`; corrected ones are used by the next call.
             out: folder for turns.json, turns.csv, turns.srt, turns.vtt, report.html and the features; None to write
                 nothing.
             causal: classify each turn from the turns up to it.
@@ -100,6 +103,8 @@ class Predictor:
                 form of a known speech recogniser say, otherwise seconds.
             columns: names of the columns in order, for a table without a header.
             audio_track: number of the recording's audio track, from 1; None for its default one.
+            transcription: without a transcript, how its turns are found: `speakers` (their number), `names`,
+                `language`, `asr_model`, `speaker_model`, as the options of `erc-toolkit transcribe`.
             overwrite: replace files of these names in `out` that no prediction has written.
             command: the command line, recorded as provenance.
 
@@ -109,24 +114,30 @@ class Predictor:
                 files of these names that no prediction has written.
         """
         if out is not None:
-            names, inputs = (*FILES, REPORT, STORE), [Path(recording), Path(transcript), self.folder]
+            names, inputs = (*FILES, REPORT, STORE), [Path(recording), self.folder]
+            inputs += [] if transcript is None else [Path(transcript)]
             check_folder(Path(out), names, inputs, earlier=is_prediction, overwrite=overwrite)
         _check_recording(Path(recording))
         extraction = load_extraction()
-        manifest = extraction.read_recording(
-            Path(recording), Path(transcript), self.labels, speakers, time_unit=time_unit, columns=columns
-        )
-        for note in manifest.notes:
-            self._notify(f"note: {note}")
-        chosen = dict(learned_speakers or {})
-        taken, given = self._trained.speakers([u.speaker for u in manifest.utterances], chosen)
-        if taken:
-            self._notify(f"speakers: {taken}")
         with ExitStack() as stack:
-            if out is None:
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            else:
-                folder = Path(out)
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()) if out is None else out)
+            if transcript is None:
+                transcript = folder / TRANSCRIPT
+                folder.mkdir(parents=True, exist_ok=True)
+                options = {**(transcription or {}), "audio_track": audio_track, "device": self.device}
+                extraction.transcribe_recording(
+                    Path(recording), transcript, options, overwrite=overwrite, command=command, notify=self._notify
+                )
+            manifest = extraction.read_recording(
+                Path(recording), Path(transcript), self.labels, speakers, time_unit=time_unit, columns=columns
+            )
+            for note in manifest.notes:
+                self._notify(f"note: {note}")
+            chosen = dict(learned_speakers or {})
+            taken, given = self._trained.speakers([u.speaker for u in manifest.utterances], chosen)
+            if taken:
+                self._notify(f"speakers: {taken}")
+            if out is not None:
                 stack.enter_context(disk_faults(folder))
                 stack.enter_context(locked(folder, "predict", parents=True))
                 folder.mkdir(exist_ok=True)

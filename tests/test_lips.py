@@ -284,14 +284,14 @@ def test_a_span_is_scored_on_the_files_clock(tmp_path):
 @needs_shared
 def test_the_faces_of_a_recording_keep_their_numbers(tmp_path):
     """Two people take turns: two tracks from the beginning to the end, and each turn is linked with its own."""
-    reached: list[tuple[str, float]] = []
-    find = SpeakingFaces("yunet", FACES, WEIGHTS, advance=lambda stage, seconds: reached.append((stage, seconds)))
+    find = SpeakingFaces("yunet", (FACES, ""), (WEIGHTS, ""))
     joined = taking_turns(tmp_path)
     links = find(joined, [(0.0, 2.2), (2.27, 4.4), (0.3, 2.0), (60.0, 61.0)])
     assert links[0].track != links[1].track and links[2].track == links[0].track
     assert {links[0].track, links[1].track} <= set(find.tracks(joined))
     assert min(one.confidence for one in links[:3]) > 0.7 and links[3].reason == "no face" and links[3].track is None
-    assert {stage for stage, _ in reached} == {"faces", "lips"} and max(seconds for _, seconds in reached) > 4
+    (tmp_path / "text.mp4").write_text("no video")
+    assert "unreadable" in find(tmp_path / "text.mp4", [(0.0, 1.0)])[0].reason
     silent = tmp_path / "silent.mp4"
     subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", joined, "-an", silent], check=True)
     assert find(silent, [(0.0, 1.0)])[0].reason == "no audio"

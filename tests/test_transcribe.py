@@ -323,23 +323,53 @@ def test_foreign_files_and_inputs_are_never_written(talk):
         found(talk, out=talk.with_name("turns.srt"))
 
 
+class Finder:
+    """Faces 3 and 4 in turns, and a face 5 that never speaks."""
+
+    def __init__(self, name: str = "a finder"):
+        self.name, self.asked = name, []
+
+    def __call__(self, path, spans, /):
+        self.asked += spans
+        return [FaceLink(3 + i % 2, 1.0, 0.9) for i in range(len(spans))]
+
+    def provenance(self):
+        return {"finder": self.name}
+
+    def tracks(self, path):
+        return [3, 4, 5]
+
+
 def test_faces_are_joined_and_survive_a_correction(talk):
-    class Finder:
-        def __call__(self, path, spans, /):
-            return [FaceLink(3 + i % 2, 1.0, 0.9) for i in range(len(spans))]
-
-        def tracks(self, path):
-            return [3, 4, 5]
-
     found(talk, faces=Finder())
     out = talk.with_name("turns.json")
     content = content_of(out)
     assert [turn["face"] for turn in content["turns"]] == [3, 4, 3, 4] and content["faces_without_voice"] == [5]
     assert [p["faces"] for p in content["people"]] == [[3], [4]]
+    assert content["provenance"]["faces"] == {"finder": "a finder"}
     path = out.with_suffix(".vtt")
     path.write_text(path.read_text(encoding="utf-8").replace("speaker_1", "Ann"), encoding="utf-8")
     found(talk)
     assert {p["name"]: p["faces"] for p in content_of(out)["people"]} == {"Ann": [3], "speaker_2": [4]}
+
+
+def test_faces_are_looked_for_once_and_later_only_in_new_spans(talk):
+    out, first, again = talk.with_name("turns.json"), Finder(), Finder()
+    found(talk)
+    assert "faces_without_voice" not in content_of(out)
+    assert found(talk, faces=first).written and len(first.asked) == 4  # the turns were there, their faces were not
+    assert content_of(out)["faces_without_voice"] == [5]
+    assert not found(talk, faces=again).written and again.asked == []
+    content = content_of(out)
+    content["turns"][1]["end"] -= 0.2
+    out.write_text(json.dumps(content), encoding="utf-8")
+    found(talk, faces=again)
+    assert len(again.asked) == 1 and again.asked[0][1] == content["turns"][1]["end"]
+    content = content_of(out)
+    assert [turn["face"] for turn in content["turns"]] == [3, 3, 3, 4] and content["faces_without_voice"] == [5]
+    assert "face of another person" in content["turns"][1]["marks"]
+    other = Finder("another finder")
+    assert found(talk, faces=other).written and len(other.asked) == 4
 
 
 # The command, with real silero-vad and little random models

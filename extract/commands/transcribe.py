@@ -59,6 +59,19 @@ from ..diarization.requirements import ASR_MODEL, SPEAKER_MODEL
     show_default="the recording's default one",
     help="Number of the audio track, from 1, if the recording has several.",
 )
+@click.option(
+    "--faces",
+    type=click.Choice(["auto", "yes", "no"]),
+    default="auto",
+    show_default=True,
+    help="Link the voices of a video with the faces that speak; auto does if the models are there or can be fetched.",
+)
+@click.option("--face-model", type=click.Path(path_type=Path), help="YuNet's model file.  [default: the hub's]")
+@click.option(
+    "--lips-model",
+    type=click.Path(path_type=Path),
+    help="LR-ASD's weights.  [default: its authors' file for AVA, fetched once]",
+)
 @device_option()
 @log_json_option()
 @overwrite_option()
@@ -73,6 +86,9 @@ def transcribe_command(
     pause: float,
     corrected: Path | None,
     audio_track: int | None,
+    faces: str,
+    face_model: Path | None,
+    lips_model: Path | None,
     device: str,
     overwrite: bool,
 ) -> None:
@@ -82,21 +98,39 @@ def transcribe_command(
     again: what is unchanged stays, and only spans without words are recognised again. A run that was stopped continues.
     docs/how-to/recordings.md describes it, docs/reference/turns.md the JSON.
     """
+    from ...toolkit.base.errors import UserError
+    from ...toolkit.media import has_pictures
     from ..diarization.folders import transcribe_folder
     from ..diarization.loading import Options
     from ..diarization.transcribe import transcribe
+    from ..run.recording_faces import face_finder, finder_for
 
     people = tuple(name.strip() for name in (names or "").split(",") if name.strip())
     if speakers is not None and len(people) > speakers:
         raise click.UsageError(f"--names: {len(people)} names for --speakers {speakers}")
     options = Options(speakers, language, asr_model, speaker_model, people, audio_track, pause, device)
+    if faces == "no" and (face_model is not None or lips_model is not None):
+        raise click.UsageError("--face-model and --lips-model: --faces no does not use them")
+    if not recording.is_dir() and not has_pictures(recording):  # a file that is missing is reported below
+        if faces == "yes" and recording.is_file():
+            raise UserError(f"{recording}: has no video track; leave --faces yes out")
+        faces = "no"
+    finder, line = face_finder(faces, "yunet", face_model, lips_model, audio_track)
+    if line:
+        click.echo(line)
     if recording.is_dir():
         if corrected is not None:
             raise click.UsageError(
                 "--corrected: is for one recording; in the folder, change the files of --out in place"
             )
         done = transcribe_folder(
-            recording, out, options, overwrite=overwrite, command=command_line(), notify=click.echo
+            recording,
+            out,
+            options,
+            overwrite=overwrite,
+            faces=lambda path: finder_for(finder, path),
+            command=command_line(),
+            notify=click.echo,
         )
         done.finish(click.echo)
         return
@@ -106,6 +140,7 @@ def transcribe_command(
         options,
         corrected=corrected,
         overwrite=overwrite,
+        faces=finder_for(finder, recording),
         command=command_line(),
         notify=click.echo,
     )

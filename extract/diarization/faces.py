@@ -19,7 +19,8 @@ NO_FACE_OF_VOICE = "voice without a face"
 OTHER_PERSON = "face of another person"
 UNSURE_FACE = "unsure face"
 _LEAST_CONFIDENCE = 0.6
-FACE_MARKS = (NO_FACE, NO_FACE_OF_VOICE, OTHER_PERSON, UNSURE_FACE)
+OFF_SCREEN = "speaker not in the picture"  # the extraction's own reason
+FACE_MARKS = (NO_FACE, NO_FACE_OF_VOICE, OTHER_PERSON, UNSURE_FACE, OFF_SCREEN)
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,41 @@ class FaceFinder(Protocol):
     def __call__(self, path: Path, spans: Sequence[tuple[float, float]], /) -> Sequence[FaceLink]:
         """One link per span (seconds of the recording), in their order."""
         ...
+
+    def provenance(self) -> dict[str, object]:
+        """How it finds them, as JSON; faces are looked for again if it differs from what the turns record."""
+        ...
+
+
+class KnownFaces:
+    """Finds faces for new spans only; those of the turns of before are known.
+
+    Args:
+        faces: finds the others, with the same numbers of tracks.
+        before: turns with their faces.
+        tracks: the tracks of the recording, as far as they are known.
+    """
+
+    def __init__(self, faces: FaceFinder, before: Sequence[VoiceTurn], tracks: Sequence[int]) -> None:
+        self._faces, self._tracks = faces, list(tracks)
+        self._links = {(turn.start, turn.end): _known(turn) for turn in before if turn.face_confidence is not None}
+
+    def __call__(self, path: Path, spans: Sequence[tuple[float, float]], /) -> Sequence[FaceLink]:
+        new = [span for span in spans if span not in self._links]
+        found = dict(zip(new, self._faces(path, new), strict=True)) if new else {}
+        return [found[span] if span in found else self._links[span] for span in spans]
+
+    def provenance(self) -> dict[str, object]:
+        return self._faces.provenance()
+
+    def tracks(self, path: Path) -> Sequence[int]:
+        """Those of before: corrections of turns change no frame."""
+        return self._tracks
+
+
+def _known(turn: VoiceTurn) -> FaceLink:
+    reasons = [mark for mark in turn.marks if mark in (NO_FACE, OFF_SCREEN, UNSURE_FACE)]
+    return FaceLink(turn.face, 0.0, turn.face_confidence or 0.0, reasons[-1] if reasons else "")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from ...toolkit.base.errors import FaultError, UserError
 from ...toolkit.base.media_endings import MEDIA_SUFFIXES
 from ...toolkit.base.words import counted
 from .document import Document
+from .faces import FaceFinder
 from .loading import Loader, ModelError, Options
 from .transcribe import transcribe
 
@@ -65,6 +66,7 @@ def transcribe_folder(
     *,
     overwrite: bool = False,
     loader: Loader | None = None,
+    faces: Callable[[Path], FaceFinder | None] = lambda recording: None,
     command: str = "",
     notify: Callable[[str], None] = print,
 ) -> FolderResult:
@@ -75,6 +77,7 @@ def transcribe_folder(
         out: folder for NAME.json and the files beside it, in the same subfolders.
         options: of all recordings; `names` in order of appearance in each.
         overwrite, loader, command, notify: as for `transcribe`.
+        faces: what finds the faces of a recording; None for voices alone.
 
     Raises:
         UserError: no recordings, a model that cannot be loaded, or `out` is a file.
@@ -92,7 +95,16 @@ def transcribe_folder(
         place = out / f"{name}.json"
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
-            one = transcribe(path, place, options, overwrite=overwrite, loader=loader, command=command, notify=notify)
+            one = transcribe(
+                path,
+                place,
+                options,
+                overwrite=overwrite,
+                loader=loader,
+                faces=faces(path),
+                command=command,
+                notify=notify,
+            )
         except ModelError:
             raise  # no other recording can do without it
         except UserError as error:

@@ -22,7 +22,7 @@ from ...toolkit.media import MediaError, MediaReader, check_media, library_versi
 from .clustering import PEOPLE_RATIO, find_people, runs_of
 from .corrections import apply_corrections, read_given, recognised_again
 from .document import Document, clean_name, people_of
-from .faces import FaceFinder, join_faces
+from .faces import FaceFinder, KnownFaces, join_faces
 from .loading import Loader, Options
 from .outputs import Earlier, all_there, check_files, work_path, write_files
 from .pieces import Models, WorkFile, read_pieces
@@ -100,7 +100,8 @@ def transcribe(
                     raise UserError(f"{chosen}: {out} is of another recording than {media}; name its own --out")
                 return _correct(media, out, options, chosen, earlier, faces, loader, notify)
             if same and earlier.read.document.request == options.request():
-                return _as_it_is(media, out, options, earlier.read.document)
+                result = _as_it_is(media, out, options, earlier.read.document)
+                return _with_faces(media, out, result, faces)
             if earlier.read.document.corrected:
                 how = "with other options" if same else "from another recording"
                 raise UserError(
@@ -115,12 +116,11 @@ def transcribe(
         samples = read_samples(media, options.audio_track)
         about["duration"] = round(len(samples) / RATE, 3)
         document, lines = _find(samples, out, options, models, about, notify)
-        if faces is not None and document.turns:
-            _add_faces(document, media, faces)
         document.provenance["command"] = command
+        # Before the faces are looked for, which takes long as well: a run that is killed there continues with them.
         write_files(out, document, media, None if earlier.read is None else earlier.read.document)
         work_path(out).unlink(missing_ok=True)
-        return Result(document, True, lines)
+        return _with_faces(media, out, Result(document, True, lines), faces)
 
 
 def _check_media(media: Path) -> None:
@@ -235,6 +235,18 @@ def _add_faces(document: Document, media: Path, faces: FaceFinder) -> None:
     joined = join_faces(media, document.turns, faces)
     document.turns, document.faces = joined.turns, joined.tracks
     document.faces_without_voice = joined.without_voice
+    document.provenance["faces"] = faces.provenance()
+
+
+def _with_faces(media: Path, out: Path, result: Result, faces: FaceFinder | None) -> Result:
+    """With the faces of the turns, unless they have been found in the same way before."""
+    document = result.document
+    if faces is None or not document.turns or document.provenance.get("faces") == faces.provenance():
+        return result
+    _add_faces(document, media, faces)
+    write_files(out, document, media, document)
+    lines = result.lines if result.written else []  # "nothing to do" is not so
+    return Result(document, True, lines)
 
 
 def _as_it_is(media: Path, out: Path, options: Options, document: Document) -> Result:
@@ -288,6 +300,9 @@ def _correct(
     document.turns = turns
     document.reason = "" if turns else document.reason or "all turns were deleted"
     if faces is not None and turns:
+        if document.provenance.get("faces") == faces.provenance():
+            every = [*document.faces_without_voice, *(track for own in document.faces.values() for track in own)]
+            faces = KnownFaces(faces, before, every)
         _add_faces(document, media, faces)
     else:
         _keep_faces(document)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -76,10 +77,21 @@ def test_names_that_are_too_many_or_too_few_are_said(talk):
     many = found(talk, options=Options(language="en", names=("Ann", "Bob", "Cid")))
     assert any("Cid" in line for line in many.lines)
     assert [who for who, _ in turns_of(talk.with_name("turns.json"))] == ["Ann", "Bob", "Ann", "Bob"]  # no model ran
-    with pytest.raises(UserError, match="--names"):
-        found(talk, options=Options(names=("Ann", "Ann")))
-    with pytest.raises(UserError, match="--names"):
-        found(talk, options=Options(names=("A:B",)))
+    for names in (("Ann", "Ann"), ("A:B",), ("speaker_2",)):
+        with pytest.raises(UserError, match="--names"):
+            found(talk, options=Options(names=names))
+
+
+def test_a_name_that_is_not_utf_8_is_refused_before_the_work(talk):
+    other = talk.with_name(os.fsdecode(b"talk-\xe9.wav"))
+    try:
+        talk.rename(other)
+    except OSError:
+        pytest.skip("this file system has only names in UTF-8")
+    loader = Scripted()
+    with pytest.raises(UserError, match="not UTF-8"):
+        found(other, loader)
+    assert loader.asked == []
 
 
 def test_the_number_of_speakers_can_be_given(talk):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ...toolkit.base.hashes import file_sha256
 from ...toolkit.base.interrupt import explained
 from ...toolkit.base.lock import locked
 from ...toolkit.base.progress import progress_bar
+from ...toolkit.base.reading.plain_json import text_problem
 from ...toolkit.base.reading.texts import representable
 from ...toolkit.base.version import __version__
 from ...toolkit.base.words import counted
@@ -27,7 +29,7 @@ from .loading import Loader, Options
 from .outputs import Earlier, all_there, check_files, work_path, write_files
 from .pieces import Models, WorkFile, read_pieces
 from .recognition import Recogniser, recognise
-from .turns import VoiceTurn, cut_turns
+from .turns import VoiceTurn, cut_turns, speaker_name
 from .voice_activity import RATE
 
 NO_VOICE = "no voice was found"
@@ -79,9 +81,7 @@ def transcribe(
     Raises:
         UserError: an option, the recording, a file at `out`, or the corrections.
     """
-    options = dataclasses.replace(options, names=tuple(clean_name(name, "--names") for name in options.names))
-    if len(set(options.names)) < len(options.names):
-        raise UserError("--names: a name is there twice; leave it out, or tell the two people apart")
+    options = dataclasses.replace(options, names=_checked_names(options.names))
     if corrected is not None and overwrite:
         raise UserError("--corrected: keeps the earlier turns, which --overwrite replaces; leave one of them out")
     _check_media(media)
@@ -123,9 +123,21 @@ def transcribe(
         return Result(document, True, lines)
 
 
+def _checked_names(names: Sequence[str]) -> tuple[str, ...]:
+    cleaned = tuple(clean_name(name, "--names") for name in names)
+    if len(set(cleaned)) < len(cleaned):
+        raise UserError("--names: a name is there twice; leave it out, or tell the two people apart")
+    for i, name in enumerate(cleaned):
+        if re.fullmatch(r"speaker_\d+", name) and name != speaker_name(i):
+            raise UserError(f"--names: {name} is what another person may be called; choose another name")
+    return cleaned
+
+
 def _check_media(media: Path) -> None:
     if not media.is_file():
         raise UserError(f"{media}: no such file")
+    if text_problem(str(media.resolve())):
+        raise UserError(f"{media}: the name is not UTF-8; rename the file, or the folder")
     try:
         check_media(media)
     except MediaError as error:

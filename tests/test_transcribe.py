@@ -343,7 +343,10 @@ def test_faces_are_joined_and_survive_a_correction(talk):
         def tracks(self, path):
             return [3, 4, 5]
 
-    found(talk, faces=Finder())
+    found(talk)
+    loader = Scripted()
+    found(talk, loader, faces=Finder())  # later: the turns are there
+    assert loader.asked == []
     out = talk.with_name("turns.json")
     content = content_of(out)
     assert [turn["face"] for turn in content["turns"]] == [3, 4, 3, 4] and content["faces_without_voice"] == [5]

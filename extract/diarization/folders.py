@@ -11,6 +11,7 @@ from ...toolkit.base.errors import FaultError, UserError
 from ...toolkit.base.media_endings import MEDIA_SUFFIXES
 from ...toolkit.base.words import counted
 from .document import Document
+from .faces import FaceFinder
 from .loading import Loader, ModelError, Options
 from .transcribe import transcribe
 
@@ -64,6 +65,7 @@ def transcribe_folder(
     options: Options,
     *,
     overwrite: bool = False,
+    faces: FaceFinder | None = None,
     loader: Loader | None = None,
     command: str = "",
     notify: Callable[[str], None] = print,
@@ -74,7 +76,7 @@ def transcribe_folder(
         root: the folder.
         out: folder for NAME.json and the files beside it, in the same subfolders.
         options: of all recordings; `names` in order of appearance in each.
-        overwrite, loader, command, notify: as for `transcribe`.
+        overwrite, faces, loader, command, notify: as for `transcribe`.
 
     Raises:
         UserError: no recordings, a model that cannot be loaded, or `out` is a file.
@@ -92,7 +94,9 @@ def transcribe_folder(
         place = out / f"{name}.json"
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
-            one = transcribe(path, place, options, overwrite=overwrite, loader=loader, command=command, notify=notify)
+            one = transcribe(
+                path, place, options, overwrite=overwrite, faces=faces, loader=loader, command=command, notify=notify
+            )
         except ModelError:
             raise  # no other recording can do without it
         except UserError as error:

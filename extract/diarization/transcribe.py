@@ -100,7 +100,7 @@ def transcribe(
                     raise UserError(f"{chosen}: {out} is of another recording than {media}; name its own --out")
                 return _correct(media, out, options, chosen, earlier, faces, loader, notify)
             if same and earlier.read.document.request == options.request():
-                return _as_it_is(media, out, options, earlier.read.document)
+                return _as_it_is(media, out, options, earlier.read.document, faces)
             if earlier.read.document.corrected:
                 how = "with other options" if same else "from another recording"
                 raise UserError(
@@ -249,8 +249,11 @@ def _add_faces(document: Document, media: Path, faces: FaceFinder) -> None:
     document.faces_without_voice = joined.without_voice
 
 
-def _as_it_is(media: Path, out: Path, options: Options, document: Document) -> Result:
-    """A finished recording: nothing is done, except that people get other names and missing files are written."""
+def _as_it_is(media: Path, out: Path, options: Options, document: Document, faces: FaceFinder | None) -> Result:
+    """A finished recording: only faces are added, people get other names, and missing files are written."""
+    added = faces is not None and any(turn.face_confidence is None for turn in document.turns)
+    if faces is not None and added:
+        _add_faces(document, media, faces)
     people = people_of(document.turns)
     named = any("speaker" in turn.edited for turn in document.turns) or document.corrected
     new = dict(zip(people, options.names, strict=False))
@@ -265,7 +268,7 @@ def _as_it_is(media: Path, out: Path, options: Options, document: Document) -> R
         write_files(out, document, media, document)
         return Result(document, True, _about_names(people, options))
     lines = [f"--names: not used, since {out} was corrected by hand; change the names there"] if new else []
-    if not all_there(out, document):
+    if added or not all_there(out, document):
         write_files(out, document, media, document)
         return Result(document, True, lines)
     return Result(document, False, [*lines, f"{out}: is of this recording and these options; nothing to do"])

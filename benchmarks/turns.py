@@ -2,8 +2,8 @@
 
     python benchmarks/turns.py IEMOCAP_ROOT --asr-model base --speaker-model microsoft/wavlm-base-plus-sv --dialogues 5
 
-For each dialogue: the number of people found, the diarisation error rate over all time (no collar) with its parts missed
-voice, false voice and wrong person, and seconds of work per second. Turns of `transcribe` contain pauses of up to a
+For each dialogue: people found, the diarisation error rate over all time (no collar) with its parts missed voice, false
+voice and wrong person, and seconds of work per second. Turns of `transcribe` contain pauses of up to a
 second, which count as false voice where the annotators cut them out.
 """
 

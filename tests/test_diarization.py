@@ -159,6 +159,12 @@ def test_turns_are_cut_at_changes_of_the_speaker_and_at_pauses():
     assert len(cut_turns(runs, words, pause=0.3)) == 5 and len(cut_turns(runs, words, pause=3)) == 3
 
 
+def test_people_are_numbered_by_the_turns_that_are_kept():
+    runs = [Run(0, 0.3, 0), Run(2, 4, 1), Run(5, 7, 2)]  # a click of somebody who says nothing
+    turns = cut_turns(runs, [word(2, 3, "x"), word(5, 6, "y")], ["Ann", "Bob"])
+    assert [turn.speaker for turn in turns] == ["Ann", "Bob"]
+
+
 def test_what_is_unsure_is_marked_with_its_reason():
     runs = [Run(0, 1, 0), Run(2.5, 2.8, 1, 0.0, 0.0, False), Run(5, 7, 1, 0.4, 1.0), Run(9, 10, 0)]
     words = [word(0.1, 0.9, "a", 0.2), word(2.5, 2.8, "b"), word(5.1, 6.9, "c")]

@@ -103,10 +103,13 @@ def cut_turns(
             late = after is not None and middle - drafts[at].end > after.start - middle
             (after if late and after is not None else drafts[at]).words.append(word)
     kept = [draft for draft in drafts if draft.words or draft.end - draft.start >= _LEAST_EMPTY_S]
-    return marked_overlaps([_turn(draft, names) for draft in kept])
+    order: dict[int, int] = {}  # somebody may have been heard only in what is left out
+    for draft in kept:
+        order.setdefault(draft.speaker, len(order))
+    return marked_overlaps([_turn(draft, speaker_name(order[draft.speaker], names)) for draft in kept])
 
 
-def _turn(draft: _Draft, names: Sequence[str]) -> VoiceTurn:
+def _turn(draft: _Draft, speaker: str) -> VoiceTurn:
     # A word may begin before voice activity is found.
     first = min([draft.start, *(word.start for word in draft.words if word.start is not None)])
     start = first if draft.start - first < _EARLY_S else draft.start
@@ -116,7 +119,7 @@ def _turn(draft: _Draft, names: Sequence[str]) -> VoiceTurn:
     turn = VoiceTurn(
         round(start, 3),
         round(draft.end, 3),
-        speaker_name(draft.speaker, names),
+        speaker,
         joined_text(draft.words),
         tuple(draft.words),
         round(confidence, 3),

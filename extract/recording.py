@@ -63,20 +63,8 @@ def read_recording(
     if text_problem(str(target)):
         raise UserError(f"{target}: the name is not UTF-8; rename the file, or the folder")
     duration = media_duration(target)
-    found = _turns(transcript, set(speakers) or None, time_unit, tuple(columns), duration)
-    if not found.turns:
-        raise UserError(f"{transcript}: contains no turn with text")
-    if found.assumed and duration is None and are_ms([(t["start"], t["end"]) for t in found.turns], None):
-        raise UserError(
-            f"{transcript}: half of the turns last longer than a minute, if the times are seconds; say which unit they "
-            "have with --time-unit s or --time-unit ms"
-        )
-    turns = sorted(found.turns, key=lambda turn: turn["start"])
-    rows = [
-        (i + 1, {"id": f"{name}_{i}", "dialogue": name, "split": "test", "media": target.name, **turn})
-        for i, turn in enumerate(turns)
-    ]
-    manifest = manifest_from_rows(transcript, rows, name, list(labels), target.parent, found.notes, unit="turn")
+    found = transcript_turns(transcript, set(speakers) or None, time_unit, tuple(columns), duration)
+    manifest = manifest_of_turns(transcript, found, labels, name, target, duration)
     spans = [(u.start or 0.0, u.end or 0.0) for u in manifest.utterances]
     fault = Fault.of(spans, duration)
     if fault is not None and (fault.refuses or (found.assumed and fault.fits_ms)):
@@ -89,6 +77,29 @@ def read_recording(
             f"{transcript.name}: {fault.describe('turn')} of {target.name}; audio and video are masked there"
         )
     return manifest
+
+
+def manifest_of_turns(
+    transcript: Path, found: Transcript, labels: Sequence[str], name: str, target: Path, duration: float | None
+) -> Manifest:
+    """The turns of a transcript in order of their start, as a dialogue with a name.
+
+    Raises:
+        UserError: there are none, or their unit is in doubt, or one cannot be used.
+    """
+    if not found.turns:
+        raise UserError(f"{transcript}: contains no turn with text")
+    if found.assumed and duration is None and are_ms([(t["start"], t["end"]) for t in found.turns], None):
+        raise UserError(
+            f"{transcript}: half of the turns last longer than a minute, if the times are seconds; say which unit they "
+            "have with --time-unit s or --time-unit ms"
+        )
+    turns = sorted(found.turns, key=lambda turn: turn["start"])
+    rows = [
+        (i + 1, {"id": f"{name}_{i}", "dialogue": name, "split": "test", "media": target.name, **turn})
+        for i, turn in enumerate(turns)
+    ]
+    return manifest_from_rows(transcript, rows, name, list(labels), target.parent, found.notes, unit="turn")
 
 
 def transcribe_recording(
@@ -121,9 +132,14 @@ def transcribe_recording(
         raise UserError(f"{recording}: {result.document.reason}, so that there are no turns to classify")
 
 
-def _turns(
+def transcript_turns(
     transcript: Path, speakers: set[str] | None, unit: Unit | None, columns: tuple[str, ...], duration: float | None
 ) -> Transcript:
+    """What a transcript contains; arguments as for `read_recording`, the recording's duration None if unknown.
+
+    Raises:
+        UserError: it cannot be read; names file and line.
+    """
     ending = transcript.suffix.lower()
     if ending in ENDINGS:
         cues, _, notes = read_turns(transcript, speakers)
@@ -210,6 +226,17 @@ def _recorded_extractor(where: str, modality: str, name: object, package: object
     return registered
 
 
+def options_here(modality: str, options: Options, device: str, notify: Callable[[str], None]) -> Options:
+    """The recorded options of a modality on a device, which may lack their precision; says so to `notify`."""
+    if options.precision == "tf32" and pick_device(device).type != "cuda":
+        # Only CUDA devices round to TF32. float32 differs from it by that rounding.
+        notify(f"{modality}: the model was trained on features in tf32, which needs CUDA; using float32")
+        options = dataclasses.replace(options, precision="float32")
+    if line := slowness(options.precision, pick_device(device), f"{modality}, which was extracted in"):
+        notify(f"note: {line}")
+    return dataclasses.replace(options, device=device)
+
+
 def extract_recording(
     manifest: Manifest,
     out: Path,
@@ -217,6 +244,7 @@ def extract_recording(
     *,
     device: str = "auto",
     audio_track: int | None = None,
+    alone: bool = False,
     command: str = "",
     notify: Callable[[str], None] = print,
 ) -> dict[str, list[str]]:
@@ -229,6 +257,7 @@ def extract_recording(
             depend on.
         device: for the encoders.
         audio_track: number of the audio track, from 1; None for the recording's default one.
+        alone: extract each turn by itself, as from a stream; see `erc_toolkit.extract.run.engine.extract`.
         command: the command line, for the record.
         notify: called with one line per encoder.
 
@@ -242,15 +271,9 @@ def extract_recording(
     # All of them before the first is extracted, as a record may be refused.
     wanted = {m: recorded_options(m, recorded[m]) for m in MODALITIES if m in recorded}
     for modality, options in wanted.items():
-        if options.precision == "tf32" and pick_device(device).type != "cuda":
-            # Only CUDA devices round to TF32. float32 differs from it by that rounding.
-            notify(f"{modality}: the model was trained on features in tf32, which needs CUDA; using float32")
-            options = dataclasses.replace(options, precision="float32")
-        if line := slowness(options.precision, pick_device(device), f"{modality}, which was extracted in"):
-            notify(f"note: {line}")
+        here = dataclasses.replace(options_here(modality, options, device, notify), audio_track=audio_track)
         try:
-            here = dataclasses.replace(options, device=device, audio_track=audio_track)
-            extract(manifest, out, here, command=command, other_corpus=True, notify=notify)
+            extract(manifest, out, here, command=command, other_corpus=True, alone=alone, notify=notify)
         except NothingFound as nothing:
             absent[modality] = nothing.reasons
             notify(f"{modality}: absent in this recording ({main_reason(nothing.reasons)})")

@@ -73,6 +73,7 @@ def extract(
     strict: bool = False,
     overwrite: bool = False,
     other_corpus: bool = False,
+    alone: bool = False,
     notify: Callable[[str], None] = print,
 ) -> Summary:
     """Extracts a manifest's features into a store at `out`, continuing the work of earlier runs.
@@ -90,6 +91,8 @@ def extract(
         strict: fail if a worker failed on an utterance, instead of masking it.
         overwrite: ignore what is at `out`, and replace it.
         other_corpus: the store may be of a corpus that has no utterance in common with this one.
+        alone: extract each utterance by itself, so that no other affects the last bits of its features, which are those
+            of a stream; slower.
         notify: called with one line per encoder and per finding about earlier work.
 
     Raises:
@@ -107,7 +110,7 @@ def extract(
         if overwrite and parts_root(out).exists():
             shutil.rmtree(parts_root(out))
         old = None if overwrite else stack.enter_context(earlier_store(out, manifest, other_corpus, shard))
-        return _extract(manifest, out, old, options, command, shard, strict, notify)
+        return _extract(manifest, out, old, options, command, shard, strict, alone, notify)
 
 
 def _extract(
@@ -118,6 +121,7 @@ def _extract(
     command: str,
     shard: tuple[int, int] | None,
     strict: bool,
+    alone: bool,
     notify: Callable[[str], None],
 ) -> Summary:
     began = time.perf_counter()
@@ -126,7 +130,7 @@ def _extract(
             "erc_toolkit.extract.run.worker",
             *(["opensmile"] if "audio" in options.modalities and options.audio_model is None else []),
         )
-    extractors = RunExtractors.make(options)
+    extractors = RunExtractors.make(options, alone)
     for line in extractors.lines():
         notify(line)
     stages = {"load": time.perf_counter() - began}

@@ -38,12 +38,15 @@ class RunExtractor:
         extractor: the extractor itself.
         provenance: how the features are computed, including how crops or frames are taken.
         options: the options that the features depend on, as the store records them for `predict`.
+        alone: whether each utterance is extracted by itself, so that the others do not affect the last bits of its
+            features, as they do in a batch.
     """
 
     registered: Registered
     extractor: Extractor
     provenance: Provenance
     options: dict[str, object]
+    alone: bool = False
 
     @property
     def modality(self) -> str:
@@ -61,10 +64,11 @@ class RunExtractor:
         if isinstance(wants, Samples) and wants.rate is not None:
             utterances = [_at_rate(span, wants.rate) for span in utterances]
         count = 0
-        for result in self.extractor.extract(utterances, done):
-            count += 1
-            if count <= len(utterances):
-                yield self.checked(result)
+        for group in [[one] for one in utterances] if self.alone else [utterances]:
+            for result in self.extractor.extract(group, done):
+                count += 1
+                if count <= len(utterances):
+                    yield self.checked(result)
         if count != len(utterances):
             raise self._broken(f"returned {counted(count, 'result')} for {counted(len(utterances), 'utterance')}")
 
@@ -112,8 +116,12 @@ class RunExtractors:
     speaker: ChoiceOfSpeaker | None = None
 
     @classmethod
-    def make(cls, options: Options) -> RunExtractors:
+    def make(cls, options: Options, alone: bool = False) -> RunExtractors:
         """Loads the extractors, the cheapest first, so that a missing model is reported before anything else is done.
+
+        Args:
+            options: which, and how.
+            alone: as for `RunExtractor`.
 
         Raises:
             UserError: a model that cannot be loaded, an extractor that is not installed or violates the contract, a
@@ -150,7 +158,7 @@ class RunExtractors:
             registered, extractor = chosen[modality], built[modality]
             origin = provenance(registered, extractor, given[modality], options, detector, speaker)
             recorded = options_record(registered, extractor, given[modality], options)
-            found[modality] = RunExtractor(registered, extractor, origin, recorded)
+            found[modality] = RunExtractor(registered, extractor, origin, recorded, alone)
         return cls(found, detector, options, speaker)
 
     def all(self) -> Iterator[RunExtractor]:

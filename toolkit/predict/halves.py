@@ -59,6 +59,7 @@ class Extraction(Protocol):
         *,
         device: str = "auto",
         audio_track: int | None = None,
+        alone: bool = False,
         command: str = "",
         notify: Callable[[str], None] = print,
     ) -> dict[str, list[str]]:
@@ -84,6 +85,7 @@ class TrainedModel(Protocol):
         causal: bool = False,
         chosen: Mapping[str, str] | None = None,
         absent: Mapping[str, Sequence[str]] | None = None,
+        past: int | None = None,
         /,
     ) -> tuple[list[Turn], Any]:
         """Returns the turns of a store, and the batch of its dialogues, to pass to `page`."""

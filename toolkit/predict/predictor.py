@@ -77,6 +77,7 @@ class Predictor:
         out: str | os.PathLike | None = None,
         *,
         causal: bool = False,
+        past: int | None = None,
         speakers: Sequence[str] = (),
         learned_speakers: Mapping[str, str] | None = None,
         time_unit: Literal["s", "ms"] | None = None,
@@ -95,7 +96,9 @@ class Predictor:
                 `out`; corrected ones are used by the next call.
             out: folder for turns.json, turns.csv, turns.srt, turns.vtt, report.html and the features; None to write
                 nothing.
-            causal: classify each turn from the turns up to it.
+            causal: classify each turn from the turns up to it, and extract the features of each by itself (features
+                that are in `out` already are used as they are). The numbers are those of a stream, see `live`.
+            past: if causal, the number of turns before it that a turn is classified from; None for all.
             speakers: for subtitles, the only names recognised as speakers.
             learned_speakers: speaker of the recording to the speaker of the model whose learned parameters apply, e.g.
                 {"Ann": "F"}. The others get those of their name, or the free ones in order of appearance, or the mean.
@@ -151,17 +154,19 @@ class Predictor:
                 self.extraction,
                 device=self.device,
                 audio_track=audio_track,
+                alone=causal,
                 command=command,
                 notify=self._notify,
             )
             with FeatureStore.open(folder / STORE) as store:
-                turns, batch = self._trained.turns(store, causal, chosen, absent)
+                turns, batch = self._trained.turns(store, causal, chosen, absent, past)
                 if out is not None:
                     about = {
                         "recording": representable(str(recording)),
                         "transcript": representable(str(transcript)),
                         "run": representable(str(self.folder)),
                         "causal": causal,
+                        **({"past": past} if causal and past is not None else {}),
                         **self._trained.description,
                         "speakers": given,
                         "absent": {modality: main_reason(reasons) for modality, reasons in absent.items()},

@@ -9,11 +9,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ..base.csv_cells import csv_text
 from ..base.files import write_atomically
 
 FILES = ("turns.json", "turns.csv", "turns.srt", "turns.vtt")
 COLUMNS = ("id", "start", "end", "speaker", "text", "emotion", "probability")  # the first ones of turns.csv
+
+# Name of each matrix to its values, float32 (D,), or None with the reason; and such a reason for an absent modality.
+TurnFeatures = Mapping[str, tuple[np.ndarray | None, str]]
+
+
+@dataclass(frozen=True)
+class SpokenTurn:
+    """A turn before its prediction; fields as of `Turn`."""
+
+    id: str
+    speaker: str
+    text: str
+    start: float
+    end: float
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +11,26 @@ import torch
 
 from ...toolkit.base.device import check_precision, device_name, inference, pick_device
 from ...toolkit.base.errors import UserError
-from ...toolkit.predict.turns import Media, Turn
+from ...toolkit.predict.turns import Media, SpokenTurn, Turn
 from ...toolkit.store import Feature, FeatureStore
 from ...toolkit.store.reduction import apply_reduction
 from ..config import model_in_words
-from ..data.batch import Batch, Conversations
-from ..data.features import Speakers, conversations, read_feature
+from ..data.batch import Batch
+from ..data.features import conversations, read_feature
 from ..data.joined import join
-from ..data.provenance import FeatureFacts, check_same, options_of, parts_in, provenance_of
+from ..data.provenance import check_same, options_of, parts_in, provenance_of
 from ..data.speakers import LearnedSpeakers, give_speakers, give_store_speakers
 from ..loop.evaluation import load_model, not_finite
 from ..loop.run_folder import Run, load_reductions, read_run
 from ..reports.recording_page import recording_page
 from ..reports.run_page import page_edges
+from .causal import CausalDialogue
+from .live_turns import DeclaredFeatures, LiveTurns, find_feature
 from .model_paths import resolve_models
+
+Matrices = Mapping[str, tuple[np.ndarray, np.ndarray]]
+# Probabilities (N, C) of each turn, and from each modality alone.
+Predictions = tuple[np.ndarray, dict[str, np.ndarray]]
 
 
 def extraction_of(folder: Path, replaced: Collection[str] = ()) -> tuple[dict[str, dict[str, object]], list[str]]:
@@ -63,7 +70,7 @@ class TurnClassifier:
         self.target = pick_device(device)
         self.precision = self.run.config.train.precision
         check_precision(self.precision, self.target, f"{folder}: train.precision")
-        self._notify = notify
+        self.notify = notify
         facts = self.run.facts
         counts = np.array([facts["train_label_counts"][label] for label in facts["labels"]])
         self.model, self.normalisers = load_model(self.run, facts["speakers"]["slots"], counts)
@@ -110,16 +117,18 @@ class TurnClassifier:
         causal: bool = False,
         chosen: Mapping[str, str] | None = None,
         absent: Mapping[str, Sequence[str]] | None = None,
+        past: int | None = None,
     ) -> tuple[list[Turn], Batch]:
         """Predicts the emotion of every turn in a store, dialogue by dialogue.
 
         Args:
             store: an open store; modalities without features in it are treated as absent.
-            causal: classify each turn from the dialogue up to it. A model trained as causal always does so; any other
-                model is run on each prefix of the dialogue.
+            causal: classify each turn from the dialogue up to it, by a run of the model on each prefix. A model trained
+                as causal does so anyway, but for rounding: in one run on the whole dialogue.
             chosen: speaker to the one of the model whose learned parameters apply; for the others see
                 `erc_toolkit.train.data.speakers`.
             absent: for a modality without features in the store, the reason of every turn.
+            past: if causal, the number of turns before it that a turn is classified from; None for all.
 
         Returns:
             The turns, and the batch of all dialogues, for `attention_edges`.
@@ -130,66 +139,110 @@ class TurnClassifier:
         """
         given = give_store_speakers(store, self.learned, chosen)
         if len(store.dialogue_ids) > 1 and (note := given.note()):
-            self._notify(note)
-        data = self._conversations(store, given.speakers)
+            self.notify(note)
+        matrices = self._matrices(store, causal)
+        data = conversations(store, matrices, self.normalisers, given.speakers).to(self.target)
         batch = data.batch(torch.arange(len(store.dialogue_ids)))
+        if causal:
+            probabilities, own = self._turn_by_turn(store, matrices, chosen or {}, past)
+        else:
+            probabilities, own = self._dialogue_by_dialogue(batch)
+        if bad := int((~np.isfinite(probabilities).all(1)).sum()):
+            raise UserError(f"{self.run.path}: {not_finite(bad)}")
+        return self._turns_of(store, batch, probabilities, own, absent or {}), batch
+
+    def live(
+        self, features: Mapping[str, Mapping[str, object]], chosen: Mapping[str, str], past: int | None = None
+    ) -> LiveTurns:
+        """The same for turns that come one after the other: `turns` with `causal` gives equal numbers on the CPU.
+
+        Args:
+            features: name of each matrix that turns will have to its attributes, as a store would have them.
+            chosen, past: as for `turns`.
+
+        Raises:
+            UserError: the features are of another model, or a choice names a speaker whom the model does not know.
+        """
+        return LiveTurns(self, DeclaredFeatures(features), chosen, past)
+
+    @property
+    def most_speakers(self) -> int | None:
+        """How many people a dialogue may have at most; None for any number."""
+        return len(self.learned.names) if self.learned.use == "index" else None
+
+    def dialogue(self, chosen: Mapping[str, str], past: int | None) -> CausalDialogue:
+        """A dialogue without turns; arguments as for `turns`."""
+        return CausalDialogue(self.model, self.learned, chosen, self.precision, self.target, past)
+
+    def _dialogue_by_dialogue(self, batch: Batch) -> Predictions:
         logits, alone = [], {m: [] for m in self.run.dims}
         for dialogue in range(len(batch)):
             first, last = (int(i) for i in batch.offsets[dialogue : dialogue + 2])
-            whole = not causal or getattr(self.run.config.model, "causal", False)
-            for end in [last] if whole else range(first + 1, last + 1):
-                with inference(self.precision, self.target):
-                    output = self.model(batch.rows(first, end))
-                kept = slice(None) if whole else slice(-1, None)
-                logits.append(output.logits[kept])
-                for modality, own in getattr(output, "unimodal", {}).items():
-                    alone[modality].append(own[kept])
+            with inference(self.precision, self.target):
+                output = self.model(batch.rows(first, last))
+            logits.append(output.logits)
+            for modality, own in getattr(output, "unimodal", {}).items():
+                alone[modality].append(own)
         probabilities = torch.cat(logits).cpu().double().softmax(-1).numpy()
-        if bad := int((~np.isfinite(probabilities).all(1)).sum()):
-            raise UserError(f"{self.run.path}: {not_finite(bad)}")
-        own = {m: torch.cat(parts).cpu().double().softmax(-1).numpy() for m, parts in alone.items() if parts}
-        return self._turns_of(store, batch, probabilities, own, absent or {}), batch
+        return probabilities, {
+            m: torch.cat(parts).cpu().double().softmax(-1).numpy() for m, parts in alone.items() if parts
+        }
 
-    def _conversations(self, store: FeatureStore, speakers: Speakers) -> Conversations:
+    def _turn_by_turn(
+        self, store: FeatureStore, matrices: Matrices, chosen: Mapping[str, str], past: int | None
+    ) -> Predictions:
+        names = [store.speaker_names[i] for i in store.column("speaker")]
+        found = []
+        for first, last in pairwise(int(i) for i in store.offsets):
+            dialogue = self.dialogue(chosen, past)
+            for i in range(first, last):
+                row = {m: values[i] for m, (values, _) in matrices.items()}
+                found.append(dialogue.add(names[i], row, {m: bool(there[i]) for m, (_, there) in matrices.items()}))
+        own = {m: np.stack([alone[m] for _, alone in found]) for m in found[0][1]}
+        return np.stack([whole for whole, _ in found]), own
+
+    def _matrices(self, store: FeatureStore, causal: bool) -> Matrices:
         matrices, dims = {}, self.run.dims
         for modality, trained in self.run.facts["features"].items():
-            features = [self._feature(store, modality, part) for part in parts_in(trained)]
+            features = [find_feature(store, modality, part) for part in parts_in(trained)]
             if any(feature is None for feature in features):
                 matrices[modality] = np.zeros((len(store), dims[modality]), np.float32), np.zeros(len(store), bool)
                 continue
-            matrices[modality] = self._matrix(store, modality, [feature for feature in features if feature is not None])
-        return conversations(store, matrices, self.normalisers, speakers).to(self.target)
+            found = [feature for feature in features if feature is not None]
+            matrices[modality] = self._matrix(store, modality, found, causal)
+        return matrices
 
-    def _matrix(self, store: FeatureStore, modality: str, features: Sequence[Feature]) -> tuple[np.ndarray, np.ndarray]:
+    def _matrix(
+        self, store: FeatureStore, modality: str, features: Sequence[Feature], causal: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Values (N, D) and presence (N,) of a modality, from the features that correspond to the run's."""
         trained, matrices = self.run.facts["features"][modality], []
         for part, feature in zip(parts_in(trained), features, strict=True):
-            check_same(modality, part.get("made") or {}, provenance_of(store, feature), self._notify)
+            check_same(modality, part.get("made") or {}, provenance_of(store, feature), self.notify)
             values, present = read_feature(store, feature)
-            if modality in self.reductions:
-                values = np.where(present[:, None], apply_reduction(self.reductions[modality], values), np.float32(0))
+            values = self.reduced(modality, values, present, one_by_one=causal)
             if values.shape[1] != part["dim"]:
                 raise UserError(
                     f"{store.path}: {feature.name} has {values.shape[1]} dimensions, the run's {part['dim']}"
                 )
             matrices.append((values, present))
+        present = np.logical_and.reduce([present for _, present in matrices])
+        return self.joined(modality, [values for values, _ in matrices], present), present
+
+    def reduced(self, modality: str, values: np.ndarray, present: np.ndarray, one_by_one: bool) -> np.ndarray:
+        """Values (N, S) of a feature as the run uses them, (N, D); `one_by_one` in N products instead of one."""
+        if modality not in self.reductions:
+            return values
+        parts = [values[i : i + 1] for i in range(len(values))] if one_by_one else [values]
+        reduced = np.concatenate([apply_reduction(self.reductions[modality], part) for part in parts])
+        return np.where(present[:, None], reduced, np.float32(0))
+
+    def joined(self, modality: str, matrices: Sequence[np.ndarray], present: np.ndarray) -> np.ndarray:
+        """The features (N, D) that a modality consists of, as the run joins them; zeros where one is not present."""
         if len(matrices) == 1:
             return matrices[0]
-        present = np.logical_and.reduce([present for _, present in matrices])
-        values = join((trained.get("made") or {}).get("joined", ""), [values for values, _ in matrices])
-        return np.where(present[:, None], values, np.float32(0)), present
-
-    def _feature(self, store: FeatureStore, modality: str, trained: FeatureFacts) -> Feature | None:
-        """The store's feature that corresponds to the run's; None if the store has none of the modality."""
-        made = trained.get("made") or {}
-        wanted = made.get("reduced_from", trained["name"])
-        available = [name for name in store.feature_names() if name.startswith(f"{modality}/")]
-        if wanted not in available and len(available) > 1:  # layers of the same encoder from a differently named folder
-            available = [name for name in available if store.feature(name).attrs.get("layer") == made.get("layer")]
-        name = wanted if wanted in available else available[0] if len(available) == 1 else None
-        if name is None and available:
-            raise UserError(f"{store.path}: has {', '.join(available)} but not {wanted}, which the run was trained on")
-        return None if name is None else store.feature(name)
+        how = (self.run.facts["features"][modality].get("made") or {}).get("joined", "")
+        return np.where(present[:, None], join(how, matrices), np.float32(0))
 
     def _turns_of(
         self,
@@ -199,37 +252,48 @@ class TurnClassifier:
         own: dict[str, np.ndarray],
         absent: Mapping[str, Sequence[str]],
     ) -> list[Turn]:
-        labels, dims = self.run.facts["labels"], self.run.dims
+        dims = self.run.dims
         ids, text, start, end = (store.column(name) for name in ("id", "text", "start_s", "end_s"))
         speakers = [store.speaker_names[s] for s in store.column("speaker")]
         present = {m: batch.present[m].cpu().numpy() for m in dims}
         reasons = {}
         for modality, trained in self.run.facts["features"].items():
-            feature = self._feature(store, modality, parts_in(trained)[0])
+            feature = find_feature(store, modality, parts_in(trained)[0])
             unknown = ["no features"] * len(store)
             reasons[modality] = absent.get(modality, unknown) if feature is None else feature.reasons()
         turns = []
         for i, row in enumerate(probabilities):
-            best = int(row.argmax())
-            opinions = {
-                m: (labels[int(p[i].argmax())], float(p[i].max())) if present[m][i] else None for m, p in own.items()
-            }
+            spoken = SpokenTurn(str(ids[i]), speakers[i], str(text[i]), float(start[i]), float(end[i]))
+            alone = {m: p[i] if present[m][i] else None for m, p in own.items()}
             missing = {m: str(reasons[m][i]) for m in dims if not present[m][i]}
-            turns.append(
-                Turn(
-                    str(ids[i]),
-                    speakers[i],
-                    str(text[i]),
-                    float(start[i]),
-                    float(end[i]),
-                    labels[best],
-                    float(row[best]),
-                    {label: float(p) for label, p in zip(labels, row, strict=True)},
-                    opinions,
-                    missing,
-                )
-            )
+            turns.append(self.turn(spoken, row, alone, missing))
         return turns
+
+    def turn(
+        self, spoken: SpokenTurn, row: np.ndarray, alone: Mapping[str, np.ndarray | None], missing: Mapping[str, str]
+    ) -> Turn:
+        """A turn with its prediction.
+
+        Args:
+            spoken: the turn.
+            row: float64 (C,), the emotions' probabilities.
+            alone: modality to the probabilities from it alone; None if the turn does not have it.
+            missing: modality to the reason why the turn does not have it.
+        """
+        labels = self.run.facts["labels"]
+        best = int(row.argmax())
+        return Turn(
+            spoken.id,
+            spoken.speaker,
+            spoken.text,
+            spoken.start,
+            spoken.end,
+            labels[best],
+            float(row[best]),
+            {label: float(p) for label, p in zip(labels, row, strict=True)},
+            {m: None if p is None else (labels[int(p.argmax())], float(p.max())) for m, p in alone.items()},
+            dict(missing),
+        )
 
     def page(self, media: Media, turns: list[Turn], batch: Batch, facts: list[tuple[str, str]], causal: bool) -> str:
         """The report on a recording, as HTML."""

@@ -113,7 +113,7 @@ def find_people(
     chosen = np.unique(np.linspace(0, len(windows) - 1, min(len(windows), _MOST_WINDOWS)).round().astype(int))
     if distance is None:
         distance = people_distance(windows, vectors)
-    labels = _groups(vectors[chosen], count, distance)
+    labels = groups_of(vectors[chosen], count, distance)
     seconds = np.array([min(HOP_S, windows[i][1] - windows[i][0]) for i in chosen])
     sizes = np.bincount(labels, seconds)
     if count is None:
@@ -130,7 +130,8 @@ def find_people(
     return People(centres, distance if count is None else None, measured and count is None)
 
 
-def _groups(vectors: np.ndarray, count: int | None, distance: float | None) -> np.ndarray:
+def groups_of(vectors: np.ndarray, count: int | None, distance: float | None) -> np.ndarray:
+    """The group of each vector, int (n,): `count` groups, or those whose mean distance is below `distance`."""
     from sklearn.cluster import AgglomerativeClustering
 
     if len(vectors) < 2 or (count is None and distance is None):
@@ -148,7 +149,9 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
 
-def runs_of(spans: Sequence[Span], windows: Sequence[Span], vectors: np.ndarray, people: People) -> list[Run]:
+def runs_of(
+    spans: Sequence[Span], windows: Sequence[Span], vectors: np.ndarray, people: People, renumber: bool = True
+) -> list[Run]:
     """Who speaks along the voiced spans: each person's stretches, in order of time, numbered by appearance.
 
     Each quarter of a second has the mean of the windows around it; a change of the speaker must pay for itself, so that
@@ -159,6 +162,7 @@ def runs_of(spans: Sequence[Span], windows: Sequence[Span], vectors: np.ndarray,
         windows: in order, in seconds.
         vectors: float32 (windows, dimensions) of length 1.
         people: from `find_people`.
+        renumber: number them by their appearance here, instead of by their rows in `people.centres`.
     """
     runs: list[Run] = []
     likeness = vectors @ people.centres.T if len(vectors) else np.zeros((0, 0), np.float32)
@@ -173,7 +177,7 @@ def runs_of(spans: Sequence[Span], windows: Sequence[Span], vectors: np.ndarray,
             runs.append(Run(start, end, -1, 0.0, 0.0, voiced=False))
             continue
         runs += _span_runs(start, end, [windows[i] for i in inside], likeness[first:at], limit)
-    return _renumbered(_adopted(runs))
+    return _renumbered(_adopted(runs)) if renumber else _adopted(runs)
 
 
 def _shares(likeness: np.ndarray) -> np.ndarray:

@@ -72,7 +72,11 @@ def speaker_name(number: int, names: Sequence[str] = ()) -> str:
 
 
 def cut_turns(
-    runs: Sequence[Run], words: Sequence[Word], names: Sequence[str] = (), pause: float = PAUSE_S
+    runs: Sequence[Run],
+    words: Sequence[Word],
+    names: Sequence[str] = (),
+    pause: float = PAUSE_S,
+    renumber: bool = True,
 ) -> list[VoiceTurn]:
     """Turns: a new one where the speaker changes, or after a pause.
 
@@ -84,6 +88,7 @@ def cut_turns(
         words: in order of time.
         names: of the people, in order of appearance; the others are called speaker_N.
         pause: in seconds.
+        renumber: number the people by their appearance in what is kept, instead of as the runs do.
     """
     drafts: list[_Draft] = []
     for run in _at_words(runs, words):
@@ -105,7 +110,7 @@ def cut_turns(
     kept = [draft for draft in drafts if draft.words or draft.end - draft.start >= _LEAST_EMPTY_S]
     order: dict[int, int] = {}  # somebody may have been heard only in what is left out
     for draft in kept:
-        order.setdefault(draft.speaker, len(order))
+        order.setdefault(draft.speaker, len(order) if renumber else draft.speaker)
     return marked_overlaps([_turn(draft, speaker_name(order[draft.speaker], names)) for draft in kept])
 
 

@@ -124,6 +124,18 @@ def voiced_spans(probabilities: np.ndarray) -> list[tuple[float, float]]:
     ]
 
 
+def voice_goes_on(voice: bool, probability: float) -> bool:
+    """Whether there is voice in a window, after one with or without."""
+    return probability >= (_ENDS if voice else _BEGINS)
+
+
+def quietest_window(probabilities: np.ndarray) -> int:
+    """The window to cut a long voice at, float (windows,), in its second half: in a silence if there is one."""
+    cut = _cut(probabilities, forced=True)
+    assert cut is not None
+    return max(1, cut)
+
+
 def next_piece(
     activity: VoiceActivity, samples: np.ndarray, start: int, piece_s: float = PIECE_S
 ) -> tuple[int, list[tuple[float, float]]]:

@@ -1,0 +1,213 @@
+"""Turns while somebody speaks: voices of a stream, cut at pauses, recognised, and given to the people so far.
+
+Nothing that is known later changes a turn, so that people are found in another way than in a whole recording: each
+voice goes to the nearest person, or is a new one if it is far from all.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from ...toolkit.media import KeptSound
+from .clustering import HOP_S, PEOPLE_RATIO, People, Run, groups_of, runs_of, windows_of
+from .pieces import Models
+from .recognition import recognise
+from .turns import VoiceTurn, cut_turns
+from .voice_activity import RATE, WINDOW, WINDOW_S, quietest_window, voice_goes_on, voiced_spans
+from .voice_encoders import checked_vectors
+
+# Shorter than in a whole recording: no turn is known before its pause is over.
+LIVE_PAUSE_S = 0.5
+LEAST_PAUSE_S = 0.25  # a recogniser hears 0.2 s after a voice
+LONGEST_VOICE_S = 28.0  # without a pause; Whisper reads 30 s at once
+_BEFORE_S = 0.75  # kept before a voice, in which its first word may begin
+_LEAST_PERSON_S = 1.0  # a voice that is far from everyone, and shorter, is the nearest person's
+_NEIGHBOURS = 1000  # distances of neighbouring windows by which the limit is found
+
+
+class LivePeople:
+    """The people of a stream so far, one vector each.
+
+    Args:
+        distance: the voice encoder's own limit, as of `VoiceEncoder`; None for `clustering.PEOPLE_RATIO` times the
+            median distance of the last 1000 pairs of neighbouring windows.
+        most: number of people at most; None for any number.
+    """
+
+    def __init__(self, distance: float | None, most: int | None = None) -> None:
+        self._distance, self._most = distance, most
+        self._near: deque[float] = deque(maxlen=_NEIGHBOURS)
+        self._sums: list[np.ndarray] = []
+        self._last = 0
+
+    def __len__(self) -> int:
+        return len(self._sums)
+
+    def runs(
+        self, spans: Sequence[tuple[float, float]], windows: Sequence[tuple[float, float]], vectors: np.ndarray
+    ) -> list[Run]:
+        """Who speaks along the spans of a voice, numbered from 0 in order of appearance in the stream.
+
+        Args:
+            spans, windows: in seconds, in order.
+            vectors: float32 (windows, dimensions) of length 1.
+        """
+        if len(windows):
+            self._learn(windows, vectors)
+        centres = np.stack([_unit(one) for one in self._sums]) if self._sums else np.zeros((0, 0), np.float32)
+        found = runs_of(spans, windows, vectors, People(centres, self._distance), renumber=False)
+        if not any(run.voiced for run in found):  # too short for a voice of its own
+            found = [replace(run, speaker=self._last) for run in found]
+        if found:
+            self._last = found[-1].speaker
+        return found
+
+    def _learn(self, windows: Sequence[tuple[float, float]], vectors: np.ndarray) -> None:
+        for i, (one, two) in enumerate(pairwise(windows)):
+            if one[1] - two[0] > 0.3:
+                self._near.append(float(1 - vectors[i] @ vectors[i + 1]))
+        limit = self._distance
+        if limit is None and self._near:
+            limit = PEOPLE_RATIO * float(np.median(self._near))
+        groups = groups_of(vectors, None, limit)
+        for group in dict.fromkeys(groups.tolist()):  # in order of appearance
+            own = np.flatnonzero(groups == group)
+            total = vectors[own].sum(0, dtype=np.float64)
+            seconds = sum(min(HOP_S, windows[i][1] - windows[i][0]) for i in own.tolist())
+            distances = [1 - float(_unit(one) @ _unit(total)) for one in self._sums]
+            nearest = int(np.argmin(distances)) if distances else -1
+            if nearest < 0:
+                self._sums.append(total)
+            elif limit is None or distances[nearest] <= limit:
+                self._sums[nearest] = self._sums[nearest] + total
+            elif seconds >= _LEAST_PERSON_S and (self._most is None or len(self._sums) < self._most):
+                self._sums.append(total)
+
+
+class LiveTurns:
+    """Finds the turns of a stream.
+
+    Memory is that of the open voice, `LONGEST_VOICE_S` at most, and of one vector per person.
+
+    Args:
+        models: the three models.
+        sound: of the stream at 16 kHz, to which samples are added before `advance` is called.
+        language: code of the language; None to detect it in the first voice.
+        names: of the people, in order of appearance.
+        pause: seconds of silence that end a turn.
+        most: number of people at most; None for any number.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        sound: KeptSound,
+        language: str | None = None,
+        names: Sequence[str] = (),
+        pause: float = LIVE_PAUSE_S,
+        most: int | None = None,
+    ) -> None:
+        self._models, self._sound, self._names, self._pause = models, sound, names, pause
+        self.language = language
+        self.people = LivePeople(models.voices.distance, most)
+        self._state: object = None
+        self._at = 0  # the window after the last that was examined
+        self._first: int | None = None  # the first window of the open voice
+        self._found: list[float] = []  # probabilities of its windows
+        self._voice = False
+        self._silent = 0  # windows since it was heard
+        self._last_start = 0.0
+        self._heard = 0  # samples up to the end of the last voice: no word is recognised twice
+
+    @property
+    def needed(self) -> int:
+        """The first sample that is still needed."""
+        first = self._at if self._first is None else self._first
+        return max(self._heard, first * WINDOW - round(_BEFORE_S * RATE))
+
+    def advance(self) -> list[VoiceTurn]:
+        """The turns that end in the whole windows that are there by now, in order; one that is open stays open."""
+        turns: list[VoiceTurn] = []
+        while (self._at + 1) * WINDOW <= self._sound.end:
+            turns += self._window(self._sound.cut(self._at * WINDOW, (self._at + 1) * WINDOW))
+        return turns
+
+    def end(self) -> list[VoiceTurn]:
+        """The turns that are still open when the stream ends."""
+        turns = self.advance()
+        rest = self._sound.cut(self._at * WINDOW, self._sound.end)
+        if len(rest):
+            turns += self._window(rest)
+        if self._first is not None:
+            turns += self._close(len(self._found))
+        return turns
+
+    def _window(self, samples: np.ndarray) -> list[VoiceTurn]:
+        (p,), self._state = self._models.activity.probabilities(samples, self._state)
+        self._at += 1
+        return self._examine(self._at - 1, float(p))
+
+    def _examine(self, number: int, p: float) -> list[VoiceTurn]:
+        self._voice = voice_goes_on(self._voice, p)
+        if self._first is None:
+            if not self._voice:
+                return []
+            self._first, self._found = number, []
+        self._found.append(p)
+        self._silent = 0 if self._voice else self._silent + 1
+        if self._silent * WINDOW_S >= self._pause:
+            return self._close(len(self._found))
+        if len(self._found) * WINDOW_S < LONGEST_VOICE_S:
+            return []
+        cut = quietest_window(np.array(self._found, np.float32))
+        rest, first = self._found[cut:], self._first + cut
+        turns = self._close(cut)
+        for i, later in enumerate(rest):
+            turns += self._examine(first + i, later)
+        return turns
+
+    def _close(self, windows: int) -> list[VoiceTurn]:
+        """The turns of the first windows of the open voice, which ends there."""
+        assert self._first is not None
+        origin, last = self._first * WINDOW_S, (self._first + windows) * WINDOW_S
+        spans = voiced_spans(np.array(self._found[:windows], np.float32))
+        spans = [(origin + a, min(last, origin + b, self._sound.end / RATE)) for a, b in spans]
+        begin = self.needed
+        self._first, self._found, self._voice, self._silent = None, [], False, 0
+        if not spans:
+            return []
+        self._heard = round(spans[-1][1] * RATE)
+        samples = self._sound.cut(begin, round(last * RATE))
+        offset = max(begin, self._sound.first) / RATE
+        local = [(a - offset, b - offset) for a, b in spans]
+        words, self.language = recognise(self._models.recogniser, samples, local, self.language)
+        words = [
+            replace(
+                word,
+                start=None if word.start is None else round(word.start + offset, 3),
+                end=None if word.end is None else round(word.end + offset, 3),
+            )
+            for word in words
+        ]
+        windows_here = windows_of(local)
+        parts = [samples[round(a * RATE) : round(b * RATE)] for a, b in windows_here]
+        vectors = checked_vectors(self._models.voices, parts)
+        placed = [(a + offset, b + offset) for a, b in windows_here]
+        runs = self.people.runs(spans, placed, vectors)
+        turns = []
+        for turn in cut_turns(runs, words, self._names, self._pause, renumber=False):
+            # In order, as in a transcript that is read again.
+            start = min(max(turn.start, self._last_start), turn.end)
+            self._last_start = start
+            turns.append(replace(turn, start=start))
+        return turns
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    length = float(np.linalg.norm(vector))
+    return (vector / length if length else vector).astype(np.float32)

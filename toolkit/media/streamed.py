@@ -1,0 +1,253 @@
+"""The audio of a stream: a WAV header or none, and samples as they arrive, mono at the own rate and at 16 kHz."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import LEAST_RATE, MOST_RATE, MediaError
+from .mono import Resampler
+from .tracks import FULL_SCALE, SAMPLE_RATE
+
+# A program that writes into a pipe does not know the size yet: 0, or the largest number or one near it.
+_UNKNOWN = 0x7FFF_0000
+_MOST_HEADER = 1 << 20  # bytes before the audio of a WAV stream
+_EXTENSIBLE = 0xFFFE
+_FORMS = {(1, 8): "u1", (1, 16): "<i2", (1, 24): "24", (1, 32): "<i4", (3, 32): "<f4", (3, 64): "<f8"}
+_BLOCK = 512  # samples that are resampled at once, however they arrive
+# What begins like this is a file of another kind, not samples: name, place, bytes.
+_OTHERS = (
+    ("MP4", 4, b"ftyp"),
+    ("Ogg", 0, b"OggS"),
+    ("FLAC", 0, b"fLaC"),
+    ("MP3", 0, b"ID3"),
+    ("Matroska or WebM", 0, b"\x1a\x45\xdf\xa3"),
+    ("RF64", 0, b"RF64"),
+    ("AIFF", 0, b"FORM"),
+    ("AU", 0, b".snd"),
+)
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the samples of a stream are written.
+
+    Attributes:
+        rate: in Hz.
+        channels: 1 or 2.
+        kind: numpy's name of the type of a number, or "24".
+    """
+
+    rate: int = SAMPLE_RATE
+    channels: int = 1
+    kind: str = "<i2"
+
+    @property
+    def frame(self) -> int:
+        """Bytes per sample of all channels."""
+        return self.channels * (3 if self.kind == "24" else np.dtype(self.kind).itemsize)
+
+
+class StreamedAudio:
+    """Takes the bytes of a stream in parts of any size; the samples do not depend on how it is divided.
+
+    Stereo is mixed to mono as in `MediaReader`, and other rates are resampled by FFmpeg's resampler, in blocks of 32 ms
+    at 16 kHz.
+
+    Args:
+        pcm_rate: the rate of samples without a header, 16 bits, little-endian, mono; None for 16 kHz, or a WAV header.
+        to_end: whether a WAV header's size is the end of the audio; a file that grows states what it was before.
+    """
+
+    def __init__(self, pcm_rate: int | None = None, to_end: bool = True) -> None:
+        self._pcm_rate, self._to_end = pcm_rate, to_end
+        self.form: Form | None = None
+        self._held = b""  # of the header, then of an incomplete sample
+        self._left: int | None = None  # bytes of audio that the header still promises
+        self._block = np.zeros(0, np.float32)
+        self._resampler: Resampler | None = None
+
+    def add(self, data: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """Takes the next bytes.
+
+        Returns:
+            The samples that they complete, float32 (n,) within [-1, 1 - 2**-15]: at the stream's own rate, and at
+            16 kHz.
+
+        Raises:
+            MediaError: the stream begins like a file of another kind, or its header is damaged or of a form that is not
+                supported.
+        """
+        self._held += data
+        if self.form is None and not self._begin():
+            return _nothing()
+        assert self.form is not None
+        whole = len(self._held) // self.form.frame * self.form.frame
+        if self._left is not None:
+            whole = min(whole, self._left // self.form.frame * self.form.frame)
+            self._left -= whole
+        part, self._held = self._held[:whole], self._held[whole:]
+        if self._left is not None and self._left < self.form.frame:
+            self._held = b""  # what follows the audio, such as titles
+        mono = _mono(part, self.form)
+        own = _clipped([mono])
+        if self._resampler is None:
+            return own, own
+        waiting, found = np.concatenate([self._block, mono]), []
+        blocks = len(waiting) // _BLOCK * _BLOCK
+        for first in range(0, blocks, _BLOCK):
+            found += self._resampler.add(waiting[first : first + _BLOCK])
+        self._block = waiting[blocks:]
+        return own, _clipped(found)
+
+    def end(self) -> tuple[np.ndarray, np.ndarray]:
+        """The samples that are left at the end, as of `add`.
+
+        Raises:
+            MediaError: there was no audio, or the stream ended within its header.
+        """
+        if self.form is None:
+            if not self._held:
+                return _nothing()
+            if self._held[:4] == b"RIFF"[: len(self._held)]:
+                raise MediaError("the stream ends within its WAV header")
+            self._start(Form(self._pcm_rate or SAMPLE_RATE))
+            own, more = self.add(b"")
+        else:
+            own = more = _nothing()[0]
+        if self._resampler is None:
+            return own, more
+        found = [*self._resampler.add(self._block), *self._resampler.end()]
+        self._block = self._block[:0]
+        return own, np.concatenate([more, _clipped(found)])
+
+    def _start(self, form: Form) -> None:
+        if not LEAST_RATE <= form.rate <= MOST_RATE:
+            raise MediaError(f"a sampling rate of {form.rate} Hz: no sound that can be heard")
+        self.form = form
+        self._resampler = None if form.rate == SAMPLE_RATE else Resampler(form.rate, SAMPLE_RATE)
+
+    def _begin(self) -> bool:
+        """Whether the header is over, if there is one; what is held is then the audio."""
+        if len(self._held) < 12:
+            return False
+        for name, place, mark in _OTHERS:
+            if self._held[place : place + len(mark)] == mark:
+                raise MediaError(f"begins like {name}, but a stream is read as WAV or PCM; decode it into one first")
+        if self._held[:4] != b"RIFF" or self._held[8:12] != b"WAVE":
+            self._start(Form(self._pcm_rate or SAMPLE_RATE))
+            return True
+        form = None
+        for name, size, start in _chunks(self._held):
+            if name == b"fmt " and len(self._held) >= start + size:
+                form = _form(self._held[start : start + size])
+            elif name == b"data":
+                if form is None:
+                    raise MediaError("the WAV header has no fmt chunk before its data")
+                if self._pcm_rate is not None:
+                    raise MediaError(
+                        f"--pcm-rate: the stream has a WAV header, which says {form.rate} Hz; leave it out"
+                    )
+                self._start(form)
+                if self._to_end and 0 < size < _UNKNOWN:
+                    self._left = size
+                self._held = self._held[start:]
+                return True
+        if len(self._held) > _MOST_HEADER:
+            raise MediaError("the WAV header has no data chunk in its first megabyte")
+        return False
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(name, size, start of the content) of each chunk that has begun."""
+    place = 12
+    while place + 8 <= len(data):
+        name, size = data[place : place + 4], struct.unpack_from("<I", data, place + 4)[0]
+        yield name, size, place + 8
+        place += 8 + size + size % 2
+
+
+def _form(chunk: bytes) -> Form:
+    if len(chunk) < 16:
+        raise MediaError("the WAV header's fmt chunk is cut off")
+    kind, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", chunk)
+    if kind == _EXTENSIBLE and len(chunk) >= 26:
+        kind = struct.unpack_from("<H", chunk, 24)[0]
+    if (kind, bits) not in _FORMS:
+        raise MediaError(f"the WAV stream has form {kind} with {bits} bits; send PCM of 8 to 32 bits, or floats")
+    if channels not in (1, 2):
+        raise MediaError(f"the WAV stream has {channels} channels; send one or two")
+    return Form(rate, channels, _FORMS[kind, bits])
+
+
+def _mono(data: bytes, form: Form) -> np.ndarray:
+    """Bytes of whole samples as float32 (n,), mono; as `mono.Mixer` makes them."""
+    if form.kind == "24":
+        raw = np.frombuffer(data, np.uint8).reshape(-1, 3)
+        values = np.zeros((len(raw), 4), np.uint8)
+        values[:, 1:] = raw
+        wide = values.view("<i4").ravel() / 2.0**31
+    elif form.kind == "u1":
+        wide = (np.frombuffer(data, "u1").astype(np.float32) - 128) / 128
+    elif form.kind == "<i2":
+        wide = np.frombuffer(data, "<i2").astype(np.float32) / 2**15
+    elif form.kind == "<i4":
+        wide = np.frombuffer(data, "<i4") / 2.0**31
+    else:
+        wide = np.frombuffer(data, form.kind)
+    samples = wide.astype(np.float32).reshape(-1, form.channels)
+    mixed = samples[:, 0] if form.channels == 1 else np.ascontiguousarray(samples.T).mean(0, dtype=np.float32)
+    return np.nan_to_num(mixed, nan=0.0)
+
+
+def _clipped(parts: list[np.ndarray]) -> np.ndarray:
+    joined = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    return np.clip(joined, -1, FULL_SCALE).astype(np.float32)
+
+
+def _nothing() -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros(0, np.float32), np.zeros(0, np.float32)
+
+
+class KeptSound:
+    """The end of a signal: samples are added at its end and dropped at its beginning, and keep their numbers.
+
+    Attributes:
+        first: number of the first sample that is kept.
+    """
+
+    def __init__(self) -> None:
+        self.first = 0
+        self._data = np.zeros(1 << 14, np.float32)
+        self._length = 0
+        self.most = 0  # samples that were ever kept at once
+
+    @property
+    def end(self) -> int:
+        """The number of the sample after the last."""
+        return self.first + self._length
+
+    def add(self, samples: np.ndarray) -> None:
+        """Takes float32 (n,)."""
+        need = self._length + len(samples)
+        if need > len(self._data) or need < len(self._data) // 4:
+            data = np.zeros(max(1 << 14, 2 * need), np.float32)
+            data[: self._length] = self._data[: self._length]
+            self._data = data
+        self._data[self._length : need] = samples
+        self._length = need
+        self.most = max(self.most, need)
+
+    def cut(self, start: int, end: int) -> np.ndarray:
+        """The samples from one number to before another, as far as they are kept: float32 (n,), a copy."""
+        return self._data[max(0, start - self.first) : max(0, min(self._length, end - self.first))].copy()
+
+    def drop(self, before: int) -> None:
+        """Forgets the samples before a number."""
+        gone = min(self._length, max(0, before - self.first))
+        if gone:
+            self._data[: self._length - gone] = self._data[gone : self._length].copy()
+            self.first, self._length = self.first + gone, self._length - gone

@@ -141,14 +141,23 @@ def _missing_span(span: Span, length: float, media: MediaReader, no_track: str) 
         if not media.truncated and span.lasts is not None and length < span.lasts - max(0.25, 0.05 * span.lasts):
             return f"truncated: {length:.2f} of {span.lasts:.2f} s could be decoded"
         return media.truncated
-    if span.end is not None and span.end > length + _SLACK_S:
-        return f"beyond the end of the file: ends at {span.end:.2f} of {length:.2f} s"
+    return beyond_end(span.end, length)
+
+
+def beyond_end(end: float | None, length: float) -> str:
+    """The reason why a track of `length` seconds does not contain a span that ends at `end`, or ""."""
+    if end is not None and end > length + _SLACK_S:
+        return f"beyond the end of the file: ends at {end:.2f} of {length:.2f} s"
     return ""
 
 
+def samples_of(start: float | None, end: float | None, total: int, rate: int) -> tuple[int, int]:
+    """The first sample of a span in seconds, and the one after its last, in a track of `total` samples."""
+    return 0 if start is None else max(0, round(start * rate)), total if end is None else round(end * rate)
+
+
 def _cut(span: Span, samples: np.ndarray, rate: int) -> np.ndarray:
-    start = 0 if span.start is None else max(0, round(span.start * rate))
-    end = len(samples) if span.end is None else round(span.end * rate)
+    start, end = samples_of(span.start, span.end, len(samples), rate)
     return samples[start:end]
 
 

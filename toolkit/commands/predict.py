@@ -10,6 +10,7 @@ import click
 from ..base.words import counted
 from .command import ToolkitCommand, command_line
 from .options import device_option, log_json_option, overwrite_option
+from .predict_live import turn_line
 
 _MODELS = {
     "text_model": "text encoder",
@@ -23,7 +24,7 @@ _MODELS = {
 
 @click.command("predict", cls=ToolkitCommand)
 @click.argument("run", type=click.Path(path_type=Path), metavar="RUN_OR_PACKAGE")
-@click.argument("recording", type=click.Path(path_type=Path), metavar="VIDEO_OR_AUDIO")
+@click.argument("recording", type=click.Path(path_type=Path), metavar="VIDEO_OR_AUDIO_OR_-")
 @click.option(
     "--transcript",
     type=click.Path(path_type=Path),
@@ -38,6 +39,32 @@ _MODELS = {
     help="Folder for turns.json, .csv, .srt and .vtt, report.html and the features.",
 )
 @click.option("--causal", is_flag=True, help="Classify each turn from the turns up to it.")
+@click.option(
+    "--past",
+    type=click.IntRange(min=0),
+    show_default="all",
+    help="With --causal or --live: number of turns before it that a turn is classified from.",
+)
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Read a stream, and print each turn's emotion as soon as it has ended: WAV or PCM (16 bits, mono, 16 kHz) "
+    "from standard input (-), or a file that grows. Causal.",
+)
+@click.option("--pcm-rate", type=click.IntRange(1000, 1_000_000), help="With --live: rate of PCM without a header, Hz.")
+@click.option(
+    "--idle",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    help="With --live: seconds without growth after which a file is complete.",
+)
+@click.option(
+    "--pause",
+    type=click.FloatRange(min=0.25, max=10),
+    show_default="0.5",
+    help="With --live and no transcript: seconds of silence that end a turn.",
+)
 @click.option("--speakers", help="The only names recognised as speakers in texts, as written, comma-separated.")
 @click.option(
     "--speaker",
@@ -70,13 +97,23 @@ _MODELS = {
 @device_option()
 @log_json_option()
 @overwrite_option()
-@click.option("--json", "as_json", is_flag=True, help="Print turns.json; everything else goes to standard error.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print turns.json, or with --live a line of JSON for each turn; everything else goes to standard error.",
+)
 def predict_command(
     run: Path,
     recording: Path,
     transcript: Path | None,
     out: Path | None,
     causal: bool,
+    past: int | None,
+    live: bool,
+    pcm_rate: int | None,
+    idle: float,
+    pause: float | None,
     speakers: str | None,
     learned: tuple[str, ...],
     time_unit: Literal["s", "ms"] | None,
@@ -97,8 +134,10 @@ def predict_command(
     Features are extracted exactly as for training; other models are refused. What is missing from the recording (video,
     a face, audio) is treated as absent. Without --transcript the turns are found (pip install
     'erc-toolkit[recordings]') and written to transcript.json, .srt and others in --out; correct one of these and run
-    the command again. Use --text-model and similar options if the run's own models have moved.
+    the command again. With --live the recording is a stream. Use --text-model and similar options if the run's own
+    models have moved.
     """
+    _check_stream_options(str(recording), live, causal, pcm_rate, pause, past, transcript, audio_track)
     from ..predict.predictor import REPORT, Predictor
 
     def notify(line: str) -> None:
@@ -124,16 +163,24 @@ def predict_command(
     if transcript is not None and given:
         option = {"speakers": "speaker-count"}.get(first := next(iter(given)), first.replace("_", "-"))
         raise click.UsageError(f"--{option}: is for finding the turns, which --transcript gives; leave one of them out")
-    out = out or Path(f"{recording.stem}-emotions")
+    out = out or Path(f"{'live' if str(recording) == '-' else recording.stem}-emotions")
     predictor = Predictor(run, device, {k: v for k, v in models.items() if v is not None}, notify)
     allowed, order = (
         [name.strip() for name in option.split(",") if name.strip()] if option else [] for option in (speakers, columns)
     )
+    if live:
+        from ..predict.live import LiveOptions
+        from .predict_live import predict_stream
+
+        how = LiveOptions(transcript, past, chosen, allowed, time_unit, order, given, pause, pcm_rate)
+        predict_stream(predictor, recording, out, how, idle=idle, overwrite=overwrite, as_json=as_json)
+        return
     turns = predictor.predict(
         recording,
         transcript,
         out,
         causal=causal,
+        past=past,
         speakers=allowed,
         learned_speakers=chosen,
         time_unit=time_unit,
@@ -147,13 +194,34 @@ def predict_command(
         click.echo((out / "turns.json").read_text(encoding="utf-8"), nl=False)
         return
     for t in turns[:20]:
-        own = ", ".join(f"{m} {o[0]}" for m, o in t.opinions.items() if o)
-        own = f" ({own})" if own else ""  # not every model predicts from single modalities
-        text = t.text if len(t.text) <= 60 else t.text[:59] + "…"
-        click.echo(f"{t.start:8.2f} s  {t.emotion} {round(100 * t.probability)} %{own}  {t.speaker}: {text}")
+        click.echo(turn_line(t))
     if len(turns) > 20:
         click.echo(f"… and {counted(len(turns) - 20, 'more turn')}")
     click.echo(f"wrote {out}: turns.json, turns.csv, turns.srt, turns.vtt, {REPORT}")
+
+
+def _check_stream_options(
+    recording: str,
+    live: bool,
+    causal: bool,
+    pcm_rate: int | None,
+    pause: float | None,
+    past: int | None,
+    transcript: Path | None,
+    audio_track: int | None,
+) -> None:
+    if not live:
+        if recording == "-":
+            raise click.UsageError("-: is standard input, which is read with --live only")
+        for option, value in (("--pcm-rate", pcm_rate), ("--pause", pause)):
+            if value is not None:
+                raise click.UsageError(f"{option}: is for --live")
+        if past is not None and not causal:
+            raise click.UsageError("--past: is for --causal and --live")
+    elif audio_track is not None:
+        raise click.UsageError("--audio-track: a stream has one; leave it out")
+    elif pause is not None and transcript is not None:
+        raise click.UsageError("--pause: is for finding the turns, which --transcript gives; leave one of them out")
 
 
 for _name, _what in _MODELS.items():

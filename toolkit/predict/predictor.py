@@ -46,6 +46,12 @@ class Predictor:
             {"text_model": "/models/roberta"} for a folder that was moved. Different weights are refused.
         notify: called with lines about what is used; by default nothing is reported.
 
+    Attributes:
+        folder, device, notify: as above.
+        labels: the run's emotions, in index order.
+        extraction: for each modality, the recorded options of its features.
+        trained: the model.
+
     Raises:
         UserError: the run is not finished, or its features cannot be extracted from a recording.
     """
@@ -57,7 +63,7 @@ class Predictor:
         models: Mapping[str, str] | None = None,
         notify: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.folder, self.device, self._notify = Path(folder), device, notify
+        self.folder, self.device, self.notify = Path(folder), device, notify
         models_half = load_models()
         self.extraction, self.labels = models_half.extraction_of(self.folder, models or ())
         for name, value in (models or {}).items():
@@ -68,7 +74,7 @@ class Predictor:
                 )
             for options in users:
                 options[name] = value
-        self._trained = models_half.TurnClassifier(self.folder, device, notify)
+        self.trained = models_half.TurnClassifier(self.folder, device, notify)
 
     def predict(
         self,
@@ -129,17 +135,17 @@ class Predictor:
                 folder.mkdir(parents=True, exist_ok=True)
                 options = {**(transcription or {}), "audio_track": audio_track, "device": self.device}
                 extraction.transcribe_recording(
-                    Path(recording), transcript, options, overwrite=overwrite, command=command, notify=self._notify
+                    Path(recording), transcript, options, overwrite=overwrite, command=command, notify=self.notify
                 )
             manifest = extraction.read_recording(
                 Path(recording), Path(transcript), self.labels, speakers, time_unit=time_unit, columns=columns
             )
             for note in manifest.notes:
-                self._notify(f"note: {note}")
+                self.notify(f"note: {note}")
             chosen = dict(learned_speakers or {})
-            taken, given = self._trained.speakers([u.speaker for u in manifest.utterances], chosen)
+            taken, given = self.trained.speakers([u.speaker for u in manifest.utterances], chosen)
             if taken:
-                self._notify(f"speakers: {taken}")
+                self.notify(f"speakers: {taken}")
             if out is not None:
                 stack.enter_context(disk_faults(folder))
                 stack.enter_context(locked(folder, "predict", parents=True))
@@ -156,10 +162,10 @@ class Predictor:
                 audio_track=audio_track,
                 alone=causal,
                 command=command,
-                notify=self._notify,
+                notify=self.notify,
             )
             with FeatureStore.open(folder / STORE) as store:
-                turns, batch = self._trained.turns(store, causal, chosen, absent, past)
+                turns, batch = self.trained.turns(store, causal, chosen, absent, past)
                 if out is not None:
                     about = {
                         "recording": representable(str(recording)),
@@ -167,7 +173,7 @@ class Predictor:
                         "run": representable(str(self.folder)),
                         "causal": causal,
                         **({"past": past} if causal and past is not None else {}),
-                        **self._trained.description,
+                        **self.trained.description,
                         "speakers": given,
                         "absent": {modality: main_reason(reasons) for modality, reasons in absent.items()},
                         "features_sha256": store.content_hash,
@@ -181,7 +187,7 @@ class Predictor:
                     ]
                     write_turns(turns, folder, about)
                     media = media_beside(Path(recording), folder)
-                    page = self._trained.page(media, turns, batch, facts, causal)
+                    page = self.trained.page(media, turns, batch, facts, causal)
                     write_atomically(folder / REPORT, stamped(page, "predict").encode("utf-8"))
             return turns
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from ...toolkit.base.errors import UserError
 from ...toolkit.predict.turns import SpokenTurn, Turn, TurnFeatures
 from ...toolkit.store import Feature, FeatureStore
+from ..data.features import Normaliser
 from ..data.provenance import FeatureFacts, check_same, parts_in, provenance_of
 from ..loop.evaluation import not_finite
-
-if TYPE_CHECKING:
-    from .turn_classifier import TurnClassifier
+from ..loop.run_folder import Run
+from .causal import CausalDialogue
 
 
 class _Named(Protocol):
@@ -42,6 +42,31 @@ def find_feature(store: FeatureStore | _Named, modality: str, trained: FeatureFa
         where = getattr(store, "path", "the stream")
         raise UserError(f"{where}: has {', '.join(available)} but not {wanted}, which the run was trained on")
     return None if name is None else store.feature(name)
+
+
+class Trained(Protocol):
+    """What `LiveTurns` needs of a `TurnClassifier`, which describes it."""
+
+    @property
+    def run(self) -> Run: ...
+
+    @property
+    def normalisers(self) -> Mapping[str, Normaliser]: ...
+
+    @property
+    def notify(self) -> Callable[[str], None]: ...
+
+    def speakers(self, names: Sequence[str], chosen: Mapping[str, str], /) -> object: ...
+
+    def dialogue(self, chosen: Mapping[str, str], past: int | None, /) -> CausalDialogue: ...
+
+    def reduced(self, modality: str, values: np.ndarray, present: np.ndarray, one_by_one: bool) -> np.ndarray: ...
+
+    def joined(self, modality: str, matrices: Sequence[np.ndarray], present: np.ndarray, /) -> np.ndarray: ...
+
+    def turn(
+        self, spoken: SpokenTurn, row: np.ndarray, alone: Mapping[str, np.ndarray | None], missing: Mapping[str, str], /
+    ) -> Turn: ...
 
 
 class _Declared:
@@ -90,7 +115,7 @@ class LiveTurns:
     """
 
     def __init__(
-        self, classifier: TurnClassifier, declared: DeclaredFeatures, chosen: Mapping[str, str], past: int | None
+        self, classifier: Trained, declared: DeclaredFeatures, chosen: Mapping[str, str], past: int | None
     ) -> None:
         self._classifier = classifier
         classifier.speakers(list(chosen), chosen)  # knows them

@@ -295,11 +295,13 @@ class TurnClassifier:
             dict(missing),
         )
 
-    def page(self, media: Media, turns: list[Turn], batch: Batch, facts: list[tuple[str, str]], causal: bool) -> str:
-        """The report on a recording, as HTML."""
+    def page(
+        self, media: Media, turns: list[Turn], batch: Batch | None, facts: list[tuple[str, str]], causal: bool
+    ) -> str:
+        """The report on a recording, as HTML; without a batch it does not show what turns attend to."""
         edges: dict[str, dict[str, list[list[int]]]] = {}
         # With `causal`, a model that is not causal has classified each turn in a prefix of the dialogue.
-        if not causal or getattr(self.run.config.model, "causal", False):
+        if batch is not None and (not causal or getattr(self.run.config.model, "causal", False)):
             edges = page_edges(self.model, batch)
         run = self.run.facts
         shown = [

@@ -1,0 +1,267 @@
+"""A stream, turn by turn: its audio, its turns, and their features, extracted as for a trained run.
+
+The turns come from a transcript that is known in advance, or are found in the stream (`diarization.live`). Extractors
+are loaded once. Audio is kept from the start of the open turn on, and of earlier turns only what a text extractor reads
+as context.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ..toolkit.base.errors import UserError
+from ..toolkit.manifest import MODALITIES, Manifest, Utterance, manifest_from_rows
+from ..toolkit.media import SAMPLE_RATE, KeptSound, MediaError, StreamedAudio
+from ..toolkit.predict.turns import SpokenTurn, TurnFeatures
+from .encoders.base import AudioSpan, Samples, Texts
+from .encoders.opensmile_sets import silence_reason
+from .recording import manifest_of_turns, options_here, recorded_options, transcript_turns
+from .run.context import turns as with_context
+from .run.extractors import RunExtractor, RunExtractors
+from .run.jobs import matrices_of
+from .run.origins import mask_of
+from .run.worker import beyond_end, samples_of
+
+NO_VIDEO = "no video track"  # as of a recording without one
+_PART = 1 << 14  # bytes that are taken at once
+_NAME = "live"
+Found = Iterator[tuple[SpokenTurn, TurnFeatures]]
+
+
+class LiveRecording:
+    """A stream of audio, and the turns that have ended in it.
+
+    Args:
+        recorded: for each modality, the options that a run recorded for its features.
+        labels: of the run, in index order.
+        transcript: the turns of the stream, any that `recording.read_recording` reads; None to find them.
+        name: of the stream, for the turns' ids.
+        finding: without a transcript, options of `diarization.loading.Options` by name; `speakers` is the greatest
+            number of people.
+        pause: without a transcript, seconds of silence that end a turn; None for `diarization.live.LIVE_PAUSE_S`.
+        speakers, time_unit, columns: for the transcript, as for `recording.read_recording`.
+        pcm_rate, to_end: as for `StreamedAudio`.
+        device: of the models.
+        notify: called with a line for each model.
+
+    Attributes:
+        features: name of each matrix to its attributes, as a store would have them.
+        absent: modality to the reason why the stream does not have it.
+        names: the speaker of every turn of the transcript; empty without one.
+
+    Raises:
+        UserError: a model or a package is missing, the transcript cannot be read, or the run needs neither text nor
+            audio.
+    """
+
+    def __init__(
+        self,
+        recorded: Mapping[str, Mapping[str, object]],
+        labels: Sequence[str],
+        *,
+        transcript: Path | None = None,
+        name: str = _NAME,
+        finding: Mapping[str, Any] | None = None,
+        pause: float | None = None,
+        speakers: Sequence[str] = (),
+        time_unit: Literal["s", "ms"] | None = None,
+        columns: Sequence[str] = (),
+        pcm_rate: int | None = None,
+        to_end: bool = True,
+        device: str = "auto",
+        notify: Callable[[str], None] = print,
+    ) -> None:
+        if not {"text", "audio"} & set(recorded):
+            raise UserError(f"--live: the run uses only {', '.join(recorded)}, and a stream has text and audio")
+        self._labels, self._name, self._source = list(labels), name, Path(f"{name}.wav")
+        self._audio, self._sound, self._own = StreamedAudio(pcm_rate, to_end), KeptSound(), KeptSound()
+        self._count, self._over = 0, False
+        self.names: list[str] = []
+        self._given: deque[Utterance] | None = None
+        if transcript is not None:
+            found = transcript_turns(transcript, set(speakers) or None, time_unit, tuple(columns), None)
+            manifest = manifest_of_turns(transcript, found, labels, name, self._source, None)
+            for note in manifest.notes:
+                notify(f"note: {note}")
+            self.names, self._given = [u.speaker for u in manifest.utterances], deque(manifest.utterances)
+        wanted = {m: recorded_options(m, recorded[m]) for m in MODALITIES if m in recorded}
+        self.absent = {"visual": NO_VIDEO} if "visual" in wanted else {}
+        self._extractors: dict[str, RunExtractors] = {}
+        for modality in (m for m in wanted if m not in self.absent):
+            made = RunExtractors.make(options_here(modality, wanted[modality], device, notify), alone=True)
+            for line in made.lines():
+                notify(line)
+            self._extractors[modality] = made
+        for modality, reason in self.absent.items():
+            notify(f"{modality}: absent in a stream ({reason})")
+        self.features = {name: attrs for one in self._planned.values() for name, attrs in _declared(one).items()}
+        text = self._planned.get("text")
+        wants = None if text is None else text.extractor.wants
+        self._before: deque[Utterance] = deque(maxlen=wants.context if isinstance(wants, Texts) else 0)
+        # Last, as it takes longest.
+        self._finder = None if self._given is not None else self._make_finder(finding or {}, pause, device)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the stream so far."""
+        return self._sound.end / SAMPLE_RATE
+
+    @property
+    def most_kept_s(self) -> float:
+        """Seconds of audio that were ever kept at once."""
+        return self._sound.most / SAMPLE_RATE
+
+    def add(self, data: bytes) -> Found:
+        """Takes bytes of the stream; yields the turns that end in them, each as soon as it has.
+
+        Raises:
+            UserError: the stream is neither WAV nor PCM.
+        """
+        for first in range(0, len(data), _PART):
+            yield from self._take(self._audio_of(lambda first=first: self._audio.add(data[first : first + _PART])))
+
+    def end(self) -> Found:
+        """Yields the turns that are open when the stream ends.
+
+        Raises:
+            UserError: there was no audio in it.
+        """
+        samples = self._audio_of(self._audio.end)
+        self._over = True
+        if not self._sound.end and not len(samples[0]):
+            raise UserError("the stream has no audio")
+        yield from self._take(samples)
+
+    @property
+    def _planned(self) -> dict[str, RunExtractor]:
+        return {modality: made.by_modality[modality] for modality, made in self._extractors.items()}
+
+    def _make_finder(self, finding: Mapping[str, Any], pause: float | None, device: str) -> Any:
+        from .diarization.document import clean_name
+        from .diarization.live import LIVE_PAUSE_S, LiveTurns
+        from .diarization.loading import Loader, Options
+
+        options = Options(**{**finding, "device": device})
+        names = tuple(clean_name(name, "--names") for name in options.names)
+        if len(set(names)) < len(names):
+            raise UserError("--names: a name is there twice; leave it out, or tell the two people apart")
+        models = Loader(options).models()
+        pause = LIVE_PAUSE_S if pause is None else pause
+        return LiveTurns(models, self._sound, options.language, names, pause, options.speakers)
+
+    def _audio_of(self, take: Callable[[], tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            return take()
+        except MediaError as error:
+            raise UserError(f"the stream: {error}") from None
+
+    @property
+    def _wants_own(self) -> bool:
+        audio = self._planned.get("audio")
+        wants = None if audio is None else audio.extractor.wants
+        return isinstance(wants, Samples) and wants.rate != SAMPLE_RATE and self._rate != SAMPLE_RATE
+
+    @property
+    def _rate(self) -> int:
+        return SAMPLE_RATE if self._audio.form is None else self._audio.form.rate
+
+    def _take(self, samples: tuple[np.ndarray, np.ndarray]) -> Found:
+        own, sound = samples
+        self._sound.add(sound)
+        if self._wants_own:
+            self._own.add(own)
+        for utterance in self._ended():
+            yield self._spoken(utterance), self._extracted(utterance)
+        needed = self._needed()
+        self._sound.drop(needed)
+        self._own.drop(round(needed / SAMPLE_RATE * self._rate) - 1)
+
+    def _needed(self) -> int:
+        if self._finder is not None:
+            return self._finder.needed - SAMPLE_RATE // 100  # a turn's times are rounded
+        if not self._given:
+            return self._sound.end
+        return min(self._sound.end, samples_of(self._given[0].start, None, 0, SAMPLE_RATE)[0])
+
+    def _ended(self) -> Iterator[Utterance]:
+        """The turns that have ended, in the order of their starts: a later one waits for those that began before."""
+        if self._finder is not None:
+            for turn in self._finder.end() if self._over else self._finder.advance():
+                self._count += 1
+                row: dict[str, object] = {"start": turn.start, "end": turn.end, "text": turn.text}
+                yield self._utterance({**row, "speaker": turn.speaker}, self._count)
+            return
+        assert self._given is not None
+        while self._given and (self._over or self._reached(self._given[0].end)):
+            yield self._given.popleft()
+
+    def _reached(self, end: float | None) -> bool:
+        if end is None:
+            return False
+        if self._wants_own and round(end * self._rate) > self._own.end:
+            return False
+        return round(end * SAMPLE_RATE) <= self._sound.end
+
+    def _utterance(self, turn: Mapping[str, object], number: int) -> Utterance:
+        row = {"id": f"{self._name}_{number - 1}", "dialogue": self._name, "split": "test", "media": self._source.name}
+        made = manifest_from_rows(
+            self._source, [(number, {**row, **turn})], self._name, self._labels, Path(), unit="turn"
+        )
+        return made.utterances[0]
+
+    def _spoken(self, u: Utterance) -> SpokenTurn:
+        return SpokenTurn(u.id, u.speaker, u.text, u.start or 0.0, self.seconds if u.end is None else u.end)
+
+    def _extracted(self, utterance: Utterance) -> TurnFeatures:
+        found: dict[str, tuple[np.ndarray | None, str]] = {m: (None, reason) for m, reason in self.absent.items()}
+        for modality, made in self._extractors.items():
+            planned = made.by_modality[modality]
+            with made.arithmetic():
+                values, reason = (self._text if modality == "text" else self._heard)(planned, utterance)
+            width = planned.extractor.dim
+            for i, name in enumerate(_names(planned)):
+                found[name] = (None if values is None else values[i * width : (i + 1) * width], reason)
+        self._before.append(utterance)
+        return found
+
+    def _text(self, planned: RunExtractor, utterance: Utterance) -> tuple[np.ndarray | None, str]:
+        dialogue = Manifest(self._name, self._labels, Path(), [*self._before, utterance], [])
+        given = with_context(dialogue, [len(self._before)], self._before.maxlen or 0)
+        (result,) = planned.results(given)
+        reason = utterance.mask.get("text") or result.reason
+        return None if reason else result.values, reason
+
+    def _heard(self, planned: RunExtractor, utterance: Utterance) -> tuple[np.ndarray | None, str]:
+        wants = planned.extractor.wants
+        assert isinstance(wants, Samples)
+        if reason := mask_of(utterance, "audio") or beyond_end(utterance.end, self.seconds):
+            return None, reason
+        samples = self._sound.cut(*samples_of(utterance.start, utterance.end, self._sound.end, SAMPLE_RATE))
+        if reason := silence_reason(samples):
+            return None, reason
+        span = AudioSpan(samples, SAMPLE_RATE)
+        if self._wants_own:
+            place = samples_of(utterance.start, utterance.end, self._own.end, self._rate)
+            span = AudioSpan(self._own.cut(*place), self._rate)
+        if wants.in_workers is not None:
+            result = planned.checked(wants.in_workers(span))
+        else:
+            (result,) = planned.results([span])
+        return result.values, result.reason
+
+
+def _names(planned: RunExtractor) -> list[str]:
+    return [f"{planned.modality}/{matrix}" for matrix in matrices_of(planned.extractor)]
+
+
+def _declared(planned: RunExtractor) -> dict[str, dict[str, object]]:
+    matrices = matrices_of(planned.extractor)
+    return {
+        f"{planned.modality}/{matrix}": {**planned.provenance, **attributes, "options": planned.options}
+        for matrix, attributes in matrices.items()
+    }

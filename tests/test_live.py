@@ -258,6 +258,24 @@ def test_people_are_recognised_again_and_short_voices_are_nobodys():
     assert len(few) == 1
 
 
+def test_a_turn_ends_where_somebody_else_speaks_after_a_short_gap():
+    parts = [("low", 1.5), ("", 0.3), ("high", 1.2), ("", 0.3), ("high", 1.3), ("", 0.3), ("low", 0.6), ("", 0.3)]
+    sound, found = KeptSound(), []
+    finder = LiveTurns(Scripted().models(), sound)
+    for samples in np.array_split(tones([*parts, ("top", 2.0)]), 100):
+        sound.add(samples)
+        found += [(turn, sound.end / RATE - turn.end) for turn in finder.advance()]
+        sound.drop(finder.needed)
+    assert [(t.speaker, round(t.end, 1)) for t, _ in found] == [
+        ("speaker_1", 1.5),
+        ("speaker_2", 4.6),
+        ("speaker_1", 5.5),
+    ]
+    assert all(after < 1.5 for _, after in found)  # seconds of the stream
+    (last,) = finder.end()
+    assert last.speaker == "speaker_3"
+
+
 def test_a_growing_file_is_read_until_it_stops_growing(tmp_path):
     """A fake clock: the file grows while the reader waits."""
     path, data = tmp_path / "a.wav", wave_bytes(np.linspace(-0.5, 0.5, 30_000)[:, None], 16000, 16)

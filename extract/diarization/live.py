@@ -14,7 +14,18 @@ from itertools import pairwise
 import numpy as np
 
 from ...toolkit.media import KeptSound
-from .clustering import HOP_S, PEOPLE_RATIO, People, Run, groups_of, runs_of, windows_of
+from .clustering import (
+    HOP_S,
+    LEAST_WINDOW_S,
+    PEOPLE_RATIO,
+    People,
+    Run,
+    groups_of,
+    people_distance,
+    runs_of,
+    windows_of,
+)
+from .clustering import WINDOW_S as _VOICE_S
 from .pieces import Models
 from .recognition import recognise
 from .turns import VoiceTurn, cut_turns
@@ -27,6 +38,8 @@ LEAST_PAUSE_S = 0.25  # a recogniser hears 0.2 s after a voice
 LONGEST_VOICE_S = 28.0  # without a pause; Whisper reads 30 s at once
 _BEFORE_S = 0.75  # kept before a voice, in which its first word may begin
 _LEAST_PERSON_S = 1.0  # a voice that is far from everyone, and shorter, is the nearest person's
+_GAP_S = 0.2  # a shorter silence is none; after a longer one somebody else may speak
+_CHECKED_S = 1.0  # of voice after such a gap, by which it is compared with the voice before
 _NEIGHBOURS = 1000  # distances of neighbouring windows by which the limit is found
 
 
@@ -47,6 +60,13 @@ class LivePeople:
 
     def __len__(self) -> int:
         return len(self._sums)
+
+    @property
+    def limit(self) -> float | None:
+        """The distance above which voices are different people; None while nothing says so."""
+        if self._distance is None and self._near:
+            return PEOPLE_RATIO * float(np.median(self._near))
+        return self._distance
 
     def runs(
         self, spans: Sequence[tuple[float, float]], windows: Sequence[tuple[float, float]], vectors: np.ndarray
@@ -71,9 +91,7 @@ class LivePeople:
         for i, (one, two) in enumerate(pairwise(windows)):
             if one[1] - two[0] > 0.3:
                 self._near.append(float(1 - vectors[i] @ vectors[i + 1]))
-        limit = self._distance
-        if limit is None and self._near:
-            limit = PEOPLE_RATIO * float(np.median(self._near))
+        limit = self.limit
         groups = groups_of(vectors, None, limit)
         for group in dict.fromkeys(groups.tolist()):  # in order of appearance
             own = np.flatnonzero(groups == group)
@@ -121,6 +139,7 @@ class LiveTurns:
         self._found: list[float] = []  # probabilities of its windows
         self._voice = False
         self._silent = 0  # windows since it was heard
+        self._gap: tuple[int, int] | None = None  # first window of the last gap in the open voice, and after it
         self._last_start = 0.0
         self._heard = 0  # samples up to the end of the last voice: no word is recognised twice
 
@@ -158,13 +177,48 @@ class LiveTurns:
             if not self._voice:
                 return []
             self._first, self._found = number, []
+        if self._voice and self._silent * WINDOW_S >= _GAP_S:
+            self._gap = len(self._found) - self._silent, len(self._found)
         self._found.append(p)
         self._silent = 0 if self._voice else self._silent + 1
         if self._silent * WINDOW_S >= self._pause:
             return self._close(len(self._found))
+        if (gap := self._gap) is not None and self._is_change(*gap):
+            return self._cut(sum(gap) // 2)
         if len(self._found) * WINDOW_S < LONGEST_VOICE_S:
             return []
-        cut = quietest_window(np.array(self._found, np.float32))
+        return self._cut(quietest_window(np.array(self._found, np.float32)))
+
+    def _is_change(self, gap: int, after: int) -> bool:
+        """Whether somebody else speaks after a gap, once enough was heard, or the next gap begins."""
+        heard = len(self._found) - self._silent - after
+        if heard * WINDOW_S < _CHECKED_S and self._silent * WINDOW_S < _GAP_S:
+            return False
+        self._gap = None
+        begins = max(0, gap - round(_VOICE_S / WINDOW_S))
+        if min(heard, gap - begins) * WINDOW_S < LEAST_WINDOW_S:
+            return False
+        one, two = self._vectors([self._seconds(begins, gap), self._seconds(after, after + heard)])
+        limit = self.people.limit
+        if limit is None:
+            windows = windows_of([self._seconds(0, gap)])
+            limit = people_distance(windows, self._vectors(windows))
+        return limit is not None and 1 - float(one @ two) > limit
+
+    def _seconds(self, first: int, end: int) -> tuple[float, float]:
+        """The times of windows of the open voice."""
+        assert self._first is not None
+        return (self._first + first) * WINDOW_S, (self._first + end) * WINDOW_S
+
+    def _vectors(self, windows: Sequence[tuple[float, float]]) -> np.ndarray:
+        """The vectors of windows in seconds of the stream, float32 (n, dimensions) of length 1."""
+        return checked_vectors(
+            self._models.voices, [self._sound.cut(round(a * RATE), round(b * RATE)) for a, b in windows]
+        )
+
+    def _cut(self, cut: int) -> list[VoiceTurn]:
+        """Ends the turns of the first windows of the open voice; the others are a new one."""
+        assert self._first is not None
         rest, first = self._found[cut:], self._first + cut
         turns = self._close(cut)
         for i, later in enumerate(rest):
@@ -179,6 +233,7 @@ class LiveTurns:
         spans = [(origin + a, min(last, origin + b, self._sound.end / RATE)) for a, b in spans]
         begin = self.needed
         self._first, self._found, self._voice, self._silent = None, [], False, 0
+        self._gap = None
         if not spans:
             return []
         self._heard = round(spans[-1][1] * RATE)

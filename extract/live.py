@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..toolkit.base.errors import UserError
+from ..toolkit.base.words import counted
 from ..toolkit.manifest import MODALITIES, Manifest, Utterance, manifest_from_rows
 from ..toolkit.media import SAMPLE_RATE, KeptSound, MediaError, StreamedAudio
 from ..toolkit.predict.turns import SpokenTurn, TurnFeatures
@@ -80,7 +81,7 @@ class LiveRecording:
             raise UserError(f"--live: the run uses only {', '.join(recorded)}, and a stream has text and audio")
         self._labels, self._name, self._source = list(labels), name, Path(f"{name}.wav")
         self._audio, self._sound, self._own = StreamedAudio(pcm_rate, to_end), KeptSound(), KeptSound()
-        self._count, self._over = 0, False
+        self._count, self._over, self._notify = 0, False, notify
         self.names: list[str] = []
         self._given: deque[Utterance] | None = None
         if transcript is not None:
@@ -198,6 +199,11 @@ class LiveRecording:
             return
         assert self._given is not None
         while self._given and (self._over or self._reached(self._given[0].end)):
+            if self._over and (self._given[0].start or 0.0) >= self.seconds:
+                rest = counted(len(self._given), "turn")
+                self._notify(f"note: the stream ended before {rest} of the transcript began; left out")
+                self._given.clear()
+                return
             yield self._given.popleft()
 
     def _reached(self, end: float | None) -> bool:

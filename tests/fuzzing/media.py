@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import random
+import struct
 import subprocess
 import tempfile
 from pathlib import Path
 from unittest import mock
 
-from erc_toolkit.toolkit.media import MediaError, MediaReader, clock, ffmpeg_binary, media_duration
+import numpy as np
+
+from erc_toolkit.toolkit.media import MediaError, MediaReader, StreamedAudio, clock, ffmpeg_binary, media_duration
 from erc_toolkit.toolkit.media.containers import read_claim
 
 _BOTH = ["-f", "lavfi", "-i", "testsrc2=s=48x32:r=10:d=0.5", "-f", "lavfi", "-i", "sine=d=0.5:r=8000"]
@@ -92,4 +95,24 @@ def decoding(rng: random.Random) -> None:
         pass
 
 
-PARSERS = {"media_claims": claims, "media": decoding}
+def streaming(rng: random.Random) -> None:
+    """A damaged WAV header or samples, as a stream in parts."""
+    form = rng.choice(((1, 8), (1, 16), (1, 24), (1, 32), (3, 32), (3, 64), (0xFFFE, 16), (6, 8)))
+    head = struct.pack("<HHIIHH", form[0], rng.choice((1, 2, 3)), rng.choice((8000, 16000, 44100)), 0, 0, form[1])
+    data = bytearray(b"RIFF\0\0\0\0WAVEfmt " + struct.pack("<I", 16) + head + b"data\xff\xff\xff\xff")
+    data += rng.randbytes(rng.randrange(4000))
+    for _ in range(rng.choice((0, 1, 3))):
+        data[rng.randrange(48)] = rng.randrange(256)
+    audio = StreamedAudio(rng.choice((None, None, 8000)))
+    try:
+        while data:
+            size = rng.randrange(2000)
+            audio.add(bytes(data[:size]))
+            del data[:size]
+        own, sound = audio.end()
+        assert not np.isnan(own).any() and not np.isnan(sound).any()
+    except MediaError:
+        pass
+
+
+PARSERS = {"media_claims": claims, "media": decoding, "media_stream": streaming}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from av.error import FFmpegError
 
 from .errors import LEAST_RATE, MOST_RATE, MediaError
 from .mono import Resampler
@@ -99,7 +100,7 @@ class StreamedAudio:
         waiting, found = np.concatenate([self._block, mono]), []
         blocks = len(waiting) // _BLOCK * _BLOCK
         for first in range(0, blocks, _BLOCK):
-            found += self._resampler.add(waiting[first : first + _BLOCK])
+            found += self._resampled(waiting[first : first + _BLOCK])
         self._block = waiting[blocks:]
         return own, _clipped(found)
 
@@ -120,9 +121,16 @@ class StreamedAudio:
             own = more = _nothing()[0]
         if self._resampler is None:
             return own, more
-        found = [*self._resampler.add(self._block), *self._resampler.end()]
+        found = [*self._resampled(self._block), *self._resampler.end()]
         self._block = self._block[:0]
         return own, np.concatenate([more, _clipped(found)])
+
+    def _resampled(self, block: np.ndarray) -> list[np.ndarray]:
+        assert self._resampler is not None and self.form is not None
+        try:
+            return list(self._resampler.add(block))
+        except (FFmpegError, MemoryError):  # of rates that have hardly a common divisor
+            raise MediaError(f"{self.form.rate} Hz cannot be converted to {SAMPLE_RATE} Hz") from None
 
     def _start(self, form: Form) -> None:
         if not LEAST_RATE <= form.rate <= MOST_RATE:
@@ -198,14 +206,16 @@ def _mono(data: bytes, form: Form) -> np.ndarray:
         wide = np.frombuffer(data, "<i4") / 2.0**31
     else:
         wide = np.frombuffer(data, form.kind)
-    samples = wide.astype(np.float32).reshape(-1, form.channels)
-    mixed = samples[:, 0] if form.channels == 1 else np.ascontiguousarray(samples.T).mean(0, dtype=np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):  # of floats that are no samples
+        samples = wide.astype(np.float32).reshape(-1, form.channels)
+        mixed = samples[:, 0] if form.channels == 1 else np.ascontiguousarray(samples.T).mean(0, dtype=np.float32)
     return np.nan_to_num(mixed, nan=0.0)
 
 
 def _clipped(parts: list[np.ndarray]) -> np.ndarray:
     joined = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-    return np.clip(joined, -1, FULL_SCALE).astype(np.float32)
+    # What was infinite is not a number after resampling.
+    return np.clip(np.nan_to_num(joined, nan=0.0), -1, FULL_SCALE).astype(np.float32)
 
 
 def _nothing() -> tuple[np.ndarray, np.ndarray]:

@@ -151,7 +151,7 @@ class LiveRecording:
         names = tuple(clean_name(name, "--names") for name in options.names)
         if len(set(names)) < len(names):
             raise UserError("--names: a name is there twice; leave it out, or tell the two people apart")
-        models = Loader(options).models()
+        models = Loader(options, live=True).models()
         pause = LIVE_PAUSE_S if pause is None else pause
         return LiveTurns(models, self._sound, options.language, names, pause, options.speakers)
 

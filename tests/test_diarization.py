@@ -368,6 +368,37 @@ def test_a_little_whisper_gives_words_with_times_in_order(tmp_path):
         FasterWhisper("huge", "cpu")
 
 
+def test_short_voices_of_a_stream_have_a_short_window(tmp_path, monkeypatch):
+    from faster_whisper import WhisperModel
+
+    seen = []
+
+    def encode(self, features):
+        seen.append(features.shape[-1])
+        return whole(self, features)
+
+    whole = WhisperModel.encode
+    monkeypatch.setattr(WhisperModel, "encode", encode)
+    folder = make_whisper(tmp_path / "whisper")
+    voice = 0.1 * np.random.default_rng(0).standard_normal(14 * 16_000).astype(np.float32)
+    for live, seconds, frames in ((True, 3, 1000), (True, 9, 1500), (True, 14, 3000), (False, 3, 3000)):
+        model = FasterWhisper(str(folder), "cpu", short_windows=live)
+        model.detect(voice[: seconds * 16_000])
+        words = model.words(voice[: seconds * 16_000], "en")
+        assert seen and set(seen) == {frames} and all(0 <= w.start <= w.end for w in words)
+        assert ("windows_s" in model.provenance()["parameters"]) == live
+        seen.clear()
+    model, heard = FasterWhisper(str(folder), "cpu", short_windows=True), []
+
+    def repeats(samples, language, most_tokens=None):
+        heard.append((len(samples), most_tokens))
+        return [Word(0.0, 0.1, "two", 0.9)] * (14 if most_tokens else 2)
+
+    monkeypatch.setattr(model, "_words", repeats)
+    assert len(model.words(voice[:32_000], "en")) == 2  # nobody says 14 words in 2 s
+    assert heard == [(round(9.9 * 16_000), 36), (32_000, None)]
+
+
 def test_x_vectors_do_not_depend_on_the_other_windows(tmp_path):
     folder = make_voices(tmp_path / "voices")
     model = XVectors(str(folder), torch.device("cpu"))

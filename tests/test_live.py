@@ -137,9 +137,9 @@ def test_the_division_of_the_stream_does_not_matter(wav, scripted, sizes):
     assert whole == parts and len(whole) == 4
 
 
-def found_in(parts: Iterable[bytes]) -> list:
+def found_in(parts: Iterable[bytes], audio: StreamedAudio | None = None) -> list:
     """The turns that the scripted models find."""
-    audio, sound = StreamedAudio(), KeptSound()
+    audio, sound = audio or StreamedAudio(), KeptSound()
     turns = LiveTurns(Scripted().models(), sound)
     found = []
     for part in parts:
@@ -149,6 +149,40 @@ def found_in(parts: Iterable[bytes]) -> list:
             sound.drop(turns.needed)
     sound.add(audio.end()[1])
     return [*found, *turns.end()]
+
+
+def test_voices_are_recognised_in_their_gaps_already_and_turns_are_the_same(monkeypatch):
+    """Ahead of the end of the pause; a voice that goes on after the gap is recognised as a whole."""
+    parts = [("low", 1.2), ("", 0.3), ("low", 0.9), ("", 0.8), ("high", 1.5), ("", 0.3), ("low", 1.3), ("", 0.7)]
+    samples = tones(parts)
+    noise = 0.002 * np.random.default_rng(1).standard_normal(len(samples))
+    data = (np.clip(samples + noise, -1, 1) * 32767).astype("<i2").tobytes()
+    loader = Scripted()
+    sound, audio, begun, found = KeptSound(), StreamedAudio(RATE), [], []
+    finder = LiveTurns(loader.models(), sound)
+    submit = finder._ahead._pool.submit
+
+    def noted(*given):
+        begun.append((sound.end / RATE, given[2]))
+        return submit(*given)
+
+    monkeypatch.setattr(finder._ahead._pool, "submit", noted)
+    for first in range(0, len(data), 640):
+        sound.add(audio.add(data[first : first + 640])[1])
+        found += [(turn, sound.end / RATE) for turn in finder.advance()]
+        sound.drop(finder.needed)
+    assert not finder.end()
+    # The first gap's was for nothing; then a pause, a gap before another voice, a pause.
+    ends = [1.2, 2.4, 4.7, 6.3]
+    assert [round(at, 1) for at, _ in begun] == [round(end + 0.3, 1) for end in ends]
+    assert all(0.4 < at - turn.end < 1.5 for turn, at in found) and len(found) == 3
+    monkeypatch.setattr("erc_toolkit.extract.diarization.live._AHEAD", -1)
+    assert [spoken(turn) for turn, _ in found] == [spoken(turn) for turn in found_in([data], StreamedAudio(RATE))]
+
+
+def spoken(turn) -> tuple:
+    """What is in a turn, but for the words' texts, in which the scripted recogniser counts its calls."""
+    return turn.start, turn.end, turn.speaker, turn.speaker_confidence, [(w.start, w.end) for w in turn.words]
 
 
 @pytest.mark.parametrize("minutes", [1, 3])

@@ -6,9 +6,11 @@ voice goes to the nearest person, or is a new one if it is far from all.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -27,9 +29,9 @@ from .clustering import (
 )
 from .clustering import WINDOW_S as _VOICE_S
 from .pieces import Models
-from .recognition import recognise
+from .recognition import EDGE_S, Recogniser, Word, recognise
 from .turns import VoiceTurn, cut_turns
-from .voice_activity import RATE, WINDOW, WINDOW_S, quietest_window, voice_goes_on, voiced_spans
+from .voice_activity import PAD_S, RATE, WINDOW, WINDOW_S, quietest_window, voice_goes_on, voiced_spans
 from .voice_encoders import checked_vectors
 
 # Shorter than in a whole recording: no turn is known before its pause is over.
@@ -41,6 +43,7 @@ _LEAST_PERSON_S = 1.0  # a voice that is far from everyone, and shorter, is the 
 _GAP_S = 0.2  # a shorter silence is none; after a longer one somebody else may speak
 _CHECKED_S = 1.0  # of voice after such a gap, by which it is compared with the voice before
 _NEIGHBOURS = 1000  # distances of neighbouring windows by which the limit is found
+_AHEAD = math.ceil((PAD_S + EDGE_S) / WINDOW_S)  # windows of silence after which a recogniser hears no more of a voice
 
 
 class LivePeople:
@@ -57,6 +60,7 @@ class LivePeople:
         self._near: deque[float] = deque(maxlen=_NEIGHBOURS)
         self._sums: list[np.ndarray] = []
         self._last = 0
+        groups_of(np.eye(2, dtype=np.float32), None, 0.5)  # loads scikit-learn before anybody speaks
 
     def __len__(self) -> int:
         return len(self._sums)
@@ -107,6 +111,45 @@ class LivePeople:
                 self._sums.append(total)
 
 
+@dataclass(frozen=True)
+class _Heard:
+    """What a recogniser is given: numbers of the first sample and of that after the last, and the spans in seconds."""
+
+    begin: int
+    end: int
+    spans: tuple[tuple[float, float], ...]
+    language: str | None
+
+
+class _Ahead:
+    """Recognises a voice in its gaps already, beside the reading: mostly the voice has ended there.
+
+    What it finds depends on nothing but what it is given, so that the turns are those found without it.
+    """
+
+    def __init__(self, recogniser: Recogniser) -> None:
+        self._recogniser, self._pool = recogniser, ThreadPoolExecutor(1, "recognises ahead")
+        self._given: _Heard | None = None
+        self._found: Future[tuple[list[Word], str | None]] | None = None
+
+    def begin(self, heard: _Heard, samples: np.ndarray) -> None:
+        """Begins with a voice, of which `samples` are float32 (end - begin,)."""
+        if heard == self._given:
+            return
+        if self._found is not None:
+            self._found.cancel()  # one that has begun goes on, and is waited for: only one computes at a time
+        spans = [(a - heard.begin / RATE, b - heard.begin / RATE) for a, b in heard.spans]
+        self._given = heard
+        self._found = self._pool.submit(recognise, self._recogniser, samples, spans, heard.language)
+
+    def end(self) -> tuple[list[Word], str | None]:
+        """The words of the voice that was last begun with, with times in seconds of the stream, and their language."""
+        assert self._given is not None and self._found is not None
+        words, language = self._found.result()
+        offset = self._given.begin / RATE
+        return [replace(w, start=_later(w.start, offset), end=_later(w.end, offset)) for w in words], language
+
+
 class LiveTurns:
     """Finds the turns of a stream.
 
@@ -142,6 +185,7 @@ class LiveTurns:
         self._gap: tuple[int, int] | None = None  # first window of the last gap in the open voice, and after it
         self._last_start = 0.0
         self._heard = 0  # samples up to the end of the last voice: no word is recognised twice
+        self._ahead = _Ahead(models.recogniser)
 
     @property
     def needed(self) -> int:
@@ -183,8 +227,10 @@ class LiveTurns:
         self._silent = 0 if self._voice else self._silent + 1
         if self._silent * WINDOW_S >= self._pause:
             return self._close(len(self._found))
+        if self._silent == _AHEAD and (heard := self._heard_in(len(self._found), len(self._found))):
+            self._ahead.begin(heard, self._sound.cut(heard.begin, heard.end))
         if (gap := self._gap) is not None and self._is_change(*gap):
-            return self._cut(sum(gap) // 2)
+            return self._cut(sum(gap) // 2, gap[1])
         if len(self._found) * WINDOW_S < LONGEST_VOICE_S:
             return []
         return self._cut(quietest_window(np.array(self._found, np.float32)))
@@ -216,44 +262,44 @@ class LiveTurns:
             self._models.voices, [self._sound.cut(round(a * RATE), round(b * RATE)) for a, b in windows]
         )
 
-    def _cut(self, cut: int) -> list[VoiceTurn]:
-        """Ends the turns of the first windows of the open voice; the others are a new one."""
+    def _cut(self, cut: int, until: int | None = None) -> list[VoiceTurn]:
+        """Ends the turns of the first windows of the open voice; the others are a new one.
+
+        Args:
+            cut: number of the first windows.
+            until: number of windows that the recogniser hears; None for `cut`.
+        """
         assert self._first is not None
         rest, first = self._found[cut:], self._first + cut
-        turns = self._close(cut)
+        turns = self._close(cut, until)
         for i, later in enumerate(rest):
             turns += self._examine(first + i, later)
         return turns
 
-    def _close(self, windows: int) -> list[VoiceTurn]:
-        """The turns of the first windows of the open voice, which ends there."""
+    def _heard_in(self, windows: int, until: int) -> _Heard | None:
+        """The voice in the first windows of the open one, with its sound up to another window; None for none."""
         assert self._first is not None
         origin, last = self._first * WINDOW_S, (self._first + windows) * WINDOW_S
         spans = voiced_spans(np.array(self._found[:windows], np.float32))
-        spans = [(origin + a, min(last, origin + b, self._sound.end / RATE)) for a, b in spans]
-        begin = self.needed
+        spans = tuple((origin + a, min(last, origin + b, self._sound.end / RATE)) for a, b in spans)
+        if not spans:
+            return None
+        end = min((self._first + until) * WINDOW, round((spans[-1][1] + EDGE_S) * RATE), self._sound.end)
+        return _Heard(max(self.needed, self._sound.first), end, spans, self.language)
+
+    def _close(self, windows: int, until: int | None = None) -> list[VoiceTurn]:
+        """The turns of the first windows of the open voice, which ends there."""
+        heard = self._heard_in(windows, windows if until is None else until)
         self._first, self._found, self._voice, self._silent = None, [], False, 0
         self._gap = None
-        if not spans:
+        if heard is None:
             return []
-        self._heard = round(spans[-1][1] * RATE)
-        samples = self._sound.cut(begin, round(last * RATE))
-        offset = max(begin, self._sound.first) / RATE
-        local = [(a - offset, b - offset) for a, b in spans]
-        words, self.language = recognise(self._models.recogniser, samples, local, self.language)
-        words = [
-            replace(
-                word,
-                start=None if word.start is None else round(word.start + offset, 3),
-                end=None if word.end is None else round(word.end + offset, 3),
-            )
-            for word in words
-        ]
-        windows_here = windows_of(local)
-        parts = [samples[round(a * RATE) : round(b * RATE)] for a, b in windows_here]
-        vectors = checked_vectors(self._models.voices, parts)
-        placed = [(a + offset, b + offset) for a, b in windows_here]
-        runs = self.people.runs(spans, placed, vectors)
+        self._heard = round(heard.spans[-1][1] * RATE)
+        self._ahead.begin(heard, self._sound.cut(heard.begin, heard.end))
+        windows_here = windows_of(heard.spans)
+        vectors = self._vectors(windows_here)  # beside the recogniser
+        words, self.language = self._ahead.end()
+        runs = self.people.runs(heard.spans, windows_here, vectors)
         turns = []
         for turn in cut_turns(runs, words, self._names, self._pause, renumber=False):
             # In order, as in a transcript that is read again.
@@ -261,6 +307,10 @@ class LiveTurns:
             self._last_start = start
             turns.append(replace(turn, start=start))
         return turns
+
+
+def _later(time: float | None, by: float) -> float | None:
+    return None if time is None else round(time + by, 3)
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from ...toolkit.base.device import pick_device
 from ...toolkit.base.errors import UserError
 from . import recognition, voice_encoders
@@ -14,7 +16,7 @@ from .pieces import Models
 from .recognition import Recogniser
 from .requirements import ASR_MODEL, SPEAKER_MODEL, require_packages
 from .turns import PAUSE_S
-from .voice_activity import Silero
+from .voice_activity import RATE, Silero
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +61,12 @@ class Loader:
 
     Args:
         options: which models, and the device.
+        live: for a stream: the recogniser is `FasterWhisper` with `short_windows`, and the models have computed once,
+            as that takes longer the first time.
     """
 
-    def __init__(self, options: Options) -> None:
-        self._options = options
+    def __init__(self, options: Options, *, live: bool = False) -> None:
+        self._options, self._live = options, live
         self._models: Models | None = None
         self._recogniser: Recogniser | None = None
 
@@ -79,7 +83,14 @@ class Loader:
                     self._options.speaker_model, pick_device(self._options.device)
                 )
                 self._models = Models(Silero(), recogniser, voices)
+            if self._live:
+                self._warm_up(self._models)
         return self._models
+
+    def _warm_up(self, models: Models) -> None:
+        silence = np.zeros(RATE, np.float32)
+        models.recogniser.words(silence, self._options.language or models.recogniser.detect(silence))
+        models.voices.embed([silence])
 
     def recogniser(self) -> Recogniser:
         """The speech recogniser alone, for corrected turns.
@@ -91,7 +102,9 @@ class Loader:
             with _as_model_errors():
                 require_packages()
                 device = str(pick_device(self._options.device))
-                self._recogniser = recognition.FasterWhisper(self._options.asr_model, device, self._options.language)
+                self._recogniser = recognition.FasterWhisper(
+                    self._options.asr_model, device, self._options.language, short_windows=self._live
+                )
         return self._recogniser
 
 

@@ -20,7 +20,7 @@ WINDOW_S = WINDOW / RATE
 # The package's own defaults: voice begins above the first and ends below the second.
 _BEGINS, _ENDS = 0.5, 0.35
 # A shorter silence splits no voice, and what is shorter is no voice.
-_LEAST_SILENCE_S, _LEAST_VOICE_S, _PAD_S = 0.2, 0.2, 0.03
+_LEAST_SILENCE_S, _LEAST_VOICE_S, PAD_S = 0.2, 0.2, 0.03
 # Long pieces are seldom cut, short ones lose little when a run is killed.
 PIECE_S, _LONGEST_PIECE_S, _BLOCK_S = 60.0, 120.0, 10.0
 _GOOD_CUT_S, _LEAST_CUT_S = 0.5, 0.2
@@ -95,7 +95,7 @@ class Silero:
                 "ends_below": _ENDS,
                 "least_silence_s": _LEAST_SILENCE_S,
                 "least_voice_s": _LEAST_VOICE_S,
-                "pad_s": _PAD_S,
+                "pad_s": PAD_S,
             },
         }
 
@@ -119,9 +119,7 @@ def voiced_spans(probabilities: np.ndarray) -> list[tuple[float, float]]:
                 spans.append([start, end])
             begun = None
     last = len(probabilities) * WINDOW_S
-    return [
-        (max(0.0, start - _PAD_S), min(last, end + _PAD_S)) for start, end in spans if end - start >= _LEAST_VOICE_S
-    ]
+    return [(max(0.0, start - PAD_S), min(last, end + PAD_S)) for start, end in spans if end - start >= _LEAST_VOICE_S]
 
 
 def voice_goes_on(voice: bool, probability: float) -> bool:

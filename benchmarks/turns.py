@@ -1,10 +1,11 @@
 """How well `transcribe` finds turns that are known: dialogues in IEMOCAP's layout, by the times of its transcriptions.
 
+    pip install jiwer
     python benchmarks/turns.py IEMOCAP_ROOT --asr-model base --speaker-model microsoft/wavlm-base-plus-sv --dialogues 5
 
 For each dialogue: people found, the diarisation error rate over all time (no collar) with its parts missed voice, false
-voice and wrong person, and seconds of work per second. Turns of `transcribe` contain pauses of up to a
-second, which count as false voice where the annotators cut them out.
+voice and wrong person, the word error rate of jiwer, and seconds of work per second. Turns of `transcribe` contain
+pauses of up to a second, which count as false voice where the annotators cut them out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import jiwer
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
@@ -23,7 +25,8 @@ from erc_toolkit.extract.diarization.loading import Loader, Options
 from erc_toolkit.extract.diarization.transcribe import transcribe
 
 STEP_S = 0.01
-_LINE = re.compile(r"^\S+_([FM])\w*\d+ \[([\d.]+)-([\d.]+)\]", re.MULTILINE)
+_LINE = re.compile(r"^\S+_([FM])\w*\d+ \[([\d.]+)-([\d.]+)\]:(.*)", re.MULTILINE)
+_SOUND = re.compile(r"\[[^]]*\]")
 Turns = Sequence[tuple[float, float, str]]
 
 
@@ -57,6 +60,12 @@ def _grid(turns: Turns, count: int) -> np.ndarray:
     return grid
 
 
+def words(text: str) -> str:
+    """What is compared: words in small letters, without punctuation and sounds in brackets."""
+    text = _SOUND.sub(" ", text).lower().replace("-", " ")
+    return " ".join("".join(c for c in text if c.isalnum() or c in " '").split())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
@@ -64,13 +73,16 @@ def main() -> None:
     parser.add_argument("--speaker-model", default=Options.speaker_model)
     parser.add_argument("--speakers", type=int)
     parser.add_argument("--dialogues", type=int, default=5)
+    parser.add_argument("--said", type=Path, help="lines of DIALOGUE, a tab, and its words; else the transcriptions'")
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()
     options = Options(given.speakers, "en", given.asr_model, given.speaker_model, device=given.device)
     loader = Loader(options)
     loader.models()
-    rows = []
-    print(f"{'dialogue':24} people    der  missed   false   wrong  s/s")
+    lines = given.said.read_text(encoding="utf-8").splitlines() if given.said else []
+    said = dict(line.split("\t") for line in lines)
+    rows, references, heard = [], [], []
+    print(f"{'dialogue':24} people    der  missed   false   wrong   words  s/s")
     for wave in sorted(given.root.glob("Session*/dialog/wav/*.wav"))[: given.dialogues]:
         text = (wave.parents[1] / "transcriptions" / f"{wave.stem}.txt").read_text(encoding="utf-8", errors="replace")
         known = [(float(m[2]), float(m[3]), m[1]) for m in _LINE.finditer(text)]
@@ -83,11 +95,17 @@ def main() -> None:
         found = [(turn.start, turn.end, turn.speaker) for turn in document.turns]
         row = errors(known, found)
         rows.append((row["der"], took))
-        shown = "".join(f"{100 * row[name]:7.1f} %"[:8] for name in ("der", "missed", "false", "wrong"))
+        references.append(words(said.get(wave.stem) or " ".join(m[4] for m in _LINE.finditer(text))))
+        heard.append(words(" ".join(turn.text for turn in document.turns)))
+        row["words"] = jiwer.wer(references[-1], heard[-1])
+        shown = "".join(f"{100 * row[name]:7.1f} %"[:8] for name in ("der", "missed", "false", "wrong", "words"))
         print(f"{wave.stem:24} {len({name for *_, name in found}):6} {shown} {took:5.2f}", flush=True)
     if rows:
         print(f"mean of {len(rows)}: diarisation error {100 * np.mean([r[0] for r in rows]):.1f} %, ", end="")
         print(f"{np.mean([r[1] for r in rows]):.2f} s per second of recording")
+        total = jiwer.process_words(references, heard)
+        counts = f"{total.substitutions} other, {total.deletions} missed, {total.insertions} too many"
+        print(f"word error rate {100 * total.wer:.1f} % ({counts}, of {sum(len(r.split()) for r in references)})")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,257 @@
+"""The words of a corpus looked for in its audio, file by file, continued after an interruption."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ...toolkit.base.hashes import json_sha256
+from ...toolkit.base.interrupt import explained
+from ...toolkit.base.lock import locked
+from ...toolkit.base.outputs import check_output
+from ...toolkit.base.progress import progress_bar
+from ...toolkit.base.reading.plain_json import parse_json
+from ...toolkit.base.version import __version__
+from ...toolkit.manifest import Manifest, Utterance, is_unchanged
+from ...toolkit.manifest.files import write_stamped
+from ...toolkit.media import SAMPLE_RATE, MediaError, MediaReader
+from ..encoders.base import AudioSpan
+from ..encoders.opensmile_sets import silence_reason
+from ..encoders.speech import resample
+from ..run.origins import source_of
+from .ctc import Emitter, align
+from .overlay import (
+    CUT_END,
+    CUT_START,
+    FORMAT,
+    LOW,
+    MISMATCH,
+    NO_AUDIO,
+    NO_WORDS,
+    Line,
+    basis,
+    content_of,
+    parse_line,
+)
+from .spelling import spell
+
+COMMAND = "realign"
+_WORK = "erc-toolkit realign work"
+_EDGE_S = 0.05
+_MISMATCH = 0.1  # of --least-score
+
+
+@dataclass(frozen=True)
+class Options:
+    """How words are looked for.
+
+    Attributes:
+        margin: seconds before and after a span in a longer file that are searched too.
+        padding: seconds that are added before the first and after the last word.
+        least_score: below it a span is flagged, and not applied.
+        audio_track: number of the audio track, from 1; None for the default one.
+    """
+
+    margin: float = 2.0
+    padding: float = 0.1
+    least_score: float = 0.2
+    audio_track: int | None = None
+
+
+def find_words(u: Utterance, line: Line, samples: np.ndarray, emitter: Emitter, options: Options) -> Line:
+    """A line with the place of an utterance's words.
+
+    Args:
+        u: the utterance.
+        line: of `basis`.
+        samples: float32 (n,) at 16 kHz, the audio of its file from the beginning.
+        emitter: the CTC model.
+        options: how.
+    """
+    tokens = spell(u.text, emitter.vocabulary, emitter.delimiter)
+    if not tokens:
+        return dataclasses.replace(line, flags={NO_WORDS: "nothing that the model can spell"})
+    first, last = line.given
+    lasts = len(samples) / SAMPLE_RATE
+    # Without a span's start or end, the file's beginning or end is the utterance's own.
+    begin = 0.0 if first is None else max(0.0, first - options.margin)
+    end = lasts if last is None else min(lasts, last + (options.margin if first is not None else 0.0))
+    part = samples[round(begin * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
+    if reason := silence_reason(part):
+        return dataclasses.replace(line, flags={NO_AUDIO: reason})
+    heard = resample(AudioSpan(part, SAMPLE_RATE), emitter.rate).samples
+    emissions = emitter.emissions(heard)
+    found = align(emissions, tokens, emitter.blank, emitter.hop_s)
+    if found is None:
+        return dataclasses.replace(line, flags={MISMATCH: f"{len(tokens)} tokens in {len(emissions)} frames"})
+    flags = {}
+    said = f"probability {found.score:.3f} per token"
+    if found.score < options.least_score:
+        flags[LOW] = said
+    if found.score < _MISMATCH * options.least_score:
+        flags[MISMATCH] = said
+    if found.start <= _EDGE_S:
+        flags[CUT_START] = f"the first word begins {found.start:.2f} s after the beginning of what was searched"
+    if found.end >= end - begin - _EDGE_S:
+        flags[CUT_END] = f"the last word ends {max(0.0, end - begin - found.end):.2f} s before the end of it"
+    start = max(0.0, begin + found.start - options.padding)
+    stop = min(lasts, begin + found.end + options.padding)
+    return dataclasses.replace(
+        line, start=round(start, 3), end=round(stop, 3), score=round(found.score, 4), flags=flags
+    )
+
+
+def realign(
+    manifest: Manifest,
+    out: Path,
+    emitter: Emitter,
+    options: Options,
+    *,
+    inputs: tuple[Path, ...] = (),
+    overwrite: bool = False,
+    notify: Callable[[str], None] = print,
+) -> list[Line]:
+    """Writes the overlay of a corpus.
+
+    Lines of an unfinished run, or of the overlay at `out`, are kept if model, options, text, span and media are equal.
+
+    Args:
+        manifest: the corpus.
+        out: the overlay (.jsonl); it appears complete or not at all.
+        emitter: the CTC model.
+        options: how.
+        inputs: paths that are read, which are never written.
+        overwrite: forget what is at `out`.
+        notify: called with lines for the user.
+
+    Raises:
+        UserError: `out` cannot be written, or is held by another process.
+        Interrupted: what is done is kept.
+    """
+    request = {"options": dataclasses.asdict(options), "ctc": emitter.provenance()}
+    check(out, inputs, overwrite)
+    work = work_path(out)
+    with locked(out, COMMAND):
+        check(out, inputs, overwrite)
+        head = {"format": _WORK, "key": json_sha256({"corpus": manifest.corpus, **request})}
+        done = {} if overwrite else {**_earlier(out, request), **_unfinished(work, head)}
+        with open(work, "w", encoding="utf-8") as file:
+            file.write(json.dumps(head) + "\n" + "".join(_text(line) for line in done.values()))
+        lines: dict[str, Line] = {}
+        groups: dict[str | None, list[Utterance]] = {}
+        for u in manifest.utterances:
+            groups.setdefault(source_of(u, "audio")[0], []).append(u)
+        kept = f"what is done is kept in {work}; the same command continues there"
+        reused = 0
+        with explained(f"interrupted: {kept}"), progress_bar("realign", len(manifest.utterances)) as bar:
+            for path, group in groups.items():
+                content = "" if path is None else content_of(manifest.path(path))
+                begun = [basis(u, content) for u in group]
+                new = []
+                for u, line in zip(group, begun, strict=True):
+                    if line.id in done and done[line.id].matches(line):
+                        lines[line.id] = done[line.id]
+                        reused += 1
+                    else:
+                        new.append((u, line))
+                found = _of_file(manifest, path, new, emitter, options) if new else []
+                lines |= {line.id: line for line in found}
+                with open(work, "a", encoding="utf-8") as file:
+                    file.write("".join(map(_text, found)))
+                    file.flush()
+                    os.fsync(file.fileno())
+                bar.advance(len(group))
+        if reused:
+            notify(f"{out}: {reused} of {len(lines)} utterances are known from before")
+        ordered = [lines[u.id] for u in manifest.utterances]
+        header = {"erc_overlay": FORMAT, "corpus": manifest.corpus, "erc_toolkit": __version__, **request}
+        write_stamped(out, header, map(_text, ordered), COMMAND)
+        work.unlink(missing_ok=True)
+    return ordered
+
+
+def check(out: Path, inputs: tuple[Path, ...], overwrite: bool) -> None:
+    """Checks that the overlay may be written, before the work.
+
+    Raises:
+        UserError: it may not.
+    """
+    check_output(out, inputs, earlier=lambda path: is_unchanged(path, COMMAND), overwrite=overwrite)
+    check_output(work_path(out), inputs, earlier=_is_work, overwrite=overwrite)
+
+
+def work_path(out: Path) -> Path:
+    """Where an unfinished run keeps what is done."""
+    return out.with_name(out.name + ".part")
+
+
+def _of_file(
+    manifest: Manifest, path: str | None, group: list[tuple[Utterance, Line]], emitter: Emitter, options: Options
+) -> list[Line]:
+    def none(reason: str) -> list[Line]:
+        return [dataclasses.replace(line, flags={NO_AUDIO: reason}) for _, line in group]
+
+    if path is None:
+        return none("no media file in the manifest")
+    channels = tuple(dict.fromkeys(u.audio_channel for u, _ in group))
+    try:
+        with MediaReader(manifest.path(path), track=options.audio_track, channels=channels) as media:
+            media.finish()
+    except MediaError as error:
+        return none(str(error))
+    found = []
+    for u, line in group:
+        sound = media.sound.get(u.audio_channel)
+        if sound is None or sound.missing:
+            reason = "no audio track" if sound is None else sound.missing
+            found.append(dataclasses.replace(line, flags={NO_AUDIO: reason}))
+        else:
+            found.append(find_words(u, line, sound.samples, emitter, options))
+    return found
+
+
+def _text(line: Line) -> str:
+    return json.dumps(dataclasses.asdict(line), ensure_ascii=False) + "\n"
+
+
+def _earlier(out: Path, request: dict[str, object]) -> dict[str, Line]:
+    """The lines of a finished overlay with the same options."""
+    if not is_unchanged(out, COMMAND):
+        return {}
+    with open(out, encoding="utf-8") as file:
+        header = parse_json(file.readline())
+        if {name: header.get(name) for name in request} != json.loads(json.dumps(request)):
+            return {}
+        found = [parse_line(parse_json(row), str(out)) for row in file]
+    return {line.id: line for line in found}
+
+
+def _unfinished(work: Path, head: dict[str, object]) -> dict[str, Line]:
+    found: dict[str, Line] = {}
+    try:
+        with open(work, encoding="utf-8") as file:
+            if parse_json(file.readline()) != head:
+                return {}
+            for row in file:
+                if not row.endswith("\n"):
+                    break
+                line = parse_line(parse_json(row), str(work))
+                found[line.id] = line
+    except (OSError, ValueError):
+        pass  # cut off: what came before it counts
+    return found
+
+
+def _is_work(path: Path) -> bool:
+    try:
+        with open(path, encoding="utf-8") as file:
+            header = parse_json(file.readline(1 << 12))
+        return isinstance(header, dict) and header.get("format") == _WORK
+    except (OSError, ValueError):
+        return False

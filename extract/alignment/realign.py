@@ -139,7 +139,7 @@ def realign(
     work = work_path(out)
     with locked(out, COMMAND):
         check(out, inputs, overwrite)
-        head = {"format": _WORK, "key": json_sha256({"corpus": manifest.corpus, **request})}
+        head: dict[str, object] = {"format": _WORK, "key": json_sha256({"corpus": manifest.corpus, **request})}
         done = {} if overwrite else {**_earlier(out, request), **_unfinished(work, head)}
         with open(work, "w", encoding="utf-8") as file:
             file.write(json.dumps(head) + "\n" + "".join(_text(line) for line in done.values()))

@@ -343,7 +343,12 @@ def test_a_damaged_json_is_one_line_with_the_place(tmp_path, change, message):
 
 def test_a_little_whisper_gives_words_with_times_in_order(tmp_path):
     folder = make_whisper(tmp_path / "whisper")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)  # as many as nothing else would choose
     model = FasterWhisper(str(folder), "cpu")
+    model.words(np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32), "en")
+    assert torch.get_num_threads() == 3  # CTranslate2 shares OpenMP with PyTorch
+    torch.set_num_threads(threads)
     audio = demo_voice("Alma", 4)
     words, language = recognise(model, audio, [(0.0, 4.0)], None)
     assert language in ("en", "de")

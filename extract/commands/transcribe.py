@@ -140,7 +140,7 @@ def transcribe_command(
         options,
         corrected=corrected,
         overwrite=overwrite,
-        faces=finder_for(finder, recording),
+        faces=finder,
         command=command_line(),
         notify=click.echo,
     )

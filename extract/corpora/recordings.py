@@ -52,6 +52,7 @@ def read_recordings(
     """
     # Here, since every reader is imported for the list of corpora.
     from ..diarization.folders import names_of, transcribe_folder
+    from ..diarization.formats import utterances_of
     from ..diarization.loading import Options
 
     root = Path(root)
@@ -71,21 +72,7 @@ def read_recordings(
         if not document.turns:
             notes.append(f"left out: {dialogue}: {document.reason}")
         marked += sum(bool(turn.marks) for turn in document.turns)
-        for i, turn in enumerate(document.turns):
-            utterances.append(
-                Utterance(
-                    id=f"{dialogue}_{i}",
-                    dialogue=dialogue,
-                    position=i,
-                    speaker=turn.speaker,
-                    text=turn.text,
-                    label=None,
-                    split=split,
-                    media=path.relative_to(root).as_posix(),
-                    start=turn.start,
-                    end=turn.end,
-                )
-            )
+        utterances += utterances_of(document.turns, dialogue, path.relative_to(root).as_posix(), split)
     notes += [f"left out: {reason}" for reason in done.failed.values()]
     if not utterances:
         raise UserError(notes[0].removeprefix("left out: ") if notes else f"{root}: no recording has turns")

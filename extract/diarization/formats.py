@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...toolkit.base.cue_text import cue_line, cue_time
 from ...toolkit.manifest import Manifest, Utterance
 from .turns import VoiceTurn
 
@@ -16,7 +17,7 @@ SPOKEN = (".srt", ".vtt")  # they have no turn without words
 def subrip(turns: Sequence[VoiceTurn]) -> str:
     """SubRip, one cue per turn with words: "Ann: text"."""
     cues = (
-        f"{i}\n{_stamp(t.start, ',')} --> {_stamp(t.end, ',')}\n{_line(f'{t.speaker}: {t.text}')}\n"
+        f"{i}\n{cue_time(t.start, ',')} --> {cue_time(t.end, ',')}\n{cue_line(f'{t.speaker}: {t.text}')}\n"
         for i, t in enumerate((t for t in turns if t.text), 1)
     )
     return "\n".join(cues)
@@ -27,8 +28,8 @@ def webvtt(turns: Sequence[VoiceTurn]) -> str:
     cues = ["WEBVTT\n"]
     for t in turns:
         if t.text:
-            name, text = (html.escape(_line(part), quote=False) for part in (t.speaker, t.text))
-            cues.append(f"{_stamp(t.start, '.')} --> {_stamp(t.end, '.')}\n<v {name}>{text}</v>\n")
+            name, text = (html.escape(cue_line(part), quote=False) for part in (t.speaker, t.text))
+            cues.append(f"{cue_time(t.start, '.')} --> {cue_time(t.end, '.')}\n<v {name}>{text}</v>\n")
     return "\n".join(cues)
 
 
@@ -59,29 +60,30 @@ def manifest_of(turns: Sequence[VoiceTurn], media: Path, name: str) -> Manifest:
         media: the recording.
         name: of the corpus and the dialogue.
     """
-    utterances = [
+    return Manifest(name, [], media.parent, utterances_of(turns, name, media.name))
+
+
+def utterances_of(turns: Sequence[VoiceTurn], dialogue: str, media: str, split: str = "test") -> list[Utterance]:
+    """The turns of one recording as utterances without labels.
+
+    Args:
+        turns: in order of time.
+        dialogue: the dialogue's id, with which the utterances' begin.
+        media: path of the recording below the manifest's root.
+        split: of all of them.
+    """
+    return [
         Utterance(
-            id=f"{name}_{i}",
-            dialogue=name,
+            id=f"{dialogue}_{i}",
+            dialogue=dialogue,
             position=i,
-            speaker=t.speaker,
-            text=t.text,
+            speaker=turn.speaker,
+            text=turn.text,
             label=None,
-            split="test",
-            media=media.name,
-            start=t.start,
-            end=t.end,
+            split=split,
+            media=media,
+            start=turn.start,
+            end=turn.end,
         )
-        for i, t in enumerate(turns)
+        for i, turn in enumerate(turns)
     ]
-    return Manifest(name, [], media.parent, utterances)
-
-
-def _line(text: str) -> str:
-    """A text in one line; "-->" would begin a cue."""
-    return " ".join(text.split()).replace("-->", "→")
-
-
-def _stamp(seconds: float, mark: str) -> str:
-    ms = max(0, round(1000 * seconds))
-    return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d}{mark}{ms % 1000:03d}"

@@ -120,10 +120,6 @@ class WorkFile:
             file.flush()
             os.fsync(file.fileno())
 
-    def remove(self) -> None:
-        """The run is finished."""
-        self.path.unlink(missing_ok=True)
-
     def _header(self) -> dict[str, object]:
         return {"format": _FORMAT, "version": 1, "key": self._key}
 

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...toolkit.base.cores import core_count
 from ...toolkit.base.errors import UserError, one_line
 from ...toolkit.base.hashes import file_sha256
 from ..encoders.hub import hub_unreachable, short_name
@@ -86,6 +85,7 @@ class FasterWhisper:
             )
         if not (folder / "tokenizer.json").is_file():
             raise UserError(f"--asr-model {name_or_dir}: the folder has no tokenizer.json; copy the model's into it")
+        import torch
         from faster_whisper import WhisperModel
 
         kind, _, index = device.partition(":")
@@ -97,7 +97,9 @@ class FasterWhisper:
                 device="cuda" if on_gpu else "cpu",
                 device_index=int(index or 0),
                 compute_type=self._type,
-                cpu_threads=core_count(),
+                # CTranslate2 sets the number of OpenMP's threads, which are PyTorch's too: with another number the
+                # sums of what comes after, features and predictions, would be rounded otherwise.
+                cpu_threads=torch.get_num_threads(),
                 local_files_only=True,
             )
             known = self._model.supported_languages

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..base.csv_cells import csv_text
+from ..base.cue_text import cue_line, cue_time
 from ..base.files import write_atomically
 
 FILES = ("turns.json", "turns.csv", "turns.srt", "turns.vtt")
@@ -89,7 +90,8 @@ def subrip(turns: Sequence[Turn]) -> str:
     """SubRip with one cue per turn: "Ann [joy 83 %]: text"."""
     # A blank line ends a cue, and "-->" would start one.
     cues = (
-        f"{i}\n{_stamp(t.start, ',')} --> {_stamp(t.end, ',')}\n{_line(_spoken(t))}\n" for i, t in enumerate(turns, 1)
+        f"{i}\n{cue_time(t.start, ',')} --> {cue_time(t.end, ',')}\n{cue_line(_spoken(t))}\n"
+        for i, t in enumerate(turns, 1)
     )
     return "\n".join(cues)
 
@@ -99,20 +101,11 @@ def webvtt(turns: Sequence[Turn]) -> str:
     cues = ["WEBVTT\n"]
     for t in turns:
         kind = re.sub(r"[\W_]+", "-", t.emotion).strip("-") or "emotion"  # "-->" would start a cue
-        speaker = html.escape(_line(t.speaker), quote=False)
-        spoken = html.escape(_line(f"[{t.emotion} {round(100 * t.probability)} %] {t.text}"), quote=False)
-        cues.append(f"{_stamp(t.start, '.')} --> {_stamp(t.end, '.')}\n<v {speaker}><c.{kind}>{spoken}</c>\n")
+        speaker = html.escape(cue_line(t.speaker), quote=False)
+        spoken = html.escape(cue_line(f"[{t.emotion} {round(100 * t.probability)} %] {t.text}"), quote=False)
+        cues.append(f"{cue_time(t.start, '.')} --> {cue_time(t.end, '.')}\n<v {speaker}><c.{kind}>{spoken}</c>\n")
     return "\n".join(cues)
 
 
 def _spoken(turn: Turn) -> str:
     return f"{turn.speaker} [{turn.emotion} {round(100 * turn.probability)} %]: {turn.text}"
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split()).replace("-->", "→")
-
-
-def _stamp(seconds: float, mark: str) -> str:
-    ms = max(0, round(1000 * seconds))
-    return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d}{mark}{ms % 1000:03d}"

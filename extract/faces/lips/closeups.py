@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -93,7 +92,7 @@ def take(closeups: Sequence[CloseUp], k: int, image: np.ndarray) -> None:
 
 def frame_at(time: float) -> int:
     """The number of the frame at `time` seconds, at 25 per second."""
-    return round(Fraction(time).limit_denominator(1_000_000) * FACES_PER_S)
+    return round(time * FACES_PER_S)
 
 
 def frames_of(closeups: Iterable[CloseUp]) -> set[int]:

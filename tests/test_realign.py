@@ -154,7 +154,12 @@ def test_the_overlay_is_applied_where_nothing_changed(corpus):
     write_manifest(dataclasses.replace(manifest, utterances=utterances), corpus)
     out = corpus.with_name("s.h5")
     said = run("extract", "manifest", corpus, "--modalities", "audio", "--overlay", overlay, "--out", out)
-    for part in ("1 utterance whose text", "2 utterances with new spans", "1 utterance flagged", "1 utterance of the"):
+    for part in (
+        "1 utterance whose text",
+        "2 utterances with new spans",
+        "1 utterance with flagged spans",
+        "1 utterance of the",
+    ):
         assert part in said
     from erc_toolkit.extract.alignment.overlay import apply_overlay
 

@@ -16,6 +16,10 @@ from ...toolkit.base.errors import UserError
 from ..encoders.hub import load_transformer, short_name
 from .spelling import STAR
 
+# Longer audio is read in windows, since the memory of attention grows with the square of the length; each window is
+# read with so much before and after it.
+WINDOW_S, CONTEXT_S = 30.0, 3.0
+
 
 class Emitter(Protocol):
     """What hears characters.
@@ -75,9 +79,11 @@ class CtcModel:
         if stride is None or getattr(model, "main_input_name", "") != "input_values":
             raise UserError(f"--ctc-model {name_or_dir}: does not take waveforms; use one such as wav2vec2 or hubert")
         self._model = model.to(self._device)
-        self._least = 400
+        self._hop, self._width = math.prod(stride), 1  # samples from frame to frame, and that one frame is made from
+        for wide, step in reversed([*zip(model.config.conv_kernel, stride, strict=True)]):
+            self._width = (self._width - 1) * step + wide
         self.rate = int(self._prepare.sampling_rate)
-        self.hop_s = math.prod(stride) / self.rate
+        self.hop_s = self._hop / self.rate
         self.blank = int(model.config.pad_token_id)
         known = tokenizer.get_vocab()
         self.delimiter = known.get(getattr(tokenizer, "word_delimiter_token", None) or "|")
@@ -86,11 +92,24 @@ class CtcModel:
             raise UserError(f"--ctc-model {name_or_dir}: its vocabulary has no letters; use a model of characters")
 
     def emissions(self, samples: np.ndarray, /) -> np.ndarray:
-        if len(samples) < self._least:
+        frames = 0 if len(samples) < self._width else (len(samples) - self._width) // self._hop + 1
+        if frames == 0:
             return np.zeros((0, self._model.config.vocab_size), np.float32)
-        inputs = self._prepare([samples], sampling_rate=self.rate, return_tensors="pt")
+        # Normalised as a whole, so that a window is as loud as it is in the recording.
+        prepared = self._prepare([samples], sampling_rate=self.rate, return_tensors="pt")["input_values"]
+        window, context = (round(seconds / self.hop_s) for seconds in (WINDOW_S, CONTEXT_S))
+        if frames <= window + 2 * context:
+            return self._of_window(prepared)
+        found = []
+        for first in range(0, frames, window):
+            low, high = max(0, first - context), min(frames, first + window + context)
+            part = self._of_window(prepared[:, low * self._hop : (high - 1) * self._hop + self._width])
+            found.append(part[first - low : first - low + window])
+        return np.concatenate(found)
+
+    def _of_window(self, prepared: torch.Tensor) -> np.ndarray:
         with torch.inference_mode():
-            logits = self._model(inputs["input_values"].to(self._device)).logits[0].float()
+            logits = self._model(prepared.to(self._device)).logits[0].float()
         return torch.log_softmax(logits, -1).cpu().numpy()
 
     def provenance(self) -> dict[str, object]:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ...toolkit.base.hashes import json_sha256
 from ...toolkit.base.interrupt import explained
 from ...toolkit.base.lock import locked
 from ...toolkit.base.outputs import check_output
 from ...toolkit.base.progress import progress_bar
-from ...toolkit.base.reading.plain_json import parse_json
 from ...toolkit.base.version import __version__
 from ...toolkit.manifest import Manifest, Utterance, is_unchanged
 from ...toolkit.manifest.files import write_stamped
@@ -24,8 +21,10 @@ from ...toolkit.media import SAMPLE_RATE, MediaError, MediaReader
 from ..encoders.base import AudioSpan
 from ..encoders.opensmile_sets import silence_reason
 from ..encoders.speech import resample
+from ..run.media_stage import FAILED
 from ..run.origins import source_of
 from .ctc import Emitter, align
+from .faces import FaceSearch, find_faces, spoken
 from .overlay import (
     CUT_END,
     CUT_START,
@@ -37,12 +36,11 @@ from .overlay import (
     Line,
     basis,
     content_of,
-    parse_line,
 )
+from .seen import NO_FACE, Seen
 from .spelling import spell
+from .work import COMMAND, Work, is_work, line_text, work_path
 
-COMMAND = "realign"
-_WORK = "erc-toolkit realign work"
 _EDGE_S = 0.05
 _MISMATCH = 0.1  # of --least-score
 
@@ -113,19 +111,22 @@ def realign(
     emitter: Emitter,
     options: Options,
     *,
+    faces: FaceSearch | None = None,
     inputs: tuple[Path, ...] = (),
     overwrite: bool = False,
     notify: Callable[[str], None] = print,
 ) -> list[Line]:
     """Writes the overlay of a corpus.
 
-    Lines of an unfinished run, or of the overlay at `out`, are kept if model, options, text, span and media are equal.
+    Lines of an unfinished run, or of the overlay at `out`, are kept if model, options, text, span and media are equal;
+    their faces if also detector, choice, video and region are.
 
     Args:
         manifest: the corpus.
         out: the overlay (.jsonl); it appears complete or not at all.
         emitter: the CTC model.
-        options: how.
+        options: how words are looked for.
+        faces: how faces are looked for; None for not at all.
         inputs: paths that are read, which are never written.
         overwrite: forget what is at `out`.
         notify: called with lines for the user.
@@ -134,46 +135,74 @@ def realign(
         UserError: `out` cannot be written, or is held by another process.
         Interrupted: what is done is kept.
     """
-    request = {"options": dataclasses.asdict(options), "ctc": emitter.provenance()}
+    searched = faces.provenance() if faces is not None else None
+    request = json.loads(json.dumps({"options": dataclasses.asdict(options), "ctc": emitter.provenance()}))
+    request["faces"] = json.loads(json.dumps(searched))
     check(out, inputs, overwrite)
-    work = work_path(out)
+    work = Work(out, manifest.corpus, request)
     with locked(out, COMMAND):
         check(out, inputs, overwrite)
-        head: dict[str, object] = {"format": _WORK, "key": json_sha256({"corpus": manifest.corpus, **request})}
-        done = {} if overwrite else {**_earlier(out, request), **_unfinished(work, head)}
-        with open(work, "w", encoding="utf-8") as file:
-            file.write(json.dumps(head) + "\n" + "".join(_text(line) for line in done.values()))
-        lines: dict[str, Line] = {}
-        groups: dict[str | None, list[Utterance]] = {}
-        for u in manifest.utterances:
-            groups.setdefault(source_of(u, "audio")[0], []).append(u)
-        kept = f"what is done is kept in {work}; the same command continues there"
-        reused = 0
-        with explained(f"interrupted: {kept}"), progress_bar("realign", len(manifest.utterances)) as bar:
-            for path, group in groups.items():
-                content = "" if path is None else content_of(manifest.path(path))
-                begun = [basis(u, content) for u in group]
-                new = []
-                for u, line in zip(group, begun, strict=True):
-                    if line.id in done and done[line.id].matches(line):
-                        lines[line.id] = done[line.id]
-                        reused += 1
-                    else:
-                        new.append((u, line))
-                found = _of_file(manifest, path, new, emitter, options) if new else []
-                lines |= {line.id: line for line in found}
-                with open(work, "a", encoding="utf-8") as file:
-                    file.write("".join(map(_text, found)))
-                    file.flush()
-                    os.fsync(file.fileno())
-                bar.advance(len(group))
-        if reused:
+        done = {} if overwrite else work.earlier()
+        work.begin(done.values())
+        with explained(f"interrupted: what is done is kept in {work.path}; the same command continues there"):
+            lines = _words(manifest, done, emitter, options, work)
+            if faces is not None:
+                _faces(manifest, lines, faces, work)
+        if reused := sum(line == done.get(name) for name, line in lines.items()):
             notify(f"{out}: {reused} of {len(lines)} utterances are known from before")
         ordered = [lines[u.id] for u in manifest.utterances]
         header = {"erc_overlay": FORMAT, "corpus": manifest.corpus, "erc_toolkit": __version__, **request}
-        write_stamped(out, header, map(_text, ordered), COMMAND)
-        work.unlink(missing_ok=True)
+        write_stamped(out, header, map(line_text, ordered), COMMAND)
+        work.path.unlink(missing_ok=True)
     return ordered
+
+
+def _words(
+    manifest: Manifest, done: dict[str, Line], emitter: Emitter, options: Options, work: Work
+) -> dict[str, Line]:
+    """All lines by utterance, with the places of words, file by file."""
+    lines: dict[str, Line] = {}
+    groups: dict[str | None, list[Utterance]] = {}
+    for u in manifest.utterances:
+        groups.setdefault(source_of(u, "audio")[0], []).append(u)
+    with progress_bar("words", len(manifest.utterances)) as bar:
+        for path, group in groups.items():
+            content = "" if path is None else content_of(manifest.path(path))
+            new = []
+            for u in group:
+                line = basis(u, content)
+                if line.id in done and done[line.id].matches(line):
+                    lines[line.id] = done[line.id]
+                else:
+                    new.append((u, line))
+            if new:
+                found = _of_file(manifest, path, new, emitter, options)
+                lines |= {line.id: line for line in found}
+                work.add(found)
+            bar.advance(len(group))
+    return lines
+
+
+def _faces(manifest: Manifest, lines: dict[str, Line], faces: FaceSearch, work: Work) -> None:
+    """Adds the speaker's face to the lines, where it is not there yet."""
+    todo, contents = {}, {}
+    for u in manifest.utterances:
+        line = lines[u.id]
+        if line.face is not None:
+            new = spoken(u, line)
+            path = source_of(new, "visual")[0]
+            if path is not None and path not in contents:
+                contents[path] = content_of(manifest.path(path))
+            failed = line.flags.get(NO_FACE, "").startswith(FAILED)
+            if line.face.matches(Seen.basis(new, contents.get(path, ""))) and not failed:
+                continue
+        todo[u.id] = line.without_face()
+    with progress_bar("faces", len(lines)) as bar:
+        bar.resume(len(lines) - len(todo))
+        for found in find_faces(manifest, todo, faces) if todo else ():
+            lines |= {line.id: line for line in found}
+            work.add(found)
+            bar.advance(len(found))
 
 
 def check(out: Path, inputs: tuple[Path, ...], overwrite: bool) -> None:
@@ -183,12 +212,7 @@ def check(out: Path, inputs: tuple[Path, ...], overwrite: bool) -> None:
         UserError: it may not.
     """
     check_output(out, inputs, earlier=lambda path: is_unchanged(path, COMMAND), overwrite=overwrite)
-    check_output(work_path(out), inputs, earlier=_is_work, overwrite=overwrite)
-
-
-def work_path(out: Path) -> Path:
-    """Where an unfinished run keeps what is done."""
-    return out.with_name(out.name + ".part")
+    check_output(work_path(out), inputs, earlier=is_work, overwrite=overwrite)
 
 
 def _of_file(
@@ -214,44 +238,3 @@ def _of_file(
         else:
             found.append(find_words(u, line, sound.samples, emitter, options))
     return found
-
-
-def _text(line: Line) -> str:
-    return json.dumps(dataclasses.asdict(line), ensure_ascii=False) + "\n"
-
-
-def _earlier(out: Path, request: dict[str, object]) -> dict[str, Line]:
-    """The lines of a finished overlay with the same options."""
-    if not is_unchanged(out, COMMAND):
-        return {}
-    with open(out, encoding="utf-8") as file:
-        header = parse_json(file.readline())
-        if {name: header.get(name) for name in request} != json.loads(json.dumps(request)):
-            return {}
-        found = [parse_line(parse_json(row), str(out)) for row in file]
-    return {line.id: line for line in found}
-
-
-def _unfinished(work: Path, head: dict[str, object]) -> dict[str, Line]:
-    found: dict[str, Line] = {}
-    try:
-        with open(work, encoding="utf-8") as file:
-            if parse_json(file.readline()) != head:
-                return {}
-            for row in file:
-                if not row.endswith("\n"):
-                    break
-                line = parse_line(parse_json(row), str(work))
-                found[line.id] = line
-    except (OSError, ValueError):
-        pass  # cut off: what came before it counts
-    return found
-
-
-def _is_work(path: Path) -> bool:
-    try:
-        with open(path, encoding="utf-8") as file:
-            header = parse_json(file.readline(1 << 12))
-        return isinstance(header, dict) and header.get("format") == _WORK
-    except (OSError, ValueError):
-        return False

@@ -18,7 +18,7 @@ from ..encoders.selection import DENSENETS, Options
 from .corpus_group import CorpusGroup, make_overlay_option
 
 
-def _click_option(name: str) -> click.Option:
+def click_option(name: str) -> click.Option:
     """A field of `Options` as a command-line option."""
     spec = option_specs(Options)[name]
     shared: dict[str, Any] = {"help": spec.help, "metavar": spec.metavar}
@@ -93,7 +93,7 @@ def _options() -> list[click.Option]:
                 make_overwrite_option(),
             ]
         if spec.on_command_line:
-            options.append(special.get(name) or _click_option(name))
+            options.append(special.get(name) or click_option(name))
     return options
 
 

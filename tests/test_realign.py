@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transcribe_support import write_wav
+from kill_support import run_until
+from transcribe_support import make_ctc, write_wav
 
 from erc_toolkit.extract.alignment import ctc
 from erc_toolkit.extract.alignment.ctc import align
@@ -207,6 +208,12 @@ def test_an_interrupted_run_continues(corpus, monkeypatch):
         (1, {"corpus": ""}, "corpus"),
         (2, {"start": "x"}, "start"),
         (2, {"end": 0.5}, "end"),
+        (2, {"end": 1e9}, "end"),
+        (2, {"face": []}, "face"),
+        (2, {"face": {"media_xxh3": "", "span": [None, None], "boxes": [[0, 0, 0, 1]]}}, "face"),
+        (2, {"face": {"media_xxh3": "", "span": [None, None], "boxes": [[1, 0, 0, 1, 1], [0, 0, 0, 1, 1]]}}, "face"),
+        (2, {"face": {"media_xxh3": "", "span": [None]}}, "face"),
+        (2, {"face": {"media_xxh3": "", "span": [None, None], "confidence": 2}}, "face"),
         (3, {"score": 2}, "score"),
         (3, {"flags": {"other": "x"}}, "flags"),
         (3, {"id": "u0"}, "id"),
@@ -227,28 +234,56 @@ def test_a_bad_overlay_is_one_line(corpus, number, change, field):
 
 
 def test_a_real_ctc_model_is_loaded(tmp_path):
-    from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
-
-    folder = tmp_path / "model"
-    folder.mkdir()
-    words = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDE"]
-    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
-    Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor().save_pretrained(folder)
-    config = Wav2Vec2Config(
-        vocab_size=len(words),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        conv_dim=(8,) * 7,
-        num_conv_pos_embeddings=4,
-        num_conv_pos_embedding_groups=2,
-        pad_token_id=0,
-    )
-    Wav2Vec2ForCTC(config).save_pretrained(folder)
-    model = ctc.CtcModel(str(folder))
+    model = ctc.CtcModel(str(make_ctc(tmp_path / "model", "ABCDE")))
     assert set(model.vocabulary) == set("ABCDE") and model.delimiter == 4 and model.blank == 0
     emissions = model.emissions(np.random.default_rng(0).normal(size=RATE).astype(np.float32))
     assert emissions.shape == (49, 10) and np.exp(emissions).sum(1) == pytest.approx(1, abs=1e-4)
     assert align(emissions, spell("bad cab", model.vocabulary, 4), 0, model.hop_s) is not None
+    assert [len(model.emissions(np.ones(n, np.float32))) for n in (0, 399, 400, 719, 720)] == [0, 0, 1, 1, 2]
+
+
+def test_long_audio_is_read_in_windows(tmp_path, monkeypatch):
+    """With almost the same result as at once."""
+    model = ctc.CtcModel(str(make_ctc(tmp_path / "model")))
+    rng = np.random.default_rng(0)
+    samples = (rng.normal(size=40 * RATE) * (1 + np.sin(np.arange(40 * RATE) / RATE))).astype(np.float32)
+    whole = model.emissions(samples)
+    lengths = []
+    plain = model._of_window
+    monkeypatch.setattr(model, "_of_window", lambda part: lengths.append(part.shape[1] / RATE) or plain(part))
+    monkeypatch.setattr(ctc, "WINDOW_S", 7.0)
+    parts = model.emissions(samples)
+    assert parts.shape == whole.shape == (1999, 32) and len(lengths) == 6 and max(lengths) < 7 + 2 * ctc.CONTEXT_S + 0.1
+    spread = whole.std(0).mean()
+    assert np.abs(parts - whole).mean() < 0.2 * spread and not np.array_equal(parts, whole)
+    tokens = spell("a few words that are nowhere", model.vocabulary, model.delimiter)
+    assert align(parts, tokens, 0, model.hop_s).score == pytest.approx(
+        align(whole, tokens, 0, model.hop_s).score, rel=0.05
+    )
+
+
+def test_what_would_fill_the_memory_is_flagged(corpus, monkeypatch):
+    from erc_toolkit.extract.alignment import realign
+
+    monkeypatch.setattr(realign, "MOST_CELLS", 3000)
+    _, (_, *lines) = realigned(corpus)
+    assert ["too long to align" in line["flags"] for line in lines[:3]] == [False, True, False]
+    assert lines[1]["start"] is None
+
+
+def test_a_killed_run_continues(tmp_path):
+    """The same overlay, byte for byte, as without the end in between; nothing is looked at twice."""
+    model = make_ctc(tmp_path / "ctc")
+    utterances = []
+    for i in range(4):
+        write_wav(tmp_path / f"{i}.wav", sounding([(0.5, "bad"), (1.0, "cab")], 2))
+        utterances.append(Utterance(f"u{i}", "d", i, "Ann", "bad cab", None, "train", media=f"{i}.wav"))
+    write_manifest(Manifest("toy", [], tmp_path, utterances), tmp_path / "m.jsonl")
+    words = ["realign", "manifest", tmp_path / "m.jsonl", "--ctc-model", model, "--device", "cpu", "--faces", "no"]
+    run(*words, "--out", tmp_path / "whole.jsonl")
+    out = tmp_path / "overlay.jsonl"
+    run_until([*words, "--out", out], "append", r"overlay\.jsonl\.part", count=3)
+    assert not out.exists() and (tmp_path / "overlay.jsonl.part").exists()
+    assert "2 of 4 utterances are known" in run(*words, "--out", out)
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert not (tmp_path / "overlay.jsonl.part").exists()

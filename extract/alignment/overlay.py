@@ -11,7 +11,7 @@ from pathlib import Path
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.hashes import file_sha256, text_sha256
 from ...toolkit.base.reading.plain_json import parse_json
-from ...toolkit.base.reading.plain_numbers import shown
+from ...toolkit.base.reading.plain_numbers import MOST_SECONDS, shown
 from ...toolkit.base.reading.texts import read_text
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import Manifest, Utterance
@@ -21,9 +21,10 @@ from .seen import FACE_FLAGS, Seen, number, parse_seen, span_of
 FORMAT = 1
 LOW, MISMATCH = "low score", "text and audio do not match"
 NO_WORDS, NO_AUDIO = "no words in text", "no audio"
+TOO_LONG = "too long to align"
 CUT_START, CUT_END = "words cut at the start", "words cut at the end"
-FLAGS = (LOW, MISMATCH, NO_WORDS, NO_AUDIO, CUT_START, CUT_END, *FACE_FLAGS)
-_UNSURE = (LOW, MISMATCH, NO_WORDS, NO_AUDIO)  # spans of such rows are not applied
+FLAGS = (LOW, MISMATCH, NO_WORDS, NO_AUDIO, TOO_LONG, CUT_START, CUT_END, *FACE_FLAGS)
+_UNSURE = (LOW, MISMATCH, NO_WORDS, NO_AUDIO, TOO_LONG)  # spans of such rows are not applied
 _KNOWN = {"id", "text_sha256", "media_xxh3", "given", "start", "end", "score", "flags", "face"}
 
 
@@ -138,7 +139,9 @@ def parse_line(row: dict, where: str) -> Line:
         if row.get(name) is not None and numbers[name] is None:
             raise wrong(name, f"{shown(row[name])} is not a number of seconds")
     start, end = numbers["start"], numbers["end"]
-    if (start is None) != (end is None) or (start is not None and end is not None and not 0 <= start < end):
+    if (start is None) != (end is None) or (
+        start is not None and end is not None and not 0 <= start < end <= MOST_SECONDS
+    ):
         raise wrong("end", "start and end must be a span, or both be missing")
     score = number(row.get("score", 0.0))
     if score is None or not 0 <= score <= 1:

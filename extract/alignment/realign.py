@@ -33,6 +33,7 @@ from .overlay import (
     MISMATCH,
     NO_AUDIO,
     NO_WORDS,
+    TOO_LONG,
     Line,
     basis,
     content_of,
@@ -42,6 +43,8 @@ from .spelling import spell
 from .work import COMMAND, Work, is_work, line_text, work_path
 
 _EDGE_S = 0.05
+# Frames times twice the tokens, each of which takes a byte in the alignment: three hours with 900 letters.
+MOST_CELLS = 1e9
 _MISMATCH = 0.1  # of --least-score
 
 
@@ -84,6 +87,10 @@ def find_words(u: Utterance, line: Line, samples: np.ndarray, emitter: Emitter, 
     if reason := silence_reason(part):
         return dataclasses.replace(line, flags={NO_AUDIO: reason})
     heard = resample(AudioSpan(part, SAMPLE_RATE), emitter.rate).samples
+    cells = len(heard) / emitter.rate / emitter.hop_s * (2 * len(tokens) + 1)
+    if cells > MOST_CELLS:
+        why = f"{len(tokens)} letters in {(end - begin) / 60:.0f} min; divide it into utterances"
+        return dataclasses.replace(line, flags={TOO_LONG: why})
     emissions = emitter.emissions(heard)
     found = align(emissions, tokens, emitter.blank, emitter.hop_s)
     if found is None:

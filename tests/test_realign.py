@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kill_support import run_until
+from stand_in import DEVICE, StandIn
 from transcribe_support import make_ctc, write_wav
 
 from erc_toolkit.extract.alignment import ctc
@@ -240,6 +241,18 @@ def test_a_real_ctc_model_is_loaded(tmp_path):
     assert emissions.shape == (49, 10) and np.exp(emissions).sum(1) == pytest.approx(1, abs=1e-4)
     assert align(emissions, spell("bad cab", model.vocabulary, 4), 0, model.hop_s) is not None
     assert [len(model.emissions(np.ones(n, np.float32))) for n in (0, 399, 400, 719, 720)] == [0, 0, 1, 1, 2]
+
+
+def test_a_ctc_model_on_a_device(tmp_path, monkeypatch):
+    """The same as on the CPU, with one copy back for each window."""
+    folder = str(make_ctc(tmp_path / "model"))
+    monkeypatch.setattr(ctc, "WINDOW_S", 1.0)
+    monkeypatch.setattr(ctc, "CONTEXT_S", 0.5)
+    samples = np.random.default_rng(0).normal(size=5 * RATE).astype(np.float32)
+    there = ctc.CtcModel(folder).emissions(samples)
+    with StandIn():
+        found = ctc.CtcModel(folder, DEVICE).emissions(samples)
+    assert np.abs(found - there).max() < 1e-5
 
 
 def test_long_audio_is_read_in_windows(tmp_path, monkeypatch):

@@ -171,9 +171,8 @@ def test_the_overlay_is_applied_where_nothing_changed(corpus):
 
 def test_a_changed_overlay_is_not_replaced_and_an_unchanged_one_is_used_again(corpus):
     overlay, lines = realigned(corpus)
-    assert "5 of 5 utterances are known" in run(
-        "realign", "manifest", corpus, "--out", overlay, "--padding", 0, "--device", "cpu"
-    )
+    words = ["realign", "manifest", corpus, "--out", overlay, "--padding", 0, "--device", "cpu"]
+    assert "5 of 5 utterances are known" in run(*words)
     overlay.write_text(overlay.read_text() + "\n")
     assert "--overwrite" in run("realign", "manifest", corpus, "--out", overlay, "--device", "cpu", status=1)
     assert "input" in run("realign", "manifest", corpus, "--out", corpus, "--device", "cpu", status=1)
@@ -273,6 +272,28 @@ def test_long_audio_is_read_in_windows(tmp_path, monkeypatch):
     assert align(parts, tokens, 0, model.hop_s).score == pytest.approx(
         align(whole, tokens, 0, model.hop_s).score, rel=0.05
     )
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 60), st.floats(0, 100), st.sampled_from([0.04, 0.2, 0.5]), st.integers(0, 2**32 - 1))
+def test_a_tracks_path_leads_back_to_it(count, start, step, seed):
+    """Boxes of a face that moves are few, are valid in a manifest, and are shared by this track and not by another."""
+    from erc_toolkit.extract.faces.given import GivenFace
+    from erc_toolkit.extract.faces.tracks import Track
+    from erc_toolkit.toolkit.manifest.faces import face_problem
+
+    rng = np.random.default_rng(seed)
+    place, speed = rng.uniform(0, 0.2, 2), rng.uniform(-0.04, 0.04, 2)
+    track, other = Track(), Track()
+    for k in range(count):
+        x, y = place + k * step * speed
+        track.boxes.append((start + k * step, (x, y, 0.2, 0.3, 1.5)))
+        other.boxes.append((start + k * step, (x + 0.4, y, 0.2, 0.3, 1.5)))
+    path = track.path()
+    assert path[0][0] == round(track.boxes[0][0], 3) and path[-1][0] == round(track.boxes[-1][0], 3)
+    assert len(path) <= 2 + (count - 1) * step / 0.39 and not face_problem({"boxes": path, "confidence": 1})
+    face = GivenFace.of({"boxes": path})
+    assert face.shared(track) == count and face.shared(other) == 0
 
 
 def test_what_would_fill_the_memory_is_flagged(corpus, monkeypatch):

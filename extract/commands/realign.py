@@ -9,7 +9,7 @@ import click
 
 from ...toolkit.base.words import counted
 from ...toolkit.commands.command import ToolkitCommand
-from ...toolkit.commands.options import make_device_option, make_overwrite_option
+from ...toolkit.commands.options import make_device_option, make_log_json_option, make_overwrite_option
 from .corpus_group import CorpusGroup
 from .extract import click_option
 
@@ -56,6 +56,7 @@ _OPTIONS = [
     ),
     *map(click_option, _FACE_OPTIONS),
     make_device_option(),
+    make_log_json_option(),
     make_overwrite_option(),
 ]
 

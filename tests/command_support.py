@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from test_train_support import write_store
+from transcribe_support import make_ctc
 
 from erc_toolkit.toolkit.manifest import Manifest, Utterance, write_manifest
 
@@ -57,6 +58,9 @@ SLOW = {
     "report": Writer(["report", "{m}/run", "--device", "cpu", "--out", "{out}"], "run/config.yaml"),
     "package": Writer(
         ["package", "{m}/run", "--out", "{out}", "--no-encoders"], "run/config.yaml", True, "config.yaml"
+    ),
+    "realign": Writer(
+        "realign manifest {m}/m.jsonl --ctc-model {m}/ctc --faces no --device cpu --out {out}".split(), "m.jsonl"
     ),
     "train": Writer(["train", "{m}/s.h5", "--out", "{out}", *_TRAIN], "s.h5", True, "config.yaml", False),
     "study": Writer(
@@ -122,6 +126,7 @@ def make_material(folder: Path, *, trained: bool) -> Path:
         ]
         write_manifest(Manifest("toy", ["a", "b"], folder, utterances), folder / "m.jsonl")
         make_text_encoder(folder / "encoder", texts * 3)
+        make_ctc(folder / "ctc")
         rng = np.random.default_rng(0)
         for split, label in ((s, n) for s in ("train", "val") for n in "ab"):
             (folder / "faces" / split / label).mkdir(parents=True)

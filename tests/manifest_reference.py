@@ -18,6 +18,7 @@ from erc_toolkit.toolkit.base.reading.same_names import SameNames
 from erc_toolkit.toolkit.base.reading.tables import decimal_commas, read_table
 from erc_toolkit.toolkit.base.reading.texts import read_text, representable
 from erc_toolkit.toolkit.manifest import MODALITIES, SCHEMA, SPLITS, TABLE_SUFFIXES, Manifest, Utterance
+from erc_toolkit.toolkit.manifest.faces import face_problem
 from erc_toolkit.toolkit.manifest.utterances import FIELDS
 
 _SECONDS = ("start", "end", "audio_start", "audio_end")
@@ -240,6 +241,7 @@ def _utterance(where, row, previous, labels, splits) -> Utterance:
         audio_end=seconds("audio_end"),
         audio_channel=_channel(where, row.get("audio_channel")),
         region=_region(where, row.get("region")),
+        speaker_face=_face(where, row.get("speaker_face")),
         mask=_mask(where, row.get("mask")),
         extra=_object(where, "extra", row.get("extra")),
     )
@@ -266,6 +268,13 @@ def _region(where: str, value: object) -> tuple[float, float, float, float] | No
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise UserError(f"{where}, field region: must be fractions of the image, left < right and top < bottom")
     return left, top, right, bottom
+
+
+def _face(where: str, value: object) -> dict | None:
+    face = _object(where, "speaker_face", value)
+    if face and (problem := face_problem(face)):
+        raise UserError(f"{where}, field speaker_face: {problem}")
+    return face or None
 
 
 def _mask(where: str, value: object) -> dict[str, str]:

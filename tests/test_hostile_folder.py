@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from transcribe_support import demo_voice, make_voices, make_whisper, write_wav
+from transcribe_support import demo_voice, make_ctc, make_voices, make_whisper, write_wav
 
 from erc_toolkit.toolkit.commands.main import COMMANDS
 
@@ -76,6 +76,7 @@ LINES: dict[str, list[list[str]]] = {
     "transcribe": [
         "transcribe {talk} --asr-model {whisper} --speaker-model {voices} --device cpu --out found.json".split()
     ],
+    "realign": ["realign meld {raw} --ctc-model {ctc} --faces no --device cpu --out overlay.jsonl".split()],
     "predict": ["predict packed {clip} --transcript {subtitles} --device cpu --out predicted".split()],
     "report": ["report run --out report.html --device cpu".split()],
     "study": [
@@ -147,6 +148,7 @@ def inputs(text_encoder, intact, tmp_path_factory) -> dict[str, Path]:
         "talk": write_wav(folder / "talk.wav", demo_voice("Alma", 3)),
         "whisper": make_whisper(folder / "whisper"),
         "voices": make_voices(folder / "voices"),
+        "ctc": make_ctc(folder / "ctc"),
         "smaller": folder / "smaller",
     }
 

@@ -42,11 +42,13 @@ _VALUES = (
     *("null", "true", "0", "1", "2", "-0.0", "1.5", "1e400", "-1e400", "NaN", "Infinity", "1e300", "10000001"),
     *('"1:02"', '"1,5"', '"1500 ms"', "1" * 301, "9" * 299, "[" * 99 + "]" * 99, "[" * 101 + "]" * 101),
     *("[]", "{}", "[0, 0, 1, 1]", '"0 0 0.5 1"', "[0.5, 0, 0.2, 1]"),
+    *('{"boxes": [[0.2, 0.1, 0.1, 0.3, 0.4]], "confidence": 0.9}', '{"off_screen": "x"}', '{"boxes": [[1]]}'),
     *('{"audio": "x"}', '{"audio": 1}', '{"sound": "x"}', '{"a": 1, "a": 2}', '{"a": {"b": ["c\\u0000"]}}'),
 )
 _FIELDS = (
     *("id", "dialogue", "position", "speaker", "text", "label", "split", "media", "audio", "start", "end"),
-    *("audio_start", "audio_end", "audio_channel", "region", "mask", "extra", "other", "erc_manifest", "\\u0000"),
+    *("audio_start", "audio_end", "audio_channel", "region", "speaker_face", "mask", "extra"),
+    *("other", "erc_manifest", "\\u0000"),
 )
 _HEADERS = (
     *("", ', "labels": ["joy", "sad"]', ', "labels": ["joy", "JOY"]', ', "labels": [1]', ', "x": 1'),

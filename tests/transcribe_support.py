@@ -108,6 +108,32 @@ def make_voices(folder: Path) -> Path:
     return folder
 
 
+def make_ctc(folder: Path, letters: str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ'") -> Path:
+    """Writes an untrained wav2vec2 with a CTC head over letters, as `realign` reads it."""
+    import torch
+    from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
+
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    words = ["<pad>", "<s>", "</s>", "<unk>", "|", *letters]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    config = Wav2Vec2Config(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        conv_dim=(8,) * 7,
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+        pad_token_id=0,
+    )
+    Wav2Vec2ForCTC(config).save_pretrained(folder)
+    return folder
+
+
 def demo_voice(who: str, seconds: float, seed: int = 0) -> np.ndarray:
     """float32 (n,) at 16 kHz: one of the demo's voices, which silero-vad takes for voice."""
     loud, _ = speak(who, "anger", round(4 * seconds), round(FPS * seconds), np.random.default_rng(seed))

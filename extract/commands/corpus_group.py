@@ -22,6 +22,16 @@ from ..corpora.registry import (
 )
 
 
+def make_overlay_option() -> click.Option:
+    """`--overlay` of the commands that apply one."""
+    return click.Option(
+        ["--overlay"],
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE.jsonl",
+        help="Corrected spans of the corpus, from erc-toolkit realign.",
+    )
+
+
 def reader_options(reader: Reader) -> list[click.Option]:
     """A reader's keyword-only parameters as command-line options.
 

@@ -15,10 +15,10 @@ from ...toolkit.commands.command import ToolkitCommand, command_line
 from ...toolkit.commands.options import make_device_option, make_overwrite_option
 from ..encoders.option import option_specs
 from ..encoders.selection import DENSENETS, Options
-from .corpus_group import CorpusGroup
+from .corpus_group import CorpusGroup, make_overlay_option
 
 
-def _click_option(name: str) -> click.Option:
+def click_option(name: str) -> click.Option:
     """A field of `Options` as a command-line option."""
     spec = option_specs(Options)[name]
     shared: dict[str, Any] = {"help": spec.help, "metavar": spec.metavar}
@@ -61,6 +61,7 @@ def _options() -> list[click.Option]:
         )
     ]
     options += [
+        make_overlay_option(),
         click.Option(
             ["--preset"],
             metavar="NAME|FILE.yaml",
@@ -92,7 +93,7 @@ def _options() -> list[click.Option]:
                 make_overwrite_option(),
             ]
         if spec.on_command_line:
-            options.append(special.get(name) or _click_option(name))
+            options.append(special.get(name) or click_option(name))
     return options
 
 
@@ -123,6 +124,10 @@ def _run(manifest, **options) -> None:
 
     out, shard, strict, overwrite = (options.pop(name) for name in ("out", "shard", "strict", "overwrite"))
     preset_name = options.pop("preset")
+    if (overlay := options.pop("overlay")) is not None:
+        from ..alignment.overlay import apply_overlay
+
+        manifest = apply_overlay(manifest, overlay)
     try:
         options["modalities"] = option_specs(Options)["modalities"].parsed(options["modalities"])
     except ValueError as error:
@@ -236,11 +241,11 @@ def _report(summary) -> None:
     click.echo(f"wrote {summary.store}")
 
 
-def _check(inputs: list[Path], out: Path, overwrite: bool, **_: object) -> None:
+def _check(inputs: list[Path], out: Path, overwrite: bool, overlay: Path | None, **_: object) -> None:
     from ...toolkit.base.outputs import check_output
     from ...toolkit.store import is_extracted
 
-    check_output(out, inputs, earlier=is_extracted, overwrite=overwrite)
+    check_output(out, [*inputs, *([overlay] if overlay else [])], earlier=is_extracted, overwrite=overwrite)
 
 
 extract_group = CorpusGroup(

@@ -11,7 +11,7 @@ import click
 from ...toolkit.base.words import counted
 from ...toolkit.commands.command import ToolkitGroup
 from ...toolkit.commands.options import log_json_option, make_overwrite_option
-from .corpus_group import CorpusGroup
+from .corpus_group import CorpusGroup, make_overlay_option
 
 
 @click.group("manifest", cls=ToolkitGroup)
@@ -22,17 +22,22 @@ def manifest_group() -> None:
 _COMMAND = "manifest build"
 
 
-def _check(inputs: list[Path], out: Path, overwrite: bool) -> None:
+def _check(inputs: list[Path], out: Path, overlay: Path | None, overwrite: bool) -> None:
     from ...toolkit.base.outputs import check_output
     from ...toolkit.manifest import is_unchanged
 
+    inputs = [*inputs, *([overlay] if overlay else [])]
     check_output(out, inputs, earlier=lambda path: is_unchanged(path, _COMMAND), overwrite=overwrite)
 
 
-def _build(manifest, out: Path, overwrite: bool) -> None:  # `_check` has used it
+def _build(manifest, out: Path, overlay: Path | None, overwrite: bool) -> None:  # `_check` has used it
     from ...toolkit.manifest import write_manifest
     from ..spans import check_spans
 
+    if overlay is not None:
+        from ..alignment.overlay import apply_overlay
+
+        manifest = apply_overlay(manifest, overlay)
     beyond = check_spans(manifest)
     write_manifest(manifest, out, _COMMAND)
     dialogues = sum(1 for _ in manifest.dialogues())
@@ -51,7 +56,7 @@ manifest_group.add_command(
         "build",
         run=_build,
         check=_check,
-        shared=[_OUT, make_overwrite_option()],
+        shared=[_OUT, make_overlay_option(), make_overwrite_option()],
         verb="Write a manifest of",
         help="Write a manifest of a raw corpus.",
     )

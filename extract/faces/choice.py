@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .given import GivenFace
 from .lips.closeups import CloseUp
 from .lips.speech import Speech, confidences
 from .speaking import choose_speaker
@@ -20,6 +21,7 @@ SPEAKS = 0.0
 
 OFF_SCREEN = "speaker not in the picture"
 UNSURE = "unsure which face speaks"
+LOST = "no face where the manifest says"
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,28 @@ class Choosing:
             chosen = Chosen(*choose_speaker(tracks, samples, rate))
         elif self.off_screen != "keep" and chosen.score <= SPEAKS:
             return replace(chosen, track=None, reason=f"{OFF_SCREEN}: greatest score {chosen.score:.2f}")
+        return self._if_sure(chosen)
+
+    def follows(self, face: GivenFace | None) -> bool:
+        """Whether a given face decides, and not `choose`: `off_screen` "keep" ignores that a speaker is not seen."""
+        return face is not None and not (face.off_screen and self.off_screen == "keep")
+
+    def follow(self, tracks: Sequence[Track], face: GivenFace) -> Chosen:
+        """The track of a given face, the one that shares most of its boxes.
+
+        Args:
+            tracks: of the utterance.
+            face: of the manifest.
+        """
+        if face.off_screen:
+            return Chosen(None, face.confidence, face.score, reason=f"{OFF_SCREEN}: {face.off_screen}")
+        there = [track for track in tracks if track.crops]
+        shared = [face.shared(track) for track in there]
+        if not any(shared):
+            return Chosen(None, face.confidence, face.score, reason=LOST if there else "")
+        return self._if_sure(Chosen(there[int(np.argmax(shared))], face.confidence, face.score))
+
+    def _if_sure(self, chosen: Chosen) -> Chosen:
         if chosen.track is not None and self.when_unsure == "mask" and chosen.confidence < self.least_confidence:
             return replace(chosen, track=None, reason=f"{UNSURE}: confidence {chosen.confidence:.2f}")
         return chosen
@@ -101,7 +125,7 @@ class Chosen:
         track: the speaker's, or None with the `reason`; the reason is empty if there is no face at all.
         confidence: from 0 to 1.
         score, second: the mean scores of its lips and of the runner-up's.
-        frames: how many frames of faces were scored, at 25 per second; 0 if the choice is by motion.
+        frames: how many frames of faces were scored, at 25 per second; 0 if the choice is by motion or was given.
         reason: why an utterance that shows faces is masked, or "".
     """
 

@@ -31,6 +31,12 @@ _MOUTH = np.s_[40:62, 16:48]
 _UPPER = np.s_[10:34, 12:52]
 
 
+# Boxes of a path are at least this far apart, except for the last one.
+_STEP_S = 0.4
+# Time in seconds; left, top, width and height as fractions of the image.
+Box = tuple[float, float, float, float, float]
+
+
 @dataclass
 class Track:
     """One face through an utterance.
@@ -62,6 +68,14 @@ class Track:
         (left, top, wide, high), (width, height) = face.box, frame
         self.boxes.append((time, (left / width, top / height, wide / width, high / height, width / height)))
         self.last, self.last_time, self.aligned = face, time, aligned
+
+    def path(self) -> list[Box]:
+        """Where the face is: its first box, its last one, and at most one for each 0.4 s between them."""
+        kept: list[Box] = []
+        for k, (time, (left, top, wide, high, _)) in enumerate(self.boxes):
+            if not kept or k == len(self.boxes) - 1 or time - kept[-1][0] >= _STEP_S - 1e-6:
+                kept.append((round(time, 3), round(left, 4), round(top, 4), round(wide, 4), round(high, 4)))
+        return kept
 
 
 class FaceTracks(ThinnedFrames):

@@ -22,6 +22,7 @@ from ...toolkit.base.progress import Stages
 from ...toolkit.manifest import Manifest
 from ..encoders.base import Samples
 from ..encoders.selection import Options
+from ..faces.given import GivenFace
 from .extractors import RunExtractors
 from .jobs import Corpus, Job
 from .origins import UNKNOWN, lasts, mask_of, media_key, source_of
@@ -155,6 +156,7 @@ def _plan(manifest: Manifest, part: range, rows: dict[str, Rows]) -> Iterator[Ta
                 visual=modality == "visual",
                 channel=u.audio_channel,
                 lasts=lasts(u) if path == u.audio else None,
+                face=GivenFace.of(u.speaker_face),
             )
     for path, group in spans.items():
         yield Task(manifest.path(path), list(group.values()))

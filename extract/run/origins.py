@@ -1,9 +1,9 @@
 """What each row of a feature was made from: the key by which a later run tells whether it must be computed again.
 
 A row's key is a hash of everything of its utterance that its values depend on: the content of the media file, span,
-region, channel and mask; or text, speaker and context. It does not depend on the utterance's id or place. The content
-of a file is hashed when the file is decoded. Later it is only read again if its location, size or times changed, and
-not even then if no file of that size is known, since its content must be new.
+region, channel, the face that is given, and mask; or text, speaker and context. It does not depend on the utterance's
+id or place. The content of a file is hashed when the file is decoded. Later it is only read again if its location, size
+or times changed, and not even then if no file of that size is known, since its content must be new.
 """
 
 from __future__ import annotations
@@ -199,7 +199,10 @@ def media_key(utterance: Utterance, modality: str, content: str) -> str:
     path, start, end = source_of(utterance, modality)
     own = lasts(utterance) if path == utterance.audio else None
     region = list(utterance.region) if modality == "visual" and utterance.region is not None else None
-    return _key([modality, content, start, end, region, utterance.audio_channel, own])
+    made_from = [modality, content, start, end, region, utterance.audio_channel, own]
+    if modality == "visual" and utterance.speaker_face is not None:  # without one, as in earlier versions
+        made_from.append(utterance.speaker_face)
+    return _key(made_from)
 
 
 def text_key(turn: Turn, mask: str) -> str:

@@ -162,8 +162,9 @@ def corpus_fingerprint(manifest: Manifest) -> str:
     digest = hashlib.sha256(json.dumps([manifest.corpus, manifest.labels]).encode())
     for utterance in manifest.utterances:
         fields = {name: getattr(utterance, name) for name in FIELDS}
-        if fields["audio_channel"] is None:  # stores of earlier versions, which had no such field, stay the same
-            del fields["audio_channel"]
+        for name in ("audio_channel", "speaker_face"):
+            if fields[name] is None:  # stores of earlier versions, which had no such field, stay the same
+                del fields[name]
         digest.update(json.dumps(fields, sort_keys=True).encode())
     return digest.hexdigest()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..encoders.base import Crops, Frames, Samples
 from ..faces.choice import Choosing
+from ..faces.given import GivenFace
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Span:
         audio, visual: the modalities to take from this file.
         channel: number of the speaker's audio channel, from 1; None for the mix of all.
         lasts: seconds that the file must last if it is whole, or None.
+        face: the speaker's face, if the manifest gives it.
     """
 
     row: int
@@ -30,6 +32,7 @@ class Span:
     visual: bool
     channel: int | None = None
     lasts: float | None = None
+    face: GivenFace | None = None
 
     def covers(self, time: float) -> bool:
         return (self.start is None or time >= self.start - 1e-6) and (self.end is None or time <= self.end + 1e-6)

@@ -55,6 +55,8 @@ def score_lips(
         return {}
     for i, several in tracks.items():
         span, audio = task.spans[i], media.sound.get(task.spans[i].channel)
+        if request.choosing.follows(span.face):
+            continue
         if audio is not None and not audio.missing:
             closeups = request.choosing.closeups(several, audio.samples, span.start, span.end)
             shown[i] = Shown(closeups, audio.samples, span.region)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -18,7 +18,7 @@ from ..faces.choice import Choosing
 from ..faces.detection import make_detector
 from ..faces.lips.speech import Speech
 from ..faces.thinning import BLACK, ThinnedFrames
-from ..faces.tracks import FaceTracks
+from ..faces.tracks import Box, FaceTracks
 from .origins import FileFacts, Reading
 from .requests import MediaRequest, Span, Task
 from .second_pass import in_region, score_lips
@@ -41,6 +41,7 @@ class UtteranceMedia:
             tracked, and the confidence in the choice of the speaker.
         speaker_score, second_score, scored_frames: LR-ASD's scores of the best face and of the runner-up, and how many
             frames of faces it scored.
+        boxes: where the speaker's face is.
     """
 
     row: int
@@ -57,6 +58,7 @@ class UtteranceMedia:
     speaker_score: float = 0.0
     second_score: float = 0.0
     scored_frames: int = 0
+    boxes: list[Box] = field(default_factory=list)
     file: FileFacts | None = None
 
 
@@ -194,12 +196,16 @@ def _take_video(
         # The frames' times are relative to the start of the file, so the audio of the whole file is needed here.
         sound = media.sound.get(span.channel)
         heard = None if sound is None or sound.missing else sound.samples
-        chosen = choosing.choose(collected.tracks, heard, SAMPLE_RATE, speeches)
+        if span.face is not None and choosing.follows(span.face):
+            chosen = choosing.follow(collected.tracks, span.face)
+        else:
+            chosen = choosing.choose(collected.tracks, heard, SAMPLE_RATE, speeches)
         one.speaker_confidence = chosen.confidence
         one.speaker_score, one.second_score, one.scored_frames = chosen.score, chosen.second, chosen.frames
         kept = [] if chosen.track is None else [(time - start, image) for _, time, image in chosen.track.crops]
         if chosen.track is not None:
             one.faces = len(chosen.track.widths)
+            one.boxes = chosen.track.path()
         elif chosen.reason:
             one.visual_reason = chosen.reason
             return

@@ -32,6 +32,10 @@ COMMANDS = {
         "erc_toolkit.extract.commands.transcribe:transcribe_command",
         "Find the turns of a recording: who speaks when, and what they say.",
     ),
+    "realign": (
+        "erc_toolkit.extract.commands.realign:realign_group",
+        "Find the words of a corpus in its audio: an overlay of corrected spans.",
+    ),
     "info": (
         "erc_toolkit.toolkit.commands.info:info_command",
         "Show a feature store's contents, provenance and missing features.",

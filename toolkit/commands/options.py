@@ -37,15 +37,27 @@ def device_option(help_text: str = COMPUTE_HELP) -> Callable[[Callable[..., Any]
     return click.option("--device", type=DeviceType(), default="auto", show_default=True, help=help_text)
 
 
+def _begin_log(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+    if value:
+        log_json_from_now_on()
+
+
+_LOG_JSON: dict[str, Any] = {
+    "is_flag": True,
+    "expose_value": False,
+    "callback": _begin_log,
+    "help": "Progress as JSON lines on standard error.",
+}
+
+
 def log_json_option() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """`--log-json` as a decorator, for commands that do not hand it on: it holds for the whole process."""
+    return click.option("--log-json", **_LOG_JSON)
 
-    def begin(ctx: click.Context, option: click.Parameter, value: bool) -> None:
-        if value:
-            log_json_from_now_on()
 
-    shown = "Progress as JSON lines on standard error."
-    return click.option("--log-json", is_flag=True, expose_value=False, callback=begin, help=shown)
+def make_log_json_option() -> click.Option:
+    """`--log-json` as an option object, likewise."""
+    return click.Option(["--log-json"], **_LOG_JSON)
 
 
 OVERWRITE_HELP = "Replace what exists at --out. Inputs are never replaced."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from ..base.errors import UserError
@@ -102,23 +103,38 @@ def write_manifest(manifest: Manifest, path: Path, command: str = "") -> None:
     }
     if manifest.notes:
         header["notes"] = manifest.notes
-    if command:
-        header["made_by"] = _MADE_BY.format(command, _NO_HASH)
-    digest = hashlib.sha256()
     try:
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            first = (json.dumps(header, ensure_ascii=False) + "\n").encode()
-            digest.update(first)
-            file.write(first)
-            for utterance in manifest.utterances:
-                line = _line(path, utterance).encode()
-                digest.update(line)
-                file.write(line)
-            if command:
-                file.seek(0)
-                file.write(first.replace(_NO_HASH.encode(), digest.hexdigest().encode()))
+        write_stamped(path, header, (_line(path, utterance) for utterance in manifest.utterances), command)
     except UnicodeEncodeError:
         raise UserError(f"{path}: a file or folder name of {manifest.root} is not UTF-8; rename it") from None
+
+
+def write_stamped(path: Path, header: dict[str, object], lines: Iterable[str], command: str = "") -> None:
+    """Writes a header and lines of JSON, atomically.
+
+    Args:
+        path: the file.
+        header: plain JSON; gets `made_by`, the command and the file's hash, if there is a command.
+        lines: each with its line break.
+        command: by which `is_unchanged` will know the file.
+
+    Raises:
+        UnicodeEncodeError: something cannot be represented in UTF-8.
+    """
+    if command:
+        header = {**header, "made_by": _MADE_BY.format(command, _NO_HASH)}
+    digest = hashlib.sha256()
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        first = (json.dumps(header, ensure_ascii=False) + "\n").encode()
+        digest.update(first)
+        file.write(first)
+        for text in lines:
+            line = text.encode()
+            digest.update(line)
+            file.write(line)
+        if command:
+            file.seek(0)
+            file.write(first.replace(_NO_HASH.encode(), digest.hexdigest().encode()))
 
 
 def is_unchanged(path: Path, command: str) -> bool:

@@ -12,6 +12,7 @@ from ..base.errors import UserError
 from ..base.reading.plain_json import parse_json, text_problem, value_problem
 from ..base.reading.plain_numbers import MOST_SECONDS, finite, parse_clock, parse_whole, shown
 from ..base.reading.same_names import SameNames
+from .faces import face_problem
 from .utterances import EMPTY, FIELDS, MODALITIES, SPLITS, Manifest, Utterance, path_problem
 
 _MOST_CHANNELS = 1024
@@ -226,6 +227,15 @@ def _region(row: _Row, name: str) -> tuple[float, float, float, float] | None:
     return left, top, right, bottom
 
 
+def _face(row: _Row, name: str) -> dict[str, Any] | None:
+    face = _object(row, name)
+    if face is EMPTY:
+        return None
+    if problem := face_problem(face):
+        raise row.error(problem, name)
+    return face
+
+
 def _mask(row: _Row, name: str) -> dict[str, str]:
     mask = _object(row, name)
     for modality, reason in mask.items():
@@ -260,6 +270,7 @@ _OPTIONAL: dict[str, Callable[[_Row, str], Any]] = {
     "audio_end": _Row.seconds,
     "audio_channel": _channel,
     "region": _region,
+    "speaker_face": _face,
     "mask": _mask,
     "extra": _object,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from ..base.errors import UserError
 
@@ -46,10 +47,12 @@ class Utterance:
         audio_end: where it ends in `audio`, in seconds.
         audio_channel: number of the speaker's own channel of the audio, from 1; None for the mix of all channels.
         region: (left, top, right, bottom) of the speaker's part of the frame, as fractions of width and height.
+        speaker_face: where the speaker's face is, or that it is not seen, as `faces.face_problem` describes it; None if
+            that is not known.
         mask: modality name to the reason why it cannot be used, as far as known before any file is opened.
         extra: further columns of the corpus (ratings, votes), kept unchanged.
 
-    Like the utterance itself, its mask and extra are not to be changed.
+    Like the utterance itself, its face, mask and extra are not to be changed.
     """
 
     id: str
@@ -67,6 +70,7 @@ class Utterance:
     audio_end: float | None = None
     audio_channel: int | None = None
     region: tuple[float, float, float, float] | None = None
+    speaker_face: dict[str, Any] | None = None
     mask: dict[str, str] = field(default_factory=lambda: EMPTY)
     extra: dict[str, object] = field(default_factory=lambda: EMPTY)
 

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import struct
-import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -23,10 +21,9 @@ from erc_toolkit.extract.diarization.loading import Loader
 from erc_toolkit.extract.live import LiveRecording
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main
-from erc_toolkit.toolkit.media import KeptSound, MediaError, MediaReader, StreamedAudio
+from erc_toolkit.toolkit.media import KeptSound, StreamedAudio
 from erc_toolkit.toolkit.predict.live import LiveOptions, LivePredictor
 from erc_toolkit.toolkit.predict.predictor import Predictor
-from erc_toolkit.toolkit.predict.streams import read_growing, read_pipe
 
 PARTS = [("low", 1.4), ("", 0.8), ("high", 2.0), ("", 0.7), ("low", 0.9), ("", 0.9), ("high", 1.1), ("", 0.4)]
 TURNS = [
@@ -214,67 +211,6 @@ def test_a_given_transcript_keeps_no_more_than_its_open_turn(predictor, wav, tra
     assert live.stream.most_kept_s < 3  # of a recording of 8.2 s, in which the longest turn takes 2
 
 
-def wave_bytes(samples: np.ndarray, rate: int, bits: int, floats: bool = False, size: int | None = None) -> bytes:
-    """A WAV file of samples (n, channels) within [-1, 1)."""
-    if floats:
-        body = samples.astype("<f4" if bits == 32 else "<f8").tobytes()
-    elif bits == 8:
-        body = (np.round(samples * 127) + 128).astype("u1").tobytes()
-    elif bits == 24:
-        body = b"".join(int(v).to_bytes(3, "little", signed=True) for v in np.round(samples * (2**23 - 1)).ravel())
-    else:
-        body = np.round(samples * (2.0 ** (bits - 1) - 1)).astype(f"<i{bits // 8}").tobytes()
-    channels = samples.shape[1]
-    block = channels * bits // 8
-    head = struct.pack("<HHIIHH", 3 if floats else 1, channels, rate, rate * block, block, bits)
-    size = len(body) if size is None else size
-    extra = b"JUNK" + struct.pack("<I", 3) + b"abc\0"
-    data = b"fmt " + struct.pack("<I", 16) + head + extra + b"data" + struct.pack("<I", size) + body
-    return b"RIFF" + struct.pack("<I", min(len(data) + 4, 0xFFFFFFFF)) + b"WAVE" + data
-
-
-@pytest.mark.parametrize("rate", [8000, 16000, 44100])
-@pytest.mark.parametrize(("channels", "bits", "floats"), [(1, 16, False), (2, 24, False), (2, 32, True), (1, 8, False)])
-def test_samples_are_those_of_the_decoded_file(tmp_path, rate, channels, bits, floats):
-    samples = np.clip(0.4 * np.random.default_rng(1).standard_normal((rate + 77, channels)), -1, 1)
-    (tmp_path / "a.wav").write_bytes(wave_bytes(samples, rate, bits, floats))
-    with MediaReader(tmp_path / "a.wav", own_rate=True) as reader:
-        reader.finish()
-        audio, own, sound = StreamedAudio(), [], []
-        for part in in_parts((tmp_path / "a.wav").read_bytes() + b"LIST\0\0\0\0", [1, 10, 33, 5001, 0, 3]):
-            for found, kept in zip(audio.add(part), (own, sound), strict=True):
-                kept.append(found)
-        for found, kept in zip(audio.end(), (own, sound), strict=True):
-            kept.append(found)
-        assert np.array_equal(np.concatenate(own), reader.own_samples)
-        assert np.array_equal(np.concatenate(sound), reader.samples)
-
-
-def test_headers(tmp_path):
-    samples = np.linspace(-0.5, 0.5, 1000)[:, None]
-    open_end = wave_bytes(samples, 16000, 16, size=0xFFFFFFFF)
-    for data in (open_end, wave_bytes(samples, 16000, 16, size=0), open_end[-2000:]):  # the last without a header
-        audio = StreamedAudio()
-        assert len(audio.add(data)[0]) + len(audio.end()[0]) == 1000
-    audio = StreamedAudio(8000)
-    assert len(audio.add(open_end[-2000:])[0]) == 1000 and audio.form is not None and audio.form.rate == 8000
-    for data, fact in (
-        (b"\0\0\0\x20ftypisom....", "MP4"),
-        (b"OggS............", "Ogg"),
-        (wave_bytes(np.zeros((9, 3)), 16000, 16), "3 channels"),
-        (open_end.replace(b"\x01\0\x01\0\x80\x3e", b"\x06\0\x01\0\x80\x3e"), "form 6"),
-        (open_end.replace(b"\x80\x3e\0\0", b"\x01\0\0\0"), "1 Hz"),
-    ):
-        with pytest.raises(MediaError, match=fact):
-            StreamedAudio().add(data)
-    with pytest.raises(MediaError, match="--pcm-rate"):
-        StreamedAudio(8000).add(open_end)
-    broken = StreamedAudio()
-    broken.add(open_end[:20])
-    with pytest.raises(MediaError, match="header"):
-        broken.end()
-
-
 def test_people_are_recognised_again_and_short_voices_are_nobodys():
     people, eye = LivePeople(0.3), np.eye(4, dtype=np.float32)
 
@@ -308,44 +244,6 @@ def test_a_turn_ends_where_somebody_else_speaks_after_a_short_gap():
     assert all(after < 1.5 for _, after in found)  # seconds of the stream
     (last,) = finder.end()
     assert last.speaker == "speaker_3"
-
-
-def test_a_growing_file_is_read_until_it_stops_growing(tmp_path):
-    """A fake clock: the file grows while the reader waits."""
-    path, data = tmp_path / "a.wav", wave_bytes(np.linspace(-0.5, 0.5, 30_000)[:, None], 16000, 16)
-    path.write_bytes(b"")
-    now, left, waits = [0.0], [data[i : i + 9000] for i in range(0, len(data), 9000)], []
-
-    def sleep(seconds: float) -> None:
-        now[0] += seconds
-        waits.append(seconds)
-        if left and len(waits) % 3 == 0:
-            with open(path, "ab") as file:
-                file.write(left.pop(0))
-            if not left:
-                with open(path, "ab") as file:
-                    file.write(b"LIST\x04\0\0\0INFO")  # follows the audio
-
-    parts = list(read_growing(path, threading.Event(), 2.0, lambda: now[0], sleep))
-    assert b"".join(parts) == data and not left
-    assert sum(waits[-20:]) == pytest.approx(2.0, abs=0.2)
-    stop = threading.Event()
-    stop.set()
-    assert list(read_growing(path, stop, 2.0)) == []
-    with pytest.raises(UserError, match=r"none\.wav"):
-        list(read_growing(tmp_path / "none.wav", threading.Event(), 1.0))
-
-
-def test_a_pipe_is_read_as_it_comes():
-    end, start = os.pipe()
-    os.write(start, b"abc")
-    with os.fdopen(end, "rb") as pipe:
-        parts = read_pipe(pipe, threading.Event())
-        assert next(parts) == b"abc"  # although the pipe is still open
-        os.write(start, b"d")
-        assert next(parts) == b"d"
-        os.close(start)
-        assert list(parts) == []
 
 
 def test_delays_are_counted_from_the_end_of_the_turn(predictor, wav, transcript):

@@ -107,6 +107,16 @@ class WorkFile:
             return pieces
         return pieces
 
+    def discard(self) -> None:
+        """Removes the file, unless it has another key."""
+        try:
+            with open(self.path, encoding="utf-8") as file:
+                ours = parse_json(file.readline()) == self._header()
+        except (FileNotFoundError, ValueError):
+            return
+        if ours:
+            self.path.unlink(missing_ok=True)
+
     def begin(self, pieces: list[Piece]) -> None:
         """Writes the file anew with these pieces."""
         with open(self.path, "w", encoding="utf-8") as file:

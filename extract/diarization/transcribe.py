@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,8 @@ def transcribe(
                     raise UserError(f"{chosen}: {out} is of another recording than {media}; name its own --out")
                 return _correct(media, out, options, chosen, earlier, faces, loader, notify)
             if same and earlier.read.document.request == options.request():
+                # A run that was killed between its last two steps leaves its work beside its turns.
+                _work(out, options, about, earlier.read.document.provenance.get("models")).discard()
                 result = _as_it_is(media, out, options, earlier.read.document)
                 return _with_faces(media, out, result, faces)
             if earlier.read.document.corrected:
@@ -163,6 +165,11 @@ def _changed(earlier: Earlier) -> Path | None:
     return earlier.changed[0] if earlier.changed else None
 
 
+def _work(out: Path, options: Options, about: Mapping[str, Any], models: object) -> WorkFile:
+    key = {"media": about["sha256"], "track": options.audio_track, "language": options.language, "models": models}
+    return WorkFile(work_path(out), key)
+
+
 def _find(
     samples: np.ndarray,
     out: Path,
@@ -172,8 +179,7 @@ def _find(
     notify: Callable[[str], None],
 ) -> tuple[Document, list[str]]:
     provenance = models.provenance()
-    key = {"media": about["sha256"], "track": options.audio_track, "language": options.language, "models": provenance}
-    work = WorkFile(work_path(out), key)
+    work = _work(out, options, about, provenance)
     kept = f"what is done is kept in {work.path}; the same command continues there"
     with explained(f"interrupted: {kept}"), progress_bar("seconds transcribed", round(len(samples) / RATE)) as bar:
         begun = False

@@ -25,6 +25,6 @@ def transcribing(tmp_path_factory):
     ).learn(tmp_path_factory.mktemp("transcribe"))
 
 
-@tries(kill=3, stop=1, fill=2, twice=1)
+@tries(kill=2, stop=1, fill=1, twice=1)
 def test_transcribe(transcribing, kind, place, tmp_path, record_property):
     attempt(transcribing, kind, place, tmp_path, record_property)

@@ -45,6 +45,6 @@ def merging(raw, text_encoder, tmp_path_factory):
     ).learn(tmp_path_factory.mktemp("merge"))
 
 
-@tries(kill=3, stop=1, fill=3, twice=1)
+@tries(kill=2, stop=1, fill=2, twice=1)
 def test_merge(merging, kind, place, tmp_path, record_property):
     attempt(merging, kind, place, tmp_path, record_property)

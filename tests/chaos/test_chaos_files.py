@@ -23,7 +23,7 @@ def exporting(store, tmp_path_factory):
     )
 
 
-@tries(kill=3, stop=1, fill=3, twice=1)
+@tries(kill=2, stop=1, fill=2, twice=1)
 def test_export(exporting, kind, place, tmp_path, record_property):
     attempt(exporting, kind, place, tmp_path, record_property)
 
@@ -38,7 +38,7 @@ def converting(store, tmp_path_factory):
     )
 
 
-@tries(kill=3, stop=1, worker=1, fill=3, twice=1)
+@tries(kill=2, stop=1, worker=1, fill=2, twice=1)
 def test_convert(converting, kind, place, tmp_path, record_property):
     attempt(converting, kind, place, tmp_path, record_property)
 

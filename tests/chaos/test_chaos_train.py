@@ -23,7 +23,7 @@ def training(store, tmp_path_factory):
     ).learn(tmp_path_factory.mktemp("train"))
 
 
-@tries(kill=3, stop=1, fill=3, twice=1)
+@tries(kill=2, stop=1, fill=2, twice=1)
 def test_train(training, kind, place, tmp_path, record_property):
     attempt(training, kind, place, tmp_path, record_property)
 

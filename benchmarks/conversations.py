@@ -12,6 +12,7 @@ pyannote.metrics with its parts, turns whose face is the speaker's own, and seco
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -30,6 +31,7 @@ from erc_toolkit.toolkit.media import media_duration
 
 STAGE = "dia13_utt1 dia13_utt3 dia22_utt3 dia33_utt0".split()
 GAP_S = 0.3
+RATE = 24  # pictures per second
 Known = list[tuple[float, float, int]]
 
 
@@ -45,19 +47,22 @@ def conversation(people: tuple[list[Path], list[Path]], seed: int, out: Path) ->
         speaker, listener = ffmpeg.input(str(own)), ffmpeg.input(str(other), t=1 + turn / 100)
         lasts = media_duration(own) or 0.0
         halves = [
-            speaker.video.filter("scale", 640, 360).filter("setsar", 1).filter("fps", 24),
+            speaker.video.filter("scale", 640, 360).filter("setsar", 1).filter("fps", RATE),
             listener.video.filter("scale", 640, 360)
             .filter("setsar", 1)
-            .filter("fps", 24)
+            .filter("fps", RATE)
             .filter("select", "eq(n,0)")
             .filter("loop", -1, 1, 0)
-            .filter("setpts", "N/24/TB"),
+            .filter("setpts", f"N/{RATE}/TB"),
         ]
         both = ffmpeg.filter(halves if side == 0 else halves[::-1], "hstack", shortest=1)
-        padded = both.filter("tpad", stop_mode="clone", stop_duration=GAP_S)
-        streams += [padded, speaker.audio.filter("aresample", 16_000).filter("apad", pad_dur=GAP_S)]
+        # Whole frames, of which sound and pictures are cut to the same length: else each turn is later than it seems.
+        length = math.ceil((lasts + GAP_S) * RATE) / RATE
+        padded = both.filter("tpad", stop=-1, stop_mode="clone").filter("trim", duration=length)
+        sound = speaker.audio.filter("aresample", 16_000, first_pts=0).filter("apad").filter("atrim", duration=length)
+        streams += [padded.filter("setpts", "PTS-STARTPTS"), sound]
         known.append((at, at + lasts, side))
-        at += lasts + GAP_S
+        at += length
     joined = ffmpeg.concat(*streams, v=1, a=1).node
     job = ffmpeg.output(joined[0], joined[1], str(out), vcodec="libx264", crf=20, acodec="aac", loglevel="error")
     job.run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), overwrite_output=True)

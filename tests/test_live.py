@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transcribe_support import RATE, Scripted, tones, write_wav
+from transcribe_support import RATE, Scripted, in_parts, tones, write_wav
 
 from erc_toolkit.extract.diarization.live import LONGEST_VOICE_S, LivePeople, LiveTurns
 from erc_toolkit.extract.diarization.loading import Loader
@@ -84,14 +84,6 @@ def predictor(trained) -> Predictor:
 def scripted(monkeypatch) -> None:
     """Scripted models find the turns."""
     monkeypatch.setattr(Loader, "models", lambda self: Scripted().models())
-
-
-def in_parts(data: bytes, sizes: Iterable[int]) -> Iterator[bytes]:
-    at = 0
-    for size in sizes:
-        yield data[at : at + size]
-        at += size
-    yield data[at:]
 
 
 @pytest.mark.parametrize(("name", "past"), [("run", None), ("causal", None), ("run", 1)])

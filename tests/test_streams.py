@@ -5,22 +5,14 @@ from __future__ import annotations
 import os
 import struct
 import threading
-from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
+from transcribe_support import in_parts
 
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.media import MediaError, MediaReader, StreamedAudio
 from erc_toolkit.toolkit.predict.streams import read_growing, read_pipe
-
-
-def in_parts(data: bytes, sizes: Iterable[int]) -> Iterator[bytes]:
-    at = 0
-    for size in sizes:
-        yield data[at : at + size]
-        at += size
-    yield data[at:]
 
 
 def wave_bytes(samples: np.ndarray, rate: int, bits: int, floats: bool = False, size: int | None = None) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import wave
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -238,3 +238,12 @@ class Scripted(Loader):
 
 def content_of(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def in_parts(data: bytes, sizes: Iterable[int]) -> Iterator[bytes]:
+    """Bytes in parts of these sizes, and what is left."""
+    at = 0
+    for size in sizes:
+        yield data[at : at + size]
+        at += size
+    yield data[at:]

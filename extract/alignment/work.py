@@ -11,7 +11,7 @@ from typing import Any
 
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
-from ...toolkit.base.reading.plain_json import parse_json
+from ...toolkit.base.reading.plain_json import header_format, parse_json
 from ...toolkit.manifest import is_unchanged
 from .overlay import Line, parse_line
 
@@ -26,12 +26,7 @@ def work_path(out: Path) -> Path:
 
 def is_work(path: Path) -> bool:
     """Whether a file is what an unfinished run has kept."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            header = parse_json(file.readline(1 << 16))
-        return isinstance(header, dict) and header.get("format") == _WORK
-    except (OSError, ValueError):
-        return False
+    return header_format(path) == _WORK
 
 
 def line_text(line: Line) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ...toolkit.base.hashes import json_sha256
-from ...toolkit.base.reading.plain_json import parse_json
+from ...toolkit.base.reading.plain_json import header_format, parse_json
 from .clustering import Span, windows_of
 from .recognition import Recogniser, Word, recognise
 from .voice_activity import RATE, VoiceActivity, next_piece
@@ -136,12 +136,7 @@ class WorkFile:
 
 def is_work_file(path: Path) -> bool:
     """Whether a file is one of `WorkFile`."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            header = parse_json(file.readline(1 << 12))
-        return isinstance(header, dict) and header.get("format") == _FORMAT
-    except (OSError, ValueError):
-        return False
+    return header_format(path) == _FORMAT
 
 
 def read_pieces(

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ..words import counted
@@ -168,3 +169,13 @@ def _plain_float(text: str) -> float:
 
 
 _PLAIN = json.JSONDecoder(parse_int=_plain_whole, parse_float=_plain_float, object_pairs_hook=_object)
+
+
+def header_format(path: Path) -> object:
+    """The `format` of the JSON object in the first line of a file; None if there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            header = parse_json(file.readline(1 << 16))
+    except (OSError, ValueError):
+        return None
+    return header.get("format") if isinstance(header, dict) else None

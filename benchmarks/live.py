@@ -13,7 +13,6 @@ import io
 import threading
 import time
 import wave
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -66,10 +65,10 @@ def main() -> None:
     parser.add_argument("--speaker-model", default=Options.speaker_model)
     args = parser.parse_args()
     played = Played(args.wav)
-    finding = {} if args.transcript else {"asr_model": args.asr_model, "speaker_model": args.speaker_model}
+    models = {"language": "en", "asr_model": args.asr_model, "speaker_model": args.speaker_model}
     how = LiveOptions(
         transcript=args.transcript,
-        finding=finding | ({} if args.transcript else {"language": "en"}),
+        finding={} if args.transcript else models,
         pause=args.pause,
         pcm_rate=played.rate,
     )
@@ -81,10 +80,7 @@ def main() -> None:
         after.append(time.perf_counter() - played.began - turn.end)
         print(f"{turn.start:7.2f} to {turn.end:7.2f} s  {after[-1]:.2f} s, printed {delay.total:.2f} s  {turn.text}")
 
-    def parts() -> Iterator[bytes]:
-        yield from read_pipe(played, threading.Event())  # type: ignore[arg-type]
-
-    live.run(parts(), show)
+    live.run(read_pipe(played, threading.Event()), show)  # type: ignore[arg-type]
     printed = [delay.total for delay in live.delays]
     for name, values in (("by the clock", after), ("printed", printed)):
         print(f"{name}: {np.median(values):.2f} s (median), {max(values):.2f} s at most, {len(values)} turns")

@@ -11,12 +11,12 @@ from pathlib import Path
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.hashes import file_sha256, text_sha256
 from ...toolkit.base.reading.plain_json import parse_json
-from ...toolkit.base.reading.plain_numbers import MOST_SECONDS, shown
+from ...toolkit.base.reading.plain_numbers import MOST_SECONDS, finite_number, shown
 from ...toolkit.base.reading.texts import read_text
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import Manifest, Utterance
 from ..run.origins import read_content, source_of
-from .seen import FACE_FLAGS, Seen, number, parse_seen, span_of
+from .seen import FACE_FLAGS, Seen, parse_seen, span_of
 
 FORMAT = 1
 LOW, MISMATCH = "low score", "text and audio do not match"
@@ -135,7 +135,7 @@ def parse_line(row: dict, where: str) -> Line:
         raise wrong("given", "must be two numbers of seconds or null")
     numbers = {}
     for name in ("start", "end"):
-        numbers[name] = number(row.get(name))
+        numbers[name] = finite_number(row.get(name))
         if row.get(name) is not None and numbers[name] is None:
             raise wrong(name, f"{shown(row[name])} is not a number of seconds")
     start, end = numbers["start"], numbers["end"]
@@ -143,7 +143,7 @@ def parse_line(row: dict, where: str) -> Line:
         start is not None and end is not None and not 0 <= start < end <= MOST_SECONDS
     ):
         raise wrong("end", "start and end must be a span, or both be missing")
-    score = number(row.get("score", 0.0))
+    score = finite_number(row.get("score", 0.0))
     if score is None or not 0 <= score <= 1:
         raise wrong("score", "must be from 0 to 1")
     face = None if row.get("face") is None else parse_seen(row["face"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ...toolkit.base.reading.plain_numbers import finite
+from ...toolkit.base.reading.plain_numbers import finite_number
 from ...toolkit.manifest import Utterance
 from ...toolkit.manifest.faces import boxes_problem
 from ..faces.choice import OFF_SCREEN
@@ -68,14 +68,14 @@ def parse_seen(value: object) -> Seen | str:
         return "span must be two numbers of seconds or null"
     region = None
     if value.get("region") is not None:
-        numbers = [number(x) for x in value["region"]] if isinstance(value["region"], list) else []
+        numbers = [finite_number(x) for x in value["region"]] if isinstance(value["region"], list) else []
         region = tuple(x for x in numbers if x is not None)
         if len(numbers) != 4 or len(region) != 4:
             return "region must be four numbers (left, top, right, bottom)"
     boxes = value.get("boxes", [])
     if boxes != [] and (problem := boxes_problem(boxes)):
         return problem
-    confidence, score = (number(value.get(name, 0.0)) for name in ("confidence", "score"))
+    confidence, score = (finite_number(value.get(name, 0.0)) for name in ("confidence", "score"))
     if confidence is None or not 0 <= confidence <= 1:
         return "confidence must be from 0 to 1"
     if score is None:
@@ -86,12 +86,7 @@ def parse_seen(value: object) -> Seen | str:
 
 def span_of(value: object) -> tuple[float | None, float | None] | None:
     """Two numbers of seconds or None; None if the value is not that."""
-    if not isinstance(value, list) or len(value) != 2 or any(x is not None and number(x) is None for x in value):
+    if not isinstance(value, list) or len(value) != 2 or any(x is not None and finite_number(x) is None for x in value):
         return None
-    first, last = (None if x is None else number(x) for x in value)
+    first, last = (None if x is None else finite_number(x) for x in value)
     return first, last
-
-
-def number(value: object) -> float | None:
-    """A finite JSON number as a float; None for anything else, also for a text with a number."""
-    return finite(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

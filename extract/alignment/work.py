@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ...toolkit.base.errors import UserError
-from ...toolkit.base.files import write_atomically
+from ...toolkit.base.files import append_text, write_atomically
 from ...toolkit.base.reading.plain_json import header_format, parse_json
 from ...toolkit.manifest import is_unchanged
 from .overlay import Line, parse_line
@@ -64,10 +63,7 @@ class Work:
 
     def add(self, lines: Iterable[Line]) -> None:
         """Adds finished lines."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write("".join(map(line_text, lines)))
-            file.flush()
-            os.fsync(file.fileno())
+        append_text(self.path, "".join(map(line_text, lines)))
 
     def _lines(self, path: Path) -> dict[str, Line]:
         found: dict[str, Line] = {}

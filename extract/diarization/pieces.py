@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ...toolkit.base.files import append_text
 from ...toolkit.base.hashes import json_sha256
 from ...toolkit.base.reading.plain_json import header_format, parse_json
 from .clustering import Span, windows_of
@@ -125,10 +125,7 @@ class WorkFile:
 
     def append(self, piece: Piece) -> None:
         """Adds a piece, and waits until it is on the disk."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(_row(piece)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_text(self.path, json.dumps(_row(piece)) + "\n")
 
     def _header(self) -> dict[str, object]:
         return {"format": _FORMAT, "version": 1, "key": self._key}

@@ -117,6 +117,14 @@ def require_space(path: Path, size: int) -> None:
             os.posix_fallocate(file.fileno(), 0, max(1, size))
 
 
+def append_text(path: Path, text: str) -> None:
+    """Adds text in UTF-8 to the end of a file, and waits until it is on the disk."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Makes a rename in `folder` survive a power failure, where the system supports it."""
     try:

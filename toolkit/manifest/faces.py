@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
-from ..base.reading.plain_numbers import MOST_SECONDS, finite
+from ..base.reading.plain_numbers import MOST_SECONDS, finite_number
 
 # More than a turn of an hour has at two boxes per second.
 _MOST_BOXES = 10_000
@@ -29,10 +28,10 @@ def face_problem(value: object) -> str:
         return "must have either boxes or off_screen"
     if "off_screen" in value and (not isinstance(value["off_screen"], str) or not value["off_screen"]):
         return "off_screen must be a reason"
-    confidence = _number(value.get("confidence", 0.0))
+    confidence = finite_number(value.get("confidence", 0.0))
     if confidence is None or not 0 <= confidence <= 1:
         return "confidence must be from 0 to 1"
-    if _number(value.get("score", 0.0)) is None:
+    if finite_number(value.get("score", 0.0)) is None:
         return "score must be a number"
     return boxes_problem(value["boxes"]) if "boxes" in value else ""
 
@@ -43,7 +42,7 @@ def boxes_problem(boxes: object) -> str:
         return f"boxes must be a list of 1 to {_MOST_BOXES} boxes"
     times = []
     for box in boxes:
-        numbers = [_number(x) for x in box] if isinstance(box, (list, tuple)) and len(box) == 5 else [None]
+        numbers = [finite_number(x) for x in box] if isinstance(box, (list, tuple)) and len(box) == 5 else [None]
         if None in numbers:
             return "a box must be five numbers (time, left, top, width, height)"
         time, *sides = (x for x in numbers if x is not None)
@@ -53,7 +52,3 @@ def boxes_problem(boxes: object) -> str:
             return "a box must be fractions of the image, with width and height above 0"
         times.append(time)
     return "" if all(a < b for a, b in pairwise(times)) else "the times of boxes must ascend"
-
-
-def _number(value: Any) -> float | None:
-    return None if isinstance(value, str) else finite(value)

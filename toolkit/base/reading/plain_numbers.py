@@ -60,6 +60,11 @@ def finite(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def finite_number(value: object) -> float | None:
+    """A number as a finite float; None for anything else, also for a text with one."""
+    return None if isinstance(value, str) else finite(value)
+
+
 def shown(value: object, most: int = 40) -> str:
     """A value for a message: its representation, shortened, also if it is a number of thousands of digits."""
     try:

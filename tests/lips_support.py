@@ -12,6 +12,7 @@ import torch
 
 from erc_toolkit.extract.encoders.base import Crops
 from erc_toolkit.extract.faces.choice import Choosing
+from erc_toolkit.extract.faces.lips.network import ActiveSpeakerNet, _renamed
 from erc_toolkit.extract.run.requests import MediaRequest, Span, Task
 from erc_toolkit.extract.run.worker import UtteranceMedia, process
 
@@ -19,6 +20,9 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 WEIGHTS = SHARED / "models/lrasd_ava.pt"
 FACES = SHARED / "models/yunet_n_640_640.onnx"
 CLIPS = SHARED / "corpora/meld-mini"
+
+# Printed by the authors' code and by python_speech_features 0.6, of the inputs of test_lips.py.
+AUTHORS = Path(__file__).parent / "data/lr_asd.npz"
 
 needs_shared = pytest.mark.skipif(
     not (WEIGHTS.is_file() and FACES.is_file() and CLIPS.is_dir()),
@@ -71,3 +75,14 @@ def shows(one: UtteranceMedia) -> int:
     colours = np.ptp(one.series.images.astype(int), axis=3).mean()
     assert not 8 < colours < 14, colours
     return int(colours < 8)
+
+
+def released(seed: int = 0) -> dict[str, torch.Tensor]:
+    """A state dict of random weights under the released names."""
+    torch.manual_seed(seed)
+    ours = {name: tensor.clone() for name, tensor in ActiveSpeakerNet().state_dict().items()}
+    with np.load(AUTHORS) as theirs:
+        names = [str(name) for name in theirs["names"]]
+    state = {name: ours[inner] for name in names if (inner := _renamed(name)) is not None}
+    assert set(map(_renamed, state)) == set(ours)  # every weight has a released name
+    return state | {"lossV.FC.weight": torch.zeros(2, 128)}

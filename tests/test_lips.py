@@ -14,22 +14,20 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from lips_support import FACES, WEIGHTS, extracted, needs_shared, shows, side_by_side
+from lips_support import AUTHORS, FACES, WEIGHTS, extracted, needs_shared, released, shows, side_by_side
 
 from erc_toolkit.extract.faces.choice import Choosing
 from erc_toolkit.extract.faces.detection import Face
 from erc_toolkit.extract.faces.lips import closeups, weights
 from erc_toolkit.extract.faces.lips.mfcc import mfcc
-from erc_toolkit.extract.faces.lips.network import ActiveSpeakerNet, load_network
+from erc_toolkit.extract.faces.lips.network import load_network
 from erc_toolkit.extract.faces.lips.scoring import LipScorer
 from erc_toolkit.extract.faces.lips.speech import SLOPE, Speech, confidences
-from erc_toolkit.extract.faces.tracks import Track
+from erc_toolkit.extract.faces.tracks import SeenFace, Track
 from erc_toolkit.extract.run.recording_faces import SpeakingFaces
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main
 
-# Printed by the authors' code and by python_speech_features 0.6, of the inputs below.
-AUTHORS = Path(__file__).parent / "data/lr_asd.npz"
 NEAR = "dia33_utt1 dia3_utt2 dia0_utt0 dia6_utt1 dia13_utt2 dia22_utt0 dia22_utt2 dia27_utt0".split()
 # Each clip is in some pair, with both voices, on both sides: 24 choices.
 PAIRS = [(0, 1), (2, 3), (4, 5), (6, 7), (0, 3), (4, 7)]
@@ -63,19 +61,6 @@ def test_logits_are_those_of_the_authors_code():
     with np.load(AUTHORS) as theirs, torch.inference_mode():
         ours = net(steps[None], torch.from_numpy(faces).float()[None])[0]
         assert np.abs(ours.numpy() - theirs["logits"]).max() < 1e-4
-
-
-def released(seed: int = 0) -> dict[str, torch.Tensor]:
-    """A state dict of random weights under the released names."""
-    torch.manual_seed(seed)
-    ours = {name: tensor.clone() for name, tensor in ActiveSpeakerNet().state_dict().items()}
-    from erc_toolkit.extract.faces.lips.network import _renamed
-
-    with np.load(AUTHORS) as theirs:
-        names = [str(name) for name in theirs["names"]]
-    state = {name: ours[inner] for name in names if (inner := _renamed(name)) is not None}
-    assert set(map(_renamed, state)) == set(ours)  # every weight has a released name
-    return state | {"lossV.FC.weight": torch.zeros(2, 128)}
 
 
 def test_weights_load_by_their_released_names(tmp_path):
@@ -133,11 +118,16 @@ def test_fetched_weights_are_checked_and_kept(monkeypatch, tmp_path):
 # -- the crops
 
 
+def seen(box) -> SeenFace:
+    return SeenFace(Face(box, 0.9, None), np.zeros((64, 64), np.float32), np.zeros((4, 4, 3), np.uint8))
+
+
 def track(times, boxes, size=(640, 360)) -> Track:
     one = Track()
     for time, box in zip(times, boxes, strict=True):
-        one.add(time, Face(box, 0.9, None), np.zeros((64, 64), np.float32), size)
-        one.crops.append((0, time, np.zeros((4, 4, 3), np.uint8)))
+        face = seen(box)
+        one.add(time, face, size)
+        one.crops.append((0, time, face.crop))
     return one
 
 
@@ -162,8 +152,8 @@ def test_a_crop_is_the_square_around_the_box():
 def test_boxes_are_followed_between_the_detections_whatever_the_resolution():
     moving = track([0.0, 1.0], [(0, 100, 100, 100), (200, 100, 100, 100)])
     small = Track()
-    small.add(0.0, Face((0, 50, 50, 50), 0.9, None), np.zeros((64, 64), np.float32), (320, 180))
-    small.add(1.0, Face((200, 100, 100, 100), 0.9, None), np.zeros((64, 64), np.float32), (640, 360))
+    small.add(0.0, seen((0, 50, 50, 50)), (320, 180))
+    small.add(1.0, seen((200, 100, 100, 100)), (640, 360))
     for one in (moving, small):
         found = closeups.CloseUp.of(one, 0.0, 1.0)
         assert len(found) == 26 and found.centres[10, 0] == pytest.approx((50 + 80) / 640, abs=1e-3)

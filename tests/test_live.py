@@ -6,22 +6,19 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterable
 from pathlib import Path
 
+import ffmpeg
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from transcribe_support import RATE, Scripted, in_parts, tones, write_wav
 
-from erc_toolkit.extract.diarization.live import LONGEST_VOICE_S, LivePeople, LiveTurns
 from erc_toolkit.extract.diarization.loading import Loader
 from erc_toolkit.extract.live import LiveRecording
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main
-from erc_toolkit.toolkit.media import KeptSound, StreamedAudio
+from erc_toolkit.toolkit.media import ffmpeg_binary
 from erc_toolkit.toolkit.predict.live import LiveOptions, LivePredictor
 from erc_toolkit.toolkit.predict.predictor import Predictor
 
@@ -80,6 +77,26 @@ def predictor(trained) -> Predictor:
     return Predictor(trained / "run", "cpu")
 
 
+@pytest.fixture(scope="module")
+def filmed(intact, tmp_path_factory) -> Path:
+    """Three clips of the demo corpus one after another, as MPEG-TS, with a transcript beside it."""
+    clips = sorted((intact / "train_splits").glob("dia0_utt[0-2].mp4"))
+    path = tmp_path_factory.mktemp("filmed") / "talk.ts"
+    parts = [stream for one in clips for stream in (ffmpeg.input(str(one)).video, ffmpeg.input(str(one)).audio)]
+    video, audio = (ffmpeg.concat(*parts, v=1, a=1).node[i] for i in (0, 1))
+    job = ffmpeg.output(video, audio, str(path), vcodec="libx264", g=30, acodec="aac", loglevel="error")
+    job.run(cmd=ffmpeg_binary(), overwrite_output=True)
+    turns = [
+        (0.2, 1.9, "Ann", "I am so happy to see you!"),
+        (1.0, 1.6, "Bob", "What?"),  # while the other one speaks
+        (2.4, 4.1, "Bob", "What do you want from me?"),
+        (4.5, 6.4, "Ann", "To see you!"),
+    ]
+    rows = [dict(zip(("start", "end", "speaker", "text"), turn, strict=True)) for turn in turns]
+    path.with_suffix(".json").write_text(json.dumps({"turns": rows}), encoding="utf-8")
+    return path
+
+
 @pytest.fixture
 def scripted(monkeypatch) -> None:
     """Scripted models find the turns."""
@@ -118,65 +135,74 @@ def test_found_turns_are_a_transcript_that_gives_the_same_numbers(trained, predi
     assert "speaker_2" in page and "talk.wav" in page
 
 
-@given(sizes=st.lists(st.integers(0, 60_000), max_size=30))
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_division_of_the_stream_does_not_matter(wav, scripted, sizes):
-    data = wav.read_bytes()
-    whole, parts = (found_in(in_parts(data, one)) for one in ([], sizes))
-    assert whole == parts and len(whole) == 4
+def test_a_stream_with_video_has_the_numbers_of_the_causal_prediction(predictor, filmed, tmp_path):
+    transcript = filmed.with_suffix(".json")
+    for ending, options in (("ts", {}), ("mkv", {"f": "matroska"}), ("mp4", {"movflags": "frag_keyframe+empty_moov"})):
+        path = tmp_path / f"copy.{ending}"
+        ffmpeg.input(str(filmed)).output(str(path), c="copy", loglevel="error", **options).run(cmd=ffmpeg_binary())
+        whole = predictor.predict(path, transcript, tmp_path / ending, causal=True)
+        live = LivePredictor(predictor, str(path), tmp_path / f"live-{ending}", LiveOptions(transcript))
+        turns = live.run(in_parts(path.read_bytes(), [3000] * 300))
+        assert turns == whole  # every probability, bit for bit
+        assert not any("visual" in turn.missing for turn in turns[:3])
+        assert live.stream.absent == {} and "beyond the end" in turns[3].missing["audio"]
+        # Not only at the end of the stream; the turn within the other one waits for that.
+        assert all(live.delays[i].waited < 1.2 for i in (0, 2))
 
 
-def found_in(parts: Iterable[bytes], audio: StreamedAudio | None = None) -> list:
-    """The turns that the scripted models find."""
-    audio, sound = audio or StreamedAudio(), KeptSound()
-    turns = LiveTurns(Scripted().models(), sound)
-    found = []
-    for part in parts:
-        for first in range(0, len(part), 3001):
-            sound.add(audio.add(part[first : first + 3001])[1])
-            found += turns.advance()
-            sound.drop(turns.needed)
-    sound.add(audio.end()[1])
-    return [*found, *turns.end()]
+def test_found_turns_of_a_stream_with_video(predictor, filmed, tmp_path, scripted):
+    live = LivePredictor(predictor, str(filmed), tmp_path / "live")
+    turns = live.run(in_parts(filmed.read_bytes(), [5000] * 100))
+    assert turns and all("visual" not in turn.missing for turn in turns)
+    assert predictor.predict(filmed, tmp_path / "live" / "turns.json", tmp_path / "whole", causal=True) == turns
 
 
-def test_voices_are_recognised_in_their_gaps_already_and_turns_are_the_same(monkeypatch):
-    """Ahead of the end of the pause; a voice that goes on after the gap is recognised as a whole."""
-    parts = [("low", 1.2), ("", 0.3), ("low", 0.9), ("", 0.8), ("high", 1.5), ("", 0.3), ("low", 1.3), ("", 0.7)]
-    samples = tones(parts)
-    noise = 0.002 * np.random.default_rng(1).standard_normal(len(samples))
-    data = (np.clip(samples + noise, -1, 1) * 32767).astype("<i2").tobytes()
-    loader = Scripted()
-    sound, audio, begun, found = KeptSound(), StreamedAudio(RATE), [], []
-    finder = LiveTurns(loader.models(), sound)
-    submit = finder._ahead._pool.submit
-
-    def noted(*given):
-        begun.append((sound.end / RATE, given[2]))
-        return submit(*given)
-
-    monkeypatch.setattr(finder._ahead._pool, "submit", noted)
-    for first in range(0, len(data), 640):
-        sound.add(audio.add(data[first : first + 640])[1])
-        found += [(turn, sound.end / RATE) for turn in finder.advance()]
-        sound.drop(finder.needed)
-    assert not finder.end()
-    # The first gap's was for nothing; then a pause, a gap before another voice, a pause.
-    ends = [1.2, 2.4, 4.7, 6.3]
-    assert [round(at, 1) for at, _ in begun] == [round(end + 0.3, 1) for end in ends]
-    assert all(0.4 < at - turn.end < 1.5 for turn, at in found) and len(found) == 3
-    monkeypatch.setattr("erc_toolkit.extract.diarization.live._AHEAD", -1)
-    assert [spoken(turn) for turn, _ in found] == [spoken(turn) for turn in found_in([data], StreamedAudio(RATE))]
+def test_a_stream_of_pictures_alone_and_of_sound_alone(predictor, filmed, tmp_path, scripted, capsys):
+    transcript = filmed.with_suffix(".json")
+    for kind, absent, ending in (("an", "audio", "ts"), ("vn", "visual", "ogg")):
+        path = tmp_path / f"one.{ending}"
+        codec = {"c": "copy"} if kind == "an" else {"acodec": "libvorbis"}
+        ffmpeg.input(str(filmed)).output(str(path), loglevel="error", **{kind: None}, **codec).run(cmd=ffmpeg_binary())
+        live = LivePredictor(predictor, str(path), tmp_path / kind, LiveOptions(transcript))
+        turns = live.run([path.read_bytes()])
+        assert list(live.stream.absent) == [absent] and "track" in live.stream.absent[absent]
+        assert turns == predictor.predict(path, transcript, tmp_path / f"whole-{kind}", causal=True)
+    with pytest.raises(UserError, match="--transcript"):
+        LivePredictor(predictor, "-", None).run([(tmp_path / "one.ts").read_bytes()])
 
 
-def spoken(turn) -> tuple:
-    """What is in a turn, but for the words' texts, in which the scripted recogniser counts its calls."""
-    return turn.start, turn.end, turn.speaker, turn.speaker_confidence, [(w.start, w.end) for w in turn.words]
+def test_models_for_faces_are_asked_for_by_streams_with_video_only(trained, wav, filmed, tmp_path, monkeypatch):
+    lost = tmp_path / "run"
+    shutil.copytree(trained / "run", lost)
+
+    def refused(*_: object):
+        raise UserError("the face detector is lost")
+
+    monkeypatch.setattr("erc_toolkit.extract.run.extractors.face_model", refused)
+    predictor = Predictor(lost, "cpu")
+    spoken = LivePredictor(predictor, "-", None, LiveOptions(wav.with_suffix(".json"))).run([wav.read_bytes()])
+    assert all(turn.missing["visual"] == "no video track" for turn in spoken)
+    live = LivePredictor(predictor, "-", None, LiveOptions(filmed.with_suffix(".json")))
+    with pytest.raises(UserError, match="detector is lost"):
+        live.run([filmed.read_bytes()])
+
+
+def test_a_turn_does_not_wait_for_pictures_for_ever(predictor, filmed, tmp_path):
+    """The video ends after 2 s, the sound goes on."""
+    path = tmp_path / "short.mkv"
+    source = ffmpeg.input(str(filmed))
+    audio = source.audio.filter("apad", whole_dur=9)
+    job = ffmpeg.output(source.video.filter("trim", end=2), audio, str(path), vcodec="libx264", acodec="aac")
+    job.global_args("-v", "error").run(cmd=ffmpeg_binary())
+    live = LivePredictor(predictor, str(path), None, LiveOptions(filmed.with_suffix(".json")))
+    turns = live.run(in_parts(path.read_bytes(), [200] * 3000))
+    assert "no picture in time" in turns[2].missing["visual"] and "visual" not in turns[0].missing
+    assert 3 <= live.delays[2].waited < 4
 
 
 @pytest.mark.parametrize("minutes", [1, 3])
 def test_the_audio_that_is_kept_is_bounded(predictor, scripted, minutes):
-    """However long the stream, and however long somebody speaks without a pause."""
+    """However long the stream is."""
     pattern = tones([("low", 2.0), ("", 1.0), ("high", 3.0), ("", 0.6)])
     count = round(minutes * 60 * RATE / len(pattern))
     pcm = (pattern * 32767).astype("<i2").tobytes()
@@ -184,58 +210,12 @@ def test_the_audio_that_is_kept_is_bounded(predictor, scripted, minutes):
     turns = live.run(pcm for _ in range(count))
     assert len(turns) == 2 * count
     assert live.stream.most_kept_s < 6
-    sound = KeptSound()
-    finder = LiveTurns(Scripted().models(), sound)
-    part, found = tones([("low", 5.0)]), []
-    for _ in range(12 * minutes):
-        sound.add(part)
-        found += finder.advance()
-        sound.drop(finder.needed)
-    assert sound.most / RATE < LONGEST_VOICE_S + 7
-    found += finder.end()
-    assert all(turn.end - turn.start <= LONGEST_VOICE_S + 0.1 for turn in found)
-    assert sum(turn.end - turn.start for turn in found) == pytest.approx(60 * minutes, abs=0.5)
 
 
 def test_a_given_transcript_keeps_no_more_than_its_open_turn(predictor, wav, transcript):
     live = LivePredictor(predictor, "-", None, LiveOptions(transcript))
     live.run(in_parts(wav.read_bytes(), [4096] * 100))
     assert live.stream.most_kept_s < 3  # of a recording of 8.2 s, in which the longest turn takes 2
-
-
-def test_people_are_recognised_again_and_short_voices_are_nobodys():
-    people, eye = LivePeople(0.3), np.eye(4, dtype=np.float32)
-
-    def speaks(direction: int, seconds: float, at: float) -> int:
-        windows = [(at + 0.75 * i, at + 0.75 * i + min(1.5, seconds)) for i in range(max(1, round(seconds / 0.75) - 1))]
-        (one,) = people.runs([(at, at + seconds)], windows, np.stack([eye[direction]] * len(windows)))
-        return one.speaker
-
-    assert [speaks(k, 3.0, 10.0 * i) for i, k in enumerate([2, 0, 2, 1, 0])] == [0, 1, 0, 2, 1]
-    assert speaks(3, 0.6, 60.0) in (0, 1, 2) and len(people) == 3  # too short to be somebody new
-    assert people.runs([(70.0, 70.3)], [], np.zeros((0, 0), np.float32))[0].speaker in (0, 1, 2)
-    few = LivePeople(0.3, most=1)
-    for k in (0, 1):
-        few.runs([(0.0, 1.5)], [(0.0, 1.5)], eye[k : k + 1])
-    assert len(few) == 1
-
-
-def test_a_turn_ends_where_somebody_else_speaks_after_a_short_gap():
-    parts = [("low", 1.5), ("", 0.3), ("high", 1.2), ("", 0.3), ("high", 1.3), ("", 0.3), ("low", 0.6), ("", 0.3)]
-    sound, found = KeptSound(), []
-    finder = LiveTurns(Scripted().models(), sound)
-    for samples in np.array_split(tones([*parts, ("top", 2.0)]), 100):
-        sound.add(samples)
-        found += [(turn, sound.end / RATE - turn.end) for turn in finder.advance()]
-        sound.drop(finder.needed)
-    assert [(t.speaker, round(t.end, 1)) for t, _ in found] == [
-        ("speaker_1", 1.5),
-        ("speaker_2", 4.6),
-        ("speaker_1", 5.5),
-    ]
-    assert all(after < 1.5 for _, after in found)  # seconds of the stream
-    (last,) = finder.end()
-    assert last.speaker == "speaker_3"
 
 
 def test_delays_are_counted_from_the_end_of_the_turn(predictor, wav, transcript):
@@ -297,8 +277,6 @@ def test_mistakes_are_found_before_the_stream_is_read(trained, wav, transcript, 
     assert "--asr-model" in run("predict", run_, "-", *given, "--asr-model", "x", code=2)
     assert "none.wav" in run("predict", run_, tmp_path / "none.wav", *given, code=1)
     assert "none.json" in run("predict", run_, "-", "--live", "--transcript", tmp_path / "none.json", code=1)
-    with pytest.raises(UserError, match="visual"):
-        LiveRecording({"visual": {}}, ["joy"], transcript=transcript)
     assert "Zoe" in run("predict", run_, "-", *given, "--speaker", "Zoe=1", code=1)
     assert "no-model" in run("predict", run_, "-", "--live", "--asr-model", tmp_path / "no-model", code=1)
     (tmp_path / "mine").mkdir()
@@ -306,6 +284,6 @@ def test_mistakes_are_found_before_the_stream_is_read(trained, wav, transcript, 
     assert "mine" in run("predict", run_, "-", *given, "--out", tmp_path / "mine", code=1)
     monkeypatch.undo()
     out = ["--out", tmp_path / "out"]
-    assert "MP4" in run("predict", run_, "-", *given, *out, given=b"\0\0\0\x20ftypisom....", code=1)
+    assert "MP4 must" in run("predict", run_, "-", *given, *out, given=b"\0\0\0\x20ftypisom....", code=1)
     assert "no audio" in run("predict", run_, "-", *given, *out, given=b"", code=1)
     assert not (tmp_path / "out").exists()

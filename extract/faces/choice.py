@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ...toolkit.media import SAMPLE_RATE
 from .given import GivenFace
 from .lips.closeups import CloseUp
 from .lips.speech import Speech, confidences
-from .speaking import choose_speaker
+from .speaking import Signal, choose_speaker
 from .tracks import Track
 
 # Greatest number of tracks whose lips are scored, those seen longest; the others are taken for passers-by.
@@ -47,27 +48,29 @@ class Choosing:
         return 1 if self.off_screen == "mask-single" else 2
 
     def closeups(
-        self, tracks: Sequence[Track], samples: np.ndarray, start: float | None, end: float | None
+        self, tracks: Sequence[Track], samples: Signal, start: float | None, end: float | None
     ) -> list[CloseUp]:
         """What has to be read at 25 frames per second of an utterance's tracks; empty if nothing is to be scored.
 
         Args:
             tracks: of the utterance.
-            samples: float32 (n,), the audio from the beginning of the file.
+            samples: the audio from the beginning of the file, at 16 kHz.
             start, end: the utterance's span in seconds; None for the whole file.
         """
         there = _scored(tracks)
-        if self.model is None or len(there) < self.least_faces or not np.any(samples):
+        if self.model is None or len(there) < self.least_faces:
+            return []
+        if not np.any(samples[round((start or 0.0) * SAMPLE_RATE) : None if end is None else round(end * SAMPLE_RATE)]):
             return []
         start, end = start or 0.0, np.inf if end is None else end
         return [CloseUp.of(track, start, end) for track in there]
 
-    def score(self, closeups: Sequence[CloseUp], samples: np.ndarray) -> list[Speech]:
+    def score(self, closeups: Sequence[CloseUp], samples: Signal) -> list[Speech]:
         """How much each of these faces speaks, in the same order.
 
         Args:
             closeups: of one utterance, with their frames.
-            samples: float32 (n,) at 16 kHz, the audio from the beginning of the file.
+            samples: the audio from the beginning of the file, at 16 kHz.
         """
         from .lips.scoring import scorer  # most runs have no need of it, nor of torch in their workers
 
@@ -75,13 +78,13 @@ class Choosing:
         return scorer(self.model)(closeups, samples)
 
     def choose(
-        self, tracks: Sequence[Track], samples: np.ndarray | None, rate: int, speeches: Sequence[Speech] = ()
+        self, tracks: Sequence[Track], samples: Signal | None, rate: int, speeches: Sequence[Speech] = ()
     ) -> Chosen:
         """The speaker's track.
 
         Args:
             tracks: of the utterance.
-            samples: float32 (n,), the audio from the beginning of the file; None if there is none.
+            samples: the audio from the beginning of the file; None if there is none.
             rate: samples per second.
             speeches: of `score`; empty to choose by motion.
         """

@@ -14,6 +14,7 @@ screen), faces outside it are ignored.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -28,12 +29,20 @@ RULE = (
 _STILL = 3
 
 
-def choose_speaker(tracks: Sequence[Track], samples: np.ndarray | None, rate: int) -> tuple[Track | None, float]:
+class Signal(Protocol):
+    """Audio from the beginning of a file or stream, float32: an array, or what is kept of a longer one."""
+
+    def __getitem__(self, part: slice, /) -> np.ndarray:
+        """The samples from one number to before another, as far as they are there."""
+        ...
+
+
+def choose_speaker(tracks: Sequence[Track], samples: Signal | None, rate: int) -> tuple[Track | None, float]:
     """The speaking track, and the confidence in the choice, from 0 to 1.
 
     Args:
         tracks: the tracks of `FaceTracks`.
-        samples: float32 (n,), audio that begins at time 0 of the frames' times; None if there is none.
+        samples: audio that begins at time 0 of the frames' times; None if there is none.
         rate: samples per second.
     """
     tracks = [track for track in tracks if track.crops]
@@ -42,16 +51,15 @@ def choose_speaker(tracks: Sequence[Track], samples: np.ndarray | None, rate: in
     seen = np.array([len(track.widths) for track in tracks], float)
     size = np.array([np.median(track.widths) for track in tracks])
     speech = np.array([_speech(track, samples, rate) for track in tracks])
-    audible = samples is not None and bool(np.any(samples)) and speech.max() > 0
     score = 0.5 * seen / seen.max() + 0.5 * size / size.max()
-    if audible:
+    if speech.max() > 0:
         score = 0.5 * score + 0.5 * speech / speech.max()
     order = np.argsort(-score, kind="stable")
     rest = score[order[1]] if len(tracks) > 1 else 0.0
     return tracks[order[0]], float((score[order[0]] - rest) / score[order[0]])
 
 
-def _speech(track: Track, samples: np.ndarray | None, rate: int) -> float:
+def _speech(track: Track, samples: Signal | None, rate: int) -> float:
     """Mean motion of the mouth, weighted by the root mean square of the audio since the previous frame."""
     if samples is None or not track.motion:
         return 0.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -10,7 +12,21 @@ import numpy as np
 BLACK = 8.0
 
 
-class ThinnedFrames(ABC):
+@dataclass(frozen=True)
+class Look:
+    """What there is to know of one frame, whatever comes before it.
+
+    Attributes:
+        brightness: mean grey level, 0 to 255.
+    """
+
+    brightness: float
+
+
+L = TypeVar("L", bound=Look)
+
+
+class ThinnedFrames(ABC, Generic[L]):
     """Base class of collectors of an utterance's frames: it decides which of them are examined.
 
     Args:
@@ -29,19 +45,34 @@ class ThinnedFrames(ABC):
 
     def add(self, time: float, image: np.ndarray) -> None:
         """Adds the next frame, uint8 (height, width, 3), at `time` seconds."""
-        number, self._seen = self._seen, self._seen + 1
-        if number % self._stride:
-            return
-        self.examined += 1
-        self.brightest = max(self.brightest, float(image.mean()))
-        if self.examine(number, time, image) >= 2 * self._most:
-            self._stride *= 2
-            self.thin(self._stride)
+        if (number := self._next()) is not None:
+            self._take(number, time, self.look(image))
+
+    def add_look(self, time: float, look: L) -> None:
+        """Adds the next frame, which `look` was called with before: nobody knew yet which utterance it belongs to."""
+        if (number := self._next()) is not None:
+            self._take(number, time, look)
 
     @abstractmethod
-    def examine(self, number: int, time: float, image: np.ndarray) -> int:
+    def look(self, image: np.ndarray) -> L:
+        """What is examined of a frame, uint8 (height, width, 3), a function of that frame alone."""
+
+    @abstractmethod
+    def examine(self, number: int, time: float, look: L) -> int:
         """Takes frame `number` (counted from 0); returns how many results are kept now, where there are most."""
 
     @abstractmethod
     def thin(self, stride: int) -> None:
         """Drops what was kept of frames whose number is not a multiple of `stride`; from now on only those come."""
+
+    def _next(self) -> int | None:
+        """The number of the next frame if it is to be examined."""
+        number, self._seen = self._seen, self._seen + 1
+        return None if number % self._stride else number
+
+    def _take(self, number: int, time: float, look: L) -> None:
+        self.examined += 1
+        self.brightest = max(self.brightest, look.brightness)
+        if self.examine(number, time, look) >= 2 * self._most:
+            self._stride *= 2
+            self.thin(self._stride)

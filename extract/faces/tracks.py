@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 
 from .detection import Face, crop, overlap
-from .thinning import ThinnedFrames
+from .thinning import Look, ThinnedFrames
 
 # A face that has not been detected for longer than this starts a new track when it comes back.
-_GAP_S = 1.0
-_LEAST_OVERLAP = 0.2
+GAP_S = 1.0
+LEAST_OVERLAP = 0.2
 # How many of a frame's largest faces are tracked, so that a crowd does not fill the memory.
 _MOST_FACES = 6
 # Correlation of a small grey frame with the previous one: below the first value the video was certainly cut, below the
@@ -59,14 +59,14 @@ class Track:
     last_time: float = 0.0
     aligned: np.ndarray | None = None
 
-    def add(self, time: float, face: Face, aligned: np.ndarray, frame: tuple[int, int]) -> None:
+    def add(self, time: float, seen: SeenFace, frame: tuple[int, int]) -> None:
         """Adds a frame of width and height `frame`."""
+        face, aligned = seen.face, seen.aligned
         if self.aligned is not None:
             change = np.abs(aligned - self.aligned)
             self.motion.append((time, max(0.0, float(change[_MOUTH].mean() - change[_UPPER].mean()))))
         self.widths.append(face.box[2])
-        (left, top, wide, high), (width, height) = face.box, frame
-        self.boxes.append((time, (left / width, top / height, wide / width, high / height, width / height)))
+        self.boxes.append((time, seen.relative(frame)))
         self.last, self.last_time, self.aligned = face, time, aligned
 
     def path(self) -> list[Box]:
@@ -78,7 +78,36 @@ class Track:
         return kept
 
 
-class FaceTracks(ThinnedFrames):
+@dataclass(frozen=True)
+class SeenFace:
+    """A face in a frame: what was detected, aligned in grey for comparison, and the crop that is kept."""
+
+    face: Face
+    aligned: np.ndarray
+    crop: np.ndarray
+
+    def relative(self, size: tuple[int, int]) -> tuple[float, float, float, float, float]:
+        """Left, top, width, height as fractions of a frame of width and height `size`, and its width by its height."""
+        (left, top, wide, high), (width, height) = self.face.box, size
+        return left / width, top / height, wide / width, high / height, width / height
+
+
+@dataclass(frozen=True)
+class FacesLook(Look):
+    """The faces of a frame.
+
+    Attributes:
+        thumbnail: small, grey and normalised, to recognise cuts.
+        size: width and height of the frame.
+        faces: the largest.
+    """
+
+    thumbnail: np.ndarray
+    size: tuple[int, int]
+    faces: list[SeenFace]
+
+
+class FaceTracks(ThinnedFrames[FacesLook]):
     """Tracks all faces through the frames of one utterance.
 
     Args:
@@ -96,25 +125,32 @@ class FaceTracks(ThinnedFrames):
         self._last_time = math.inf
         self._frame: tuple[int, int] | None = None  # width and height of the last frame
 
-    def examine(self, number: int, time: float, image: np.ndarray) -> int:
+    def look(self, image: np.ndarray) -> FacesLook:
         thumbnail = _normed(cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 18), interpolation=cv2.INTER_AREA))
-        likeness = 1.0 if self._last_thumbnail is None else float((thumbnail * self._last_thumbnail).mean())
-        self._last_thumbnail = thumbnail
+        faces = []
+        for face in sorted(self._detect(image), key=lambda face: -face.area)[:_MOST_FACES]:
+            kept = crop(image, face, self._side, self._margin)
+            kept = cv2.cvtColor(kept, cv2.COLOR_RGB2GRAY) if self._grey else kept
+            faces.append(SeenFace(face, _aligned(image, face), kept))
+        return FacesLook(float(image.mean()), thumbnail, (image.shape[1], image.shape[0]), faces)
+
+    def examine(self, number: int, time: float, look: FacesLook) -> int:
+        last = self._last_thumbnail
+        likeness = 1.0 if last is None else float((look.thumbnail * last).mean())
+        self._last_thumbnail = look.thumbnail
         # If frames are examined less often, the gap is twice the time since the last one.
-        gap, self._last_time = max(_GAP_S, 2 * (time - self._last_time)), time
-        self._resize(image.shape[1], image.shape[0])
+        gap, self._last_time = max(GAP_S, 2 * (time - self._last_time)), time
+        self._resize(*look.size)
         current = [track for track in self.tracks if time - track.last_time <= gap] if likeness >= _CUT else []
-        largest = sorted(self._detect(image), key=lambda face: -face.area)[:_MOST_FACES]
-        faces = [(face, _aligned(image, face)) for face in largest]
+        faces = [(one.face, one.aligned) for one in look.faces]
         continued = _match(faces, current, _LEAST_LIKENESS if likeness >= _MAYBE_CUT else _LEAST_LIKENESS_AFTER_CUT)
-        for i, (face, aligned) in enumerate(faces):
+        for i, one in enumerate(look.faces):
             track = continued.get(i)
             if track is None:
                 track = Track()
                 self.tracks.append(track)
-            track.add(time, face, aligned, (image.shape[1], image.shape[0]))
-            kept = crop(image, face, self._side, self._margin)
-            track.crops.append((number, time, cv2.cvtColor(kept, cv2.COLOR_RGB2GRAY) if self._grey else kept))
+            track.add(time, one, look.size)
+            track.crops.append((number, time, one.crop))
         return max((len(track.crops) for track in self.tracks), default=0)
 
     def _resize(self, width: int, height: int) -> None:
@@ -147,7 +183,7 @@ def _match(faces: list[tuple[Face, np.ndarray]], tracks: list[Track], least: flo
     continued: dict[int, Track] = {}
     taken: set[int] = set()
     for shared, i, j in sorted(pairs, reverse=True):
-        if shared < _LEAST_OVERLAP or i in continued or j in taken:
+        if shared < LEAST_OVERLAP or i in continued or j in taken:
             continue
         if float((faces[i][1] * tracks[j].aligned).mean()) >= least:
             continued[i] = tracks[j]

@@ -17,7 +17,8 @@ from ..encoders.opensmile_sets import silence_reason
 from ..faces.choice import Choosing
 from ..faces.detection import make_detector
 from ..faces.lips.speech import Speech
-from ..faces.thinning import BLACK, ThinnedFrames
+from ..faces.speaking import Signal
+from ..faces.thinning import BLACK, Look, ThinnedFrames
 from ..faces.tracks import Box, FaceTracks
 from .origins import FileFacts, Reading
 from .requests import MediaRequest, Span, Task
@@ -100,7 +101,9 @@ def _decoded(task: Task, request: MediaRequest) -> list[UtteranceMedia]:
             threads=request.decoding_threads,
             channels=tuple(dict.fromkeys(span.channel for span in task.spans)),
         ) as media:
-            collectors = {i: _collector(visual, request) for i, span in enumerate(task.spans) if visual and span.visual}
+            collectors = {
+                i: collector_for(visual, request) for i, span in enumerate(task.spans) if visual and span.visual
+            }
             if visual is not None:
                 for time, image in media.frames():
                     for i, collector in collectors.items():
@@ -131,7 +134,9 @@ def _decoded(task: Task, request: MediaRequest) -> list[UtteranceMedia]:
             missing = _missing_span(span, length, media, "" if media.has_video else "no video track")
             one.visual_reason = missing or one.visual_reason
             if not one.visual_reason:
-                _take_video(one, span, collectors[i], media, request.choosing or Choosing(), speeches.get(i, ()))
+                sound = media.sound.get(span.channel)
+                heard = None if sound is None or sound.missing else sound.samples
+                take_video(one, span, collectors[i], heard, request.choosing or Choosing(), speeches.get(i, ()))
     return found
 
 
@@ -179,23 +184,30 @@ def _take_audio(one: UtteranceMedia, span: Span, sound: Sound, wants: Samples) -
         one.audio = wants.in_workers(taken)
 
 
-def _take_video(
+def take_video(
     one: UtteranceMedia,
     span: Span,
     collected: FaceTracks | FrameKeeper,
-    media: MediaReader,
+    heard: Signal | None,
     choosing: Choosing,
     speeches: Sequence[Speech],
 ) -> None:
+    """Takes the speaker's face, or the frames, of an utterance.
+
+    Args:
+        one: gets them, or the reason why there are none.
+        span: the utterance.
+        collected: its frames.
+        heard: the audio from the beginning of the file, since that is where frames' times begin; None without.
+        choosing: how the speaker is chosen.
+        speeches: of the faces, from the second pass.
+    """
     one.frames = collected.examined
     start = span.start or 0.0
     if isinstance(collected, FrameKeeper):
         kept = [(time - start, image) for _, time, image in collected.kept]
     else:
         one.tracks = len(collected.tracks)
-        # The frames' times are relative to the start of the file, so the audio of the whole file is needed here.
-        sound = media.sound.get(span.channel)
-        heard = None if sound is None or sound.missing else sound.samples
         if span.face is not None and choosing.follows(span.face):
             chosen = choosing.follow(collected.tracks, span.face)
         else:
@@ -219,7 +231,14 @@ def _take_video(
         one.visual_reason = f"no face found: {counted(collected.examined, 'frame')}"
 
 
-class FrameKeeper(ThinnedFrames):
+@dataclass(frozen=True)
+class FrameLook(Look):
+    """A frame in the size that is wanted."""
+
+    pixels: np.ndarray
+
+
+class FrameKeeper(ThinnedFrames[FrameLook]):
     """Keeps an utterance's frames, resized. When there are twice `most`, every second one is dropped, and from then on
     only half as many are kept.
 
@@ -233,8 +252,11 @@ class FrameKeeper(ThinnedFrames):
         self._size = (wants.width, wants.height)
         self.kept: list[tuple[int, float, np.ndarray]] = []
 
-    def examine(self, number: int, time: float, image: np.ndarray) -> int:
-        self.kept.append((number, time, cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)))
+    def look(self, image: np.ndarray) -> FrameLook:
+        return FrameLook(float(image.mean()), cv2.resize(image, self._size, interpolation=cv2.INTER_AREA))
+
+    def examine(self, number: int, time: float, look: FrameLook) -> int:
+        self.kept.append((number, time, look.pixels))
         return len(self.kept)
 
     def thin(self, stride: int) -> None:
@@ -246,7 +268,8 @@ def _detector(kind: str, model: Path):
     return make_detector(kind, model)
 
 
-def _collector(wants: Crops | Frames, request: MediaRequest) -> FaceTracks | FrameKeeper:
+def collector_for(wants: Crops | Frames, request: MediaRequest) -> FaceTracks | FrameKeeper:
+    """What collects the frames of one utterance."""
     if isinstance(wants, Frames):
         return FrameKeeper(wants, request.most_frames)
     assert request.detector_model is not None

@@ -12,8 +12,9 @@ from unittest import mock
 
 import numpy as np
 
-from erc_toolkit.toolkit.media import MediaError, MediaReader, StreamedAudio, clock, ffmpeg_binary, media_duration
+from erc_toolkit.toolkit.media import MediaError, MediaReader, clock, ffmpeg_binary, media_duration
 from erc_toolkit.toolkit.media.containers import read_claim
+from erc_toolkit.toolkit.media.streamed import StreamedAudio
 
 _BOTH = ["-f", "lavfi", "-i", "testsrc2=s=48x32:r=10:d=0.5", "-f", "lavfi", "-i", "sine=d=0.5:r=8000"]
 _FORMS = {

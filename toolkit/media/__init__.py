@@ -6,17 +6,19 @@ The libraries are those that the package `av` ships, never a program that happen
 from .errors import MediaError
 from .program import ffmpeg_binary
 from .reader import MediaReader, check_media, has_pictures, library_version, media_duration
-from .streamed import KeptSound, StreamedAudio
+from .streamed import Image, KeptSound, Piece, StreamedMedia
 from .tracks import FULL_SCALE, SAMPLE_RATE, Sound
 
 __all__ = [
     "FULL_SCALE",
     "SAMPLE_RATE",
+    "Image",
     "KeptSound",
     "MediaError",
     "MediaReader",
+    "Piece",
     "Sound",
-    "StreamedAudio",
+    "StreamedMedia",
     "check_media",
     "ffmpeg_binary",
     "has_pictures",

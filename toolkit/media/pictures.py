@@ -36,6 +36,11 @@ class Sampler:
         self._next = 0
         self.end = Fraction(0)  # of the last frame, in seconds
 
+    @property
+    def decided(self) -> float:
+        """Seconds at which the next k lies."""
+        return float(self._next / self._fps)
+
     def add(self, time: Fraction | None, lasts: Fraction, frame: av.VideoFrame) -> Iterator[tuple[int, av.VideoFrame]]:
         """Takes the next frame, with its time (None: right after the previous one) and duration in seconds; yields
         (k, frame) for each k that is now decided."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time as clocks
 from collections.abc import Container, Generator, Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -15,20 +13,9 @@ from av.stream import Disposition
 
 from ..base.reading.file_kinds import file_kind
 from . import containers
-from .errors import MOST_PIXELS, MediaError
-from .tracks import SAMPLE_RATE, PictureTrack, Restarts, Sound, SoundTrack
-
-# Only containers of media: no playlists or scripts that name further files, no images.
-_CONTAINERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegts,mpegvideo,flv,asf,ogg,wav,w64,aiff,au,caf,flac,mp3,aac,loas,"
-    "ac3,eac3,amr,amrnb,amrwb,nistsphere,wv,dv,mxf,nut,rm,h264,hevc"
-)
-# These do not say by how much an encoder's first sound precedes its first picture. Where it is no more than this, the
-# first picture is the beginning, as it was in the recording that was encoded.
-_UNDECLARED = frozenset({"mpegts", "mpeg", "flv", "asf", "nut"})
-_PRIMING_S = Fraction(1, 10)
-# Formats whose stamps may start again in the middle.
-_RESTARTING = frozenset({"mpegts", "mpeg"})
+from .decoding import CONTAINERS, Decoding, chosen_streams, reason_of
+from .errors import MediaError
+from .tracks import SAMPLE_RATE, PictureTrack, Sound, SoundTrack
 
 
 def library_version() -> str:
@@ -84,16 +71,12 @@ class MediaReader:
         self.truncated = ""
         self.frame_count = 0
         self.frame_end = 0.0  # when the frame after the last one would come, in seconds
-        self._failures: list[str] = []
-        self._reached: dict[int, Fraction] = {}  # by stream: the end of its last packet
-        self._decoded: dict[int, float] = {}  # by stream: the end of what was decoded, on our clock
         self._sounds: dict[int | None, SoundTrack] = {}
 
     def __enter__(self) -> MediaReader:
-        self._deadline = clocks.monotonic() + self._time_limit
         self._container, self._claim = _open(self.path)
         try:
-            self._images = self._decode(*self._choose())
+            self._images = self._start()
         except BaseException:
             self._container.close()
             raise
@@ -123,7 +106,8 @@ class MediaReader:
         self.sound = {channel: track.result() for channel, track in self._sounds.items()}
         decodes = bool(self._sounds) or (self._fps is not None and self.has_video)
         if decodes and self.duration == 0:
-            why = self._failures[0] if self._failures else "the file ends before the first sample or frame"
+            failures = self._decoding.failures
+            why = failures[0] if failures else "the file ends before the first sample or frame"
             raise MediaError(f"nothing could be decoded: {why}")
         self.truncated = self._missing_end()
 
@@ -156,7 +140,7 @@ class MediaReader:
         if self._claim.cut_off:
             read, whole = self.duration, self.declared_duration or 0.0
         else:
-            short = containers.short_stream(self._container, self._claim, self._reached) or self._undecoded()
+            short = containers.short_stream(self._container, self._claim, self._decoding.reached) or self._undecoded()
             if short is None:
                 return ""
             read, whole = short
@@ -167,120 +151,32 @@ class MediaReader:
     def _undecoded(self) -> tuple[float, float] | None:
         """(seconds decoded, seconds there are packets for) of a track whose last packets hold nothing, as where a
         download has reserved the space."""
-        for stream, decoded in self._decoded.items():
-            there = float(self._reached.get(stream, self._origin) - self._origin)
+        origin = self._decoding.origin
+        for stream, decoded in self._decoding.decoded.items():
+            there = float(self._decoding.reached.get(stream, origin) - origin)
             if containers.is_short(decoded, there):
                 return decoded, there
         return None
 
-    def _choose(self) -> tuple[av.AudioStream | None, av.VideoStream | None]:
-        """The tracks to decode."""
-        streams = self._container.streams
-        audio = [stream for stream in streams.audio if stream.codec_context is not None]
-        # Cover art is not video.
-        video = [
-            s for s in streams.video if s.codec_context is not None and Disposition.attached_pic not in s.disposition
-        ]
-        self.has_audio, self.has_video = bool(audio), bool(video)
-        if not (audio or video):
-            raise MediaError("unreadable file: neither sound nor moving pictures inside")
+    def _start(self) -> Generator[tuple[float, np.ndarray]]:
+        """The images of the chosen tracks, which decode the sound as well."""
+        streams = chosen_streams(self._container, self._track if self._want_audio else None)
+        self.has_audio, self.has_video = streams.sound is not None, streams.video is not None
         self._declared = containers.declared_duration(self._container, self._claim)
-        self._origin = _origin(self._container, video[0] if video else None)
-        sound = shown = None
-        if self._want_audio and audio:
-            sound = self._wanted(audio)
+        self._decoding = Decoding(self._container, streams, self._time_limit)
+        if self._want_audio and streams.sound is not None:
             self._sounds = {channel: SoundTrack(self._want_own, channel) for channel in self._channels}
-        if self._fps is not None and video:
-            shown = video[0]
-            shown.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
-            shown.codec_context.thread_type, shown.codec_context.thread_count = "AUTO", self._threads
-        if sound is not None:
-            sound.codec_context.thread_count = 1
-        return sound, shown
+        pictures = []
+        if self._fps is not None and streams.video is not None:
+            pictures = [PictureTrack(streams.video, self._fps, self._wanted_frames)]
+        return self._timed(self._decoding.run(self._sounds.values(), pictures, self._threads))
 
-    def _wanted(self, audio: list[av.AudioStream]) -> av.AudioStream:
-        if self._track is None:
-            return next((stream for stream in audio if Disposition.default in stream.disposition), audio[0])
-        if self._track > len(audio):
-            raise MediaError(f"no audio track {self._track}: the file has {len(audio)}")
-        return audio[self._track - 1]
-
-    def _decode(
-        self, sound: av.AudioStream | None, shown: av.VideoStream | None
-    ) -> Generator[tuple[float, np.ndarray]]:
-        """Decodes everything; yields the sampled frames with their times."""
-        pictures = (
-            PictureTrack(shown, self._fps, self._wanted_frames) if shown is not None and self._fps is not None else None
-        )
-        restarts = Restarts()
-        joins = self._container.format.name in _RESTARTING
-        for packet in self._packets(sound, shown):
-            if joins:
-                restarts.see(packet)
-            self._note_end(packet, restarts.offset)
-            offset = restarts.offset - self._origin
-            for frame in self._frames_of(packet) if packet.stream in (sound, shown) else ():
-                if packet.stream is not sound:
-                    assert pictures is not None
-                    yield from self._timed(pictures.add(offset, frame))
-                else:
-                    time = (
-                        None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base + offset
-                    )
-                    for track in self._sounds.values():
-                        track.add(time, frame)
-        if pictures is not None and shown is not None:
-            yield from self._timed(pictures.rest())
-            self._decoded[shown.index] = float(pictures.end)
-        for track in self._sounds.values():
-            track.end()
-            if sound is not None:
-                self._decoded[sound.index] = track.seconds
-
-    def _timed(self, images: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[float, np.ndarray]]:
-        assert self._fps is not None
-        for k, image in images:
+    def _timed(self, images: Iterator[tuple[int, int, np.ndarray]]) -> Generator[tuple[float, np.ndarray]]:
+        for _, k, image in images:
+            assert self._fps is not None
             self.frame_count += 1
             self.frame_end = (k + 1) / self._fps
             yield k / self._fps, image
-
-    def _packets(self, *wanted: av.AudioStream | av.VideoStream | None) -> Iterator[av.Packet]:
-        """All packets, then empty ones with which the decoders give what they still hold."""
-        if not any(wanted):
-            return
-        packets = self._container.demux()
-        while True:
-            if clocks.monotonic() > self._deadline:
-                raise MediaError(f"decoding took longer than {self._time_limit:g} s")
-            try:
-                packet = next(packets, None)
-            # The end of what can be read of a damaged file. PyAV's IndexError: damage looks like one more track.
-            except (FFmpegError, OSError, IndexError) as error:
-                self._failures.append(_reason(error))
-                for stream in wanted:
-                    if stream is not None:
-                        flush = av.Packet()
-                        flush.stream = stream
-                        yield flush
-                return
-            if packet is None:
-                return
-            yield packet
-
-    def _frames_of(self, packet: av.Packet) -> list:
-        try:
-            return packet.decode()
-        except (FFmpegError, ValueError) as error:  # a damaged packet; the next may be sound
-            self._failures.append(_reason(error))
-            return []
-
-    def _note_end(self, packet: av.Packet, offset: Fraction) -> None:
-        stamp = packet.pts if packet.pts is not None else packet.dts
-        # Discarded packets lie outside of what an edit list shows.
-        if stamp is not None and packet.time_base is not None and not packet.is_discard:
-            end = (stamp + (packet.duration or 0)) * packet.time_base + offset
-            index = packet.stream.index
-            self._reached[index] = max(self._reached.get(index, end), end)
 
 
 def media_duration(path: Path) -> float | None:
@@ -326,29 +222,12 @@ def _open(path: Path) -> tuple[InputContainer, containers.Claim]:
         container = av.open(
             f"file:{path}",
             metadata_errors="replace",
-            container_options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS},
+            container_options={"protocol_whitelist": "file", "format_whitelist": CONTAINERS},
         )
     except (FileNotFoundError, NotADirectoryError):
         raise MediaError("missing file") from None
     except (FFmpegError, OSError, ValueError) as error:  # also a loop of links, too long a name, no permission
         kind = file_kind(path)
         what = "" if kind.name in ("unknown", "unreadable") else f"{kind.description}; "
-        raise MediaError(f"unreadable file: {what}{_reason(error)}") from None
+        raise MediaError(f"unreadable file: {what}{reason_of(error)}") from None
     return container, claim
-
-
-def _origin(container: InputContainer, picture: av.VideoStream | None) -> Fraction:
-    """Where the file begins, in seconds on the container's clock."""
-    start = Fraction(container.start_time or 0, 1_000_000)
-    if -_PRIMING_S <= start < 0:  # Matroska's codec delay, in some versions of FFmpeg: what comes before 0 is no sound
-        start = Fraction(0)
-    if picture is not None and picture.start_time is not None and container.format.name in _UNDECLARED:
-        first = picture.start_time * (picture.time_base or Fraction(0))
-        if start < first <= start + _PRIMING_S:
-            return first
-    return start
-
-
-def _reason(error: Exception) -> str:
-    """What FFmpeg or the system says, without the path."""
-    return getattr(error, "strerror", None) or str(error).strip()[:120] or type(error).__name__

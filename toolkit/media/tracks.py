@@ -43,10 +43,11 @@ class SoundTrack:
     Args:
         keep_own: whether to keep the sound at its own rate as well.
         channel: number of the channel, from 1; None for the mix of all.
+        most_s: seconds beyond which the sound is refused.
     """
 
-    def __init__(self, keep_own: bool, channel: int | None):
-        self._mixer, self._keep_own = Mixer(channel), keep_own
+    def __init__(self, keep_own: bool, channel: int | None, most_s: float = MOST_S):
+        self._mixer, self._keep_own, self._most_s = Mixer(channel), keep_own, most_s
         self._rate, self._missing = SAMPLE_RATE, ""
         self._clock: AudioClock | None = None
         self._last: int | None = None  # how many samples of the last frame count, if the file says that not all do
@@ -91,6 +92,13 @@ class SoundTrack:
         own = _joined(self._own) if self._keep_own else None
         return Sound(_joined(self._samples), own, self._rate, self._missing)
 
+    def drain(self) -> Sound:
+        """What was collected since the last call, which is then forgotten."""
+        found = self.result()
+        self._samples.clear()
+        self._own.clear()
+        return found
+
     def _start(self, rate: int) -> None:
         """The first frame, or the rate changes."""
         if not LEAST_RATE <= rate <= MOST_RATE:
@@ -101,7 +109,7 @@ class SoundTrack:
         else:
             self.end()
             written = Fraction(self._clock.written, self._clock.rate)
-        self._clock = AudioClock(rate, MOST_S, round(written * rate))
+        self._clock = AudioClock(rate, self._most_s, round(written * rate))
         self._outputs = [(Resampler(rate, SAMPLE_RATE), self._samples)]
         if self._keep_own:
             self._outputs.append((Resampler(rate, self._rate), self._own))
@@ -112,7 +120,7 @@ class SoundTrack:
             if self._clock.has_gap:
                 raise MediaError("gaps of more than an hour in the sound: cut it into parts")
             if self._clock.too_long:
-                raise MediaError(f"longer than {MOST_S / 3600:g} hours: cut it into parts")
+                raise MediaError(f"longer than {self._most_s / 3600:g} hours: cut it into parts")
             for resampler, kept in self._outputs:
                 kept += map(_clipped, resampler.add(samples))
 
@@ -124,10 +132,13 @@ class PictureTrack:
         stream: the video track.
         fps: frames per second of playing time.
         wanted: numbers k of the images at k / fps seconds that are wanted; None for all.
+        most_s: seconds beyond which a picture is refused.
     """
 
-    def __init__(self, stream: av.VideoStream, fps: float, wanted: Container[int] | None = None):
-        self._wanted = wanted
+    def __init__(
+        self, stream: av.VideoStream, fps: float, wanted: Container[int] | None = None, most_s: float = MOST_S
+    ):
+        self._wanted, self._most_s = wanted, most_s
         self._sampler, self._deinterlacer, self._painter = Sampler(fps), Deinterlacer(), Painter(stream)
         rate = stream.average_rate or stream.guessed_rate
         self._lasts = 1 / rate if rate else Fraction(0)
@@ -150,12 +161,17 @@ class PictureTrack:
         """The end of the last frame so far, in seconds."""
         return self._sampler.end
 
+    @property
+    def decided(self) -> float:
+        """Seconds before which every image has been given."""
+        return self._sampler.decided
+
     def _sample(self, frame: av.VideoFrame) -> Iterator[tuple[int, np.ndarray]]:
         time, base = None, frame.time_base or Fraction(0)
         if frame.pts is not None and base:
             time = frame.pts * base + self._offset
-            if time > MOST_S:
-                raise MediaError(f"longer than {MOST_S / 3600:g} hours: cut it into parts")
+            if time > self._most_s:
+                raise MediaError(f"longer than {self._most_s / 3600:g} hours: cut it into parts")
         # A picture may last long, but no duration is believed beyond what a stamp may be.
         lasts = min(Fraction(frame.duration or 0) * base or self._lasts, Fraction(MOST_S))
         yield from self._images(self._sampler.add(time, lasts, frame))

@@ -69,7 +69,7 @@ class Extraction(Protocol):
 
 
 class LiveRecording(Protocol):
-    """A stream of audio, and the turns that have ended in it, with their features."""
+    """A stream of audio or of audio and video, and the turns that have ended in it, with their features."""
 
     features: dict[str, dict[str, object]]
     absent: dict[str, str]
@@ -91,6 +91,10 @@ class LiveRecording(Protocol):
 
     def end(self) -> Iterator[tuple[SpokenTurn, TurnFeatures]]:
         """Yields the turns that are open at the end of the stream."""
+        ...
+
+    def close(self) -> None:
+        """Ends the decoding of a stream that has not ended."""
         ...
 
 

@@ -87,7 +87,7 @@ class LivePredictor:
         delays: of each.
 
     Raises:
-        UserError: the run has neither text nor audio, a model or package is missing, the transcript or an option cannot
+        UserError: a model or package is missing, the transcript or an option cannot
             be used, or `out` has other files.
     """
 
@@ -148,7 +148,7 @@ class LivePredictor:
             show: called with each turn as soon as its emotion is known.
 
         Raises:
-            UserError: the stream is neither WAV nor PCM, or no turn has ended in it.
+            UserError: the stream cannot be read, or no turn has ended in it.
         """
         try:
             for part in parts:
@@ -158,8 +158,10 @@ class LivePredictor:
             if self.turns and self._out is not None:
                 self._write(self._out)
             raise
+        finally:
+            self.stream.close()
         if not self.turns:
-            raise UserError(f"{self._recording}: no turn ended in {self.stream.seconds:.1f} s of audio")
+            raise UserError(f"{self._recording}: no turn ended in {self.stream.seconds:.1f} s")
         if self._out is not None:
             self._write(self._out)
         return self.turns

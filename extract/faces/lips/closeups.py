@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -23,6 +24,15 @@ _EDGE_S = 0.2
 _FILL = 110  # grey beyond the edge of the image
 # Longer utterances are judged by their first part, so that memory stays bounded: 18 MB for each face.
 MOST_S = 60.0
+
+
+class Grey(Protocol):
+    """A grey frame, uint8 (height, width): an array, or the parts that are kept of one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, part: tuple[slice, slice], /) -> np.ndarray: ...
 
 
 @dataclass
@@ -66,8 +76,8 @@ class CloseUp:
         """Whether the face is there at k / 25 s."""
         return 0 <= k - self.first < len(self)
 
-    def take(self, k: int, grey: np.ndarray) -> None:
-        """Takes the frame at k / 25 s, uint8 (height, width)."""
+    def take(self, k: int, grey: Grey) -> None:
+        """Takes the frame at k / 25 s."""
         at = k - self.first
         height, width = grey.shape
         half = float(self.halves[at] * width)
@@ -100,11 +110,11 @@ def frames_of(closeups: Iterable[CloseUp]) -> set[int]:
     return {one.first + i for one in closeups for i in range(len(one))}
 
 
-def _square(grey: np.ndarray, x: float, y: float, side: float) -> np.ndarray:
+def _square(grey: Grey, x: float, y: float, side: float) -> np.ndarray:
     """The square of that centre and side, as 112×112 pixels."""
     scale = SIDE / max(side, 1.0)
     # Only the part of the image that is needed: blurring whole frames for each face would take longer than the network.
-    reach = side / 2 + 4 / min(scale, 1.0)
+    reach = _reach(side)
     height, width = grey.shape
     left, top = int(np.clip(x - reach, 0, width - 1)), int(np.clip(y - reach, 0, height - 1))
     right, bottom = int(np.clip(x + reach + 1, left + 1, width)), int(np.clip(y + reach + 1, top + 1, height))
@@ -115,6 +125,15 @@ def _square(grey: np.ndarray, x: float, y: float, side: float) -> np.ndarray:
     return cv2.warpAffine(
         part, matrix, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=_FILL
     )
+
+
+def reach_of(half: float) -> float:
+    """How far from its centre a crop needs the image, in pixels, for half of a box's greater side in pixels."""
+    return _reach(_SIDE * half) + 1
+
+
+def _reach(side: float) -> float:
+    return side / 2 + 4 / min(SIDE / max(side, 1.0), 1.0)
 
 
 def _median(values: np.ndarray) -> np.ndarray:

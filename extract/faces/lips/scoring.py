@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..speaking import Signal
 from .closeups import FACES_PER_S, CloseUp
 from .mfcc import RATE, mfcc
 from .network import ActiveSpeakerNet, load_network
@@ -53,12 +54,12 @@ class LipScorer:
         self._net: ActiveSpeakerNet = load_network(path)
 
     @torch.inference_mode()
-    def __call__(self, closeups: Sequence[CloseUp], samples: np.ndarray) -> list[Speech]:
+    def __call__(self, closeups: Sequence[CloseUp], samples: Signal) -> list[Speech]:
         """The speech of each track.
 
         Args:
             closeups: the tracks of one utterance, whose frames were taken.
-            samples: float32 (n,) at 16 kHz, the audio of the recording from its beginning.
+            samples: the audio of the recording from its beginning, at 16 kHz.
         """
         there = [one for one in closeups if len(one)]
         if not there:

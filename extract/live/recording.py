@@ -1,8 +1,8 @@
-"""A stream, turn by turn: its audio, its turns, and their features, extracted as for a trained run.
+"""A stream, turn by turn: its media, its turns, and their features, extracted as for a trained run.
 
 The turns come from a transcript that is known in advance, or are found in the stream (`diarization.live`). Extractors
-are loaded once. Audio is kept from the start of the open turn on, and of earlier turns only what a text extractor reads
-as context.
+are loaded once. Audio and pictures are kept from the start of the open turn on, and of earlier turns only what a text
+extractor reads as context.
 """
 
 from __future__ import annotations
@@ -14,28 +14,32 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..toolkit.base.errors import UserError
-from ..toolkit.base.words import counted
-from ..toolkit.manifest import MODALITIES, Manifest, Utterance, manifest_from_rows
-from ..toolkit.media import SAMPLE_RATE, KeptSound, MediaError, StreamedAudio
-from ..toolkit.predict.turns import SpokenTurn, TurnFeatures
-from .encoders.base import AudioSpan, Samples, Texts
-from .encoders.opensmile_sets import silence_reason
-from .recording import manifest_of_turns, options_here, recorded_options, transcript_turns
-from .run.context import turns as with_context
-from .run.extractors import RunExtractor, RunExtractors
-from .run.jobs import matrices_of
-from .run.origins import mask_of
-from .run.worker import beyond_end, samples_of
+from ...toolkit.base.errors import UserError
+from ...toolkit.base.words import counted
+from ...toolkit.manifest import MODALITIES, Manifest, Utterance, manifest_from_rows
+from ...toolkit.media import SAMPLE_RATE, KeptSound, MediaError, Piece, StreamedMedia
+from ...toolkit.predict.turns import SpokenTurn, TurnFeatures
+from ..encoders.base import AudioSpan, Samples, Texts
+from ..encoders.opensmile_sets import silence_reason
+from ..recording import manifest_of_turns, options_here, recorded_options, transcript_turns
+from ..run.context import turns as with_context
+from ..run.extractors import RunExtractor, RunExtractors
+from ..run.jobs import matrices_of
+from ..run.origins import mask_of
+from ..run.requests import Span
+from ..run.worker import beyond_end, samples_of
+from .pictures import LATE_S, LivePictures
 
-NO_VIDEO = "no video track"  # as of a recording without one
+# As of a recording without one.
+_NO_TRACK = {"audio": "no audio track", "visual": "no video track"}
 _PART = 1 << 14  # bytes that are taken at once
 _NAME = "live"
+_EDGE_S, _FRAME_S = 1e-6, 0.08
 Found = Iterator[tuple[SpokenTurn, TurnFeatures]]
 
 
 class LiveRecording:
-    """A stream of audio, and the turns that have ended in it.
+    """A stream of audio, or of audio and video, and the turns that have ended in it.
 
     Args:
         recorded: for each modality, the options that a run recorded for its features.
@@ -46,18 +50,18 @@ class LiveRecording:
             number of people.
         pause: without a transcript, seconds of silence that end a turn; None for `diarization.live.LIVE_PAUSE_S`.
         speakers, time_unit, columns: for the transcript, as for `recording.read_recording`.
-        pcm_rate, to_end: as for `StreamedAudio`.
+        pcm_rate, to_end: as for `StreamedMedia`.
         device: of the models.
         notify: called with a line for each model.
 
     Attributes:
         features: name of each matrix to its attributes, as a store would have them.
-        absent: modality to the reason why the stream does not have it.
+        absent: modality to the reason why the stream does not have it, as soon as that is known.
         names: the speaker of every turn of the transcript; empty without one.
 
     Raises:
-        UserError: a model or a package is missing, the transcript cannot be read, or the run needs neither text nor
-            audio.
+        UserError: a model or a package is missing, or the transcript cannot be read. What is missing for video is
+            reported when the stream has some.
     """
 
     def __init__(
@@ -77,10 +81,9 @@ class LiveRecording:
         device: str = "auto",
         notify: Callable[[str], None] = print,
     ) -> None:
-        if not {"text", "audio"} & set(recorded):
-            raise UserError(f"--live: the run uses only {', '.join(recorded)}, and a stream has text and audio")
         self._labels, self._name, self._source = list(labels), name, Path(f"{name}.wav")
-        self._audio, self._sound, self._own = StreamedAudio(pcm_rate, to_end), KeptSound(), KeptSound()
+        self._sound, self._own = KeptSound(), KeptSound()
+        self._waiting: deque[Utterance] = deque()  # turns that were found, whose pictures have not come yet
         self._count, self._over, self._notify = 0, False, notify
         self.names: list[str] = []
         self._given: deque[Utterance] | None = None
@@ -91,15 +94,27 @@ class LiveRecording:
                 notify(f"note: {note}")
             self.names, self._given = [u.speaker for u in manifest.utterances], deque(manifest.utterances)
         wanted = {m: recorded_options(m, recorded[m]) for m in MODALITIES if m in recorded}
-        self.absent = {"visual": NO_VIDEO} if "visual" in wanted else {}
+        self._wanted = list(wanted)
+        self.absent: dict[str, str] = {}
         self._extractors: dict[str, RunExtractors] = {}
-        for modality in (m for m in wanted if m not in self.absent):
-            made = RunExtractors.make(options_here(modality, wanted[modality], device, notify), alone=True)
+        self._fault: UserError | None = None
+        for modality, options in wanted.items():
+            try:
+                made = RunExtractors.make(options_here(modality, options, device, notify), alone=True)
+            except UserError as error:
+                if modality != "visual" or len(wanted) == 1:
+                    raise
+                self._fault = error
+                notify("note: visual features cannot be made; a stream with video would be refused")
+                continue
             for line in made.lines():
                 notify(line)
             self._extractors[modality] = made
-        for modality, reason in self.absent.items():
-            notify(f"{modality}: absent in a stream ({reason})")
+        self._pictures = None
+        if "visual" in self._extractors:
+            self._pictures = LivePictures(self._extractors["visual"].request(audio=False, visual=True))
+        rates = [1.0] if self._pictures is None else self._pictures.rates
+        self._media = StreamedMedia(pcm_rate, to_end, rates if "visual" in wanted else ())
         self.features = {name: attrs for one in self._planned.values() for name, attrs in _declared(one).items()}
         text = self._planned.get("text")
         wants = None if text is None else text.extractor.wants
@@ -110,6 +125,8 @@ class LiveRecording:
     @property
     def seconds(self) -> float:
         """Seconds of the stream so far."""
+        if self._media.has_audio is False:
+            return self._media.shown_until
         return self._sound.end / SAMPLE_RATE
 
     @property
@@ -121,10 +138,10 @@ class LiveRecording:
         """Takes bytes of the stream; yields the turns that end in them, each as soon as it has.
 
         Raises:
-            UserError: the stream is neither WAV nor PCM.
+            UserError: the stream cannot be read, or has nothing that the run uses.
         """
         for first in range(0, len(data), _PART):
-            yield from self._take(self._audio_of(lambda first=first: self._audio.add(data[first : first + _PART])))
+            yield from self._take(self._media.add(data[first : first + _PART]))
 
     def end(self) -> Found:
         """Yields the turns that are open when the stream ends.
@@ -132,20 +149,24 @@ class LiveRecording:
         Raises:
             UserError: there was no audio in it.
         """
-        samples = self._audio_of(self._audio.end)
+        yield from self._take(self._media.end())
         self._over = True
-        if not self._sound.end and not len(samples[0]):
+        if not self.seconds:
             raise UserError("the stream has no audio")
-        yield from self._take(samples)
+        yield from self._features_of_ended()
+
+    def close(self) -> None:
+        """Ends the decoding of a stream that has not ended."""
+        self._media.close()
 
     @property
     def _planned(self) -> dict[str, RunExtractor]:
         return {modality: made.by_modality[modality] for modality, made in self._extractors.items()}
 
     def _make_finder(self, finding: Mapping[str, Any], pause: float | None, device: str) -> Any:
-        from .diarization.document import clean_name
-        from .diarization.live import LIVE_PAUSE_S, LiveTurns
-        from .diarization.loading import Loader, Options
+        from ..diarization.document import clean_name
+        from ..diarization.live import LIVE_PAUSE_S, LiveTurns
+        from ..diarization.loading import Loader, Options
 
         options = Options(**{**finding, "device": device})
         names = tuple(clean_name(name, "--names") for name in options.names)
@@ -155,12 +176,6 @@ class LiveRecording:
         pause = LIVE_PAUSE_S if pause is None else pause
         return LiveTurns(models, self._sound, options.language, names, pause, options.speakers)
 
-    def _audio_of(self, take: Callable[[], tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-        try:
-            return take()
-        except MediaError as error:
-            raise UserError(f"the stream: {error}") from None
-
     @property
     def _wants_own(self) -> bool:
         audio = self._planned.get("audio")
@@ -169,25 +184,54 @@ class LiveRecording:
 
     @property
     def _rate(self) -> int:
-        return SAMPLE_RATE if self._audio.form is None else self._audio.form.rate
+        return self._media.rate
 
-    def _take(self, samples: tuple[np.ndarray, np.ndarray]) -> Found:
-        own, sound = samples
-        self._sound.add(sound)
-        if self._wants_own:
-            self._own.add(own)
+    def _take(self, pieces: Iterator[Piece]) -> Found:
+        try:
+            for piece in pieces:
+                self._know_tracks()
+                self._sound.add(piece.sound)
+                if self._wants_own:
+                    self._own.add(piece.own)
+                if piece.image is not None and self._pictures is not None:
+                    self._pictures.add(piece.image, self._needed_s())
+                yield from self._features_of_ended()
+        except MediaError as error:
+            raise UserError(f"the stream: {error}") from None
+
+    def _features_of_ended(self) -> Found:
         for utterance in self._ended():
             yield self._spoken(utterance), self._extracted(utterance)
-        needed = self._needed()
-        self._sound.drop(needed)
-        self._own.drop(round(needed / SAMPLE_RATE * self._rate) - 1)
+        needed = self._needed_s()
+        before = needed
+        if self._pictures is not None and self._media.has_video is not False:
+            self._pictures.drop(needed)
+            before -= self._pictures.before_s
+        self._sound.drop(min(self._sound.end, round(before * SAMPLE_RATE)))
+        self._own.drop(min(self._own.end, round(needed * self._rate) - 1))
 
-    def _needed(self) -> int:
+    def _know_tracks(self) -> None:
+        """Notes which modalities the stream does not have, once this is known."""
+        for modality, there in (("audio", self._media.has_audio), ("visual", self._media.has_video)):
+            if there and modality == "visual" and self._fault is not None:
+                raise self._fault
+            if there is not False or modality in self.absent or modality not in self._wanted:
+                continue
+            self.absent[modality] = _NO_TRACK[modality]
+            self._notify(f"{modality}: absent in the stream ({_NO_TRACK[modality]})")
+            if set(self.absent) == set(self._wanted):
+                raise UserError(f"the stream has none of {', '.join(self._wanted)}, which the model needs")
+        if self._finder is not None and self._media.has_audio is False:
+            raise UserError("the stream has no audio, in which turns could be found; give them with --transcript")
+
+    def _needed_s(self) -> float:
+        """Seconds of the stream before which nothing is needed any more."""
+        starts = [self._waiting[0].start or 0.0] if self._waiting else []
         if self._finder is not None:
-            return self._finder.needed - SAMPLE_RATE // 100  # a turn's times are rounded
-        if not self._given:
-            return self._sound.end
-        return min(self._sound.end, samples_of(self._given[0].start, None, 0, SAMPLE_RATE)[0])
+            starts.append(self._finder.needed / SAMPLE_RATE - 0.01)  # a turn's times are rounded
+        elif self._given:
+            starts.append(self._given[0].start or 0.0)
+        return max(0.0, min(starts, default=self.seconds))
 
     def _ended(self) -> Iterator[Utterance]:
         """The turns that have ended, in the order of their starts: a later one waits for those that began before."""
@@ -195,7 +239,9 @@ class LiveRecording:
             for turn in self._finder.end() if self._over else self._finder.advance():
                 self._count += 1
                 row: dict[str, object] = {"start": turn.start, "end": turn.end, "text": turn.text}
-                yield self._utterance({**row, "speaker": turn.speaker}, self._count)
+                self._waiting.append(self._utterance({**row, "speaker": turn.speaker}, self._count))
+            while self._waiting and (self._over or self._reached(self._waiting[0].end)):
+                yield self._waiting.popleft()
             return
         assert self._given is not None
         while self._given and (self._over or self._reached(self._given[0].end)):
@@ -207,8 +253,17 @@ class LiveRecording:
             yield self._given.popleft()
 
     def _reached(self, end: float | None) -> bool:
+        """Whether everything that a turn with this end needs has come."""
         if end is None:
             return False
+        if self._pictures is not None and self._media.has_video:
+            if self._media.has_audio is False:
+                return self._media.decided > end + _EDGE_S
+            heard = self._sound.end / SAMPLE_RATE
+            if heard < end + _FRAME_S:  # the lips are heard to the end of their last frame
+                return False
+            if self._media.decided <= end + _EDGE_S and heard < end + LATE_S:
+                return False
         if self._wants_own and round(end * self._rate) > self._own.end:
             return False
         return round(end * SAMPLE_RATE) <= self._sound.end
@@ -227,8 +282,11 @@ class LiveRecording:
         found: dict[str, tuple[np.ndarray | None, str]] = {m: (None, reason) for m, reason in self.absent.items()}
         for modality, made in self._extractors.items():
             planned = made.by_modality[modality]
-            with made.arithmetic():
-                values, reason = (self._text if modality == "text" else self._heard)(planned, utterance)
+            values, reason = None, self.absent.get(modality, "")
+            if not reason:
+                extracted = {"text": self._text, "audio": self._heard, "visual": self._seen}[modality]
+                with made.arithmetic():
+                    values, reason = extracted(planned, utterance)
             width = planned.extractor.dim
             for i, name in enumerate(_names(planned)):
                 found[name] = (None if values is None else values[i * width : (i + 1) * width], reason)
@@ -258,6 +316,17 @@ class LiveRecording:
             result = planned.checked(wants.in_workers(span))
         else:
             (result,) = planned.results([span])
+        return result.values, result.reason
+
+    def _seen(self, planned: RunExtractor, utterance: Utterance) -> tuple[np.ndarray | None, str]:
+        if reason := mask_of(utterance, "visual"):
+            return None, reason
+        assert self._pictures is not None
+        span = Span(0, utterance.start, utterance.end, None, audio=False, visual=True)
+        one = self._pictures.of(span, self._sound if self._media.has_audio else None, self._over)
+        if one.series is None:
+            return None, one.visual_reason
+        (result,) = planned.results([one.series])
         return result.values, result.reason
 
 

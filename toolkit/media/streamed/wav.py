@@ -1,4 +1,4 @@
-"""The audio of a stream: a WAV header or none, and samples as they arrive, mono at the own rate and at 16 kHz."""
+"""A stream of WAV or of bare samples: mono as they arrive, at the own rate and at 16 kHz."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from av.error import FFmpegError
 
-from .errors import LEAST_RATE, MOST_RATE, MediaError
-from .mono import Resampler
-from .tracks import FULL_SCALE, SAMPLE_RATE
+from ..errors import LEAST_RATE, MOST_RATE, MediaError
+from ..mono import Resampler
+from ..tracks import FULL_SCALE, SAMPLE_RATE
 
 # A program that writes into a pipe does not know the size yet: 0, or the largest number or one near it.
 _UNKNOWN = 0x7FFF_0000
@@ -19,17 +19,6 @@ _MOST_HEADER = 1 << 20  # bytes before the audio of a WAV stream
 _EXTENSIBLE = 0xFFFE
 _FORMS = {(1, 8): "u1", (1, 16): "<i2", (1, 24): "24", (1, 32): "<i4", (3, 32): "<f4", (3, 64): "<f8"}
 _BLOCK = 512  # samples that are resampled at once, however they arrive
-# What begins like this is a file of another kind, not samples: name, place, bytes.
-_OTHERS = (
-    ("MP4", 4, b"ftyp"),
-    ("Ogg", 0, b"OggS"),
-    ("FLAC", 0, b"fLaC"),
-    ("MP3", 0, b"ID3"),
-    ("Matroska or WebM", 0, b"\x1a\x45\xdf\xa3"),
-    ("RF64", 0, b"RF64"),
-    ("AIFF", 0, b"FORM"),
-    ("AU", 0, b".snd"),
-)
 
 
 @dataclass(frozen=True)
@@ -79,8 +68,7 @@ class StreamedAudio:
             16 kHz.
 
         Raises:
-            MediaError: the stream begins like a file of another kind, or its header is damaged or of a form that is not
-                supported.
+                MediaError: the stream's header is damaged or of a form that is not supported.
         """
         self._held += data
         if self.form is None and not self._begin():
@@ -142,9 +130,6 @@ class StreamedAudio:
         """Whether the header is over, if there is one; what is held is then the audio."""
         if len(self._held) < 12:
             return False
-        for name, place, mark in _OTHERS:
-            if self._held[place : place + len(mark)] == mark:
-                raise MediaError(f"begins like {name}, but a stream is read as WAV or PCM; decode it into one first")
         if self._held[:4] != b"RIFF" or self._held[8:12] != b"WAVE":
             self._start(Form(self._pcm_rate or SAMPLE_RATE))
             return True
@@ -220,44 +205,3 @@ def _clipped(parts: list[np.ndarray]) -> np.ndarray:
 
 def _nothing() -> tuple[np.ndarray, np.ndarray]:
     return np.zeros(0, np.float32), np.zeros(0, np.float32)
-
-
-class KeptSound:
-    """The end of a signal: samples are added at its end and dropped at its beginning, and keep their numbers.
-
-    Attributes:
-        first: number of the first sample that is kept.
-    """
-
-    def __init__(self) -> None:
-        self.first = 0
-        self._data = np.zeros(1 << 14, np.float32)
-        self._length = 0
-        self.most = 0  # samples that were ever kept at once
-
-    @property
-    def end(self) -> int:
-        """The number of the sample after the last."""
-        return self.first + self._length
-
-    def add(self, samples: np.ndarray) -> None:
-        """Takes float32 (n,)."""
-        need = self._length + len(samples)
-        if need > len(self._data) or need < len(self._data) // 4:
-            data = np.zeros(max(1 << 14, 2 * need), np.float32)
-            data[: self._length] = self._data[: self._length]
-            self._data = data
-        self._data[self._length : need] = samples
-        self._length = need
-        self.most = max(self.most, need)
-
-    def cut(self, start: int, end: int) -> np.ndarray:
-        """The samples from one number to before another, as far as they are kept: float32 (n,), a copy."""
-        return self._data[max(0, start - self.first) : max(0, min(self._length, end - self.first))].copy()
-
-    def drop(self, before: int) -> None:
-        """Forgets the samples before a number."""
-        gone = min(self._length, max(0, before - self.first))
-        if gone:
-            self._data[: self._length - gone] = self._data[gone : self._length].copy()
-            self.first, self._length = self.first + gone, self._length - gone

@@ -1,6 +1,6 @@
 """How long after a turn's end `predict --live` knows its emotion, on a recording that is played as it is spoken.
 
-    python benchmarks/live.py RUN WAV [--pause 0.5] [--asr-model base] [--speaker-model NAME] [--transcript TURNS]
+    python benchmarks/live.py RUN RECORDING [--pause 0.5] [--asr-model base] [--speaker-model NAME] [--transcript TURNS]
 
 By the clock: from the moment at which the end of the turn was played, late reading included; beside it the seconds that
 `--live` prints, which are those of the stream and of the work after it.
@@ -12,9 +12,9 @@ import argparse
 import io
 import threading
 import time
-import wave
 from pathlib import Path
 
+import av
 import numpy as np
 
 from erc_toolkit.extract.diarization.loading import Options
@@ -23,25 +23,30 @@ from erc_toolkit.toolkit.predict.predictor import Predictor
 from erc_toolkit.toolkit.predict.streams import read_pipe
 from erc_toolkit.toolkit.predict.turns import Turn
 
-PART_S = 0.02
-
 
 class Played(io.RawIOBase):
-    """The samples of a WAV file, each part not before it would be spoken.
+    """The bytes of a file, each part not before it would be spoken or shown.
 
     Args:
-        path: 16 bits; channels are averaged.
+        path: WAV, or a media file that can be streamed, such as MPEG-TS or Matroska.
 
     Attributes:
-        began: when the first sample was played; None before.
+        began: when the first part was played; None before.
     """
 
     def __init__(self, path: Path) -> None:
-        with wave.open(str(path), "rb") as file:
-            if file.getsampwidth() != 2:
-                raise SystemExit(f"{path}: needs 16 bits")
-            samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, file.getnchannels())
-            self.rate, self._data = file.getframerate(), samples.mean(1).astype("<i2").tobytes()
+        self._data = path.read_bytes()
+        # Until when which bytes are played; a packet when an encoder has it at the latest, that is when it is decoded.
+        self._due: list[tuple[int, float]] = []
+        with av.open(str(path)) as container:
+            first = (container.start_time or 0) / 1e6
+            for packet in container.demux():
+                if packet.dts is not None and packet.time_base and packet.pos is not None:
+                    time_ = float(packet.dts * packet.time_base) - first
+                    if path.suffix == ".wav":  # long packets; a microphone gives short ones
+                        time_ += float((packet.duration or 0) * packet.time_base)
+                    self._due.append((packet.pos + packet.size, time_))
+        self._due.sort()
         self.began: float | None = None
         self._at = 0
 
@@ -49,28 +54,30 @@ class Played(io.RawIOBase):
         """The next part."""
         if self.began is None:
             self.began = time.perf_counter()
-        part = self._data[self._at : self._at + min(size, 2 * round(PART_S * self.rate))]
+        while self._due and self._due[0][0] <= self._at:
+            self._due.pop(0)
+        end, due = self._due[0] if self._due else (len(self._data), 0.0)
+        part = self._data[self._at : min(self._at + size, end)]
         self._at += len(part)
-        time.sleep(max(0.0, self.began + self._at / 2 / self.rate - time.perf_counter()))
+        time.sleep(max(0.0, self.began + due - time.perf_counter()))
         return part
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("wav", type=Path)
+    parser.add_argument("recording", type=Path)
     parser.add_argument("--transcript", type=Path)
     parser.add_argument("--pause", type=float)
     parser.add_argument("--asr-model", default="base")
     parser.add_argument("--speaker-model", default=Options.speaker_model)
     args = parser.parse_args()
-    played = Played(args.wav)
+    played = Played(args.recording)
     models = {"language": "en", "asr_model": args.asr_model, "speaker_model": args.speaker_model}
     how = LiveOptions(
         transcript=args.transcript,
         finding={} if args.transcript else models,
         pause=args.pause,
-        pcm_rate=played.rate,
     )
     live = LivePredictor(Predictor(args.run), "-", None, how)
     after: list[float] = []

@@ -137,7 +137,8 @@ def test_found_turns_are_a_transcript_that_gives_the_same_numbers(trained, predi
 
 def test_a_stream_with_video_has_the_numbers_of_the_causal_prediction(predictor, filmed, tmp_path):
     transcript = filmed.with_suffix(".json")
-    for ending, options in (("ts", {}), ("mkv", {"f": "matroska"}), ("mp4", {"movflags": "frag_keyframe+empty_moov"})):
+    streamed_mp4 = {"movflags": "frag_keyframe+empty_moov", "bsf:a": "aac_adtstoasc"}
+    for ending, options in (("ts", {}), ("mkv", {"f": "matroska"}), ("mp4", streamed_mp4)):
         path = tmp_path / f"copy.{ending}"
         ffmpeg.input(str(filmed)).output(str(path), c="copy", loglevel="error", **options).run(cmd=ffmpeg_binary())
         whole = predictor.predict(path, transcript, tmp_path / ending, causal=True)

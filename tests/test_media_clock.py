@@ -261,3 +261,28 @@ def test_rounded_stamps_change_nothing(jitter):
         placed += clock.add(Fraction(at, 1000) + Fraction(late), sent[-1])
         at += 20
     assert np.array_equal(np.concatenate([*placed, *clock.end()]), np.concatenate(sent))
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=300, deadline=None)
+def test_blocks_that_are_placed_at_once_are_where_all_stamps_would_place_them(rng):
+    rate, blocks = rng.choice([1000, 8000]), []
+    at = rng.choice([Fraction(0), Fraction(1, 10), Fraction(-1, 20)])
+    wrong = rng.choice([0, 0.1, 0.5])
+    for i in range(rng.randrange(1, 60)):
+        off = Fraction(rng.choice([1, -3, 5, 40, -40]), 1000) if rng.random() < wrong else Fraction(0)
+        if rng.random() < 0.03:
+            at += Fraction(rng.choice([1, -1, 3, 30]), rng.choice([2, 10, 50]))
+        samples = np.arange(rng.choice([10, 20, 20, 37]), dtype=np.float32) + 100 * i
+        blocks.append((None if rng.random() < 0.02 else at + off, samples))
+        at += Fraction(len(samples), rate)
+    last, found = rng.choice([None, 5]), []
+    for waits in (True, False):
+        clock = AudioClock(rate, 100.0)
+        if waits:
+            clock._is_certain = lambda: False
+        placed = [part for time, samples in blocks for part in clock.add(time, samples.copy())]
+        soon = sum(map(len, placed))
+        placed += clock.end(last)
+        found.append((np.concatenate([*placed, np.zeros(0)]).tolist(), clock.written, clock.has_gap, soon))
+    assert found[0][:3] == found[1][:3] and found[0][3] <= found[1][3]

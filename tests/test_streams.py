@@ -1,18 +1,20 @@
-"""Streams of audio: WAV and PCM as they arrive, pipes, and files that grow."""
+"""Streams: WAV, PCM and media files as they arrive, pipes, and files that grow."""
 
 from __future__ import annotations
 
 import os
 import struct
+import subprocess
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from transcribe_support import in_parts
 
 from erc_toolkit.toolkit.base.errors import UserError
-from erc_toolkit.toolkit.media import MediaError, MediaReader
-from erc_toolkit.toolkit.media.streamed import StreamedAudio
+from erc_toolkit.toolkit.media import MediaError, MediaReader, ffmpeg_binary
+from erc_toolkit.toolkit.media.streamed import StreamedAudio, StreamedMedia
 from erc_toolkit.toolkit.predict.streams import read_growing, read_pipe
 
 
@@ -111,3 +113,74 @@ def test_a_pipe_is_read_as_it_comes():
         assert next(parts) == b"d"
         os.close(start)
         assert list(parts) == []
+
+
+BOTH = ["-f", "lavfi", "-i", "testsrc2=s=96x64:r=24:d=2.5", "-f", "lavfi", "-i", "sine=d=2.3:r=44100"]
+WRITTEN = {
+    "ts": ["-c:v", "libx264", "-g", "10", "-bf", "2", "-c:a", "aac"],
+    "mkv": ["-c:v", "mpeg4", "-c:a", "libvorbis"],
+    "webm": ["-c:v", "libvpx", "-c:a", "libopus"],
+    "mp4": ["-c:v", "libx264", "-c:a", "aac", "-movflags", "frag_keyframe+empty_moov"],
+    "nut": ["-c:v", "mpeg2video", "-c:a", "pcm_s16le"],
+    "flv": ["-c:v", "flv1", "-c:a", "aac"],
+    "avi": ["-c:v", "mpeg4", "-c:a", "mp3"],
+    "mpg": ["-c:v", "mpeg1video", "-c:a", "mp2"],
+    "ogg": ["-vn", "-c:a", "libvorbis"],
+    "flac": ["-vn"],
+    "aiff": ["-vn"],
+}
+
+
+def written(path: Path, options: list[str]) -> bytes:
+    subprocess.run([ffmpeg_binary(), "-v", "error", "-nostdin", *BOTH, *options, str(path)], check=True)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("ending", WRITTEN)
+def test_sound_and_frames_are_those_of_the_whole_file(tmp_path, ending):
+    path = tmp_path / f"a.{ending}"
+    data = written(path, WRITTEN[ending])
+    rates = (5.0, 25.0)
+    whole = []
+    for rate in rates:
+        with MediaReader(path, fps=rate, own_rate=True) as reader:
+            whole.append(list(reader.frames()))
+            reader.finish()
+    for sizes in ([1, 400, 3, 9000, 12], [700] * 1000):
+        media = StreamedMedia(rates=rates)
+        assert media.has_audio is None and media.has_video is None
+        pieces = [piece for part in in_parts(data, sizes) for piece in media.add(part)]
+        pieces += media.end()
+        assert np.array_equal(np.concatenate([piece.sound for piece in pieces]), reader.samples)
+        assert np.array_equal(np.concatenate([piece.own for piece in pieces]), reader.own_samples)
+        assert media.rate == reader.rate and media.has_audio and media.has_video == reader.has_video
+        for grid, frames in enumerate(whole):
+            images = [piece.image for piece in pieces if piece.image is not None and piece.image.grid == grid]
+            assert [image.k / rates[grid] for image in images] == [time for time, _ in frames]
+            assert all(np.array_equal(one.pixels, other) for one, (_, other) in zip(images, frames, strict=True))
+        if media.has_video:
+            assert media.decided >= 2.4 and media.shown_until == pytest.approx(2.5, abs=0.1)
+
+
+def test_a_stream_gives_what_it_has_without_waiting_for_its_end(tmp_path):
+    data = written(tmp_path / "a.mkv", [*WRITTEN["mkv"], "-t", "2.5"])
+    media, sound, threads = StreamedMedia(rates=[5.0]), 0, threading.active_count()
+    for part in in_parts(data[: len(data) * 4 // 5], [500] * 1000):
+        sound += sum(len(piece.sound) for piece in media.add(part))
+    assert sound > 1.4 * 16000 and media.decided > 1.4
+    media.close()  # its thread has ended
+    assert threading.active_count() == threads
+    assert list(media.add(data)) == [] or all(not len(piece.sound) for piece in media.add(data))
+
+
+def test_streams_that_cannot_be_read_are_one_line(tmp_path):
+    data = written(tmp_path / "a.mp4", ["-c:v", "libx264", "-c:a", "aac"])  # its index is at the end
+    for given in (data, data[:100], b"\x1a\x45\xdf\xa3" + bytes(5000), b"OggS" + bytes(5000)):
+        media = StreamedMedia(rates=[5.0])
+        with pytest.raises(MediaError, match="must be written for streaming") as caught:
+            list(media.add(given))
+            list(media.end())
+        assert "\n" not in str(caught.value)
+    # What is said to be samples is no file.
+    (piece,) = StreamedMedia(16000).add(data)
+    assert len(piece.sound) == len(data) // 2

@@ -12,9 +12,9 @@ from unittest import mock
 
 import numpy as np
 
-from erc_toolkit.toolkit.media import MediaError, MediaReader, clock, ffmpeg_binary, media_duration
+from erc_toolkit.toolkit.media import MediaError, MediaReader, clock, ffmpeg_binary, media_duration, pictures
 from erc_toolkit.toolkit.media.containers import read_claim
-from erc_toolkit.toolkit.media.streamed import StreamedAudio
+from erc_toolkit.toolkit.media.streamed import StreamedAudio, StreamedMedia
 
 _BOTH = ["-f", "lavfi", "-i", "testsrc2=s=48x32:r=10:d=0.5", "-f", "lavfi", "-i", "sine=d=0.5:r=8000"]
 _FORMS = {
@@ -116,4 +116,24 @@ def streaming(rng: random.Random) -> None:
         pass
 
 
-PARSERS = {"media_claims": claims, "media": decoding, "media_stream": streaming}
+def streamed_file(rng: random.Random) -> None:
+    """A damaged file as a stream in parts, sometimes left before its end."""
+    data = _damaged(rng).read_bytes()
+    media = StreamedMedia(rates=rng.choice(((), (5.0,), (5.0, 25.0))))
+    try:
+        with mock.patch.object(clock, "MOST_GAP_S", 60), mock.patch.object(pictures, "MOST_GAP_S", 60):
+            while data and rng.random() < 0.99:
+                size = rng.randrange(9000)
+                for piece in media.add(data[:size]):
+                    assert not np.isnan(piece.sound).any()
+                data = data[size:]
+            if not data:
+                for _ in media.end():
+                    pass
+    except MediaError:
+        pass
+    finally:
+        media.close()
+
+
+PARSERS = {"media_claims": claims, "media": decoding, "media_stream": streaming, "media_streamed": streamed_file}

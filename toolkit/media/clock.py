@@ -48,7 +48,8 @@ class AudioClock:
         self._offsets.append(None if time is None else float(time) - self._read / self.rate)
         self._waiting.append((self._read, samples))
         self._read += len(samples)
-        while len(self._waiting) > _NEIGHBOURS:
+        # The last block waits for its length, see `end`.
+        while len(self._waiting) > _NEIGHBOURS or (len(self._waiting) > 1 and self._is_certain()):
             yield from self._place()
 
     def end(self, last: int | None = None) -> Iterator[np.ndarray]:
@@ -64,6 +65,21 @@ class AudioClock:
         """Whether a block lies, or the sound goes on, beyond `most_s`."""
         return self.written > self._most
 
+    def _is_certain(self) -> bool:
+        """Whether the next block is placed where the samples so far end, whatever its later neighbours' stamps are: a
+        stream need not wait for these. It and all those before it are more than half, so that the median is theirs."""
+        read, allowed = self._waiting[0][0], self._allowed
+        near = [self._offsets[i] for i in range(self._before + 1)]
+        return all(offset is not None and abs(self._late(offset, read)) <= allowed for offset in near)
+
+    @property
+    def _allowed(self) -> float:
+        """Samples by which a block may lie off without being moved."""
+        return 0 if self._dropping else _TOLERANCE_S * self.rate
+
+    def _late(self, offset: float, read: int) -> int:
+        return round((offset + read / self.rate) * self.rate) - self.written
+
     def _place(self) -> Iterator[np.ndarray]:
         read, samples = self._waiting.popleft()
         # As many neighbours on the one side as on the other, or a gap near the end would be outvoted.
@@ -75,8 +91,8 @@ class AudioClock:
         else:
             self._before += 1
         if stamps:
-            late = round((median(stamps) + read / self.rate) * self.rate) - self.written
-            if abs(late) > (0 if self._dropping else _TOLERANCE_S * self.rate):
+            late = self._late(median(stamps), read)
+            if abs(late) > self._allowed:
                 gaps = self._silent + max(0, late)
                 if late > self._most - self.written or gaps > MOST_GAP_S * self.rate + _SILENT_MOST * read:
                     self.written += late
@@ -89,6 +105,8 @@ class AudioClock:
                         yield self._count(np.zeros(min(self.rate, late - start), np.float32))
                 self._dropping = -late >= len(samples)  # then the next block loses the rest
                 samples = samples[max(0, -late) :]
+            else:
+                self._dropping = False
         if len(samples):
             yield self._count(samples)
 

@@ -33,7 +33,7 @@ class StreamedMedia:
     @property
     def has_audio(self) -> bool | None:
         """Whether there is sound; None until that is known."""
-        return self._file.has_audio if self._file is not None else None if self._head else True
+        return self._file.has_audio if self._file is not None else None if self._head is not None else True
 
     @property
     def has_video(self) -> bool | None:

@@ -64,8 +64,9 @@ class Pulled(Generic[T]):
     def _run(self) -> None:
         self._go.get()
         try:
-            items = self._work(self._read)
-            while not self._closed and (one := next(items, None)) is not None:
+            for one in self._work(self._read):
+                if self._closed:
+                    break
                 self._said.put(("item", one))
                 self._go.get()
         except BaseException as error:  # goes to the caller

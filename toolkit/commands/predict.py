@@ -48,8 +48,8 @@ _MODELS = {
 @click.option(
     "--live",
     is_flag=True,
-    help="Read a stream, and print each turn's emotion as soon as it has ended: WAV or PCM (16 bits, mono, 16 kHz) "
-    "from standard input (-), or a file that grows. Causal.",
+    help="Read a stream, and print each turn's emotion as soon as it has ended: WAV, PCM (16 bits, mono, 16 kHz), "
+    "or video and audio (Matroska, MPEG-TS…) from standard input (-), or a file that grows. Causal.",
 )
 @click.option("--pcm-rate", type=click.IntRange(1000, 1_000_000), help="With --live: rate of PCM without a header, Hz.")
 @click.option(
@@ -134,7 +134,7 @@ def predict_command(
     Features are extracted exactly as for training; other models are refused. What is missing from the recording (video,
     a face, audio) is treated as absent. Without --transcript the turns are found (pip install
     'erc-toolkit[recordings]') and written to transcript.json, .srt and others in --out; correct one of these and run
-    the command again. With --live the recording is a stream. Use --text-model and similar options if the run's own
+    the command again. With --live the recording is a stream of audio, or of audio and video. Use --text-model and similar options if the run's own
     models have moved.
     """
     _check_stream_options(str(recording), live, causal, pcm_rate, pause, past, transcript, audio_track)
@@ -219,7 +219,7 @@ def _check_stream_options(
         if past is not None and not causal:
             raise click.UsageError("--past: is for --causal and --live")
     elif audio_track is not None:
-        raise click.UsageError("--audio-track: a stream has one; leave it out")
+        raise click.UsageError("--audio-track: of a stream the default one is read; choose it where the stream is made")
     elif pause is not None and transcript is not None:
         raise click.UsageError("--pause: is for finding the turns, which --transcript gives; leave one of them out")
 

@@ -134,8 +134,8 @@ def predict_command(
     Features are extracted exactly as for training; other models are refused. What is missing from the recording (video,
     a face, audio) is treated as absent. Without --transcript the turns are found (pip install
     'erc-toolkit[recordings]') and written to transcript.json, .srt and others in --out; correct one of these and run
-    the command again. With --live the recording is a stream of audio, or of audio and video. Use --text-model and similar options if the run's own
-    models have moved.
+    the command again. With --live the recording is a stream of audio, or of audio and video. Use --text-model and
+    similar options if the run's own models have moved.
     """
     _check_stream_options(str(recording), live, causal, pcm_rate, pause, past, transcript, audio_track)
     from ..predict.predictor import REPORT, Predictor

@@ -193,7 +193,8 @@ class LiveRecording:
                 self._sound.add(piece.sound)
                 if self._wants_own:
                     self._own.add(piece.own)
-                if piece.image is not None and self._pictures is not None:
+                there_are_more = bool(self._finder or self._given or self._waiting)
+                if piece.image is not None and self._pictures is not None and there_are_more:
                     self._pictures.add(piece.image, self._needed_s())
                 yield from self._features_of_ended()
         except MediaError as error:

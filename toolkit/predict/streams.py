@@ -13,7 +13,8 @@ from typing import BinaryIO
 from ..base.errors import UserError
 
 PART = 4096  # bytes that are read at once: 128 ms of mono audio at 16 kHz
-_WAITING = 256  # parts that are read ahead; then the other end of a pipe waits
+# Parts that are read ahead, then the other end of a pipe waits: 16 MB, seconds of video.
+_WAITING = 4096
 _POLL_S = 0.1
 _UNKNOWN = 0x7FFF_0000  # a size in a WAV header that says nothing, or more
 

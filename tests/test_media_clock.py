@@ -286,3 +286,17 @@ def test_blocks_that_are_placed_at_once_are_where_all_stamps_would_place_them(rn
         placed += clock.end(last)
         found.append((np.concatenate([*placed, np.zeros(0)]).tolist(), clock.written, clock.has_gap, soon))
     assert found[0][:3] == found[1][:3] and found[0][3] <= found[1][3]
+
+
+@pytest.mark.parametrize("early", [1024, 1500])
+def test_rounded_stamps_change_nothing_after_sound_before_the_beginning(early):
+    """As in MPEG-TS at 44.1 kHz, whose stamps are counts of 1/90000 s: within a packet FFmpeg adds up the durations of
+    its blocks, each rounded down."""
+    clock, sent, placed = AudioClock(44_100, 3600), [], []
+    for i in range(100):
+        sent.append(np.arange(1024, dtype=np.float32) + 1024 * i)
+        first = i // 10 * 10
+        ticks = round(Fraction(1024 * first - early, 44_100) * 90_000) + 2089 * (i - first)
+        placed += clock.add(Fraction(ticks, 90_000), sent[-1])
+    found = np.concatenate([*placed, *clock.end()])
+    assert np.array_equal(found, np.concatenate(sent)[-len(found) :]) and abs(len(found) - (102_400 - early)) <= 1

@@ -14,6 +14,7 @@ from transcribe_support import in_parts
 
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.media import MediaError, MediaReader, ffmpeg_binary
+from erc_toolkit.toolkit.media.decoding import Decoding
 from erc_toolkit.toolkit.media.streamed import StreamedAudio, StreamedMedia
 from erc_toolkit.toolkit.predict.streams import read_growing, read_pipe
 
@@ -171,6 +172,27 @@ def test_a_stream_gives_what_it_has_without_waiting_for_its_end(tmp_path):
     media.close()  # its thread has ended
     assert threading.active_count() == threads
     assert list(media.add(data)) == [] or all(not len(piece.sound) for piece in media.add(data))
+
+
+def test_a_stream_whose_reading_breaks_off_is_not_read_in_vain(tmp_path, monkeypatch):
+    data = written(tmp_path / "a.mkv", WRITTEN["mkv"])
+    packets = Decoding._packets
+
+    def broken(self, *wanted):
+        for i, packet in enumerate(packets(self, *wanted)):
+            if i == 60:
+                self.broken = "damage"
+                return
+            yield packet
+
+    monkeypatch.setattr(Decoding, "_packets", broken)
+    media = StreamedMedia()
+    with pytest.raises(MediaError, match=r"beyond [01]\.\d s: damage"):
+        for part in in_parts(data, [500] * 1000):
+            list(media.add(part))
+    with pytest.raises(MediaError, match="damage"):  # and nothing is kept of what follows
+        list(media.add(data))
+    assert media._file is not None and len(media._file._images._held) < 40_000
 
 
 def test_streams_that_cannot_be_read_are_one_line(tmp_path):

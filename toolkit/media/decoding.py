@@ -82,6 +82,7 @@ class Decoding:
     Attributes:
         origin: where it begins, in seconds on its own clock.
         failures: why parts of it could not be decoded.
+        broken: why nothing after some place could be read, or "".
         reached: by index of the track, the end of its last packet in seconds on the container's clock.
         decoded: by index of the track, the end of what was decoded, in seconds from the beginning.
     """
@@ -91,6 +92,7 @@ class Decoding:
         self._deadline = clocks.monotonic() + time_limit
         self.origin = _origin(container, streams.video)
         self.failures: list[str] = []
+        self.broken = ""
         self.reached: dict[int, Fraction] = {}
         self.decoded: dict[int, float] = {}
 
@@ -154,7 +156,8 @@ class Decoding:
                 packet = next(packets, None)
             # The end of what can be read of a damaged file. PyAV's IndexError: damage looks like one more track.
             except (FFmpegError, OSError, IndexError) as error:
-                self.failures.append(reason_of(error))
+                self.broken = reason_of(error)
+                self.failures.append(self.broken)
                 for stream in wanted:
                     if stream is not None:
                         flush = av.Packet()

@@ -113,9 +113,12 @@ class StreamedContainer:
         """Takes the next bytes; yields what they complete. The iterator has to be used up.
 
         Raises:
-            MediaError: the stream cannot be read.
+            MediaError: the stream cannot be read, or not beyond some damage.
         """
         yield from self._pieces(self._images.give(data))
+        if self._images.is_over and self._decoding is not None and self._decoding.broken:
+            reached = max(self._decoding.decoded.values(), default=0.0)
+            raise MediaError(f"cannot be read beyond {reached:.1f} s: {self._decoding.broken}; start it again")
 
     def end(self) -> Iterator[Piece]:
         """Yields what is left at the end.

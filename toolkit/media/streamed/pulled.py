@@ -31,6 +31,8 @@ class Pulled(Generic[T]):
         Raises:
             Exception: whatever the work raises.
         """
+        if self._closed:
+            return
         self._held += data
         yield from self._resume()
 
@@ -38,6 +40,11 @@ class Pulled(Generic[T]):
         """The stream has ended; yields the rest."""
         self._ended = True
         yield from self._resume()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the work has ended, and takes nothing more."""
+        return self._closed
 
     def close(self) -> None:
         """Ends the work; what it still yields is lost."""

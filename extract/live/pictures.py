@@ -20,7 +20,7 @@ from ..faces.thinning import Look
 from ..faces.tracks import FacesLook, FaceTracks
 from ..run.requests import MediaRequest, Span
 from ..run.worker import UtteranceMedia, beyond_end, collector_for, set_up, take_video
-from .shots import NotKeptError, Shots
+from .shots import NotKeptError, Shots, reach_of_tracks
 
 # Sound and pictures that belong together are written at most so far apart. Where pictures are later, turns do not wait.
 LATE_S = 3.0
@@ -48,7 +48,7 @@ class LivePictures:
         lips = isinstance(self._visual, Crops) and self._choosing.model is not None
         self._shots = Shots(request.fps) if lips else None
         self.rates = [request.fps, FACES_PER_S] if lips else [request.fps]
-        self.before_s = Shots(request.fps).reach_s
+        self.before_s = reach_of_tracks(request.fps)
         self._looks: deque[tuple[float, Look]] = deque()
         self._last: tuple[np.ndarray, Look] | None = None
         self._end = 0.0  # when the frame after the last one would come
@@ -71,7 +71,7 @@ class LivePictures:
                 self._last = image.pixels, self._looker.look(image.pixels)
             self._looks.append((time, self._last[1]))
         if self._shots is not None:
-            self._shots.settle(time, [(at, _boxes(look)) for at, look in self._looks])
+            self._shots.settle(time, ((at, _boxes(look)) for at, look in self._looks))
 
     def drop(self, before: float) -> None:
         """Forgets what is before a time in seconds."""

@@ -21,6 +21,13 @@ Box = tuple[float, float, float, float, float]
 _SMOOTHED_S = 0.3
 
 
+def reach_of_tracks(fps: float) -> float:
+    """Seconds within which lie all detections that a face's place at a time can depend on, of `fps` per second."""
+    # Between two detections of a face are at most `GAP_S`, or twice the time between examined frames, of which at most
+    # three of four are left out in the minute of a long turn that is scored.
+    return _SMOOTHED_S + max(GAP_S, 8 / fps)
+
+
 class NotKeptError(Exception):
     """A part of a frame was asked for that is not kept."""
 
@@ -60,9 +67,7 @@ class Shots:
     """
 
     def __init__(self, fps: float) -> None:
-        # Between two detections of a face are at most `GAP_S`, or twice the time between examined frames, of which at
-        # most three of four are left out in the minute of a long turn that is scored.
-        self.reach_s = _SMOOTHED_S + max(GAP_S, 8 / fps)
+        self._reach_s = reach_of_tracks(fps)
         self._whole: deque[tuple[int, np.ndarray]] = deque()
         self._kept: deque[tuple[int, Parts]] = deque()
         self._last: tuple[np.ndarray, np.ndarray] | None = None
@@ -81,13 +86,13 @@ class Shots:
             until: seconds up to which faces were detected.
             seen: time of each frame in which they were, ascending, and the faces' boxes as `Track.boxes` has them.
         """
-        last = (until - self.reach_s) * FACES_PER_S
+        last = (until - self._reach_s) * FACES_PER_S
         due = []
         while self._whole and self._whole[0][0] <= last:
             due.append(self._whole.popleft())
         if not due:
             return
-        first, end = due[0][0] / FACES_PER_S - self.reach_s, due[-1][0] / FACES_PER_S + self.reach_s
+        first, end = due[0][0] / FACES_PER_S - self._reach_s, due[-1][0] / FACES_PER_S + self._reach_s
         groups = _together([box for time, boxes in seen if first <= time <= end for box in boxes])
         for k, grey in due:
             if self._last_parts is None or self._last_parts[0] is not grey or self._last_parts[1] != groups:

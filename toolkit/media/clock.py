@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 from statistics import median
 
 import numpy as np
@@ -68,9 +69,11 @@ class AudioClock:
     def _is_certain(self) -> bool:
         """Whether the next block is placed where the samples so far end, whatever its later neighbours' stamps are: a
         stream need not wait for these. It and all those before it are more than half, so that the median is theirs."""
-        read, allowed = self._waiting[0][0], self._allowed
-        near = [self._offsets[i] for i in range(self._before + 1)]
-        return all(offset is not None and abs(self._late(offset, read)) <= allowed for offset in near)
+        read, near = self._waiting[0][0], list(islice(self._offsets, self._before + 1))
+        stamps = [offset for offset in near if offset is not None]
+        if len(stamps) < len(near):
+            return False
+        return -self._allowed <= self._late(min(stamps), read) and self._late(max(stamps), read) <= self._allowed
 
     @property
     def _allowed(self) -> float:

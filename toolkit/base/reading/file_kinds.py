@@ -60,6 +60,7 @@ _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     # Video and its containers
     (0, b"\x1aE\xdf\xa3", "matroska", "a Matroska or WebM file"),
     (0, b"FLV\x01", "flv", "a Flash video"),
+    (0, b"nut/multimedia container\0", "nut", "a NUT file"),
     (0, b"0&\xb2u\x8ef\xcf\x11", "asf", "a Windows Media file (ASF)"),
     (0, b"\0\0\x01\xba", "mpeg-ps", "an MPEG program stream"),
     (0, b"\0\0\x01\xb3", "mpeg-video", "an MPEG video stream without a container"),

@@ -10,6 +10,7 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
+from ...base.reading.file_kinds import file_kind
 from ..decoding import CONTAINERS, Decoding, chosen_streams, reason_of
 from ..errors import MediaError
 from ..tracks import SAMPLE_RATE, PictureTrack, SoundTrack
@@ -20,42 +21,24 @@ if TYPE_CHECKING:
 
 # A stream may go on for longer than a file, but no stamp beyond a week is believed.
 _MOST_S = 7 * 24 * 3600.0
-# What begins like this is a file; place, bytes.
-_MARKS = (
-    (4, b"ftyp"),
-    (4, b"styp"),
-    (0, b"\x1a\x45\xdf\xa3"),  # Matroska, WebM
-    (0, b"nut/multimedia container\0"),
-    (0, b"FLV\x01"),
-    (0, b"\0\0\1\xba"),  # MPEG's program stream
-    (0, b"OggS"),
-    (0, b"fLaC"),
-    (0, b"ID3"),
-    (8, b"AVI LIST"),
-    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),  # ASF
-    (0, b"RF64"),
-    (0, b"riff\x2e\x91\xcf\x11"),  # Wave64
-    (0, b"caff"),
-    (0, b"FORM"),
-    (0, b".snd"),
+# Kinds of files that a stream may be; bare samples begin like none of them. MP3 without tags begins like some.
+_KINDS = frozenset(
+    "matroska nut flv mpeg-ps mpeg-ts asf avi mov 3gp m4a mp4 segment ogg flac rf64 w64 caf aiff au".split()
 )
 _REMEDY = (
     "an MP4 must be written for streaming (ffmpeg -movflags frag_keyframe+empty_moov); MPEG-TS, Matroska and WebM "
     "always are"
 )
-_TS_PACKET = 188
-MARK_BYTES = 2 * _TS_PACKET + 1  # so many bytes say whether a stream is a file
+HEAD_BYTES = 400  # so many bytes say whether a stream is a file: three packets of MPEG-TS begin in them
 
 
 def is_container(head: bytes) -> bool:
     """Whether a stream that begins so is a media file, and not WAV or bare samples.
 
     Args:
-        head: its first `MARK_BYTES` bytes, or fewer if it has no more.
+        head: its first `HEAD_BYTES` bytes, or fewer if it has no more.
     """
-    if len(head) >= MARK_BYTES and all(head[i * _TS_PACKET] == 0x47 for i in range(3)):
-        return True
-    return any(head[place : place + len(mark)] == mark for place, mark in _MARKS)
+    return head[4:8] == b"ftyp" or head[:3] == b"ID3" or file_kind(head).name in _KINDS
 
 
 @dataclass(frozen=True)

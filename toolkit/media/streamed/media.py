@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..tracks import SAMPLE_RATE
-from .container import MARK_BYTES, Piece, StreamedContainer, is_container
+from .container import HEAD_BYTES, Piece, StreamedContainer, is_container
 from .wav import StreamedAudio
 
 
@@ -58,7 +58,7 @@ class StreamedMedia:
         """
         if self._head is not None:
             self._head += data
-            if len(self._head) < MARK_BYTES:
+            if len(self._head) < HEAD_BYTES:
                 return
             data = self._begin()
         yield from self._taken(data)

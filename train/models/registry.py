@@ -29,6 +29,7 @@ MODELS = {
     "dialoguegcn": "erc_toolkit.train.models.dialoguegcn:DialogueGCN",
     "cogmen": "erc_toolkit.train.models.cogmen:COGMEN",
     "df-gcn": "erc_toolkit.train.models.df_gcn:DFGCN",
+    "dednet": "erc_toolkit.train.models.dednet:DEDNet",
 }
 _REGISTRY = PluginRegistry("model", "erc_toolkit.models", MODELS, option="model.name")
 

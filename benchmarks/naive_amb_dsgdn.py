@@ -1,6 +1,6 @@
 """AMB-DSGDN as research code usually has it, to compare with: one dialogue, graph and head after the other.
 
-It computes the same function as `erc_toolkit.train.models.amb_dsgdn` in the variant "released", from the same weights.
+It computes the same function as the model "amb-dsgdn" in the variant "released", from the same weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from erc_toolkit.train.data.batch import Batch, Conversations
 from erc_toolkit.train.layers.encoder import sinusoidal_positions
 from erc_toolkit.train.layers.modality_dropout import drop_modalities, dropout_ratios
 from erc_toolkit.train.loop.plan import Plan
-from erc_toolkit.train.models.amb_dsgdn import AMBDSGDN
+from erc_toolkit.train.models.subgraphs.amb_dsgdn import AMBDSGDN
 
 
 class NaiveHead(nn.Module):

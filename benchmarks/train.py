@@ -34,7 +34,7 @@ from erc_toolkit.train.loop.evaluation import predict, score
 from erc_toolkit.train.loop.execution import make_gradients
 from erc_toolkit.train.loop.plan import Plan, make_plan, training_data
 from erc_toolkit.train.loop.seeding import seed_everything
-from erc_toolkit.train.models.amb_dsgdn import AMBDSGDN
+from erc_toolkit.train.models.subgraphs.amb_dsgdn import AMBDSGDN
 
 # dialogues and utterances of the training and test splits, longest dialogue, widths, classes, speakers of a dialogue
 Shape = tuple[tuple[int, int], tuple[int, int], int, dict[str, int], int, int]

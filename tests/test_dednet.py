@@ -14,7 +14,7 @@ from test_train_support import DIMS, random_batch
 
 from erc_toolkit.train.config import load_config
 from erc_toolkit.train.loop.evaluation import build_model
-from erc_toolkit.train.models.dednet import DEDNet, Settings
+from erc_toolkit.train.models.subgraphs.dednet import DEDNet, Settings
 
 
 def author_model(case):

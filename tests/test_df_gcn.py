@@ -18,8 +18,8 @@ from erc_toolkit.train.config import load_config
 from erc_toolkit.train.layers.dynamic_linear import DynamicLinear
 from erc_toolkit.train.layers.graph import speaker_graphs
 from erc_toolkit.train.layers.graph_ode import GraphODE, integrate
-from erc_toolkit.train.models.df_gcn import DFGCN, Settings, pad
-from erc_toolkit.train.models.df_gcn_variants import VARIANTS
+from erc_toolkit.train.models.df_gcn.model import DFGCN, Settings, pad
+from erc_toolkit.train.models.df_gcn.variants import VARIANTS
 
 BUGS = [f.name for f in dataclasses.fields(VARIANTS["released"])]
 

@@ -20,7 +20,7 @@ from erc_toolkit.train.config import load_config
 from erc_toolkit.train.data.batch import Batch
 from erc_toolkit.train.layers.dialogue_rnn import DialogueRecurrence
 from erc_toolkit.train.loop.evaluation import build_model
-from erc_toolkit.train.models.dialoguernn import DialogueRNN, Settings
+from erc_toolkit.train.models.sequences.dialoguernn import DialogueRNN, Settings
 
 DATA = Path(__file__).parent / "data"
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-7}

@@ -12,7 +12,7 @@ from erc_toolkit.train.layers.adaptive_graph import KINDS, EdgeWeights, KindConv
 from erc_toolkit.train.layers.cross_attention import CoAttention
 from erc_toolkit.train.layers.encoder import WholeDialogueAttention, dialogue_positions, sinusoidal_positions
 from erc_toolkit.train.layers.losses import weighted_loss
-from erc_toolkit.train.models.merc_gcn import MERCGCN, Settings
+from erc_toolkit.train.models.graphs.merc_gcn import MERCGCN, Settings
 from erc_toolkit.train.packing import Packing
 
 SELF, OWN_PAST, OWN_FUTURE, OTHERS_PAST, OTHERS_FUTURE = range(KINDS)

@@ -22,7 +22,7 @@ from test_train_support import cut, random_batch, rows
 
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.train.config import load_config
-from erc_toolkit.train.models.mm_dfn import MMDFN, Settings
+from erc_toolkit.train.models.graphs.mm_dfn import MMDFN, Settings
 
 NAMES = names(5) | {f"speaker_encoder.rnn.{part}": f"rnn_parties.{part}" for part in RNN}
 NAMES |= {f"depth.{part}": f"graph_model.graph_net.rnn.{part}_l0" for part in KINDS}

@@ -14,7 +14,7 @@ import torch
 from test_train_support import packing
 
 from erc_toolkit.train.data.batch import Batch
-from erc_toolkit.train.models.mmgcn import MMGCN, Settings, released_loss
+from erc_toolkit.train.models.graphs.mmgcn import MMGCN, Settings, released_loss
 
 DATA = Path(__file__).parent / "data"
 THEIR_LETTERS = {"audio": "a", "visual": "v", "text": "l"}  # in the order of their readout

@@ -16,7 +16,7 @@ from test_train_support import dense, packing
 
 from erc_toolkit.train.data.batch import Batch
 from erc_toolkit.train.layers.graph import speaker_graphs
-from erc_toolkit.train.models.amb_dsgdn import AMBDSGDN, Settings
+from erc_toolkit.train.models.subgraphs.amb_dsgdn import AMBDSGDN, Settings
 
 VECTORS = Path(__file__).parent / "data" / "amb_dsgdn.npz"
 MODALITIES = ("text", "audio", "visual")

@@ -24,7 +24,7 @@ PLUGIN = """
 from dataclasses import dataclass, field
 from torch import nn
 from erc_toolkit.train.models.base import Model, ModelInfo
-from erc_toolkit.train.models.bigru import BiGRU
+from erc_toolkit.train.models.baselines.bigru import BiGRU
 
 class Mine(BiGRU):
     pass
@@ -193,7 +193,9 @@ def test_broken_models_do_not_hide_others(broken):
 
 
 def test_a_built_in_model_is_not_replaced(broken):
-    assert model_class("bigru").__module__ == "erc_toolkit.train.models.bigru" and models().count("bigru") == 1
+    assert (
+        model_class("bigru").__module__ == "erc_toolkit.train.models.baselines.bigru" and models().count("bigru") == 1
+    )
 
 
 def test_a_model_with_another_models_settings_keeps_its_own_name(broken):

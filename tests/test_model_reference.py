@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_train_support import random_batch, rows, tiny_model
 
-from erc_toolkit.train.models.amb_dsgdn import Settings
-from erc_toolkit.train.models.variants import VARIANTS
+from erc_toolkit.train.models.subgraphs.amb_dsgdn import Settings
+from erc_toolkit.train.models.subgraphs.amb_dsgdn_variants import VARIANTS
 
 SMALL = Settings(hidden=8, heads=2, dropout=0.0, graph_dropout=0.0, p_exe=1.0, dropout_warm_up=1)
 

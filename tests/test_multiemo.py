@@ -20,7 +20,7 @@ from erc_toolkit.train.config import load_config
 from erc_toolkit.train.layers.contrastive import focal_contrastive_loss, sample_weights
 from erc_toolkit.train.layers.soft_hgr import soft_hgr_loss
 from erc_toolkit.train.loop.evaluation import build_model
-from erc_toolkit.train.models.multiemo import MultiEMO, Settings
+from erc_toolkit.train.models.sequences.multiemo import MultiEMO, Settings
 
 
 def author_model(case, **changes):

@@ -17,7 +17,7 @@ from test_train_support import DIMS, packing, random_batch
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.train.config import load_config
 from erc_toolkit.train.data.batch import Batch
-from erc_toolkit.train.models.sdt import SDT, Settings
+from erc_toolkit.train.models.sequences.sdt import SDT, Settings
 
 VECTORS = Path(__file__).parent / "data" / "sdt.npz"
 MODALITIES = ("text", "audio", "visual")

@@ -24,8 +24,8 @@ from erc_toolkit.train.loop.execution import Compiled, Recorded, bucket_of, chec
 from erc_toolkit.train.loop.plan import make_plan, training_data
 from erc_toolkit.train.loop.seeding import seed_everything
 from erc_toolkit.train.loop.step import training_step
-from erc_toolkit.train.models.amb_dsgdn import AMBDSGDN
 from erc_toolkit.train.models.registry import MODELS, model_class
+from erc_toolkit.train.models.subgraphs.amb_dsgdn import AMBDSGDN
 from erc_toolkit.train.studies.measures.cost import model_cost
 
 DIMS = {"text": 8, "audio": 6, "visual": 5}
@@ -45,7 +45,7 @@ CASES += [
 ]
 CAPTURABLE = ["amb-dsgdn", "logistic-regression", "sdt"]
 # The released DF-GCN takes utterances with equal text vectors for one speaker's; equal rows are found by sorting.
-WAITS = {("df-gcn", "model.variant=released"): {("unique_dim", "train/models/df_gcn.py")}}
+WAITS = {("df-gcn", "model.variant=released"): {("unique_dim", "train/models/df_gcn/model.py")}}
 
 
 # -- the stand-in itself

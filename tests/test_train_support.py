@@ -8,7 +8,7 @@ from erc_toolkit.toolkit.base.processes import Failure
 from erc_toolkit.toolkit.manifest import Utterance
 from erc_toolkit.toolkit.store import FeatureStore, StoreWriter
 from erc_toolkit.train.data.batch import Batch
-from erc_toolkit.train.models.amb_dsgdn import AMBDSGDN, Settings
+from erc_toolkit.train.models.subgraphs.amb_dsgdn import AMBDSGDN, Settings
 
 DIMS = {"text": 12, "audio": 10, "visual": 8}
 LABELS = ["anger", "joy", "neutral"]

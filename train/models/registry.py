@@ -17,19 +17,19 @@ from .base import Model, ModelInfo
 
 AMB_DSGDN = "amb-dsgdn"
 MODELS = {
-    AMB_DSGDN: "erc_toolkit.train.models.amb_dsgdn:AMBDSGDN",
-    "logistic-regression": "erc_toolkit.train.models.logistic_regression:LogisticRegression",
-    "bigru": "erc_toolkit.train.models.bigru:BiGRU",
-    "sdt": "erc_toolkit.train.models.sdt:SDT",
-    "merc-gcn": "erc_toolkit.train.models.merc_gcn:MERCGCN",
-    "mmgcn": "erc_toolkit.train.models.mmgcn:MMGCN",
-    "mm-dfn": "erc_toolkit.train.models.mm_dfn:MMDFN",
-    "dialoguernn": "erc_toolkit.train.models.dialoguernn:DialogueRNN",
-    "multiemo": "erc_toolkit.train.models.multiemo:MultiEMO",
-    "dialoguegcn": "erc_toolkit.train.models.dialoguegcn:DialogueGCN",
-    "cogmen": "erc_toolkit.train.models.cogmen:COGMEN",
-    "df-gcn": "erc_toolkit.train.models.df_gcn:DFGCN",
-    "dednet": "erc_toolkit.train.models.dednet:DEDNet",
+    AMB_DSGDN: "erc_toolkit.train.models.subgraphs.amb_dsgdn:AMBDSGDN",
+    "logistic-regression": "erc_toolkit.train.models.baselines.logistic_regression:LogisticRegression",
+    "bigru": "erc_toolkit.train.models.baselines.bigru:BiGRU",
+    "sdt": "erc_toolkit.train.models.sequences.sdt:SDT",
+    "merc-gcn": "erc_toolkit.train.models.graphs.merc_gcn:MERCGCN",
+    "mmgcn": "erc_toolkit.train.models.graphs.mmgcn:MMGCN",
+    "mm-dfn": "erc_toolkit.train.models.graphs.mm_dfn:MMDFN",
+    "dialoguernn": "erc_toolkit.train.models.sequences.dialoguernn:DialogueRNN",
+    "multiemo": "erc_toolkit.train.models.sequences.multiemo:MultiEMO",
+    "dialoguegcn": "erc_toolkit.train.models.graphs.dialoguegcn:DialogueGCN",
+    "cogmen": "erc_toolkit.train.models.graphs.cogmen:COGMEN",
+    "df-gcn": "erc_toolkit.train.models.df_gcn.model:DFGCN",
+    "dednet": "erc_toolkit.train.models.subgraphs.dednet:DEDNet",
 }
 _REGISTRY = PluginRegistry("model", "erc_toolkit.models", MODELS, option="model.name")
 

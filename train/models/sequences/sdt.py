@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..data.batch import Batch
-from ..layers.dropout import Dropout
-from ..layers.encoder import EncoderBlock, WholeDialogueAttention, dialogue_positions
-from ..layers.losses import weighted_loss
-from ..layers.speakers import SpeakerEmbedding
-from ..settings import setting
-from .base import Model, ModelInfo, ModelOutput, check_heads
+from ...data.batch import Batch
+from ...layers.dropout import Dropout
+from ...layers.encoder import EncoderBlock, WholeDialogueAttention, dialogue_positions
+from ...layers.losses import weighted_loss
+from ...layers.speakers import SpeakerEmbedding
+from ...settings import setting
+from ..base import Model, ModelInfo, ModelOutput, check_heads
 
 
 @dataclass

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..data.batch import Batch
-from ..layers.dialogue_rnn import DialogueRecurrence
-from ..layers.dropout import Dropout
-from ..layers.encoder import WholeDialogueAttention
-from ..settings import setting
-from .base import Model, ModelInfo, ModelOutput
+from ...data.batch import Batch
+from ...layers.dialogue_rnn import DialogueRecurrence
+from ...layers.dropout import Dropout
+from ...layers.encoder import WholeDialogueAttention
+from ...settings import setting
+from ..base import Model, ModelInfo, ModelOutput
 
 
 @dataclass

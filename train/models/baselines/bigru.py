@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..data.batch import Batch
-from ..layers.dropout import Dropout
-from ..layers.sequence import RecurrentLayer
-from ..settings import setting
-from .base import Model, ModelInfo, ModelOutput
+from ...data.batch import Batch
+from ...layers.dropout import Dropout
+from ...layers.sequence import RecurrentLayer
+from ...settings import setting
+from ..base import Model, ModelInfo, ModelOutput
 
 
 @dataclass

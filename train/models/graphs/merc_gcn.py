@@ -19,16 +19,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...toolkit.base.errors import UserError
-from ..data.batch import Batch
-from ..layers.adaptive_graph import EdgeWeights, KindConvolution, WeightedConvolution, edge_kinds
-from ..layers.cross_attention import CoAttention
-from ..layers.dropout import Dropout
-from ..layers.encoder import WholeDialogueAttention, dialogue_positions
-from ..layers.losses import weighted_loss
-from ..layers.sequence import RecurrentLayer
-from ..settings import setting
-from .base import Model, ModelInfo, ModelOutput, check_heads
+from ....toolkit.base.errors import UserError
+from ...data.batch import Batch
+from ...layers.adaptive_graph import EdgeWeights, KindConvolution, WeightedConvolution, edge_kinds
+from ...layers.cross_attention import CoAttention
+from ...layers.dropout import Dropout
+from ...layers.encoder import WholeDialogueAttention, dialogue_positions
+from ...layers.losses import weighted_loss
+from ...layers.sequence import RecurrentLayer
+from ...settings import setting
+from ..base import Model, ModelInfo, ModelOutput, check_heads
 
 
 @dataclass

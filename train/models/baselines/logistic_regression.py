@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ..data.batch import Batch
-from .base import Model, ModelInfo, ModelOutput
+from ...data.batch import Batch
+from ..base import Model, ModelInfo, ModelOutput
 
 
 @dataclass

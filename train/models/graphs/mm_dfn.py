@@ -18,16 +18,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...toolkit.base.device import to_device
-from ...toolkit.base.errors import UserError
-from ..data.batch import Batch
-from ..layers.angular_graph import AngularGraph
-from ..layers.dropout import Dropout
-from ..layers.initial_residual import InitialResidualConvolution
-from ..layers.losses import focal_loss
-from ..layers.sequence import PaddedDialogues, RecurrentLayer
-from ..settings import setting
-from .base import Model, ModelInfo, ModelOutput
+from ....toolkit.base.device import to_device
+from ....toolkit.base.errors import UserError
+from ...data.batch import Batch
+from ...layers.angular_graph import AngularGraph
+from ...layers.dropout import Dropout
+from ...layers.initial_residual import InitialResidualConvolution
+from ...layers.losses import focal_loss
+from ...layers.sequence import PaddedDialogues, RecurrentLayer
+from ...settings import setting
+from ..base import Model, ModelInfo, ModelOutput
 
 
 @dataclass

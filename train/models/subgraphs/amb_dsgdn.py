@@ -1,6 +1,6 @@
 """AMB-DSGDN (arXiv 2603.10043), following its released code or its equations.
 
-`erc_toolkit.train.models.variants` lists the differences; `docs/explanation/model.md` walks through the equations. In
+The module `amb_dsgdn_variants` lists the differences; `docs/explanation/model.md` walks through the equations. In
 both variants lambda vectors are initialised with standard deviation 0.1 (with variance 0.1 as written, their
 exponentials reach hundreds) and losses are means over utterances (the sum of equation 32 would let the squares of
 equation 33 grow with the batch).
@@ -19,27 +19,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...toolkit.base.errors import UserError
-from ...toolkit.base.words import counted
-from ...toolkit.manifest import MODALITIES
-from ..data.batch import Batch
-from ..layers.diff_graph_attention import DiffGraphAttention, DiffRGCN
-from ..layers.dropout import Dropout
-from ..layers.encoder import LocalDialogueAttention, TransformerEncoder, WholeDialogueAttention, sinusoidal_positions
-from ..layers.graph import Graph, speaker_graphs
-from ..layers.graph_attention import GraphAttention
-from ..layers.graph_convolution import GraphConvolution
-from ..layers.modality_dropout import (
+from ....toolkit.base.errors import UserError
+from ....toolkit.base.words import counted
+from ....toolkit.manifest import MODALITIES
+from ...data.batch import Batch
+from ...layers.diff_graph_attention import DiffGraphAttention, DiffRGCN
+from ...layers.dropout import Dropout
+from ...layers.encoder import LocalDialogueAttention, TransformerEncoder, WholeDialogueAttention, sinusoidal_positions
+from ...layers.graph import Graph, speaker_graphs
+from ...layers.graph_attention import GraphAttention
+from ...layers.graph_convolution import GraphConvolution
+from ...layers.modality_dropout import (
     DroppedModalities,
     drop_modalities,
     dropout_ratios,
     precision_times_recall,
     weighted_f1,
 )
-from ..layers.speakers import SpeakerEmbedding
-from ..settings import TrainConfig, nearest, setting
-from .base import Model, ModelInfo, ModelOutput, check_heads
-from .variants import VARIANTS
+from ...layers.speakers import SpeakerEmbedding
+from ...settings import TrainConfig, nearest, setting
+from ..base import Model, ModelInfo, ModelOutput, check_heads
+from .amb_dsgdn_variants import VARIANTS
 
 PIECE = 4096  # utterances at a time in evaluation, so that their matrices fit the allocator's cache
 TINY = 1e-12  # prior of a class without training examples; a sum of weights below it is an empty sum
@@ -54,8 +54,8 @@ class Settings:
 
     Attributes:
         name: name of the model, see `erc-toolkit models`.
-        variant: "released" follows the authors' code, "paper" the equations; `erc_toolkit.train.models.variants` lists
-            the differences.
+        variant: "released" follows the authors' code, "paper" the equations; the module `amb_dsgdn_variants` lists the
+            differences.
         hidden: channels of every modality's representation.
         heads: attention heads of the audio and visual encoders.
         window: how many utterances back and ahead the speaker graphs reach.

@@ -16,16 +16,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...toolkit.base.errors import UserError
-from ..data.batch import Batch
-from ..layers.angular_graph import AngularGraph
-from ..layers.dropout import Dropout
-from ..layers.initial_residual import InitialResidualConvolution
-from ..layers.losses import weighted_loss
-from ..layers.sequence import PaddedDialogues, RecurrentLayer
-from ..layers.speakers import SpeakerEmbedding
-from ..settings import setting
-from .base import Model, ModelInfo, ModelOutput
+from ....toolkit.base.errors import UserError
+from ...data.batch import Batch
+from ...layers.angular_graph import AngularGraph
+from ...layers.dropout import Dropout
+from ...layers.initial_residual import InitialResidualConvolution
+from ...layers.losses import weighted_loss
+from ...layers.sequence import PaddedDialogues, RecurrentLayer
+from ...layers.speakers import SpeakerEmbedding
+from ...settings import setting
+from ..base import Model, ModelInfo, ModelOutput
 
 _GAMMA = 2.5  # of the released loss
 

@@ -3,7 +3,7 @@
 The abstract and the authors' code are public, the equations are not, and the two disagree: the code has no differential
 equation, and its dynamic part is never trained. Hence three variants: "reconstruction" implements the abstract, with
 every detail chosen here; "released" follows the code, including its bugs; "repaired" is the code without them, see
-`erc_toolkit.train.models.df_gcn_variants`. `docs/explanation/models/df-gcn.md` has the equations.
+`erc_toolkit.train.models.df_gcn.variants`. `docs/explanation/models/df-gcn.md` has the equations.
 
 All variants have a stream per modality (with encoder, positions and speakers also for text) and a head per modality,
 whose logits are summed. Utterances may lack modalities: an absent feature is not an attention key and adds nothing to
@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-from ..data.batch import Batch
-from ..layers.dropout import Dropout
-from ..layers.losses import weighted_loss
-from ..layers.sequence import PaddedDialogues
-from ..layers.speakers import SpeakerEmbedding
-from .base import Model, ModelInfo, ModelOutput
-from .df_gcn_parts import BatchContext, ModalityStream, ReconstructionFusion, ReleasedFusion, context
-from .df_gcn_variants import VARIANTS, Settings
+from ...data.batch import Batch
+from ...layers.dropout import Dropout
+from ...layers.losses import weighted_loss
+from ...layers.sequence import PaddedDialogues
+from ...layers.speakers import SpeakerEmbedding
+from ..base import Model, ModelInfo, ModelOutput
+from .parts import BatchContext, ModalityStream, ReconstructionFusion, ReleasedFusion, context
+from .variants import VARIANTS, Settings
 
 
 class DFGCN(Model[Settings]):

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..data.batch import Batch
-from ..layers.dropout import Dropout
-from ..layers.nodal_attention import NodalAttention
-from ..layers.relational import NeighbourSum, PlaceWeights, RelationalConvolution, RelationalGraph
-from ..layers.sequence import RecurrentLayer
-from ..settings import setting
-from .base import Model, ModelInfo, ModelOutput
+from ...data.batch import Batch
+from ...layers.dropout import Dropout
+from ...layers.nodal_attention import NodalAttention
+from ...layers.relational import NeighbourSum, PlaceWeights, RelationalConvolution, RelationalGraph
+from ...layers.sequence import RecurrentLayer
+from ...settings import setting
+from ..base import Model, ModelInfo, ModelOutput
 
 CONTEXTS = {"lstm": nn.LSTM, "gru": nn.GRU}
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..layers.graph_ode import SOLVERS
-from ..settings import setting
-from .base import check_heads
+from ...layers.graph_ode import SOLVERS
+from ...settings import setting
+from ..base import check_heads
 
 
 @dataclass(frozen=True, slots=True)

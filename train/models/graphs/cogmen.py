@@ -21,14 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...toolkit.base.errors import UserError
-from ..data.batch import Batch
-from ..layers.dropout import Dropout
-from ..layers.encoder import WholeDialogueAttention
-from ..layers.post_norm import PostNormEncoder
-from ..layers.relational import NeighbourAttention, RelationalConvolution, RelationalGraph
-from ..settings import setting
-from .base import Model, ModelInfo, ModelOutput
+from ....toolkit.base.errors import UserError
+from ...data.batch import Batch
+from ...layers.dropout import Dropout
+from ...layers.encoder import WholeDialogueAttention
+from ...layers.post_norm import PostNormEncoder
+from ...layers.relational import NeighbourAttention, RelationalConvolution, RelationalGraph
+from ...settings import setting
+from ..base import Model, ModelInfo, ModelOutput
 
 
 @dataclass

@@ -18,16 +18,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..data.batch import Batch
-from ..layers.diff_graph_attention import DiffRGCN
-from ..layers.dropout import Dropout
-from ..layers.encoder import TransformerEncoder, WholeDialogueAttention, dialogue_positions
-from ..layers.graph import RELATIONS, speaker_graphs
-from ..layers.graph_attention import RELATION_SIZE, GraphAttention
-from ..layers.losses import weighted_loss
-from ..layers.speakers import SpeakerEmbedding
-from ..settings import setting
-from .base import Model, ModelInfo, ModelOutput, check_heads
+from ...data.batch import Batch
+from ...layers.diff_graph_attention import DiffRGCN
+from ...layers.dropout import Dropout
+from ...layers.encoder import TransformerEncoder, WholeDialogueAttention, dialogue_positions
+from ...layers.graph import RELATIONS, speaker_graphs
+from ...layers.graph_attention import RELATION_SIZE, GraphAttention
+from ...layers.losses import weighted_loss
+from ...layers.speakers import SpeakerEmbedding
+from ...settings import setting
+from ..base import Model, ModelInfo, ModelOutput, check_heads
 
 _TINY = 1e-12  # prior of a class without training examples
 

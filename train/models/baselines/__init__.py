@@ -1,0 +1,1 @@
+"""Models without a paper, which a paper's model must beat."""

@@ -1,0 +1,1 @@
+"""DF-GCN: the model, its parts and its variants."""

@@ -1,0 +1,1 @@
+"""Models of graphs over a dialogue's utterances and modalities."""

@@ -1,0 +1,1 @@
+"""Models that read a dialogue in its order: recurrent and Transformer networks."""

@@ -1,0 +1,1 @@
+"""Models of subgraphs between speakers and within one: DEDNet, and AMB-DSGDN that is built on it."""

@@ -24,6 +24,7 @@ from erc_toolkit.train.studies.definition import load_study
 SMALL: dict[str, dict[str, object]] = {
     AMB_DSGDN: {"hidden": 16, "heads": 2, "window": 3, "dropout": 0.0, "graph_dropout": 0.0, "dropout_warm_up": 1000},
     "bigru": {"hidden": 16, "dropout": 0.0},
+    "transformer": {"hidden": 16, "heads": 2, "dropout": 0.0},
     "sdt": {"hidden": 16, "heads": 2, "dropout": 0.0},
     "merc-gcn": {"hidden": 16, "graph_hidden": 8, "heads": 2, "window": 3, "dropout": 0.0, "coarse": [0, 1, 1]},
     "mmgcn": {"size": 16, "graph_size": 8, "layers": 4, "dropout": 0.0},
@@ -65,6 +66,7 @@ SMALL: dict[str, dict[str, object]] = {
 RATES: dict[str, float] = {"dialoguegcn": 5e-4}
 # Models whose logits depend on other dialogues of the batch, and why that is correct.
 LEAKS: dict[str, str] = {}
+BASELINES = (AMB_DSGDN, "logistic-regression", "bigru", "transformer")  # without a paper's page
 
 
 def small(name: str, dims=DIMS, speakers: int = 3, counts=(3, 5, 2), weights=None, seed: int = 0, **changes: object):
@@ -162,7 +164,7 @@ def test_recipes_build_it(name):
         config = load_config(corpus, [f"model.name={name}"])
         assert config.model.name == name and isinstance(config.model, settings_class(name))
         own = f"{name}-{corpus}" in recipe_names()
-        assert own or name in (AMB_DSGDN, "logistic-regression", "bigru"), f"{name} has no recipe for {corpus}"
+        assert own or name in BASELINES, f"{name} has no recipe for {corpus}"
 
 
 def test_every_model_has_a_page_and_is_in_the_study():
@@ -170,7 +172,7 @@ def test_every_model_has_a_page_and_is_in_the_study():
     overview = (docs / "how-to/models.md").read_text(encoding="utf-8")
     for name in MODELS:
         assert f"| `{name}` |" in overview
-        if name not in (AMB_DSGDN, "logistic-regression", "bigru"):
+        if name not in BASELINES:
             assert (docs / "explanation/models" / f"{name}.md").is_file() and f"models/{name}.md" in overview
     assert {v.changes["model.name"] for v in load_study("models").variants} == set(MODELS)
 

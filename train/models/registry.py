@@ -20,6 +20,7 @@ MODELS = {
     AMB_DSGDN: "erc_toolkit.train.models.subgraphs.amb_dsgdn:AMBDSGDN",
     "logistic-regression": "erc_toolkit.train.models.baselines.logistic_regression:LogisticRegression",
     "bigru": "erc_toolkit.train.models.baselines.bigru:BiGRU",
+    "transformer": "erc_toolkit.train.models.baselines.transformer:Transformer",
     "sdt": "erc_toolkit.train.models.sequences.sdt:SDT",
     "merc-gcn": "erc_toolkit.train.models.graphs.merc_gcn:MERCGCN",
     "mmgcn": "erc_toolkit.train.models.graphs.mmgcn:MMGCN",

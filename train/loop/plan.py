@@ -141,6 +141,8 @@ def fingerprint_of(plan: Plan, device: torch.device) -> dict[str, str]:
     config = plan.config.as_dict()
     if config["train"]["execution"] == "eager":
         del config["train"]["execution"]  # runs of earlier versions have no such key, and can be resumed
+    if not config["train"]["track_test"]:
+        del config["train"]["track_test"]
     for modality in MODALITIES:  # by what is used, however it was chosen
         used = plan.features.get(modality)
         config["data"][modality] = None if used is None else used.name

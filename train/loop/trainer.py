@@ -16,16 +16,18 @@ from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import remove_leftovers
 from ...toolkit.base.lock import locked
 from ...toolkit.base.precision import slowness
+from ...toolkit.base.processes.memory import PeakMemory
 from ...toolkit.store import FeatureStore
 from ..config import Config, protocol_label
 from ..data.batch import Conversations
 from ..data.features import read_feature
 from ..models.base import Model
+from ..scores.metrics import Measures
 from .checkpoint import BestEpoch, TrainingState, load_checkpoint, save_checkpoint
 from .curves import write_curves
 from .epoch import new_state, train_epoch
 from .epoch_progress import EpochProgress, epoch_progress
-from .evaluation import predict, score, tabulate
+from .evaluation import Prediction, predict, score, tabulate
 from .events import EventWriter, check_installed
 from .execution import check_execution, make_gradients
 from .plan import Plan, announce, facts_of, fingerprint_of, make_plan, training_data
@@ -111,6 +113,7 @@ def _train(
         return finished
     prepare_folder(out, overwrite, resume)
     began = time.perf_counter()
+    memory = PeakMemory(target)
     seed_everything(config.train.seed)
     model = plan.model()
     matrices = {m: read_feature(store, feature) for m, feature in plan.features.items()}
@@ -158,6 +161,7 @@ def _train(
         "epochs": state.epoch,
         "selected": {"epoch": best.epoch, "split": plan.selection[0], **best.measures},
         "test": test,
+        "peak_memory": memory.bytes(),
     }
     write_result(out, {"fingerprint": fingerprint, "result": result})
     _clear(out)
@@ -228,21 +232,21 @@ def _fit(
         if state.best is None or state.best.beaten_by(measures, prediction.loss):
             weights = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
             state.best = BestEpoch(state.epoch, measures, prediction.loss, weights)
-        scores: SplitScores = {
-            "loss": prediction.loss if math.isfinite(prediction.loss) else None,
-            "accuracy": measures["accuracy"],
-            "weighted_f1": measures["weighted_f1"],
-            "weighted_precision": measures["weighted_precision"],
-            "macro_f1": measures["macro_f1"],
-        }
+        scores = _split_scores(prediction, measures)
+        seconds, others = time.perf_counter() - began, {}
+        if settings.track_test and split != "test" and len(plan.division.test):
+            tested = predict(state.model, data, plan.division.test, settings.batch_size, settings.precision)
+            if (found := score(tested, labels, plan.store.labels, plan.counts)) is not None:
+                others["test"] = _split_scores(tested, found)
         line = cast(
             EpochLine,
             {
                 "epoch": state.epoch,
                 **trained,
                 split: scores,
+                **others,
                 "protocol": protocol_label(plan.config),
-                "seconds": round(time.perf_counter() - began, 3),
+                "seconds": round(seconds, 3),
             },
         )
         lines.append(line)
@@ -250,6 +254,16 @@ def _fit(
         save_checkpoint(out, state, fingerprint)
         events.add(line)
         progress.epoch(f"loss {trained['loss']:.4f}  {split} weighted F1 {100 * measures['weighted_f1']:.2f}")
+
+
+def _split_scores(prediction: Prediction, measures: Measures) -> SplitScores:
+    return {
+        "loss": prediction.loss if math.isfinite(prediction.loss) else None,
+        "accuracy": measures["accuracy"],
+        "weighted_f1": measures["weighted_f1"],
+        "weighted_precision": measures["weighted_precision"],
+        "macro_f1": measures["macro_f1"],
+    }
 
 
 def _out_of_patience(state: TrainingState, patience: int | None) -> bool:

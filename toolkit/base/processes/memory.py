@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 _GROUPS = Path("/sys/fs/cgroup")
 
@@ -33,6 +37,41 @@ def bound(extra: int) -> bool:
     except (ImportError, AttributeError, OSError, ValueError):
         return False
     return True
+
+
+class PeakMemory:
+    """The most memory in use at once since this was made.
+
+    Args:
+        device: of PyTorch. On CUDA it is the memory that tensors took there; elsewhere that of this process, with its
+            libraries.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._counts = device, True
+        if device.type == "cuda":
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            try:  # 5: the high-water mark is set to what is resident now
+                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+            except OSError:
+                self._counts = False
+
+    def bytes(self) -> int | None:
+        """The bytes; None where the system does not tell."""
+        if self._device.type == "cuda":
+            import torch
+
+            return torch.cuda.max_memory_allocated(self._device)
+        if not self._counts:
+            return None
+        try:
+            status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+            return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+        except (OSError, ValueError, IndexError):
+            return None
 
 
 def die_first() -> None:

@@ -80,8 +80,8 @@ class TrainConfig:
         protocol: "validation" selects the epoch by weighted F1 on held-out dialogues; "best-on-test" trains on training
             and validation dialogues and selects on the test split, as published scripts do, which overestimates
             performance.
-        track_test: also score the test split after every epoch, in metrics.jsonl. Nothing chooses by it, and the weights
-            are the same without; it shows what choosing by it would have gained.
+        track_test: also score the test split after every epoch, in metrics.jsonl. Nothing chooses by it, and the
+            weights are the same without; it shows what choosing by it would have gained.
         seed: of every random number generator.
     """
 

@@ -78,6 +78,10 @@ COMMANDS = {
         "erc_toolkit.train.commands.package:package_command",
         "Package a trained run in a folder that works on other machines.",
     ),
+    "leaderboard": (
+        "erc_toolkit.train.commands.leaderboard:leaderboard_command",
+        "Rank every model on the same features by the same rules.",
+    ),
     "study": (
         "erc_toolkit.train.commands.study:study_command",
         "Train variants of a recipe for a paper's tables and figures.",

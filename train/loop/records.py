@@ -123,7 +123,7 @@ class EpochMeans(TypedDict):
 
 
 class EpochLine(EpochMeans):
-    """A line of metrics.jsonl, with the scores of the selection split: `val` or `test`; of both with train.track_test."""
+    """A line of metrics.jsonl, with scores of the selection split, `val` or `test`; of both with train.track_test."""
 
     epoch: int
     val: NotRequired[SplitScores]
@@ -142,8 +142,8 @@ class SelectedMeasures(Measures):
 class TrainResult(TypedDict):
     """The result of training; `test` is None if the store has no test split or no labels in it.
 
-    `peak_memory`: most bytes at once during training: of the GPU, if it was on one; otherwise of the whole process, with
-    the libraries and the features. None where the system does not tell.
+    `peak_memory`: most bytes at once during training: of the GPU, if it was on one; otherwise of the whole process,
+    with the libraries and the features. None where the system does not tell.
     """
 
     run: str

@@ -124,6 +124,22 @@ def dots_figure(
     return figure
 
 
+def ranking_figure(
+    names: Sequence[str], values: Sequence[float], bounds: Sequence[tuple[float, float]], filled: Sequence[bool]
+) -> Figure:
+    """A dot with its interval for each name, the first on top; those that are not `filled` are rings."""
+    with styled():
+        figure = Figure(figsize=(7, 0.9 + 0.32 * len(names)), layout="constrained")
+        axes = figure.subplots()
+        for place, (value, (low, high), solid) in enumerate(zip(values, bounds, filled, strict=True)):
+            axes.plot([low, high], [place, place], color=ACCENT, linewidth=1.5)
+            axes.plot(value, place, "o", color=ACCENT, markerfacecolor=ACCENT if solid else "none", markersize=7)
+        axes.set_yticks(range(len(names)), [_wrapped(name, 40) for name in names])
+        axes.set(xlabel="test weighted F1, percent", ylim=(len(names) - 0.5, -0.5))
+        axes.grid(alpha=0.3, axis="x")
+    return figure
+
+
 def bars_figure(
     places: Sequence[str],
     bars: tuple[str, Sequence[float], Sequence[float]],

@@ -114,6 +114,8 @@ class Section:
         tables: tables, shown first.
         figures: figures, shown after the tables.
         warning: a warning shown below the heading, or empty.
+        stacked: whether wide tables stand below each other, their cells on one line.
+        text: a sentence or two below the heading.
         beside: whether the figures stand side by side where the page is wide enough.
     """
 
@@ -122,6 +124,8 @@ class Section:
     figures: list[PageFigure] = field(default_factory=list)
     warning: str = ""
     beside: bool = False
+    text: str = ""
+    stacked: bool = False
 
 
 @dataclass(slots=True)

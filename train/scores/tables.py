@@ -73,6 +73,14 @@ class ReportTable:
         ]
         return "\n".join(lines)
 
+    def markdown(self) -> str:
+        """A table of Markdown, with the note below."""
+        heads = [head or " " for head in self.full_heads()]
+        lines = [_markdown_line(heads), "|" + "---|" + "---:|" * (len(heads) - 1)]
+        lines += [_markdown_line(row) for row in self.rows]
+        note = self.note.replace("*", "\\*")
+        return "\n".join([*lines, *(["", note] if note else []), ""])
+
 
 def percent(fraction: float | None) -> str:
     """E.g. 0.6743 as "67.43"; a dash for None."""
@@ -88,6 +96,10 @@ def mean_and_spread(part: Spread | None) -> str:
 
 def _line(cells: list[str]) -> str:
     return " & ".join(map(_escaped, cells)) + r" \\"
+
+
+def _markdown_line(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ").replace("*", "\\*") for cell in cells) + " |"
 
 
 def _escaped(cell: str) -> str:

@@ -58,7 +58,7 @@ def prepare(
             _check_pins(pins, store, where)
         else:
             try:
-                pins = _pinned(variant.config(recipe, kept), store)
+                pins = pinned(variant.config(recipe, kept), store)
             except UserError:
                 variant.config(recipe, kept)  # a mistake in the settings is one of the whole study
                 pins = {}  # what the store lacks is reported when the run is tried
@@ -108,7 +108,7 @@ def _model_keys(variant: Variant, recipe: str, changes: Sequence[str]) -> set[st
     return {f"{_SECTION}{field.name}" for field in dataclasses.fields(load_config(recipe, names).model)}
 
 
-def _pinned(config: Config, store: FeatureStore) -> dict[str, Any]:
+def pinned(config: Config, store: FeatureStore) -> dict[str, Any]:
     """The features that a run uses, by modality, as data.text and the like name them.
 
     Raises:

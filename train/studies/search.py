@@ -67,6 +67,7 @@ def run_search(
     jobs: int,
     device: str,
     notify: Callable[[str], None],
+    first: Mapping[str, object] | None = None,
 ) -> StudyRecord:
     """Runs trials until there are `trials`, each proposed from the results of the earlier ones.
 
@@ -77,6 +78,7 @@ def run_search(
         store_path, out, recipe, changes, seeds, jobs, device, notify: as for `run_study`.
         space: maps "section.key" to the values to try.
         trials: total number of trials, including those of an earlier search in `out`.
+        first: the first trial, "section.key" to a value in the space; None to draw it like the others.
 
     Returns:
         The record that `run_study` returns for all trials, with `best`: number, value, and `settings` as for `--set`.
@@ -108,6 +110,8 @@ def run_search(
         raise UserError(f"{out}: contains a search with other settings; choose another --out")
     for key, value in requested.items():
         search.set_user_attr(key, value)
+    if first is not None and not search.trials:
+        search.enqueue_trial(dict(first))
     state = optuna.trial.TrialState
     told: set[str] = set()
 
@@ -119,14 +123,14 @@ def run_search(
     found = None
     while True:
         waiting = [t.number for t in search.trials if t.state == state.RUNNING]  # of an interrupted search
-        while len(waiting) < jobs and len(search.trials) < trials:
+        while len(waiting) < jobs and len(_begun(search)) < trials:
             trial = search.ask()
             for key, values in space.items():
                 _suggest(trial, key, values)
             waiting.append(trial.number)
         if not waiting and found is not None:
             break
-        study = Study("search", "Search on the validation split", [_variant(t) for t in search.trials])
+        study = Study("search", "Search on the validation split", [_variant(t) for t in _begun(search)])
         found = run_study(store_path, study, out, recipe, changes, seeds, jobs, device, tell)
         for number in waiting:
             row = found["variants"][number]
@@ -141,8 +145,13 @@ def run_search(
     settings = _variant(best).settings()
     found["best"] = {"number": best.number, "value": value, "settings": settings}
     chosen = " ".join(f"--set {setting}" for setting in settings)
-    notify(f"best of {len(search.trials)} trials on validation: trial {best.number}, {100 * value:.2f}: {chosen}")
+    notify(f"best of {len(_begun(search))} trials on validation: trial {best.number}, {100 * value:.2f}: {chosen}")
     return found
+
+
+def _begun(search) -> list:
+    """The trials that have been proposed, which a first one that is only enqueued has not."""
+    return [trial for trial in search.trials if trial.state.name != "WAITING"]
 
 
 def _variant(trial) -> Variant:

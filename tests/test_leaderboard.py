@@ -17,9 +17,10 @@ from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.train.config import load_config
 from erc_toolkit.train.leaderboard.merging import merged
-from erc_toolkit.train.leaderboard.record import coded, decoded, read_board, scores_of_runs
+from erc_toolkit.train.leaderboard.record import read_board, scores_of_runs
 from erc_toolkit.train.leaderboard.running import SPACE, space_of
 from erc_toolkit.train.leaderboard.standing import command_of, standings
+from erc_toolkit.train.scores.coded import coded, decoded
 from erc_toolkit.train.scores.predictions import read_predictions
 from erc_toolkit.train.studies.search import Range
 

@@ -15,6 +15,7 @@ from ..toolkit.base.words import did_you_mean
 
 Choice = str | list | dict | None  # of features; erc_toolkit.train.data.joined reads it
 JOINS = ("concat", "mean")  # how several features of a modality become one
+MISSING_AS = ("absent", "zeros")
 
 
 def setting(default: object, *, least=None, most=None, below=None, above=None, choices: tuple[str, ...] = ()) -> Any:
@@ -41,6 +42,11 @@ class DataConfig:
         clip: largest magnitude of a value normalised by "zscore"; larger ones are clipped to it. A dimension that
             hardly varies in training can be thousands of its standard deviations away in another split. None disables
             clipping.
+        missing: probability with which each feature is hidden in training and for the selection of the epoch, the same
+            ones in every run; an utterance keeps at least one. The test split is complete: the study `missing` hides
+            there.
+        missing_as: how the model sees what is hidden by `missing`: "absent", like features that the store lacks, or
+            "zeros", as a feature that is there and is zero (with "zscore", the mean), which is what most models do.
         val_fraction: share of the training dialogues held out for validation where the store has no "val" split.
     """
 
@@ -52,6 +58,8 @@ class DataConfig:
     speaker_slots: int | None = setting(None, least=1)
     normalise: str = setting("zscore", choices=("none", "zscore"))
     clip: float | None = setting(10.0, above=0)
+    missing: float = setting(0.0, least=0, below=1)
+    missing_as: str = setting("absent", choices=MISSING_AS)
     val_fraction: float = setting(0.1, above=0, below=1)
 
 

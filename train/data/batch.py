@@ -213,6 +213,29 @@ class Conversations:
         other._features = {m: how(m, x, self._present[m]) for m, x in self._features.items()}
         return other
 
+    def presence(self) -> dict[str, Tensor]:
+        """Modality to [N] bool: which utterances of the whole store have it."""
+        return dict(self._present)
+
+    def hiding(self, hidden: Mapping[str, Tensor], zeros: bool = False) -> Conversations:
+        """The same conversations without some features.
+
+        Args:
+            hidden: modality to [N] bool, on any device; other modalities stay as they are.
+            zeros: whether they count as present, with the value zero.
+        """
+        hidden = {m: rows.to(self._present[m].device) for m, rows in hidden.items()}
+        other = self.changed(lambda m, x, _: x.masked_fill(hidden[m][:, None], 0) if m in hidden else x)
+        if not zeros:
+            other._present = {m: x & ~hidden[m] if m in hidden else x for m, x in self._present.items()}
+        return other
+
+    def shown(self, rows: Mapping[str, Tensor]) -> Conversations:
+        """The same conversations in which some features, modality to [N] bool, count as present, as they are."""
+        other = copy.copy(self)
+        other._present = {m: x | rows[m].to(x.device) if m in rows else x for m, x in self._present.items()}
+        return other
+
     def lengths(self, dialogues: Tensor) -> Tensor:
         """Utterances of each of the given dialogues."""
         return self.offsets[dialogues + 1] - self.offsets[dialogues]

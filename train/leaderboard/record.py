@@ -18,12 +18,11 @@ from ...toolkit.base.files import write_atomically
 from ...toolkit.base.hashes import json_sha256
 from ...toolkit.base.reading.plain_json import parse_json
 from ...toolkit.store import FeatureStore
+from ..scores.coded import coded, decoded, dialogue_lengths, from_coded
 from ..scores.predictions import Predictions
 from ..scores.resampling import measures_of
 
 BOARD, VERSION = "board.json", 1
-_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-_NONE = "-"  # an utterance without a label
 
 
 class BoardStore(TypedDict):
@@ -107,36 +106,16 @@ def empty_board(asked: dict[str, Any]) -> Board:
     return {"erc_toolkit_board": VERSION, "stores": [], "rows": [], "asked": asked}
 
 
-def coded(classes: np.ndarray) -> str:
-    """Class indices (n,) as text, -1 as a hyphen: one character each for at most 36 classes, else a space before each."""
-    values = np.asarray(classes).tolist()
-    if max(values, default=0) < len(_DIGITS):
-        return "".join(_NONE if value < 0 else _DIGITS[value] for value in values)
-    return "".join(f" {_NONE if value < 0 else value}" for value in values)
-
-
-def decoded(text: str) -> np.ndarray:
-    """What `coded` was given, (n,) int64.
-
-    Raises:
-        ValueError: the text is not of this form.
-    """
-    if text.startswith(" "):
-        return np.array([-1 if part == _NONE else int(part) for part in text[1:].split(" ")], np.int64)
-    return np.array([-1 if c == _NONE else _DIGITS.index(c) for c in text], np.int64)
-
-
 def store_record(store: FeatureStore, tested: Predictions) -> BoardStore:
     """What a board keeps of a store, given the predictions of any run for its test split."""
     splits, counts = np.unique(store.column("split").astype(str), return_counts=True)
-    starts = np.flatnonzero(np.r_[True, tested.dialogue[1:] != tested.dialogue[:-1]])
     return {
         "name": store.path.stem,
         "corpus": store.corpus,
         "content_sha256": store.content_hash,
         "labels": list(store.labels),
         "splits": dict(zip(splits.tolist(), counts.tolist(), strict=True)),
-        "dialogues": np.diff(np.r_[starts, len(tested)]).tolist(),
+        "dialogues": dialogue_lengths(tested),
         "true": coded(tested.true),
         "utterances": json_sha256([str(one) for one in tested.id]),
     }
@@ -144,26 +123,7 @@ def store_record(store: FeatureStore, tested: Predictions) -> BoardStore:
 
 def predictions_of(store: BoardStore, row: BoardRow) -> list[Predictions]:
     """The predictions of a row's runs, with numbers for ids; probabilities and speakers are not kept."""
-    true = decoded(store["true"])
-    n = len(true)
-    dialogue = np.repeat(np.arange(len(store["dialogues"])), store["dialogues"]).astype(str).astype(object)
-    blank, numbers = np.full(n, "", object), np.arange(n).astype(str).astype(object)
-    empty = np.zeros((n, 0))
-    return [
-        Predictions(
-            store["labels"],
-            [],
-            numbers,
-            dialogue,
-            blank,
-            np.arange(n),
-            true,
-            decoded(run["predicted"]),
-            empty,
-            empty.astype(np.int64),
-        )
-        for run in row["runs"]
-    ]
+    return [from_coded(store["labels"], store["dialogues"], store["true"], run["predicted"]) for run in row["runs"]]
 
 
 def scores_of_runs(store: BoardStore, row: BoardRow) -> dict[str, list[float]]:

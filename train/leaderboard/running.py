@@ -21,6 +21,7 @@ from ..config import Config, load_config
 from ..loop.records import EpochLine, TrainResult
 from ..loop.run_folder import METRICS, WEIGHTS
 from ..models.registry import model_class
+from ..scores.coded import coded
 from ..scores.predictions import read_predictions
 from ..studies.applied import pinned
 from ..studies.definition import Study, Variant
@@ -28,7 +29,7 @@ from ..studies.measures.models import run_cost
 from ..studies.record import DONE, STUDY, read_study
 from ..studies.runs import run_study, threads_per_run
 from ..studies.search import Range, Space, parse_space, run_search
-from .record import Board, BoardRow, BoardRun, Tuning, coded, store_record
+from .record import Board, BoardRow, BoardRun, Tuning, store_record
 
 # What every model is tuned in: settings that all or most have, around the values of the papers' scripts.
 SPACE = {

@@ -8,6 +8,7 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..loop.seeds import spread_of
 from ..scores.metrics import Spread
 from ..scores.resampling import Difference, differences, few_dialogues, intervals
 from ..studies.measures.models import LEVEL, holm
@@ -110,8 +111,8 @@ def _of_store(store: BoardStore, rows: list[BoardRow]) -> Standings:
             Standing(
                 row,
                 names[number],
-                {measure: _spread(scores[measure]) for measure in MEASURES},
-                _spread([run["selected"] for run in row["runs"]]),
+                {measure: spread_of(scores[measure]) for measure in MEASURES},
+                spread_of([run["selected"] for run in row["runs"]]),
                 intervals(predictions[number])["weighted_f1"],
                 statistics.fmean(gains),
                 f1_by_class(store, row),
@@ -133,14 +134,6 @@ def _names(rows: list[BoardRow]) -> list[str]:
         seen[title] = seen.get(title, 0) + 1
         names.append(f"{title} ({seen[title]})" if titles.count(title) > 1 else title)
     return names
-
-
-def _spread(values: list[float]) -> Spread:
-    return {
-        "mean": statistics.fmean(values),
-        "std": statistics.stdev(values) if len(values) > 1 else None,
-        "values": values,
-    }
 
 
 def command_of(row: BoardRow, store: BoardStore) -> list[str]:

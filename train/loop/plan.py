@@ -34,10 +34,14 @@ from ..data.features import (
     speaker_indices,
 )
 from ..data.joined import CONCAT, AnyFeature, JoinedFeature, parts_of
+from ..data.missing import hidden_at_random
 from ..data.provenance import facts_about
 from ..models.base import Model
 from .evaluation import build_model
 from .records import PlanDescription, RunFacts
+
+# Settings that earlier versions did not have, with the values of what they did.
+ADDED = {"train": {"track_test": False}, "data": {"missing": 0, "missing_as": "absent"}}
 
 
 @dataclass(slots=True)
@@ -108,8 +112,25 @@ def training_data(
     """
     store, settings = plan.store, plan.config.data
     train_rows = rows_of(store.offsets, plan.division.train)
+    hidden = _hide(plan, matrices)
     normalisers = fit_normalisers(matrices, train_rows, settings.normalise, settings.clip)
-    return conversations(store, matrices, normalisers, plan.speakers), normalisers
+    data = conversations(store, matrices, normalisers, plan.speakers)
+    if settings.missing_as == "zeros":
+        data = data.shown({m: torch.from_numpy(rows) for m, rows in hidden.items()})
+    return data, normalisers
+
+
+def _hide(plan: Plan, matrices: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Hides `data.missing` of the features from training and selection; returns which, modality to bool (N,)."""
+    if not plan.config.data.missing:
+        return {}
+    hidden = hidden_at_random({m: present for m, (_, present) in matrices.items()}, plan.config.data.missing)
+    kept = np.ones(len(plan.store), bool)
+    kept[rows_of(plan.store.offsets, np.concatenate([plan.division.train, plan.division.val]))] = False
+    for m, (values, present) in matrices.items():
+        hidden[m] &= ~kept
+        values[hidden[m]], present[hidden[m]] = 0, False
+    return hidden
 
 
 def describe(plan: Plan, model: nn.Module) -> PlanDescription:
@@ -140,9 +161,11 @@ def fingerprint_of(plan: Plan, device: torch.device) -> dict[str, str]:
     that it uses, which features that the store has gained since leave as it was."""
     config = plan.config.as_dict()
     if config["train"]["execution"] == "eager":
-        del config["train"]["execution"]  # runs of earlier versions have no such key, and can be resumed
-    if not config["train"]["track_test"]:
-        del config["train"]["track_test"]
+        del config["train"]["execution"]  # runs of earlier versions lack such keys, and can be resumed
+    for section, defaults in ADDED.items():
+        for key, default in defaults.items():
+            if config[section][key] == default:
+                del config[section][key]
     for modality in MODALITIES:  # by what is used, however it was chosen
         used = plan.features.get(modality)
         config["data"][modality] = None if used is None else used.name
@@ -228,6 +251,9 @@ def announce(
     for name, sizes in described["splits"].items():
         notify(f"{name}: {counted(sizes['dialogues'], 'dialogue')}, {counted(sizes['utterances'], 'utterance')}")
     notify(f"validation: {_validation_source(plan)}")
+    if missing := plan.config.data.missing:
+        how = "zeros" if plan.config.data.missing_as == "zeros" else "absent"
+        notify(f"hidden in training and validation: each feature with probability {missing:g}, {how} to the model")
     notify(f"model: {model_in_words(plan.config.model)}, {described['parameters']:,} parameters")
     settings = plan.config.train
     notify(f"device: {device_name(device)}, matrix products in {settings.precision}, execution {settings.execution}")

@@ -94,13 +94,14 @@ def spread(measures: Sequence[Measures]) -> dict[str, Spread]:
     """Each of MEASURES over several runs: mean, sample standard deviation (None for one run) and every value."""
     found: dict[str, Spread] = {}
     for name in MEASURES:
-        values = [float(one[name]) for one in measures]
-        found[name] = {
-            "mean": statistics.fmean(values),
-            "std": statistics.stdev(values) if len(values) > 1 else None,
-            "values": values,
-        }
+        found[name] = spread_of([float(one[name]) for one in measures])
     return found
+
+
+def spread_of(values: Sequence[float]) -> Spread:
+    """Mean and sample standard deviation (None for one value) of some values, and they themselves."""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "std": deviation, "values": list(values)}
 
 
 def spread_lines(summary: SeedsSummary) -> list[str]:

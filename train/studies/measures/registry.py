@@ -16,6 +16,7 @@ MEASURES = {
     "results": "erc_toolkit.train.studies.measures.results:Results",
     "positions": "erc_toolkit.train.studies.measures.positions:Positions",
     "noise": "erc_toolkit.train.studies.measures.noise:Noise",
+    "missing": "erc_toolkit.train.studies.measures.missing:Missing",
     "confusion": "erc_toolkit.train.studies.measures.confusion:Confusion",
     "cost": "erc_toolkit.train.studies.measures.cost:Cost",
     "models": "erc_toolkit.train.studies.measures.models:Models",

@@ -66,6 +66,12 @@ SLOW = {
     "study": Writer(
         ["study", "{m}/s.h5", "--grid", "model.window=2,5", "--out", "{out}", *_TRAIN], "s.h5", True, "study.json"
     ),
+    "leaderboard": Writer(
+        ["leaderboard", "{m}/s.h5", "--models", "bigru", "--seeds", "1", "--out", "{out}", *_TRAIN[:4], *_TRAIN[6:8]],
+        "s.h5",
+        True,
+        "board.json",
+    ),
     "finetune-text": Writer(
         "finetune-text {m}/m.jsonl --text-model {m}/encoder --epochs 1 --device cpu --out {out}".split(),
         "m.jsonl",

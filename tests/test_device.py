@@ -173,6 +173,7 @@ def commands_with_a_device() -> dict[str, list[str]]:
         "train": ["x.h5", "--out", "x"],
         "eval": ["x"],
         "study": ["x.h5"],
+        "leaderboard": ["x.h5", "--out", "x"],
         "report": ["x"],
         "reproduce": ["amb-dsgdn", "--meld", "x", "--out", "x"],
         "predict": ["x", "y.wav", "--transcript", "y.srt"],

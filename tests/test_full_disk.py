@@ -19,7 +19,14 @@ from erc_toolkit.toolkit.base.errors import FaultError, UserError
 
 CASES = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 EVERY = [pytest.param(name, marks=pytest.mark.slow) for name in WRITERS]
-RESUMABLE = {"realign", "train", "study", "finetune-text", "train-face"}  # what they wrote before is kept to continue
+RESUMABLE = {
+    "realign",
+    "train",
+    "study",
+    "leaderboard",
+    "finetune-text",
+    "train-face",
+}  # what they wrote before is kept to continue
 PAGE = 4096
 
 

@@ -83,6 +83,13 @@ LINES: dict[str, list[list[str]]] = {
         [*"study s.h5 --grid model.window=0,1 --jobs 2 --device cpu --out study".split(), *TINY]
         + ["--set", "data.audio=eGeMAPSv02"]
     ],
+    "leaderboard": [
+        (
+            "leaderboard s.h5 --models bigru --seeds 1 --tune 1 --set train.epochs=1 --set data.audio=eGeMAPSv02 "
+            "--device cpu --out board"
+        ).split(),
+        "leaderboard --merge board --out joined".split(),
+    ],
     "finetune-text": ["finetune-text m.jsonl --text-model {encoder} --epochs 1 --device cpu --out tuned".split()],
     "train-face": ["train-face {faces} --epochs 1 --batch 4 --device cpu --out face".split()],
     "reproduce": ["reproduce amb-dsgdn --meld s.h5 --out paper --budget quick --device cpu --dry-run".split()],

@@ -187,6 +187,8 @@ def test_a_model_that_cannot_run_gets_its_reason(tmp_path):
     [
         (["--models", "no-such"], "no-such"),
         (["--set", "train.protocol=best-on-test"], "validation split"),
+        (["--set", "model.hiden=4"], "model.hidden"),
+        (["--set", "train.ephocs=4"], "train.epochs"),
         (["--space", "train.lr=5..1", "--tune", "2"], "lower bound"),
         (["--merge", "elsewhere"], "either stores, or boards"),
     ],

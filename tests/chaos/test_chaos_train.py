@@ -29,6 +29,20 @@ def test_train(training, kind, place, tmp_path, record_property):
 
 
 @pytest.fixture(scope="module")
+def ranking(store, tmp_path_factory):
+    chosen = ["--models", "bigru,logistic-regression", "--seeds", "1", "--tune", "1", *CHANGES[:2]]
+    chosen += ["--set", "train.epochs=3"]
+    return Command("leaderboard", lambda root: ["leaderboard", store, "--out", root / "board", *chosen]).learn(
+        tmp_path_factory.mktemp("board")
+    )
+
+
+@tries(kill=2)
+def test_leaderboard(ranking, kind, place, tmp_path, record_property):
+    attempt(ranking, kind, place, tmp_path, record_property)
+
+
+@pytest.fixture(scope="module")
 def studying(store, tmp_path_factory):
     grid = ["--grid", "model.window=0,1", "--jobs", "2"]
     return Command("study", lambda root: ["study", store, *grid, "--out", root / "study", *CHANGES]).learn(

@@ -125,8 +125,8 @@ def _fill(stores: Sequence[Path], names: str, asked, out: Path, jobs: int, devic
     from ...toolkit.store import FeatureStore
     from ..config import load_config, recipe_of
     from ..leaderboard.page import write_files
-    from ..leaderboard.record import BOARD, empty_board, read_board
-    from ..leaderboard.running import make_row
+    from ..leaderboard.record import BOARD, empty_board, read_board, write_board
+    from ..leaderboard.running import known_changes, make_row
     from ..models.registry import model_class, models
 
     chosen = models() if names == "all" else [name.strip() for name in names.split(",")]
@@ -140,6 +140,11 @@ def _fill(stores: Sequence[Path], names: str, asked, out: Path, jobs: int, devic
             if config.train.protocol != "validation" or any("train.protocol" in one for one in asked.changes):
                 raise UserError("a leaderboard selects on the validation split, so train.protocol cannot be changed")
             folders[path] = (recipe, f"{path.stem}-{store.content_hash[:8]}")
+    for change in asked.changes:
+        if all(
+            change not in known_changes([change], name, recipe) for name in chosen for recipe, _ in folders.values()
+        ):
+            load_config(next(iter(folders.values()))[0], [f"model.name={chosen[0]}", change])  # says what is wrong
     board = empty_board(asked.as_dict())
     if (out / BOARD).is_file() and not overwrite:
         board = read_board(out)
@@ -147,6 +152,8 @@ def _fill(stores: Sequence[Path], names: str, asked, out: Path, jobs: int, devic
             known = board.get("asked")
             other = [key for key, value in asked.as_dict().items() if not known or known.get(key) != value]
             raise UserError(f"{out}: was begun with other {' and '.join(other)}; choose another --out, or --overwrite")
+    out.mkdir(parents=True, exist_ok=True)
+    write_board(out, board)  # by which the folder is known as a board's
     found = []
     for path, (recipe, folder) in folders.items():
         for number, name in enumerate(chosen, 1):

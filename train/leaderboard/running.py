@@ -88,7 +88,7 @@ def make_row(
     Raises:
         UserError: a setting is wrong. A model that fails or does not suit the store gets a row with the reason.
     """
-    changes = [f"model.name={name}", *_known(asked.changes, name, recipe)]
+    changes = [f"model.name={name}", *known_changes(asked.changes, name, recipe)]
     base = load_config(recipe, changes)
     with FeatureStore.open(path) as store:
         row = _blank(store, name, recipe, base, device, jobs)
@@ -137,7 +137,7 @@ def _without_seed(config: Config) -> dict[str, Any]:
     return content
 
 
-def _known(changes: Sequence[str], name: str, recipe: str) -> list[str]:
+def known_changes(changes: Sequence[str], name: str, recipe: str) -> list[str]:
     """The changes without those of settings that this model lacks and some other has."""
     own = {field.name for field in dataclasses.fields(load_config(recipe, [f"model.name={name}"]).model)}
     found = []

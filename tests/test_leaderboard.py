@@ -170,7 +170,7 @@ def test_a_clear_lead_is_told_from_luck(made):
     (one,) = standings(found)
     assert {r.name for r in one.ranked[:2]} == {"good", "as good"} and one.ranked[2].name == "poor"
     assert one.ranked[1].tied and not one.ranked[2].tied
-    assert "may be luck; it is better than the other 1" in one.headline()
+    assert "may be luck; it is better than the other." in one.headline()
 
 
 def test_a_model_that_cannot_run_gets_its_reason(tmp_path):

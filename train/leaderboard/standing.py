@@ -83,7 +83,7 @@ class Standings:
             return f"{best}, better than every other model at {100 * LEVEL:g} %."
         names = " and ".join([", ".join(tied[:-1]), tied[-1]] if len(tied) > 1 else tied)
         rest = len(others) - len(tied)
-        worse = f"; it is better than the other {rest}" if rest else ""
+        worse = f"; it is better than the {'other' if rest == 1 else f'{rest} others'}" if rest else ""
         return f"{best}, but its lead over {names} may be luck{worse}."
 
 

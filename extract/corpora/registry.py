@@ -25,6 +25,8 @@ from ...toolkit.manifest import Manifest, manifest_from_rows
 CORPORA = {
     "iemocap": "erc_toolkit.extract.corpora.iemocap:read_iemocap",
     "meld": "erc_toolkit.extract.corpora.meld:read_meld",
+    "emorynlp": "erc_toolkit.extract.corpora.emorynlp:read_emorynlp",
+    "dailydialog": "erc_toolkit.extract.corpora.dailydialog:read_dailydialog",
     "folder": "erc_toolkit.extract.corpora.folder:read_folder",
     "subtitles": "erc_toolkit.extract.corpora.subtitles:read_subtitles",
     "recordings": "erc_toolkit.extract.corpora.recordings:read_recordings",

@@ -25,6 +25,7 @@ from ...toolkit.manifest import Manifest, manifest_from_rows
 CORPORA = {
     "iemocap": "erc_toolkit.extract.corpora.iemocap:read_iemocap",
     "meld": "erc_toolkit.extract.corpora.meld:read_meld",
+    "m3ed": "erc_toolkit.extract.corpora.m3ed:read_m3ed",
     "emorynlp": "erc_toolkit.extract.corpora.emorynlp:read_emorynlp",
     "dailydialog": "erc_toolkit.extract.corpora.dailydialog:read_dailydialog",
     "folder": "erc_toolkit.extract.corpora.folder:read_folder",

@@ -116,6 +116,7 @@ def test_mistakes_in_emorynlp_tables(tmp_path, row, facts):
     [
         ("{", ["not JSON"]),
         ("[]", ["field episodes"]),
+        ('{"episodes": []}', ["no utterances"]),
         ('{"episodes": [{"scenes": {}}]}', ["episodes[0]", "field scenes"]),
         ('{"episodes": [{"scenes": [{"scene_id": "c", "utterances": [{}]}]}]}', ["utterances[0]", "utterance_id"]),
     ],

@@ -54,6 +54,10 @@ def read_emorynlp(root: Path) -> Manifest:
             notes.append(f"{name} not found: the {split} split is left out")
             continue
         utterances += read(found[name], split, facts["labels"], notes)
+    if not utterances:
+        raise UserError(
+            f"{root}: {', '.join(names[forms[0]] for names in facts['files'].values())} contain no utterances"
+        )
     if several := [u.id for u in utterances if ", " in u.speaker]:
         notes.append(f"{counted(len(several), 'utterance')} by several speakers at once: {some(several)}")
     return Manifest("emorynlp", facts["labels"], root, utterances, notes)

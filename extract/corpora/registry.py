@@ -26,6 +26,8 @@ CORPORA = {
     "iemocap": "erc_toolkit.extract.corpora.iemocap:read_iemocap",
     "meld": "erc_toolkit.extract.corpora.meld:read_meld",
     "m3ed": "erc_toolkit.extract.corpora.m3ed:read_m3ed",
+    "ch-sims": "erc_toolkit.extract.corpora.mmsa:read_ch_sims",
+    "cmu-mosei": "erc_toolkit.extract.corpora.mmsa:read_cmu_mosei",
     "emorynlp": "erc_toolkit.extract.corpora.emorynlp:read_emorynlp",
     "dailydialog": "erc_toolkit.extract.corpora.dailydialog:read_dailydialog",
     "folder": "erc_toolkit.extract.corpora.folder:read_folder",

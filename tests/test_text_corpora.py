@@ -64,12 +64,13 @@ def test_emorynlp_of_the_authors(tmp_path):
     manifest = read_corpus("emorynlp", tmp_path)
     assert [(u.id, u.dialogue, u.position, u.speaker, u.text, u.label, u.split) for u in manifest.utterances] == [
         ("s01_e02_c01_u002", "s01_e02_c01", 0, "Joey Tribbiani", "Yeah, right!", "joyful", "train"),
-        ("s01_e02_c01_u005", "s01_e02_c01", 1, "Carol Willick, Susan Bunch", "Hi.", "neutral", "train"),
+        ("s01_e02_c01_u005", "s01_e02_c01", 1, "Carol Willick and Susan Bunch", "Hi.", "neutral", "train"),
         ("s01_e02_c01_u006", "s01_e02_c01", 2, "unknown", "", "mad", "train"),
         ("s03_e01_c09_u001", "s03_e01_c09", 0, "#ALL#", "Hi.", "neutral", "test"),
     ]
     assert all(u.media is None and u.audio is None for u in manifest.utterances)
     assert manifest.utterances[0].extra == {"season": 1, "episode": 2} and len(manifest.labels) == 7
+    assert manifest.utterances[1].extra["speakers"] == ["Carol Willick", "Susan Bunch"]
     assert any("emotion-detection-dev.json" in note and "val" in note for note in manifest.notes)
     assert any("1 utterance by several speakers" in note and "u005" in note for note in manifest.notes)
 
@@ -80,11 +81,12 @@ def test_emorynlp_tables(tmp_path):
     manifest = read_corpus("emorynlp", emory_table(tmp_path, *rows))
     assert [(u.id, u.position, u.speaker, u.text, u.label) for u in manifest.utterances] == [
         ("s01_e02_c01_u001", 0, "Ross Geller", "Hi, you", "sad"),
-        ("s01_e02_c01_u004", 1, "Bonnie, Rachel Green", "Bye.", "scared"),
+        ("s01_e02_c01_u004", 1, "Bonnie and Rachel Green", "Bye.", "scared"),
         ("s04_e10_c12_u003", 0, "Ross's Mom", "So.", "mad"),
     ]
     times = {"source_start": 2.877, "source_end": 7.548}
     assert manifest.utterances[2].extra == {"season": 4, "episode": 10, **times}
+    assert manifest.utterances[1].extra["speakers"] == ["Bonnie", "Rachel Green"]
 
 
 @given(st.lists(names, max_size=4))

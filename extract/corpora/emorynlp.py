@@ -30,7 +30,7 @@ def read_emorynlp(root: Path) -> Manifest:
 
     Returns:
         A dialogue for each scene, "s01_e15_c02", and utterances "s01_e15_c02_u001" in the files' order. Several
-        speakers of one utterance are one speaker, "Carol Willick, Susan Bunch". `extra` has season and episode, and
+        speakers of one utterance are one speaker, "Carol Willick and Susan Bunch". `extra` has season and episode, and
         with the tables source_start and source_end (seconds in the episode).
 
     Raises:
@@ -58,7 +58,7 @@ def read_emorynlp(root: Path) -> Manifest:
         raise UserError(
             f"{root}: {', '.join(names[forms[0]] for names in facts['files'].values())} contain no utterances"
         )
-    if several := [u.id for u in utterances if ", " in u.speaker]:
+    if several := [u.id for u in utterances if "speakers" in u.extra]:
         notes.append(f"{counted(len(several), 'utterance')} by several speakers at once: {some(several)}")
     return Manifest("emorynlp", facts["labels"], root, utterances, notes)
 
@@ -138,7 +138,10 @@ def _utterance(
     split: str,
     extra: dict[str, object],
 ) -> Utterance:
-    speaker = ", ".join(filter(None, map(str.strip, speakers))) or "unknown"
+    people = [who for who in map(str.strip, speakers) if who]
+    if len(people) > 1:
+        extra["speakers"] = people
+    speaker = " and ".join(people) or "unknown"
     return Utterance(name, dialogue, position, speaker, text, label, split, extra=extra)
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,9 @@ from erc_toolkit.extract.corpora.emorynlp import speaker_names
 from erc_toolkit.extract.corpora.registry import read_corpus
 from erc_toolkit.extract.stats import compare
 from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.manifest import Manifest, Utterance
+from erc_toolkit.toolkit.store import FeatureStore
 
 EMORY_HEADER = "Utterance,Speaker,Emotion,Scene_ID,Utterance_ID,Season,Episode,Start_Time,End_Time\n"
 names = st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters="\\"), min_size=1, max_size=12)
@@ -223,6 +226,33 @@ def test_dailydialog_without_emotions_or_splits(tmp_path):
 def test_utterances_of_a_line(said):
     line = "".join(f"{text} __eou__ " for text in said)
     assert split_dialogue(line, "__eou__") == said == split_dialogue(line.strip(), "__eou__")
+
+
+# -- from files to a store
+
+
+def test_extraction_of_texts(tmp_path, text_encoder, monkeypatch):
+    """The commands of the manual, from another folder than the corpus's."""
+    daily(tmp_path / "corpus", "Say , Jim ? __eou__ Fine . __eou__\nOh .  __eou__ __eou__\n", "0 4\n6 0\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    command = [
+        "extract",
+        "dailydialog",
+        "../corpus",
+        "--out",
+        "d.h5",
+        "--modalities",
+        "text",
+        "--text-model",
+        text_encoder,
+    ]
+    result = CliRunner().invoke(main, [str(one) for one in command], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    with FeatureStore.open(Path("d.h5")) as store:
+        assert store.corpus == "dailydialog" and list(store.column("speaker")) == [0, 1, 0, 1]
+        (name,) = store.feature_names()
+        assert list(store.feature(name).reasons()) == ["", "", "", "empty transcript"]
 
 
 # -- published counts

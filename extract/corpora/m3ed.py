@@ -173,7 +173,8 @@ class _Reader:
 
     def _where(self, dialogue: str, clip: str, name: str, times: list[float | None], where: str) -> dict[str, Any]:
         """The fields of an utterance that locate its frames and audio."""
-        media, fields = self._media, {}
+        media = self._media
+        fields: dict[str, Any] = {}
         if not media.clips and not media.videos:
             return fields
         video = media.videos.get(dialogue)

@@ -3,7 +3,8 @@
 The published counts are in manifests/<corpus>.yaml under `published`, a list with one entry per label set:
 
     name: shown to the user
-    labels: [names in index order]    # the entry applies to manifests with exactly these labels
+    labels: [names in index order]    # the entry applies to manifests with exactly these labels; of several (releases),
+                                      # the one that agrees best
     splits: {train: {dialogues: 1, utterances: 2, speakers: 2, labels: {joy: 2}}, …}    # every count is optional
     dialogues: {id: utterances}    # optional
 """
@@ -57,10 +58,16 @@ def compare(manifest: Manifest) -> dict[str, object] | None:
         None if nothing is published for the corpus and labels; otherwise `published`, the name of the counts, and
         `differences`, one line per difference (empty if everything agrees).
     """
-    published = _published(manifest)
-    if published is None:
-        return None
     found_splits = count(manifest)["splits"]
+    compared = [(one["name"], _differences(manifest, found_splits, one)) for one in _published(manifest)]
+    if not compared:
+        return None
+    # Of several releases with the same labels, the one that agrees best.
+    name, differences = min(compared, key=lambda one: len(one[1]))
+    return {"published": name, "differences": differences}
+
+
+def _differences(manifest: Manifest, found_splits: dict, published: dict) -> list[str]:
     differences = []
     total: Counter[str] = Counter()
     for split, expected in published["splits"].items():
@@ -73,8 +80,7 @@ def compare(manifest: Manifest) -> dict[str, object] | None:
                 total[what] += found.get(what, 0) - n
     if differences and not any(total.values()):
         differences.insert(0, "the totals agree, but the splits differ:")
-    differences += _dialogues(manifest, published.get("dialogues", {}))
-    return {"published": published["name"], "differences": differences}
+    return differences + _dialogues(manifest, published.get("dialogues", {}))
 
 
 def _flat(split: dict) -> dict[str, int]:
@@ -84,16 +90,13 @@ def _flat(split: dict) -> dict[str, int]:
     return {**counts, **({"utterances": sum(labels.values())} if labels else {}), **labels}
 
 
-def _published(manifest: Manifest) -> dict | None:
-    """The published counts for exactly these labels, or None."""
+def _published(manifest: Manifest) -> list[dict]:
+    """The published counts for exactly these labels."""
     name = f"{manifest.corpus}.yaml"
     # The name comes from the user and must not act as a path.
     if name not in {path.name for path in files(manifests).iterdir()}:
-        return None
-    for published in manifests.load(name).get("published", ()):
-        if published["labels"] == manifest.labels:
-            return published
-    return None
+        return []
+    return [one for one in manifests.load(name).get("published", ()) if one["labels"] == manifest.labels]
 
 
 def _dialogues(manifest: Manifest, expected: dict[str, int]) -> list[str]:

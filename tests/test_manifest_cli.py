@@ -314,7 +314,7 @@ def test_stats_of_a_corpus_without_published_counts(tmp_path):
 
 def test_stats_name_the_dialogues_that_differ(monkeypatch):
     published = {"name": "p", "labels": ["joy"], "splits": {}, "dialogues": {"d": 3, "e": 2}}
-    monkeypatch.setattr("erc_toolkit.extract.stats._published", lambda manifest: published)
+    monkeypatch.setattr("erc_toolkit.extract.stats._published", lambda manifest: [published])
     manifest = Manifest("c", ["joy"], Path("."), [utterance(0), utterance(1), utterance(2, dialogue="f", position=0)])
     counts, missing, additional = compare(manifest)["differences"]
     assert counts == "dialogue d, utterances: 2, published 3 (-1)"
@@ -329,7 +329,7 @@ def test_stats_distinguish_a_different_split_from_different_counts(monkeypatch):
         "labels": ["joy"],
         "splits": {"train": {"dialogues": 1, "utterances": 1, **labels}, "test": {"dialogues": 1, **labels}},
     }
-    monkeypatch.setattr("erc_toolkit.extract.stats._published", lambda manifest: published)
+    monkeypatch.setattr("erc_toolkit.extract.stats._published", lambda manifest: [published])
     both = [utterance(0), utterance(1, dialogue="e", position=0, split="test")]
     assert compare(Manifest("c", ["joy"], Path("."), both))["differences"] == []
     swapped = [utterance(0), utterance(1, dialogue="e", position=0)]

@@ -15,6 +15,7 @@ from ...toolkit.base.reading.tables import column_key, decimal_commas, read_tabl
 from ...toolkit.base.reading.texts import read_text, representable
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import Manifest, Utterance, manifest_from_rows
+from .tree import some
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 _FIELDS = {f.name for f in fields(Utterance)}
@@ -171,13 +172,9 @@ def _differences(manifest: Manifest, root: Path) -> list[str]:
         there |= {(inside / clip).as_posix() for clip in clips}
     notes = []
     if missing := sorted(path for path in named - there if not os.path.exists(root / path)):
-        notes.append(f"{counted(len(missing), 'file')} named in the table but missing: {_some(missing)}")
+        notes.append(f"{counted(len(missing), 'file')} named in the table but missing: {some(missing)}")
     if orphans := sorted(there - named):
-        notes.append(f"{counted(len(orphans), 'file')} without a row in the table, left out: {_some(orphans)}")
+        notes.append(f"{counted(len(orphans), 'file')} without a row in the table, left out: {some(orphans)}")
     if unlabelled := sum(u.label is None for u in manifest.utterances):
         notes.append(f"{counted(unlabelled, 'utterance')} without a label: context only")
     return notes
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,13 +16,13 @@ from ...toolkit.base.reading.tables import column_key, read_table
 from ...toolkit.base.reading.texts import read_text
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import Manifest, Utterance
+from .tree import SEARCH_DEPTH, listed, need_folder, some, walk
 
 _COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
 _SPELLING = {column_key(name): name for name in (*_COLUMNS, "Sentiment", "Season", "Episode", "StartTime", "EndTime")}
 _CLIP = re.compile(r"(?P<prefix>\D*?)dia(?P<dialogue>\d+)_utt(?P<utterance>\d+)\.mp4", re.IGNORECASE | re.ASCII)
 _NUMBER = re.compile(r"\d{1,6}", re.ASCII)
 _TIME = re.compile(r"(\d{1,2}):(\d{1,2}):(\d{1,2})[,.](\d{1,3})", re.ASCII)
-_SEARCH_DEPTH = 3
 # The tables mix both kinds of quotes and apostrophes, sometimes within one sentence.
 _PLAIN_QUOTES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "\xa0": " "})
 _SHORT_S = 0.2
@@ -81,14 +80,13 @@ def read_meld(
         UserError: no such folder, a table without MELD's columns, or a row that cannot be read.
     """
     root = Path(root)
-    if not os.path.isdir(root):
-        raise UserError(f"{root}: no such folder; give the folder that MELD's archive was unpacked to")
+    need_folder(root, "the folder that MELD's archive was unpacked to")
     if not max_seconds > 0:
         raise UserError(f"--max-seconds {max_seconds:g}: must be more than 0")
     facts = manifests.load("meld.yaml")
     tables = {"train": train_table, "val": dev_table, "test": test_table}
     folders = {"train": train_folder, "val": dev_folder, "test": test_folder}
-    found = _walk(root)
+    found = walk(root)
     utterances: list[Utterance] = []
     notes: list[str] = []
     for split, names in facts["splits"].items():
@@ -120,13 +118,13 @@ def read_meld(
         notes += _differences(split, rows, clips)
         if capped:
             long = counted(len(capped), "clip")
-            notes.append(f"{split}: only the first {max_seconds:g} s of {long} are used: {_some(capped)}")
+            notes.append(f"{split}: only the first {max_seconds:g} s of {long} are used: {some(capped)}")
         notes += _known(split, rows, facts["known_defects"][split])
     if not utterances:
         usual = ", ".join(names["table"] for names in facts["splits"].values())
         raise UserError(
             f"{root}: contains none of MELD's tables ({usual}), nor do its folders down to the "
-            f"{_SEARCH_DEPTH}rd level; give the folder that MELD's archive was unpacked to, or the tables with "
+            f"{SEARCH_DEPTH}rd level; give the folder that MELD's archive was unpacked to, or the tables with "
             "--train-table and its like"
         )
     return Manifest("meld", facts["label_sets"][label_set], root, utterances, notes)
@@ -150,30 +148,6 @@ def parse_time(text: str) -> float | None:
         return None
     milliseconds = int(match[4].ljust(3, "0"))
     return (int(match[1]) * 3_600_000 + int(match[2]) * 60_000 + int(match[3]) * 1000 + milliseconds) / 1000
-
-
-def _walk(root: Path) -> dict[str, Path]:
-    """The files and folders below root by name; of equal names the one nearest to the root."""
-    found: dict[str, Path] = {}
-    level = [root]
-    for _ in range(_SEARCH_DEPTH + 1):
-        below: list[Path] = []
-        for folder in level:
-            for entry in _list(folder):
-                if not entry.name.startswith("."):
-                    found.setdefault(entry.name, folder / entry.name)
-                    if entry.is_dir(follow_symlinks=False):
-                        below.append(folder / entry.name)
-        level = below
-    return found
-
-
-def _list(folder: Path) -> list[os.DirEntry]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be listed ({error.strerror}); make it readable") from None
 
 
 def _place(root: Path, found: dict[str, Path], usual: str, given: Path | None, option: str) -> Path | None:
@@ -208,7 +182,7 @@ class _Clip:
 def _clips(folder: Path, recut: str, prefer_recut: bool) -> dict[Key, _Clip]:
     """The clip of each (dialogue, utterance); the preferred one if it exists twice."""
     names: dict[Key, dict[bool, str]] = {}
-    for entry in _list(folder):
+    for entry in listed(folder):
         match = _CLIP.fullmatch(entry.name)
         if match is None or match["prefix"] not in ("", recut):
             continue  # for example macOS's ._ files
@@ -275,7 +249,7 @@ def _rows(
         if (plain := repair_text(original)) != original:
             extra["text_original"] = original
         dialogue[key] = _Row(len(dialogue), speaker, plain, label, extra)
-    notes += [f"{split}: {counted(len(names), 'row')} {what}: {_some(names)}" for what, names in odd.items()]
+    notes += [f"{split}: {counted(len(names), 'row')} {what}: {some(names)}" for what, names in odd.items()]
     return {key: row for dialogue in dialogues.values() for key, row in dialogue.items()}
 
 
@@ -319,20 +293,20 @@ def _differences(split: str, rows: dict[Key, _Row], clips: dict[Key, _Clip]) -> 
     notes = []
     if orphans := [clip.name for key, clip in clips.items() if key not in rows]:
         clips_left_out = counted(len(orphans), "clip")
-        notes.append(f"{split}: {clips_left_out} without a row in the table, left out: {_some(orphans)}")
+        notes.append(f"{split}: {clips_left_out} without a row in the table, left out: {some(orphans)}")
     if missing := [f"{_name(key)}.mp4" for key in rows if key not in clips]:
-        notes.append(f"{split}: {counted(len(missing), 'row')} without a clip: {_some(missing)}")
+        notes.append(f"{split}: {counted(len(missing), 'row')} without a clip: {some(missing)}")
     for choice, other in (("recut", "plain"), ("plain", "recut")):
         if chosen := [clip.name for key, clip in clips.items() if clip.choice == choice and key in rows]:
             rows_chosen = counted(len(chosen), "row")
-            notes.append(f"{split}: {choice} clip used instead of the {other} one for {rows_chosen}: {_some(chosen)}")
+            notes.append(f"{split}: {choice} clip used instead of the {other} one for {rows_chosen}: {some(chosen)}")
     return notes
 
 
 def _known(split: str, rows: dict[Key, _Row], defects: list[dict]) -> list[str]:
     present = {_name(key) for key in rows}
     return [
-        f"{split}: known defect of the release: {_some(clips)}: {defect['what']} ({defect['source']})"
+        f"{split}: known defect of the release: {some(clips)}: {defect['what']} ({defect['source']})"
         for defect in defects
         if (clips := [clip for clip in defect["clips"] if clip in present])
     ]
@@ -340,7 +314,3 @@ def _known(split: str, rows: dict[Key, _Row], defects: list[dict]) -> list[str]:
 
 def _name(key: Key) -> str:
     return f"dia{key[0]}_utt{key[1]}"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

@@ -25,6 +25,11 @@ from ...toolkit.manifest import Manifest, manifest_from_rows
 CORPORA = {
     "iemocap": "erc_toolkit.extract.corpora.iemocap:read_iemocap",
     "meld": "erc_toolkit.extract.corpora.meld:read_meld",
+    "m3ed": "erc_toolkit.extract.corpora.m3ed:read_m3ed",
+    "ch-sims": "erc_toolkit.extract.corpora.mmsa:read_ch_sims",
+    "cmu-mosei": "erc_toolkit.extract.corpora.mmsa:read_cmu_mosei",
+    "emorynlp": "erc_toolkit.extract.corpora.emorynlp:read_emorynlp",
+    "dailydialog": "erc_toolkit.extract.corpora.dailydialog:read_dailydialog",
     "folder": "erc_toolkit.extract.corpora.folder:read_folder",
     "subtitles": "erc_toolkit.extract.corpora.subtitles:read_subtitles",
     "recordings": "erc_toolkit.extract.corpora.recordings:read_recordings",

@@ -59,6 +59,16 @@ SMALL: dict[str, dict[str, object]] = {
     },
     "cogmen": {"hidden": 16, "inner": 32, "past": 2, "future": 3, "graph_heads": 2, "dropout": 0.0},
     "dednet": {"hidden": 16, "heads": 2, "window": 3, "dropout": 0.0, "graph_dropout": 0.0},
+    "graphcfc": {"hidden": 12, "encoder_input": 10, "layers": 2, "heads": 2, "past": 3, "future": 2, "dropout": 0.0},
+    "cfn-esa": {
+        "hidden": 16,
+        "layers": 2,
+        "heads": 2,
+        "encoder_dropout": 0.0,
+        "dropout": 0.0,
+        "shift_hidden": 8,
+        "shift_dropout": 0.0,
+    },
     "df-gcn": {"hidden": 16, "heads": 2, "window": 3, "boxes": 3, "dropout": 0.0, "graph_dropout": 0.0},
 }
 # Learning rates for memorising where the default does not work. Larger steps saturate DialogueGCN's attention, which

@@ -31,6 +31,8 @@ MODELS = {
     "cogmen": "erc_toolkit.train.models.graphs.cogmen:COGMEN",
     "df-gcn": "erc_toolkit.train.models.df_gcn.model:DFGCN",
     "dednet": "erc_toolkit.train.models.subgraphs.dednet:DEDNet",
+    "graphcfc": "erc_toolkit.train.models.graphs.graphcfc:GraphCFC",
+    "cfn-esa": "erc_toolkit.train.models.sequences.cfn_esa:CFNESA",
 }
 _REGISTRY = PluginRegistry("model", "erc_toolkit.models", MODELS, option="model.name")
 

@@ -220,7 +220,7 @@ def test_a_model_on_a_device(store, name, changes):
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
     assert {(wait.operation, wait.line.split(":")[0]) for wait in waits} == WAITS.get((name, changes), set())
-    own = len(case.plan.features) if name in ("amb-dsgdn", "sdt", "df-gcn", "graphcfc") else 0
+    own = len(case.plan.features) if name in ("amb-dsgdn", "sdt", "df-gcn", "graphcfc", "dednet") else 0
     results = [wait for wait in at_end if wait.line.startswith("train/loop/evaluation.py")]
     assert len(results) == 3 + own  # logits, losses, their weights, and the classes of each modality
     assert {wait.operation for wait in at_end if wait not in results} == {

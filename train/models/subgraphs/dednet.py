@@ -106,6 +106,14 @@ class DEDNet(Model[Settings]):
         prior = (self.class_counts / self.class_counts.sum().clamp_min(1)).clamp_min(_TINY)
         self.register_buffer("log_prior", prior.log().to(torch.get_default_dtype()))
 
+    def _apply(self, fn, recurse: bool = True):
+        # Some devices need new parameters, of which each layer would get one of its own.
+        super()._apply(fn, recurse)
+        layers = [layer for layer in self.modules() if isinstance(layer, SharedRelations)]
+        for layer in layers:
+            layer.relation = layers[0].relation
+        return self
+
     def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """The sum of the modalities' logits, and those of each."""
         x = {m: projection(batch.features[m]) for m, projection in self.projections.items()}

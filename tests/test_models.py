@@ -58,6 +58,15 @@ SMALL: dict[str, dict[str, object]] = {
     },
     "cogmen": {"hidden": 16, "inner": 32, "past": 2, "future": 3, "graph_heads": 2, "dropout": 0.0},
     "dednet": {"hidden": 16, "heads": 2, "window": 3, "dropout": 0.0, "graph_dropout": 0.0},
+    "graphsmile": {
+        "hidden": 16,
+        "past": 3,
+        "future": 2,
+        "layers": 2,
+        "dropout": 0.0,
+        "sentiments": [0, 2, 1],
+        "shift_window": 4,
+    },
     "df-gcn": {"hidden": 16, "heads": 2, "window": 3, "boxes": 3, "dropout": 0.0, "graph_dropout": 0.0},
 }
 # Learning rates for memorising where the default does not work. Larger steps saturate DialogueGCN's attention, which

@@ -30,6 +30,7 @@ MODELS = {
     "cogmen": "erc_toolkit.train.models.graphs.cogmen:COGMEN",
     "df-gcn": "erc_toolkit.train.models.df_gcn.model:DFGCN",
     "dednet": "erc_toolkit.train.models.subgraphs.dednet:DEDNet",
+    "graphsmile": "erc_toolkit.train.models.graphs.graphsmile:GraphSmile",
 }
 _REGISTRY = PluginRegistry("model", "erc_toolkit.models", MODELS, option="model.name")
 

@@ -35,6 +35,7 @@ VARIANTS = {
     "df-gcn": ["model.variant=repaired", "model.variant=released"],
     "graphsmile": ["model.edge_weights=batch model.padded=true", "model.edge_weights=none model.shift_window=-1"],
     "mmgcn": ["model.padded=true"],
+    "rgat": ["model.encoding=heads", "model.encoding=none model.past=-1"],
     "mm-dfn": ["model.padded=true train.class_weights=balanced"],
     "multiemo": ["model.recurrent_text=false model.bidirectional=false"],
 }

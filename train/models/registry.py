@@ -31,6 +31,7 @@ MODELS = {
     "df-gcn": "erc_toolkit.train.models.df_gcn.model:DFGCN",
     "dednet": "erc_toolkit.train.models.subgraphs.dednet:DEDNet",
     "graphsmile": "erc_toolkit.train.models.graphs.graphsmile:GraphSmile",
+    "rgat": "erc_toolkit.train.models.graphs.rgat:RGAT",
 }
 _REGISTRY = PluginRegistry("model", "erc_toolkit.models", MODELS, option="model.name")
 

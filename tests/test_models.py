@@ -69,6 +69,16 @@ SMALL: dict[str, dict[str, object]] = {
         "shift_hidden": 8,
         "shift_dropout": 0.0,
     },
+    "graphsmile": {
+        "hidden": 16,
+        "past": 3,
+        "future": 2,
+        "layers": 2,
+        "dropout": 0.0,
+        "sentiments": [0, 2, 1],
+        "shift_window": 4,
+    },
+    "rgat": {"hidden": 32, "heads": 2, "layers": 2, "past": 3, "future": 2, "dropout": 0.0},
     "df-gcn": {"hidden": 16, "heads": 2, "window": 3, "boxes": 3, "dropout": 0.0, "graph_dropout": 0.0},
 }
 # Learning rates for memorising where the default does not work. Larger steps saturate DialogueGCN's attention, which

@@ -33,7 +33,9 @@ DIMS = {"text": 8, "audio": 6, "visual": 5}
 VARIANTS = {
     "amb-dsgdn": ["model.variant=paper model.encoder_window=2", "model.causal=true model.graph=attention"],
     "df-gcn": ["model.variant=repaired", "model.variant=released"],
+    "graphsmile": ["model.edge_weights=batch model.padded=true", "model.edge_weights=none model.shift_window=-1"],
     "mmgcn": ["model.padded=true"],
+    "rgat": ["model.encoding=heads", "model.encoding=none model.past=-1"],
     "mm-dfn": ["model.padded=true train.class_weights=balanced"],
     "multiemo": ["model.recurrent_text=false model.bidirectional=false"],
 }
@@ -176,6 +178,7 @@ class Case:
             "p_exe": 1.0,
             "layers": 2,
             "coarse": None,
+            "sentiments": [0, 1, 2],
         }.items():
             if hasattr(self.config.model, key):
                 setattr(self.config.model, key, value)

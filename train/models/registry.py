@@ -33,6 +33,8 @@ MODELS = {
     "dednet": "erc_toolkit.train.models.subgraphs.dednet:DEDNet",
     "graphcfc": "erc_toolkit.train.models.graphs.graphcfc:GraphCFC",
     "cfn-esa": "erc_toolkit.train.models.sequences.cfn_esa:CFNESA",
+    "graphsmile": "erc_toolkit.train.models.graphs.graphsmile:GraphSmile",
+    "rgat": "erc_toolkit.train.models.graphs.rgat:RGAT",
 }
 _REGISTRY = PluginRegistry("model", "erc_toolkit.models", MODELS, option="model.name")
 

@@ -201,7 +201,7 @@ def test_modality_dropout_zeroes_whole_dialogues_and_excludes_those_that_lose_al
     model, batch = tiny_model(config=config).train(), random_batch((4, 4, 4), seed=8)
     kept = torch.tensor([[True, False, False], [True, True, False], [False, True, False]])  # text, audio, visual
     monkeypatch.setattr(
-        "erc_toolkit.train.models.amb_dsgdn.drop_modalities",
+        "erc_toolkit.train.models.subgraphs.amb_dsgdn.drop_modalities",
         lambda ratios, n: DroppedModalities(kept.double() / 0.8, kept, ratios),
     )
     nodes, output = model.represent(batch), model(batch)
@@ -224,7 +224,7 @@ def test_an_utterance_whose_only_modality_is_dropped_is_excluded_from_the_loss(m
     batch.present["audio"][1] = batch.present["visual"][1] = False
     kept = torch.tensor([[False], [True], [True]])
     monkeypatch.setattr(
-        "erc_toolkit.train.models.amb_dsgdn.drop_modalities",
+        "erc_toolkit.train.models.subgraphs.amb_dsgdn.drop_modalities",
         lambda ratios, n: DroppedModalities(kept.double(), kept, ratios),
     )
     assert model(batch).learnable.tolist() == [True, False, True, True]
@@ -241,7 +241,7 @@ def test_balance_metric_excludes_absent_and_unlabelled_utterances(monkeypatch):
         seen.append(counted)
         return torch.tensor(0.5)
 
-    monkeypatch.setattr("erc_toolkit.train.models.amb_dsgdn.weighted_f1", spy)
+    monkeypatch.setattr("erc_toolkit.train.models.subgraphs.amb_dsgdn.weighted_f1", spy)
     model(batch)
     for counted, present in zip(seen, batch.present.values(), strict=True):
         assert torch.equal(counted, present & (batch.labels >= 0))
@@ -255,7 +255,7 @@ def test_long_dialogues_in_pieces_equal_the_whole(monkeypatch, window, encoder_w
     with torch.no_grad():
         whole = model.represent(batch)
         seen = []
-        monkeypatch.setattr("erc_toolkit.train.models.amb_dsgdn.PIECE", 32)
+        monkeypatch.setattr("erc_toolkit.train.models.subgraphs.amb_dsgdn.PIECE", 32)
         original = model._represent
         monkeypatch.setattr(model, "_represent", lambda part: seen.append(len(part.labels)) or original(part))
         pieces = model.represent(batch)

@@ -14,6 +14,7 @@ from ..data.batch import Batch
 from ..layers.losses import weighted_loss
 from ..settings import ModelSettings
 
+_TINY = 1e-12  # share of a class without training examples
 SpeakerUse = Literal["none", "identity", "embedding", "index"]
 SettingsType = TypeVar("SettingsType", bound=ModelSettings)
 
@@ -91,6 +92,7 @@ class Model(nn.Module, Generic[SettingsType]):
     about: ClassVar[ModelInfo]
     settings: SettingsType
     class_weights: Tensor | None
+    log_prior: Tensor  # after `keep_prior`
 
     def __init__(
         self,
@@ -119,6 +121,14 @@ class Model(nn.Module, Generic[SettingsType]):
         Raises:
             UserError: the settings do not fit the features or the classes.
         """
+
+    def keep_prior(self) -> None:
+        """Adds the buffer `log_prior`, [C]: the logits of an utterance about which nothing is known.
+
+        They are the log shares of the classes in the training split; a class without examples has a tiny one.
+        """
+        prior = (self.class_counts / self.class_counts.sum().clamp_min(1)).clamp_min(_TINY)
+        self.register_buffer("log_prior", prior.log().to(torch.get_default_dtype()))
 
     def decide(self, epoch: int) -> bool | None:
         """What the host decides at random for a training step; None if nothing.

@@ -29,7 +29,6 @@ from ...settings import setting
 from ..base import Model, ModelInfo, ModelOutput
 
 _ORDER = ("audio", "visual", "text")  # in which they are fused
-_TINY = 1e-12  # prior of a class without training examples
 
 
 @dataclass
@@ -84,7 +83,6 @@ class GraphCFC(Model[Settings]):
     speaker_use = "embedding"
     Settings = Settings
     about = ModelInfo("GraphCFC", "IEEE TMM 26, 2024, doi 10.1109/TMM.2023.3260635", "their code")
-    log_prior: Tensor
 
     def build(self) -> None:
         settings, size = self.settings, self.settings.hidden
@@ -112,8 +110,7 @@ class GraphCFC(Model[Settings]):
         )
         self.joins = nn.ModuleList(nn.Linear(2 * size, size) for _ in chosen if several)
         self.output = nn.Linear(size, self.classes)
-        prior = (self.class_counts / self.class_counts.sum().clamp_min(1)).clamp_min(_TINY)
-        self.register_buffer("log_prior", prior.log().to(torch.get_default_dtype()))
+        self.keep_prior()
 
     def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """The logits, those of each modality, and as the part "shared" those of the shared stream."""

@@ -30,7 +30,6 @@ from ...layers.modality_graph import ModalityPropagation, WindowEdges
 from ...settings import TrainConfig, setting
 from ..base import Model, ModelInfo, ModelOutput
 
-_TINY = 1e-12  # prior of a class without training examples
 _SENTIMENTS = 3  # negative, neutral, positive
 
 
@@ -140,7 +139,6 @@ class GraphSmile(Model[Settings]):
     speaker_use = "none"
     Settings = Settings
     about = ModelInfo("GraphSmile", "arXiv 2407.21536, IEEE TPAMI 2025", "their code")
-    log_prior: Tensor
     sentiments: Tensor | None
 
     def build(self) -> None:
@@ -167,8 +165,7 @@ class GraphSmile(Model[Settings]):
             self.shift = nn.Linear(2 * size, 2)
         self.register_buffer("sentiments", sentiments, persistent=False)
         self.dropout = Dropout(settings.dropout)
-        prior = (self.class_counts / self.class_counts.sum().clamp_min(1)).clamp_min(_TINY)
-        self.register_buffer("log_prior", prior.log().to(torch.get_default_dtype()))
+        self.keep_prior()
 
     def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """Logits of a batch.

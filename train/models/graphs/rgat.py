@@ -14,15 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...data.batch import Batch
 from ...layers.dropout import Dropout
 from ...layers.relation_attention import ENCODINGS, RelationAttention, SpeakerRelations
 from ...settings import setting
 from ..base import Model, ModelInfo, ModelOutput, check_heads
-
-_TINY = 1e-12  # prior of a class without training examples
 
 
 @dataclass
@@ -62,7 +60,6 @@ class RGAT(Model[Settings]):
         "EMNLP 2020, doi 10.18653/v1/2020.emnlp-main.597",
         "reconstruction: a third party's code, frozen features",
     )
-    log_prior: Tensor
 
     def build(self) -> None:
         settings, size = self.settings, self.settings.hidden
@@ -73,8 +70,7 @@ class RGAT(Model[Settings]):
         self.norms = nn.ModuleList(nn.LayerNorm(size) for _ in range(settings.layers))
         self.inner, self.output = nn.Linear(2 * size, size // 2), nn.Linear(size // 2, self.classes)
         self.dropout = Dropout(settings.dropout)
-        prior = (self.class_counts / self.class_counts.sum().clamp_min(1)).clamp_min(_TINY)
-        self.register_buffer("log_prior", prior.log().to(torch.get_default_dtype()))
+        self.keep_prior()
 
     def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """Logits of a batch."""

@@ -33,7 +33,6 @@ from ...settings import setting
 from ..base import Model, ModelInfo, ModelOutput, check_heads
 
 _ORDER = ("text", "visual", "audio")  # the first is the hub
-_TINY = 1e-12  # prior of a class without training examples
 
 
 @dataclass
@@ -104,7 +103,6 @@ class CFNESA(Model[Settings]):
     speaker_use = "none"
     Settings = Settings
     about = ModelInfo("CFN-ESA", "IEEE TAFFC 15, 2024, doi 10.1109/TAFFC.2024.3389453", "their code")
-    log_prior: Tensor
     shift_weights: Tensor
 
     def build(self) -> None:
@@ -120,8 +118,7 @@ class CFNESA(Model[Settings]):
         self.join = nn.Linear(len(chosen) * size, size)
         self.shift = EmotionShift(size, settings.shift_hidden, settings.shift_dropout)
         self.output, self.dropout = nn.Linear(size, self.classes), Dropout(settings.dropout)
-        prior = (self.class_counts / self.class_counts.sum().clamp_min(1)).clamp_min(_TINY)
-        self.register_buffer("log_prior", prior.log().to(torch.get_default_dtype()))
+        self.keep_prior()
         share = torch.tensor([1 - settings.shift_share, settings.shift_share], dtype=torch.get_default_dtype())
         self.register_buffer("shift_weights", 1 / (2 * share), persistent=False)
 

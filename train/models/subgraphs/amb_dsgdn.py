@@ -42,7 +42,7 @@ from ..base import Model, ModelInfo, ModelOutput, check_heads
 from .amb_dsgdn_variants import VARIANTS
 
 PIECE = 4096  # utterances at a time in evaluation, so that their matrices fit the allocator's cache
-TINY = 1e-12  # prior of a class without training examples; a sum of weights below it is an empty sum
+TINY = 1e-12  # a sum of weights below it is an empty sum
 
 # The layers that graph blocks can have; the first is the model's own, the others are for ablations.
 GRAPH_LAYERS = {"differential": DiffGraphAttention, "attention": GraphAttention, "convolution": GraphConvolution}
@@ -203,7 +203,6 @@ class AMBDSGDN(Model[Settings]):
     Settings = Settings
     about = ModelInfo("AMB-DSGDN", "arXiv 2603.10043", "in full: code and paper")
     fusion: Tensor | None
-    log_prior: Tensor
     class_weights: Tensor  # ones where the argument is None
 
     def build(self) -> None:
@@ -223,8 +222,7 @@ class AMBDSGDN(Model[Settings]):
                 raise UserError(f"model.fusion has no weight for {missing[0]}, which the model uses")
             fusion = torch.tensor([settings.fusion[m] for m in self.dims])
         self.register_buffer("fusion", fusion, persistent=False)
-        prior = (self.class_counts / self.class_counts.sum().clamp_min(1)).clamp_min(TINY)
-        self.register_buffer("log_prior", prior.log().to(torch.get_default_dtype()))
+        self.keep_prior()
         if self.class_weights is None:
             self.class_weights = torch.ones(self.classes)
 

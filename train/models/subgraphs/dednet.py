@@ -29,8 +29,6 @@ from ...layers.speakers import SpeakerEmbedding
 from ...settings import setting
 from ..base import Model, ModelInfo, ModelOutput, check_heads
 
-_TINY = 1e-12  # prior of a class without training examples
-
 
 @dataclass
 class Settings:
@@ -83,7 +81,6 @@ class DEDNet(Model[Settings]):
     speaker_use = "identity"
     Settings = Settings
     about = ModelInfo("DEDNet", "IEEE TAFFC 16, 2025, doi 10.1109/TAFFC.2024.3461148", "their code")
-    log_prior: Tensor
 
     def build(self) -> None:
         settings, size = self.settings, self.settings.hidden
@@ -103,8 +100,7 @@ class DEDNet(Model[Settings]):
         self.gates = nn.ModuleDict({m: nn.Linear(size, size) for m in encoded})
         self.heads = nn.ModuleDict({m: nn.Linear(size, self.classes) for m in self.dims})
         self.dropout = Dropout(settings.dropout)
-        prior = (self.class_counts / self.class_counts.sum().clamp_min(1)).clamp_min(_TINY)
-        self.register_buffer("log_prior", prior.log().to(torch.get_default_dtype()))
+        self.keep_prior()
 
     def _apply(self, fn, recurse: bool = True):
         # Some devices need new parameters, of which each layer would get one of its own.

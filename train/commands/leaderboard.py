@@ -126,7 +126,7 @@ def _fill(stores: Sequence[Path], names: str, asked, out: Path, jobs: int, devic
     from ..config import load_config, recipe_of
     from ..leaderboard.page import write_files
     from ..leaderboard.record import BOARD, empty_board, read_board, write_board
-    from ..leaderboard.running import known_changes, make_row
+    from ..leaderboard.running import Work, known_changes, make_row
     from ..models.registry import model_class, models
 
     chosen = models() if names == "all" else [name.strip() for name in names.split(",")]
@@ -140,6 +140,9 @@ def _fill(stores: Sequence[Path], names: str, asked, out: Path, jobs: int, devic
             if config.train.protocol != "validation" or any("train.protocol" in one for one in asked.changes):
                 raise UserError("a leaderboard selects on the validation split, so train.protocol cannot be changed")
             folders[path] = (recipe, f"{path.stem}-{store.content_hash[:8]}")
+    for recipe in dict.fromkeys(recipe for recipe, _ in folders.values()):
+        for name in chosen:
+            load_config(recipe, [f"model.name={name}", *known_changes(asked.changes, name, recipe)])
     for change in asked.changes:
         if all(
             change not in known_changes([change], name, recipe) for name in chosen for recipe, _ in folders.values()
@@ -158,7 +161,7 @@ def _fill(stores: Sequence[Path], names: str, asked, out: Path, jobs: int, devic
     for path, (recipe, folder) in folders.items():
         for number, name in enumerate(chosen, 1):
             notify(f"{path.stem}: {name} ({number} of {len(chosen)})")
-            make_row(board, path, recipe, name, asked, out / folder / name, jobs, device, notify)
+            make_row(board, Work(path, recipe, asked, out / folder, jobs, device, notify), name)
             found = write_files(out, board)
     return board, found
 

@@ -63,67 +63,73 @@ class Asked:
         return dataclasses.asdict(self)
 
 
-def make_row(
-    board: Board,
-    path: Path,
-    recipe: str,
-    name: str,
-    asked: Asked,
-    out: Path,
-    jobs: int,
-    device: str,
-    notify: Callable[[str], None],
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Where and how a store's rows are made.
+
+    Attributes:
+        path: the store.
+        recipe: with which `model.name` selects each model's own.
+        asked: tuning, seeds and settings.
+        out: folder for the runs and trials of all models.
+        jobs, device, notify: as for `run_study`.
+    """
+
+    path: Path
+    recipe: str
+    asked: Asked
+    out: Path
+    jobs: int
+    device: str
+    notify: Callable[[str], None]
+
+
+def make_row(board: Board, work: Work, name: str) -> None:
     """Puts a model's row for a store on a board, instead of one that it has already; what is done is not repeated.
 
     Args:
         board: to which the row, and if necessary the store, is added.
-        path: the store.
-        recipe: with which `model.name` selects the model's own.
+        work: the store, and how its rows are made.
         name: of the model.
-        asked: tuning, seeds and settings.
-        out: folder for the model's runs and trials.
-        jobs, device, notify: as for `run_study`.
 
     Raises:
         UserError: a setting is wrong. A model that fails or does not suit the store gets a row with the reason.
     """
-    changes = [f"model.name={name}", *known_changes(asked.changes, name, recipe)]
-    base = load_config(recipe, changes)
-    with FeatureStore.open(path) as store:
-        row = _blank(store, name, recipe, base, device, jobs)
+    changes = [f"model.name={name}", *known_changes(work.asked.changes, name, work.recipe)]
+    base = load_config(work.recipe, changes)
+    with FeatureStore.open(work.path) as store:
+        row = _blank(store, name, base, work)
         try:
             row["features"] = pinned(base, store)
-            if asked.tune:
-                row["tuned"] = _tuned(path, base, recipe, changes, asked, out / "tuning", jobs, device, notify)
+            if work.asked.tune:
+                row["tuned"] = _tuned(work, name, base, changes)
                 changes += row["tuned"]["settings"]
-            config = load_config(recipe, changes)
+            config = load_config(work.recipe, changes)
             row["changes"], row["config"] = changes[1:], _without_seed(config)
-            _train(board, store, row, recipe, changes, asked, out, jobs, device, notify)
+            _train(board, store, row, work, changes)
         except UserError as error:
             row["reason"] = one_line(error)
-            notify(f"{row['title']} on {path.stem}: no result: {row['reason']}")
+            work.notify(f"{row['title']} on {work.path.stem}: no result: {row['reason']}")
     board["rows"] = [r for r in board["rows"] if (r["store"], r["model"]) != (row["store"], row["model"])]
     board["rows"].append(row)
 
 
-def _blank(store: FeatureStore, name: str, recipe: str, config: Config, device: str, jobs: int) -> BoardRow:
+def _blank(store: FeatureStore, name: str, config: Config, work: Work) -> BoardRow:
     """A row without results."""
-    target = pick_device(device)
     return {
         "store": store.content_hash,
         "model": name,
         "title": model_class(name).about.title,
         "features": {},
-        "recipe": recipe,
+        "recipe": work.recipe,
         "changes": [],
         "config": _without_seed(config),
         "tuned": None,
         "version": __version__,
         "revision": revision(),
         "torch": str(torch.__version__),
-        "device": device_name(target),
-        "threads": threads_per_run(jobs),
+        "device": device_name(pick_device(work.device)),
+        "threads": threads_per_run(work.jobs),
         "parameters": 0,
         "runs": [],
         "reason": "",
@@ -178,24 +184,15 @@ def space_of(config: Config, space: Mapping[str, str]) -> tuple[Space, dict[str,
     return found, first
 
 
-def _tuned(
-    path: Path,
-    config: Config,
-    recipe: str,
-    changes: Sequence[str],
-    asked: Asked,
-    out: Path,
-    jobs: int,
-    device: str,
-    notify: Callable[[str], None],
-) -> Tuning:
+def _tuned(work: Work, name: str, config: Config, changes: Sequence[str]) -> Tuning:
     """The settings that are best on the validation split, with the first seed."""
+    asked, out = work.asked, work.out / name / "tuning"
     space, first = space_of(config, asked.space)
     if not space:
-        raise UserError(
-            f"{config.model.name} has none of the settings {', '.join(asked.space)}; give others with --space"
-        )
-    found = run_search(path, space, out, recipe, changes, [0], asked.tune, jobs, device, notify, first)
+        raise UserError(f"{name} has no setting of {', '.join(asked.space)}; give others with --space")
+    found = run_search(
+        work.path, space, out, work.recipe, changes, [0], asked.tune, work.jobs, work.device, work.notify, first
+    )
     best = found.get("best")
     assert best is not None  # run_search raises if no trial succeeded
     for weights in out.rglob(WEIGHTS):  # a search of large models would fill the disk
@@ -208,30 +205,19 @@ def _tuned(
     }
 
 
-def _train(
-    board: Board,
-    store: FeatureStore,
-    row: BoardRow,
-    recipe: str,
-    changes: Sequence[str],
-    asked: Asked,
-    out: Path,
-    jobs: int,
-    device: str,
-    notify: Callable[[str], None],
-) -> None:
+def _train(board: Board, store: FeatureStore, row: BoardRow, work: Work, changes: Sequence[str]) -> None:
     """Trains the row's model with every seed and fills in its runs."""
+    out, changes = work.out / row["model"] / "runs", [*changes, TRACKED]
     study = Study(row["model"], row["title"], [Variant("runs", {})], measure="results")
-    if (out / "runs").is_dir() and not _same(out / "runs", store, recipe, [*changes, TRACKED]):
-        shutil.rmtree(out / "runs")  # of other settings, which tuning no longer chooses
-    found = run_study(
-        store.path, study, out / "runs", recipe, [*changes, TRACKED], range(asked.seeds), jobs, device, notify
-    )
+    if out.is_dir() and not _same(out, store, work.recipe, changes):
+        shutil.rmtree(out)  # of other settings, which tuning no longer chooses
+    seeds = range(work.asked.seeds)
+    found = run_study(store.path, study, out, work.recipe, changes, seeds, work.jobs, work.device, work.notify)
     for run in found["variants"][0]["runs"]:
         if run["status"] != DONE or run["result"] is None:
             row["reason"] = row["reason"] or run["reason"]
             continue
-        folder = out / "runs" / run["folder"]
+        folder = out / run["folder"]
         tested = read_predictions(folder)
         if (tested.true < 0).all():
             raise UserError(f"{store.path}: has no labelled test split, so models cannot be compared on it")
@@ -241,7 +227,7 @@ def _train(
         row["parameters"] = run["result"]["parameters"]
         row["runs"].append(_run(run["result"], lines, coded(tested.predicted)))
     if row["reason"]:
-        notify(f"{row['title']}: {counted(len(row['runs']), 'run')} of {asked.seeds}: {row['reason']}")
+        work.notify(f"{row['title']}: {counted(len(row['runs']), 'run')} of {len(seeds)}: {row['reason']}")
 
 
 def _same(out: Path, store: FeatureStore, recipe: str, changes: Sequence[str]) -> bool:

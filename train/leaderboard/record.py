@@ -18,7 +18,7 @@ from ...toolkit.base.files import write_atomically
 from ...toolkit.base.hashes import json_sha256
 from ...toolkit.base.reading.plain_json import parse_json
 from ...toolkit.store import FeatureStore
-from ..scores.coded import coded, decoded, dialogue_lengths, from_coded
+from ..scores.coded import coded, decoded, dialogue_lengths
 from ..scores.predictions import Predictions
 from ..scores.resampling import measures_of
 
@@ -119,11 +119,6 @@ def store_record(store: FeatureStore, tested: Predictions) -> BoardStore:
         "true": coded(tested.true),
         "utterances": json_sha256([str(one) for one in tested.id]),
     }
-
-
-def predictions_of(store: BoardStore, row: BoardRow) -> list[Predictions]:
-    """The predictions of a row's runs, with numbers for ids; probabilities and speakers are not kept."""
-    return [from_coded(store["labels"], store["dialogues"], store["true"], run["predicted"]) for run in row["runs"]]
 
 
 def scores_of_runs(store: BoardStore, row: BoardRow) -> dict[str, list[float]]:

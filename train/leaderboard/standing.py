@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import statistics
@@ -9,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..loop.seeds import spread_of
+from ..scores.coded import from_coded
 from ..scores.metrics import Spread
 from ..scores.resampling import Difference, differences, few_dialogues, intervals
 from ..studies.measures.models import LEVEL, holm
-from .record import Board, BoardRow, BoardStore, f1_by_class, predictions_of, scores_of_runs
+from .record import Board, BoardRow, BoardStore, f1_by_class, scores_of_runs
 
 MEASURES = ("weighted_f1", "accuracy", "macro_f1", "weighted_precision", "uar")
 
@@ -99,9 +101,10 @@ def _stores(board: Board) -> list[tuple[str, BoardStore]]:
 def _of_store(store: BoardStore, rows: list[BoardRow]) -> Standings:
     scored = [(row, scores_of_runs(store, row)) for row in rows if row["runs"]]
     scored.sort(key=lambda one: -statistics.fmean(one[1]["weighted_f1"]))
-    predictions = [predictions_of(store, row) for row, _ in scored]
+    about = (tuple(store["labels"]), tuple(store["dialogues"]), store["true"])
+    predicted = [tuple(run["predicted"] for run in row["runs"]) for row, _ in scored]
     order = list(itertools.combinations(range(len(scored)), 2))
-    found = {pair: differences(predictions[pair[1]], predictions[pair[0]])["weighted_f1"] for pair in order}
+    found = {pair: _difference(*about, predicted[pair[1]], predicted[pair[0]]) for pair in order}
     corrected = dict(zip(order, holm([found[pair].p for pair in order]), strict=True))
     names = _names([row for row, _ in scored])
     ranked = []
@@ -113,7 +116,7 @@ def _of_store(store: BoardStore, rows: list[BoardRow]) -> Standings:
                 names[number],
                 {measure: spread_of(scores[measure]) for measure in MEASURES},
                 spread_of([run["selected"] for run in row["runs"]]),
-                intervals(predictions[number])["weighted_f1"],
+                _interval(*about, predicted[number]),
                 statistics.fmean(gains),
                 f1_by_class(store, row),
                 found[0, number] if number else None,
@@ -123,6 +126,23 @@ def _of_store(store: BoardStore, rows: list[BoardRow]) -> Standings:
     pairs = {pair: (found[pair].value, corrected[pair]) for pair in order}
     warning = few_dialogues(len(store["dialogues"])) or ""
     return Standings(store, ranked, pairs, [row for row in rows if not row["runs"]], warning)
+
+
+# A board is written after each row; what it said about the others is remembered.
+@functools.cache
+def _difference(
+    labels: tuple[str, ...], dialogues: tuple[int, ...], true: str, first: tuple[str, ...], second: tuple[str, ...]
+) -> Difference:
+    """How weighted F1 of the second differs from the first's, each the coded predictions of its seeds."""
+    runs = [[from_coded(labels, dialogues, true, one) for one in predicted] for predicted in (first, second)]
+    return differences(*runs)["weighted_f1"]
+
+
+@functools.cache
+def _interval(
+    labels: tuple[str, ...], dialogues: tuple[int, ...], true: str, predicted: tuple[str, ...]
+) -> tuple[float, float]:
+    return intervals([from_coded(labels, dialogues, true, one) for one in predicted])["weighted_f1"]
 
 
 def _names(rows: list[BoardRow]) -> list[str]:

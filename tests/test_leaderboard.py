@@ -20,6 +20,7 @@ from erc_toolkit.train.leaderboard.merging import merged
 from erc_toolkit.train.leaderboard.record import read_board, scores_of_runs
 from erc_toolkit.train.leaderboard.running import SPACE, space_of
 from erc_toolkit.train.leaderboard.standing import command_of, standings
+from erc_toolkit.train.reports.comparison import compare
 from erc_toolkit.train.scores.coded import coded, decoded
 from erc_toolkit.train.scores.predictions import read_predictions
 from erc_toolkit.train.studies.search import Range
@@ -72,6 +73,17 @@ def test_scores_equal_scikit_learns(made):
             assert run["best_on_test"] == max(line["test"]["weighted_f1"] for line in lines) >= value - 1e-12
             selected = [line["val"]["weighted_f1"] for line in lines]
             assert selected[run["epoch"] - 1] == max(selected)
+
+
+def test_differences_are_those_of_compare(made):
+    _, out, _ = made
+    (one,) = standings(read_board(out))
+    first, second = (next(out.glob(f"s-*/{r.row['model']}/runs/runs")) for r in (one.ranked[0], one.ranked[1]))
+    compared = compare([second, first])
+    behind = one.ranked[1].behind
+    assert behind == compared.differences[0]["weighted_f1"]
+    assert one.ranked[0].interval == compared.runs[1].intervals["weighted_f1"]
+    assert one.ranked[1].p == pytest.approx(min(1, behind.p * len(one.pairs)), abs=1e-9) or len(one.ranked) > 2
 
 
 def test_a_row_is_made_again_from_its_line(made, tmp_path, monkeypatch):

@@ -134,8 +134,8 @@ def _difference(
     labels: tuple[str, ...], dialogues: tuple[int, ...], true: str, first: tuple[str, ...], second: tuple[str, ...]
 ) -> Difference:
     """How weighted F1 of the second differs from the first's, each the coded predictions of its seeds."""
-    runs = [[from_coded(labels, dialogues, true, one) for one in predicted] for predicted in (first, second)]
-    return differences(*runs)["weighted_f1"]
+    one, other = ([from_coded(labels, dialogues, true, run) for run in predicted] for predicted in (first, second))
+    return differences(one, other)["weighted_f1"]
 
 
 @functools.cache

@@ -34,6 +34,7 @@ VARIANTS = {
     "amb-dsgdn": ["model.variant=paper model.encoder_window=2", "model.causal=true model.graph=attention"],
     "df-gcn": ["model.variant=repaired", "model.variant=released"],
     "mmgcn": ["model.padded=true"],
+    "m3net": ["model.padded=true model.numbering=batch model.loss=released"],
     "mm-dfn": ["model.padded=true train.class_weights=balanced"],
     "multiemo": ["model.recurrent_text=false model.bidirectional=false"],
 }

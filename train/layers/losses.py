@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_RELEASED_GAMMA = 2.5  # of `released_loss`
 _TINY = 1e-12  # a sum of weights below it is an empty sum
 
 
@@ -40,6 +41,19 @@ def focal_loss(
     counted = (labels >= 0).to(logits.dtype)
     weight = counted if class_weights is None else counted * class_weights.to(logits.dtype)[labels.clamp_min(0)]
     return -(weight * (1 - p) ** gamma * log_p).sum() / counted.sum().clamp_min(1)
+
+
+def released_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """What the released code of MMGCN and M3NET minimises on MELD, a scalar; 0 if nothing is labelled.
+
+    It is the mean over labelled utterances and all classes c of -(1 - [c = y] log p_c)^2.5 log p_c, without class
+    weights. A focal loss would have p where this has log p, and only the label's class.
+    """
+    log_p = (logits.float() if logits.dtype == torch.bfloat16 else logits).log_softmax(-1)
+    own = torch.zeros_like(log_p).scatter(1, labels.clamp_min(0)[:, None], 1)
+    losses = (-((1 - own * log_p) ** _RELEASED_GAMMA) * log_p).mean(1)
+    counted = (labels >= 0).to(losses.dtype)
+    return (counted * losses).sum() / counted.sum().clamp_min(1)
 
 
 def _mean(losses: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:

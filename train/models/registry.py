@@ -30,6 +30,7 @@ MODELS = {
     "cogmen": "erc_toolkit.train.models.graphs.cogmen:COGMEN",
     "df-gcn": "erc_toolkit.train.models.df_gcn.model:DFGCN",
     "dednet": "erc_toolkit.train.models.subgraphs.dednet:DEDNet",
+    "m3net": "erc_toolkit.train.models.graphs.m3net:M3NET",
 }
 _REGISTRY = PluginRegistry("model", "erc_toolkit.models", MODELS, option="model.name")
 

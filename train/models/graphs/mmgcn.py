@@ -21,13 +21,11 @@ from ...data.batch import Batch
 from ...layers.angular_graph import AngularGraph
 from ...layers.dropout import Dropout
 from ...layers.initial_residual import InitialResidualConvolution
-from ...layers.losses import weighted_loss
+from ...layers.losses import released_loss, weighted_loss
 from ...layers.sequence import PaddedDialogues, RecurrentLayer
 from ...layers.speakers import SpeakerEmbedding
 from ...settings import setting
 from ..base import Model, ModelInfo, ModelOutput
-
-_GAMMA = 2.5  # of the released loss
 
 
 @dataclass
@@ -119,15 +117,3 @@ class MMGCN(Model[Settings]):
         else:
             states = self.encoder(projection(features), batch.offsets)
         return states + self.speaker(batch.speakers)
-
-
-def released_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """What the released code minimises on MELD (see `Settings.loss`), a scalar; 0 if nothing is labelled.
-
-    A focal loss would have p where this has log p, and only the label's class.
-    """
-    log_p = (logits.float() if logits.dtype == torch.bfloat16 else logits).log_softmax(-1)
-    own = torch.zeros_like(log_p).scatter(1, labels.clamp_min(0)[:, None], 1)
-    losses = (-((1 - own * log_p) ** _GAMMA) * log_p).mean(1)
-    counted = (labels >= 0).to(losses.dtype)
-    return (counted * losses).sum() / counted.sum().clamp_min(1)

@@ -36,6 +36,7 @@ VARIANTS = {
     "graphsmile": ["model.edge_weights=batch model.padded=true", "model.edge_weights=none model.shift_window=-1"],
     "mmgcn": ["model.padded=true"],
     "rgat": ["model.encoding=heads", "model.encoding=none model.past=-1"],
+    "m3net": ["model.padded=true model.numbering=batch model.loss=released"],
     "mm-dfn": ["model.padded=true train.class_weights=balanced"],
     "multiemo": ["model.recurrent_text=false model.bidirectional=false"],
 }

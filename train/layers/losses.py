@@ -44,7 +44,7 @@ def focal_loss(
 
 
 def released_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """What the code of MMGCN, and of CFN-ESA, minimises on MELD in place of a focal loss.
+    """What the code of MMGCN, M3NET and CFN-ESA minimises on MELD in place of a focal loss.
 
     The mean over labelled utterances and all classes c of -(1 - [c = y] log p_c)^2.5 log p_c, without class weights. A
     focal loss would have p where this has log p, and only the label's class.

@@ -35,6 +35,7 @@ MODELS = {
     "cfn-esa": "erc_toolkit.train.models.sequences.cfn_esa:CFNESA",
     "graphsmile": "erc_toolkit.train.models.graphs.graphsmile:GraphSmile",
     "rgat": "erc_toolkit.train.models.graphs.rgat:RGAT",
+    "m3net": "erc_toolkit.train.models.graphs.m3net:M3NET",
 }
 _REGISTRY = PluginRegistry("model", "erc_toolkit.models", MODELS, option="model.name")
 

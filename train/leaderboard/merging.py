@@ -47,7 +47,7 @@ def _add_runs(first: Path, row: BoardRow, other: BoardRow, path: Path) -> None:
         elif same["predicted"] != run["predicted"]:
             raise UserError(
                 f"{path}: {row['title']} with seed {run['seed']} and the same settings predicts otherwise than in "
-                f"{first} ({other['device']}, {other['threads']} threads; there {row['device']}, {row['threads']}); "
+                f"{first} (on {other['device']}; there on {row['device']}); "
                 "leave one of the boards out"
             )
     row["runs"].sort(key=lambda run: run["seed"])

@@ -70,8 +70,8 @@ class BoardRow(TypedDict):
     """A model on a store.
 
     `features` are those in use, by modality, as data.text and the like name them; `changes` the settings beside the
-    recipe's, with what tuning chose; `config` all of them; `threads` PyTorch's threads of each run, by which results
-    can differ in the last digits; `reason` says why there are no runs.
+    recipe's, with what tuning chose; `config` all of them; `version`, `revision`, `torch` and `device`, with its number
+    of threads, are those of the first run; `reason` says why there are no runs.
     """
 
     store: str
@@ -86,7 +86,6 @@ class BoardRow(TypedDict):
     revision: str | None
     torch: str
     device: str
-    threads: int
     parameters: int
     runs: list[BoardRun]
     reason: str
@@ -216,8 +215,7 @@ def _check(board: Mapping[str, Any]) -> None:
             _is(row[key], dict, key)
         for feature in row["features"].values():
             _is(feature, (str, dict), "features")
-        for key in ("threads", "parameters"):
-            _is(row[key], int, key)
+        _is(row["parameters"], int, "parameters")
         if row["revision"] is not None:
             _is(row["revision"], str, "revision")
         if row["tuned"] is not None:

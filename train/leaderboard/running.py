@@ -19,7 +19,7 @@ from ...toolkit.base.words import counted
 from ...toolkit.store import FeatureStore
 from ..config import Config, load_config
 from ..loop.records import EpochLine, TrainResult
-from ..loop.run_folder import METRICS, WEIGHTS
+from ..loop.run_folder import METRICS, WEIGHTS, read_run
 from ..models.registry import model_class
 from ..scores.coded import coded
 from ..scores.predictions import read_predictions
@@ -27,7 +27,7 @@ from ..studies.applied import pinned
 from ..studies.definition import Study, Variant
 from ..studies.measures.models import run_cost
 from ..studies.record import DONE, STUDY, read_study
-from ..studies.runs import run_study, threads_per_run
+from ..studies.runs import run_study
 from ..studies.search import Range, Space, parse_space, run_search
 from .record import Board, BoardRow, BoardRun, Tuning, store_record
 
@@ -116,10 +116,11 @@ def make_row(board: Board, work: Work, name: str) -> None:
 
 def _blank(store: FeatureStore, name: str, config: Config, work: Work) -> BoardRow:
     """A row without results."""
+    info = model_class(name).about
     return {
         "store": store.content_hash,
         "model": name,
-        "title": model_class(name).about.title,
+        "title": info.title + (" (reconstruction)" if info.specified.startswith("reconstruction") else ""),
         "features": {},
         "recipe": work.recipe,
         "changes": [],
@@ -129,7 +130,6 @@ def _blank(store: FeatureStore, name: str, config: Config, work: Work) -> BoardR
         "revision": revision(),
         "torch": str(torch.__version__),
         "device": device_name(pick_device(work.device)),
-        "threads": threads_per_run(work.jobs),
         "parameters": 0,
         "runs": [],
         "reason": "",
@@ -224,7 +224,11 @@ def _train(board: Board, store: FeatureStore, row: BoardRow, work: Work, changes
         if all(known["content_sha256"] != store.content_hash for known in board["stores"]):
             board["stores"].append(store_record(store, tested))
         lines = [json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
-        row["parameters"] = run["result"]["parameters"]
+        if not row["runs"]:  # which another version or machine may have made
+            facts = read_run(folder).facts
+            row["version"], row["revision"] = facts["toolkit_version"], facts.get("revision")
+            row["torch"], row["device"] = facts["torch_version"], facts["device"]
+            row["parameters"] = facts["parameters"]
         row["runs"].append(_run(run["result"], lines, coded(tested.predicted)))
     if row["reason"]:
         work.notify(f"{row['title']}: {counted(len(row['runs']), 'run')} of {len(seeds)}: {row['reason']}")

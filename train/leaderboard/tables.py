@@ -91,10 +91,8 @@ def protocol(standings: Standings) -> ReportTable:
         seeds = ", ".join(str(run["seed"]) for run in row["runs"])
         epochs = ", ".join(f"{run['epoch']} of {run['epochs']}" for run in row["runs"])
         seconds = statistics.median(run["seconds"] for run in row["runs"])
-        rows.append(
-            [one.name, row["recipe"], trials, chosen, epochs, seeds, f"{seconds:.0f}", made, str(row["threads"])]
-        )
-    head = ["", "recipe", "tuned", "chosen", "epochs", "seeds", "s/run", "erc-toolkit", "threads"]
+        rows.append([one.name, row["recipe"], trials, chosen, epochs, seeds, f"{seconds:.0f}", made, row["device"]])
+    head = ["", "recipe", "tuned", "chosen", "epochs", "seeds", "s/run", "erc-toolkit", "device"]
     title = "How each row was made"
     note = "The column `command` of leaderboard.csv makes a row's runs again. Tuning saw the validation split alone."
     return ReportTable(_stem("protocol", standings.store), title, head, rows, note)
@@ -134,7 +132,7 @@ def csv_rows(boards: Sequence[Standings]) -> list[list[object]]:
     head = ["store", "store_sha256", "corpus", "features", "rank", "model", "name", "seeds"]
     head += [f"{measure}_{part}" for measure in MEASURES for part in ("mean", "std")]
     head += ["low", "high", "behind", "p_holm", "validation_mean", "lost_without_test", "parameters", "epoch_s"]
-    head += ["peak_memory", "tuning_trials", "device", "threads", "version", "revision", "torch", "reason", "command"]
+    head += ["peak_memory", "tuning_trials", "device", "version", "revision", "torch", "reason", "command"]
     lines: list[list[object]] = [[*head]]
     for standings in boards:
         for rank, one in enumerate(standings.ranked, 1):
@@ -155,7 +153,7 @@ def _csv_row(store: BoardStore, row: BoardRow, one: Standing | None, rank: objec
     return [
         *(store["name"], store["content_sha256"], store["corpus"], features_in_words(row), rank, row["model"]),
         *(one.name if one else row["title"], " ".join(str(run["seed"]) for run in row["runs"]), *scores),
-        *(row["tuned"]["trials"] if row["tuned"] else 0, row["device"], row["threads"], row["version"]),
+        *(row["tuned"]["trials"] if row["tuned"] else 0, row["device"], row["version"]),
         *(row["revision"] or "", row["torch"], row["reason"], shlex.join(command_of(row, store))),
     ]
 

@@ -15,7 +15,7 @@ from ...toolkit.base.device import device_name
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.hashes import json_sha256
 from ...toolkit.base.holding_out import VALIDATION_SEED
-from ...toolkit.base.version import __version__
+from ...toolkit.base.version import __version__, revision
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import MODALITIES
 from ...toolkit.store import FeatureStore
@@ -192,6 +192,7 @@ def facts_of(plan: Plan, model: nn.Module, device: torch.device) -> RunFacts:
     described = describe(plan, model)
     return {
         "toolkit_version": __version__,
+        "revision": revision(),
         "torch_version": str(torch.__version__),
         "device": device_name(device),
         "store": {

@@ -79,9 +79,13 @@ class SelectedEpoch(TypedDict):
 
 
 class RunFacts(TypedDict):
-    """Section `run` of a run's config.yaml; `selected` is present once training has finished."""
+    """Section `run` of a run's config.yaml; `selected` is present once training has finished.
+
+    `revision` is the commit of the toolkit, None for a release; runs of earlier versions have none.
+    """
 
     toolkit_version: str
+    revision: NotRequired[str | None]
     torch_version: str
     device: str
     store: StoreFacts

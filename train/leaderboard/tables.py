@@ -14,6 +14,10 @@ from .record import BoardRow, BoardStore
 from .standing import MEASURES, Standing, Standings, command_of
 
 _DASH = "–"
+_ABOUT = (
+    "Every model on the same features and splits. The epoch, and where a row was tuned its settings, were chosen on the "
+    "validation split alone. Made with `erc-toolkit leaderboard`."
+)
 
 
 def ranking(standings: Standings) -> ReportTable:
@@ -166,7 +170,7 @@ def tables_of(standings: Standings) -> list[ReportTable]:
 
 def markdown(boards: Sequence[Standings], title: str) -> str:
     """A page in Markdown: headlines first, then the tables."""
-    lines = [f"# {title}", ""]
+    lines = [f"# {title}", "", _ABOUT, ""]
     lines += [f"- **{b.store['name']}**: {b.headline()}" for b in boards]
     if len(boards) > 1:
         lines += ["", across(boards).markdown()]

@@ -35,6 +35,7 @@ VARIANTS = {
     "df-gcn": ["model.variant=repaired", "model.variant=released"],
     "mmgcn": ["model.padded=true"],
     "m3net": ["model.padded=true model.numbering=batch model.loss=released"],
+    "rl-emo": ["model.padded=true model.frozen=false model.episodes=dialogue"],
     "mm-dfn": ["model.padded=true train.class_weights=balanced"],
     "multiemo": ["model.recurrent_text=false model.bidirectional=false"],
 }

@@ -31,6 +31,7 @@ MODELS = {
     "df-gcn": "erc_toolkit.train.models.df_gcn.model:DFGCN",
     "dednet": "erc_toolkit.train.models.subgraphs.dednet:DEDNet",
     "m3net": "erc_toolkit.train.models.graphs.m3net:M3NET",
+    "rl-emo": "erc_toolkit.train.models.graphs.rl_emo:RLEMO",
 }
 _REGISTRY = PluginRegistry("model", "erc_toolkit.models", MODELS, option="model.name")
 

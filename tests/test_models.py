@@ -80,6 +80,7 @@ SMALL: dict[str, dict[str, object]] = {
     },
     "rgat": {"hidden": 32, "heads": 2, "layers": 2, "past": 3, "future": 2, "dropout": 0.0},
     "m3net": {"size": 16, "graph_size": 16, "dropout": 0.0},
+    "rl-emo": {"size": 16, "graph_size": 16},
     "df-gcn": {"hidden": 16, "heads": 2, "window": 3, "boxes": 3, "dropout": 0.0, "graph_dropout": 0.0},
 }
 # Learning rates for memorising where the default does not work. Larger steps saturate DialogueGCN's attention, which

@@ -37,6 +37,7 @@ VARIANTS = {
     "mmgcn": ["model.padded=true"],
     "rgat": ["model.encoding=heads", "model.encoding=none model.past=-1"],
     "m3net": ["model.padded=true model.numbering=batch model.loss=released"],
+    "rl-emo": ["model.padded=true model.frozen=false model.episodes=dialogue"],
     "mm-dfn": ["model.padded=true train.class_weights=balanced"],
     "multiemo": ["model.recurrent_text=false model.bidirectional=false"],
 }

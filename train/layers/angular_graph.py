@@ -27,13 +27,14 @@ class AngularGraph:
     Args:
         nodes: [N, M, D] float, a vector for each of M modalities of each utterance, dialogue after dialogue.
         offsets: [B + 1] int64 on the CPU, as in `erc_toolkit.train.data.batch.Batch`.
+        there: [N, M] bool, nodes that have edges; others have only that to themselves. None if all have.
 
     Attributes:
         within: [B, M, L, L], the entries of P between nodes of one modality; 0 at positions without an utterance.
         across: [N, M, M], its entries between the nodes of an utterance; 0 on the diagonal.
     """
 
-    def __init__(self, nodes: Tensor, offsets: Tensor) -> None:
+    def __init__(self, nodes: Tensor, offsets: Tensor, there: Tensor | None = None) -> None:
         self._padded = padded = PaddedDialogues(offsets, nodes.device)
         # A cosine rounded to bfloat16 can leave the domain of arccos.
         with torch.autocast(nodes.device.type, enabled=False):
@@ -42,8 +43,14 @@ class AngularGraph:
             x = x / torch.where(length > 0, length, 1)
             rows = padded.pad(x).transpose(1, 2)
             pairs = padded.mask[:, None, :, None] & padded.mask[:, None, None, :]
+            others = ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
+            if there is not None:
+                nodes_there = padded.pad(there).transpose(1, 2)
+                itself = torch.eye(pairs.shape[-1], dtype=torch.bool, device=x.device)
+                pairs = pairs & (nodes_there[..., None] & nodes_there[..., None, :] | itself)
+                others = others & there[:, None] & there[..., None]
             within = _similarity(rows @ rows.mT) * pairs
-            across = _similarity(x @ x.mT) * ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
+            across = _similarity(x @ x.mT) * others
             degree = padded.pack(within.sum(-1).transpose(1, 2)) + across.sum(-1)
             root = degree.rsqrt()  # a node's edge to itself keeps its degree above 0
             ends = padded.pad(root).transpose(1, 2)

@@ -36,6 +36,7 @@ MODELS = {
     "graphsmile": "erc_toolkit.train.models.graphs.graphsmile:GraphSmile",
     "rgat": "erc_toolkit.train.models.graphs.rgat:RGAT",
     "m3net": "erc_toolkit.train.models.graphs.m3net:M3NET",
+    "rl-emo": "erc_toolkit.train.models.graphs.rl_emo:RLEMO",
 }
 _REGISTRY = PluginRegistry("model", "erc_toolkit.models", MODELS, option="model.name")
 

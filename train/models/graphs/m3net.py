@@ -24,9 +24,9 @@ from ...data.batch import Batch
 from ...layers.dropout import Dropout
 from ...layers.hypergraph import FrequencyConvolution, Hypergraph, HypergraphConvolution
 from ...layers.losses import released_loss, weighted_loss
-from ...layers.present_norm import PresentBatchNorm
-from ...layers.sequence import PaddedDialogues, RecurrentLayer
+from ...layers.sequence import PaddedDialogues
 from ...layers.speakers import SpeakerEmbedding
+from ...layers.text_encoder import TextEncoder
 from ...settings import setting
 from ..base import Model, ModelInfo, ModelOutput
 
@@ -74,46 +74,6 @@ class Settings:
             raise UserError(f"{where}: model.size={self.size} must be even")
 
 
-class TextEncoder(nn.Module):
-    """Batch norm, mean of the vectors, linear map if there is one, GRU over the dialogue.
-
-    Args:
-        dim: width of the feature.
-        settings: of the model.
-    """
-
-    def __init__(self, dim: int, settings: Settings) -> None:
-        super().__init__()
-        self.layers, self.padded = settings.text_layers or 1, settings.padded
-        if dim % self.layers:
-            raise UserError(
-                f"model.text_layers={self.layers} does not divide the width of the text feature, which is {dim}"
-            )
-        width, size = dim // self.layers, settings.size
-        self.norm = PresentBatchNorm(dim)
-        self.projection = nn.Linear(width, size) if settings.text_projection else None
-        self.rnn = RecurrentLayer(
-            nn.GRU,
-            size if settings.text_projection else width,
-            size // 2,
-            settings.encoder_layers,
-            dropout=settings.dropout,
-        )
-
-    def forward(self, features: Tensor, present: Tensor, offsets: Tensor) -> Tensor:
-        """Features [N, D], present [N], offsets [B + 1] to [N, size]."""
-        if not self.padded:
-            return self.rnn(self._inputs(features, present), offsets)
-        padded = PaddedDialogues(offsets, features.device)
-        there = padded.pad(present, True)  # padding counts
-        x = self._inputs(padded.pad(features).flatten(0, 1), there.flatten()).unflatten(0, there.shape)
-        return padded.pack(self.rnn.through_padding(x))
-
-    def _inputs(self, features: Tensor, present: Tensor) -> Tensor:
-        x = self.norm(features, present).unflatten(1, (self.layers, -1)).mean(1)
-        return x if self.projection is None else self.projection(x)
-
-
 class M3NET(Model[Settings]):
     """Multivariate, multi-frequency and multimodal graph network."""
 
@@ -125,7 +85,15 @@ class M3NET(Model[Settings]):
         settings, size = self.settings, self.settings.graph_size
         self.encoder = self.speaker = None
         if "text" in self.dims:
-            self.encoder = TextEncoder(self.dims["text"], settings)
+            self.encoder = TextEncoder(
+                self.dims["text"],
+                settings.size,
+                vectors=settings.text_layers or 1,
+                layers=settings.encoder_layers,
+                dropout=settings.dropout,
+                projected=settings.text_projection,
+                padded=settings.padded,
+            )
             self.speaker = SpeakerEmbedding(self.speakers, settings.size)
             self.speaker_use = "embedding"
         others = {m: dim for m, dim in self.dims.items() if m != "text"}

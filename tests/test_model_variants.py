@@ -21,7 +21,7 @@ from erc_toolkit.train.layers.diff_graph_attention import DiffRGCN
 from erc_toolkit.train.layers.graph import speaker_graphs
 from erc_toolkit.train.layers.modality_dropout import drop_modalities, dropout_ratios, precision_times_recall
 from erc_toolkit.train.loop.evaluation import build_model
-from erc_toolkit.train.models import amb_dsgdn
+from erc_toolkit.train.models.subgraphs import amb_dsgdn
 from erc_toolkit.train.models.subgraphs.amb_dsgdn_variants import VARIANTS, Switches
 
 PAPER = dataclasses.replace(TINY, variant="paper", p_exe=1.0)

@@ -27,7 +27,7 @@ from erc_toolkit.train.reports.recording_page import clock, recording_page
 
 DIMS = {"text": 8, "audio": 6, "visual": 4}
 # They have speaker embeddings, but do not ask who is the same person; DF-GCN's released code compares texts for that.
-_WITHOUT_PEOPLE = ("df-gcn", "m3net", "mmgcn", "sdt")
+_WITHOUT_PEOPLE = ("df-gcn", "m3net", "mmgcn", "sdt", "transformer")
 SMALL = {"amb-dsgdn": ["model.hidden=16", "model.heads=2"]}
 
 

@@ -47,7 +47,7 @@ CASES += [
     for name, several in VARIANTS.items()
     for changes in several
 ]
-CAPTURABLE = ["amb-dsgdn", "logistic-regression", "sdt"]
+CAPTURABLE = ["amb-dsgdn", "logistic-regression", "transformer", "sdt", "dednet"]
 # The released DF-GCN takes utterances with equal text vectors for one speaker's; equal rows are found by sorting.
 WAITS = {("df-gcn", "model.variant=released"): {("unique_dim", "train/models/df_gcn/model.py")}}
 

@@ -82,7 +82,7 @@ class TrainConfig:
             CUDA only.
         execution: how steps are executed: "eager" launches one operation after the other; "compile" compiles the model
             with torch.compile; "cuda-graphs" records a step and repeats it as a whole. The latter two are for CUDA and
-            for models whose steps have few shapes (AMB-DSGDN, SDT), and take seconds to minutes at the start.
+            for models whose steps have few shapes (AMB-DSGDN, DEDNet, SDT), and take seconds to minutes at the start.
         class_weights: "balanced" weights the loss by the inverse frequency of the class in the training split.
         patience: number of epochs without improvement after which training stops; None trains for all epochs.
         protocol: "validation" selects the epoch by weighted F1 on held-out dialogues; "best-on-test" trains on training

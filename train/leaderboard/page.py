@@ -68,4 +68,4 @@ def board_page(board: Board, found: list[Standings]) -> Page:
     warnings = [f"{one.store['name']}: {one.warning}" for one in found if one.warning]
     if any(len(r.row["runs"]) < 3 for one in found for r in one.ranked):
         warnings.append("Some rows have fewer than 3 seeds: their spread says little.")
-    return Page(TITLE, facts, headline, warnings, sections)
+    return Page(TITLE, facts, headline, warnings, sections, sortable=True)

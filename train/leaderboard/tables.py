@@ -15,8 +15,8 @@ from .standing import MEASURES, Standing, Standings, command_of
 
 _DASH = "–"
 _ABOUT = (
-    "Every model on the same features and splits. The epoch, and where a row was tuned its settings, were chosen on the "
-    "validation split alone. Made with `erc-toolkit leaderboard`."
+    "Every model on the same features and splits. The epoch, and where a row was tuned its settings, were chosen on "
+    "the validation split alone. Made with `erc-toolkit leaderboard`."
 )
 
 

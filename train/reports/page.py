@@ -142,6 +142,7 @@ class Page:
         labels: names of the emotions.
         modalities: modalities of the dialogues' predictions and edges.
         timeline: of a recording, which is the only dialogue.
+        sortable: whether a click on a column's head sorts its table.
     """
 
     title: str
@@ -153,6 +154,7 @@ class Page:
     labels: list[str] = field(default_factory=list)
     modalities: list[str] = field(default_factory=list)
     timeline: Timeline | None = None
+    sortable: bool = False
 
 
 def check_page(out: Path, inputs: Sequence[Path], overwrite: bool) -> None:

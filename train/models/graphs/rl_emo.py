@@ -31,8 +31,6 @@ from ...layers.text_encoder import TextEncoder
 from ...settings import setting
 from ..base import Model, ModelInfo, ModelOutput
 
-_TINY = 1e-12  # prior of a class without training examples
-
 
 @dataclass
 class Settings:
@@ -114,7 +112,6 @@ class RLEMO(Model[Settings]):
     speaker_use = "none"
     Settings = Settings
     about = ModelInfo("RL-EMO", "ICASSP 2024, pp. 10246-10250", "their code")
-    log_prior: Tensor
 
     def build(self) -> None:
         settings = self.settings
@@ -134,8 +131,7 @@ class RLEMO(Model[Settings]):
         self.graphs = nn.ModuleDict({m: ModalityGraph(settings, rate) for m in self.dims})
         self.output = nn.Linear(len(self.dims) * (settings.size + settings.graph_size), self.classes)
         self.dropout = Dropout(rate)
-        prior = (self.class_counts / self.class_counts.sum().clamp_min(1)).clamp_min(_TINY)
-        self.register_buffer("log_prior", prior.log().to(torch.get_default_dtype()))
+        self.keep_prior()
         self.train(self.training)
 
     def train(self, mode: bool = True) -> RLEMO:

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 from test_train_support import DIMS, cut, random_batch, rows
 
 from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.train.config import load_config, recipe_names
+from erc_toolkit.train.loop.run_folder import WEIGHTS, write_weights
 from erc_toolkit.train.models.registry import AMB_DSGDN, MODELS, contract_problem, model_class, settings_class
 from erc_toolkit.train.studies.definition import load_study
 
@@ -177,6 +179,16 @@ def test_the_same_seed_gives_the_same_results(name):
     batch = random_batch((5, 3), speakers=3)
     a, b, c = (small(name, seed=seed)(batch).logits for seed in (0, 0, 1))
     assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+@every
+def test_weights_are_written_and_read_back(name, tmp_path):
+    """Every number once: the files of weights refuse parameters that share memory."""
+    model, other, batch = small(name).eval(), small(name, seed=1).eval(), random_batch((5, 3), speakers=3)
+    write_weights(tmp_path, model, {}, {})
+    assert not torch.equal(other(batch).logits, model(batch).logits)
+    other.load_state_dict(load_file(tmp_path / WEIGHTS))
+    assert torch.equal(other(batch).logits, model(batch).logits)
 
 
 @every

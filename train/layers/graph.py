@@ -26,11 +26,13 @@ class Graph(NamedTuple):
             only pad the last block, so that a softmax over a row is always defined.
         relation: [size, span] int64, relation id of each edge.
         blocks: which utterances the rows and columns are.
+        vectors: [RELATIONS, width], of a model all of whose layers share them; None where each has its own.
     """
 
     mask: Tensor
     relation: Tensor
     blocks: Blocks
+    vectors: Tensor | None = None
 
     def without(self, absent: Tensor) -> Graph:
         """The same graph in which utterances flagged in `absent` [N] are not neighbours of any other."""

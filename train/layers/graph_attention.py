@@ -62,7 +62,7 @@ class GraphAttention(nn.Module):
         """The branches' softmaxes [heads, branches, ...] to one weight per head [heads, ...]."""
         return weights[:, 0]
 
-    def relations(self) -> Tensor:
+    def relations(self, graph: Graph) -> Tensor:
         """A vector for each relation and head, [heads, RELATIONS, RELATION_SIZE]."""
         return self.relation
 
@@ -82,7 +82,7 @@ class GraphAttention(nn.Module):
         columns = [(score.flatten(0, 1)[..., None] * own).flatten(0, 1) for score in (self.left, self.right)]
         query, key = (projected @ torch.cat(columns, 1)).T[..., None].chunk(2)  # [rows, N, 1] each
         # A relation's score is one of six numbers per branch, so no ten channels per edge are needed.
-        table = torch.einsum("hrc,hsc->rhs", self.relations(), self.relation_score).flatten(1)
+        table = torch.einsum("hrc,hsc->rhs", self.relations(graph), self.relation_score).flatten(1)
         # A product, because torch.compile gave a wrong gradient of an embedding (PyTorch 2.11, on a CPU).
         which = F.one_hot(graph.relation, RELATIONS).to(table.dtype)
         by_relation = (which @ table).permute(2, 0, 1)[:, None]  # [rows, 1, size, span]

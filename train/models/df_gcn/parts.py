@@ -194,7 +194,7 @@ class SharedTableAttention(GraphAttention):
             bound = GAIN * (6 / (2 * self.left.shape[-1] + RELATION_SIZE + 1)) ** 0.5
             nn.init.uniform_(score, -bound, bound)
 
-    def relations(self) -> Tensor:
+    def relations(self, graph: Graph) -> Tensor:
         """The table, for every head."""
         return self._table[0].weight.expand(len(self.left), -1, -1)
 

@@ -11,7 +11,6 @@ from its classifier's loss. An utterance without any has the log prior of the tr
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +21,7 @@ from ...data.batch import Batch
 from ...layers.diff_graph_attention import DiffRGCN
 from ...layers.dropout import Dropout
 from ...layers.encoder import TransformerEncoder, WholeDialogueAttention, dialogue_positions
-from ...layers.graph import RELATIONS, speaker_graphs
+from ...layers.graph import RELATIONS, Graph, speaker_graphs
 from ...layers.graph_attention import RELATION_SIZE, GraphAttention
 from ...layers.losses import weighted_loss
 from ...layers.speakers import SpeakerEmbedding
@@ -57,21 +56,15 @@ class Settings:
 
 
 class SharedRelations(GraphAttention):
-    """Graph attention whose relation vectors are those of all heads and layers of the model.
+    """Graph attention whose relation vectors are those of all heads and layers of the model, which the graph has."""
 
-    Args:
-        d_in, d_out, heads, dropout, normalised: as for `GraphAttention`.
-        table: [RELATIONS, RELATION_SIZE], the vectors.
-    """
-
-    def __init__(
-        self, d_in: int, d_out: int, heads: int, dropout: float, normalised: bool, table: nn.Parameter
-    ) -> None:
+    def __init__(self, d_in: int, d_out: int, heads: int, dropout: float, normalised: bool) -> None:
         super().__init__(d_in, d_out, heads, dropout, normalised)
-        self.relation = table
+        del self.relation
 
-    def relations(self) -> Tensor:
-        return self.relation.expand(self.weight.shape[1], -1, -1)
+    def relations(self, graph: Graph) -> Tensor:
+        assert graph.vectors is not None  # DEDNet's forward
+        return graph.vectors.expand(self.weight.shape[1], -1, -1)
 
 
 class DEDNet(Model[Settings]):
@@ -87,10 +80,9 @@ class DEDNet(Model[Settings]):
         self.projections = nn.ModuleDict({m: nn.Linear(dim, size) for m, dim in self.dims.items()})
         self.inter = self.intra = self.speaker = None
         if "text" in self.dims:
-            table = nn.Parameter(torch.randn(RELATIONS, RELATION_SIZE))
-            layer = functools.partial(SharedRelations, table=table)
+            self.relation = nn.Parameter(torch.randn(RELATIONS, RELATION_SIZE))
             self.inter, self.intra = (
-                DiffRGCN(size, settings.graph_heads, settings.graph_dropout, layer=layer) for _ in range(2)
+                DiffRGCN(size, settings.graph_heads, settings.graph_dropout, layer=SharedRelations) for _ in range(2)
             )
         encoded = [m for m in self.dims if m != "text"]
         if encoded:
@@ -102,14 +94,6 @@ class DEDNet(Model[Settings]):
         self.dropout = Dropout(settings.dropout)
         self.keep_prior()
 
-    def _apply(self, fn, recurse: bool = True):
-        # Some devices need new parameters, of which each layer would get one of its own.
-        super()._apply(fn, recurse)
-        layers = [layer for layer in self.modules() if isinstance(layer, SharedRelations)]
-        for layer in layers:
-            layer.relation = layers[0].relation
-        return self
-
     def forward(self, batch: Batch, epoch: int = 0) -> ModelOutput:
         """The sum of the modalities' logits, and those of each."""
         x = {m: projection(batch.features[m]) for m, projection in self.projections.items()}
@@ -117,7 +101,7 @@ class DEDNet(Model[Settings]):
             there = batch.present["text"]
             graphs = speaker_graphs(batch.people, batch.dialogue, self.settings.window, batch.longest)
             for block, graph in zip((self.inter, self.intra), graphs, strict=True):
-                x["text"] = block(x["text"], graph.without(~there))
+                x["text"] = block(x["text"], graph.without(~there)._replace(vectors=self.relation))
         if self.speaker is not None:
             positions = dialogue_positions(batch.packing, self.settings.hidden, self.speaker.weight)
             added = positions + self.speaker(batch.speakers)

@@ -108,7 +108,8 @@ def make_row(board: Board, work: Work, name: str) -> None:
             row["changes"], row["config"] = changes[1:], _without_seed(config)
             _train(board, store, row, work, changes)
         except UserError as error:
-            row["reason"] = one_line(error)
+            # Without the folder, which says something about whose it is.
+            row["reason"] = one_line(error).replace(f"{work.out / name}/", "").replace(str(work.path), work.path.name)
             work.notify(f"{row['title']} on {work.path.stem}: no result: {row['reason']}")
     board["rows"] = [r for r in board["rows"] if (r["store"], r["model"]) != (row["store"], row["model"])]
     board["rows"].append(row)
@@ -215,7 +216,7 @@ def _train(board: Board, store: FeatureStore, row: BoardRow, work: Work, changes
     found = run_study(store.path, study, out, work.recipe, changes, seeds, work.jobs, work.device, work.notify)
     for run in found["variants"][0]["runs"]:
         if run["status"] != DONE or run["result"] is None:
-            row["reason"] = row["reason"] or run["reason"]
+            row["reason"] = row["reason"] or run["reason"].replace(str(work.path), work.path.name)
             continue
         folder = out / run["folder"]
         tested = read_predictions(folder)

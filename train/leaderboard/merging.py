@@ -31,10 +31,13 @@ def merged(boards: Sequence[tuple[Path, Board]]) -> Board:
                 _add_runs(*rows[key], row, path)
             else:
                 rows[key] = (path, copy.deepcopy(row))
+    found = [row for _, row in rows.values()]
+    done = {(row["store"], row["model"]) for row in found if row["runs"]}
     return {
         "erc_toolkit_board": VERSION,
         "stores": [store for _, store in stores.values()],
-        "rows": [row for _, row in rows.values()],
+        # What failed on one machine and was done on another is done.
+        "rows": [row for row in found if row["runs"] or (row["store"], row["model"]) not in done],
     }
 
 

@@ -18,6 +18,8 @@ from .record import Board, BoardRow, BoardStore, f1_by_class, scores_of_runs
 
 MEASURES = ("weighted_f1", "accuracy", "macro_f1", "weighted_precision", "uar")
 
+_NAMED = 4  # models in a sentence
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -83,8 +85,12 @@ class Standings:
             return f"{best}; it is the only model."
         if not tied:
             return f"{best}, better than every other model at {100 * LEVEL:g} %."
-        names = " and ".join([", ".join(tied[:-1]), tied[-1]] if len(tied) > 1 else tied)
         rest = len(others) - len(tied)
+        if not rest and len(tied) > 1:
+            return f"{best}, but its lead over every other model may be luck."
+        if len(tied) > _NAMED + 1:
+            tied[_NAMED:] = [f"{len(tied) - _NAMED} others"]
+        names = " and ".join([", ".join(tied[:-1]), tied[-1]] if len(tied) > 1 else tied)
         worse = f"; it is better than the {'other' if rest == 1 else f'{rest} others'}" if rest else ""
         return f"{best}, but its lead over {names} may be luck{worse}."
 

@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +21,11 @@ from erc_toolkit.train.leaderboard.merging import merged
 from erc_toolkit.train.leaderboard.record import read_board, scores_of_runs
 from erc_toolkit.train.leaderboard.running import SPACE, space_of
 from erc_toolkit.train.leaderboard.standing import command_of, standings
+from erc_toolkit.train.loop.seeds import spread_of
 from erc_toolkit.train.reports.comparison import compare
 from erc_toolkit.train.scores.coded import coded, decoded
 from erc_toolkit.train.scores.predictions import read_predictions
+from erc_toolkit.train.scores.tables import mean_and_spread
 from erc_toolkit.train.studies.search import Range
 
 FAST = ("--set", "train.epochs=3", "--device", "cpu")
@@ -229,6 +232,18 @@ def test_the_space_fits_the_model():
     assert isinstance(space["train.lr"], Range) and space["train.lr"].low <= config.train.lr <= space["train.lr"].high
     config.train.lr = 0.5  # the recipe's own value is always in reach
     assert space_of(config, SPACE)[0]["train.lr"] == Range(1e-5, 0.5, True)
+
+
+def test_our_board_is_what_its_json_says():
+    docs = Path(__file__).resolve().parents[1] / "docs"
+    page, found = (docs / "leaderboard.md").read_text(encoding="utf-8"), read_board(docs / "leaderboard.json")
+    for row in found["rows"]:
+        (store,) = (one for one in found["stores"] if one["content_sha256"] == row["store"])
+        if row["runs"]:
+            shown = mean_and_spread(spread_of(scores_of_runs(store, row)["weighted_f1"]))
+            assert f"| {row['title']} | {shown} |" in page
+        else:
+            assert row["reason"] in page
 
 
 @given(st.lists(st.integers(-1, 60)))

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from erc_toolkit.train.models.registry import MODELS
+
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 STEPS = ["agreement", "epochs", "encoders", "long_dialogue", "resume", "extraction", "compiled"]
 pytestmark = pytest.mark.slow
@@ -58,7 +60,7 @@ def test_every_step_runs(finished):
 def test_everything_is_measured(finished):
     report = report_in(finished)
     agreement = measured(report, "agreement")
-    assert len(agreement) == 2 * 12 and all(row["agrees"] for row in agreement)
+    assert len(agreement) == 2 * len(MODELS) and all(row["agrees"] for row in agreement)
     for corpus in ("iemocap", "meld"):
         (naive,) = measured(report, "epochs", corpus=corpus, how="naive, padded", on="cpu")
         (ours,) = measured(report, "epochs", corpus=corpus, how="eager, float32", on="cpu")

@@ -14,7 +14,8 @@ import torch
 
 from ...toolkit.base.device import device_name, pick_device
 from ...toolkit.base.errors import UserError, one_line
-from ...toolkit.base.version import __version__, revision
+from ...toolkit.base.revision import revision
+from ...toolkit.base.version import __version__
 from ...toolkit.base.words import counted
 from ...toolkit.store import FeatureStore
 from ..config import Config, load_config

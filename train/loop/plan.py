@@ -15,7 +15,8 @@ from ...toolkit.base.device import device_name
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.hashes import json_sha256
 from ...toolkit.base.holding_out import VALIDATION_SEED
-from ...toolkit.base.version import __version__, revision
+from ...toolkit.base.revision import revision
+from ...toolkit.base.version import __version__
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import MODALITIES
 from ...toolkit.store import FeatureStore

@@ -76,7 +76,7 @@ class Settings:
     dropout: float = setting(0.5, least=0, below=1)
     graph_dropout: float = setting(0.2, least=0, below=1)
     text_layers: int | None = setting(None, least=1)
-    ode_steps: int = setting(4, least=0)
+    ode_steps: int = setting(4, least=0, most=1000)
     solver: str = setting("rk4", choices=SOLVERS)
     horizon: float = setting(1.0, above=0)
     restart: bool = True

@@ -51,7 +51,7 @@ class Settings:
     hidden: int = setting(200, least=1)
     encoder_input: int = setting(400, least=1)
     encoder_layers: int = setting(2, least=1)
-    layers: int = setting(5, least=1)
+    layers: int = setting(5, least=1, most=100)
     shared_layers: bool = True
     heads: int = setting(4, least=1)
     past: int = setting(18, least=0)

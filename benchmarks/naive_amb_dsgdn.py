@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from erc_toolkit.train.data.batch import Batch, Conversations
-from erc_toolkit.train.layers.encoder import sinusoidal_positions
 from erc_toolkit.train.layers.modality_dropout import drop_modalities, dropout_ratios
+from erc_toolkit.train.layers.sequences.encoder import sinusoidal_positions
 from erc_toolkit.train.loop.plan import Plan
 from erc_toolkit.train.models.subgraphs.amb_dsgdn import AMBDSGDN
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_train_support import packing
 
-from erc_toolkit.train.layers.angular_graph import AngularGraph
-from erc_toolkit.train.layers.initial_residual import InitialResidualConvolution
+from erc_toolkit.train.layers.multimodal.angular_graph import AngularGraph
+from erc_toolkit.train.layers.multimodal.initial_residual import InitialResidualConvolution
 
 
 def slow_matrix(nodes, offsets):

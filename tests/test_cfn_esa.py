@@ -15,8 +15,8 @@ from test_dialoguernn import TOLERANCE, case_batch, check_gradients, put_weights
 from test_train_support import DIMS, random_batch, rows
 
 from erc_toolkit.train.config import load_config
-from erc_toolkit.train.layers import emotion_shift
-from erc_toolkit.train.layers.emotion_shift import EmotionShift
+from erc_toolkit.train.layers.sequences import emotion_shift
+from erc_toolkit.train.layers.sequences.emotion_shift import EmotionShift
 from erc_toolkit.train.loop.evaluation import build_model
 from erc_toolkit.train.models.sequences.cfn_esa import CFNESA, Settings
 

@@ -17,7 +17,7 @@ from test_train_support import packing, random_batch
 
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.train.data.batch import Batch
-from erc_toolkit.train.layers.relational import RelationalGraph
+from erc_toolkit.train.layers.relations.relational import RelationalGraph
 from erc_toolkit.train.models.graphs.cogmen import COGMEN, Settings, heads_for
 
 VECTORS = Path(__file__).parent / "data" / "cogmen.npz"

@@ -16,8 +16,8 @@ from test_train_support import DIMS, cut, packing, random_batch, rows
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.train.config import load_config
 from erc_toolkit.train.layers.dynamic_linear import DynamicLinear
-from erc_toolkit.train.layers.graph import speaker_graphs
-from erc_toolkit.train.layers.graph_ode import GraphODE, integrate
+from erc_toolkit.train.layers.subgraphs.graph import speaker_graphs
+from erc_toolkit.train.layers.subgraphs.graph_ode import GraphODE, integrate
 from erc_toolkit.train.models.df_gcn.model import DFGCN, Settings, pad
 from erc_toolkit.train.models.df_gcn.variants import VARIANTS
 

@@ -17,7 +17,7 @@ from test_train_support import dense, packing, random_batch
 
 from erc_toolkit.train.config import load_config
 from erc_toolkit.train.data.batch import Batch
-from erc_toolkit.train.layers.graph import speaker_graphs
+from erc_toolkit.train.layers.subgraphs.graph import speaker_graphs
 from erc_toolkit.train.models.df_gcn.model import DFGCN, Settings
 from erc_toolkit.train.models.df_gcn.variants import VARIANTS
 from erc_toolkit.train.models.registry import model_class

@@ -17,7 +17,7 @@ import torch
 from test_train_support import packing, random_batch
 
 from erc_toolkit.train.data.batch import Batch
-from erc_toolkit.train.layers.relational import RelationalGraph
+from erc_toolkit.train.layers.relations.relational import RelationalGraph
 from erc_toolkit.train.models.graphs.dialoguegcn import DialogueGCN, Settings
 
 VECTORS = Path(__file__).parent / "data" / "dialoguegcn.npz"

@@ -18,7 +18,7 @@ from test_train_support import DIMS, packing, random_batch
 
 from erc_toolkit.train.config import load_config
 from erc_toolkit.train.data.batch import Batch
-from erc_toolkit.train.layers.dialogue_rnn import DialogueRecurrence
+from erc_toolkit.train.layers.sequences.dialogue_rnn import DialogueRecurrence
 from erc_toolkit.train.loop.evaluation import build_model
 from erc_toolkit.train.models.sequences.dialoguernn import DialogueRNN, Settings
 

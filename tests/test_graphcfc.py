@@ -17,7 +17,7 @@ from test_train_support import DIMS, random_batch
 
 from erc_toolkit.train.config import load_config
 from erc_toolkit.train.data.batch import Batch
-from erc_toolkit.train.layers.pair_graph import CPU_ROWS, PairAttention, PairGraph
+from erc_toolkit.train.layers.relations.pair_graph import CPU_ROWS, PairAttention, PairGraph
 from erc_toolkit.train.loop.evaluation import build_model
 from erc_toolkit.train.models.graphs.graphcfc import GraphCFC, Settings
 

@@ -16,7 +16,7 @@ from test_train_support import DIMS, cut, random_batch, rows
 
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.train.config import load_config
-from erc_toolkit.train.layers.modality_graph import WindowEdges
+from erc_toolkit.train.layers.multimodal.modality_graph import WindowEdges
 from erc_toolkit.train.loop.evaluation import build_model
 from erc_toolkit.train.models.graphs.graphsmile import GraphSmile, Settings
 

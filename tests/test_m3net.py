@@ -17,7 +17,7 @@ from test_train_support import DIMS, packing, random_batch
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.train.config import load_config
 from erc_toolkit.train.data.batch import Batch
-from erc_toolkit.train.layers.hypergraph import FrequencyConvolution, Hypergraph, HypergraphConvolution
+from erc_toolkit.train.layers.multimodal.hypergraph import FrequencyConvolution, Hypergraph, HypergraphConvolution
 from erc_toolkit.train.layers.present_norm import PresentBatchNorm
 from erc_toolkit.train.loop.evaluation import build_model
 from erc_toolkit.train.models.graphs.m3net import M3NET, Settings

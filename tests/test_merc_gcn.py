@@ -8,10 +8,16 @@ from test_train_support import DIMS, packing, random_batch
 
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.train.config import load_config
-from erc_toolkit.train.layers.adaptive_graph import KINDS, EdgeWeights, KindConvolution, WeightedConvolution, edge_kinds
-from erc_toolkit.train.layers.cross_attention import CoAttention
-from erc_toolkit.train.layers.encoder import WholeDialogueAttention, dialogue_positions, sinusoidal_positions
 from erc_toolkit.train.layers.losses import weighted_loss
+from erc_toolkit.train.layers.sequences.cross_attention import CoAttention
+from erc_toolkit.train.layers.sequences.encoder import WholeDialogueAttention, dialogue_positions, sinusoidal_positions
+from erc_toolkit.train.layers.subgraphs.adaptive_graph import (
+    KINDS,
+    EdgeWeights,
+    KindConvolution,
+    WeightedConvolution,
+    edge_kinds,
+)
 from erc_toolkit.train.models.graphs.merc_gcn import MERCGCN, Settings
 from erc_toolkit.train.packing import Packing
 

@@ -15,7 +15,7 @@ import torch
 from test_train_support import dense, packing
 
 from erc_toolkit.train.data.batch import Batch
-from erc_toolkit.train.layers.graph import speaker_graphs
+from erc_toolkit.train.layers.subgraphs.graph import speaker_graphs
 from erc_toolkit.train.models.subgraphs.amb_dsgdn import AMBDSGDN, Settings
 
 VECTORS = Path(__file__).parent / "data" / "amb_dsgdn.npz"

@@ -16,10 +16,12 @@ from sklearn.metrics import f1_score
 from test_train_support import DIMS, TINY, packing, random_batch, tiny_model
 
 from erc_toolkit.train.config import Config, load_config
-from erc_toolkit.train.layers import blocks, diff_graph_attention, encoder, graph, modality_dropout
-from erc_toolkit.train.layers.diff_graph_attention import DiffRGCN
-from erc_toolkit.train.layers.graph import speaker_graphs
+from erc_toolkit.train.layers import blocks, modality_dropout
 from erc_toolkit.train.layers.modality_dropout import drop_modalities, dropout_ratios, precision_times_recall
+from erc_toolkit.train.layers.sequences import encoder
+from erc_toolkit.train.layers.subgraphs import diff_graph_attention, graph
+from erc_toolkit.train.layers.subgraphs.diff_graph_attention import DiffRGCN
+from erc_toolkit.train.layers.subgraphs.graph import speaker_graphs
 from erc_toolkit.train.loop.evaluation import build_model
 from erc_toolkit.train.models.subgraphs import amb_dsgdn
 from erc_toolkit.train.models.subgraphs.amb_dsgdn_variants import VARIANTS, Switches

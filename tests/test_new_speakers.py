@@ -19,7 +19,7 @@ from erc_toolkit.train.config import load_config
 from erc_toolkit.train.data.batch import Batch
 from erc_toolkit.train.data.speakers import BEYOND, CHOSEN, NAMED, ORDER, LearnedSpeakers, give_speakers
 from erc_toolkit.train.inference.turn_classifier import TurnClassifier
-from erc_toolkit.train.layers.relational import RelationalGraph, relations_of_people
+from erc_toolkit.train.layers.relations.relational import RelationalGraph, relations_of_people
 from erc_toolkit.train.layers.speakers import SpeakerEmbedding
 from erc_toolkit.train.loop.evaluation import build_model
 from erc_toolkit.train.models.registry import MODELS

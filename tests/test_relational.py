@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_train_support import packing
 
-from erc_toolkit.train.layers.encoder import WholeDialogueAttention
-from erc_toolkit.train.layers.nodal_attention import NodalAttention
-from erc_toolkit.train.layers.post_norm import PostNormEncoder
-from erc_toolkit.train.layers.relational import (
+from erc_toolkit.train.layers.relations.nodal_attention import NodalAttention
+from erc_toolkit.train.layers.relations.relational import (
     NeighbourAttention,
     NeighbourSum,
     PlaceWeights,
     RelationalConvolution,
     RelationalGraph,
 )
+from erc_toolkit.train.layers.sequences.encoder import WholeDialogueAttention
+from erc_toolkit.train.layers.sequences.post_norm import PostNormEncoder
 from erc_toolkit.train.packing import Packing
 
 SIZE, WIDTH = 3, 4
@@ -139,7 +139,7 @@ def test_sum_of_and_attention_to_neighbours(conversation, heads):
 @pytest.mark.parametrize("queries", [512, 4])
 def test_nodal_attention(queries, monkeypatch):
     """Also when queries are processed in parts, with the same gradients."""
-    monkeypatch.setattr("erc_toolkit.train.layers.nodal_attention.QUERIES", queries)
+    monkeypatch.setattr("erc_toolkit.train.layers.relations.nodal_attention.QUERIES", queries)
     torch.manual_seed(0)
     layer, lengths = NodalAttention(SIZE).double(), [3, 1, 9]
     x = torch.randn(sum(lengths), SIZE, dtype=torch.float64, requires_grad=True)

@@ -13,7 +13,7 @@ from test_dialoguernn import TOLERANCE, case_batch, check_gradients, put_weights
 from test_train_support import DIMS, random_batch
 
 from erc_toolkit.train.config import load_config
-from erc_toolkit.train.layers.relation_attention import ENCODINGS, RelationAttention, SpeakerRelations
+from erc_toolkit.train.layers.relations.relation_attention import ENCODINGS, RelationAttention, SpeakerRelations
 from erc_toolkit.train.loop.evaluation import build_model
 from erc_toolkit.train.models.graphs.rgat import RGAT, Settings
 

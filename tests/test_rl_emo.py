@@ -15,7 +15,7 @@ from test_dialoguernn import MODALITIES, TOLERANCE, case_batch, check_gradients,
 from test_train_support import DIMS, random_batch
 
 from erc_toolkit.train.config import load_config
-from erc_toolkit.train.layers.angular_graph import AngularGraph
+from erc_toolkit.train.layers.multimodal.angular_graph import AngularGraph
 from erc_toolkit.train.loop.evaluation import build_model
 from erc_toolkit.train.models.graphs.rl_emo import RLEMO, Settings, value_loss
 

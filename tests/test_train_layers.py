@@ -12,20 +12,20 @@ from sklearn.metrics import f1_score
 from test_train_support import dense, packing
 from torch.nn import functional as F
 
-from erc_toolkit.train.layers import encoder as encoders
 from erc_toolkit.train.layers.blocks import Blocks
-from erc_toolkit.train.layers.diff_graph_attention import DiffGraphAttention, DiffRGCN, lambda_init
 from erc_toolkit.train.layers.dropout import Dropout, dropout
-from erc_toolkit.train.layers.encoder import (
+from erc_toolkit.train.layers.modality_dropout import drop_modalities, dropout_ratios, weighted_f1
+from erc_toolkit.train.layers.sequences import encoder as encoders
+from erc_toolkit.train.layers.sequences.encoder import (
     LocalDialogueAttention,
     TransformerEncoder,
     WholeDialogueAttention,
     sinusoidal_positions,
 )
-from erc_toolkit.train.layers.graph import speaker_graphs
-from erc_toolkit.train.layers.graph_attention import GraphAttention
-from erc_toolkit.train.layers.graph_convolution import GraphConvolution
-from erc_toolkit.train.layers.modality_dropout import drop_modalities, dropout_ratios, weighted_f1
+from erc_toolkit.train.layers.subgraphs.diff_graph_attention import DiffGraphAttention, DiffRGCN, lambda_init
+from erc_toolkit.train.layers.subgraphs.graph import speaker_graphs
+from erc_toolkit.train.layers.subgraphs.graph_attention import GraphAttention
+from erc_toolkit.train.layers.subgraphs.graph_convolution import GraphConvolution
 from erc_toolkit.train.packing import Packing
 
 

@@ -86,8 +86,8 @@ def test_graph_blocks_can_be_replaced_or_omitted(graph):
 
 def test_streams_apply_encoder_inter_intra_and_gate_in_this_order():
     model, batch = tiny_model(), random_batch((4,), seed=1)
-    from erc_toolkit.train.layers.encoder import WholeDialogueAttention, sinusoidal_positions
-    from erc_toolkit.train.layers.graph import speaker_graphs
+    from erc_toolkit.train.layers.sequences.encoder import WholeDialogueAttention, sinusoidal_positions
+    from erc_toolkit.train.layers.subgraphs.graph import speaker_graphs
 
     inter, intra = speaker_graphs(batch.speakers, batch.dialogue, TINY.window, 4)
     nodes = model.represent(batch)

@@ -4,7 +4,7 @@ import torch
 from test_train_support import DIMS, random_batch
 from torch import nn
 
-from erc_toolkit.train.layers.encoder import sinusoidal_positions
+from erc_toolkit.train.layers.sequences.encoder import sinusoidal_positions
 from erc_toolkit.train.models.baselines.transformer import Settings, Transformer
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..data.batch import Batch
-from ..layers.graph_attention import GraphAttention
+from ..layers.subgraphs.graph_attention import GraphAttention
 
 GRAPHS = ("inter", "intra")
 
@@ -21,7 +21,7 @@ class Edges:
 
     Attributes:
         i, j: (E,) int64, indices of utterances in the batch; i attends to j.
-        relation: (E,) int64, as returned by `erc_toolkit.train.layers.graph.Graph.edges`.
+        relation: (E,) int64, as returned by `erc_toolkit.train.layers.subgraphs.graph.Graph.edges`.
         branches: (E, branches) float32, the softmax of each branch; in differential attention, positive and negative.
         weight: (E,) float32, the weight used; in differential attention, positive - lambda * negative.
     """

@@ -14,8 +14,8 @@ from torch import nn
 
 from ...data.batch import Batch
 from ...layers.dropout import Dropout
-from ...layers.encoder import LocalDialogueAttention, WholeDialogueAttention, dialogue_positions
-from ...layers.post_norm import PostNormEncoder
+from ...layers.sequences.encoder import LocalDialogueAttention, WholeDialogueAttention, dialogue_positions
+from ...layers.sequences.post_norm import PostNormEncoder
 from ...layers.speakers import SpeakerEmbedding
 from ...settings import setting
 from ..base import Model, ModelInfo, ModelOutput, check_heads

@@ -13,14 +13,14 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from ....toolkit.base.errors import UserError
 from ...data.batch import Batch
-from ...layers.diff_graph_attention import DiffRGCN
 from ...layers.dropout import Dropout
 from ...layers.dynamic_linear import DynamicLinear
-from ...layers.encoder import TransformerEncoder, WholeDialogueAttention, dialogue_positions
-from ...layers.graph import RELATIONS, Graph, speaker_graphs
-from ...layers.graph_attention import GAIN, RELATION_SIZE, GraphAttention
-from ...layers.graph_ode import GraphODE
 from ...layers.sequence import PaddedDialogues
+from ...layers.sequences.encoder import TransformerEncoder, WholeDialogueAttention, dialogue_positions
+from ...layers.subgraphs.diff_graph_attention import DiffRGCN
+from ...layers.subgraphs.graph import RELATIONS, Graph, speaker_graphs
+from ...layers.subgraphs.graph_attention import GAIN, RELATION_SIZE, GraphAttention
+from ...layers.subgraphs.graph_ode import GraphODE
 from .variants import Settings, Switches
 
 GRAPH_HEADS = 2  # fixed in the authors' code

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...layers.graph_ode import SOLVERS
+from ...layers.subgraphs.graph_ode import SOLVERS
 from ...settings import setting
 from ..base import check_heads
 

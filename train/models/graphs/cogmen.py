@@ -24,9 +24,9 @@ from torch.nn import functional as F
 from ....toolkit.base.errors import UserError
 from ...data.batch import Batch
 from ...layers.dropout import Dropout
-from ...layers.encoder import WholeDialogueAttention
-from ...layers.post_norm import PostNormEncoder
-from ...layers.relational import NeighbourAttention, RelationalConvolution, RelationalGraph
+from ...layers.relations.relational import NeighbourAttention, RelationalConvolution, RelationalGraph
+from ...layers.sequences.encoder import WholeDialogueAttention
+from ...layers.sequences.post_norm import PostNormEncoder
 from ...settings import setting
 from ..base import Model, ModelInfo, ModelOutput
 

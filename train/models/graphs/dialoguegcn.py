@@ -21,8 +21,8 @@ from torch import nn
 
 from ...data.batch import Batch
 from ...layers.dropout import Dropout
-from ...layers.nodal_attention import NodalAttention
-from ...layers.relational import NeighbourSum, PlaceWeights, RelationalConvolution, RelationalGraph
+from ...layers.relations.nodal_attention import NodalAttention
+from ...layers.relations.relational import NeighbourSum, PlaceWeights, RelationalConvolution, RelationalGraph
 from ...layers.sequence import RecurrentLayer
 from ...settings import setting
 from ..base import Model, ModelInfo, ModelOutput

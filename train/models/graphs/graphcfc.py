@@ -2,8 +2,8 @@
 
 Each modality is encoded, text by an LSTM over the dialogue; the speaker's vector is added, and one dense block of each
 modality and one that all share follow. Streams are then fused in pairs, audio with visual, the result with text, and
-that with the shared one: a pair goes through graph attention (`erc_toolkit.train.layers.pair_graph`), then both are
-mapped to one. Every modality and the shared stream have classifiers of their own, which only the loss uses.
+that with the shared one: a pair goes through graph attention (`erc_toolkit.train.layers.relations.pair_graph`), then
+both are mapped to one. Every modality and the shared stream have classifiers of their own, which only the loss uses.
 `docs/explanation/models/graphcfc.md` has the equations.
 
 With one modality its stream goes through the graph alone, as in their code. Utterances may lack modalities: an absent
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from ...data.batch import Batch
 from ...layers.dropout import Dropout
 from ...layers.losses import weighted_loss
-from ...layers.pair_graph import Edges, PairGraph, PairLayer, pair_relations
+from ...layers.relations.pair_graph import Edges, PairGraph, PairLayer, pair_relations
 from ...layers.sequence import RecurrentLayer
 from ...layers.speakers import SpeakerEmbedding
 from ...settings import setting

@@ -2,9 +2,9 @@
 
 It follows the authors' code. Each modality goes through a linear map; the text is batch-normalised before. For every
 pair of modalities, a stack of graph convolutions passes messages between their nodes of nearby utterances
-(`erc_toolkit.train.layers.modality_graph`); the outputs of all layers are added. What all stacks give for an utterance
-is averaged. From it the emotion is predicted and, as auxiliary tasks, the sentiment and whether two utterances differ
-in sentiment. `docs/explanation/models/graphsmile.md` has the equations.
+(`erc_toolkit.train.layers.multimodal.modality_graph`); the outputs of all layers are added. What all stacks give for an
+utterance is averaged. From it the emotion is predicted and, as auxiliary tasks, the sentiment and whether two
+utterances differ in sentiment. `docs/explanation/models/graphsmile.md` has the equations.
 
 Utterances may lack modalities: an absent feature has no edges and is not in the average. An utterance without any has
 the log prior of the training split as logits, and is in no auxiliary task. With one modality there are no stacks.
@@ -26,7 +26,7 @@ from ...data.batch import Batch
 from ...layers.dropout import Dropout
 from ...layers.losses import weighted_loss
 from ...layers.masked_norm import MaskedBatchNorm
-from ...layers.modality_graph import ModalityPropagation, WindowEdges
+from ...layers.multimodal.modality_graph import ModalityPropagation, WindowEdges
 from ...settings import TrainConfig, setting
 from ..base import Model, ModelInfo, ModelOutput
 

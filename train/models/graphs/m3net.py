@@ -2,7 +2,7 @@
 
 Text, several RoBERTa vectors that are batch-normalised and averaged, goes through a two-layer bidirectional GRU, and
 its speaker's embedding is added; audio and visual have a linear map alone. Two stacks over the same nodes follow,
-`erc_toolkit.train.layers.hypergraph`. Each utterance is classified from both outputs for all its modalities.
+`erc_toolkit.train.layers.multimodal.hypergraph`. Each utterance is classified from both outputs for all its modalities.
 `docs/explanation/models/m3net.md` has the equations.
 
 The released code numbers the nodes and hyperedges of a batch to look up their weights, and its GRU and its batch norm
@@ -22,11 +22,11 @@ from ....toolkit.base.device import to_device
 from ....toolkit.base.errors import UserError
 from ...data.batch import Batch
 from ...layers.dropout import Dropout
-from ...layers.hypergraph import FrequencyConvolution, Hypergraph, HypergraphConvolution
 from ...layers.losses import released_loss, weighted_loss
+from ...layers.multimodal.hypergraph import FrequencyConvolution, Hypergraph, HypergraphConvolution
 from ...layers.sequence import PaddedDialogues
+from ...layers.sequences.text_encoder import TextEncoder
 from ...layers.speakers import SpeakerEmbedding
-from ...layers.text_encoder import TextEncoder
 from ...settings import setting
 from ..base import Model, ModelInfo, ModelOutput
 

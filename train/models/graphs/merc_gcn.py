@@ -21,12 +21,12 @@ from torch.nn import functional as F
 
 from ....toolkit.base.errors import UserError
 from ...data.batch import Batch
-from ...layers.adaptive_graph import EdgeWeights, KindConvolution, WeightedConvolution, edge_kinds
-from ...layers.cross_attention import CoAttention
 from ...layers.dropout import Dropout
-from ...layers.encoder import WholeDialogueAttention, dialogue_positions
 from ...layers.losses import weighted_loss
 from ...layers.sequence import RecurrentLayer
+from ...layers.sequences.cross_attention import CoAttention
+from ...layers.sequences.encoder import WholeDialogueAttention, dialogue_positions
+from ...layers.subgraphs.adaptive_graph import EdgeWeights, KindConvolution, WeightedConvolution, edge_kinds
 from ...settings import setting
 from ..base import Model, ModelInfo, ModelOutput, check_heads
 

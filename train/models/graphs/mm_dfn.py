@@ -2,9 +2,9 @@
 
 The features of all modalities are mapped to the same width. Text then goes through a bidirectional GRU over the
 dialogue; the states of a second GRU, shared by all modalities, over the utterances of each speaker are added to each
-modality. The layers over the graph (`erc_toolkit.train.layers.angular_graph`,
-`erc_toolkit.train.layers.initial_residual`) are connected by an LSTM over the depth: at each layer its input is a
-node's features and its output is propagated. The code calls its recurrent layers LSTM; they are GRUs.
+modality. The layers over the graph (`erc_toolkit.train.layers.multimodal.angular_graph`,
+`erc_toolkit.train.layers.multimodal.initial_residual`) are connected by an LSTM over the depth: at each layer its input
+is a node's features and its output is propagated. The code calls its recurrent layers LSTM; they are GRUs.
 
 The released GRUs run over the padding after shorter dialogues and speakers; here that is optional (`padded`). Without
 text there is no GRU over the dialogue; with one modality the graph holds that modality's nodes.
@@ -21,10 +21,10 @@ from torch.nn import functional as F
 from ....toolkit.base.device import to_device
 from ....toolkit.base.errors import UserError
 from ...data.batch import Batch
-from ...layers.angular_graph import AngularGraph
 from ...layers.dropout import Dropout
-from ...layers.initial_residual import InitialResidualConvolution
 from ...layers.losses import focal_loss
+from ...layers.multimodal.angular_graph import AngularGraph
+from ...layers.multimodal.initial_residual import InitialResidualConvolution
 from ...layers.sequence import PaddedDialogues, RecurrentLayer
 from ...settings import setting
 from ..base import Model, ModelInfo, ModelOutput

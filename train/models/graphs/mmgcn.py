@@ -1,9 +1,9 @@
 """MMGCN (arXiv 2107.06779): a deep graph convolution over one graph of all modalities, following its released code.
 
 Text goes through a linear map and a two-layer bidirectional LSTM, and its speaker's embedding is added; audio and
-visual have a linear map alone. `erc_toolkit.train.layers.angular_graph` is the graph,
-`erc_toolkit.train.layers.initial_residual` a layer. Each utterance is classified from the input and output vectors of
-the graph for all its modalities.
+visual have a linear map alone. `erc_toolkit.train.layers.multimodal.angular_graph` is the graph,
+`erc_toolkit.train.layers.multimodal.initial_residual` a layer. Each utterance is classified from the input and output
+vectors of the graph for all its modalities.
 
 The released LSTM runs over the padding after the shorter dialogues of a batch; here that is optional (`padded`).
 Without text a model has neither LSTM nor speakers; with one modality the graph holds that modality's nodes.
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from ....toolkit.base.errors import UserError
 from ...data.batch import Batch
-from ...layers.angular_graph import AngularGraph
 from ...layers.dropout import Dropout
-from ...layers.initial_residual import InitialResidualConvolution
 from ...layers.losses import released_loss, weighted_loss
+from ...layers.multimodal.angular_graph import AngularGraph
+from ...layers.multimodal.initial_residual import InitialResidualConvolution
 from ...layers.sequence import PaddedDialogues, RecurrentLayer
 from ...layers.speakers import SpeakerEmbedding
 from ...settings import setting

@@ -1,9 +1,10 @@
 """RGAT with relational position encodings (EMNLP 2020), after a third party's code; the authors released none.
 
 The features of an utterance go through a linear map. Layers of graph attention follow, over the utterances of a window,
-whose scores depend on who speaks, the order, and the distance (`erc_toolkit.train.layers.relation_attention`). The
-utterance is classified from what enters the first layer and what leaves the last. `docs/explanation/models/rgat.md` has
-the equations, and says what differs from the paper, which fine-tunes BERT.
+whose scores depend on who speaks, the order, and the distance
+(`erc_toolkit.train.layers.relations.relation_attention`). The utterance is classified from what enters the first layer
+and what leaves the last. `docs/explanation/models/rgat.md` has the equations, and says what differs from the paper,
+which fine-tunes BERT.
 
 Utterances may lack modalities: absent features are zeros, which the map ignores. An utterance without any is nobody's
 neighbour, and has the log prior of the training split as logits.
@@ -18,7 +19,7 @@ from torch import nn
 
 from ...data.batch import Batch
 from ...layers.dropout import Dropout
-from ...layers.relation_attention import ENCODINGS, RelationAttention, SpeakerRelations
+from ...layers.relations.relation_attention import ENCODINGS, RelationAttention, SpeakerRelations
 from ...settings import setting
 from ..base import Model, ModelInfo, ModelOutput, check_heads
 

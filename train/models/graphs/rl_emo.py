@@ -1,9 +1,9 @@
 """RL-EMO (ICASSP 2024): a graph of each modality, and a loss from Q-learning beside the cross-entropy, after its code.
 
 Text goes through the encoder that M3NET has, audio and visual through a linear map. Each modality has a graph of the
-dialogue (`erc_toolkit.train.layers.angular_graph`) and a stack of convolutions
-(`erc_toolkit.train.layers.initial_residual`); each utterance is classified from inputs and outputs of all. Speakers are
-not used.
+dialogue (`erc_toolkit.train.layers.multimodal.angular_graph`) and a stack of convolutions
+(`erc_toolkit.train.layers.multimodal.initial_residual`); each utterance is classified from inputs and outputs of all.
+Speakers are not used.
 
 Its log probabilities are taken for values of actions. In every training step the actor that chooses the most probable
 class has the same weights as the critic that learns, so the step is one on the loss below; no other network and no
@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from ....toolkit.base.device import to_device
 from ....toolkit.base.errors import UserError
 from ...data.batch import Batch
-from ...layers.angular_graph import AngularGraph
 from ...layers.dropout import Dropout
-from ...layers.initial_residual import InitialResidualConvolution
 from ...layers.losses import weighted_loss
-from ...layers.text_encoder import TextEncoder
+from ...layers.multimodal.angular_graph import AngularGraph
+from ...layers.multimodal.initial_residual import InitialResidualConvolution
+from ...layers.sequences.text_encoder import TextEncoder
 from ...settings import setting
 from ..base import Model, ModelInfo, ModelOutput
 

@@ -1,10 +1,10 @@
 """CFN-ESA (IEEE TAFFC 15, 2024, doi 10.1109/TAFFC.2024.3389453), following its released code.
 
 Each modality is mapped to the same width and goes through recurrent layers that all share, then through attention in
-which text is the hub (`erc_toolkit.train.layers.hub_attention`). The concatenated modalities are mapped to one vector,
-which is classified. In training the attention runs twice, with different dropout, and for every pair of utterances of a
-dialogue it is predicted from one vector of each whether their emotions differ
-(`erc_toolkit.train.layers.emotion_shift`). `docs/explanation/models/cfn-esa.md` has the equations.
+which text is the hub (`erc_toolkit.train.layers.sequences.hub_attention`). The concatenated modalities are mapped to
+one vector, which is classified. In training the attention runs twice, with different dropout, and for every pair of
+utterances of a dialogue it is predicted from one vector of each whether their emotions differ
+(`erc_toolkit.train.layers.sequences.emotion_shift`). `docs/explanation/models/cfn-esa.md` has the equations.
 
 Their recurrent layers run over the padding after shorter dialogues, their attention attends to it, and their loss on
 MELD counts it; here that is optional (`padded`). Utterances may lack modalities: an absent feature is a step of zeros,
@@ -23,11 +23,11 @@ from torch.nn import functional as F
 
 from ...data.batch import Batch
 from ...layers.dropout import Dropout
-from ...layers.emotion_shift import EmotionShift
-from ...layers.encoder import WholeDialogueAttention
-from ...layers.hub_attention import FeedForward, HubLayer
 from ...layers.losses import released_loss, weighted_loss
 from ...layers.sequence import PaddedDialogues, RecurrentLayer
+from ...layers.sequences.emotion_shift import EmotionShift
+from ...layers.sequences.encoder import WholeDialogueAttention
+from ...layers.sequences.hub_attention import FeedForward, HubLayer
 from ...packing import Packing
 from ...settings import setting
 from ..base import Model, ModelInfo, ModelOutput, check_heads

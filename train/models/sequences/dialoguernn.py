@@ -1,8 +1,9 @@
 """DialogueRNN (arXiv 1811.00405, AAAI 2019), following its released bidirectional model with attention (BiModel).
 
-A recurrence in both directions over each dialogue (`erc_toolkit.train.layers.dialogue_rnn`), attention of each emotion
-state to all those of its dialogue, a hidden layer and an output layer. The paper's model uses text alone on IEMOCAP and
-text and audio on MELD; here any modalities are concatenated, as in their scripts, with zeros for absent ones.
+A recurrence in both directions over each dialogue (`erc_toolkit.train.layers.sequences.dialogue_rnn`), attention of
+each emotion state to all those of its dialogue, a hidden layer and an output layer. The paper's model uses text alone
+on IEMOCAP and text and audio on MELD; here any modalities are concatenated, as in their scripts, with zeros for absent
+ones.
 
 Their attention gives padding a score of 0, takes the softmax and then renormalises over the utterances. That is the
 softmax over the utterances that is used here (theirs divides 0 by 0 if all scores are very negative).
@@ -16,9 +17,9 @@ import torch
 from torch import nn
 
 from ...data.batch import Batch
-from ...layers.dialogue_rnn import DialogueRecurrence
 from ...layers.dropout import Dropout
-from ...layers.encoder import WholeDialogueAttention
+from ...layers.sequences.dialogue_rnn import DialogueRecurrence
+from ...layers.sequences.encoder import WholeDialogueAttention
 from ...settings import setting
 from ..base import Model, ModelInfo, ModelOutput
 

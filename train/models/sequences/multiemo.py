@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from ...data.batch import Batch
 from ...layers.contrastive import focal_contrastive_loss, sample_weights
-from ...layers.dialogue_rnn import DialogueRecurrence
 from ...layers.dropout import Dropout
-from ...layers.encoder import WholeDialogueAttention
 from ...layers.losses import weighted_loss
+from ...layers.sequences.dialogue_rnn import DialogueRecurrence
+from ...layers.sequences.encoder import WholeDialogueAttention
 from ...layers.soft_hgr import soft_hgr_loss
 from ...settings import setting
 from ..base import Model, ModelInfo, ModelOutput, check_heads

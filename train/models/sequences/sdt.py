@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from ...data.batch import Batch
 from ...layers.dropout import Dropout
-from ...layers.encoder import EncoderBlock, WholeDialogueAttention, dialogue_positions
 from ...layers.losses import weighted_loss
+from ...layers.sequences.encoder import EncoderBlock, WholeDialogueAttention, dialogue_positions
 from ...layers.speakers import SpeakerEmbedding
 from ...settings import setting
 from ..base import Model, ModelInfo, ModelOutput, check_heads

@@ -23,12 +23,7 @@ from ....toolkit.base.errors import UserError
 from ....toolkit.base.words import counted
 from ....toolkit.manifest import MODALITIES
 from ...data.batch import Batch
-from ...layers.diff_graph_attention import DiffGraphAttention, DiffRGCN
 from ...layers.dropout import Dropout
-from ...layers.encoder import LocalDialogueAttention, TransformerEncoder, WholeDialogueAttention, sinusoidal_positions
-from ...layers.graph import Graph, speaker_graphs
-from ...layers.graph_attention import GraphAttention
-from ...layers.graph_convolution import GraphConvolution
 from ...layers.modality_dropout import (
     DroppedModalities,
     drop_modalities,
@@ -36,7 +31,17 @@ from ...layers.modality_dropout import (
     precision_times_recall,
     weighted_f1,
 )
+from ...layers.sequences.encoder import (
+    LocalDialogueAttention,
+    TransformerEncoder,
+    WholeDialogueAttention,
+    sinusoidal_positions,
+)
 from ...layers.speakers import SpeakerEmbedding
+from ...layers.subgraphs.diff_graph_attention import DiffGraphAttention, DiffRGCN
+from ...layers.subgraphs.graph import Graph, speaker_graphs
+from ...layers.subgraphs.graph_attention import GraphAttention
+from ...layers.subgraphs.graph_convolution import GraphConvolution
 from ...settings import TrainConfig, nearest, setting
 from ..base import Model, ModelInfo, ModelOutput, check_heads
 from .amb_dsgdn_variants import VARIANTS

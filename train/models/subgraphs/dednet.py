@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...data.batch import Batch
-from ...layers.diff_graph_attention import DiffRGCN
 from ...layers.dropout import Dropout
-from ...layers.encoder import TransformerEncoder, WholeDialogueAttention, dialogue_positions
-from ...layers.graph import RELATIONS, Graph, speaker_graphs
-from ...layers.graph_attention import RELATION_SIZE, GraphAttention
 from ...layers.losses import weighted_loss
+from ...layers.sequences.encoder import TransformerEncoder, WholeDialogueAttention, dialogue_positions
 from ...layers.speakers import SpeakerEmbedding
+from ...layers.subgraphs.diff_graph_attention import DiffRGCN
+from ...layers.subgraphs.graph import RELATIONS, Graph, speaker_graphs
+from ...layers.subgraphs.graph_attention import RELATION_SIZE, GraphAttention
 from ...settings import setting
 from ..base import Model, ModelInfo, ModelOutput, check_heads
 

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from .sequence import PaddedDialogues
+from ..sequence import PaddedDialogues
 
 _INSIDE = 0.99999  # as in their code
 

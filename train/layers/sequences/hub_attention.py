@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .dropout import Dropout
+from ..dropout import Dropout
 
 
 class MultiheadAttention(nn.Module):
@@ -32,8 +32,8 @@ class MultiheadAttention(nn.Module):
     def forward(self, x: Tensor, source: Tensor, attend: Callable[..., Tensor], present: Tensor) -> Tensor:
         """Queries from x [N, size], keys and values from `source` [N, size], to [N, size].
 
-        `attend` is that of `erc_toolkit.train.layers.encoder.WholeDialogueAttention` or takes the same arguments;
-        `present` [N] bool, which utterances of `source` may be attended to.
+        `attend` is that of `erc_toolkit.train.layers.sequences.encoder.WholeDialogueAttention` or takes the same
+        arguments; `present` [N] bool, which utterances of `source` may be attended to.
         """
         return self.output(attend(self.query(x), *self.source(source).chunk(2, 1), present, self.heads, 0.0))
 

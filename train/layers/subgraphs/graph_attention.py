@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .dropout import dropout
+from ..dropout import dropout
 from .graph import RELATIONS, Graph
 
 RELATION_SIZE = 10

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .dropout import Dropout
+from ..dropout import Dropout
 from .graph import Graph
 from .graph_attention import GraphAttention
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ...toolkit.base.errors import UserError
-from .present_norm import PresentBatchNorm
-from .sequence import PaddedDialogues, RecurrentLayer
+from ....toolkit.base.errors import UserError
+from ..present_norm import PresentBatchNorm
+from ..sequence import PaddedDialogues, RecurrentLayer
 
 
 class TextEncoder(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .dropout import dropout
+from ..dropout import dropout
 from .graph import Graph
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .dropout import Dropout
+from ..dropout import Dropout
 
 
 class PostNormEncoder(nn.Module):
@@ -40,7 +40,8 @@ class PostNormEncoder(nn.Module):
 
         Args:
             x: [N, size].
-            attend: `attend` of `erc_toolkit.train.layers.encoder.WholeDialogueAttention` or `LocalDialogueAttention`.
+            attend: `attend` of `erc_toolkit.train.layers.sequences.encoder.WholeDialogueAttention` or
+                `LocalDialogueAttention`.
             present: [N] bool, which utterances may be attended to.
         """
         values = attend(*self.projections(x).chunk(3, 1), present, self.heads, self.rate if self.training else 0.0)

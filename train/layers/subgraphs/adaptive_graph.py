@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .blocks import Blocks
+from ..blocks import Blocks
 from .graph import speaker_graphs
 
 KINDS = 5  # of edges: to itself; to the same speaker's past and future; to another speaker's past and future

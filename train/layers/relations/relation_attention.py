@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..packing import Packing
-from .blocks import Blocks
+from ...packing import Packing
+from ..blocks import Blocks
 
 RELATIONS = 4  # own past, own future and itself, others' past, others' future
 ENCODINGS = ("relational", "heads", "relative", "none")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...toolkit.base.device import to_device
-from .blocks import Blocks
+from ....toolkit.base.device import to_device
+from ..blocks import Blocks
 
 
 class RelationalGraph:

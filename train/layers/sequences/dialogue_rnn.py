@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ...toolkit.base.device import to_device
-from .dropout import dropout
+from ....toolkit.base.device import to_device
+from ..dropout import dropout
 
 
 class GRUCells(nn.Module):

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ...toolkit.base.device import has_float64, to_device
-from ..packing import Packing
-from .blocks import Blocks
-from .dropout import Dropout, dropout
+from ....toolkit.base.device import has_float64, to_device
+from ...packing import Packing
+from ..blocks import Blocks
+from ..dropout import Dropout, dropout
 
 QUERIES = 512  # at a time, where a kernel would otherwise build a matrix for a whole dialogue
 SHORT = 128  # dialogues up to this length share one padded block

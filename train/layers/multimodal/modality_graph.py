@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...toolkit.base.device import to_device
-from ..packing import Packing
-from .blocks import Blocks
+from ....toolkit.base.device import to_device
+from ...packing import Packing
+from ..blocks import Blocks
 
 
 class WindowEdges:

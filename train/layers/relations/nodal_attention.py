@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .sequence import PaddedDialogues
+from ..sequence import PaddedDialogues
 
 QUERIES = 512  # at a time, so that no attention matrix of a long dialogue is stored
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .dropout import Dropout
-from .sequence import PaddedDialogues
+from ..dropout import Dropout
+from ..sequence import PaddedDialogues
 
 PAIRS = 1 << 24  # values of pairs in memory at a time
 _TINY = 1e-12  # a sum of weights below it is an empty sum

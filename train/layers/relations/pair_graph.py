@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ...toolkit.base.device import to_device
-from .dropout import Dropout
+from ....toolkit.base.device import to_device
+from ..dropout import Dropout
 from .relational import relations_of_people
 
 # Targets whose edges are in memory at a time: on a CPU few enough for its caches, elsewhere enough to fill the device.
@@ -48,7 +48,7 @@ class PairGraph:
 
     Args:
         speakers: [N] int64 on the CPU, whose relations those of each utterance are, from 0; -1 for somebody unknown,
-            whose relations are means, see `erc_toolkit.train.layers.relational.relations_of_people`.
+            whose relations are means, see `erc_toolkit.train.layers.relations.relational.relations_of_people`.
         people: [N] int64 on the CPU, who speaks each utterance, from 0.
         dialogue: [N] int64, number of each utterance's dialogue, from 0.
         past, future: how many utterances back and ahead the sources of an utterance reach.

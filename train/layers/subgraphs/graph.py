@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .blocks import Blocks
+from ..blocks import Blocks
 
 RELATIONS = 6  # rows of a relation table: no edge, self, intra past, intra future, inter future, inter past
 SELF, INTRA_PAST, INTRA_FUTURE, INTER_FUTURE, INTER_PAST = 1, 2, 3, 4, 5

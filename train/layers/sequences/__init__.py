@@ -1,0 +1,1 @@
+"""Layers over the utterances of a dialogue in order: Transformers, recurrence."""

@@ -84,7 +84,7 @@ def _suggested(store: FeatureStore) -> str:
         return "demo is for a few hundred utterances (or your own FILE.yaml)"
     two = max(len(set(store.column("speaker")[rows])) for _, rows in store.dialogues()) <= 2
     one, who = ("iemocap", "two") if two else ("meld", "several")
-    return f"{one} is for dialogues of {who} speakers (or your own FILE.yaml)"
+    return f"general is for any features; {one} is the paper's, for dialogues of {who} speakers (or your own FILE.yaml)"
 
 
 def load_config(recipe: str, changes: Sequence[str] = ()) -> Config:

@@ -199,6 +199,9 @@ def test_recipes_build_it(name):
         assert config.model.name == name and isinstance(config.model, settings_class(name))
         own = f"{name}-{corpus}" in recipe_names()
         assert own or name in BASELINES, f"{name} has no recipe for {corpus}"
+    general = load_config("general", [f"model.name={name}"])
+    assert general.model.name == name and general.train.patience == 5
+    assert (general.train.lr == 2.2e-4) == (name not in BASELINES[1:])
 
 
 def test_every_model_has_a_page_and_is_in_the_study():

@@ -48,8 +48,8 @@ def earlier_store(
         yield old
 
 
-def prepare_crops(folder: Path, inputs: list[Path], overwrite: bool) -> None:
-    """Creates the folder of `--save-crops`.
+def check_crops(folder: Path, inputs: list[Path], overwrite: bool) -> None:
+    """Checks that the folder of `--save-crops` may be written to.
 
     Raises:
         UserError: it has files that no extraction put there, or belongs to the input.
@@ -57,5 +57,9 @@ def prepare_crops(folder: Path, inputs: list[Path], overwrite: bool) -> None:
     marker = folder / _CROPS
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     check_folder(folder, names, inputs, earlier=lambda _: marker.exists(), overwrite=overwrite, option="--save-crops")
+
+
+def make_crops(folder: Path) -> None:
+    """Creates the folder of `--save-crops`, marked as one."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(marker, b"")
+    write_atomically(folder / _CROPS, b"")

@@ -33,7 +33,7 @@ from ...toolkit.store.summary import unpacked
 from ..encoders.selection import Options
 from .assembly import assemble, finished_job, parts_root
 from .carried import Carried, carry
-from .earlier import earlier_store, prepare_crops
+from .earlier import check_crops, earlier_store, make_crops
 from .extractors import RunExtractors
 from .jobs import Corpus, Job, make_job, matrices_there, record_job
 from .media_stage import run_media
@@ -106,7 +106,7 @@ def extract(
     held = out if shard is None else out.with_name(f"{out.name}.shard-{shard[0]}-of-{shard[1]}")
     with disk_faults(out), locked(held, "extract"), ExitStack() as stack:
         if options.save_crops is not None:
-            prepare_crops(options.save_crops, [manifest.root], overwrite)
+            check_crops(options.save_crops, [manifest.root], overwrite)
         if overwrite and parts_root(out).exists():
             shutil.rmtree(parts_root(out))
         old = None if overwrite else stack.enter_context(earlier_store(out, manifest, other_corpus, shard))
@@ -141,6 +141,8 @@ def _extract(
         notify(f"{out}: all features are already there; nothing to do")
         _remove_empty(root)
         return _summary(out, began, stages)
+    if options.save_crops is not None:
+        make_crops(options.save_crops)
     root.mkdir(exist_ok=True)
     write_manifest(manifest, root / "manifest.jsonl")
     for job in jobs:

@@ -201,6 +201,7 @@ def test_recipes_build_it(name):
         assert own or name in BASELINES, f"{name} has no recipe for {corpus}"
     general = load_config("general", [f"model.name={name}"])
     assert general.model.name == name and general.train.patience == 5
+    assert not any(isinstance(value, list) for value in vars(general.model).values()), "made for some corpus's classes"
     assert (general.train.lr == 2.2e-4) == (name not in BASELINES[1:])
 
 

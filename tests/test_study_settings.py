@@ -31,7 +31,11 @@ def run(*arguments):
 
 def test_no_shipped_recipe_has_idle_settings():
     for name in recipe_names():
-        assert idle_settings(load_config(name)) == {}, name
+        idle = idle_settings(load_config(name))
+        if name == "graphsmile-general":  # whose auxiliary tasks wait for the sentiments of the user's own classes
+            assert idle and all("model.sentiments is null" in reason for reason in idle.values())
+        else:
+            assert idle == {}, name
 
 
 @pytest.mark.parametrize("corpus", ["iemocap", "meld", "demo"])

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main
-from erc_toolkit.train.config import load_config
+from erc_toolkit.train.config import load_config, parse_config
 from erc_toolkit.train.data.features import Normaliser
 from erc_toolkit.train.inference.model_paths import in_package, resolve_models
 from erc_toolkit.train.inference.packaging import package
@@ -106,9 +106,11 @@ def test_no_setting_of_any_model_takes_memory(name, tmp_path):
     for key in [*whole_numbers(name), "speakers", "dim"]:
         dims = {**DIMS, "text": BILLION} if key == "dim" else DIMS
         speakers = BILLION if key == "speakers" else 3
-        change = [f"model.{key}={BILLION}"] if hasattr(config.model, key) else []
+        content = config.as_dict()
+        if key in content["model"]:
+            content["model"][key] = BILLION
         try:
-            other = load_config("meld", [f"model.name={name}", *change])
+            other = parse_config(content, "config.yaml")  # as a run's is read
             check_fit(Run(tmp_path, other, facts), lambda: build_model(other, dims, speakers, COUNTS))  # noqa: B023
         except UserError as error:
             assert "model.safetensors: does not fit config.yaml" in error.message or key in error.message

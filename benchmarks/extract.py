@@ -29,9 +29,9 @@ import torch
 from random_encoders import text_model
 
 from erc_toolkit.extract.corpora.registry import read_corpus
-from erc_toolkit.extract.encoders.face_network import ARCHITECTURES, FaceEncoder, ImageInput
-from erc_toolkit.extract.encoders.opensmile_sets import functionals
-from erc_toolkit.extract.encoders.text import TextEncoder
+from erc_toolkit.extract.encoders.audio.opensmile_sets import functionals
+from erc_toolkit.extract.encoders.text.encoder import TextEncoder
+from erc_toolkit.extract.encoders.visual.face_network import ARCHITECTURES, FaceEncoder, ImageInput
 from erc_toolkit.extract.faces.detection import crop, face_model, make_detector
 from erc_toolkit.extract.run.worker import set_up
 from erc_toolkit.toolkit.base.cores import core_count

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from random_encoders import image_model, speech_model, text_model
 
+from erc_toolkit.extract.encoders.audio.speech import AudioModel
 from erc_toolkit.extract.encoders.base import AudioSpan
-from erc_toolkit.extract.encoders.face_network import FaceEncoder
-from erc_toolkit.extract.encoders.image import ImageModel
-from erc_toolkit.extract.encoders.speech import AudioModel
-from erc_toolkit.extract.encoders.text import TextEncoder
+from erc_toolkit.extract.encoders.text.encoder import TextEncoder
+from erc_toolkit.extract.encoders.visual.face_network import FaceEncoder
+from erc_toolkit.extract.encoders.visual.image import ImageModel
 from erc_toolkit.toolkit.store import FeatureStore
 from erc_toolkit.train.config import load_config
 from erc_toolkit.train.data.features import read_feature

@@ -15,7 +15,7 @@ from ..toolkit.base.progress import progress_bar
 from ..toolkit.base.threads import map_in_threads
 from ..toolkit.manifest import Manifest, Utterance
 from ..toolkit.media import SAMPLE_RATE, MediaError, MediaReader
-from .encoders.opensmile_sets import SILENCE
+from .encoders.audio.opensmile_sets import SILENCE
 from .faces.thinning import BLACK
 
 FPS = 5.0  # frames sampled per second, extraction's default

@@ -14,12 +14,12 @@ from stand_in import DEVICE, StandIn
 from test_models_by_name import image_folder, spans, speech_folder
 
 from erc_toolkit.extract.encoders import batching, remembered
+from erc_toolkit.extract.encoders.audio.speech import AudioModel
 from erc_toolkit.extract.encoders.base import Turn
 from erc_toolkit.extract.encoders.batching import Batches
-from erc_toolkit.extract.encoders.face_network import FaceEncoder
-from erc_toolkit.extract.encoders.image import ImageModel
-from erc_toolkit.extract.encoders.speech import AudioModel
-from erc_toolkit.extract.encoders.text import TextEncoder
+from erc_toolkit.extract.encoders.text.encoder import TextEncoder
+from erc_toolkit.extract.encoders.visual.face_network import FaceEncoder
+from erc_toolkit.extract.encoders.visual.image import ImageModel
 from erc_toolkit.toolkit.base.device import Memory, device_memory, empty_cache, to_host
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from erc_toolkit.extract.encoders.face_network import ARCHITECTURES, FaceEncoder
-from erc_toolkit.extract.encoders.opensmile_sets import functionals
-from erc_toolkit.extract.encoders.text import TextEncoder
+from erc_toolkit.extract.encoders.audio.opensmile_sets import functionals
+from erc_toolkit.extract.encoders.text.encoder import TextEncoder
+from erc_toolkit.extract.encoders.visual.face_network import ARCHITECTURES, FaceEncoder
 from erc_toolkit.extract.encoders.weights import checksum, load_state
 from erc_toolkit.extract.faces.detection import Face, crop, face_model, make_detector, overlap
 from erc_toolkit.toolkit.base.errors import UserError

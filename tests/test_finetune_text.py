@@ -15,7 +15,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from erc_toolkit.extract.encoders.text import TextEncoder
+from erc_toolkit.extract.encoders.text.encoder import TextEncoder
 from erc_toolkit.extract.tuning.text import Recipe, finetune, read_texts
 from erc_toolkit.toolkit.base.errors import Interrupted, UserError
 from erc_toolkit.toolkit.commands.main import main

@@ -11,10 +11,10 @@ import torch
 import transformers
 from click.testing import CliRunner
 
+from erc_toolkit.extract.encoders.audio.speech import AudioModel
 from erc_toolkit.extract.encoders.base import AudioSpan
-from erc_toolkit.extract.encoders.face_network import FaceEncoder, Normalisation
-from erc_toolkit.extract.encoders.image import ImageModel
-from erc_toolkit.extract.encoders.speech import AudioModel
+from erc_toolkit.extract.encoders.visual.face_network import FaceEncoder, Normalisation
+from erc_toolkit.extract.encoders.visual.image import ImageModel
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.store import FeatureStore
@@ -259,7 +259,7 @@ def test_low_level_descriptors_are_opensmiles_own(raw, tmp_path):
 
 def test_options_that_would_be_ignored_are_refused(raw, tmp_path):
     from erc_toolkit.extract.commands.extract import DENSENETS
-    from erc_toolkit.extract.encoders.face_network import ARCHITECTURES
+    from erc_toolkit.extract.encoders.visual.face_network import ARCHITECTURES
 
     assert set(DENSENETS) == set(ARCHITECTURES)
     refused = (

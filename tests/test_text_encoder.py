@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from erc_toolkit.extract.encoders.selection import Options
-from erc_toolkit.extract.encoders.text import TextEncoder
+from erc_toolkit.extract.encoders.text.encoder import TextEncoder
 from erc_toolkit.extract.run.context import turns
 from erc_toolkit.extract.run.engine import extract
 from erc_toolkit.toolkit.base.errors import UserError

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from erc_toolkit.extract.encoders.face_network import FaceEncoder, Normalisation
+from erc_toolkit.extract.encoders.visual.face_network import FaceEncoder, Normalisation
 from erc_toolkit.extract.tuning.face import FaceRecipe, estimate_face, train_face
 from erc_toolkit.extract.tuning.face_images import FERPLUS, read_face_images
 from erc_toolkit.toolkit.base.errors import Interrupted, UserError

@@ -126,7 +126,7 @@ def sentences(count: int) -> list[str]:
 
 def text(job: Job) -> Encoder:
     """roberta-large over as many sentences as MELD has utterances."""
-    from erc_toolkit.extract.encoders.text import TextEncoder
+    from erc_toolkit.extract.encoders.text.encoder import TextEncoder
 
     texts = sentences(60 if job.small else UTTERANCES)
     folder = job.scratch / "roberta"
@@ -142,7 +142,7 @@ def text(job: Job) -> Encoder:
 
 def speech(job: Job) -> Encoder:
     """wavlm-large over clips of 3 s of noise."""
-    from erc_toolkit.extract.encoders.speech import AudioModel
+    from erc_toolkit.extract.encoders.audio.speech import AudioModel
 
     rng = np.random.default_rng(0)
     seconds, count = (0.5, 4) if job.small else (3, 200)
@@ -162,7 +162,7 @@ def face(name: str) -> Callable[[Job], Encoder]:
     """A DenseNet over face crops, eight an utterance."""
 
     def make(job: Job) -> Encoder:
-        from erc_toolkit.extract.encoders.face_network import ARCHITECTURES, FaceEncoder
+        from erc_toolkit.extract.encoders.visual.face_network import ARCHITECTURES, FaceEncoder
 
         expected = ARCHITECTURES[name].input
         crops = crops_of(expected.side, expected.grey, 8 if job.small else 2_048)
@@ -178,7 +178,7 @@ def face(name: str) -> Callable[[Job], Encoder]:
 
 def image(job: Job) -> Encoder:
     """CLIP's ViT-L/14 over face crops."""
-    from erc_toolkit.extract.encoders.image import ImageModel
+    from erc_toolkit.extract.encoders.visual.image import ImageModel
 
     folder = job.scratch / "clip"
     if not folder.exists():

@@ -18,9 +18,9 @@ from ...toolkit.base.version import __version__
 from ...toolkit.manifest import Manifest, Utterance, is_unchanged
 from ...toolkit.manifest.files import write_stamped
 from ...toolkit.media import SAMPLE_RATE, MediaError, MediaReader
+from ..encoders.audio.opensmile_sets import silence_reason
+from ..encoders.audio.speech import resample
 from ..encoders.base import AudioSpan
-from ..encoders.opensmile_sets import silence_reason
-from ..encoders.speech import resample
 from ..run.media_stage import FAILED
 from ..run.origins import source_of
 from .ctc import Emitter, align

@@ -23,7 +23,7 @@ def click_option(name: str) -> click.Option:
     spec = option_specs(Options)[name]
     shared: dict[str, Any] = {"help": spec.help, "metavar": spec.metavar}
     if spec.kind is bool:
-        return click.Option([spec.flag], is_flag=True, **shared)
+        return click.Option([spec.flag, name], is_flag=True, **shared)
     if spec.default_text is not None:  # click would show the value
         shared["help"] += f"  [default: {spec.default_text}]"
     else:
@@ -37,7 +37,7 @@ def click_option(name: str) -> click.Option:
         kind = click.FloatRange(spec.low, spec.high)
     elif spec.kind is Path:
         kind = click.Path(path_type=Path, file_okay=not spec.folder)
-    return click.Option([spec.flag], type=kind, default=spec.default, **shared)
+    return click.Option([spec.flag, name], type=kind, default=spec.default, **shared)
 
 
 def _repeated(flag: str, name: str) -> click.Option:
@@ -52,6 +52,7 @@ def _options() -> list[click.Option]:
             ["--modalities"], default=",".join(modalities.default), show_default=True, help=modalities.help
         ),
         "device": make_device_option(option_specs(Options)["device"].help),
+        "features": _repeated("--feature", "features"),
         "extractors": _repeated("--extractor", "extractors"),
         "extractor_options": _repeated("--extractor-option", "extractor_options"),
     }

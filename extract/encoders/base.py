@@ -40,11 +40,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Turn:
-    """The input of a text extractor for one utterance: transcript, speaker, and the preceding turns, oldest first."""
+    """The input of a text extractor for one utterance: transcript, speaker, and the preceding turns, oldest first;
+    `described` is a sentence about how it is said, if one is asked for.
+    """
 
     text: str
     speaker: str = ""
     before: tuple[str, ...] = ()
+    described: str = ""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ def option(
     default_text: str | None = None,
     folder: bool = False,
     on_command_line: bool = True,
+    flag: str | None = None,
 ) -> Any:
     """A field of a dataclass of options.
 
@@ -55,6 +56,7 @@ def option(
         metavar, default_text: how the command line shows the value and the default.
         folder: whether a path is a folder to write to.
         on_command_line: False if the option is available in the library only.
+        flag: its name on the command line, if that is not the field's.
     """
     about = {
         "help": help,
@@ -68,6 +70,7 @@ def option(
         "default_text": default_text,
         "folder": folder,
         "on_command_line": on_command_line,
+        "own_flag": flag,
     }
     if isinstance(default, Mapping):
         return dataclasses.field(default_factory=lambda: dict(default), metadata={_KEY: about})
@@ -104,10 +107,11 @@ class OptionSpec:
     default_text: str | None = None
     folder: bool = False
     on_command_line: bool = True
+    own_flag: str | None = None
 
     @property
     def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
+        return self.own_flag or "--" + self.name.replace("_", "-")
 
     def checked(self, value: Any) -> Any:
         """The value, with an int converted to float and a str to Path where the option has that type.

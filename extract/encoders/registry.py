@@ -17,17 +17,19 @@ from ...toolkit.base.plugins import PluginRegistry
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import MODALITIES
 from .option import option_specs
-from .selection import FACE_NETWORK, IMAGE_MODEL, OPENSMILE, SPEECH_MODEL, TEXT_MODEL, Options
+from .selection import FACE_NETWORK, IMAGE_MODEL, OPENSMILE, PROSODY, SPEECH_MODEL, TEXT_MODEL, VIDEO_MODEL, Options
 
 if TYPE_CHECKING:
     from .base import Extractor, Setup
 
 EXTRACTORS = {
-    TEXT_MODEL: "erc_toolkit.extract.encoders.text:TextEncoder",
-    OPENSMILE: "erc_toolkit.extract.encoders.opensmile_sets:Functionals",
-    SPEECH_MODEL: "erc_toolkit.extract.encoders.speech:AudioModel",
-    FACE_NETWORK: "erc_toolkit.extract.encoders.face_network:FaceEncoder",
-    IMAGE_MODEL: "erc_toolkit.extract.encoders.image:ImageModel",
+    TEXT_MODEL: "erc_toolkit.extract.encoders.text.encoder.encoder:TextEncoder",
+    OPENSMILE: "erc_toolkit.extract.encoders.audio.opensmile_sets:Functionals",
+    PROSODY: "erc_toolkit.extract.encoders.audio.prosody:Prosody",
+    SPEECH_MODEL: "erc_toolkit.extract.encoders.audio.speech:AudioModel",
+    FACE_NETWORK: "erc_toolkit.extract.encoders.visual.face_network:FaceEncoder",
+    IMAGE_MODEL: "erc_toolkit.extract.encoders.visual.image:ImageModel",
+    VIDEO_MODEL: "erc_toolkit.extract.encoders.visual.video:VideoModel",
 }
 _REGISTRY = PluginRegistry("extractor", "erc_toolkit.extractors", EXTRACTORS)
 

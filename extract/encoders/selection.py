@@ -24,13 +24,16 @@ AUDIO_SETS = (
     "eGeMAPSv01b",
     "eGeMAPSv02",
     "emobase",
+    "prosody",  # our own: `encoders/prosody.py`
 )
 DENSENETS = ("densenet121", "denseface")
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
-POOLINGS = ("cls", "mean", "last4", "last4-mean")
+POOLINGS = ("cls", "mean", "last", "last4", "last4-mean")
+AUDIO_POOLINGS = ("mean", "mean+std", "attentive")
 # Registered names of the built-in extractors.
 TEXT_MODEL, OPENSMILE, SPEECH_MODEL = "text-model", "opensmile", "speech-model"
-FACE_NETWORK, IMAGE_MODEL = "face-network", "image-model"
+PROSODY = "prosody"
+FACE_NETWORK, IMAGE_MODEL, VIDEO_MODEL = "face-network", "image-model", "video-model"
 _VISUAL = (FACE_NETWORK, IMAGE_MODEL)
 
 
@@ -51,8 +54,8 @@ class Options(CheckedOptions):
     pooling: str = option(
         "mean",
         choices=POOLINGS,
-        help="How to pool the tokens' vectors; last4 stores the vector of <s> from each of the last four layers, in "
-        "four matrices.",
+        help="How to pool the tokens' vectors; last is the last token's, for decoders; last4 stores the vector of <s> "
+        "from each of the last four layers, in four matrices.",
         makes=("text",),
         of=(TEXT_MODEL,),
     )
@@ -65,6 +68,25 @@ class Options(CheckedOptions):
         makes=("text",),
         of=(TEXT_MODEL,),
     )
+    text_prompt: str | None = option(
+        None,
+        metavar="emotion|FILE",
+        help="Wrap the text in an instruction with the dialogue so far and the speakers' names: emotion, or a text "
+        "file with {context}, {speaker} and {text}.",
+        makes=("text",),
+        of=(TEXT_MODEL,),
+    )
+    describe: str = option(
+        "none",
+        choices=("none", "prosody"),
+        help="Add a sentence to each text: prosody says loudness, pitch and rate against the speaker's own median.",
+        makes=("text",),
+        of=(TEXT_MODEL,),
+    )
+    device_map: bool = option(
+        False,
+        help="Spread a text model over all GPUs and, if it is larger, the main memory; needs accelerate.",
+    )
     audio_set: str = option(
         "ComParE_2016",
         choices=AUDIO_SETS,
@@ -75,9 +97,32 @@ class Options(CheckedOptions):
     audio_model: str | None = option(
         None,
         metavar="NAME|DIR",
-        help="Speech encoder of transformers (wav2vec2, hubert, wavlm, …) instead of openSMILE: hub name, or a folder.",
+        help="Speech encoder of transformers (wav2vec2, hubert, wavlm, whisper, …) instead of openSMILE: hub name, or "
+        "a folder.",
         makes=("audio",),
         of=(SPEECH_MODEL,),
+    )
+    layers: str = option(
+        "last",
+        metavar="last|all|I-J|each",
+        help="Layers of a speech encoder: the last one, the mean of all or of I to J, or each one, which training can "
+        "weigh. Layer 0 is the input of the first.",
+        makes=("audio",),
+        of=(SPEECH_MODEL,),
+    )
+    audio_pooling: str = option(
+        "mean",
+        choices=AUDIO_POOLINGS,
+        help="How to pool a speech encoder's frames; attentive weighs them by their likeness to the mean.",
+        makes=("audio",),
+        of=(SPEECH_MODEL,),
+    )
+    output: str = option(
+        "vectors",
+        choices=("vectors", "probs"),
+        help="What a fine-tuned text or speech model gives: its vectors, or the probabilities of its classes.",
+        makes=("text", "audio"),
+        of=(TEXT_MODEL, SPEECH_MODEL),
     )
     visual_model: str = option(
         "densenet121",
@@ -101,6 +146,27 @@ class Options(CheckedOptions):
         "denseface also ferplus, iemocap, meld.",
         makes=("visual",),
         of=_VISUAL,
+    )
+    crop: str = option(
+        "face",
+        choices=("face", "frame"),
+        help="What an image encoder sees: the speaker's face, or whole frames.",
+        makes=("visual",),
+        of=(IMAGE_MODEL,),
+    )
+    visual_kind: str = option(
+        "auto", choices=("auto", "image", "video"), makes=("visual",), of=_VISUAL, on_command_line=False
+    )
+    name: str | None = option(None, makes=MODALITIES, on_command_line=False)
+    features: tuple[str, ...] = option(
+        (),
+        metavar="KIND[:MODEL][@KEY=VALUE,…]",
+        help="A feature to extract, e.g. speech:microsoft/wavlm-large@layers=6-12. May be given repeatedly; each file "
+        "is decoded once for all of them. erc-toolkit extractors lists the kinds. Instead of --modalities and the "
+        "options that name models.",
+    )
+    feature_set: Path | None = option(
+        None, flag="--features", metavar="FILE.yaml", help="A file with a list of such features."
     )
     extractors: tuple[str, ...] = option(
         (),
@@ -200,7 +266,11 @@ def built_in_extractor(options: Options, modality: str) -> str:
     if modality == "text":
         return TEXT_MODEL
     if modality == "audio":
+        if options.audio_set == PROSODY:
+            return PROSODY
         return OPENSMILE if options.audio_model is None else SPEECH_MODEL
+    if options.visual_kind != "auto":
+        return VIDEO_MODEL if options.visual_kind == "video" else IMAGE_MODEL
     return FACE_NETWORK if options.visual_model in DENSENETS else IMAGE_MODEL
 
 

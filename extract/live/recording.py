@@ -19,8 +19,8 @@ from ...toolkit.base.words import counted
 from ...toolkit.manifest import MODALITIES, Manifest, Utterance, manifest_from_rows
 from ...toolkit.media import SAMPLE_RATE, KeptSound, MediaError, Piece, StreamedMedia
 from ...toolkit.predict.turns import SpokenTurn, TurnFeatures
+from ..encoders.audio.opensmile_sets import silence_reason
 from ..encoders.base import AudioSpan, Samples, Texts
-from ..encoders.opensmile_sets import silence_reason
 from ..recording import manifest_of_turns, options_here, recorded_options, transcript_turns
 from ..run.context import turns as with_context
 from ..run.extractors import RunExtractor, RunExtractors

@@ -359,6 +359,6 @@ def _load_detector(options: Options) -> tuple[Path, str]:
 def _at_rate(span: AudioSpan, rate: int) -> AudioSpan:
     if span.rate == rate or rate == SAMPLE_RATE:
         return span
-    from ..encoders.speech import resample
+    from ..encoders.audio.speech import resample
 
     return resample(span, rate)

@@ -12,8 +12,8 @@ import numpy as np
 
 from ...toolkit.base.words import counted
 from ...toolkit.media import SAMPLE_RATE, MediaError, MediaReader, Sound
+from ..encoders.audio.opensmile_sets import silence_reason
 from ..encoders.base import AudioSpan, Crops, Extracted, Frames, FrameSeries, Samples
-from ..encoders.opensmile_sets import silence_reason
 from ..faces.choice import Choosing
 from ..faces.detection import make_detector
 from ..faces.lips.speech import Speech

@@ -30,7 +30,7 @@ from ...toolkit.base.interrupt import interruptible
 from ...toolkit.base.progress import Stages
 from ...toolkit.base.schedule import lr_on_plateau
 from ...toolkit.base.words import counted
-from ..encoders.face_network import ARCHITECTURES, FACE_SETTINGS, FACE_WEIGHTS
+from ..encoders.visual.face_network import ARCHITECTURES, FACE_SETTINGS, FACE_WEIGHTS
 from ..encoders.weights import load_state
 from .epochs import Epochs, check_out, fingerprint_of, partial_folder, publish
 from .face_images import FaceImages, read_face_images

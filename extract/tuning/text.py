@@ -26,7 +26,7 @@ from ...toolkit.base.schedule import fairseq_linear_factor
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import SPLITS, load_manifest
 from ...toolkit.store import FeatureStore
-from ..encoders.text import load_pretrained, longest_input
+from ..encoders.text.loading import load_pretrained, longest_input
 from ..encoders.weights import checksum
 from .epochs import Epochs, check_out, fingerprint_of, partial_folder, publish
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 import torchaudio
 
-from ...toolkit.base.errors import UserError
-from ...toolkit.media import library_version
-from .base import AudioSpan, Extracted, Extractor, Provenance, Samples, Setup
-from .batching import Batches
-from .hub import load_transformer, short_name
-from .selection import Options
-from .weights import DTYPES
+from ....toolkit.base.errors import UserError
+from ....toolkit.media import library_version
+from ..base import AudioSpan, Extracted, Extractor, Provenance, Samples, Setup
+from ..batching import Batches
+from ..hub import load_transformer, short_name
+from ..selection import Options
+from ..weights import DTYPES
 
 # Samples in a padded batch, for models that may see padding. A GPU needs more than a minute of audio to be busy for
 # longer than the host takes to prepare and launch a batch. With 16 minutes the first layer's output (512 channels, a

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ...toolkit.media import FULL_SCALE, SAMPLE_RATE, library_version
-from .base import AudioSpan, Extracted, Extractor, Provenance, Samples, Setup
-from .selection import Options
+from ....toolkit.media import FULL_SCALE, SAMPLE_RATE, library_version
+from ..base import AudioSpan, Extracted, Extractor, Provenance, Samples, Setup
+from ..selection import Options
 
 # Half a quantisation step of 16-bit audio: anything below is zero for openSMILE.
 SILENCE = 2.0**-16

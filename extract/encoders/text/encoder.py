@@ -11,88 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...toolkit.base.errors import UserError, one_line
-from ...toolkit.base.reading.plain_yaml import load_yaml
-from ...toolkit.base.words import counted, shorten
-from .base import Extracted, Extractor, Provenance, Setup, Texts, Turn
-from .batching import Batches
-from .hub import hub_unreachable
-from .selection import Options
-from .weights import DTYPES, checksum
+from ....toolkit.base.errors import UserError, one_line
+from ....toolkit.base.reading.plain_yaml import load_yaml
+from ....toolkit.base.words import counted
+from ..base import Extracted, Extractor, Provenance, Setup, Texts, Turn
+from ..batching import Batches
+from ..selection import Options
+from ..weights import DTYPES, checksum
+from .loading import load_pretrained, longest_input
 
 _LAYERS = ("last", "second-last", "third-last", "fourth-last")
 # Padded tokens in a batch. On a CPU, 4096 are enough for efficient matrix products. A GPU needs more to be busy for
 # longer than the host takes to launch a batch; 32768 take a few GB in float32 with the models in use (0.5 GB for the
 # 4096 hidden units in a layer of roberta-large).
 _CPU_TOKENS, _GPU_TOKENS = 4096, 32_768
-
-
-def load_pretrained(
-    name_or_dir: str, auto_class: type, either: Mapping[tuple[str, ...], object] | None = None, **config: object
-) -> tuple:
-    """The tokenizer and the model, in float32, of a hub name or a folder.
-
-    Args:
-        auto_class: transformers' AutoModel, or a class that adds a head; the head may lack weights, the encoder may
-            not.
-        either: configuration entries that have different names in different models; for each, the first name that the
-            model's configuration has is set.
-        config: entries of the model's configuration to change.
-
-    Raises:
-        UserError: they cannot be loaded, have missing weights, or do not belong together.
-    """
-    from transformers import AutoConfig, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    offline = Path(name_or_dir).is_dir() or hub_unreachable()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_dir, local_files_only=offline)
-        settings = AutoConfig.from_pretrained(name_or_dir, local_files_only=offline, **config)
-        for names, value in (either or {}).items():
-            if name := next((name for name in names if hasattr(settings, name)), None):
-                setattr(settings, name, value)
-        model, loading = auto_class.from_pretrained(
-            name_or_dir, config=settings, dtype=torch.float32, local_files_only=offline, output_loading_info=True
-        )
-    except (OSError, ValueError) as error:
-        reason = "the hub cannot be reached" if offline else shorten(str(error), 160)
-        if Path(name_or_dir).is_dir():
-            reason = f"the folder has no model or no tokenizer: {shorten(str(error), 100)}"
-        raise UserError(
-            f"text model {name_or_dir!r} is not on this machine: connect to the Hugging Face hub, or pass a folder "
-            f"with the model and its tokenizer with --text-model DIR ({reason})"
-        ) from None
-    encoder = "" if model.base_model is model else f"{model.base_model_prefix}."
-    missing = [
-        k for k in loading["missing_keys"] if k.startswith(encoder) and not k[len(encoder) :].startswith("pooler.")
-    ]
-    if missing:
-        raise UserError(
-            f"text model {name_or_dir!r}: {sorted(missing)[0]!r} is missing from the weights and would be random; use "
-            "a complete checkpoint"
-        )
-    # If the tokenizer's files are missing, transformers builds a tokenizer with special tokens only.
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise UserError(f"text model {name_or_dir!r}: no tokenizer files next to the model; add tokenizer.json")
-    if len(tokenizer) > model.config.vocab_size:
-        raise UserError(
-            f"text model {name_or_dir!r}: the tokenizer has {len(tokenizer)} tokens, but the model has embeddings for "
-            f"{model.config.vocab_size}; they do not belong together"
-        )
-    return tokenizer, model
-
-
-def longest_input(tokenizer, config) -> int:
-    """The greatest number of tokens, special ones included, that the model accepts."""
-    limits = [tokenizer.model_max_length]
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions:  # RoBERTa's positions start after its padding index
-        padding = config.pad_token_id or 0
-        limits.append(positions - padding - 1 if config.model_type in _OFFSET_POSITIONS else positions)
-    return int(min(limits))
 
 
 def _recorded(path: Path) -> Any:
@@ -295,7 +227,6 @@ _POOLED = {
     "last4": "first token, each of the last four layers a matrix",
     "last4-mean": "first token, mean of the last four layers",
 }
-_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "longformer", "mpnet", "data2vec-text"}
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from ...toolkit.base.errors import UserError
-from .base import Provenance, Setup
+from ....toolkit.base.errors import UserError
+from ..base import Provenance, Setup
+from ..hub import load_transformer, short_name
+from ..selection import Options
 from .face_network import CropEncoder, ImageInput, Normalisation, given_normalisation
-from .hub import load_transformer, short_name
-from .selection import Options
 
 # Short names that papers use for certain models.
 NAMES = {"vit": "google/vit-base-patch16-224-in21k"}

@@ -16,12 +16,12 @@ import torch
 from torch import nn
 from torchvision.models import DenseNet, DenseNet121_Weights, densenet121
 
-from ...toolkit.base.errors import UserError
-from ...toolkit.base.reading.plain_yaml import load_yaml
-from .base import Crops, Extracted, Extractor, FrameSeries, Provenance, Setup
-from .batching import Batches
-from .selection import Options
-from .weights import DTYPES, checksum, load_state
+from ....toolkit.base.errors import UserError
+from ....toolkit.base.reading.plain_yaml import load_yaml
+from ..base import Crops, Extracted, Extractor, FrameSeries, Provenance, Setup
+from ..batching import Batches
+from ..selection import Options
+from ..weights import DTYPES, checksum, load_state
 
 RANDOM_SEED = 0
 # The files that `erc-toolkit train-face` writes.

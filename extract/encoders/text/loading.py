@@ -1,0 +1,82 @@
+"""Loading a text model with its tokenizer from the hub or a folder, and the longest input that it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from ....toolkit.base.errors import UserError
+from ....toolkit.base.words import shorten
+from ..hub import hub_unreachable
+
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "longformer", "mpnet", "data2vec-text"}
+
+
+def load_pretrained(
+    name_or_dir: str, auto_class: type, either: Mapping[tuple[str, ...], object] | None = None, **config: object
+) -> tuple:
+    """The tokenizer and the model, in float32, of a hub name or a folder.
+
+    Args:
+        auto_class: transformers' AutoModel, or a class that adds a head; the head may lack weights, the encoder may
+            not.
+        either: configuration entries that have different names in different models; for each, the first name that the
+            model's configuration has is set.
+        config: entries of the model's configuration to change.
+
+    Raises:
+        UserError: they cannot be loaded, have missing weights, or do not belong together.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    offline = Path(name_or_dir).is_dir() or hub_unreachable()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name_or_dir, local_files_only=offline)
+        settings = AutoConfig.from_pretrained(name_or_dir, local_files_only=offline, **config)
+        for names, value in (either or {}).items():
+            if name := next((name for name in names if hasattr(settings, name)), None):
+                setattr(settings, name, value)
+        model, loading = auto_class.from_pretrained(
+            name_or_dir, config=settings, dtype=torch.float32, local_files_only=offline, output_loading_info=True
+        )
+    except (OSError, ValueError) as error:
+        reason = "the hub cannot be reached" if offline else shorten(str(error), 160)
+        if Path(name_or_dir).is_dir():
+            reason = f"the folder has no model or no tokenizer: {shorten(str(error), 100)}"
+        raise UserError(
+            f"text model {name_or_dir!r} is not on this machine: connect to the Hugging Face hub, or pass a folder "
+            f"with the model and its tokenizer with --text-model DIR ({reason})"
+        ) from None
+    encoder = "" if model.base_model is model else f"{model.base_model_prefix}."
+    missing = [
+        k for k in loading["missing_keys"] if k.startswith(encoder) and not k[len(encoder) :].startswith("pooler.")
+    ]
+    if missing:
+        raise UserError(
+            f"text model {name_or_dir!r}: {sorted(missing)[0]!r} is missing from the weights and would be random; use "
+            "a complete checkpoint"
+        )
+    # If the tokenizer's files are missing, transformers builds a tokenizer with special tokens only.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise UserError(f"text model {name_or_dir!r}: no tokenizer files next to the model; add tokenizer.json")
+    if len(tokenizer) > model.config.vocab_size:
+        raise UserError(
+            f"text model {name_or_dir!r}: the tokenizer has {len(tokenizer)} tokens, but the model has embeddings for "
+            f"{model.config.vocab_size}; they do not belong together"
+        )
+    return tokenizer, model
+
+
+def longest_input(tokenizer, config) -> int:
+    """The greatest number of tokens, special ones included, that the model accepts."""
+    limits = [tokenizer.model_max_length]
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions:  # RoBERTa's positions start after its padding index
+        padding = config.pad_token_id or 0
+        limits.append(positions - padding - 1 if config.model_type in _OFFSET_POSITIONS else positions)
+    return int(min(limits))

@@ -1,0 +1,1 @@
+"""Encoders of faces, frames and clips."""

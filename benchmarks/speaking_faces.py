@@ -62,8 +62,10 @@ def chosen(path: Path, choosing: Choosing, face_model: Path) -> tuple[choice.Cho
 
     Choosing.choose = spy
     try:
-        request = MediaRequest(None, Crops(64, grey=True), "yunet", face_model, 5, 0.1, 100, 600, choosing=choosing)
-        process((0, Task(path, [Span(0, None, None, None, audio=False, visual=True)]), request))
+        request = MediaRequest(
+            {"visual": Crops(64, grey=True)}, "yunet", face_model, 5, 0.1, 100, 600, choosing=choosing
+        )
+        process((0, Task(path, [Span(0, None, None, None, ["visual"])]), request))
     finally:
         Choosing.choose = inner
     return seen["chosen"], seen["speeches"], [side(track) for track in seen["tracks"]]

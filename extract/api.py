@@ -9,6 +9,7 @@ from typing import Any
 
 from ..toolkit.base.errors import UserError
 from ..toolkit.manifest import Manifest, load_manifest
+from .encoders.kinds import requests_of
 from .encoders.option import option_specs
 from .encoders.selection import Options
 from .run.engine import Summary
@@ -60,7 +61,7 @@ def extract(
     chosen = Options(**options)
     if not isinstance(manifest, Manifest):
         manifest = load_manifest(Path(manifest))
-    if {"audio", "visual"} & {*chosen.modalities}:
+    if any(request.modality != "text" for request in requests_of(chosen)):
         for note in check_spans(manifest, chosen.workers):
             notify(note)
     chosen = with_precision(chosen, Path(out), notify)

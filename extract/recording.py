@@ -21,7 +21,7 @@ from .encoders.registry import Registered, extractors, find_extractor, own_optio
 from .encoders.selection import FEATURE_OPTIONS, Options
 from .run.assembly import NothingFound
 from .run.engine import extract
-from .run.extractors import shared_options
+from .run.provenance import shared_options
 from .spans import Fault
 from .transcripts.cues import Cue
 from .transcripts.json_forms import read_json_turns

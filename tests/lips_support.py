@@ -13,8 +13,9 @@ import torch
 from erc_toolkit.extract.encoders.base import Crops
 from erc_toolkit.extract.faces.choice import Choosing
 from erc_toolkit.extract.faces.lips.network import ActiveSpeakerNet, _renamed
+from erc_toolkit.extract.run.pictures import Watched
 from erc_toolkit.extract.run.requests import MediaRequest, Span, Task
-from erc_toolkit.extract.run.worker import UtteranceMedia, process
+from erc_toolkit.extract.run.worker import process
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 WEIGHTS = SHARED / "models/lrasd_ava.pt"
@@ -58,21 +59,22 @@ def side_by_side(left: list[str], right: list[str], voice: int, seconds: float, 
     return out
 
 
-def extracted(path: Path, choosing: Choosing, start: float | None = None, end: float | None = None) -> UtteranceMedia:
+def extracted(path: Path, choosing: Choosing, start: float | None = None, end: float | None = None) -> Watched:
     """What the extraction's worker makes of an utterance."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        request = MediaRequest(None, Crops(64), "yunet", FACES, 5, 0.1, 100, 600, choosing=choosing)
-        return process((0, Task(path, [Span(0, start, end, None, audio=False, visual=True)]), request))[0]
+        request = MediaRequest({"visual": Crops(64)}, "yunet", FACES, 5, 0.1, 100, 600, choosing=choosing)
+        (one,) = process((0, Task(path, [Span(0, start, end, None, ["visual"])]), request)).utterances
+        return one.watched[Crops]
     finally:
         torch.set_num_threads(threads)
 
 
-def shows(one: UtteranceMedia) -> int:
+def shows(one: Watched) -> int:
     """Whether the chosen face is that of the left half, which has colours (0), or that of the right half (1)."""
-    assert one.series is not None, one.visual_reason
-    colours = np.ptp(one.series.images.astype(int), axis=3).mean()
+    (series,) = one.series.values()
+    colours = np.ptp(series.images.astype(int), axis=3).mean()
     assert not 8 < colours < 14, colours
     return int(colours < 8)
 

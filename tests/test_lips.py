@@ -119,7 +119,7 @@ def test_fetched_weights_are_checked_and_kept(monkeypatch, tmp_path):
 
 
 def seen(box) -> SeenFace:
-    return SeenFace(Face(box, 0.9, None), np.zeros((64, 64), np.float32), np.zeros((4, 4, 3), np.uint8))
+    return SeenFace(Face(box, 0.9, None), np.zeros((64, 64), np.float32), (np.zeros((4, 4, 3), np.uint8),))
 
 
 def track(times, boxes, size=(640, 360)) -> Track:
@@ -127,7 +127,7 @@ def track(times, boxes, size=(640, 360)) -> Track:
     for time, box in zip(times, boxes, strict=True):
         face = seen(box)
         one.add(time, face, size)
-        one.crops.append((0, time, face.crop))
+        one.crops.append((0, time, face.crops))
     return one
 
 
@@ -244,10 +244,10 @@ def test_a_voice_off_screen_is_masked(tmp_path):
     """Two faces that do not move, with a voice; and one face."""
     path = side_by_side([NEAR[0]], [NEAR[3]], 0, 2.4, tmp_path / "still.mp4", still=True)
     masked = extracted(path, Choosing(WEIGHTS))
-    assert masked.series is None and masked.visual_reason.startswith("speaker not in the picture: greatest score -")
+    assert not masked.series and masked.reason.startswith("speaker not in the picture: greatest score -")
     assert masked.tracks == 2 and masked.speaker_score < 0
-    assert extracted(path, Choosing(WEIGHTS, "keep")).series is not None
-    assert extracted(path, Choosing(None)).series is not None
+    assert extracted(path, Choosing(WEIGHTS, "keep")).series
+    assert extracted(path, Choosing(None)).series
 
 
 def taking_turns(folder: Path) -> Path:

@@ -16,8 +16,9 @@ from erc_toolkit.extract.faces.choice import Choosing
 from erc_toolkit.extract.faces.detection import face_model
 from erc_toolkit.extract.live.pictures import LivePictures
 from erc_toolkit.extract.live.shots import NotKeptError, Shots
+from erc_toolkit.extract.run.pictures import Watched
 from erc_toolkit.extract.run.requests import MediaRequest, Span, Task
-from erc_toolkit.extract.run.worker import UtteranceMedia, process
+from erc_toolkit.extract.run.worker import process
 from erc_toolkit.toolkit.demo.split_screen import make_dialogues, write_media
 from erc_toolkit.toolkit.media import KeptSound, Piece, StreamedMedia, ffmpeg_binary
 
@@ -38,10 +39,10 @@ def two_faces(tmp_path_factory) -> Path:
 
 
 def request(visual: Crops | Frames, choosing: Choosing | None = None, fps: float = 5, most: int = 100) -> MediaRequest:
-    return MediaRequest(None, visual, "haar", face_model("haar", None)[0], fps, 0.1, most, 600, choosing=choosing)
+    return MediaRequest({"visual": visual}, "haar", face_model("haar", None)[0], fps, 0.1, most, 600, choosing=choosing)
 
 
-def streamed(path: Path, asked: MediaRequest, sizes: list[int], spans=None) -> tuple[list[UtteranceMedia], int]:
+def streamed(path: Path, asked: MediaRequest, sizes: list[int], spans=None) -> tuple[list[Watched], int]:
     """The spans' visual part as a stream of such parts gives it, and the most bytes of frames that were kept."""
     pictures, sound, found, most = LivePictures(asked), KeptSound(), [], 0
     media = StreamedMedia(rates=pictures.rates)
@@ -55,7 +56,7 @@ def streamed(path: Path, asked: MediaRequest, sizes: list[int], spans=None) -> t
                 pictures.add(piece.image, left[0][0] if left else 1e9)
             while left and (over or min(media.decided, sound.end / 16000 - 0.1) > left[0][1]):
                 start, end = left.pop(0)
-                span = Span(0, start, end, None, audio=False, visual=True)
+                span = Span(0, start, end, None, ["visual"])
                 found.append(pictures.of(span, sound if media.has_audio else None, over))
             pictures.drop(left[0][0] if left else 1e9)
             sound.drop(round(16000 * ((left[0][0] if left else 1e9) - pictures.before_s)))
@@ -69,20 +70,21 @@ def streamed(path: Path, asked: MediaRequest, sizes: list[int], spans=None) -> t
     return found, most
 
 
-def same(one: UtteranceMedia, other: UtteranceMedia) -> None:
-    assert one.visual_reason == other.visual_reason
-    assert (one.series is None) == (other.series is None)
-    if one.series is not None and other.series is not None:
-        assert np.array_equal(one.series.images, other.series.images)
-        assert np.array_equal(one.series.times, other.series.times)
+def same(one: Watched, other: Watched) -> None:
+    assert one.reason == other.reason
+    assert one.series.keys() == other.series.keys()
+    for wants, series in one.series.items():
+        assert np.array_equal(series.images, other.series[wants].images)
+        assert np.array_equal(series.times, other.series[wants].times)
     for name in ("frames", "faces", "tracks", "speaker_confidence", "speaker_score", "second_score", "scored_frames"):
         assert getattr(one, name) == getattr(other, name), name
     assert one.boxes == other.boxes
 
 
-def whole(path: Path, asked: MediaRequest, spans=None) -> list[UtteranceMedia]:
-    rows = [Span(0, *span, None, audio=False, visual=True) for span in (SPANS if spans is None else spans)]
-    return process((0, Task(path, rows), asked))
+def whole(path: Path, asked: MediaRequest, spans=None) -> list[Watched]:
+    rows = [Span(0, *span, None, ["visual"]) for span in (SPANS if spans is None else spans)]
+    found = process((0, Task(path, rows), asked)).utterances
+    return [watched for one in found for watched in one.watched.values()]
 
 
 def chosen_by(kind: str, folder: Path) -> Choosing:
@@ -153,7 +155,7 @@ def test_parts_of_frames_are_those_that_are_asked_for():
 def test_real_people_side_by_side(tmp_path):
     path = side_by_side(["dia33_utt1", "dia3_utt2"], ["dia13_utt2", "dia22_utt0"], 0, 8.0, tmp_path / "pair.mkv")
     choosing = Choosing(WEIGHTS)
-    asked = MediaRequest(None, Crops(64), "yunet", FACES, 5, 0.1, 100, 600, choosing=choosing)
+    asked = MediaRequest({"visual": Crops(64)}, "yunet", FACES, 5, 0.1, 100, 600, choosing=choosing)
     spans = [(0.3, 2.5), (2.5, 4.0), (4.4, 7.4)]
     live, most = streamed(path, asked, [4096] * 2000, spans)
     for one, other in zip(live, whole(path, asked, spans), strict=True):

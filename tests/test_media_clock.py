@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from media_support import ffmpeg, flash_at, flashes, read, tone_at, tones
 
-from erc_toolkit.extract.encoders.base import AudioSpan, Frames, Samples
+from erc_toolkit.extract.encoders.base import AudioSpan, Frames, FrameSeries, Samples
 from erc_toolkit.extract.run.requests import MediaRequest, Span, Task
 from erc_toolkit.extract.run.worker import process
 from erc_toolkit.toolkit.media import SAMPLE_RATE, ffmpeg_binary
@@ -213,13 +213,17 @@ def test_after_half_an_hour(tmp_path, name):
 def test_spans_see_the_same_clock(tmp_path):
     """What extractors get: the span with the voice has the voice, and the picture of that time."""
     ffmpeg(*flash_at(5), "-itsoffset", 2, *tone_at(3, lasts=6), *LATE["late.mp4"], tmp_path / "a.mp4")
-    request = MediaRequest(Samples(rate=48_000), Frames(8, 8), "haar", None, 10, 0.1, 100, 60)
-    spans = [Span(i, a, b, None, True, True) for i, (a, b) in enumerate([(0.5, 1.5), (5.1, 5.3), (3, 4), (7, 7.9)])]
-    found = process((0, Task(tmp_path / "a.mp4", spans), request))
-    assert [bool(one.audio_reason) for one in found] == [True, False, True, True], [one.audio_reason for one in found]
-    assert "silent audio" in found[0].audio_reason and isinstance(found[1].span, AudioSpan)
-    assert found[1].span.rate == 48_000 and abs(len(found[1].span.samples) - 9600) <= 1
-    assert [one.series.images.mean() > 120 for one in found] == [False, True, False, False]
+    request = MediaRequest({"audio": Samples(rate=48_000), "visual": Frames(8, 8)}, "haar", None, 10, 0.1, 100, 60)
+    times = [(0.5, 1.5), (5.1, 5.3), (3, 4), (7, 7.9)]
+    spans = [Span(i, *between, None, ["audio", "visual"]) for i, between in enumerate(times)]
+    found = process((0, Task(tmp_path / "a.mp4", spans), request)).utterances
+    reasons = [one.taken["audio"].reason for one in found]
+    assert [bool(reason) for reason in reasons] == [True, False, True, True], reasons
+    heard = found[1].taken["audio"].given
+    assert "silent audio" in reasons[0] and isinstance(heard, AudioSpan)
+    assert heard.rate == 48_000 and abs(len(heard.samples) - 9600) <= 1
+    shown = [one.taken["visual"].given for one in found]
+    assert [isinstance(one, FrameSeries) and one.images.mean() > 120 for one in shown] == [False, True, False, False]
 
 
 # -- the clock itself, against a slow and obvious one

@@ -157,10 +157,10 @@ def test_things_that_were_appended_change_nothing(tmp_path):
 def test_a_sentence_file_that_is_shorter_than_its_turn(tmp_path):
     """IEMOCAP's sentence files: whoever cut one short may have corrected its header."""
     ffmpeg(*tone_at(0, lasts=1), tmp_path / "a.wav")
-    request = MediaRequest(Samples(rate=16_000), None, "haar", None, 5, 0.1, 100, 60)
-    spans = [Span(0, None, None, None, True, False, lasts=1.02), Span(1, None, None, None, True, False, lasts=2.1)]
-    found = process((0, Task(tmp_path / "a.wav", spans), request))
-    assert [one.audio_reason for one in found] == ["", "truncated: 1.00 of 2.10 s could be decoded"]
+    request = MediaRequest({"audio": Samples(rate=16_000)}, "haar", None, 5, 0.1, 100, 60)
+    spans = [Span(0, None, None, None, ["audio"], lasts=1.02), Span(1, None, None, None, ["audio"], lasts=2.1)]
+    found = process((0, Task(tmp_path / "a.wav", spans), request)).utterances
+    assert [one.taken["audio"].reason for one in found] == ["", "truncated: 1.00 of 2.10 s could be decoded"]
 
 
 HEADS = [

@@ -24,8 +24,9 @@ from erc_toolkit.extract.corpora.registry import read_corpus
 from erc_toolkit.extract.encoders.base import Crops
 from erc_toolkit.extract.faces.choice import LOST, Choosing
 from erc_toolkit.extract.faces.given import GivenFace
+from erc_toolkit.extract.run.pictures import Watched
 from erc_toolkit.extract.run.requests import MediaRequest, Span, Task
-from erc_toolkit.extract.run.worker import UtteranceMedia, process
+from erc_toolkit.extract.run.worker import process
 from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.media import SAMPLE_RATE, MediaReader
 
@@ -269,10 +270,11 @@ def test_without_the_models_auto_says_so(root, tmp_path, monkeypatch):
     assert "not on this machine" in run(*words, "--faces", "yes", "--overwrite", status=1)
 
 
-def followed(path: Path, face: GivenFace, choosing: Choosing) -> UtteranceMedia:
-    request = MediaRequest(None, Crops(64), "yunet", FACES, 5, 0.1, 100, 600, choosing=choosing)
-    span = Span(0, None, None, None, audio=False, visual=True, face=face)
-    return process((0, Task(path, [span]), request))[0]
+def followed(path: Path, face: GivenFace, choosing: Choosing) -> Watched:
+    request = MediaRequest({"visual": Crops(64)}, "yunet", FACES, 5, 0.1, 100, 600, choosing=choosing)
+    span = Span(0, None, None, None, ["visual"], face=face)
+    (one,) = process((0, Task(path, [span]), request)).utterances
+    return one.watched[Crops]
 
 
 def test_a_given_face_decides(root):
@@ -288,8 +290,8 @@ def test_a_given_face_decides(root):
         found = followed(path, GivenFace(box, 0.7, 1.5), Choosing(WEIGHTS))
         assert shows(found) == side and found.speaker_confidence == 0.7 and found.scored_frames == 0
     nowhere = np.array([[0.0, 0.0, 0.9, 0.05, 0.05]])
-    assert followed(path, GivenFace(nowhere, 0.7), Choosing(None)).visual_reason == LOST
+    assert followed(path, GivenFace(nowhere, 0.7), Choosing(None)).reason == LOST
     unsure = followed(path, GivenFace(np.array(one.boxes), 0.3), Choosing(None, when_unsure="mask"))
-    assert unsure.visual_reason.startswith("unsure which face speaks")
+    assert unsure.reason.startswith("unsure which face speaks")
     off = followed(path, GivenFace(np.zeros((0, 5)), 0.3, -1.0, "greatest score -1.00"), Choosing(None))
-    assert off.visual_reason == "speaker not in the picture: greatest score -1.00"
+    assert off.reason == "speaker not in the picture: greatest score -1.00"

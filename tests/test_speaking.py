@@ -8,13 +8,13 @@ import pytest
 
 from erc_toolkit.extract.faces.detection import Face, face_model, make_detector
 from erc_toolkit.extract.faces.speaking import choose_speaker
-from erc_toolkit.extract.faces.tracks import FaceTracks
+from erc_toolkit.extract.faces.tracks import CropForm, FaceTracks
 
 RATE = 16_000
 
 
 def tracks_of(images, detect, *, fps: float = 5.0, most: int = 100, begin: float = 0.0) -> FaceTracks:
-    tracks = FaceTracks(detect, size=32, margin=0.1, grey=True, most=most)
+    tracks = FaceTracks(detect, [CropForm(32, grey=True)], margin=0.1, most=most)
     for i, image in enumerate(images):
         tracks.add(begin + i / fps, image)
     return tracks
@@ -134,7 +134,7 @@ def test_a_face_stays_one_track_when_the_resolution_changes():
         scale = image.shape[1] / 640
         return [Face((200 * scale, 100 * scale, 160 * scale, 160 * scale), 0.9, None)]
 
-    tracks = FaceTracks(detect, 32, 0.1, False, 50)
+    tracks = FaceTracks(detect, [CropForm(32)], 0.1, 50)
     for k, image in enumerate([picture] * 4 + [small] * 4 + [picture] * 2):
         tracks.add(k / 5, image)
     assert len(tracks.tracks) == 1 and np.allclose(tracks.tracks[0].widths, 160)

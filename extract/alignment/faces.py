@@ -17,12 +17,14 @@ from ..faces.choice import OFF_SCREEN
 from ..faces.detection import face_model, make_detector
 from ..run.media_stage import FAILED
 from ..run.origins import MISSING, mask_of, source_of
+from ..run.pictures import Watched
 from ..run.requests import MediaRequest, Span, Task
 from ..run.speaker import ChoiceOfSpeaker, choice_of_speaker
-from ..run.worker import UtteranceMedia, process, set_up
+from ..run.worker import FileMedia, failed, process, set_up
 from .overlay import Line, applied, content_of
 from .seen import NO_FACE, Seen
 
+_FACES = "faces"  # what the workers are asked for
 _CROP = 8  # pixels: crops are not used
 _TOGETHER = 32  # utterances of one file that are looked at in one pass
 _SAVED = 4  # files in a worker's hands or waiting for one, for each worker
@@ -61,8 +63,7 @@ class FaceSearch:
         """For the workers."""
         options = self.options
         return MediaRequest(
-            audio=None,
-            visual=Crops(_CROP, grey=True),
+            wants={_FACES: Crops(_CROP, grey=True)},
             detector=options.face_detector,
             detector_model=self.detector[0],
             fps=options.fps,
@@ -130,12 +131,13 @@ def find_faces(manifest: Manifest, lines: Mapping[str, Line], search: FaceSearch
     ):
         new = []
         if isinstance(found, Failure):
-            found = [UtteranceMedia(span.row, visual_reason=f"{FAILED}: {found.reason}") for span in task.spans]
-        for one in found:
-            if one.file is None and task.path not in contents:
-                contents[task.path] = content_of(task.path)
-            content = contents[task.path] if one.file is None else one.file.content.replace(MISSING, "")
-            new.append(_with_face(*todo[one.row], content, one))
+            found = FileMedia([failed(span, f"{FAILED}: {found.reason}") for span in task.spans])
+        if found.file is None and task.path not in contents:
+            contents[task.path] = content_of(task.path)
+        content = contents[task.path] if found.file is None else found.file.content.replace(MISSING, "")
+        for one in found.utterances:
+            faces = one.watched.get(Crops) or Watched(reason=one.taken[_FACES].reason)
+            new.append(_with_face(*todo[one.row], content, faces))
         yield new
 
 
@@ -155,21 +157,21 @@ def _grouped(todo: list[tuple[Utterance, Line]]) -> tuple[list[Line], list[tuple
 
 def _span(row: int, u: Utterance, line: Line) -> Span:
     _, start, end = source_of(spoken(u, line), "visual")
-    return Span(row, start, end, u.region, audio=False, visual=True, channel=u.audio_channel)
+    return Span(row, start, end, u.region, [_FACES], channel=u.audio_channel)
 
 
-def _with_face(u: Utterance, line: Line, content: str, found: UtteranceMedia) -> Line:
+def _with_face(u: Utterance, line: Line, content: str, found: Watched) -> Line:
     face = dataclasses.replace(
         Seen.basis(spoken(u, line), content),
         confidence=round(found.speaker_confidence, 4) if found.scored_frames else 0.0,
         score=round(found.speaker_score, 4),
     )
     flags = dict(line.flags)
-    kind, _, why = found.visual_reason.partition(": ")
+    kind, _, why = found.reason.partition(": ")
     if kind == OFF_SCREEN:
         flags[OFF_SCREEN] = why
-    elif found.visual_reason:
-        flags[NO_FACE] = found.visual_reason
+    elif found.reason:
+        flags[NO_FACE] = found.reason
     elif not found.scored_frames:
         flags[NO_FACE] = "lips and audio are never there at the same time"
     else:

@@ -14,7 +14,7 @@ from ...toolkit.base.words import counted
 from ...toolkit.commands.command import ToolkitCommand, command_line
 from ...toolkit.commands.options import make_device_option, make_overwrite_option
 from ..encoders.option import option_specs
-from ..encoders.selection import DENSENETS, Options
+from ..encoders.selection import DENSENETS, NAMING, Options
 from .corpus_group import CorpusGroup, make_overlay_option
 
 
@@ -148,6 +148,11 @@ def _run(manifest, **options) -> None:
         options |= chosen
         preset.check_corpus(manifest, options["modalities"])
         manifest = dataclasses.replace(manifest, notes=[*manifest.notes, preset.describe(chosen)])
+    if options["features"] or options["feature_set"] is not None:
+        for name in NAMING:
+            if name in given:
+                flag = "--extractor" if name == "extractors" else option_specs(Options)[name].flag
+                raise click.UsageError(f"{flag} and --feature exclude each other; write it as a --feature")
     if options["audio_model"] is not None and "audio_set" in given:
         raise click.UsageError("--audio-model replaces --audio-set; use only one of them, and run again for the other")
     if options["visual_model"] not in DENSENETS and "visual_weights" in given:
@@ -231,7 +236,9 @@ def _report(summary) -> None:
     console.print(table)
     for note in summary.notes:
         click.echo(f"note: {note}")
-    stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary.stages.items())
+    if summary.costs.work:
+        console.print(_costs(summary.costs))
+    stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in summary.costs.stages.items())
     utterances = rate_in_words(summary.utterances / summary.seconds)
     media = summary.media_seconds / summary.seconds
     click.echo(
@@ -240,6 +247,20 @@ def _report(summary) -> None:
         + (f", {media:.2g} times as fast as the media" if media else "")
     )
     click.echo(f"wrote {summary.store}")
+
+
+def _costs(costs) -> Any:
+    """The work of a run as a table: seconds, and share of the whole."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("work", overflow="fold")
+    table.add_column("seconds", justify="right")
+    table.add_column("share", justify="right")
+    for name, seconds, share in costs.shares():
+        table.add_row(escape(name), f"{seconds:.1f}", f"{share:.0%}")
+    return table
 
 
 def _check(inputs: list[Path], out: Path, overwrite: bool, overlay: Path | None, **_: object) -> None:

@@ -161,8 +161,6 @@ KINDS = {
         ),
     )
 }
-# The options that a set of features replaces.
-NAMING = ("modalities", "text_model", "audio_set", "audio_model", "visual_model", "extractors", "extractor_options")
 
 
 @dataclass(frozen=True)
@@ -173,11 +171,13 @@ class FeatureRequest:
         line: as the user wrote it; the modality where it was asked for by the options of the command.
         modality: "text", "audio" or "visual".
         options: of the run, for this modality alone, with the feature's own.
+        named: whether it was asked for by a line.
     """
 
     line: str
     modality: str
     options: Options
+    named: bool = True
 
 
 def requests_of(options: Options) -> list[FeatureRequest]:
@@ -191,7 +191,7 @@ def requests_of(options: Options) -> list[FeatureRequest]:
         lines += _read_set(options.feature_set)
     if not lines:
         return [
-            FeatureRequest(m, m, dataclasses.replace(options, modalities=(m,), **_own_extractor(options, m)))
+            FeatureRequest(m, m, dataclasses.replace(options, modalities=(m,), **_own_extractor(options, m)), False)
             for m in options.modalities
         ]
     plain = dataclasses.replace(options, features=(), feature_set=None)

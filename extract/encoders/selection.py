@@ -34,6 +34,7 @@ AUDIO_POOLINGS = ("mean", "mean+std", "attentive")
 TEXT_MODEL, OPENSMILE, SPEECH_MODEL = "text-model", "opensmile", "speech-model"
 PROSODY = "prosody"
 FACE_NETWORK, IMAGE_MODEL, VIDEO_MODEL = "face-network", "image-model", "video-model"
+WITHOUT_NETWORK = (OPENSMILE, PROSODY)  # openSMILE's, which run on any processor and in no precision
 _VISUAL = (FACE_NETWORK, IMAGE_MODEL)
 
 
@@ -253,6 +254,8 @@ class Options(CheckedOptions):
     workers: int = option(0, low=0, default_text="one per core", help="Number of processes that decode media.")
 
 
+# The options that a set of features replaces.
+NAMING = ("modalities", "text_model", "audio_set", "audio_model", "visual_model", "extractors", "extractor_options")
 # The options that each modality's features depend on. The store keeps them, so that other files can be processed in the
 # same way.
 FEATURE_OPTIONS: dict[str, tuple[str, ...]] = {
@@ -284,6 +287,8 @@ def recordable(options: CheckedOptions, names: Iterable[str]) -> dict[str, objec
     specs, found = option_specs(type(options)), {}
     for name in names:
         value = getattr(options, name)
+        if name == "name" and value is None:  # most features have the name of their model
+            continue
         may_be_file = isinstance(value, (str, Path)) and not specs[name].choices
         found[name] = str(Path(value).resolve()) if may_be_file and Path(value).exists() else value
         if isinstance(found[name], Path):

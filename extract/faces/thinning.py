@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -45,13 +46,16 @@ class ThinnedFrames(ABC, Generic[L]):
 
     def add(self, time: float, image: np.ndarray) -> None:
         """Adds the next frame, uint8 (height, width, 3), at `time` seconds."""
+        self.offer(time, lambda: self.look(image))
+
+    def offer(self, time: float, look: Callable[[], L]) -> None:
+        """Adds the next frame; `look` is called only if the frame is to be examined, and may know its result."""
         if (number := self._next()) is not None:
-            self._take(number, time, self.look(image))
+            self._take(number, time, look())
 
     def add_look(self, time: float, look: L) -> None:
         """Adds the next frame, which `look` was called with before: nobody knew yet which utterance it belongs to."""
-        if (number := self._next()) is not None:
-            self._take(number, time, look)
+        self.offer(time, lambda: look)
 
     @abstractmethod
     def look(self, image: np.ndarray) -> L:

@@ -7,7 +7,9 @@ largest faces of a frame are tracked.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -47,14 +49,14 @@ class Track:
             and height, and the image's width by its height)).
         motion: for each of these frames after the first, (time in seconds, motion of the mouth since the previous one
             beyond that of the upper face, in grey levels relative to the face's own contrast).
-        crops: (number of the frame, time in seconds, image) of the frames that are kept.
+        crops: (number of the frame, time in seconds, an image in each of the forms) of the frames that are kept.
         last, last_time, aligned: the face in the last frame that shows it, that frame's time, and the aligned face.
     """
 
     widths: list[float] = field(default_factory=list)
     boxes: list[tuple[float, tuple[float, float, float, float, float]]] = field(default_factory=list)
     motion: list[tuple[float, float]] = field(default_factory=list)
-    crops: list[tuple[int, float, np.ndarray]] = field(default_factory=list)
+    crops: list[tuple[int, float, tuple[np.ndarray, ...]]] = field(default_factory=list)
     last: Face | None = None
     last_time: float = 0.0
     aligned: np.ndarray | None = None
@@ -80,11 +82,11 @@ class Track:
 
 @dataclass(frozen=True)
 class SeenFace:
-    """A face in a frame: what was detected, aligned in grey for comparison, and the crop that is kept."""
+    """A face in a frame: what was detected, aligned in grey for comparison, and the crops that are kept."""
 
     face: Face
     aligned: np.ndarray
-    crop: np.ndarray
+    crops: tuple[np.ndarray, ...]
 
     def relative(self, size: tuple[int, int]) -> tuple[float, float, float, float, float]:
         """Left, top, width, height as fractions of a frame of width and height `size`, and its width by its height."""
@@ -107,19 +109,27 @@ class FacesLook(Look):
     faces: list[SeenFace]
 
 
+class CropForm(NamedTuple):
+    """A form of crops: their side in pixels, and whether they are grey."""
+
+    side: int
+    grey: bool = False
+
+
 class FaceTracks(ThinnedFrames[FacesLook]):
     """Tracks all faces through the frames of one utterance.
 
     Args:
         detect: a detector of `erc_toolkit.extract.faces.detection`.
-        size, margin, grey: properties of the crops that are kept.
+        forms: of the crops that are kept of each face.
+        margin: around a face, as a fraction of its side.
         most: number of crops kept per track. When there are twice as many, every second one is dropped and frames are
             examined half as often, so that memory stays bounded.
     """
 
-    def __init__(self, detect, size: int, margin: float, grey: bool, most: int):
+    def __init__(self, detect, forms: Sequence[CropForm], margin: float, most: int):
         super().__init__(most)
-        self._detect, self._side, self._margin, self._grey = detect, size, margin, grey
+        self._detect, self._forms, self._margin = detect, tuple(forms), margin
         self.tracks: list[Track] = []
         self._last_thumbnail: np.ndarray | None = None
         self._last_time = math.inf
@@ -129,10 +139,15 @@ class FaceTracks(ThinnedFrames[FacesLook]):
         thumbnail = _normed(cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 18), interpolation=cv2.INTER_AREA))
         faces = []
         for face in sorted(self._detect(image), key=lambda face: -face.area)[:_MOST_FACES]:
-            kept = crop(image, face, self._side, self._margin)
-            kept = cv2.cvtColor(kept, cv2.COLOR_RGB2GRAY) if self._grey else kept
-            faces.append(SeenFace(face, _aligned(image, face), kept))
+            faces.append(SeenFace(face, _aligned(image, face), self._crops(image, face)))
         return FacesLook(float(image.mean()), thumbnail, (image.shape[1], image.shape[0]), faces)
+
+    def _crops(self, image: np.ndarray, face: Face) -> tuple[np.ndarray, ...]:
+        """The face in each of the forms; one that is grey is made from the coloured one of the same side."""
+        coloured = {side: crop(image, face, side, self._margin) for side in {form.side for form in self._forms}}
+        return tuple(
+            cv2.cvtColor(coloured[side], cv2.COLOR_RGB2GRAY) if grey else coloured[side] for side, grey in self._forms
+        )
 
     def examine(self, number: int, time: float, look: FacesLook) -> int:
         last = self._last_thumbnail
@@ -150,7 +165,7 @@ class FaceTracks(ThinnedFrames[FacesLook]):
                 track = Track()
                 self.tracks.append(track)
             track.add(time, one, look.size)
-            track.crops.append((number, time, one.crop))
+            track.crops.append((number, time, one.crops))
         return max((len(track.crops) for track in self.tracks), default=0)
 
     def _resize(self, width: int, height: int) -> None:

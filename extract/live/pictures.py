@@ -18,8 +18,9 @@ from ..faces.lips.closeups import FACES_PER_S, frames_of
 from ..faces.lips.speech import Speech
 from ..faces.thinning import Look
 from ..faces.tracks import FacesLook, FaceTracks
+from ..run.pictures import Collector, Watched, collectors_for
 from ..run.requests import MediaRequest, Span
-from ..run.worker import UtteranceMedia, beyond_end, collector_for, set_up, take_video
+from ..run.worker import beyond_end, set_up
 from .shots import NotKeptError, Shots, reach_of_tracks
 
 # Sound and pictures that belong together are written at most so far apart. Where pictures are later, turns do not wait.
@@ -31,7 +32,7 @@ class LivePictures:
     """The frames of a stream from the open turn on.
 
     Args:
-        request: with the visual extractor's input.
+        request: with the input of one visual extractor.
 
     Attributes:
         rates: frames per second that are wanted of the stream.
@@ -39,12 +40,12 @@ class LivePictures:
     """
 
     def __init__(self, request: MediaRequest) -> None:
-        assert request.visual is not None
-        self._request, self._visual = request, request.visual
+        self._request = request
+        (self._visual,) = request.wants.values()
         self._choosing = request.choosing or Choosing()
         set_up()
         # Collectors differ in their type, each with its own looks.
-        self._looker: Any = collector_for(self._visual, request)
+        self._looker: Any = self._collector().frames
         lips = isinstance(self._visual, Crops) and self._choosing.model is not None
         self._shots = Shots(request.fps) if lips else None
         self.rates = [request.fps, FACES_PER_S] if lips else [request.fps]
@@ -85,27 +86,29 @@ class LivePictures:
         """Memory that the frames take in which lips may have to be read."""
         return 0 if self._shots is None else self._shots.bytes
 
-    def of(self, span: Span, heard: KeptSound | None, over: bool) -> UtteranceMedia:
-        """The visual part of a turn that has ended, as of `run.worker.process`.
+    def _collector(self) -> Collector:
+        (collector,) = collectors_for(self._request.wants, self._request).values()
+        return collector
+
+    def of(self, span: Span, heard: KeptSound | None, over: bool) -> Watched:
+        """What was seen of a turn that has ended, as in `run.worker.process`.
 
         Args:
             span: the turn.
             heard: the sound of the stream, None if it has none.
             over: whether the stream has ended.
         """
-        one = UtteranceMedia(span.row)
-        one.visual_reason = beyond_end(span.end, self._end + 1 / self._request.fps)
-        if one.visual_reason:
+        if reason := beyond_end(span.end, self._end + 1 / self._request.fps):
             if not over:
-                one.visual_reason = f"no picture in time: the video has come to {self._end:.2f} s"
-            return one
-        collector: Any = collector_for(self._visual, self._request)
+                reason = f"no picture in time: the video has come to {self._end:.2f} s"
+            return Watched(reason=reason)
+        collector = self._collector()
+        frames: Any = collector.frames
         for time, look in self._looks:
             if span.covers(time):
-                collector.add_look(time, look)
-        speeches = self._speeches(span, collector, heard) if isinstance(collector, FaceTracks) else []
-        take_video(one, span, collector, heard, self._choosing, speeches)
-        return one
+                frames.add_look(time, look)
+        speeches = self._speeches(span, frames, heard) if isinstance(frames, FaceTracks) else []
+        return collector.take(span, heard, self._choosing, speeches)
 
     def _speeches(self, span: Span, collector: FaceTracks, heard: KeptSound | None) -> list[Speech]:
         if self._shots is None or heard is None:

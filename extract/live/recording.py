@@ -112,7 +112,7 @@ class LiveRecording:
             self._extractors[modality] = made
         self._pictures = None
         if "visual" in self._extractors:
-            self._pictures = LivePictures(self._extractors["visual"].request(audio=False, visual=True))
+            self._pictures = LivePictures(self._extractors["visual"].request([self._planned["visual"].key]))
         rates = [1.0] if self._pictures is None else self._pictures.rates
         self._media = StreamedMedia(pcm_rate, to_end, rates if "visual" in wanted else ())
         self.features = {name: attrs for one in self._planned.values() for name, attrs in _declared(one).items()}
@@ -161,7 +161,7 @@ class LiveRecording:
 
     @property
     def _planned(self) -> dict[str, RunExtractor]:
-        return {modality: made.by_modality[modality] for modality, made in self._extractors.items()}
+        return {modality: made.only for modality, made in self._extractors.items()}
 
     def _make_finder(self, finding: Mapping[str, Any], pause: float | None, device: str) -> Any:
         from ..diarization.document import clean_name
@@ -282,7 +282,7 @@ class LiveRecording:
     def _extracted(self, utterance: Utterance) -> TurnFeatures:
         found: dict[str, tuple[np.ndarray | None, str]] = {m: (None, reason) for m, reason in self.absent.items()}
         for modality, made in self._extractors.items():
-            planned = made.by_modality[modality]
+            planned = made.only
             values, reason = None, self.absent.get(modality, "")
             if not reason:
                 extracted = {"text": self._text, "audio": self._heard, "visual": self._seen}[modality]
@@ -323,11 +323,11 @@ class LiveRecording:
         if reason := mask_of(utterance, "visual"):
             return None, reason
         assert self._pictures is not None
-        span = Span(0, utterance.start, utterance.end, None, audio=False, visual=True)
+        span = Span(0, utterance.start, utterance.end, None, [planned.key])
         one = self._pictures.of(span, self._sound if self._media.has_audio else None, self._over)
-        if one.series is None:
-            return None, one.visual_reason
-        (result,) = planned.results([one.series])
+        if one.reason:
+            return None, one.reason
+        (result,) = planned.results(list(one.series.values()))
         return result.values, result.reason
 
 

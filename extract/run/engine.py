@@ -30,9 +30,11 @@ from ...toolkit.base.words import counted
 from ...toolkit.manifest import Manifest, write_manifest
 from ...toolkit.store import FeatureStore
 from ...toolkit.store.summary import unpacked
-from ..encoders.selection import Options
+from ..encoders.kinds import requests_of
+from ..encoders.selection import WITHOUT_NETWORK, Options, built_in_extractor
 from .assembly import assemble, finished_job, parts_root
 from .carried import Carried, carry
+from .costs import Costs
 from .earlier import check_crops, earlier_store, make_crops
 from .extractors import RunExtractors
 from .jobs import Corpus, Job, make_job, matrices_there, record_job
@@ -46,7 +48,8 @@ class Summary:
 
     Attributes:
         utterances, dialogues: their numbers in the manifest.
-        seconds: total time; `stages` has the time of each stage.
+        seconds: total time.
+        costs: the time of each stage, and of each part of the work.
         media_seconds: duration of the audio, or of the video if that is longer.
         features: "modality/name" to (dim, present rows, reason to count).
         store: the store, or None if a shard wrote its parts only.
@@ -56,7 +59,7 @@ class Summary:
     utterances: int
     dialogues: int
     seconds: float
-    stages: dict[str, float]
+    costs: Costs
     media_seconds: float
     features: dict[str, tuple[int, int, dict[str, int]]]
     store: Path | None
@@ -125,22 +128,21 @@ def _extract(
     notify: Callable[[str], None],
 ) -> Summary:
     began = time.perf_counter()
-    if set(options.modalities) & {"audio", "visual"}:
-        preload(
-            "erc_toolkit.extract.run.worker",
-            *(["opensmile"] if "audio" in options.modalities and options.audio_model is None else []),
-        )
+    requests = requests_of(options)
+    if any(request.modality != "text" for request in requests):
+        smile = any(built_in_extractor(one.options, one.modality) in WITHOUT_NETWORK for one in requests)
+        preload("erc_toolkit.extract.run.worker", *(["opensmile"] if smile else []))
     extractors = RunExtractors.make(options, alone)
     for line in extractors.lines():
         notify(line)
-    stages = {"load": time.perf_counter() - began}
+    costs = Costs({"load": time.perf_counter() - began})
     root, corpus = parts_root(out), Corpus.of(manifest, options.check_content)
     jobs = [make_job(corpus, old, root, one, options.part_size, shard) for one in extractors.all()]
     carried, as_it_is = _compare(jobs, corpus, old, notify)
     if as_it_is and shard is None:
         notify(f"{out}: all features are already there; nothing to do")
         _remove_empty(root)
-        return _summary(out, began, stages)
+        return _summary(out, began, costs)
     if options.save_crops is not None:
         make_crops(options.save_crops)
     root.mkdir(exist_ok=True)
@@ -157,12 +159,12 @@ def _extract(
         Stages(options.log_json) as progress,
         ThreadPoolExecutor(1) as side,
     ):
-        text = next((job for job in jobs if job.modality == "text" and job.todo), None)
+        texts = [job for job in jobs if job.modality == "text" and job.todo]
         media = [job for job in jobs if job.modality != "text" and job.todo]
-        reading = side.submit(read_texts, text, manifest, stop, progress, stages) if text else None
+        reading = side.submit(read_texts, texts, manifest, stop, progress, costs) if texts else None
         try:
             if media:
-                faults = run_media(media, corpus, extractors, options, stop, progress, stages, strict)
+                faults = run_media(media, corpus, extractors, options, stop, progress, costs, strict)
         except BaseException:
             stop.set()  # otherwise the text thread would run to its end
             raise
@@ -179,13 +181,13 @@ def _extract(
     if shard is not None:
         notify(f"shard {shard[0]}/{shard[1]} done: {root}; join the shards with erc-toolkit merge {out}")
         return Summary(
-            len(manifest.utterances), _dialogues(manifest), time.perf_counter() - began, stages, 0.0, {}, None
+            len(manifest.utterances), _dialogues(manifest), time.perf_counter() - began, costs, 0.0, {}, None
         )
     before = time.perf_counter()
     assemble(out, manifest, [finished_job(job, corpus) for job in jobs if not job.unchanged], carried, old, command)
     shutil.rmtree(root)
-    stages["store"] = time.perf_counter() - before
-    summary = _summary(out, began, stages)
+    costs.stages["store"] = time.perf_counter() - before
+    summary = _summary(out, began, costs)
     if failed:
         summary.notes.append(f"{failed}; masked. The same command tries them again; --strict makes this an error")
     return summary
@@ -225,7 +227,7 @@ def _dialogues(manifest: Manifest) -> int:
     return sum(1 for _ in manifest.dialogues())
 
 
-def _summary(out: Path, began: float, stages: dict[str, float]) -> Summary:
+def _summary(out: Path, began: float, costs: Costs) -> Summary:
     """The summary of a finished store."""
     features, media_seconds, notes = {}, 0.0, {}
     with FeatureStore.open(out) as store:
@@ -244,7 +246,7 @@ def _summary(out: Path, began: float, stages: dict[str, float]) -> Summary:
             len(store),
             len(store.dialogue_ids),
             time.perf_counter() - began,
-            stages,
+            costs,
             media_seconds,
             features,
             out,

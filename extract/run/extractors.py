@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +13,30 @@ import numpy as np
 from ...toolkit.base.device import check_precision, products_in
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.words import counted
-from ...toolkit.manifest import MODALITIES
-from ...toolkit.media import SAMPLE_RATE, library_version
+from ...toolkit.media import SAMPLE_RATE
 from ..encoders.base import AudioSpan, Crops, Extracted, Extractor, Frames, Provenance, Samples, Setup
+from ..encoders.kinds import FeatureRequest, requests_of
 from ..encoders.option import OptionSpec, option_specs
 from ..encoders.registry import Registered, check_owners, find_extractor, own_options
-from ..encoders.selection import FEATURE_OPTIONS, OPENSMILE, Options, built_in_extractor, feature_options, recordable
-from ..faces.detection import DETECTION_WIDTH, YUNET_SCORE, face_model, make_detector
+from ..encoders.selection import (
+    FACE_NETWORK,
+    IMAGE_MODEL,
+    VIDEO_MODEL,
+    WITHOUT_NETWORK,
+    Options,
+    built_in_extractor,
+)
+from ..faces.detection import face_model, make_detector
+from .parts import matrices_of
+from .provenance import options_record, provenance
 from .requests import MediaRequest
-from .speaker import SPEAKER_OPTIONS, ChoiceOfSpeaker, choice_of_speaker
+from .speaker import ChoiceOfSpeaker, choice_of_speaker
 
 if TYPE_CHECKING:
     import torch
+
+_ON_FACES = (FACE_NETWORK, IMAGE_MODEL, VIDEO_MODEL)
+_COST = {"audio": 0, "visual": 1, "text": 2}  # the order in which extractors are loaded
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,7 @@ class RunExtractor:
         options: the options that the features depend on, as the store records them for `predict`.
         alone: whether each utterance is extracted by itself, so that the others do not affect the last bits of its
             features, as they do in a batch.
+        request: how it was asked for.
     """
 
     registered: Registered
@@ -47,10 +58,21 @@ class RunExtractor:
     provenance: Provenance
     options: dict[str, object]
     alone: bool = False
+    request: FeatureRequest | None = None
 
     @property
     def modality(self) -> str:
         return self.registered.cls.modality
+
+    @property
+    def key(self) -> str:
+        """Its name in the run: "modality/name"."""
+        return f"{self.modality}/{self.extractor.name}"
+
+    @property
+    def has_network(self) -> bool:
+        """Whether it computes with a network of PyTorch, as far as is known."""
+        return self.registered.name not in WITHOUT_NETWORK
 
     def results(
         self, utterances: Sequence[Any], done: Callable[[int], None] = lambda count: None
@@ -107,10 +129,10 @@ class RunExtractor:
 
 @dataclass(frozen=True)
 class RunExtractors:
-    """The extractors of a run by modality; if face crops are needed, the face detector's (file, SHA-256) and how the
-    speaker is chosen."""
+    """The extractors of a run; if face crops are needed, the face detector's (file, SHA-256) and how the speaker is
+    chosen."""
 
-    by_modality: Mapping[str, RunExtractor]
+    extractors: Sequence[RunExtractor]
     detector: tuple[Path, str] | None
     options: Options
     speaker: ChoiceOfSpeaker | None = None
@@ -125,45 +147,54 @@ class RunExtractors:
 
         Raises:
             UserError: a model that cannot be loaded, an extractor that is not installed or violates the contract, a
-                precision that the device does not have, or incompatible options.
+                precision that the device does not have, incompatible options, or two features of one name.
         """
         chosen = choose(options)
         # The options of all extractors, and whether they support sequences, are checked before any model is loaded.
-        given: dict[str, Any] = {}
-        for modality, registered in chosen.items():
-            own = own_options(registered.name, options.extractor_options)
-            given[modality] = options if registered.built_in else registered.options(own)
+        given: list[Any] = []
+        for request, registered in chosen:
+            own = own_options(registered.name, request.options.extractor_options)
+            given.append(request.options if registered.built_in else registered.options(own))
             if options.sequences:
                 registered.check_sequences()
-            if registered.name != OPENSMILE:
-                check_precision(options.precision, _device(registered, options), "--precision")
+            if registered.name not in WITHOUT_NETWORK:
+                check_precision(request.options.precision, _device(registered, options), "--precision")
         detector = speaker = None
-        if "visual" in chosen and chosen["visual"].built_in:
+        if any(registered.name in _ON_FACES and request.options.crop == "face" for request, registered in chosen):
             detector = _load_detector(options)
-        built: dict[str, Extractor] = {}
-        for modality in ("audio", "visual", "text"):
-            if modality in chosen:
-                setup = Setup(_device(chosen[modality], options), options.precision, options.sequences)
-                built[modality] = chosen[modality].build(given[modality], setup)
-        wants = built["visual"].wants if "visual" in built else None
-        if isinstance(wants, Crops) and detector is None:
-            detector = _load_detector(options)
-        if isinstance(wants, Crops):
+        built: dict[int, Extractor] = {}
+        for i in sorted(range(len(chosen)), key=lambda i: (_COST[chosen[i][0].modality], i)):
+            request, registered = chosen[i]
+            setup = Setup(_device(registered, options), request.options.precision, options.sequences)
+            built[i] = registered.build(given[i], setup)
+        crops = [one for one in built.values() if isinstance(one.wants, Crops)]
+        if crops:
+            detector = detector or _load_detector(options)
             speaker = choice_of_speaker(options)
             options = replace(options, speaker_choice=speaker.by)
-        if options.save_crops is not None and "visual" in built and not isinstance(wants, Crops):
-            raise UserError(f"--save-crops: {chosen['visual']} does not use face crops; leave the option out")
-        found = {}
-        for modality in (m for m in MODALITIES if m in built):
-            registered, extractor = chosen[modality], built[modality]
-            origin = provenance(registered, extractor, given[modality], options, detector, speaker)
-            recorded = options_record(registered, extractor, given[modality], options)
-            found[modality] = RunExtractor(registered, extractor, origin, recorded, alone)
+        visual = [registered for request, registered in chosen if request.modality == "visual"]
+        if options.save_crops is not None and visual and not crops:
+            raise UserError(f"--save-crops: {visual[0]} does not use face crops; leave the option out")
+        found = []
+        for i, (request, registered) in enumerate(chosen):
+            own = replace(request.options, speaker_choice=options.speaker_choice)
+            origin = provenance(registered, built[i], given[i], own, detector, speaker)
+            recorded = options_record(registered, built[i], given[i], own)
+            if own.name is not None:  # the name in the store, not that of the model in its provenance
+                built[i].name = own.name
+            found.append(RunExtractor(registered, built[i], origin, recorded, alone, request))
+        _check_names(found)
         return cls(found, detector, options, speaker)
 
     def all(self) -> Iterator[RunExtractor]:
         """All extractors of the run."""
-        yield from self.by_modality.values()
+        yield from self.extractors
+
+    @property
+    def only(self) -> RunExtractor:
+        """The extractor of a run that has one."""
+        (one,) = self.extractors
+        return one
 
     def lines(self) -> Iterator[str]:
         """A line about each extractor, for the user."""
@@ -183,19 +214,18 @@ class RunExtractors:
 
     def arithmetic(self) -> AbstractContextManager[None]:
         """The context of the run's networks: PyTorch has one setting for all threads, so one is made for the run."""
-        networks = [one.registered for one in self.all() if one.registered.name != OPENSMILE]
+        networks = [one.registered for one in self.all() if one.has_network]
         return products_in(self.options.precision, _device(networks[0], self.options)) if networks else nullcontext()
 
-    def request(self, audio: bool, visual: bool) -> MediaRequest:
-        """The request to the workers for the modalities that are not done yet."""
-        options = self.options
-        audio_wants = self.by_modality["audio"].extractor.wants if audio else None
-        visual_wants = self.by_modality["visual"].extractor.wants if visual else None
-        assert audio_wants is None or isinstance(audio_wants, Samples)
-        assert visual_wants is None or isinstance(visual_wants, Crops | Frames)
+    def request(self, keys: Collection[str]) -> MediaRequest:
+        """The request to the workers for the features with these keys, none of text."""
+        options, wants = self.options, {}
+        for one in self.all():
+            if one.key in keys:
+                assert isinstance(one.extractor.wants, Samples | Crops | Frames)
+                wants[one.key] = one.extractor.wants
         return MediaRequest(
-            audio=audio_wants,
-            visual=visual_wants,
+            wants=wants,
             detector=options.face_detector,
             detector_model=self.detector[0] if self.detector is not None else None,
             fps=options.fps,
@@ -207,12 +237,26 @@ class RunExtractors:
         )
 
 
-def choose(options: Options) -> dict[str, Registered]:
-    """The extractor of each requested modality, by the options.
+def _check_names(extractors: Sequence[RunExtractor]) -> None:
+    """Raises a UserError if two features would have one name in the store."""
+    known: dict[str, RunExtractor] = {}
+    for one in extractors:
+        for matrix in matrices_of(one.extractor):
+            name = f"{one.modality}/{matrix}"
+            if name in known:
+                line = one.request.line if one.request is not None else one.key
+                raise UserError(
+                    f"--feature {line}: {name} is asked for twice; give one of them a name, with @name=NAME"
+                )
+            known[name] = one
+
+
+def choose(options: Options) -> list[tuple[FeatureRequest, Registered]]:
+    """The features that the options ask for, each with its extractor.
 
     Raises:
-        UserError: an --extractor that is not installed, is built in, is for a modality that is not requested, or is for
-            the same modality as another.
+        UserError: a feature that cannot be understood; an --extractor that is not installed, is built in, is for a
+            modality that is not requested, or is for the same modality as another.
     """
     check_owners(options)
     others: dict[str, Registered] = {}
@@ -220,7 +264,7 @@ def choose(options: Options) -> dict[str, Registered]:
         registered = find_extractor(name)
         if registered.built_in:
             flags = ", ".join(spec.flag for spec in option_specs(Options).values() if name in spec.of)
-            raise UserError(f"--extractor {name}: is built in; choose it with {flags}")
+            raise UserError(f"--extractor {name}: is built in; choose it with {flags or '--feature'}")
         modality = registered.cls.modality
         if modality not in options.modalities:
             raise UserError(f"--extractor {name}: extracts {modality}, which is not among --modalities")
@@ -229,11 +273,11 @@ def choose(options: Options) -> dict[str, Registered]:
                 f"--extractor {name}: {others[modality]} extracts {modality} already; use them in separate runs"
             )
         others[modality] = registered
-    return {
-        modality: others.get(modality) or find_extractor(built_in_extractor(options, modality))
-        for modality in MODALITIES
-        if modality in options.modalities
-    }
+    found = []
+    for request in requests_of(options):
+        names = request.options.extractors or (built_in_extractor(request.options, request.modality),)
+        found.append((request, find_extractor(names[0])))
+    return found
 
 
 def replaced_options(options: Options, given: set[str]) -> list[tuple[OptionSpec, str]]:
@@ -248,106 +292,11 @@ def replaced_options(options: Options, given: set[str]) -> list[tuple[OptionSpec
     ]
 
 
-def shared_options(modality: str) -> tuple[str, ...]:
-    """Names of the options that a modality's features depend on with any extractor."""
-    specs = option_specs(Options)
-    return tuple(name for name in FEATURE_OPTIONS[modality] if not specs[name].of)
-
-
-def options_record(registered: Registered, extractor: Extractor, own: Any, options: Options) -> dict[str, object]:
-    """The options that an extractor's features depend on, as the store records them and `predict` reads them."""
-    if registered.built_in:
-        return feature_options(options, extractor.modality)
-    shared = [
-        name
-        for name in shared_options(extractor.modality)
-        if isinstance(extractor.wants, Crops) or not name.startswith(("face_", *SPEAKER_OPTIONS))
-    ]
-    return {
-        "extractor": registered.name,
-        "extractor_package": registered.package.removeprefix("package "),
-        **{f"{registered.name}.{key}": value for key, value in recordable(own, _affecting(own)).items()},
-        **recordable(options, shared),
-    }
-
-
-def _affecting(own: Any) -> list[str]:
-    """Names of an extractor's own options that affect its features."""
-    return [name for name, spec in option_specs(type(own)).items() if spec.changes_numbers]
-
-
-def provenance(
-    registered: Registered,
-    extractor: Extractor,
-    own: Any,
-    options: Options,
-    detector: tuple[Path, str] | None,
-    speaker: ChoiceOfSpeaker | None = None,
-) -> Provenance:
-    """How the features are computed: the extractor's own provenance, and how its crops or frames are taken."""
-    own_part = extractor.provenance()
-    if registered.built_in and isinstance(extractor.wants, Samples):  # has what is to be said of its media already
-        return own_part
-    media_part = media_provenance(extractor, options, detector, speaker)
-    result: Any = {"extractor": registered.name, **own_part}
-    versions = {**own_part.get("versions", {}), **media_part["versions"]}
-    parameters = {**media_part["parameters"], **own_part.get("parameters", {})}
-    if not registered.built_in:
-        specs = option_specs(type(own))
-        # A file is identified by its content, which the extractor records, and not by its path.
-        values = {name: getattr(own, name) for name in _affecting(own) if specs[name].kind is not Path}
-        parameters = {**parameters, **({"options": values} if values else {})}
-    if versions:
-        result["versions"] = versions
-    if parameters:
-        result["parameters"] = parameters
-    return json.loads(json.dumps(result))
-
-
-def media_provenance(
-    extractor: Extractor,
-    options: Options,
-    detector: tuple[Path, str] | None,
-    speaker: ChoiceOfSpeaker | None = None,
-) -> dict[str, dict[str, Any]]:
-    """How the input of an extractor is taken from the media, for the store."""
-    wants = extractor.wants
-    versions, parameters = {}, {}
-    if wants.modality != "text":
-        versions = {"ffmpeg": library_version()}
-    if isinstance(wants, Samples) and wants.rate is not None:
-        parameters = {"sample_rate_hz": wants.rate}
-    if isinstance(wants, Frames):
-        parameters = {
-            "frames_per_second": options.fps,
-            "most_frames": options.most_frames,
-            "frame_pixels": [wants.width, wants.height],
-        }
-    if isinstance(wants, Crops):
-        assert detector is not None
-        versions = {"opencv": version("opencv-python-headless"), "ffmpeg": library_version()}
-        parameters = {
-            "frames_per_second": options.fps,
-            "most_frames": options.most_frames,
-            "face_detector": options.face_detector,
-            "face_model_sha256": detector[1],
-            "detection_width": DETECTION_WIDTH,
-            "least_score": YUNET_SCORE if options.face_detector == "yunet" else "the cascade's own",
-            "crop_pixels": wants.side,
-            "crop_margin": options.face_margin,
-            **(speaker.parameters() if speaker is not None else {}),
-            "aligned": "five landmarks" if options.face_detector == "yunet" else "no, box alone",
-        }
-    if options.audio_track is not None and wants.modality != "text":
-        parameters["audio_track"] = options.audio_track
-    return {"versions": versions, "parameters": parameters}
-
-
 def _device(registered: Registered, options: Options) -> torch.device:
     from ...toolkit.base.device import pick_device
 
     # openSMILE runs on the CPU only, and works even if the named device does not exist.
-    return pick_device("cpu" if registered.name == OPENSMILE else options.device)
+    return pick_device("cpu" if registered.name in WITHOUT_NETWORK else options.device)
 
 
 def _load_detector(options: Options) -> tuple[Path, str]:

@@ -15,6 +15,7 @@ from ...toolkit.manifest import Manifest
 from ...toolkit.store import FeaturePart, FeatureStore
 from ...toolkit.store.summary import unpacked
 from ..encoders.base import Extractor, Texts
+from ..encoders.kinds import FeatureRequest
 from .context import turns
 from .extractors import RunExtractor
 from .kept import KeptRows, PartRows, StoreRows
@@ -114,6 +115,11 @@ class Job:
     def modality(self) -> str:
         return self.planned.modality
 
+    @property
+    def key(self) -> str:
+        """The feature's name in the run."""
+        return self.planned.key
+
     def rows_todo(self, index: int) -> list[int]:
         """The rows of a part that have to be computed."""
         return [row for row in self.parts[index] if self.keys[row] not in self.kept]
@@ -182,7 +188,7 @@ def make_job(
         "provenance": planned.provenance,
     }
     kept = KeptRows()
-    there = matrices_there(old, plan)
+    there = matrices_there(old, plan, planned.request)
     origins = None if old is None or not there else old.feature(there[0]).made_from()
     if old is not None and origins is not None:
         corpus.files.learn(FileFacts(*one) for one in origins[1])
@@ -244,7 +250,7 @@ def _part_name(index: int, marks: list[str]) -> str:
     return f"{index:05d}-{json_sha256(marks)[:12]}.npz"
 
 
-def matrices_there(old: FeatureStore | None, plan: FeaturePlan) -> list[str]:
+def matrices_there(old: FeatureStore | None, plan: FeaturePlan, request: FeatureRequest | None = None) -> list[str]:
     """The matrices of a feature that the store has.
 
     Stores are written as a whole, so if one matrix of an encoder is there, all of them are.
@@ -263,8 +269,9 @@ def matrices_there(old: FeatureStore | None, plan: FeaturePlan) -> list[str]:
         width = old.feature(name).frame_width
         if found != new or width != plan["frame_width"]:
             what = difference({**found, "frame_width": width}, {**new, "frame_width": plan["frame_width"]})
+            naming = "give this one a name with @name=NAME, " if request is not None and request.named else ""
             raise UserError(
-                f"{old.path}: {name} was extracted with {what}; choose another --out, or replace the store with "
-                "--overwrite"
+                f"{old.path}: {name} was extracted with {what}; {naming}choose another --out, or replace the store "
+                "with --overwrite"
             )
     return there

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,15 +20,16 @@ from ...toolkit.base.files import write_atomically
 from ...toolkit.base.processes import Failure, run_tasks
 from ...toolkit.base.progress import Stages
 from ...toolkit.manifest import Manifest
-from ..encoders.base import Samples
+from ..encoders.base import Crops, FrameSeries
 from ..encoders.selection import Options
 from ..faces.given import GivenFace
+from .costs import Costs
 from .extractors import RunExtractors
 from .jobs import Corpus, Job
-from .origins import UNKNOWN, lasts, mask_of, media_key, source_of
+from .origins import UNKNOWN, FileFacts, lasts, mask_of, media_key, source_of
 from .parts import Rows
 from .requests import MediaRequest, Span, Task
-from .worker import UtteranceMedia, process, set_up
+from .worker import UtteranceMedia, failed, process, set_up
 
 FAILED = "its worker failed"
 
@@ -40,7 +41,7 @@ def run_media(
     options: Options,
     stop: threading.Event,
     progress: Stages,
-    stages: dict[str, float],
+    costs: Costs,
     strict: bool,
 ) -> list[str]:
     """Runs the jobs that need media, until all parts are done or `stop` is set.
@@ -49,31 +50,27 @@ def run_media(
     that contain them are not written.
 
     Returns:
-        These utterances, and what happened. The stage's time, and that of the encoders in this process, are added to
-        `stages`.
+        These utterances, and what happened. The stage's time, and that of each part of the work, are added to `costs`.
     """
     began = time.perf_counter()
     manifest, files_known = corpus.manifest, corpus.files
-    audio = next((job for job in jobs if job.modality == "audio"), None)
-    visual = next((job for job in jobs if job.modality == "visual"), None)
     parts = jobs[0].parts
     todo = sorted({index for job in jobs for index in job.todo})
     bar = progress.stage("media", sum(len(part) for part in parts))
     bar.resume(sum(len(part) for i, part in enumerate(parts) if i not in set(todo)))
     open_parts: dict[int, _Part] = {}
     faults: list[str] = []
-    encoding = 0.0
 
     def tasks() -> Iterator[tuple[int, Task | None, MediaRequest]]:
         for index in todo:
             if stop.is_set():
                 return
-            here = [job for job in (audio, visual) if job is not None and index in job.todo]
-            part = _Part({job.modality: job.begin(index) for job in here})
+            here = [job for job in jobs if index in job.todo]
+            part = _Part({job.key: (job, job.begin(index)) for job in here})
             planned = list(_plan(manifest, parts[index], part.rows))
             part.waiting = len(planned)
             open_parts[index] = part
-            request = replace(extractors.request(audio in here, visual in here), decoding_threads=threads)
+            request = replace(extractors.request(part.rows.keys()), decoding_threads=threads)
             yield from ((index, task, request) for task in planned)
             if not planned:
                 yield index, None, request
@@ -95,26 +92,22 @@ def run_media(
         if isinstance(found, Failure):
             part.faulty = True
             faults += [f"{manifest.utterances[span.row].id}: {found.reason}" for span in task.spans]
-            part.found += [_failed(span, found.reason) for span in task.spans]
+            part.found += [(failed(span, f"{FAILED}: {found.reason}"), None) for span in task.spans]
         else:
-            part.found += found
+            part.found += [(one, found.file) for one in found.utterances]
+            for name, seconds in found.seconds.items():
+                costs.add(name, seconds)
         part.waiting -= 1
         if part.waiting <= 0:
-            before = time.perf_counter()
-            _fill_rows(part, audio, visual, manifest, options)
-            encoding += time.perf_counter() - before
-            files = {one.file for one in part.found if one.file is not None}
+            _fill_rows(part, manifest, options, costs)
+            files = {file for _, file in part.found if file is not None}
             files_known.learn(files)
             if not (strict and part.faulty):
-                for job in (audio, visual):
-                    if job is not None and job.modality in part.rows:
-                        job.write(index, part.rows[job.modality], sorted(files, key=lambda file: file.content))
+                for job, rows in part.rows.values():
+                    job.write(index, rows, sorted(files, key=lambda file: file.content))
             del open_parts[index]
             bar.advance(len(parts[index]))
-    stages["media"] = time.perf_counter() - began
-    wants = audio.planned.extractor.wants if audio is not None else None
-    if visual is not None or (isinstance(wants, Samples) and wants.in_workers is None):
-        stages["encoders"] = encoding
+    costs.stages["media"] = time.perf_counter() - began
     return faults
 
 
@@ -124,27 +117,27 @@ def _utterances(job: tuple[int, Task | None, MediaRequest]) -> int:
 
 @dataclass
 class _Part:
-    """A part in progress: the rows of each modality, and the results of its files so far."""
+    """A part in progress: the job and the rows of each feature, and the results of its files so far."""
 
-    rows: dict[str, Rows]
+    rows: dict[str, tuple[Job, Rows]]
     waiting: int = 0
-    found: list[UtteranceMedia] = field(default_factory=list)
+    found: list[tuple[UtteranceMedia, FileFacts | None]] = field(default_factory=list)
     faulty: bool = False
 
 
-def _plan(manifest: Manifest, part: range, rows: dict[str, Rows]) -> Iterator[Task]:
+def _plan(manifest: Manifest, part: range, jobs: Mapping[str, tuple[Job, Rows]]) -> Iterator[Task]:
     """Groups a part's utterances by file; masks those that cannot be extracted, with the reason."""
     spans: dict[str, dict[tuple, Span]] = defaultdict(dict)
     for row in part:
         u = manifest.utterances[row]
-        for modality in ("audio", "visual"):
-            if modality not in rows or row not in rows[modality].todo:
+        for name, (job, rows) in jobs.items():
+            if row not in rows.todo:
                 continue
-            path, start, end = source_of(u, modality)
-            reason = mask_of(u, modality)
+            path, start, end = source_of(u, job.modality)
+            reason = mask_of(u, job.modality)
             if reason or path is None:
-                rows[modality].put(row, None, reason)
-                rows[modality].note_origin(row, media_key(u, modality, UNKNOWN))
+                rows.put(row, None, reason)
+                rows.note_origin(row, media_key(u, job.modality, UNKNOWN))
                 continue
             old = spans[path].get((row, start, end))
             spans[path][row, start, end] = Span(
@@ -152,8 +145,7 @@ def _plan(manifest: Manifest, part: range, rows: dict[str, Rows]) -> Iterator[Ta
                 start,
                 end,
                 u.region,
-                audio=modality == "audio" or (old is not None and old.audio),
-                visual=modality == "visual",
+                [*(old.features if old is not None else ()), name],
                 channel=u.audio_channel,
                 lasts=lasts(u) if path == u.audio else None,
                 face=GivenFace.of(u.speaker_face),
@@ -162,57 +154,32 @@ def _plan(manifest: Manifest, part: range, rows: dict[str, Rows]) -> Iterator[Ta
         yield Task(manifest.path(path), list(group.values()))
 
 
-def _failed(span: Span, reason: str) -> UtteranceMedia:
-    why = f"{FAILED}: {reason}"
-    return UtteranceMedia(span.row, audio_reason=why if span.audio else "", visual_reason=why if span.visual else "")
-
-
-def _fill_rows(part: _Part, audio: Job | None, visual: Job | None, manifest: Manifest, options: Options) -> None:
+def _fill_rows(part: _Part, manifest: Manifest, options: Options, costs: Costs) -> None:
     """Puts a part's results into rows. An extractor gets all utterances of the part at once, in the order of rows."""
-    found = sorted(part.found, key=lambda one: one.row)
-    if audio is not None and "audio" in part.rows:
-        given = [one for one in found if one.audio is not None or one.audio_reason or one.span is not None]
-        _put_audio(part.rows["audio"], given, audio)
-        _note_origins(part.rows["audio"], given, manifest, "audio")
-    if visual is not None and "visual" in part.rows:
-        given = [one for one in found if one.series is not None or one.visual_reason]
-        _put_visual(part.rows["visual"], given, visual)
-        _note_origins(part.rows["visual"], given, manifest, "visual")
-        if options.save_crops is not None:
-            for one in given:
-                if one.series is not None:
-                    _save_crops(options.save_crops, manifest.utterances[one.row].id, one.series.images)
-
-
-def _note_origins(rows: Rows, found: list[UtteranceMedia], manifest: Manifest, modality: str) -> None:
-    for one in found:
-        content = one.file.content if one.file is not None else UNKNOWN
-        rows.note_origin(one.row, media_key(manifest.utterances[one.row], modality, content))
-
-
-def _put_audio(rows: Rows, found: list[UtteranceMedia], job: Job) -> None:
-    for one in found:
-        rows.count(one.row, seconds=one.audio_seconds)
-        if one.audio is not None:
-            rows.put_result(one.row, job.planned.checked(one.audio))
-        elif one.audio_reason:
-            rows.put(one.row, None, one.audio_reason)
-    given = [(one.row, one.span) for one in found if one.span is not None]
-    if given:
-        for (row, _), result in zip(given, job.planned.results([span for _, span in given]), strict=True):
+    found = sorted(part.found, key=lambda one: one[0].row)
+    for name, (job, rows) in part.rows.items():
+        own = [(one.row, one.taken[name], file) for one, file in found if name in one.taken]
+        given = []
+        for row, taken, file in own:
+            rows.count(row, **taken.details)
+            if taken.result is not None:
+                rows.put_result(row, job.planned.checked(taken.result))
+            elif taken.given is None:
+                rows.put(row, None, taken.reason)
+            else:
+                given.append((row, taken.given))
+            content = file.content if file is not None else UNKNOWN
+            rows.note_origin(row, media_key(manifest.utterances[row], job.modality, content))
+        if not given:
+            continue
+        before = time.perf_counter()
+        for (row, _), result in zip(given, job.planned.results([one for _, one in given]), strict=True):
             rows.put_result(row, result)
-
-
-def _put_visual(rows: Rows, found: list[UtteranceMedia], job: Job) -> None:
-    counted = job.planned.extractor.wants.details
-    for one in found:
-        rows.count(one.row, **{name: getattr(one, name) for name in counted})
-        if one.series is None:
-            rows.put(one.row, None, one.visual_reason)
-    given = [(one.row, one.series) for one in found if one.series is not None]
-    if given:
-        for (row, _), result in zip(given, job.planned.results([series for _, series in given]), strict=True):
-            rows.put_result(row, result)
+        costs.add(name, time.perf_counter() - before)
+        if options.save_crops is not None and isinstance(job.planned.extractor.wants, Crops):
+            for row, series in given:
+                assert isinstance(series, FrameSeries)
+                _save_crops(options.save_crops, manifest.utterances[row].id, series.images)
 
 
 def _save_crops(folder: Path, utterance: str, crops: np.ndarray) -> None:

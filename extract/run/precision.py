@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from ...toolkit.base.device import pick_device
@@ -11,7 +11,7 @@ from ...toolkit.base.errors import UserError
 from ...toolkit.base.precision import AUTO, fastest_precision, slowness
 from ...toolkit.base.reading.plain_json import parse_json
 from ...toolkit.store import FeatureStore
-from ..encoders.selection import OPENSMILE, PRECISIONS, Options
+from ..encoders.selection import PRECISIONS, WITHOUT_NETWORK, Options
 from .assembly import parts_root
 from .extractors import choose
 
@@ -27,11 +27,13 @@ def with_precision(options: Options, out: Path, notify: Callable[[str], None]) -
         out: the store that the run writes.
         notify: called with a line about what was chosen, or about a precision that is slower than float32 here.
     """
-    if all(registered.name == OPENSMILE for registered in choose(options).values()):  # which has no network
+    chosen = choose(options)
+    if all(registered.name in WITHOUT_NETWORK for _, registered in chosen):
         return dataclasses.replace(options, precision="float32") if options.precision == AUTO else options
     device = pick_device(options.device)
     if options.precision == AUTO:
-        earlier = {name for name in _recorded(options, out) if name in PRECISIONS}
+        modalities = {request.modality for request, _ in chosen}
+        earlier = {name for name in _recorded(modalities, out) if name in PRECISIONS}
         why = f"as the work in {out} is" if len(earlier) == 1 else f"measured on {device}"
         options = dataclasses.replace(
             options, precision=earlier.pop() if len(earlier) == 1 else fastest_precision(device)
@@ -42,16 +44,16 @@ def with_precision(options: Options, out: Path, notify: Callable[[str], None]) -
     return options
 
 
-def _recorded(options: Options, out: Path) -> Iterator[object]:
+def _recorded(modalities: Collection[str], out: Path) -> Iterator[object]:
     """The precisions of earlier work on the modalities: of unfinished parts, or else of the features of the store."""
     records = []
     for path in parts_root(out).glob("*/options.json"):
-        if path.parent.name.partition("--")[0] in options.modalities:
+        if path.parent.name.partition("--")[0] in modalities:
             records.append(path.read_text(encoding="utf-8"))
     if not records and out.is_file():
         try:
             with FeatureStore.open(out) as store:
-                names = [name for name in store.feature_names() if name.partition("/")[0] in options.modalities]
+                names = [name for name in store.feature_names() if name.partition("/")[0] in modalities]
                 records = [str(store.feature(name).attrs.get("options", "")) for name in names]
         except UserError:  # the run itself refuses the file
             return

@@ -18,7 +18,7 @@ from ..faces.detection import face_model, make_detector
 from ..faces.lips.scoring import RULE as BY_LIPS
 from ..faces.lips.scoring import scorer
 from ..faces.lips.weights import lips_model
-from ..faces.tracks import FaceTracks, Track
+from ..faces.tracks import CropForm, FaceTracks, Track
 from .second_pass import Shown, score_shown
 
 FPS = 5.0
@@ -111,7 +111,7 @@ class SpeakingFaces:
         if path not in self._known:
             detect = make_detector(self.detector, self.face_model[0])
             # Every frame is examined, however long the recording is; of the crops next to nothing is kept.
-            faces = FaceTracks(detect, size=4, margin=0.0, grey=True, most=1 << 40)
+            faces = FaceTracks(detect, [CropForm(4, grey=True)], margin=0.0, most=1 << 40)
             options = {"time_limit": self.time_limit, "track": self.audio_track, "threads": self.threads}
             lasts = media_duration(path)
             with (

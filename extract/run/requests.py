@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ class Span:
         row: row of the utterance.
         start, end: times in seconds; None for the whole file.
         region: the speaker's part of the picture, as fractions.
-        audio, visual: the modalities to take from this file.
+        features: names of the features whose input is to be taken from this file.
         channel: number of the speaker's audio channel, from 1; None for the mix of all.
         lasts: seconds that the file must last if it is whole, or None.
         face: the speaker's face, if the manifest gives it.
@@ -28,8 +29,7 @@ class Span:
     start: float | None
     end: float | None
     region: tuple[float, float, float, float] | None
-    audio: bool
-    visual: bool
+    features: Collection[str]
     channel: int | None = None
     lasts: float | None = None
     face: GivenFace | None = None
@@ -51,9 +51,9 @@ class MediaRequest:
     """What to compute from every media file.
 
     Attributes:
-        audio, visual: the input that the extractors declare; None leaves the modality out.
+        wants: the input that each feature's extractor declares, by the feature's name.
         detector, detector_model: kind and file of the face detector, for `Crops`.
-        fps: frames sampled per second of video.
+        fps: frames sampled per second of video, for all features: each is detected once.
         margin: margin around a face, as a fraction of its side.
         most_frames: up to twice as many frames are kept per utterance.
         choosing: how the speaker is chosen among the faces, for `Crops`.
@@ -62,8 +62,7 @@ class MediaRequest:
         decoding_threads: threads that decode one video.
     """
 
-    audio: Samples | None
-    visual: Crops | Frames | None
+    wants: Mapping[str, Samples | Crops | Frames]
     detector: str
     detector_model: Path | None
     fps: float

@@ -1,23 +1,36 @@
-"""The text stage of a run: sends transcripts to the text extractor and rows to disk, in its own thread."""
+"""The text stage of a run: sends transcripts to the text extractors and rows to disk, in its own thread."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 
 from ...toolkit.base.progress import Stages
 from ...toolkit.manifest import Manifest
 from ..encoders.base import Texts
 from .context import turns
+from .costs import Costs
 from .jobs import Job
 
 
-def read_texts(job: Job, manifest: Manifest, stop: threading.Event, progress: Stages, stages: dict[str, float]) -> None:
-    """Runs the text extractor on the unfinished parts, until `stop` is set; adds its time to `stages`."""
+def read_texts(jobs: Sequence[Job], manifest: Manifest, stop: threading.Event, progress: Stages, costs: Costs) -> None:
+    """Runs text extractors, one after the other, on the unfinished parts, until `stop` is set.
+
+    Their time is added to `costs`.
+    """
     began = time.perf_counter()
+    for job in jobs:
+        before = time.perf_counter()
+        _read(job, manifest, stop, progress, "text" if len(jobs) == 1 else job.key)
+        costs.add(job.key, time.perf_counter() - before)
+    costs.stages["text"] = costs.stages.get("text", 0.0) + time.perf_counter() - began
+
+
+def _read(job: Job, manifest: Manifest, stop: threading.Event, progress: Stages, name: str) -> None:
     wants = job.planned.extractor.wants
     assert isinstance(wants, Texts)
-    bar = progress.stage("text", sum(len(part) for part in job.parts))
+    bar = progress.stage(name, sum(len(part) for part in job.parts))
     bar.resume(sum(len(part) for i, part in enumerate(job.parts) if i not in job.todo))
     for index in job.todo:
         if stop.is_set():
@@ -31,4 +44,3 @@ def read_texts(job: Job, manifest: Manifest, stop: threading.Event, progress: St
             rows.put(row, None if reason else result.values, reason)
             rows.note_origin(row, job.keys[row])
         job.write(index, rows)
-    stages["text"] = time.perf_counter() - began

@@ -3,64 +3,89 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import time
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ...toolkit.base.words import counted
 from ...toolkit.media import SAMPLE_RATE, MediaError, MediaReader, Sound
 from ..encoders.audio.opensmile_sets import silence_reason
-from ..encoders.base import AudioSpan, Crops, Extracted, Frames, FrameSeries, Samples
+from ..encoders.base import AudioSpan, Crops, Extracted, FrameSeries, Samples
 from ..faces.choice import Choosing
-from ..faces.detection import make_detector
-from ..faces.lips.speech import Speech
-from ..faces.speaking import Signal
-from ..faces.thinning import BLACK, Look, ThinnedFrames
-from ..faces.tracks import Box, FaceTracks
+from ..faces.tracks import FaceTracks
 from .origins import FileFacts, Reading
+from .pictures import Collector, Looks, Watched, collectors_for
 from .requests import MediaRequest, Span, Task
-from .second_pass import in_region, score_lips
+from .second_pass import score_lips
 
 # Rounding of time stamps must not lose the last frame or sample of an utterance.
 _SLACK_S = 0.05
+# Names of what takes time in a worker, as the closing table shows them; in-worker extractors have their own.
+DECODING, DETECTION, LIPS = "decoding", "faces and frames", "moving lips"
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What was taken of an utterance for one feature: a result, an extractor's input, or the reason why there is none.
+
+    Attributes:
+        result: the features, if the extractor runs in the workers.
+        given: otherwise its input.
+        reason: "" if there is either.
+        details: that the store keeps beside the feature.
+    """
+
+    result: Extracted | None = None
+    given: AudioSpan | FrameSeries | None = None
+    reason: str = ""
+    details: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
 class UtteranceMedia:
-    """The media of one utterance. For each modality there is either a result or a reason why there is none.
+    """The media of one utterance.
 
     Attributes:
         row: row of the utterance.
-        audio: the features, if the extractor runs in the workers; otherwise `span` is the audio itself.
-        audio_seconds: duration of the audio.
-        series: face crops or frames.
-        file: the file as it was when it was decoded.
-        frames, faces, tracks, speaker_confidence: number of frames examined, frames with the speaker's face, faces
-            tracked, and the confidence in the choice of the speaker.
-        speaker_score, second_score, scored_frames: LR-ASD's scores of the best face and of the runner-up, and how many
-            frames of faces it scored.
-        boxes: where the speaker's face is.
+        taken: for each feature.
+        watched: what was seen of it, by the kind of input: `Crops` and `Frames`.
     """
 
     row: int
-    audio: Extracted | None = None
-    span: AudioSpan | None = None
-    audio_reason: str = ""
-    audio_seconds: float = 0.0
-    series: FrameSeries | None = None
-    visual_reason: str = ""
-    frames: int = 0
-    faces: int = 0
-    tracks: int = 0
-    speaker_confidence: float = 0.0
-    speaker_score: float = 0.0
-    second_score: float = 0.0
-    scored_frames: int = 0
-    boxes: list[Box] = field(default_factory=list)
+    taken: dict[str, Taken] = field(default_factory=dict)
+    watched: dict[type, Watched] = field(default_factory=dict)
+
+
+@dataclass
+class FileMedia:
+    """The media of the utterances of one file.
+
+    Attributes:
+        utterances: in the order of the task's spans.
+        file: the file as it was when it was decoded; None if there was none to decode.
+        seconds: what the worker did, and how long that took.
+    """
+
+    utterances: list[UtteranceMedia] = field(default_factory=list)
     file: FileFacts | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class _Clock:
+    """Seconds by what they were spent on."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Adds the time since the last call."""
+        now = time.perf_counter()
+        self.seconds[name] += now - self._last
+        self._last = now
 
 
 def set_up() -> None:
@@ -68,7 +93,7 @@ def set_up() -> None:
     cv2.setNumThreads(1)
 
 
-def process(job: tuple[int, Task | None, MediaRequest]) -> list[UtteranceMedia]:
+def process(job: tuple[int, Task | None, MediaRequest]) -> FileMedia:
     """Decodes a file in one pass and returns the media of each of its utterances.
 
     Args:
@@ -76,68 +101,99 @@ def process(job: tuple[int, Task | None, MediaRequest]) -> list[UtteranceMedia]:
     """
     _, task, request = job
     if task is None:
-        return []
-    reading = Reading(task.path)
-    found = _decoded(task, request)
-    facts = reading.facts()
-    for one in found:
-        one.file = facts
+        return FileMedia()
+    clock, reading = _Clock(), Reading(task.path)
+    utterances = _decoded(task, request, clock)
+    found = FileMedia(utterances, reading.facts())
+    clock.lap(DECODING)
+    found.seconds = dict(clock.seconds)
     return found
 
 
-def _decoded(task: Task, request: MediaRequest) -> list[UtteranceMedia]:
-    found = [UtteranceMedia(span.row) for span in task.spans]
-    audio = request.audio if any(span.audio for span in task.spans) else None
-    visual = request.visual if any(span.visual for span in task.spans) else None
+def failed(span: Span, reason: str) -> UtteranceMedia:
+    """An utterance of which nothing can be taken."""
+    return UtteranceMedia(span.row, {name: Taken(reason=reason) for name in span.features})
+
+
+def _decoded(task: Task, request: MediaRequest, clock: _Clock) -> list[UtteranceMedia]:
+    wants = {name: request.wants[name] for span in task.spans for name in span.features}
+    audio = [one for one in wants.values() if isinstance(one, Samples)]
+    visual = len(audio) < len(wants)
+    crops = any(isinstance(one, Crops) for one in wants.values())
+    collectors: dict[int, dict[type, Collector]] = {}
     try:
         # The audio helps to choose the speaker, even if no audio features are requested.
         with MediaReader(
             task.path,
-            audio=audio is not None or isinstance(visual, Crops),
-            fps=request.fps if visual is not None else None,
-            own_rate=audio is not None and audio.rate != SAMPLE_RATE,
+            audio=bool(audio) or crops,
+            fps=request.fps if visual else None,
+            own_rate=any(one.rate != SAMPLE_RATE for one in audio),
             time_limit=request.time_limit,
             track=request.audio_track,
             threads=request.decoding_threads,
             channels=tuple(dict.fromkeys(span.channel for span in task.spans)),
         ) as media:
-            collectors = {
-                i: collector_for(visual, request) for i, span in enumerate(task.spans) if visual and span.visual
-            }
-            if visual is not None:
-                for time, image in media.frames():
-                    for i, collector in collectors.items():
-                        if task.spans[i].covers(time):
-                            collector.add(time, in_region(image, task.spans[i].region))
+            for i, span in enumerate(task.spans):
+                collectors[i] = collectors_for({name: wants[name] for name in span.features}, request)
+            if visual:
+                _collect(task, media, collectors, clock)
             media.finish()
+            clock.lap(DECODING)
     except MediaError as error:
-        for span, one in zip(task.spans, found, strict=True):
-            one.audio_reason = str(error) if span.audio else ""
-            one.visual_reason = str(error) if span.visual else ""
-        return found
-    tracks = {i: one.tracks for i, one in collectors.items() if isinstance(one, FaceTracks)}
+        clock.lap(DECODING)
+        return [failed(span, str(error)) for span in task.spans]
+    tracks = {i: faces.tracks for i, own in collectors.items() if isinstance(faces := _faces(own), FaceTracks)}
+    second = ""
     try:
         speeches = score_lips(task, request, tracks, media) if tracks else {}
     except MediaError as error:
-        for i in tracks:
-            found[i].visual_reason = str(error)
-        speeches = {}
-    for i, (span, one) in enumerate(zip(task.spans, found, strict=True)):
-        if span.audio and audio is not None:
-            sound = media.sound.get(span.channel)
-            length = 0.0 if sound is None else len(sound.samples) / SAMPLE_RATE
-            one.audio_reason = _missing_span(span, length, media, "no audio track" if sound is None else sound.missing)
-            if sound is not None and not one.audio_reason:
-                _take_audio(one, span, sound, audio)
-        if i in collectors:
+        speeches, second = {}, str(error)
+    clock.lap(LIPS)
+    found = []
+    for i, span in enumerate(task.spans):
+        one = UtteranceMedia(span.row)
+        own = {name: wants[name] for name in span.features}
+        sound = media.sound.get(span.channel)
+        one.taken |= _take_audio(
+            span, media, sound, {name: want for name, want in own.items() if isinstance(want, Samples)}, clock
+        )
+        if collectors[i]:
             length = media.frame_end + 1 / request.fps  # the video may last until just before the next frame
             missing = _missing_span(span, length, media, "" if media.has_video else "no video track")
-            one.visual_reason = missing or one.visual_reason
-            if not one.visual_reason:
-                sound = media.sound.get(span.channel)
-                heard = None if sound is None or sound.missing else sound.samples
-                take_video(one, span, collectors[i], heard, request.choosing or Choosing(), speeches.get(i, ()))
+            heard = None if sound is None or sound.missing else sound.samples
+            for kind, collector in collectors[i].items():
+                reason = missing or (second if kind is Crops else "")
+                watched = (
+                    Watched(reason=reason)
+                    if reason
+                    else collector.take(span, heard, request.choosing or Choosing(), speeches.get(i, ()))
+                )
+                one.watched[kind] = watched
+                for name, want in own.items():
+                    if isinstance(want, kind) and not isinstance(want, Samples):
+                        one.taken[name] = Taken(
+                            given=watched.series.get(want), reason=watched.reason, details=watched.details(want)
+                        )
+            clock.lap(DETECTION)
+        found.append(one)
     return found
+
+
+def _faces(collectors: dict[type, Collector]) -> object:
+    return collectors[Crops].frames if Crops in collectors else None
+
+
+def _collect(task: Task, media: MediaReader, collectors: dict[int, dict[type, Collector]], clock: _Clock) -> None:
+    """Shows each frame to the utterances that it belongs to."""
+    for at, image in media.frames():
+        clock.lap(DECODING)
+        looks = Looks(image)
+        for i, own in collectors.items():
+            region = task.spans[i].region
+            if own and task.spans[i].covers(at):
+                for one in own.values():
+                    one.frames.offer(at, functools.partial(looks.at, one, region))
+        clock.lap(DETECTION)
 
 
 def _missing_span(span: Span, length: float, media: MediaReader, no_track: str) -> str:
@@ -168,110 +224,29 @@ def _cut(span: Span, samples: np.ndarray, rate: int) -> np.ndarray:
     return samples[start:end]
 
 
-def _take_audio(one: UtteranceMedia, span: Span, sound: Sound, wants: Samples) -> None:
-    samples = _cut(span, sound.samples, SAMPLE_RATE)
-    one.audio_seconds = len(samples) / SAMPLE_RATE
-    one.audio_reason = silence_reason(samples)
-    if one.audio_reason:
+def _take_audio(
+    span: Span, media: MediaReader, sound: Sound | None, wants: dict[str, Samples], clock: _Clock
+) -> Iterator[tuple[str, Taken]]:
+    """The audio of an utterance for each feature that wants it."""
+    if not wants:
         return
-    if wants.rate == SAMPLE_RATE or sound.own_samples is None:
-        taken = AudioSpan(samples, SAMPLE_RATE)
-    else:
-        taken = AudioSpan(_cut(span, sound.own_samples, sound.rate), sound.rate)
-    if wants.in_workers is None:
-        one.span = taken
-    else:
-        one.audio = wants.in_workers(taken)
-
-
-def take_video(
-    one: UtteranceMedia,
-    span: Span,
-    collected: FaceTracks | FrameKeeper,
-    heard: Signal | None,
-    choosing: Choosing,
-    speeches: Sequence[Speech],
-) -> None:
-    """Takes the speaker's face, or the frames, of an utterance.
-
-    Args:
-        one: gets them, or the reason why there are none.
-        span: the utterance.
-        collected: its frames.
-        heard: the audio from the beginning of the file, since that is where frames' times begin; None without.
-        choosing: how the speaker is chosen.
-        speeches: of the faces, from the second pass.
-    """
-    one.frames = collected.examined
-    start = span.start or 0.0
-    if isinstance(collected, FrameKeeper):
-        kept = [(time - start, image) for _, time, image in collected.kept]
-    else:
-        one.tracks = len(collected.tracks)
-        if span.face is not None and choosing.follows(span.face):
-            chosen = choosing.follow(collected.tracks, span.face)
+    length = 0.0 if sound is None else len(sound.samples) / SAMPLE_RATE
+    reason = _missing_span(span, length, media, "no audio track" if sound is None else sound.missing)
+    if sound is None or reason:
+        yield from ((name, Taken(reason=reason)) for name in wants)
+        return
+    samples = _cut(span, sound.samples, SAMPLE_RATE)
+    details = {"seconds": len(samples) / SAMPLE_RATE}
+    if reason := silence_reason(samples):
+        yield from ((name, Taken(reason=reason, details=details)) for name in wants)
+        return
+    plain = AudioSpan(samples, SAMPLE_RATE)
+    own = plain if sound.own_samples is None else AudioSpan(_cut(span, sound.own_samples, sound.rate), sound.rate)
+    clock.lap(DECODING)
+    for name, want in wants.items():
+        taken = plain if want.rate == SAMPLE_RATE else own
+        if want.in_workers is None:
+            yield name, Taken(given=taken, details=details)
         else:
-            chosen = choosing.choose(collected.tracks, heard, SAMPLE_RATE, speeches)
-        one.speaker_confidence = chosen.confidence
-        one.speaker_score, one.second_score, one.scored_frames = chosen.score, chosen.second, chosen.frames
-        kept = [] if chosen.track is None else [(time - start, image) for _, time, image in chosen.track.crops]
-        if chosen.track is not None:
-            one.faces = len(chosen.track.widths)
-            one.boxes = chosen.track.path()
-        elif chosen.reason:
-            one.visual_reason = chosen.reason
-            return
-    if kept:
-        one.series = FrameSeries(np.stack([image for _, image in kept]), np.array([time for time, _ in kept]))
-    elif collected.examined == 0:
-        one.visual_reason = "no frame in this span"
-    elif collected.brightest < BLACK:
-        one.visual_reason = "black frames"
-    else:
-        one.visual_reason = f"no face found: {counted(collected.examined, 'frame')}"
-
-
-@dataclass(frozen=True)
-class FrameLook(Look):
-    """A frame in the size that is wanted."""
-
-    pixels: np.ndarray
-
-
-class FrameKeeper(ThinnedFrames[FrameLook]):
-    """Keeps an utterance's frames, resized. When there are twice `most`, every second one is dropped, and from then on
-    only half as many are kept.
-
-    Args:
-        wants: the frames' size.
-        most: half the greatest number of frames kept.
-    """
-
-    def __init__(self, wants: Frames, most: int):
-        super().__init__(most)
-        self._size = (wants.width, wants.height)
-        self.kept: list[tuple[int, float, np.ndarray]] = []
-
-    def look(self, image: np.ndarray) -> FrameLook:
-        return FrameLook(float(image.mean()), cv2.resize(image, self._size, interpolation=cv2.INTER_AREA))
-
-    def examine(self, number: int, time: float, look: FrameLook) -> int:
-        self.kept.append((number, time, look.pixels))
-        return len(self.kept)
-
-    def thin(self, stride: int) -> None:
-        self.kept = [one for one in self.kept if one[0] % stride == 0]
-
-
-@functools.cache
-def _detector(kind: str, model: Path):
-    return make_detector(kind, model)
-
-
-def collector_for(wants: Crops | Frames, request: MediaRequest) -> FaceTracks | FrameKeeper:
-    """What collects the frames of one utterance."""
-    if isinstance(wants, Frames):
-        return FrameKeeper(wants, request.most_frames)
-    assert request.detector_model is not None
-    detect = _detector(request.detector, request.detector_model)
-    return FaceTracks(detect, wants.side, request.margin, wants.grey, request.most_frames)
+            yield name, Taken(want.in_workers(taken), details=details)
+            clock.lap(name)

@@ -23,6 +23,10 @@ COMMANDS = {
         "erc_toolkit.extract.commands.extract:extract_group",
         "Extract features of a raw corpus into a feature store.",
     ),
+    "extractors": (
+        "erc_toolkit.extract.commands.extractors:extractors_command",
+        "List the kinds of features, what each needs, its extra, its licence.",
+    ),
     "merge": ("erc_toolkit.extract.commands.merge:merge_command", "Merge the shards of an extraction into one store."),
     "manifest": (
         "erc_toolkit.extract.commands.manifest:manifest_group",

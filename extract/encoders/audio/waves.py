@@ -106,7 +106,7 @@ class Waveforms:
         masked = bool(getattr(prepare, "return_attention_mask", False))
         self.shares_batches = masked and _masks_padding(model.config)
         # Such models once shared batches, and their features depended on the batch.
-        self.notes = {"batches": "one utterance each"} if masked and not self.shares_batches else {}
+        self.notes: Mapping[str, str] = {"batches": "one utterance each"} if masked and not self.shares_batches else {}
         if every:
             self._check_states(name)
 

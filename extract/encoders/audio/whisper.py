@@ -47,7 +47,9 @@ class WhisperWindows:
             )
         self.width, self.total = int(config.d_model), int(config.encoder_layers)
         self.hop_s = self._hop / self.rate
-        self.notes = {"windows": f"{self._window / self.rate:g} s, consecutive; frames of padding left out"}
+        self.notes: Mapping[str, str] = {
+            "windows": f"{self._window / self.rate:g} s, consecutive; frames of padding left out"
+        }
 
     def cut(self, samples: int) -> list[Piece]:
         starts = range(0, samples, self._window)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import opensmile
 import pytest
 import torch
+from click.testing import CliRunner
 
 from erc_toolkit.extract.encoders.audio.prosody import DIMENSIONS, Prosody, prosody_of
 from erc_toolkit.extract.encoders.audio.prosody_words import describe
 from erc_toolkit.extract.encoders.base import AudioSpan, Setup
 from erc_toolkit.extract.encoders.registry import find_extractor
 from erc_toolkit.extract.encoders.selection import Options
+from erc_toolkit.toolkit.commands.main import main
+from erc_toolkit.toolkit.media import MediaReader
+from erc_toolkit.toolkit.store import FeatureStore
 
 SECOND = np.arange(16_000) / 16_000
 
@@ -36,7 +41,7 @@ def test_a_tone_has_its_pitch_in_semitones(hertz):
 
 
 def test_a_glide_and_pauses_are_measured():
-    """Two voiced stretches with a pause of the same length; a glide over an octave, whose middle 60 % are 7.2 semitones."""
+    """Two voiced stretches with a pause of the same length; of a glide over an octave 60 % are 7.2 semitones."""
     pause = np.random.default_rng(0).normal(0, 1e-4, 16_000).astype(np.float32)
     found = numbers(np.concatenate([voice(150), pause, voice(150)]))
     assert found["voiced_fraction"] == pytest.approx(2 / 3, abs=0.03)
@@ -54,8 +59,6 @@ def test_loudness_rises_with_amplitude_and_pitch_does_not():
 
 def test_the_numbers_are_near_opensmiles_own_functionals():
     """Not equal: openSMILE computes its functionals on three frames fewer than it gives as descriptors."""
-    import opensmile
-
     t = np.arange(48_000) / 16_000
     wave = voice(180 * 2 ** (0.4 * np.sin(2 * np.pi * 0.7 * t))) * (0.5 + 0.4 * np.sin(2 * np.pi * 3 * t))
     wave = wave * (np.sin(2 * np.pi * 1.1 * t) > -0.3) + np.random.default_rng(0).normal(0, 0.002, len(t))
@@ -74,8 +77,6 @@ def test_the_numbers_are_near_opensmiles_own_functionals():
 
 
 def test_sequences_are_opensmiles_own_descriptors():
-    import opensmile
-
     wave = voice(120 * 2**SECOND)
     encoder = Prosody.build(Options(audio_set="prosody"), Setup(torch.device("cpu"), sequences=True))
     (found,) = encoder.extract([AudioSpan(wave, 16_000)], lambda count: None)
@@ -106,6 +107,23 @@ def test_prosody_is_registered_and_says_how_it_is_made():
     assert encoder.name == "prosody" and encoder.dim == len(encoder.dimension_names) == 6
     assert "audEERING" in made.get("licence", "") and made.get("versions", {})["opensmile"]
     assert made.get("parameters", {})["feature_set"] == "eGeMAPSv02"
+
+
+def test_extracting_prosody_of_a_corpus(raw, tmp_path):
+    """The whole command, in worker processes."""
+    arguments = ["extract", "meld", str(raw), "--out", str(tmp_path / "s.h5")]
+    result = CliRunner().invoke(main, [*arguments, "--modalities", "audio", "--audio-set", "prosody"])
+    assert result.exit_code == 0, result.output
+    smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.LowLevelDescriptors)
+    with FeatureStore.open(tmp_path / "s.h5") as store:
+        feature = store.feature("audio/prosody")
+        values, present = feature.values(), feature.present()
+        assert feature.dim == 6 and present.sum() > 10 and (values[present, 0] > 0).all()
+        row = int(np.flatnonzero(present)[3])
+        with MediaReader(raw / store.column("media")[row]) as media:
+            media.finish()
+        own = smile.process_signal(media.samples, 16_000)["Loudness_sma3"].to_numpy(np.float32)
+        assert values[row, 0] == pytest.approx(float(np.median(own)), rel=1e-6)
 
 
 # -- sentences

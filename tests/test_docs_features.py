@@ -122,8 +122,12 @@ CHECKS = {
 }
 
 
+WITHOUT_EXAMPLE = ("Audio: encoders, layers and poolings",)
+
+
 def test_every_section_has_one_example_and_a_check():
-    assert {title: len(blocks) for title, blocks in EXAMPLES.items()} == dict.fromkeys(CHECKS, 1)
+    expected = dict.fromkeys(CHECKS, 1) | dict.fromkeys(WITHOUT_EXAMPLE, 0)
+    assert {title: len(blocks) for title, blocks in EXAMPLES.items()} == expected
     assert TEXT.count("```python") == len(CHECKS)
 
 

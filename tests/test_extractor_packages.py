@@ -186,6 +186,10 @@ class WrongFrameWidth(Simple):
     frame_width = 3
 
 
+class WrongLayers(Simple):
+    layer_count = 4
+
+
 class NoModel(Simple):
     def provenance(self):
         return {"parameters": {}}
@@ -459,6 +463,7 @@ def test_a_file_is_recorded_by_path_and_identified_by_content(site, clip, tmp_pa
         ("TextDetails", "details"),
         ("WrongNames", "dimension_names"),
         ("WrongFrameWidth", "frame_width"),
+        ("WrongLayers", "layer_count"),
         ("NoModel", "provenance()"),
         ("NoJson", "provenance()"),
         ("Raises", "no licence"),

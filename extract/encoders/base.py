@@ -190,6 +190,8 @@ class Extractor(ABC):
         dim: number of columns of a matrix.
         details: its own numeric columns in addition to the matrix, name to numpy type.
         frame_width: number of columns of a frame if sequences are requested; else 0.
+        layer_count: number of a network's layers whose vectors follow one another in a row, each of `dim / layer_count`
+            columns, so that training can weigh them; 0 if a row is one vector.
         dimension_names, frame_names: names of the columns, if they have any.
     """
 
@@ -201,6 +203,7 @@ class Extractor(ABC):
     dim: int
     details: Mapping[str, Any] = {}
     frame_width: int = 0
+    layer_count: int = 0
     dimension_names: Sequence[str] = ()
     frame_names: Sequence[str] = ()
 

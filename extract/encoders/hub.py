@@ -31,7 +31,7 @@ def hub_unreachable() -> bool:
 
 
 # Heads that do not contribute to the features, and the vector that replaces masked frames in training.
-_UNUSED = ("pooler.", "classifier.", "projector.", "masked_spec_embed")
+UNUSED = ("pooler.", "classifier.", "projector.", "masked_spec_embed")
 
 
 def load_transformer(
@@ -40,7 +40,7 @@ def load_transformer(
     name_or_dir: str,
     model_class: type,
     processor_class: type,
-    unused: tuple[str, ...] = _UNUSED,
+    unused: tuple[str, ...] = UNUSED,
 ) -> tuple:
     """A transformers model in float32 and its preprocessor, from the hub, its cache, or a folder.
 

@@ -135,6 +135,9 @@ class Registered:
                 raise self._broken("details", f"{name!r} is a reserved name, or {kind!r} is not a numeric type")
         if type(extractor.frame_width) is not int or extractor.frame_width < 0:
             raise self._broken("frame_width", f"must be 0 or a positive whole number, not {extractor.frame_width!r}")
+        layers = extractor.layer_count
+        if type(layers) is not int or layers < 0 or (layers and extractor.dim % layers):
+            raise self._broken("layer_count", f"must be 0 or a divisor of dim, {extractor.dim}, not {layers!r}")
         if (extractor.frame_width > 0) != (setup.sequences and self.cls.gives_sequences):
             requested = "are" if setup.sequences else "are not"
             raise self._broken("frame_width", f"is {extractor.frame_width}, although sequences {requested} requested")

@@ -24,7 +24,7 @@ AUDIO_SETS = (
     "eGeMAPSv01b",
     "eGeMAPSv02",
     "emobase",
-    "prosody",  # our own: `encoders/prosody.py`
+    "prosody",  # our own: `encoders/audio/prosody.py`
 )
 DENSENETS = ("densenet121", "denseface")
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")

@@ -14,6 +14,7 @@ from ....toolkit.media import FULL_SCALE, SAMPLE_RATE, library_version
 from ..base import AudioSpan, Extracted, Extractor, Provenance, Samples, Setup
 from ..selection import Options
 
+LICENCE = "openSMILE is free for private use and research; commercial use needs a licence from audEERING"
 # Half a quantisation step of 16-bit audio: anything below is zero for openSMILE.
 SILENCE = 2.0**-16
 
@@ -92,7 +93,7 @@ class Functionals(Extractor):
                 "clipped_to": [-1, FULL_SCALE],
                 **({"sequences": "low-level descriptors"} if self.frame_names else {}),
             },
-            "licence": "openSMILE is free for private use and research; commercial use needs a licence from audEERING",
+            "licence": LICENCE,
         }
 
 

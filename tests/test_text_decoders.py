@@ -6,21 +6,29 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from text_model_support import BEGIN, DECODERS, ENCODERS, POSITIONS, WITHOUT_PADDING, make_text_model
+from text_model_support import (
+    BEGIN,
+    DECODERS,
+    ENCODERS,
+    LONG,
+    MOST,
+    TEXTS,
+    WITHOUT_PADDING,
+    make_text_model,
+    states,
+    tokens,
+)
 
 from erc_toolkit.extract.encoders.base import Turn
 from erc_toolkit.extract.encoders.selection import Options
 from erc_toolkit.extract.encoders.text import placement
 from erc_toolkit.extract.encoders.text.encoder import TextEncoder
 from erc_toolkit.extract.encoders.text.loading import load_pretrained
+from erc_toolkit.extract.encoders.text.prompts import TEMPLATES
 from erc_toolkit.extract.run.engine import extract
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.manifest import Manifest, Utterance
 from erc_toolkit.toolkit.store import FeatureStore
-
-TEXTS = ["Hello.", "What do you want from me, my day?", "I am so happy to see you! " * 3, "", "worst", "naïve — ok"]
-LONG = "I am so happy to see you! " * 40
-MOST = POSITIONS - 4  # the tokenizers' longest input
 
 
 @pytest.fixture(scope="module")
@@ -33,21 +41,6 @@ def models(tmp_path_factory):
         return where if where.exists() else make_text_model(where, family, [t for t in TEXTS if t] * 3)
 
     return folder
-
-
-def tokens(folder, text: str, *more: str) -> list[int]:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder)(text, *more)["input_ids"]
-
-
-def states(folder, ids: list[int], dtype=torch.float32) -> np.ndarray:
-    """transformers' own last hidden state (tokens, dim) of one input, without padding."""
-    from transformers import AutoModel
-
-    with torch.no_grad():
-        model = AutoModel.from_pretrained(folder, dtype=dtype).eval()
-        return model(input_ids=torch.tensor([ids])).last_hidden_state[0].float().numpy()
 
 
 @pytest.mark.parametrize(
@@ -210,8 +203,8 @@ def test_spreading_needs_accelerate_and_all_devices(models, monkeypatch):
         TextEncoder(str(models("gpt2")), "last", spread=True)
 
 
-def test_a_decoder_in_a_store(models, tmp_path):
-    folder, out = models("qwen3"), tmp_path / "s.h5"
+def test_a_decoder_in_a_store(tmp_path):
+    folder, out = make_text_model(tmp_path / "qwen3", "qwen3", [*TEXTS, *TEMPLATES.values()] * 3), tmp_path / "s.h5"
     said = ["Hello.", "What do you want?", "", LONG]
     manifest = Manifest(
         "toy",
@@ -234,3 +227,22 @@ def test_a_decoder_in_a_store(models, tmp_path):
         )
         np.testing.assert_allclose(feature.values()[1], states(folder, tokens(folder, expected))[-1], atol=1e-5)
         assert '"prompt": "emotion"' in feature.attrs["parameters"] and "prompt_sha256" in feature.attrs["parameters"]
+
+
+def test_layers_are_spread_whole(tmp_path, monkeypatch):
+    """Over two small GPUs and the main memory; what accelerate then does with the map is its own."""
+    accelerate = pytest.importorskip("accelerate")
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(make_text_model(tmp_path / "m", "llama", TEXTS[:3], layers=8))
+    layer = sum(p.nbytes for p in model.layers[0].parameters())
+    words = model.embed_tokens.weight.nbytes
+    room = int((words + 2.5 * layer) / 0.9)
+    monkeypatch.setattr(accelerate.utils, "get_max_memory", lambda: {0: room, 1: room, "cpu": 0})
+    maps = []
+    monkeypatch.setattr(accelerate, "dispatch_model", lambda model, devices, **more: maps.append(devices))
+    assert placement.place(model, torch.device("cuda"), True) == torch.device("cuda", 0)
+    (devices,) = maps
+    assert devices["embed_tokens"] == 0 and set(devices.values()) == {0, 1, "cpu"}
+    assert {f"layers.{i}" for i in range(8)} <= set(devices)  # none in parts
+    assert [devices[f"layers.{i}"] for i in range(8)] == sorted((devices[f"layers.{i}"] for i in range(8)), key=str)

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 WIDTH, LAYERS, POSITIONS = 32, 2, 96
+TEXTS = ["Hello.", "What do you want from me, my day?", "I am so happy to see you! " * 3, "", "worst", "naïve — ok"]
+LONG = "I am so happy to see you! " * 40
+MOST = POSITIONS - 4  # the tokenizers' longest input
 SPECIAL = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 # Settings of the configuration besides sizes.
 DECODERS: dict[str, dict[str, object]] = {
@@ -67,7 +72,7 @@ def make_text_model(folder: Path, family: str, texts: Iterable[str], layers: int
             "eos_token_id": fast.eos_token_id,
             "cls_token_id": fast.bos_token_id,
             "sep_token_id": fast.eos_token_id,
-            **{**DECODERS, **ENCODERS}[family],
+            **{**DECODERS, **ENCODERS}.get(family, {}),
             **more,
         },
     )
@@ -78,3 +83,20 @@ def make_text_model(folder: Path, family: str, texts: Iterable[str], layers: int
     model.save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
+
+
+def tokens(folder: Path, text: str, *more: str) -> list[int]:
+    """The ids of a text, or of a pair, special tokens included."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)(text, *more)["input_ids"]
+
+
+def states(folder: Path, ids: list[int], dtype=None) -> np.ndarray:
+    """transformers' own last hidden state, float32 (tokens, dim), of one input without padding."""
+    import torch
+    from transformers import AutoModel
+
+    with torch.no_grad():
+        model = AutoModel.from_pretrained(folder, dtype=dtype or torch.float32).eval()
+        return model(input_ids=torch.tensor([ids])).last_hidden_state[0].float().numpy()

@@ -62,10 +62,10 @@ def place(model: torch.nn.Module, device: torch.device, spread: bool) -> torch.d
 
     size = sum(tensor.nbytes for tensor in chain(model.parameters(), model.buffers()))
     # The main memory holds the model already, so what is free there comes on top of it.
-    memory = {"cpu": size * 2}
+    memory: dict[int | str, int | str] = {"cpu": size * 2}
     if device.type != "cpu":
-        memory = {key: int(value * _FOR_WEIGHTS) for key, value in get_max_memory().items() if key != "disk"}
-        memory["cpu"] = memory.get("cpu", 0) + size
+        free = {key: int(value * _FOR_WEIGHTS) for key, value in get_max_memory().items()}
+        memory = {**free, "cpu": free.get("cpu", 0) + size}
     whole = list(getattr(model, "_no_split_modules", None) or [])  # layers, whose residual sums need one device
     balanced = get_balanced_memory(model, memory, no_split_module_classes=whole)
     devices = infer_auto_device_map(model, balanced, no_split_module_classes=whole)

@@ -38,12 +38,19 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
     return dict(state)
 
 
-def checksum(state: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 of the names, dtypes, shapes and bytes of a state dict, in the order of the names."""
+def checksum(state: Mapping[str, torch.Tensor], floats: torch.dtype | None = None) -> str:
+    """SHA-256 of the names, dtypes, shapes and bytes of a state dict, in the order of the names.
 
+    Args:
+        state: the tensors by name.
+        floats: a type that floating-point tensors are converted to, one at a time, as if the model had been loaded in
+            it; None leaves them as they are.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         tensor = tensor.detach().cpu().contiguous()
+        if floats is not None and tensor.is_floating_point():
+            tensor = tensor.to(floats)
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
     return digest.hexdigest()

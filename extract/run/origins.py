@@ -207,7 +207,10 @@ def media_key(utterance: Utterance, modality: str, content: str) -> str:
 
 def text_key(turn: Turn, mask: str) -> str:
     """The key of a row of text: of the input of its extractor, or of the reason why the manifest masks it."""
-    return _key(["masked", mask] if mask else ["text", turn.text, turn.speaker, list(turn.before)])
+    made_from: list[object] = ["text", turn.text, turn.speaker, list(turn.before)]
+    if turn.described:  # without it, as in earlier versions
+        made_from.append(turn.described)
+    return _key(["masked", mask] if mask else made_from)
 
 
 def keys_of_media(utterances: Iterable[Utterance], modality: str, contents: Mapping[str, str | None]) -> list[str]:

@@ -1,9 +1,8 @@
-"""Text features: a transformers encoder, with one pooled vector per utterance, or four."""
+"""Text features: a transformers encoder or decoder, with one pooled vector per utterance, or four."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,16 @@ from ..base import Extracted, Extractor, Provenance, Setup, Texts, Turn
 from ..batching import Batches
 from ..selection import Options
 from ..weights import DTYPES, checksum
+from .attention import probe
+from .inputs import LINES, PAIR, Encoded, Inputs
 from .loading import load_pretrained, longest_input
+from .placement import check_spread, convert, place
+from .pooling import LAYERS, OF_FIRST_TOKEN, RULES, needs_layers, pool
+from .prompts import Prompt
 
-_LAYERS = ("last", "second-last", "third-last", "fourth-last")
 # Padded tokens in a batch. On a CPU, 4096 are enough for efficient matrix products. A GPU needs more to be busy for
 # longer than the host takes to launch a batch; 32768 take a few GB in float32 with the models in use (0.5 GB for the
-# 4096 hidden units in a layer of roberta-large).
+# 4096 hidden units in a layer of roberta-large), and about 2 GB in bfloat16 with a decoder of 7e9 parameters.
 _CPU_TOKENS, _GPU_TOKENS = 4096, 32_768
 
 
@@ -36,24 +39,32 @@ def _recorded(path: Path) -> Any:
 
 
 class TextEncoder(Extractor):
-    """Any encoder that transformers' `AutoModel` loads.
+    """Any encoder or decoder that transformers' `AutoModel` loads.
 
     Args:
         name_or_dir: hub name (e.g. "roberta-large") or a folder with model and tokenizer.
-        pooling: for the last layer, "mean" over the utterance's tokens or "cls", the first token's vector; "last4", the
-            first token's vectors of the last four layers, in four matrices NAME-1 (last layer) to NAME-4 (fourth-last),
-            as in the field's RoBERTa pickles (COSMIC, feature-extraction); "last4-mean", their mean.
+        pooling: for the last layer, "mean" over the utterance's tokens, "cls", the first token's vector, or "last", the
+            last token's; "last4", the first token's vectors of the last four layers, in four matrices NAME-1 (last
+            layer) to NAME-4 (fourth-last), as in the field's RoBERTa pickles (COSMIC, feature-extraction);
+            "last4-mean", their mean. In a decoder the first token sees nothing but itself, so "mean" or "last".
         device: device of the model.
-        context: number of preceding utterances of the dialogue that the model gets as context. With K > 0 the model's
-            input is the tokenizer's pair of context and utterance, each turn with the speaker's name:
+        context: number of preceding utterances of the dialogue that the model gets as context. With K > 0 the input of
+            an encoder is the tokenizer's pair of context and utterance, each turn with the speaker's name:
             "<s>Ann: How was it? Bob: Fine.</s></s>Ann: Really?</s>" for RoBERTa, and "<s>Ann: How was it?</s>" without
-            context. If the input is too long, whole utterances are dropped from the context, the oldest first; the
-            utterance itself is truncated only if it is too long by itself. "mean" is then over the tokens of the second
-            part, the utterance with its speaker's name, without special tokens.
-        precision: "float32", "tf32", "bfloat16" or "float16"; features are float32.
+            context. That of a decoder is a line for each turn, the utterance's last. If the input is too long, whole
+            utterances are dropped from the context, the oldest first; the utterance itself is truncated only if it is
+            too long by itself. "mean" is then over the tokens of the utterance with its speaker's name, without special
+            tokens. Without context it is over all tokens of an encoder, and over those of a decoder but special ones.
+        precision: "float32", "tf32", "bfloat16" or "float16"; features are float32. In the last two the model never
+            takes more memory than as it is stored, or in float32 if that is less.
+        prompt: the model's input is this instruction, filled. "last" is then the instruction's last token, and "mean"
+            is over the tokens of the transcript in it.
+        describe: what a turn's `described` is about, for the store; "none" if turns have none.
+        spread: the model is on all devices of the type of `device`, and where they are too small in the main memory.
 
     Raises:
-        UserError: the model is neither on this machine nor available from the hub, or has too few layers.
+        UserError: the model is neither on this machine nor available from the hub, has too few layers, does not fit
+            into memory, or what is asked for does not go together.
     """
 
     modality = "text"
@@ -66,46 +77,70 @@ class TextEncoder(Extractor):
         device: torch.device | str = "cpu",
         context: int = 0,
         precision: str = "float32",
+        *,
+        prompt: Prompt | None = None,
+        describe: str = "none",
+        spread: bool = False,
     ):
         from transformers import AutoModel
 
-        self.pooling, self.device, self.context = pooling, torch.device(device), context
+        self.pooling, self.context, self.precision = pooling, context, precision
+        self.prompt, self.describe = prompt, describe
+        device, where, dtype = torch.device(device), f"text model {name_or_dir!r}", DTYPES[precision]
+        if prompt is not None:
+            _check_places(prompt, context, describe)
+        if spread:
+            check_spread(device)
         self.name = Path(name_or_dir).name if Path(name_or_dir).is_dir() else name_or_dir
-        self._tokenizer, self._model = load_pretrained(name_or_dir, AutoModel)
+        tokenizer, self._model = load_pretrained(name_or_dir, AutoModel, as_stored=dtype != torch.float32)
         self._model.pooler = None  # unused here, and random if the checkpoint has none
-        self.max_tokens = longest_input(self._tokenizer, self._model.config)
-        if context and not self._tokenizer.is_fast:
-            raise UserError(f"text model {name_or_dir!r}: --text-context needs a fast tokenizer, and it has none")
-        self._tokenizer.padding_side = "right"
-        layers = getattr(self._model.config, "num_hidden_layers", 0)
-        if pooling.startswith("last4") and layers < 4:
+        self._model.config.use_cache = False  # of what would speed up generating; it takes more memory than the model
+        self.max_tokens = longest_input(tokenizer, self._model.config)
+        layers = getattr(self._model.config.get_text_config(), "num_hidden_layers", 0)
+        if needs_layers(pooling) and layers < 4:
             raise UserError(
-                f"text model {name_or_dir!r}: has {counted(layers, 'layer')}, but --pooling {pooling} needs 4; use cls "
-                "or mean"
+                f"{where}: has {counted(layers, 'layer')}, but --pooling {pooling} needs 4; use cls or mean"
             )
         finetuned = Path(name_or_dir) / "finetune.yaml"  # written by `erc-toolkit finetune-text`
         self._finetuned = _recorded(finetuned) if finetuned.is_file() else None
-        self._sha256 = checksum(self._model.state_dict())
-        self.precision = precision
-        most = _CPU_TOKENS if self.device.type == "cpu" else _GPU_TOKENS
-        identity = f"text, {pooling}, weights {self._sha256}"
-        self._batches = Batches(f"text model {self.name}", "padded tokens", most, self.device, precision, identity)
-        self._model.eval().to(self.device, DTYPES[precision])
-        self.dim, self.wants = int(self._model.config.hidden_size), Texts(context)
+        self._sha256 = checksum(self._model.state_dict(), torch.float32)  # the same for every precision
+        most = _CPU_TOKENS if device.type == "cpu" else _GPU_TOKENS
+        identity = f"text, {pooling}, weights {self._sha256}{', spread' if spread else ''}"
+        self._batches = Batches(f"text model {self.name}", "padded tokens", most, device, precision, identity)
+        convert(self._model.eval(), dtype)
+        self.device = self._batches.device = place(self._model, device, spread)
+        behaviour = probe(self._model, tokenizer, self.device, where)
+        self.causal, self.dim = behaviour.causal, behaviour.width
+        if self.causal and pooling in OF_FIRST_TOKEN:
+            raise UserError(
+                f"{where}: is a decoder, whose first token sees nothing of the text, so --pooling {pooling} says "
+                "nothing; use last or mean"
+            )
+        self._inputs = Inputs(tokenizer, self.max_tokens, context, self.causal, prompt, where)
+        self.wants = Texts(context)
         counts = ("tokens", "tokens_cut", "context", "context_cut")[: 4 if context else 2]
         self.details = dict.fromkeys(counts, np.int32)
 
     @classmethod
     def build(cls, options: Options, setup: Setup) -> TextEncoder:
         """The model given with --text-model."""
-        return cls(options.text_model, options.pooling, setup.device, options.text_context, setup.precision)
+        return cls(
+            options.text_model,
+            options.pooling,
+            setup.device,
+            options.text_context,
+            setup.precision,
+            prompt=None if options.text_prompt is None else Prompt.load(options.text_prompt),
+            describe=options.describe,
+            spread=options.device_map,
+        )
 
     @property
     def matrices(self) -> dict[str, dict[str, object]]:
         """Name of each matrix that the encoder returns, with the layer if there are several."""
         if self.pooling != "last4":
             return {self.name: {}}
-        return {f"{self.name}-{i}": {"layer": layer} for i, layer in enumerate(_LAYERS, 1)}
+        return {f"{self.name}-{i}": {"layer": layer} for i, layer in enumerate(LAYERS, 1)}
 
     def __call__(
         self, texts: Sequence[str | Turn], done: Callable[[int], None] = lambda count: None
@@ -127,16 +162,19 @@ class TextEncoder(Extractor):
         rows = [i for i, reason in enumerate(reasons) if not reason]
         done(len(texts) - len(rows))
         details = {name: np.zeros(len(turns), kind) for name, kind in self.details.items()}
-        encoded: dict[int, _Encoded] = {}
+        encoded: dict[int, Encoded] = {}
         for i in rows:
-            encoded[i] = self._encode(turns[i])
+            encoded[i] = self._inputs.encode(turns[i])
+            reasons[i] = encoded[i].reason
             for name in details:
                 details[name][i] = getattr(encoded[i], name)
+        done(sum(bool(reasons[i]) for i in rows))
+        rows = [i for i in rows if not reasons[i]]
         order = sorted(rows, key=lambda i: (encoded[i].tokens, i))
         inputs = [encoded[i] for i in order]
         for batch, vectors in self._batches.run(
             [one.tokens for one in inputs],
-            lambda batch: self._padded(inputs[batch.start : batch.stop]),
+            lambda batch: self._inputs.pad(inputs[batch.start : batch.stop]),
             self._vectors,
         ):
             values[order[batch.start : batch.stop]] = vectors
@@ -153,64 +191,26 @@ class TextEncoder(Extractor):
             row = {name: int(column[i]) for name, column in details.items()}
             yield Extracted(None if reason else values[i], reason, details=row)
 
-    def _padded(self, batch: list[_Encoded]) -> dict[str, torch.Tensor]:
-        """The model's inputs (batch, tokens), and with context "own", 1 for the utterance's own tokens."""
-        padded = dict(self._tokenizer.pad([one.inputs for one in batch], return_tensors="pt"))
-        if self.context:
-            padded["own"] = torch.zeros_like(padded["attention_mask"])
-            for line, one in zip(padded["own"], batch, strict=True):
-                line[one.own] = 1
-        return padded
-
     def _vectors(self, padded: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The result of `_padded`, on the device, to (batch, matrices * dim)."""
+        """The result of `Inputs.pad`, on the device, to (batch, matrices * dim)."""
         inputs = {name: tensor for name, tensor in padded.items() if name != "own"}
-        output = self._model(**inputs, output_hidden_states=self.pooling.startswith("last4"))
-        return self._pool(output, padded.get("own", inputs["attention_mask"]))
-
-    def _encode(self, turn: Turn) -> _Encoded:
-        """A turn as token ids, no longer than the model accepts."""
-        text = f"{turn.speaker}: {turn.text.strip()}" if self.context else turn.text
-        alone = self._tokenizer(text, truncation=True, max_length=self.max_tokens)
-        length = len(alone["input_ids"])
-        cut = len(self._tokenizer(text, verbose=False)["input_ids"]) - length if length >= self.max_tokens else 0
-        chosen, used = alone, 0
-        for first in range(len(turn.before) if not cut else 0):  # the longest context first
-            pair = self._tokenizer(" ".join(turn.before[first:]), text, verbose=False)
-            if len(pair["input_ids"]) <= self.max_tokens:
-                chosen, used = pair, len(turn.before) - first
-                break
-        own = []
-        if self.context:
-            own = [k for k, part in enumerate(chosen.sequence_ids(0)) if part == (1 if used else 0)]
-        inputs = {key: chosen[key] for key in ("input_ids", "token_type_ids") if key in chosen}
-        return _Encoded(inputs, own, len(inputs["input_ids"]), cut, used, len(turn.before) - used)
-
-    def _pool(self, output, mask: torch.Tensor) -> torch.Tensor:
-        """The model's output and mask (batch, tokens) to (batch, matrices * dim)."""
-        if self.pooling.startswith("last4"):
-            first = [hidden[:, 0].float() for hidden in output.hidden_states[:-5:-1]]
-            return torch.cat(first, 1) if self.pooling == "last4" else torch.stack(first).mean(0)
-        hidden = output.last_hidden_state.float()
-        if self.pooling == "cls":
-            return hidden[:, 0]
-        weight = mask.unsqueeze(-1).to(hidden.dtype)
-        return (hidden * weight).sum(1) / weight.sum(1)
+        output = self._model(**inputs, output_hidden_states=needs_layers(self.pooling))
+        return pool(self.pooling, output, inputs["attention_mask"], padded.get("own", inputs["attention_mask"]))
 
     def provenance(self) -> Provenance:
         """How the features are computed, for the store."""
         provenance: Provenance = {
-            "extractor": "transformers encoder",
+            "extractor": f"transformers {'decoder' if self.causal else 'encoder'}",
             "model": f"{self.name} ({self._model.config.model_type})",
             "weights_sha256": self._sha256,
             "versions": {"transformers": version("transformers"), "torch": torch.__version__},
             "parameters": {
                 "pooling": self.pooling,
-                "pooling_rule": _POOLED[self.pooling],
+                "pooling_rule": RULES[self.pooling],
                 "max_tokens": self.max_tokens,
                 "dtype": self.precision,
                 "context": self.context,
-                **({"input": _INPUT} if self.context else {}),
+                **self._input(),
             },
             "device": self.device.type,
         }
@@ -218,31 +218,25 @@ class TextEncoder(Extractor):
             provenance["fine_tuning"] = self._finetuned
         return provenance
 
+    def _input(self) -> dict[str, str]:
+        """What the model's input is besides the transcript, for the store."""
+        found = {}
+        if self.prompt is not None:
+            found = {"prompt": self.prompt.name, "prompt_sha256": self.prompt.sha256}
+        elif self.context:
+            found = {"input": LINES if self.causal else PAIR}
+        return found | ({"described": self.describe} if self.describe != "none" else {})
 
-_INPUT = "pair of context and utterance, each turn as 'speaker: transcript', turns of the context joined by a space"
-# As the store records them.
-_POOLED = {
-    "mean": "mean over the utterance's tokens, last layer",
-    "cls": "first token, last layer",
-    "last4": "first token, each of the last four layers a matrix",
-    "last4-mean": "first token, mean of the last four layers",
-}
 
+def _check_places(prompt: Prompt, context: int, describe: str) -> None:
+    """Checks that what is asked for has a place in a prompt, and the other way round.
 
-@dataclass(frozen=True)
-class _Encoded:
-    """A turn as the model's input.
-
-    Attributes:
-        inputs: the model's inputs by name.
-        own: positions of the utterance's own tokens.
-        tokens, tokens_cut: number of tokens in the input, and of those truncated from the utterance.
-        context, context_cut: number of preceding utterances in the input, and of those dropped.
+    Raises:
+        UserError: it has none.
     """
-
-    inputs: dict[str, list[int]]
-    own: list[int]
-    tokens: int
-    tokens_cut: int
-    context: int
-    context_cut: int
+    wanted = {"context": context > 0 and "--text-context", "described": describe != "none" and "--describe"}
+    for name, flag in wanted.items():
+        if flag and not prompt.wants(name):
+            raise UserError(f"--text-prompt {prompt.name}: has no {{{name}}}; add it, or leave {flag} out")
+    if prompt.wants("labels"):
+        raise UserError(f"--text-prompt {prompt.name}: features are of any corpus, so {{labels}} is unknown; remove it")

@@ -15,15 +15,21 @@ _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "longformer", "mpnet
 
 
 def load_pretrained(
-    name_or_dir: str, auto_class: type, either: Mapping[tuple[str, ...], object] | None = None, **config: object
+    name_or_dir: str,
+    auto_class: type,
+    either: Mapping[tuple[str, ...], object] | None = None,
+    as_stored: bool = False,
+    **config: object,
 ) -> tuple:
-    """The tokenizer and the model, in float32, of a hub name or a folder.
+    """The tokenizer and the model, in the main memory, of a hub name or a folder.
 
     Args:
         auto_class: transformers' AutoModel, or a class that adds a head; the head may lack weights, the encoder may
             not.
         either: configuration entries that have different names in different models; for each, the first name that the
             model's configuration has is set.
+        as_stored: the model's numbers are of the type of the first ones in its file, and not float32: a large model of
+            16 bits per number need not fit into memory in 32.
         config: entries of the model's configuration to change.
 
     Raises:
@@ -41,8 +47,14 @@ def load_pretrained(
         for names, value in (either or {}).items():
             if name := next((name for name in names if hasattr(settings, name)), None):
                 setattr(settings, name, value)
+        if as_stored:
+            settings.dtype = None  # what the configuration says is not always what the file has
         model, loading = auto_class.from_pretrained(
-            name_or_dir, config=settings, dtype=torch.float32, local_files_only=offline, output_loading_info=True
+            name_or_dir,
+            config=settings,
+            dtype="auto" if as_stored else torch.float32,
+            local_files_only=offline,
+            output_loading_info=True,
         )
     except (OSError, ValueError) as error:
         reason = "the hub cannot be reached" if offline else shorten(str(error), 160)
@@ -64,17 +76,21 @@ def load_pretrained(
     # If the tokenizer's files are missing, transformers builds a tokenizer with special tokens only.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise UserError(f"text model {name_or_dir!r}: no tokenizer files next to the model; add tokenizer.json")
-    if len(tokenizer) > model.config.vocab_size:
+    words = model.config.get_text_config().vocab_size
+    if len(tokenizer) > words:
         raise UserError(
             f"text model {name_or_dir!r}: the tokenizer has {len(tokenizer)} tokens, but the model has embeddings for "
-            f"{model.config.vocab_size}; they do not belong together"
+            f"{words}; they do not belong together"
         )
     return tokenizer, model
 
 
 def longest_input(tokenizer, config) -> int:
     """The greatest number of tokens, special ones included, that the model accepts."""
-    limits = [tokenizer.model_max_length]
+    limits, config = (
+        [tokenizer.model_max_length],
+        config.get_text_config(),
+    )  # of a model of texts and images: the texts'
     positions = getattr(config, "max_position_embeddings", None)
     if positions:  # RoBERTa's positions start after its padding index
         padding = config.pad_token_id or 0

@@ -47,9 +47,10 @@ class Prompt:
             known = ", ".join(TEMPLATES)
             raise UserError(f"--text-prompt {name_or_file}: no such file; choose {known}, or give a file with {{text}}")
         template = read_text(path, "prompt")[0].rstrip("\n")
-        if "{text}" not in template:
+        prompt = cls(path.name, template)
+        if not prompt.wants("text"):
             raise UserError(f"--text-prompt {path}: the file does not contain {{text}}, the place of the utterance")
-        return cls(path.name, template)
+        return prompt
 
     @property
     def sha256(self) -> str:
@@ -64,6 +65,13 @@ class Prompt:
             context: the turns before it that fit, oldest first, each "speaker: text".
             labels: the classes to choose from.
         """
+        return self.place(turn, context, labels)[0]
+
+    def place(self, turn: Turn, context: Sequence[str], labels: Sequence[str] = ()) -> tuple[str, int, int]:
+        """Like `fill`, with the place of the utterance in the text: its first character, and the one after its last.
+
+        It is the last place of a template that has several.
+        """
         values = {
             "context": "\n".join(context),
             "speaker": turn.speaker or "the speaker",
@@ -71,6 +79,17 @@ class Prompt:
             "described": turn.described,
             "labels": ", ".join(labels),
         }
-        # In one pass, so that braces in a transcript stay what they are.
-        filled = _PLACE.sub(lambda found: values[found[1]], self.template)
-        return re.sub(r"\n{2,}", "\n", filled)  # places that are empty leave no empty lines
+        text, start, end = "", 0, 0
+        # Every other piece is the name of a place. In one pass, so that braces in a transcript stay what they are.
+        for number, piece in enumerate(_PLACE.split(self.template)):
+            # Places that are empty leave no empty lines.
+            said = re.sub(r"\n{2,}", "\n", values[piece] if number % 2 else piece)
+            said = said.lstrip("\n") if text.endswith("\n") else said
+            if number % 2 and piece == "text":
+                start, end = len(text), len(text) + len(said)
+            text += said
+        return text, start, end
+
+    def wants(self, place: str) -> bool:
+        """Whether the template has a place, such as "context"."""
+        return f"{{{place}}}" in self.template

@@ -14,6 +14,7 @@ from ...toolkit.base.words import counted
 from ...toolkit.media import SAMPLE_RATE, MediaError, MediaReader, Sound
 from ..encoders.audio.opensmile_sets import silence_reason
 from ..encoders.base import AudioSpan, Crops, Extracted, Frames, FrameSeries, Samples
+from ..encoders.visual.fitting import fitted
 from ..faces.choice import Choosing
 from ..faces.detection import make_detector
 from ..faces.lips.speech import Speech
@@ -249,11 +250,11 @@ class FrameKeeper(ThinnedFrames[FrameLook]):
 
     def __init__(self, wants: Frames, most: int):
         super().__init__(most)
-        self._size = (wants.width, wants.height)
+        self._wants = wants
         self.kept: list[tuple[int, float, np.ndarray]] = []
 
     def look(self, image: np.ndarray) -> FrameLook:
-        return FrameLook(float(image.mean()), cv2.resize(image, self._size, interpolation=cv2.INTER_AREA))
+        return FrameLook(float(image.mean()), fitted(image, self._wants))
 
     def examine(self, number: int, time: float, look: FrameLook) -> int:
         self.kept.append((number, time, look.pixels))

@@ -54,6 +54,10 @@ class VideoModel(CropEncoder):
         )
         self._kind = model.config.model_type
         expected = expected_input(what, prepare, normalisation, int(model.config.num_frames))
+        embeddings = model.embeddings
+        if not isinstance(embeddings.position_embeddings, torch.nn.Parameter):
+            # VideoMAE's table of sines is no buffer, does not move with the model, and would be copied for each batch.
+            embeddings.position_embeddings = embeddings.position_embeddings.to(device)
         super().__init__(short_name(name_or_dir), model, sha256, expected, device, precision, sequences)
 
     @classmethod

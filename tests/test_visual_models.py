@@ -308,13 +308,15 @@ def test_models_that_are_refused(tmp_path):
     [
         (transformers.MobileViTImageProcessor(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48}), ""),
         (transformers.ViTImageProcessor(size={"height": 48, "width": 32}), "not square"),
-        (transformers.ViTImageProcessor(size={"height": 32, "width": 32}), "crop=face"),
+        (transformers.ViTImageProcessor(size={"height": 32, "width": 32}), "crops 48 pixels; use crop=face"),
+        # Resizes to more than the edge that it names.
+        (transformers.LevitImageProcessor(**EDGE), "LevitImageProcessor. shows another part.*crop=face"),
     ],
 )
 def test_preprocessors_that_are_refused(tmp_path, processor, fact):
     """One that swaps colours is found by what it does; a size that does not fit, by its settings."""
     folder = model_folder(tmp_path / "m", "vit")
-    if fact == "crop=face":
+    if fact.startswith("crops"):
         processor.do_center_crop, processor.crop_size = True, {"height": 48, "width": 48}
     processor.save_pretrained(folder)
     with pytest.raises(UserError, match=fact or "MobileViT.*does more than") as error:

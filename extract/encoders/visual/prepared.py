@@ -10,6 +10,7 @@ import numpy as np
 from ....toolkit.base.errors import UserError, one_line
 from ..base import Frames
 from .face_network import ImageInput, Normalisation
+from .fitting import fitted
 
 # Models whose input is a clip and not a single picture; `video.VideoModel` knows where their vector is.
 CLIP_MODELS = ("videomae", "timesformer", "vivit")
@@ -52,7 +53,7 @@ def whole_frames(what: str, prepare: Any, side: int) -> tuple[Frames, str]:
         The frames that are as it would make them, and the same in words.
 
     Raises:
-        UserError: it crops more than it resizes to.
+        UserError: it crops more than it resizes to, or makes something else of a picture.
     """
     size = _mapping(getattr(prepare, "size", None))
     edge, stretched = int(size.get("shortest_edge") or 0), bool(size.get("height"))
@@ -63,6 +64,7 @@ def whole_frames(what: str, prepare: Any, side: int) -> tuple[Frames, str]:
     if between < side:
         raise UserError(f"{what}: its preprocessor resizes to {between} and crops {side} pixels; use crop=face")
     wants = Frames(side, side, "stretch" if stretched else "crop", between - side)
+    _check_place(what, prepare, wants, between)
     resized = f"resized to {between} x {between} pixels" if stretched else f"shortest edge resized to {between} pixels"
     cut = "" if stretched and between == side else f", centre of {side} x {side}"
     # The one difference from the preprocessor, whose filter is another.
@@ -107,4 +109,22 @@ def _check(what: str, prepare: Any, own: ImageInput) -> None:
         raise UserError(
             f"{what}: its preprocessor ({type(prepare).__name__}) does more than to resize, crop and normalise; "
             "use another model"
+        )
+
+
+def _check_place(what: str, prepare: Any, wants: Frames, between: int) -> None:
+    """Compares the frames that were read with what the preprocessor makes of a picture, twice as high and three times
+    as wide as it resizes to, whose grey levels are ramps: they say which part of it is seen.
+    """
+    x, y = np.meshgrid(np.linspace(0, 255, 3 * between), np.linspace(0, 255, 2 * between))
+    picture = np.stack([x, y, (x + y) / 2], -1).astype(np.uint8)
+    try:
+        made = prepare([picture], do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"]
+    except Exception as error:  # another library's code may raise anything
+        raise UserError(f"{what}: its preprocessor cannot be used ({one_line(error)})") from error
+    found, expected = np.asarray(made, np.float32)[0], np.moveaxis(fitted(picture, wants), -1, 0)
+    # In grey levels; the filters alone differ by less.
+    if found.shape != expected.shape or np.abs(found - expected).mean() > 1:
+        raise UserError(
+            f"{what}: its preprocessor ({type(prepare).__name__}) shows another part of a frame; use crop=face"
         )

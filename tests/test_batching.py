@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner
 from stand_in import DEVICE, StandIn
 from test_models_by_name import image_folder, spans, speech_folder
+from test_visual_models import model_folder
 
 from erc_toolkit.extract.encoders import batching, remembered
 from erc_toolkit.extract.encoders.audio.speech import AudioModel
@@ -20,6 +21,7 @@ from erc_toolkit.extract.encoders.batching import Batches
 from erc_toolkit.extract.encoders.text.encoder import TextEncoder
 from erc_toolkit.extract.encoders.visual.face_network import FaceEncoder
 from erc_toolkit.extract.encoders.visual.image import ImageModel
+from erc_toolkit.extract.encoders.visual.video import VideoModel
 from erc_toolkit.toolkit.base.device import Memory, device_memory, empty_cache, to_host
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main
@@ -335,6 +337,7 @@ def test_all_encoders_on_a_device(text_encoder, tmp_path):
     """Nothing mixes devices, numbers are the CPU's, and the host waits for copies only where transformers asks."""
     turns = [Turn(text, "Ann", ("Bob: now", "Bob: you")[: i % 3]) for i, text in enumerate(TEXTS)]
     speech, image = speech_folder(tmp_path / "m", "hubert"), image_folder(tmp_path / "i", "vit")
+    videos = [model_folder(tmp_path / kind, kind) for kind in ("videomae", "timesformer")]
     rng = np.random.default_rng(0)
     crops = [rng.integers(0, 256, (n, 48, 48, 3), dtype=np.uint8) for n in (1, 40, 2)]
     grey = [rng.integers(0, 256, (n, 64, 64), dtype=np.uint8) for n in (1, 2)]
@@ -345,13 +348,15 @@ def test_all_encoders_on_a_device(text_encoder, tmp_path):
             AudioModel(str(speech), device, sequences=True),
             ImageModel(str(image), device),
             FaceEncoder("denseface", "random", device),
+            *(VideoModel(str(folder), device) for folder in videos),
         )
 
-    def results(text, audio, picture, face):
+    def results(text, audio, picture, face, *clips):
         yield text(turns)[0]
         yield from (frames for *_, frames, _ in audio.utterances(spans()) if frames is not None)
         yield from (frames for _, frames in picture.utterances(crops))
         yield from (frames for _, frames in face.utterances(grey))
+        yield from (frames for video in clips for _, frames in video.utterances(crops))
 
     expected = list(results(*encoders(CPU)))
     with StandIn() as device:

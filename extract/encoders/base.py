@@ -118,12 +118,30 @@ class Crops:
 
 @dataclass(frozen=True)
 class Frames:
-    """Video: a `FrameSeries` of whole frames (or of the speaker's region, if the manifest gives one), resized, RGB."""
+    """Video: a `FrameSeries` of whole frames (or of the speaker's region, if the manifest gives one), resized, RGB.
+
+    Args:
+        width, height: of the images, in pixels.
+        fit: "stretch" resizes a frame to the size, whatever its own proportions; "crop" keeps them: the frame is
+            resized so that it just covers the size, and its centre is taken.
+        border: pixels by which a frame is resized larger than `width` and `height`, of which the centre is then taken.
+
+    Raises:
+        ValueError: another `fit`, or a size or border that is not possible.
+    """
 
     modality: ClassVar[str] = "visual"
     details: ClassVar[dict[str, type]] = {"frames": np.int32}
     width: int
     height: int
+    fit: str = "stretch"
+    border: int = 0
+
+    def __post_init__(self) -> None:
+        if self.fit not in ("stretch", "crop"):
+            raise ValueError(f"Frames: fit must be stretch or crop, not {self.fit!r}")
+        if min(self.width, self.height) < 1 or self.border < 0:
+            raise ValueError("Frames: width and height must be positive, and border not negative")
 
 
 Wants = Texts | Samples | Crops | Frames

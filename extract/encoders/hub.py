@@ -46,7 +46,7 @@ def load_transformer(
 
     Args:
         what: kind of model, for messages, for example "audio model".
-        option: the option that names the model, for messages.
+        option: the option that names the model, for messages; with a colon at its end, the name follows at once.
         name_or_dir: hub name or folder.
         model_class, processor_class: transformers' Auto classes, or others with `from_pretrained`.
         unused: beginnings of the names of weights that may be missing, and are no part of the checksum.
@@ -73,9 +73,10 @@ def load_transformer(
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = "the hub cannot be reached" if offline and not folder else shorten(str(error), 140)
+        where = f"{option}DIR" if option.endswith(":") else f"{option} DIR"
         raise UserError(
             f"{what} {name_or_dir!r} is not on this machine: connect to the Hugging Face hub, or pass a folder with "
-            f"the model and its preprocessor with {option} DIR ({reason})"
+            f"the model and its preprocessor with {where} ({reason})"
         ) from None
     missing = sorted(key for key in loading["missing_keys"] if not key.startswith(unused))
     if missing:
@@ -85,6 +86,21 @@ def load_transformer(
         )
     weights = {key: value for key, value in model.state_dict().items() if not key.startswith(unused)}
     return model.eval(), processor, checksum(weights)
+
+
+def model_type(name_or_dir: str) -> str:
+    """What transformers calls a model's architecture, by its configuration, from the hub, its cache, or a folder; empty
+    if it cannot be read, about which `load_transformer` says more.
+    """
+    from transformers import AutoConfig
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    offline = Path(name_or_dir).is_dir() or hub_unreachable()
+    try:
+        return AutoConfig.from_pretrained(name_or_dir, local_files_only=offline).model_type
+    except (OSError, ValueError, KeyError, ImportError):
+        return ""
 
 
 def short_name(name_or_dir: str) -> str:

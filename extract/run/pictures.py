@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ...toolkit.base.words import counted
 from ...toolkit.media import SAMPLE_RATE
 from ..encoders.base import Crops, Frames, FrameSeries, Samples
+from ..encoders.visual.fitting import fitted
 from ..faces.choice import Choosing
 from ..faces.detection import make_detector
 from ..faces.lips.speech import Speech
@@ -76,9 +76,7 @@ class FrameKeeper(ThinnedFrames[FrameLook]):
         self.kept: list[tuple[int, float, tuple[np.ndarray, ...]]] = []
 
     def look(self, image: np.ndarray) -> FrameLook:
-        sizes = [(one.width, one.height) for one in self._wants]
-        pixels = tuple(cv2.resize(image, size, interpolation=cv2.INTER_AREA) for size in sizes)
-        return FrameLook(float(image.mean()), pixels)
+        return FrameLook(float(image.mean()), tuple(fitted(image, one) for one in self._wants))
 
     def examine(self, number: int, time: float, look: FrameLook) -> int:
         self.kept.append((number, time, look.pixels))

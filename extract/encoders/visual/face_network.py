@@ -18,7 +18,7 @@ from torchvision.models import DenseNet, DenseNet121_Weights, densenet121
 
 from ....toolkit.base.errors import UserError
 from ....toolkit.base.reading.plain_yaml import load_yaml
-from ..base import Crops, Extracted, Extractor, FrameSeries, Provenance, Setup
+from ..base import Crops, Extracted, Extractor, Frames, FrameSeries, Provenance, Setup
 from ..batching import Batches
 from ..selection import Options
 from ..weights import DTYPES, checksum, load_state
@@ -29,6 +29,8 @@ FACE_WEIGHTS, FACE_SETTINGS = "model.safetensors", "face.yaml"
 # Pixels and images in a batch. On a CPU a batch should fit in the caches: densenet121 takes 21 ms per image in batches
 # of 8 and 53 ms in batches of 64 (benchmarks/README.md). A GPU needs large batches.
 _CPU_BATCH, _GPU_BATCH = (8 * 224 * 224, 32), (256 * 224 * 224, 1024)
+# Pixels in a batch of clips: two of VideoMAE, whose 1568 tokens each attend to all others, and 32.
+_CPU_CLIPS, _GPU_CLIPS = 2 * 16 * 224 * 224, 32 * 16 * 224 * 224
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,14 @@ GREY_STATISTICS = {"ferplus": (129.0, 63.58), "iemocap": (131.0754, 47.858177), 
 
 @dataclass(frozen=True)
 class ImageInput:
-    """The input that a network expects: side in pixels, grey or RGB, and normalisation."""
+    """The input that a network expects: side in pixels, grey or RGB, normalisation, and the number of frames in a clip,
+    which is 0 for networks of single images.
+    """
 
     side: int
     grey: bool
     normalisation: Normalisation
+    frames: int = 0
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,9 @@ ARCHITECTURES = {
 
 
 class CropEncoder(Extractor):
-    """Base class of encoders of face crops: normalisation, batches across utterances, and the mean over frames.
+    """Base class of encoders of an utterance's images: normalisation, batches across utterances, and the mean.
+
+    A network takes single images, or clips of several; `pieces` says which images make an item of its input.
 
     Args:
         name: name in the store.
@@ -123,7 +130,8 @@ class CropEncoder(Extractor):
         expected: the input that it expects.
         device: device of the network.
         precision: "float32", "tf32", "bfloat16" or "float16".
-        sequences: keep each frame's vector as well.
+        sequences: keep each item's vector as well.
+        wants: what the run is to cut out of the video, in the size expected; None for the speaker's face.
     """
 
     modality = "visual"
@@ -139,49 +147,66 @@ class CropEncoder(Extractor):
         device: torch.device | str,
         precision: str,
         sequences: bool,
+        wants: Crops | Frames | None = None,
     ):
         self.name, self.expected, self.device, self.precision = name, expected, torch.device(device), precision
         self._sha256 = sha256
         pixels, images = _CPU_BATCH if self.device.type == "cpu" else _GPU_BATCH
+        if expected.frames:
+            pixels = (_CPU_CLIPS if self.device.type == "cpu" else _GPU_CLIPS) // expected.frames
         most = max(1, min(images, pixels // expected.side**2))
         what, identity = f"visual model {name}", f"visual, {expected.side} pixels, weights {sha256}"
-        self._batches = Batches(what, "images", most, self.device, precision, identity)
+        self._batches = Batches(what, "clips" if expected.frames else "images", most, self.device, precision, identity)
         self.net = net.eval().to(self.device, DTYPES[precision])
-        self.net = self.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.wants = Crops(expected.side, expected.grey)
+        if not expected.frames:  # the layout is one of images; weights over time have an axis more
+            self.net = self.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.wants = wants or Crops(expected.side, expected.grey)
         self._mean, self._std = (
-            torch.tensor(numbers, device=self.device).view(1, -1, 1, 1)
+            torch.tensor(numbers, device=self.device).view(-1, 1, 1)
             for numbers in (expected.normalisation.mean, expected.normalisation.std)
         )
-        side = expected.side
-        self.dim = self(np.zeros((1, side, side) if expected.grey else (1, side, side, 3), np.uint8)).shape[1]
+        shape = (1, *([expected.frames] if expected.frames else []), expected.side, expected.side)
+        self.dim = self(np.zeros(shape if expected.grey else (*shape, 3), np.uint8)).shape[1]
         self.frame_width = self.dim if sequences else 0
 
     @abstractmethod
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(n, channels, side, side), normalised, to (n, dim)."""
+        """(n, channels, side, side), or (n, frames, channels, side, side) of clips, normalised, to (n, dim)."""
+
+    def pieces(self, images: int) -> np.ndarray:
+        """For an utterance with so many images, at least one, the images that make each item of the network's input:
+        int64 (items,), or (items, frames) for clips. Without clips, each image is an item.
+        """
+        return np.arange(images)
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
-        """uint8 (n, side, side, 3) RGB, or (n, side, side) grey, to float32 (n, dim), as one batch."""
+        """uint8 (n, side, side, 3) RGB, or (n, side, side) grey, or (n, frames, side, side, 3) of clips, to float32
+        (n, dim), as one batch.
+        """
         return self._batches.one({"crops": torch.from_numpy(crops)}, self._vectors)
 
     def _vectors(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """ "crops" on the device, as above, to (n, dim)."""
         crops = tensors["crops"]
-        images = crops.unsqueeze(1) if self.expected.grey else crops.permute(0, 3, 1, 2)
+        images = crops.unsqueeze(1) if self.expected.grey else crops.movedim(-1, -3)
         images = (images.float() / 255 - self._mean) / self._std
-        return self.forward(images.to(DTYPES[self.precision]).contiguous(memory_format=torch.channels_last))
+        layout = torch.contiguous_format if self.expected.frames else torch.channels_last
+        return self.forward(images.to(DTYPES[self.precision]).contiguous(memory_format=layout))
 
     def utterances(self, crops: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """For each utterance's crops (n, …), n > 0: the mean float32 (dim,) and the frames (n, dim)."""
-        counts = np.cumsum([0, *map(len, crops)])
+        """For each utterance's crops (n, …), n > 0: the mean float32 (dim,) and the items' vectors (items, dim)."""
+        pieces = [self.pieces(len(one)) for one in crops]
+        counts = np.cumsum([0, *map(len, pieces)])
         features = np.empty((counts[-1], self.dim), np.float32)
 
         def batch_of(batch: range) -> dict[str, torch.Tensor]:
-            # Only the utterances that this batch covers are concatenated, not the whole part.
+            # Only what this batch covers is copied, not the whole part.
             first, last = np.searchsorted(counts, [batch.start, batch.stop - 1], "right") - 1
-            whole = np.concatenate(crops[first : last + 1])
-            return {"crops": torch.from_numpy(whole[batch.start - counts[first] :][: len(batch)])}
+            own = [
+                crops[i][pieces[i][max(0, batch.start - counts[i]) : batch.stop - counts[i]]]
+                for i in range(first, last + 1)
+            ]
+            return {"crops": torch.from_numpy(np.concatenate(own))}
 
         for batch, vectors in self._batches.run([1] * int(counts[-1]), batch_of, self._vectors):
             features[batch.start : batch.stop] = vectors
@@ -189,12 +214,23 @@ class CropEncoder(Extractor):
             yield features[start:end].mean(0, dtype=np.float64).astype(np.float32), features[start:end]
 
     def extract(self, utterances: Sequence[FrameSeries], done: Callable[[int], None]) -> Iterator[Extracted]:
-        """Like `utterances`, with the crops' times."""
+        """Like `utterances`, with the time of each image, or of the middle of each clip."""
         for series, (mean, frames) in zip(utterances, self.utterances([u.images for u in utterances]), strict=True):
-            yield Extracted(mean, "", frames, series.times) if self.frame_width else Extracted(mean)
+            times = series.times[self.pieces(len(series.images))]
+            middles = times if times.ndim == 1 else (times[:, 0] + times[:, -1]) / 2
+            yield Extracted(mean, "", frames, middles) if self.frame_width else Extracted(mean)
 
-    def described(self, extractor: str, model: str, versions: dict[str, str]) -> Provenance:
-        """How the features are computed, for the store; the run adds how the crops are taken."""
+    def described(
+        self, extractor: str, model: str, versions: dict[str, str], item: str = "face crop", over: str = "frames"
+    ) -> Provenance:
+        """How the features are computed, for the store; the run adds how the crops are taken.
+
+        Args:
+            extractor, model: in words.
+            versions: of the libraries besides torch.
+            item: what there is a vector of, if sequences are kept.
+            over: what the mean is taken over.
+        """
         normalisation = self.expected.normalisation
         return {
             "extractor": extractor,
@@ -206,8 +242,8 @@ class CropEncoder(Extractor):
                 "mean": normalisation.mean,
                 "std": normalisation.std,
                 "dtype": self.precision,
-                "pooling": "mean over frames",
-                **({"sequences": "a vector for each face crop"} if self.frame_width else {}),
+                "pooling": f"mean over {over}",
+                **({"sequences": f"a vector for each {item}"} if self.frame_width else {}),
             },
             "device": self.device.type,
         }

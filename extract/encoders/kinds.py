@@ -88,6 +88,7 @@ KINDS = {
             "any text encoder or decoder of transformers",
             "a model of the hub, or a folder",
             _MODELS_LICENCE,
+            extra="llm for device_map",
         ),
         Kind(
             "opensmile",
@@ -154,7 +155,7 @@ KINDS = {
             "visual_model",
             dict(_SHARED),
             "MCG-NJU/videomae-base",
-            "VideoMAE or TimeSformer, on clips of the speaker's face",
+            "VideoMAE, TimeSformer or ViViT, on clips of the speaker's face",
             "a model of the hub, or a folder; a face detector",
             _MODELS_LICENCE,
             {"visual_kind": "video"},
@@ -172,12 +173,14 @@ class FeatureRequest:
         modality: "text", "audio" or "visual".
         options: of the run, for this modality alone, with the feature's own.
         named: whether it was asked for by a line.
+        implicit: whether nobody asked for it, but another feature needs it.
     """
 
     line: str
     modality: str
     options: Options
     named: bool = True
+    implicit: bool = False
 
 
 def requests_of(options: Options) -> list[FeatureRequest]:
@@ -189,13 +192,25 @@ def requests_of(options: Options) -> list[FeatureRequest]:
     lines: list[tuple[str, object]] = [(f"--feature {line}", line) for line in options.features]
     if options.feature_set is not None:
         lines += _read_set(options.feature_set)
-    if not lines:
-        return [
-            FeatureRequest(m, m, dataclasses.replace(options, modalities=(m,), **_own_extractor(options, m)), False)
-            for m in options.modalities
-        ]
     plain = dataclasses.replace(options, features=(), feature_set=None)
-    return [parse_feature(line, plain, where) for where, line in lines]
+    if lines:
+        found = [parse_feature(line, plain, where) for where, line in lines]
+    else:
+        found = [
+            FeatureRequest(m, m, dataclasses.replace(plain, modalities=(m,), **_own_extractor(plain, m)), False)
+            for m in plain.modalities
+        ]
+    described = any(one.modality == "text" and one.options.describe == PROSODY for one in found)
+    if described and not any(_is_prosody(one) for one in found):
+        # What texts are described by is kept, so that a later run need not listen to them again.
+        found.append(dataclasses.replace(parse_feature(PROSODY, plain), implicit=True))
+    return found
+
+
+def _is_prosody(request: FeatureRequest) -> bool:
+    options = request.options
+    own = options.extractors or (built_in_extractor(options, request.modality),)
+    return request.modality == "audio" and own == (PROSODY,) and options.name is None
 
 
 def parse_feature(line: object, options: Options, where: str = "") -> FeatureRequest:

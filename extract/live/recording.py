@@ -94,6 +94,11 @@ class LiveRecording:
                 notify(f"note: {note}")
             self.names, self._given = [u.speaker for u in manifest.utterances], deque(manifest.utterances)
         wanted = {m: recorded_options(m, recorded[m]) for m in MODALITIES if m in recorded}
+        if any(options.describe != "none" for options in wanted.values()):
+            raise UserError(
+                "the model reads texts with a sentence about the voice against all turns of the speaker, which a "
+                "stream does not have yet; use predict on the whole recording"
+            )
         self._wanted = list(wanted)
         self.absent: dict[str, str] = {}
         self._extractors: dict[str, RunExtractors] = {}

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...toolkit.store import Feature, FeaturePart, FeatureStore, StoreWriter
+from ...toolkit.store.summary import unpacked
+from .described import SOURCE
 from .jobs import CONTEXT, Corpus
 from .kept import KeptRows, StoreRows
 from .origins import UNKNOWN, FileFacts
@@ -96,7 +98,7 @@ def carry(
     found: dict[str, Carried] = {}
     same_rows = old.attrs.get("corpus_fingerprint") == corpus.fingerprint
     rest = [name for name in old.feature_names() if name not in extracted]
-    derived = {name: str(source) for name in rest if (source := old.feature(name).attrs.get("source"))}
+    derived = {name: source for name in rest if (source := _source_of(old.feature(name)))}
     for name in [*(name for name in rest if name not in derived), *derived]:
         feature = old.feature(name)
         origins = feature.made_from()
@@ -105,9 +107,8 @@ def carry(
             if same_rows and (extracted.get(source) or (source in found and found[source].keys is None)):
                 found[name] = Carried(feature)
             else:
-                notify(
-                    f"{name}: not kept, since {source} changed, from which it was made; run erc-toolkit reduce again"
-                )
+                remedy = "extract it again" if source == SOURCE else "run erc-toolkit reduce again"
+                notify(f"{name}: not kept, since {source} changed, from which it was made; {remedy}")
         elif origins is None:
             if same_rows:
                 found[name] = Carried(feature)
@@ -133,6 +134,14 @@ def carry(
                 notify(f"{name}: {changed} changed, masked until it is extracted again; {same} unchanged")
     as_they_are = len(found) == len(rest) and all(one.keys is None for one in found.values())
     return list(found.values()), as_they_are
+
+
+def _source_of(feature: Feature) -> str | None:
+    """The feature that another one was made from by all of its rows, so that it cannot be kept row by row."""
+    if source := feature.attrs.get("source"):
+        return str(source)
+    parameters = unpacked(feature.attrs.get("parameters", "{}"))
+    return SOURCE if isinstance(parameters, dict) and "described" in parameters else None
 
 
 def _kept(feature: Feature) -> KeptRows:

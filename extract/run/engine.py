@@ -35,9 +35,10 @@ from ..encoders.selection import WITHOUT_NETWORK, Options, built_in_extractor
 from .assembly import assemble, finished_job, parts_root
 from .carried import Carried, carry
 from .costs import Costs
+from .described import SOURCE, check_shard, has_any, implicit, is_described, sentences_of
 from .earlier import check_crops, earlier_store, make_crops
-from .extractors import RunExtractors
-from .jobs import Corpus, Job, make_job, matrices_there, record_job
+from .extractors import RunExtractor, RunExtractors
+from .jobs import Corpus, Job, make_job, matrices_there, plan_of, record_job
 from .media_stage import run_media
 from .text_stage import read_texts
 
@@ -137,8 +138,22 @@ def _extract(
         notify(line)
     costs = Costs({"load": time.perf_counter() - began})
     root, corpus = parts_root(out), Corpus.of(manifest, options.check_content)
-    jobs = [make_job(corpus, old, root, one, options.part_size, shard) for one in extractors.all()]
-    carried, as_it_is = _compare(jobs, corpus, old, notify)
+    described = [one for one in extractors.all() if is_described(one)]
+    plain = [one for one in extractors.all() if one not in described]
+    jobs = [make_job(corpus, old, root, one, options.part_size, shard) for one in plain]
+    prosody = next((job for job in jobs if job.key == SOURCE), None)
+
+    def describe() -> list[Job]:
+        """The jobs of the texts that are read with a sentence about the voice."""
+        assert prosody is not None
+        sentences = sentences_of(prosody, manifest)
+        return [make_job(corpus, old, root, one, options.part_size, shard, sentences) for one in described]
+
+    if described and prosody is not None:
+        check_shard(prosody, shard)
+        if prosody.complete:
+            jobs, described = jobs + describe(), []
+    carried, as_it_is = _compare(jobs, described, corpus, old, notify)
     if as_it_is and shard is None:
         notify(f"{out}: all features are already there; nothing to do")
         _remove_empty(root)
@@ -170,6 +185,14 @@ def _extract(
             raise
         if reading is not None:
             reading.result()
+        if described and not stop.is_set():
+            late = describe()
+            for job in late:
+                record_job(job, corpus, shard)
+                if job.unchanged and old is not None:  # the audio was read again, and is spoken as before
+                    carried += [Carried(old.feature(name)) for name in matrices_there(old, job.folder.plan)]
+            read_texts([job for job in late if job.todo], manifest, stop, progress, costs)
+            jobs += late
     failed = ""
     if faults:
         some = f"{'; '.join(faults[:3])}{'; …' if len(faults) > 3 else ''}"
@@ -184,6 +207,9 @@ def _extract(
             len(manifest.utterances), _dialogues(manifest), time.perf_counter() - began, costs, 0.0, {}, None
         )
     before = time.perf_counter()
+    if (extra := implicit(jobs)) is not None and not has_any(extra):
+        notify(f"{SOURCE}: no utterance has audio, so that no text is described")
+        jobs.remove(extra)
     assemble(out, manifest, [finished_job(job, corpus) for job in jobs if not job.unchanged], carried, old, command)
     shutil.rmtree(root)
     costs.stages["store"] = time.perf_counter() - before
@@ -194,14 +220,27 @@ def _extract(
 
 
 def _compare(
-    jobs: list[Job], corpus: Corpus, old: FeatureStore | None, notify: Callable[[str], None]
+    jobs: list[Job],
+    described: list[RunExtractor],
+    corpus: Corpus,
+    old: FeatureStore | None,
+    notify: Callable[[str], None],
 ) -> tuple[list[Carried], bool]:
-    """What is kept of an earlier store, with a line on each feature, and whether nothing at all has to be written."""
+    """What is kept of an earlier store, with a line on each feature, and whether nothing at all has to be written.
+
+    Args:
+        jobs: the features of the run.
+        described: those of which it is not known yet what their rows are made from.
+        corpus, old: of the run.
+        notify: called with the lines.
+    """
     if old is None:
         return [], False
     ids, old_ids = [u.id for u in corpus.manifest.utterances], frozenset(old.column("id").tolist())
     extracted: dict[str, bool] = {}
     carried: list[Carried] = []
+    for one in described:
+        extracted |= dict.fromkeys(matrices_there(old, plan_of(one), one.request), False)
     for job in jobs:
         there = matrices_there(old, job.folder.plan)
         extracted |= dict.fromkeys(there, job.unchanged)
@@ -214,7 +253,8 @@ def _compare(
                 notify("  note: an earlier version did not record what its rows were made from")
     others, as_they_are = carry(old, corpus, extracted, notify)
     same_rows = old.attrs.get("corpus_fingerprint") == corpus.fingerprint
-    return carried + others, same_rows and as_they_are and all(job.unchanged for job in jobs)
+    nothing_new = not described and all(job.unchanged for job in jobs)
+    return carried + others, same_rows and as_they_are and nothing_new
 
 
 def _remove_empty(root: Path) -> None:

@@ -57,11 +57,17 @@ class Corpus:
         """A manifest of which no file is known yet; `check_content` reads every file that might be unchanged."""
         return cls(manifest, KnownFiles(check_content), corpus_fingerprint(manifest))
 
-    def keys(self, modality: str, context: int) -> list[str]:
-        """The key of each row of a feature, `UNKNOWN` where the content of its file is new."""
+    def keys(self, modality: str, context: int, sentences: Sequence[str] = ()) -> list[str]:
+        """The key of each row of a feature, `UNKNOWN` where the content of its file is new.
+
+        Args:
+            modality: of the feature.
+            context: number of earlier turns that a text is read with.
+            sentences: that describe how each utterance is spoken, if texts are read with them.
+        """
         utterances = self.manifest.utterances
         if modality == "text":
-            given = turns(self.manifest, range(len(utterances)), context)
+            given = turns(self.manifest, range(len(utterances)), context, sentences)
             return [text_key(turn, u.mask.get("text", "")) for turn, u in zip(given, utterances, strict=True)]
         paths = {path for u in utterances if (path := source_of(u, modality)[0]) is not None}
         return keys_of_media(utterances, modality, {path: self.files.content(self.path(path)) for path in paths})
@@ -100,6 +106,7 @@ class Job:
         kept: rows that earlier runs have computed.
         todo: indices of the parts that this run has to write.
         unchanged: whether the store has all rows in this order, so that the feature can be copied as it is.
+        sentences: for each utterance of the manifest how it is spoken, if texts are read with it.
     """
 
     planned: RunExtractor
@@ -110,6 +117,7 @@ class Job:
     kept: KeptRows
     todo: list[int] = field(default_factory=list)
     unchanged: bool = False
+    sentences: Sequence[str] = ()
 
     @property
     def modality(self) -> str:
@@ -119,6 +127,11 @@ class Job:
     def key(self) -> str:
         """The feature's name in the run."""
         return self.planned.key
+
+    @property
+    def complete(self) -> bool:
+        """Whether earlier runs have computed all rows."""
+        return all(key in self.kept for key in self.keys)
 
     def rows_todo(self, index: int) -> list[int]:
         """The rows of a part that have to be computed."""
@@ -156,6 +169,19 @@ class Job:
         return f"{self.modality}/{matrices}: " + ", ".join(f"{n} {what}" for what, n in counts.items())
 
 
+def plan_of(planned: RunExtractor) -> FeaturePlan:
+    """Everything that a feature's values depend on besides its utterances."""
+    encoder = planned.extractor
+    return {
+        "modality": encoder.modality,
+        "name": encoder.name,
+        "dim": encoder.dim,
+        "frame_width": encoder.frame_width,
+        "matrices": matrices_of(encoder),
+        "provenance": planned.provenance,
+    }
+
+
 def make_job(
     corpus: Corpus,
     old: FeatureStore | None,
@@ -163,6 +189,7 @@ def make_job(
     planned: RunExtractor,
     part_size: int,
     shard: tuple[int, int] | None,
+    sentences: Sequence[str] = (),
 ) -> Job:
     """Compares a feature's rows with those of the store and of unfinished work.
 
@@ -173,20 +200,14 @@ def make_job(
         planned: the extractor.
         part_size: number of rows of a part.
         shard: (i, n), shard i of n; None for all parts.
+        sentences: for each utterance how it is spoken, if the extractor reads texts with it.
 
     Raises:
         UserError: the store, or unfinished work, has the feature with other options.
     """
     encoder = planned.extractor
     modality, context = encoder.modality, context_of(encoder.wants)
-    plan: FeaturePlan = {
-        "modality": modality,
-        "name": encoder.name,
-        "dim": encoder.dim,
-        "frame_width": encoder.frame_width,
-        "matrices": matrices_of(encoder),
-        "provenance": planned.provenance,
-    }
+    plan = plan_of(planned)
     kept = KeptRows()
     there = matrices_there(old, plan, planned.request)
     origins = None if old is None or not there else old.feature(there[0]).made_from()
@@ -199,11 +220,11 @@ def make_job(
         corpus.files.learn(files)
         kept.add(keys, PartRows(lambda name=name: folder.read(name)))
     parts = divide(corpus.manifest, part_size * (TEXT_PARTS if modality == "text" else 1))
-    keys = corpus.keys(modality, context)
+    keys = corpus.keys(modality, context, sentences)
     marks = corpus.marks(modality, keys)
     names = [_part_name(index, [marks[row] for row in part]) for index, part in enumerate(parts)]
-    job = Job(planned, folder, parts, names, keys, kept, unchanged=origins is not None and origins[0] == keys)
-    job.unchanged &= all(key in kept for key in keys)
+    job = Job(planned, folder, parts, names, keys, kept, sentences=sentences)
+    job.unchanged = origins is not None and origins[0] == keys and job.complete
     mine = range(len(parts)) if shard is None else shard_of(parts, shard)
     for index in mine:
         if folder.has(names[index]):

@@ -86,10 +86,13 @@ def media_provenance(
     if isinstance(wants, Samples) and wants.rate is not None:
         parameters = {"sample_rate_hz": wants.rate}
     if isinstance(wants, Frames):
+        other = wants.fit != "stretch" or wants.border
+        fit = {"frame_fit": wants.fit, "frame_border": wants.border} if other else {}
         parameters = {
             "frames_per_second": options.fps,
             "most_frames": options.most_frames,
             "frame_pixels": [wants.width, wants.height],
+            **fit,
         }
     if isinstance(wants, Crops):
         assert detector is not None

@@ -36,7 +36,7 @@ def _read(job: Job, manifest: Manifest, stop: threading.Event, progress: Stages,
         if stop.is_set():
             break
         rows, todo = job.begin(index), job.rows_todo(index)
-        given = turns(manifest, todo, wants.context)
+        given = turns(manifest, todo, wants.context, job.sentences)
         bar.advance(len(job.parts[index]) - len(todo))
         for row, result in zip(todo, job.planned.results(given, bar.advance), strict=True):
             rows.count(row, **result.details)

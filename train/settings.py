@@ -32,7 +32,9 @@ class DataConfig:
         modalities: which to use, of text, audio, visual; None means every modality that the store has features for.
         text, audio, visual: the feature to use: a name, e.g. "ComParE_2016"; a list of names in order of preference, in
             which * stands for anything, of which the first that the store has is used; {"concat": names} or {"mean":
-            names} for several as one, also within a list; None for the only one of that modality.
+            names} for several as one, also within a list; {"feature": name, "layers": which} for layers of a feature
+            that has one vector per layer: "learned" (weights that are trained with the model), "mean", a number counted
+            from 0, or "I-J", the mean of those; None for the only one of that modality.
         speakers: how speakers are indexed: by first appearance in the dialogue ("dialogue") or in the whole store
             ("corpus").
         speaker_slots: size of the speaker table; None means as many as the store needs.
@@ -72,6 +74,9 @@ class TrainConfig:
         optimizer: "adam" adds the weight decay to the gradient, "adamw" decays the weights separately from the
             gradient.
         lr, weight_decay: of the optimizer.
+        lr_layers: learning rate of the layer weights of `layers: learned`, which have no weight decay. It is larger
+            than the model's, with which a softmax would hardly move from the mean in a run's few hundred steps. Warm-up
+            and schedule apply to it.
         schedule: the learning rate after its warm-up: "constant", or decaying to 0 at the end of the last epoch,
             linearly ("linear") or along half a cosine ("cosine").
         lr_warm_up: number of epochs (may be fractional) over which the learning rate rises linearly from 0 to lr.
@@ -97,6 +102,7 @@ class TrainConfig:
     batch_size: int = setting(16, least=1)
     optimizer: str = setting("adam", choices=("adam", "adamw"))
     lr: float = setting(6.8e-5, above=0)
+    lr_layers: float = setting(0.01, above=0)
     schedule: str = setting("constant", choices=("constant", "linear", "cosine"))
     lr_warm_up: float = setting(0.0, least=0)
     weight_decay: float = setting(5e-5, least=0)

@@ -266,7 +266,7 @@ def _speakers(run: Run) -> LearnedSpeakers:
     """What the model has learned about speakers, which its settings and modalities decide."""
     facts = run.facts
     counts = np.array([facts["train_label_counts"][label] for label in facts["labels"]])
-    model = build_model(run.config, run.dims, facts["speakers"]["slots"], counts)
+    model = build_model(run.config, run.dims, facts["speakers"]["slots"], counts, run.mixed)
     return LearnedSpeakers.of(model.speaker_use, facts["speakers"])
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...toolkit.base.device import matrix_precision, products_in
 from ..data.batch import Batch
 from ..models.base import Model, ModelOutput
+from ..models.layer_mixed import LayerMixed
 from ..settings import TrainConfig
 
 
@@ -36,13 +37,29 @@ Gradients = Callable[[Batch, int], tuple[Tensor, Tensor | None]]
 
 
 def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
-    """The optimizer of `train.optimizer` for the trainable parameters."""
+    """The optimizer of `train.optimizer` for the trainable parameters; layer weights are a group of their own."""
+    groups = [{"params": [p for p in part.parameters() if p.requires_grad], **own} for part, own in _parts(model)]
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer](
-        [p for p in model.parameters() if p.requires_grad],
+        groups,
         lr=settings.lr,
         weight_decay=settings.weight_decay,
         fused=True,
     )
+
+
+def _parts(model: nn.Module) -> list[tuple[nn.Module, dict[str, float]]]:
+    """The groups of an optimizer in order, with what differs from the run's settings."""
+    if isinstance(model, LayerMixed):
+        return [(model.model, {}), (model.mix, {"weight_decay": 0.0})]
+    return [(model, {})]
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, settings: TrainConfig, factor: float) -> float:
+    """Gives each group of an optimizer of `make_optimizer` its rate times a factor; returns the model's."""
+    rates = settings.lr * factor, settings.lr_layers * factor
+    for group, rate in zip(optimizer.param_groups, rates, strict=False):  # the second one only with layer weights
+        group["lr"] = rate
+    return rates[0]
 
 
 def gradients(

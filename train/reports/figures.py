@@ -101,6 +101,19 @@ def reliability_figure(calibration: Calibration) -> Figure:
     return figure
 
 
+def layers_figure(shares: Sequence[float]) -> Figure:
+    """The share of each layer as a bar, from layer 0, with a line where all of them would be equal."""
+    with styled():
+        figure = Figure(figsize=(6, 2.8), layout="constrained")
+        axes = figure.subplots()
+        axes.bar(np.arange(len(shares)), shares, 0.8, color=ACCENT)
+        axes.axhline(1 / len(shares), color=SECOND, linestyle="--", label="mean of all layers")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set(xlabel="layer", ylabel="share", ylim=(0, None))
+        axes.legend()
+    return figure
+
+
 def dots_figure(
     names: Sequence[str],
     means: Sequence[float],

@@ -250,7 +250,7 @@ def _value(value: object, hint: object, limits: Mapping[str, Any], where: str) -
 
 
 def _choice(value: object, where: str) -> object:
-    """A choice of features: None, a name, a mapping that joins some or picks layers, or a list of names and mappings."""
+    """A choice of features: None, a name, a mapping that joins some or picks layers, or a list of these."""
     for one in value if isinstance(value, list) else [value]:
         if isinstance(one, dict) and len(one) == 1 and next(iter(one)) in JOINS:
             names = next(iter(one.values()))

@@ -73,10 +73,8 @@ class TrainConfig:
         epochs, batch_size: the batch size is a number of dialogues.
         optimizer: "adam" adds the weight decay to the gradient, "adamw" decays the weights separately from the
             gradient.
-        lr, weight_decay: of the optimizer.
-        lr_layers: learning rate of the layer weights of `layers: learned`, which have no weight decay. It is larger
-            than the model's, with which a softmax would hardly move from the mean in a run's few hundred steps. Warm-up
-            and schedule apply to it.
+        lr, weight_decay: of the optimizer, for the model. Layer weights (`layers: learned`) have the rate
+            `erc_toolkit.train.loop.step.LAYER_LR` and no decay.
         schedule: the learning rate after its warm-up: "constant", or decaying to 0 at the end of the last epoch,
             linearly ("linear") or along half a cosine ("cosine").
         lr_warm_up: number of epochs (may be fractional) over which the learning rate rises linearly from 0 to lr.
@@ -102,7 +100,6 @@ class TrainConfig:
     batch_size: int = setting(16, least=1)
     optimizer: str = setting("adam", choices=("adam", "adamw"))
     lr: float = setting(6.8e-5, above=0)
-    lr_layers: float = setting(0.01, above=0)
     schedule: str = setting("constant", choices=("constant", "linear", "cosine"))
     lr_warm_up: float = setting(0.0, least=0)
     weight_decay: float = setting(5e-5, least=0)

@@ -80,7 +80,7 @@ class Feature:
                 "layers=each"
             )
         values = self.values(rows)
-        return values.reshape(len(values), self.layers, -1)
+        return values.reshape(len(values), self.layers, self.dim // self.layers)
 
     def values_hash(self) -> bytes:
         """A hash of the matrix: from its checksums, without reading it, where it has them."""

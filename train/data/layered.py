@@ -66,7 +66,7 @@ def pick_layers(values: np.ndarray, layers: int | str, count: int) -> np.ndarray
     chosen = averaged(layers, count)
     if chosen is None:
         return values
-    parts = values.reshape(len(values), count, -1)[:, chosen.start : chosen.stop]
+    parts = values.reshape(len(values), count, values.shape[1] // count)[:, chosen.start : chosen.stop]
     # A mean over an axis that is not the last one adds row by row: it does not depend on how many rows there are.
     return np.ascontiguousarray(parts[:, 0] if len(chosen) == 1 else parts.mean(1, dtype=np.float32))
 

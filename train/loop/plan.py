@@ -43,7 +43,7 @@ from .evaluation import build_model
 from .records import FeatureChoice, PlanDescription, RunFacts
 
 # Settings that earlier versions did not have, with the values of what they did.
-ADDED = {"train": {"track_test": False, "lr_layers": 0.01}, "data": {"missing": 0, "missing_as": "absent"}}
+ADDED = {"train": {"track_test": False}, "data": {"missing": 0, "missing_as": "absent"}}
 
 
 @dataclass(slots=True)

@@ -15,6 +15,10 @@ from ..models.base import Model, ModelOutput
 from ..models.layer_mixed import LayerMixed
 from ..settings import TrainConfig
 
+# Learning rate of layer weights. With Adam a number moves by about the rate in each step, and a softmax needs
+# differences of one or more: with a model's rate (1e-5 to 2e-3) it would still be the mean after a few hundred steps.
+LAYER_LR = 0.01
+
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
@@ -50,13 +54,13 @@ def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optim
 def _parts(model: nn.Module) -> list[tuple[nn.Module, dict[str, float]]]:
     """The groups of an optimizer in order, with what differs from the run's settings."""
     if isinstance(model, LayerMixed):
-        return [(model.model, {}), (model.mix, {"weight_decay": 0.0})]
+        return [(model.model, {}), (model.mix, {"lr": LAYER_LR, "weight_decay": 0.0})]
     return [(model, {})]
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, settings: TrainConfig, factor: float) -> float:
     """Gives each group of an optimizer of `make_optimizer` its rate times a factor; returns the model's."""
-    rates = settings.lr * factor, settings.lr_layers * factor
+    rates = settings.lr * factor, LAYER_LR * factor
     for group, rate in zip(optimizer.param_groups, rates, strict=False):  # the second one only with layer weights
         group["lr"] = rate
     return rates[0]

@@ -38,7 +38,8 @@ class LayerMixed(Model[Any]):
 
     def mixed(self, batch: Batch) -> Batch:
         """The batch as the model takes it."""
-        return replace(batch, features={m: self.mix[m](x) if m in self.mix else x for m, x in batch.features.items()})
+        mixed = {m: mix(batch.features[m]) for m, mix in self.mix.items()}
+        return replace(batch, features={**batch.features, **mixed})
 
     def decide(self, epoch: int) -> bool | None:
         """The model's."""
@@ -62,7 +63,8 @@ def layer_weights(model: nn.Module) -> dict[str, list[float]]:
     """Modality to the shares of its L layers, which sum to 1; empty for a model without learned ones."""
     if not isinstance(model, LayerMixed):
         return {}
-    return {m: torch.softmax(mix.weight.detach().cpu().double(), 0).tolist() for m, mix in model.mix.items()}
+    numbers = {name.removesuffix(".weight"): weight.detach() for name, weight in model.mix.named_parameters()}
+    return {m: torch.softmax(weight.cpu().double(), 0).tolist() for m, weight in numbers.items()}
 
 
 def weights_in_words(weights: Mapping[str, list[float]], most: int = 3) -> list[str]:

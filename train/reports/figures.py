@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ...toolkit.base.files import write_atomically
 from ..scores.calibration import Calibration
@@ -108,7 +109,7 @@ def layers_figure(shares: Sequence[float]) -> Figure:
         axes = figure.subplots()
         axes.bar(np.arange(len(shares)), shares, 0.8, color=ACCENT)
         axes.axhline(1 / len(shares), color=SECOND, linestyle="--", label="mean of all layers")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="layer", ylabel="share", ylim=(0, None))
         axes.legend()
     return figure

@@ -16,7 +16,10 @@ from test_train_cli import call, one_line
 from test_train_resume import content
 from test_train_support import random_batch, write_store
 
+from erc_toolkit.extract.commands.reduce import reduce_command
 from erc_toolkit.toolkit.base.errors import UserError
+from erc_toolkit.toolkit.commands.card import card_command
+from erc_toolkit.toolkit.commands.export import export_command
 from erc_toolkit.toolkit.commands.info import info_command
 from erc_toolkit.toolkit.predict.turns import SpokenTurn
 from erc_toolkit.toolkit.store import FeatureStore
@@ -212,6 +215,20 @@ def test_layers_without_learning(store, layers, rows):
         assert everywhere.name == "audio/audio_x"
 
 
+def test_reducing_and_exporting_take_the_matrix_as_it_is(store, tmp_path):
+    path = tmp_path / "s.h5"
+    path.write_bytes(store.read_bytes())
+    for out, arguments in (("x.npz", ["--format", "npz"]), ("x.parquet", ["--format", "parquet"])):
+        result = call(export_command, path, "--out", tmp_path / out, *arguments)
+        assert result.exit_code == 0, (result.output, result.exception)
+    assert f"| {LAYERS * WIDTH} ({LAYERS} layers of {WIDTH}) |" in call(card_command, path).output
+    assert call(reduce_command, path, "--feature", "audio/audio_x", "--to", 5).exit_code == 0
+    with FeatureStore.open(path) as opened:
+        assert opened.feature("audio/audio_x-anova5").layers == 0 and opened.feature("audio/audio_x").layers == LAYERS
+        with pytest.raises(UserError, match="audio_x-anova5 has one vector"):
+            choose_feature(opened, "audio", {"feature": "audio_x-*", "layers": "mean"})
+
+
 def test_layers_that_are_not_there(store):
     with FeatureStore.open(store) as opened:
         for layers in (6, "2-6"):
@@ -305,6 +322,8 @@ def test_a_package_predicts_what_eval_does(store, learned, tmp_path, layers):
         trained(store, run, layers)
     result = call(package_command, run, "--out", package)
     assert result.exit_code == 0, (result.output, result.exception)
+    card = (package / "README.md").read_text()
+    assert ("- audio layers: " in card) and (layers == "learned" or f"audio layers: {layers} of {LAYERS}" in card)
     classifier = TurnClassifier(package, "cpu", lambda _: None)
     assert layer_weights(classifier.model) == result_of(run).get("layer_weights", {})
     expected = {}

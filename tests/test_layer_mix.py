@@ -12,6 +12,7 @@ import yaml
 from kill_support import run_until
 from safetensors.numpy import load_file
 from store_support import unseal
+from test_stand_in import Again
 from test_train_cli import call, one_line
 from test_train_resume import content
 from test_train_support import random_batch, write_store
@@ -32,7 +33,7 @@ from erc_toolkit.train.data.joined import choose_feature
 from erc_toolkit.train.inference.turn_classifier import TurnClassifier
 from erc_toolkit.train.layers.layer_mix import LayerMix
 from erc_toolkit.train.loop.evaluation import build_model
-from erc_toolkit.train.loop.execution import Compiled
+from erc_toolkit.train.loop.execution import Compiled, Recorded
 from erc_toolkit.train.loop.step import LAYER_LR, make_optimizer, set_learning_rates, training_step
 from erc_toolkit.train.models.layer_mixed import LayerMixed, layer_weights, weights_in_words
 from erc_toolkit.train.models.registry import MODELS
@@ -141,12 +142,15 @@ def test_layer_weights_have_their_own_rate_and_no_decay():
     assert torch.allclose(step, torch.full((3,), 0.5 * LAYER_LR), rtol=1e-3)  # Adam's first step
 
 
-def test_a_mix_is_compiled_with_its_model():
+@pytest.mark.parametrize("how", ["compiled", "recorded"])
+def test_a_mix_is_compiled_or_recorded_with_its_model(how):
     config = load_config("demo", ["model.name=sdt", "model.dropout=0"])
     model = build_model(config, {"audio": 12}, 2, np.ones(3), {"audio": 3}).train()
     batch = random_batch(dims={"audio": 12}, dtype=torch.float32)
     torch._dynamo.reset()
-    loss, _ = Compiled(model, config.train, "eager")(batch, 0)
+    compute = Compiled(model, config.train, "eager") if how == "compiled" else Recorded(model, config.train, Again())
+    for other in (random_batch(dims={"audio": 12}, dtype=torch.float32, seed=1), batch):  # a recording is repeated
+        loss, _ = compute(other, 0)
     found = model.mix["audio"].weight.grad.clone()
     model.zero_grad()
     expected = model.loss(model(batch), batch)
@@ -283,6 +287,15 @@ def test_a_run_records_its_layers_and_eval_uses_them(learned):
     found = json.loads(call(eval_command, run, "--device", "cpu", "--json").stdout)
     test = result_of(run)["test"]
     assert all(found[key] == pytest.approx(test[key], abs=1e-12) for key in ("weighted_f1", "accuracy"))
+
+
+def test_eval_refuses_other_layers_of_the_same_width(learned, tmp_path):
+    made = {**MADE, "parameters": {"layers": "each", "layer_count": WIDTH, "layer_dim": LAYERS}}
+    dims = {"audio": LAYERS * WIDTH}
+    for name, attrs in (("other.h5", made), ("none.h5", {})):
+        other = write_store(tmp_path / name, dims=dims, attrs=attrs)
+        message = one_line(call(eval_command, learned[0], "--store", other, "--device", "cpu"))
+        assert str(other) in message and f"not {LAYERS}" in message
 
 
 def test_a_run_without_layers_is_as_it_was(store, tmp_path):

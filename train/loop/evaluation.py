@@ -19,6 +19,7 @@ from ..config import OPTIMISTIC, Config
 from ..data.batch import Conversations
 from ..data.features import Normaliser, choose_features, conversations, divide, read_feature
 from ..data.joined import parts_of
+from ..data.layered import used_layers
 from ..data.provenance import choice_in, parts_in
 from ..data.speakers import LearnedSpeakers, give_store_speakers
 from ..models.base import Model
@@ -321,3 +322,7 @@ def _check_fit(run: Run, store: FeatureStore) -> None:
             raise UserError(f"{store.path}: has no feature {wanted['name']} (it has {has}); {remedy}")
         if (dim := store.feature(wanted["name"]).dim) != wanted["dim"]:
             raise UserError(f"{store.path}: {wanted['name']} has {dim} dimensions, not {wanted['dim']}; {remedy}")
+    for trained in run.facts["features"].values():
+        name = parts_in(trained)[0]["name"]
+        if (used := used_layers(trained)) is not None and (layers := store.feature(name).layers) != used.count:
+            raise UserError(f"{store.path}: {name} has {counted(layers, 'layer')}, not {used.count}; {remedy}")

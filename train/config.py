@@ -17,6 +17,7 @@ from ..toolkit.base.shipped import read_shipped, shipped_names
 from ..toolkit.base.words import did_you_mean
 from ..toolkit.manifest import MODALITIES
 from ..toolkit.store import FeatureStore
+from .data.layered import FEATURE, FORMS, LAYERS, are_layers, is_layered
 from .models.registry import AMB_DSGDN, settings_class
 from .settings import JOINS, Choice, DataConfig, ModelSettings, TrainConfig, nearest
 
@@ -249,17 +250,21 @@ def _value(value: object, hint: object, limits: Mapping[str, Any], where: str) -
 
 
 def _choice(value: object, where: str) -> object:
-    """A choice of features: None, a name, a mapping that joins some, or a list of names and such mappings."""
+    """A choice of features: None, a name, a mapping that joins some or picks layers, or a list of these."""
     for one in value if isinstance(value, list) else [value]:
         if isinstance(one, dict) and len(one) == 1 and next(iter(one)) in JOINS:
             names = next(iter(one.values()))
             if isinstance(names, list) and names and all(isinstance(name, str) and name for name in names):
                 continue
+        elif isinstance(one, dict) and is_layered(one) and isinstance(one[FEATURE], str) and one[FEATURE]:
+            if are_layers(one[LAYERS]):
+                continue
+            raise UserError(f"{where} is {value!r}; its layers must be {FORMS}")
         elif (isinstance(one, str) and one) or (one is None and value is None):
             continue
         raise UserError(
-            f"{where} is {value!r}; must be a name, a list of names, {{concat: [NAME, ...]}}, {{mean: [NAME, ...]}} "
-            "or null"
+            f"{where} is {value!r}; must be a name, a list of names, {{concat: [NAME, ...]}}, {{mean: [NAME, ...]}}, "
+            "{feature: NAME, layers: learned} or null"
         )
     return value
 

@@ -32,7 +32,9 @@ class DataConfig:
         modalities: which to use, of text, audio, visual; None means every modality that the store has features for.
         text, audio, visual: the feature to use: a name, e.g. "ComParE_2016"; a list of names in order of preference, in
             which * stands for anything, of which the first that the store has is used; {"concat": names} or {"mean":
-            names} for several as one, also within a list; None for the only one of that modality.
+            names} for several as one, also within a list; {"feature": name, "layers": which} for layers of a feature
+            that has one vector per layer: "learned" (weights that are trained with the model), "mean", a number counted
+            from 0, or "I-J", the mean of those; None for the only one of that modality.
         speakers: how speakers are indexed: by first appearance in the dialogue ("dialogue") or in the whole store
             ("corpus").
         speaker_slots: size of the speaker table; None means as many as the store needs.
@@ -71,7 +73,8 @@ class TrainConfig:
         epochs, batch_size: the batch size is a number of dialogues.
         optimizer: "adam" adds the weight decay to the gradient, "adamw" decays the weights separately from the
             gradient.
-        lr, weight_decay: of the optimizer.
+        lr, weight_decay: of the optimizer, for the model. Layer weights (`layers: learned`) have the rate
+            `erc_toolkit.train.loop.step.LAYER_LR` and no decay.
         schedule: the learning rate after its warm-up: "constant", or decaying to 0 at the end of the last epoch,
             linearly ("linear") or along half a cosine ("cosine").
         lr_warm_up: number of epochs (may be fractional) over which the learning rate rises linearly from 0 to lr.

@@ -20,6 +20,11 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
 
 
+def layers_in_words(layers: int, width: int) -> str:
+    """A row that has an encoder's layers side by side: "13 layers of 768" for `layers` 13 and a `width` of 9984."""
+    return f"{counted(layers, 'layer')} of {width // layers}"
+
+
 def shorten(text: str, at_most: int) -> str:
     """A text of at most `at_most` characters on one line.
 

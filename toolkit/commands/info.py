@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ..base.words import counted
+from ..base.words import counted, layers_in_words
 from .command import ToolkitCommand
 
 
@@ -66,7 +66,7 @@ def _show(summary: dict, verified: bool) -> None:
         table.add_column(column, justify=justify)
     for name, feature in summary["features"].items():
         reasons = ", ".join(f"{count} {reason}" for reason, count in feature["reasons"].items())
-        table.add_row(escape(name), str(feature["dim"]), str(feature["present"]), escape(reasons))
+        table.add_row(escape(name), _width(feature), str(feature["present"]), escape(reasons))
     console.print(table)
     for name, feature in summary["features"].items():
         console.print(f"[bold]{escape(name)}[/]")
@@ -75,3 +75,8 @@ def _show(summary: dict, verified: bool) -> None:
             console.print(f"  {escape(key)}: {escape(text)}", soft_wrap=True)
         for utterance, reason in feature.get("missing", {}).items():
             console.print(f"  missing {escape(utterance)}: {escape(reason)}", soft_wrap=True)
+
+
+def _width(feature: dict) -> str:
+    layers = feature.get("layers")
+    return layers_in_words(layers, feature["dim"]) if layers else str(feature["dim"])

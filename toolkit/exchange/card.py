@@ -10,7 +10,7 @@ from typing import Any
 
 from ..base.demo_mark import NOTE
 from ..base.reading.plain_json import parse_json
-from ..base.words import counted
+from ..base.words import counted, layers_in_words
 from .licences import corpus_terms, extractor_terms, one_line
 
 _KINDS = {"text": "text-classification", "audio": "audio-classification", "visual": "video-classification"}
@@ -76,7 +76,8 @@ def card_of(store, features: Sequence[str], hub_folder: bool = False) -> str:
     for name in features:
         feature = summary["features"][name]
         why = ", ".join(f"{n} {one_line(reason)}" for reason, n in feature["reasons"].items()) or "none"
-        lines.append(f"| `{name}` | {feature['dim']} | {feature['present']} | {why} |")
+        layers = f" ({layers_in_words(feature['layers'], feature['dim'])})" if "layers" in feature else ""
+        lines.append(f"| `{name}` | {feature['dim']}{layers} | {feature['present']} | {why} |")
     for name in features:
         lines += ["", f"### {name}", ""]
         for key, value in _without_folders(summary["features"][name]["made"]).items():

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from ..base.errors import UserError
+from ..base.reading.plain_json import parse_json
 from ..base.words import counted
 from .format import MADE_FROM, SCHEMA, Dataset
 from .hdf5 import StoreFile
@@ -43,6 +44,43 @@ class Feature:
             UserError: the bytes on disk do not match their checksum.
         """
         return self._matrix.read(rows)
+
+    @cached_property
+    def layers(self) -> int:
+        """Number of an encoder's layers that each row has side by side, the first one first, each with `dim // layers`
+        columns (`erc-toolkit extract` with `layers=each`); 0 for all other features.
+
+        Raises:
+            UserError: the recorded number and width of the layers do not make up the matrix.
+        """
+        recorded = self.attrs.get("parameters")
+        try:
+            parameters = parse_json(recorded) if isinstance(recorded, str) else None
+        except ValueError:
+            parameters = None
+        if not isinstance(parameters, dict) or parameters.get("layers") != "each":
+            return 0
+        count, width = parameters.get("layer_count"), parameters.get("layer_dim")
+        if type(count) is not int or type(width) is not int or min(count, width) < 1 or count * width != self.dim:
+            raise UserError(
+                f"{self._file.path}: {self.name} has {counted(self.dim, 'dimension')}, which are not {count!r} layers "
+                f"of {width!r} as recorded; extract it again"
+            )
+        return count
+
+    def layer_values(self, rows: slice = slice(None)) -> np.ndarray:
+        """The layers of the rows of a slice: float32 (n, layers, dim // layers), as `values` otherwise.
+
+        Raises:
+            UserError: the feature has no layers, or the bytes on disk do not match their checksum.
+        """
+        if not self.layers:
+            raise UserError(
+                f"{self._file.path}: {self.name} has one vector per utterance, not one per layer; extract it with "
+                "layers=each"
+            )
+        values = self.values(rows)
+        return values.reshape(len(values), self.layers, self.dim // self.layers)
 
     def values_hash(self) -> bytes:
         """A hash of the matrix: from its checksums, without reading it, where it has them."""
@@ -131,6 +169,7 @@ class Feature:
         """
         self._dataset("present", "b", self._length)
         self._dataset("reason", "O", self._length)
+        _ = self.layers  # raises if they do not fit the matrix
         if self._has("dimension_names"):
             self._dataset("dimension_names", "O", self.dim)
         for name in self._names("details"):

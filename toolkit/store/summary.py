@@ -19,6 +19,7 @@ class SplitCounts(TypedDict):
 class FeatureSummary(TypedDict):
     """One feature: its dimension, how many utterances have it, why the others do not, and its provenance.
 
+    `layers`, if an encoder's layers are side by side in each row, is their number.
     `reasons` counts the reasons by their part before the first colon; `missing`, if requested, maps the id of each
     utterance without the feature to the full reason.
     """
@@ -27,6 +28,7 @@ class FeatureSummary(TypedDict):
     present: int
     reasons: dict[str, int]
     made: dict[str, object]
+    layers: NotRequired[int]
     missing: NotRequired[dict[str, str]]
 
 
@@ -64,6 +66,8 @@ def summarise(store: FeatureStore, missing: bool = False) -> StoreSummary:
             "reasons": dict(Counter(r.split(":")[0] for r in reasons if r).most_common()),
             "made": {k: unpacked(v) for k, v in feature.attrs.items()},
         }
+        if feature.layers:
+            features[name]["layers"] = feature.layers
         if missing:
             ids = store.column("id")
             features[name]["missing"] = {str(i): r for i, r in zip(ids, reasons, strict=True) if r}

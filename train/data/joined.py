@@ -10,6 +10,7 @@ import numpy as np
 from ...toolkit.base.errors import UserError
 from ...toolkit.store import Feature, FeatureStore
 from ..settings import JOINS, Choice
+from .layered import FEATURE, LAYERS, LayeredFeature, is_layered, layered_name
 
 CONCAT, MEAN = JOINS
 
@@ -58,7 +59,7 @@ class JoinedFeature:
         return {}
 
 
-AnyFeature = Feature | JoinedFeature
+AnyFeature = Feature | JoinedFeature | LayeredFeature
 
 
 def join(how: str, matrices: Sequence[np.ndarray]) -> np.ndarray:
@@ -73,8 +74,8 @@ def joined_name(how: str, names: Sequence[str]) -> str:
 
 
 def parts_of(feature: AnyFeature) -> list[Feature]:
-    """The features of the store that a feature consists of."""
-    return feature.parts if isinstance(feature, JoinedFeature) else [feature]
+    """The features of the store that a feature consists of: its parts, or itself."""
+    return [feature] if isinstance(feature, Feature) else feature.parts
 
 
 def is_demanded(choice: Choice) -> bool:
@@ -89,18 +90,21 @@ def choose_feature(store: FeatureStore, modality: str, choice: Choice) -> AnyFea
         store: an open store.
         modality: "text", "audio" or "visual".
         choice: a name; a list of names or patterns (`*` stands for anything) in order of preference, of which the first
-            that the store has is used; {"concat": names} or {"mean": names}, also within a list; or None. Where nothing
-            is preferred, the only feature is used, or the one that all others were reduced from.
+            that the store has is used; {"concat": names}, {"mean": names} or {"feature": name, "layers": which}, also
+            within a list; or None. Where nothing is preferred, the only feature is used, or the one that all others
+            were reduced from.
 
     Raises:
-        UserError: the store lacks what is asked for; or it has several features, none of them preferred.
+        UserError: the store lacks what is asked for; or it has several features, none of them preferred; or a feature
+            has no such layers.
     """
     names = [name for name in store.feature_names() if name.split("/")[0] == modality]
     if is_demanded(choice):
         found = _find(store, modality, choice, names)
         if found is None:
             has = ", ".join(names) or f"no {modality} feature"
-            raise UserError(f"{store.path}: no feature {_shown(modality, choice)} for data.{modality}; it has {has}")
+            shown = repr(choice_in_words(modality, choice))
+            raise UserError(f"{store.path}: no feature {shown} for data.{modality}; it has {has}")
         return found
     if len(names) == 1 and not any(isinstance(one, Mapping) for one in choice or ()):
         return store.feature(names[0])
@@ -120,6 +124,9 @@ def choose_feature(store: FeatureStore, modality: str, choice: Choice) -> AnyFea
 
 def _find(store: FeatureStore, modality: str, choice: object, names: Sequence[str]) -> AnyFeature | None:
     """What one entry of a choice stands for in a store, or None."""
+    if is_layered(choice) and isinstance(choice, Mapping):
+        found = _find(store, modality, choice[FEATURE], names)
+        return LayeredFeature(found, choice[LAYERS]) if isinstance(found, Feature) else None
     if isinstance(choice, Mapping):
         ((how, wanted),) = choice.items()
         parts = [_find(store, modality, one, names) for one in wanted]
@@ -131,8 +138,22 @@ def _find(store: FeatureStore, modality: str, choice: object, names: Sequence[st
     return next((store.feature(name) for name in names if fnmatchcase(name, pattern)), None)
 
 
-def _shown(modality: str, choice: object) -> str:
+def choice_in_words(modality: str, choice: object) -> str:
+    """The name that a choice of one feature, of joined ones or of layers has where it is used: "audio/IS10"."""
+
+    def full(name: object) -> str:
+        return f"{modality}/{str(name).removeprefix(f'{modality}/')}"
+
+    if is_layered(choice) and isinstance(choice, Mapping):
+        return layered_name(full(choice[FEATURE]), choice[LAYERS])
     if isinstance(choice, Mapping):
         ((how, wanted),) = choice.items()
-        return repr(joined_name(how, [f"{modality}/{str(one).removeprefix(f'{modality}/')}" for one in wanted]))
-    return repr(f"{modality}/{str(choice).removeprefix(f'{modality}/')}")
+        return joined_name(how, [full(one) for one in wanted])
+    return full(choice)
+
+
+def names_in(choice: object) -> list[str]:
+    """The names of features in a choice of one feature, of joined ones or of layers."""
+    if is_layered(choice) and isinstance(choice, Mapping):
+        return [str(choice[FEATURE])]
+    return [str(one) for one in next(iter(choice.values()))] if isinstance(choice, Mapping) else [str(choice)]

@@ -10,6 +10,7 @@ from ...toolkit.base.errors import UserError
 from ...toolkit.store import FeatureStore
 from ...toolkit.store.summary import unpacked
 from .joined import AnyFeature, JoinedFeature
+from .layered import FEATURE, LAYERS, LayeredFeature
 
 _KEPT = ("extractor", "model", "layer", "weights", "weights_sha256", "parameters", "versions", "options", "licence")
 
@@ -29,6 +30,8 @@ class Provenance(TypedDict, total=False):
     reduced_from: str
     method: str
     joined: str
+    layers: int | str
+    layer_count: int
     parts: list[FeatureFacts]
 
 
@@ -46,10 +49,14 @@ def provenance_of(store: FeatureStore, feature: AnyFeature) -> Provenance:
     Returns:
         Extractor, model, weights_sha256, parameters, versions, options and licence, as far as the store records them.
         For a reduced feature: `reduced_from`, the source's name, and `method`; the rest is the source's.
-        For joined features: `joined`, "concat" or "mean", and `parts`, the facts about each.
+        For joined features: `joined`, "concat" or "mean", and `parts`, the facts about each. For layers of a feature:
+        `layers`, which ones, `layer_count`, how many it has, and `parts`, the facts about it alone.
     """
     if isinstance(feature, JoinedFeature):
         return {"joined": feature.how, "parts": [facts_about(store, part) for part in feature.parts]}
+    if isinstance(feature, LayeredFeature):
+        parts = [facts_about(store, part) for part in feature.parts]
+        return {"layers": feature.layers, "layer_count": feature.count, "parts": parts}
     attrs = cast(Provenance, {k: unpacked(feature.attrs[k]) for k in _KEPT if k in feature.attrs})
     if "source" not in feature.attrs or not feature.reduction():
         return attrs
@@ -72,12 +79,14 @@ def facts_about(store: FeatureStore, feature: AnyFeature) -> FeatureFacts:
 def parts_in(facts: FeatureFacts) -> list[FeatureFacts]:
     """The facts about each feature of the store that a recorded feature consists of."""
     made = facts.get("made") or {}
-    return made["parts"] if "joined" in made and "parts" in made else [facts]
+    return made["parts"] if ("joined" in made or "layers" in made) and "parts" in made else [facts]
 
 
 def choice_in(facts: FeatureFacts) -> str | dict:
     """The setting (data.text and the like) that chooses a recorded feature and no other."""
     made = facts.get("made") or {}
+    if "layers" in made:
+        return {FEATURE: parts_in(facts)[0]["name"], LAYERS: made["layers"]}
     return {made["joined"]: [part["name"] for part in parts_in(facts)]} if "joined" in made else facts["name"]
 
 

@@ -162,20 +162,20 @@ class LiveTurns:
         names = self._names[modality]
         if names is None:
             return None, features.get(modality, (None, "no features"))[1]
-        found = []
-        for name in names:
+        there = np.ones(1, bool)
+        found, classifier = [], self._classifier
+        parts = parts_in(classifier.run.facts["features"][modality])
+        for name, part in zip(names, parts, strict=True):
             values, reason = features[name]
             if values is None:
                 return None, reason
             if not np.isfinite(values).all():
                 raise UserError(f"the stream: {name} contains NaN or infinity")
-            found.append(np.asarray(values, np.float32)[None])
-        there = np.ones(1, bool)
-        classifier = self._classifier
-        reduced = [classifier.reduced(modality, values.copy(), there, one_by_one=True) for values in found]
-        row = np.ascontiguousarray(classifier.joined(modality, reduced, there), np.float32)
-        dim = classifier.run.dims[modality]
-        if row.shape[1] != dim:
-            raise UserError(f"the stream: {names[0]} has {row.shape[1]} dimensions, the run's {dim}")
+            row = np.asarray(values, np.float32)[None]
+            reduced = classifier.reduced(modality, row.copy(), there, one_by_one=True)
+            if reduced.shape[1] != part["dim"]:
+                raise UserError(f"the stream: {name} has {reduced.shape[1]} dimensions, the run's {part['dim']}")
+            found.append(reduced)
+        row = np.ascontiguousarray(classifier.joined(modality, found, there), np.float32)
         classifier.normalisers[modality].apply(row)
         return row[0], ""

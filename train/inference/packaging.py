@@ -17,11 +17,13 @@ from ...toolkit.base.files import write_atomically
 from ...toolkit.base.outputs import check_folder, is_stamped, staged_folder, stamped
 from ...toolkit.exchange.licences import corpus_terms, extractor_terms, one_line
 from ..config import OPTIMISTIC, model_in_words
+from ..data.layered import LEARNED, used_layers
 from ..data.provenance import FeatureFacts, options_of, parts_in
 from ..data.speakers import LearnedSpeakers
 from ..loop.evaluation import build_model
 from ..loop.records import RunFacts, TrainResult
 from ..loop.run_folder import CONFIG, RESULT, WEIGHTS, Run, read_result, read_run, write_config
+from ..models.layer_mixed import weights_in_words
 from ..scores.tables import percent
 from .model_paths import ENCODERS, EXTRACTION, MODEL_OPTIONS, in_package
 
@@ -244,6 +246,7 @@ def _card(run: Run, facts: RunFacts, result: TrainResult, moved: dict[str, str])
         "|---|---|---:|---|",
         *features,
         "",
+        *_layers(facts, result),
         f"`{EXTRACTION}` describes how they are extracted, with the checksums of the weights; features of another "
         "model are rejected." + (f" `{ENCODERS}/` contains the encoders." if moved else ""),
         "",
@@ -262,11 +265,20 @@ def _card(run: Run, facts: RunFacts, result: TrainResult, moved: dict[str, str])
     return "\n".join(lines)
 
 
+def _layers(facts: RunFacts, result: TrainResult) -> list[str]:
+    """What the model uses of features with one vector per layer; nothing if it uses none."""
+    lines = weights_in_words(result.get("layer_weights") or {})
+    for modality, feature in facts["features"].items():
+        if (used := used_layers(feature)) is not None and used.layers != LEARNED:
+            lines.append(f"{modality} layers: {used.layers} of {used.count}, from 0")
+    return [*(f"- {one_line(line)}" for line in lines), ""] if lines else []
+
+
 def _speakers(run: Run) -> LearnedSpeakers:
     """What the model has learned about speakers, which its settings and modalities decide."""
     facts = run.facts
     counts = np.array([facts["train_label_counts"][label] for label in facts["labels"]])
-    model = build_model(run.config, run.dims, facts["speakers"]["slots"], counts)
+    model = build_model(run.config, run.dims, facts["speakers"]["slots"], counts, run.mixed)
     return LearnedSpeakers.of(model.speaker_use, facts["speakers"])
 
 

@@ -18,6 +18,7 @@ from ..config import model_in_words
 from ..data.batch import Batch
 from ..data.features import conversations, read_feature
 from ..data.joined import join
+from ..data.layered import pick_layers, used_layers
 from ..data.provenance import check_same, options_of, parts_in, provenance_of
 from ..data.speakers import LearnedSpeakers, give_speakers, give_store_speakers
 from ..loop.evaluation import load_model, not_finite
@@ -238,10 +239,21 @@ class TurnClassifier:
         return np.where(present[:, None], reduced, np.float32(0))
 
     def joined(self, modality: str, matrices: Sequence[np.ndarray], present: np.ndarray) -> np.ndarray:
-        """The features (N, D) that a modality consists of, as the run joins them; zeros where one is not present."""
+        """The features that a modality consists of, as the run joins them or picks their layers.
+
+        Args:
+            modality: of the run.
+            matrices: each (N, S), of the widths that the run's facts name.
+            present: (N,) bool, whether an utterance has all of them.
+
+        Returns:
+            float32 (N, D), zeros where one is not present.
+        """
+        trained = self.run.facts["features"][modality]
         if len(matrices) == 1:
-            return matrices[0]
-        how = (self.run.facts["features"][modality].get("made") or {}).get("joined", "")
+            used = used_layers(trained)
+            return matrices[0] if used is None else pick_layers(matrices[0], used.layers, used.count)
+        how = (trained.get("made") or {}).get("joined", "")
         return np.where(present[:, None], join(how, matrices), np.float32(0))
 
     def _turns_of(

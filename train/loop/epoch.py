@@ -16,7 +16,7 @@ from .checkpoint import TrainingState
 from .epoch_progress import EpochProgress
 from .plan import Plan
 from .records import EpochMeans
-from .step import Gradients, make_optimizer, training_step
+from .step import Gradients, make_optimizer, set_learning_rates, training_step
 
 
 def new_state(model: Model[Any], settings: TrainConfig) -> TrainingState:
@@ -43,14 +43,13 @@ def train_epoch(
     parts = dialogues[torch.randperm(len(dialogues), generator=state.shuffle)].split(settings.batch_size)
     outcomes, lr = [], settings.lr
     for step, part in enumerate(parts):
-        lr = settings.lr * lr_factor(
+        factor = lr_factor(
             settings.schedule,
             state.epoch * len(parts) + step,
             settings.epochs * len(parts),
             settings.lr_warm_up * len(parts),
         )
-        for group in state.optimizer.param_groups:
-            group["lr"] = lr
+        lr = set_learning_rates(state.optimizer, settings, factor)
         outcomes.append(training_step(model, state.optimizer, data.batch(part), state.epoch, settings, computed))
         progress.step(step + 1, len(parts))
     # Read all at once, so that not every step waits for the device.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,11 @@ from ..config import OPTIMISTIC, Config
 from ..data.batch import Conversations
 from ..data.features import Normaliser, choose_features, conversations, divide, read_feature
 from ..data.joined import parts_of
+from ..data.layered import used_layers
 from ..data.provenance import choice_in, parts_in
 from ..data.speakers import LearnedSpeakers, give_store_speakers
 from ..models.base import Model
+from ..models.layer_mixed import LayerMixed
 from ..models.registry import model_class
 from ..scores.breakdown import breakdown, confusion_matrix
 from ..scores.calibration import calibrate
@@ -75,7 +77,13 @@ def not_finite(count: int) -> str:
     )
 
 
-def build_model(config: Config, dims: dict[str, int], speakers: int, class_counts: np.ndarray) -> Model[Any]:
+def build_model(
+    config: Config,
+    dims: Mapping[str, int],
+    speakers: int,
+    class_counts: np.ndarray,
+    mixed: Mapping[str, int] | None = None,
+) -> Model[Any]:
     """The model of a configuration, freshly initialised.
 
     Args:
@@ -84,12 +92,15 @@ def build_model(config: Config, dims: dict[str, int], speakers: int, class_count
         speakers: number of speaker slots.
         class_counts: (C,) labelled utterances of each class in the training split. With balanced class weights, the
             weight of a class is the inverse of its share of them, or 0 if it has none.
+        mixed: modality to the number of layers, side by side in its features, that learned weights mix for the model.
     """
     counts = torch.from_numpy(np.asarray(class_counts, np.float64))
     weights = None
     if config.train.class_weights == "balanced":
         weights = torch.where(counts > 0, counts.sum() / counts.clamp_min(1), 0)
-    return model_class(config.model.name)(config.model, dims, speakers, counts, weights)
+    widths = {m: dim // (mixed or {}).get(m, 1) for m, dim in dims.items()}
+    model = model_class(config.model.name)(config.model, widths, speakers, counts, weights)
+    return LayerMixed(model, mixed) if mixed else model
 
 
 def load_model(run: Run, speakers: int, class_counts: np.ndarray) -> tuple[Model[Any], dict[str, Normaliser]]:
@@ -104,7 +115,7 @@ def load_model(run: Run, speakers: int, class_counts: np.ndarray) -> tuple[Model
     """
 
     def build() -> Model[Any]:
-        return build_model(run.config, run.dims, speakers, class_counts)
+        return build_model(run.config, run.dims, speakers, class_counts, run.mixed)
 
     check_fit(run, build)
     model = build()
@@ -311,3 +322,7 @@ def _check_fit(run: Run, store: FeatureStore) -> None:
             raise UserError(f"{store.path}: has no feature {wanted['name']} (it has {has}); {remedy}")
         if (dim := store.feature(wanted["name"]).dim) != wanted["dim"]:
             raise UserError(f"{store.path}: {wanted['name']} has {dim} dimensions, not {wanted['dim']}; {remedy}")
+    for trained in run.facts["features"].values():
+        name = parts_in(trained)[0]["name"]
+        if (used := used_layers(trained)) is not None and (layers := store.feature(name).layers) != used.count:
+            raise UserError(f"{store.path}: {name} has {counted(layers, 'layer')}, not {used.count}; {remedy}")

@@ -17,9 +17,9 @@ from ...toolkit.base.hashes import json_sha256
 from ...toolkit.base.holding_out import VALIDATION_SEED
 from ...toolkit.base.revision import revision
 from ...toolkit.base.version import __version__
-from ...toolkit.base.words import counted
+from ...toolkit.base.words import counted, layers_in_words
 from ...toolkit.manifest import MODALITIES
-from ...toolkit.store import FeatureStore
+from ...toolkit.store import Feature, FeatureStore
 from ..config import Config, model_in_words, protocol_label
 from ..data.batch import Conversations
 from ..data.features import (
@@ -35,11 +35,12 @@ from ..data.features import (
     speaker_indices,
 )
 from ..data.joined import CONCAT, AnyFeature, JoinedFeature, parts_of
+from ..data.layered import LayeredFeature
 from ..data.missing import hidden_at_random
 from ..data.provenance import facts_about
 from ..models.base import Model
 from .evaluation import build_model
-from .records import PlanDescription, RunFacts
+from .records import FeatureChoice, PlanDescription, RunFacts
 
 # Settings that earlier versions did not have, with the values of what they did.
 ADDED = {"train": {"track_test": False}, "data": {"missing": 0, "missing_as": "absent"}}
@@ -73,7 +74,12 @@ class Plan:
     def model(self) -> Model[Any]:
         """A freshly initialised model."""
         dims = {m: feature.dim for m, feature in self.features.items()}
-        return build_model(self.config, dims, self.speakers.slots, self.counts)
+        return build_model(self.config, dims, self.speakers.slots, self.counts, self.mixed)
+
+    @property
+    def mixed(self) -> dict[str, int]:
+        """Modality to the number of layers that learned weights mix, for those with such weights."""
+        return {m: f.mixed for m, f in self.features.items() if isinstance(f, LayeredFeature) and f.mixed}
 
 
 def make_plan(store: FeatureStore, config: Config) -> Plan:
@@ -147,7 +153,7 @@ def describe(plan: Plan, model: nn.Module) -> PlanDescription:
         "store": str(plan.store.path),
         "corpus": plan.store.corpus,
         "labels": plan.store.labels,
-        "features": {m: {"name": f.name, "dim": f.dim} for m, f in plan.features.items()},
+        "features": {m: _described(f) for m, f in plan.features.items()},
         "speaker_slots": plan.speakers.slots,
         "splits": {
             name: {"dialogues": len(d), "utterances": len(rows_of(plan.store.offsets, d))} for name, d in splits.items()
@@ -155,6 +161,12 @@ def describe(plan: Plan, model: nn.Module) -> PlanDescription:
         "protocol": protocol_label(plan.config),
         "config": plan.config.as_dict(),
     }
+
+
+def _described(feature: AnyFeature) -> FeatureChoice:
+    if isinstance(feature, LayeredFeature) and feature.mixed:
+        return {"name": feature.name, "dim": feature.dim, "layers": feature.mixed}
+    return {"name": feature.name, "dim": feature.dim}
 
 
 def fingerprint_of(plan: Plan, device: torch.device) -> dict[str, str]:
@@ -223,6 +235,15 @@ def _validation_source(plan: Plan) -> str:
     return "the store's val split"
 
 
+def _width(feature: AnyFeature) -> str:
+    """A feature's width in words, with its layers if they are not one vector."""
+    if isinstance(feature, LayeredFeature) and feature.mixed:
+        return f"{layers_in_words(feature.mixed, feature.dim)} with learned weights"
+    if isinstance(feature, Feature) and feature.layers:
+        return f"{layers_in_words(feature.layers, feature.dim)} side by side"
+    return counted(feature.dim, "dimension")
+
+
 def announce(
     plan: Plan,
     matrices: dict[str, tuple[np.ndarray, np.ndarray]],
@@ -247,8 +268,7 @@ def announce(
         how = "chosen" if isinstance(getattr(plan.config.data, modality), (str, dict)) else "preferred by the recipe"
         rest = f" ({how} over {', '.join(others)})" if others else ""
         notify(
-            f"{modality}: {feature.name}{rest}, {counted(feature.dim, 'dimension')}{absences}; "
-            f"normalised by {plan.config.data.normalise}"
+            f"{modality}: {feature.name}{rest}, {_width(feature)}{absences}; normalised by {plan.config.data.normalise}"
         )
     for name, sizes in described["splits"].items():
         notify(f"{name}: {counted(sizes['dialogues'], 'dialogue')}, {counted(sizes['utterances'], 'utterance')}")

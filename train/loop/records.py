@@ -19,10 +19,11 @@ class SplitSize(TypedDict):
 
 
 class FeatureChoice(TypedDict):
-    """A feature that training uses: its name in the store and its width."""
+    """A feature that training uses: its name in the store and its width; `layers`, if learned weights mix so many."""
 
     name: str
     dim: int
+    layers: NotRequired[int]
 
 
 class PlanDescription(TypedDict):
@@ -147,7 +148,8 @@ class TrainResult(TypedDict):
     """The result of training; `test` is None if the store has no test split or no labels in it.
 
     `peak_memory`: most bytes at once during training: of the GPU, if it was on one; otherwise of the whole process,
-    with the libraries and the features. None where the system does not tell.
+    with the libraries and the features. None where the system does not tell. `layer_weights`: modality to the shares of
+    its layers, from layer 0, which sum to 1, for modalities with `layers: learned`.
     """
 
     run: str
@@ -160,6 +162,7 @@ class TrainResult(TypedDict):
     selected: SelectedMeasures
     test: Measures | None
     peak_memory: NotRequired[int | None]
+    layer_weights: NotRequired[dict[str, list[float]]]
 
 
 class ResultRecord(TypedDict):

@@ -25,6 +25,7 @@ from ...toolkit.base.reading.plain_yaml import load_yaml
 from ...toolkit.base.words import counted
 from ..config import RUN_SECTION, Config, check, parse_config
 from ..data.features import Normaliser
+from ..data.layered import mixed_layers
 from ..data.provenance import parts_in
 from ..models.registry import MODELS
 from ..scores.predictions import PREDICTIONS
@@ -61,8 +62,13 @@ class Run:
 
     @property
     def dims(self) -> dict[str, int]:
-        """Modality to width of its feature."""
+        """Modality to width of its feature, with learned layer weights of all layers together."""
         return {m: f["dim"] for m, f in self.facts["features"].items()}
+
+    @property
+    def mixed(self) -> dict[str, int]:
+        """Modality to the number of layers that learned weights mix, for those with such weights."""
+        return mixed_layers(self.facts["features"])
 
 
 def prepare_folder(path: Path, overwrite: bool, resume: bool = False) -> None:
@@ -186,6 +192,7 @@ def read_run(path: Path) -> Run:
         parts = [part for feature in facts["features"].values() for part in parts_in(feature)]
         texts, numbers = [*texts, *(part["name"] for part in parts)], [*numbers, *(part["dim"] for part in parts)]
         joined = {(feature.get("made") or {}).get("joined", JOINS[0]) for feature in facts["features"].values()}
+        mixed_layers(facts["features"])  # raises if they contradict the widths
         lists = [facts["speakers"]["names"], facts["validation"]["held_out"]]
         valid = (
             bool(dims)

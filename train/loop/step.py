@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from ...toolkit.base.device import matrix_precision, products_in
 from ..data.batch import Batch
 from ..models.base import Model, ModelOutput
+from ..models.layer_mixed import LayerMixed
 from ..settings import TrainConfig
+
+# Learning rate of layer weights. With Adam a number moves by about the rate in each step, and a softmax needs
+# differences of one or more: with a model's rate (1e-5 to 2e-3) it would still be the mean after a few hundred steps.
+LAYER_LR = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +41,29 @@ Gradients = Callable[[Batch, int], tuple[Tensor, Tensor | None]]
 
 
 def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
-    """The optimizer of `train.optimizer` for the trainable parameters."""
+    """The optimizer of `train.optimizer` for the trainable parameters; layer weights are a group of their own."""
+    groups = [{"params": [p for p in part.parameters() if p.requires_grad], **own} for part, own in _parts(model)]
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer](
-        [p for p in model.parameters() if p.requires_grad],
+        groups,
         lr=settings.lr,
         weight_decay=settings.weight_decay,
         fused=True,
     )
+
+
+def _parts(model: nn.Module) -> list[tuple[nn.Module, dict[str, float]]]:
+    """The groups of an optimizer in order, with what differs from the run's settings."""
+    if isinstance(model, LayerMixed):
+        return [(model.model, {}), (model.mix, {"lr": LAYER_LR, "weight_decay": 0.0})]
+    return [(model, {})]
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, settings: TrainConfig, factor: float) -> float:
+    """Gives each group of an optimizer of `make_optimizer` its rate times a factor; returns the model's."""
+    rates = settings.lr * factor, LAYER_LR * factor
+    for group, rate in zip(optimizer.param_groups, rates, strict=False):  # the second one only with layer weights
+        group["lr"] = rate
+    return rates[0]
 
 
 def gradients(

@@ -22,6 +22,7 @@ from ..config import Config, protocol_label
 from ..data.batch import Conversations
 from ..data.features import read_feature
 from ..models.base import Model
+from ..models.layer_mixed import layer_weights, weights_in_words
 from ..scores.metrics import Measures
 from .checkpoint import BestEpoch, TrainingState, load_checkpoint, save_checkpoint
 from .curves import write_curves
@@ -163,6 +164,10 @@ def _train(
         "test": test,
         "peak_memory": memory.bytes(),
     }
+    if weights := layer_weights(model):
+        result["layer_weights"] = weights
+        for line in weights_in_words(weights):
+            notify(line)
     write_result(out, {"fingerprint": fingerprint, "result": result})
     _clear(out)
     return result

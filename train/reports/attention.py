@@ -11,6 +11,7 @@ from torch import nn
 
 from ..data.batch import Batch
 from ..layers.subgraphs.graph_attention import GraphAttention
+from ..models.layer_mixed import without_mix
 
 GRAPHS = ("inter", "intra")
 
@@ -37,9 +38,11 @@ def attention_edges(model: nn.Module, batch: Batch) -> dict[str, dict[str, Edges
     """Maps modality to graph ("inter", "intra") to its edges; empty if the model has no such attention.
 
     Args:
-        model: a model in evaluation mode, with `streams` like AMB-DSGDN's and `represent(batch)`.
+        model: a model in evaluation mode, with `streams` like AMB-DSGDN's and `represent(batch)`; with learned layer
+            weights around it or without.
         batch: the dialogues.
     """
+    model, batch = without_mix(model, batch)
     layers = {
         (modality, graph): block.heads
         for modality, stream in getattr(model, "streams", {}).items()

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ...toolkit.base.files import write_atomically
 from ..scores.calibration import Calibration
@@ -98,6 +99,19 @@ def reliability_figure(calibration: Calibration) -> Figure:
         axes.plot([0, 1], [0, 1], color=SECOND, linestyle="--", label="perfect calibration")
         axes.set(xlabel="probability of the predicted emotion", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
         axes.legend(loc="upper left")
+    return figure
+
+
+def layers_figure(shares: Sequence[float]) -> Figure:
+    """The share of each layer as a bar, from layer 0, with a line where all of them would be equal."""
+    with styled():
+        figure = Figure(figsize=(6, 2.8), layout="constrained")
+        axes = figure.subplots()
+        axes.bar(np.arange(len(shares)), shares, 0.8, color=ACCENT)
+        axes.axhline(1 / len(shares), color=SECOND, linestyle="--", label="mean of all layers")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(xlabel="layer", ylabel="share", ylim=(0, None))
+        axes.legend()
     return figure
 
 

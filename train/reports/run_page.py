@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.words import counted, layers_in_words
 from ..config import OPTIMISTIC, model_in_words
 from ..data.batch import Batch
 from ..loop.curves import curves_figure
 from ..loop.evaluation import OpenedRun, opened_run
-from ..loop.run_folder import METRICS, read_run
+from ..loop.run_folder import METRICS, RESULT, read_result, read_run
 from ..scores.breakdown import FIRST, GROUPS, SAME, SHIFT, breakdown, confusion_matrix
 from ..scores.calibration import calibrate
 from ..scores.predictions import Predictions
@@ -25,7 +26,7 @@ from ..scores.results_table import MEASURES
 from ..scores.tables import ReportTable, percent
 from .attention import GRAPHS, Edges, attention_edges
 from .comparison import ComparedRun, load, scores_of, seed_folders
-from .figures import confusion_figure, reliability_figure, styled
+from .figures import confusion_figure, layers_figure, reliability_figure, styled
 from .page import OPTIMISTIC_WARNING, Page, PageDialogue, PageFigure, PageUtterance, Section, store_name
 from .published import published
 
@@ -45,7 +46,8 @@ _MOST_SPEAKERS = 12  # maximum number of rows in the table by speaker
 
 
 def run_page(folder: Path, store: Path | None, device: str, notify: Callable[[str], None]) -> Page:
-    """The report on a run, or on several seeds of it (dialogues, curves and groups are then those of the first seed).
+    """The report on a run, or on several seeds of it (dialogues, curves, layer weights and groups are then those of
+    the first seed).
 
     Raises:
         UserError: there is no finished run, or its store has moved and `store` is not given.
@@ -69,6 +71,7 @@ def run_page(folder: Path, store: Path | None, device: str, notify: Callable[[st
             ],
         ),
         _training(first, facts),
+        *_layer_weights(first, run.mixed),
         _calibration(predictions),
         _groups(predictions),
     ]
@@ -102,7 +105,10 @@ def run_page(folder: Path, store: Path | None, device: str, notify: Callable[[st
         ("device", facts["device"]),
         ("toolkit", f"{facts['toolkit_version']}, torch {facts['torch_version']}"),
     ]
-    shown_facts += [(m, f"{f['name'].split('/', 1)[1]}, {f['dim']} dimensions") for m, f in facts["features"].items()]
+    shown_facts += [
+        (m, f"{f['name'].split('/', 1)[1]}, {_width(f['dim'], run.mixed.get(m, 0))}")
+        for m, f in facts["features"].items()
+    ]
     headline = [
         (
             name,
@@ -197,6 +203,37 @@ def _training(folder: Path, facts: Mapping[str, Any]) -> Section:
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{folder / METRICS}: damaged; train again with --overwrite") from None
     return Section("Training", figures=[PageFigure("curves", "Loss and scores by epoch.", figure)])
+
+
+def _width(dim: int, layers: int) -> str:
+    return f"{layers_in_words(layers, dim)} with learned weights" if layers else counted(dim, "dimension")
+
+
+def _layer_weights(folder: Path, mixed: Mapping[str, int]) -> list[Section]:
+    """What the run has learned about its encoders' layers; nothing if it has no such weights.
+
+    Args:
+        folder: of the run.
+        mixed: `Run.mixed`.
+
+    Raises:
+        UserError: result.json does not have a share of each layer.
+    """
+    if not mixed:
+        return []
+    finished: Any = read_result(folder)
+    figures = []
+    for modality, count in mixed.items():
+        try:
+            shares = finished["result"]["layer_weights"][modality]
+            valid = len(shares) == count and all(type(x) is float and 0 <= x <= 1 for x in shares)
+        except (LookupError, TypeError):
+            valid, shares = False, []
+        if not valid:
+            raise UserError(f"{folder / RESULT}: lacks the {modality} layer weights; train again with --overwrite")
+        caption = f"{modality}: the share with which each layer goes into the model."
+        figures.append(PageFigure(f"layers_{modality}", caption, layers_figure(shares)))
+    return [Section("Layer weights", figures=figures)]
 
 
 def _calibration(predictions: Predictions) -> Section:

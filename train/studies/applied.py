@@ -14,7 +14,7 @@ from ...toolkit.base.hashes import json_sha256
 from ...toolkit.store import FeatureStore
 from ..config import RENAMED, Config, idle_settings, load_config
 from ..data.features import choose_features
-from ..data.joined import joined_name
+from ..data.joined import choice_in_words, names_in
 from ..data.provenance import choice_in, facts_about
 from .definition import Study, Variant
 
@@ -165,18 +165,13 @@ def _effective(config: Config, idle: Mapping[str, str]) -> str:
 
 def pin_in_words(pin: Any) -> str:
     """A chosen feature for display."""
-    return pin if isinstance(pin, str) else joined_name(*next(iter(pin.items())))
+    return choice_in_words(names_in(pin)[0].split("/")[0], pin)
 
 
 def feature_contents(plans: Mapping[str, PreparedVariant], store: FeatureStore) -> dict[str, str]:
     """Each feature that a study uses, and the SHA-256 of its part of the store."""
-    used = {name for plan in plans.values() for pin in plan.pins.values() for name in _names(pin)}
+    used = {name for plan in plans.values() for pin in plan.pins.values() for name in names_in(pin)}
     return {name: store.content_of([name]) for name in sorted(used)}
-
-
-def _names(pin: Any) -> Sequence[str]:
-    """The features of a choice, which may join several."""
-    return [pin] if isinstance(pin, str) else next(iter(pin.values()))
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -187,7 +182,7 @@ def _check_pins(pins: Mapping[str, Any], store: FeatureStore, where: str) -> Non
     """Raises a UserError if the store lacks a feature that a study began with."""
     have = store.feature_names()
     for pin in pins.values():
-        if lost := [name for name in _names(pin) if name not in have]:
+        if lost := [name for name in names_in(pin) if name not in have]:
             raise UserError(
                 f"{store.path}: has no {lost[0]}, which the study in {where} began with; restore the store, or choose "
                 "another --out"

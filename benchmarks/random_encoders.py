@@ -75,3 +75,24 @@ def image_model(folder: Path, shape: str) -> Path:
     size = {"height": side, "width": side}
     CLIPImageProcessor(size={"shortest_edge": side}, crop_size=size).save_pretrained(folder)
     return folder
+
+
+def video_model(folder: Path, shape: str) -> Path:
+    """VideoMAE's encoder with random weights: base is that of videomae-base, with its preprocessor."""
+    from transformers import VideoMAEConfig, VideoMAEImageProcessor, VideoMAEModel
+
+    width, layers, heads = SHAPES[shape]
+    side, patch = (32, 8) if shape == "tiny" else (224, 16)
+    torch.manual_seed(0)
+    config = VideoMAEConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        image_size=side,
+        patch_size=patch,
+    )
+    VideoMAEModel(config).save_pretrained(folder)
+    size = {"height": side, "width": side}
+    VideoMAEImageProcessor(size={"shortest_edge": side}, crop_size=size).save_pretrained(folder)
+    return folder

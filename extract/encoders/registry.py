@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .base import Extractor, Setup
 
 EXTRACTORS = {
-    TEXT_MODEL: "erc_toolkit.extract.encoders.text.encoder.encoder:TextEncoder",
+    TEXT_MODEL: "erc_toolkit.extract.encoders.text.encoder:TextEncoder",
     OPENSMILE: "erc_toolkit.extract.encoders.audio.opensmile_sets:Functionals",
     PROSODY: "erc_toolkit.extract.encoders.audio.prosody:Prosody",
     SPEECH_MODEL: "erc_toolkit.extract.encoders.audio.speech:AudioModel",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -47,7 +48,9 @@ def with_adapters(model: Any, rank: int, kind: str | None, heads: Sequence[str])
         task_type=kind,
     )
     try:
-        adapted = get_peft_model(model, config)
+        with warnings.catch_warnings():  # of names that transformers will change
+            warnings.simplefilter("ignore", FutureWarning)
+            adapted = get_peft_model(model, config)
     except ValueError as error:
         raise UserError(f"--lora {rank}: {model.config.model_type} takes no adapters ({error})") from None
     for parameter in adapted.parameters():

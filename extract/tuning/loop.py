@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import threading
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, redirect_stderr
@@ -318,4 +319,6 @@ def _save_activations(model: Any) -> None:
     """Makes a model compute its activations again in the backward pass instead of keeping them."""
     if not getattr(model, "supports_gradient_checkpointing", False):
         raise UserError("--gradient-checkpointing: this model does not support it; leave the option out")
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    with warnings.catch_warnings():  # of the name that it will have in the next line of transformers
+        warnings.simplefilter("ignore", FutureWarning)
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

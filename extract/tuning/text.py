@@ -61,6 +61,11 @@ class Recipe(TuningRecipe):
 
     LATER: ClassVar[tuple[str, ...]] = (*TuningRecipe.LATER, "context", "text_prompt", "objective")
 
+    def shown(self) -> dict[str, Any]:
+        """As a record has it; a prompt by the name of its file, wherever that is."""
+        found = super().shown()
+        return found | ({"text_prompt": Path(self.text_prompt).name} if self.text_prompt else {})
+
     def for_corpus(self, corpus: str) -> Recipe:
         """This recipe with the corpus's values filled in; adapters learn at `ADAPTERS_LR`."""
         own = dict(_RECIPES["iemocap" if "iemocap" in corpus.lower() else "meld"])
@@ -207,7 +212,7 @@ class _TextLearner(Learner):
             if self.texts.held_out
             else ""
         )
-        more = f", {r.text_prompt} prompt" if r.text_prompt else ""
+        more = f", prompt {self.rule.prompt.name}" if self.rule.prompt else ""
         more += f", {r.context} turns of context" if r.context else ""
         more += f", adapters of rank {r.lora}" if r.lora else ""
         more += f", {r.precision}" if r.precision != "float32" else ""
@@ -283,12 +288,15 @@ class _Labels(_TextLearner):
         self.fingerprint = {**self.fingerprint, "label_words": self.words.tokens}
 
     def loss(self, rows: torch.Tensor) -> torch.Tensor:
-        prompts = [self.encoded["train"][i].ids for i in rows]
+        prompts = self._padded([self.encoded["train"][i] for i in rows])
         return self.words.loss(self.model, prompts, self.labels["train"][rows].tolist())
 
     def scores(self, rows: range) -> torch.Tensor:
-        prompts = [one.ids for one in self.encoded["val"][rows.start : rows.stop]]
-        return self.words.log_likelihoods(self.model, prompts)
+        return self.words.log_likelihoods(self.model, self._padded(self.encoded["val"][rows.start : rows.stop]))
+
+    def _padded(self, batch: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+        padded = self.words.padded([one.ids for one in batch])
+        return {name: to_device(x, self.device) for name, x in padded.items()}
 
     def record(self) -> dict[str, object]:
         return {**super().record(), "label_tokens": dict(zip(self.texts.labels, self.words.tokens, strict=True))}

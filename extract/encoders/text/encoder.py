@@ -96,8 +96,12 @@ class TextEncoder(Extractor):
         self.details = dict.fromkeys(counts, np.int32)
 
     @classmethod
-    def build(cls, options: Options, setup: Setup) -> TextEncoder:
-        """The model given with --text-model."""
+    def build(cls, options: Options, setup: Setup) -> Extractor:
+        """The model given with --text-model, or its class probabilities."""
+        if options.output == "probs":
+            from .classifier import TextClassifier
+
+            return TextClassifier.build(options, setup)
         return cls(options.text_model, options.pooling, setup.device, options.text_context, setup.precision)
 
     @property

@@ -8,7 +8,7 @@ which a class of several tokens pays for each of them, and training corrects it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -52,59 +52,83 @@ class LabelWords:
         starts = {tuple(one[:-1]) for one in self.tokens}
         self._starts = sorted(one for one in starts if not any(one != b and b[: len(one)] == one for b in starts))
 
-    def log_likelihoods(self, model: Any, prompts: Sequence[Sequence[int]]) -> Tensor:
+    def padded(self, prompts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """Prompts of token ids as int64 (n, width): input_ids and attention_mask, padded on the left.
+
+        So what follows each prompt is in the same columns.
+        """
+        width = max(map(len, prompts))
+        ids = torch.full((len(prompts), width), self._padding)
+        mask = torch.zeros_like(ids)
+        for row, one in enumerate(prompts):
+            ids[row, width - len(one) :] = torch.tensor(one)
+            mask[row, width - len(one) :] = 1
+        return {"input_ids": ids, "attention_mask": mask}
+
+    def log_likelihoods(self, model: Any, prompts: Mapping[str, Tensor]) -> Tensor:
         """For each prompt and class: the log-likelihood of the class's tokens after the prompt.
 
         Args:
             model: a causal language model.
-            prompts: token ids of n prompts.
+            prompts: n prompts from `padded`, on the model's device.
 
         Returns:
             float32 (n, classes), with its graph if gradients are enabled.
         """
         found: list[Tensor | None] = [None] * len(self.tokens)
         for start in self._starts:
-            logs = self._next_tokens(model, prompts, start)
+            logs = _logs(model, prompts, torch.tensor(start, dtype=torch.int64).expand(_count(prompts), -1))
             for label, tokens in enumerate(self.tokens):
                 if found[label] is None and tuple(tokens[:-1]) == start[: len(tokens) - 1]:
-                    found[label] = sum(logs[:, place, token] for place, token in enumerate(tokens))  # type: ignore
+                    found[label] = torch.stack([logs[:, place, token] for place, token in enumerate(tokens)]).sum(0)
         return torch.stack([one for one in found if one is not None], 1)
 
-    def loss(self, model: Any, prompts: Sequence[Sequence[int]], labels: Sequence[int]) -> Tensor:
-        """The sum over prompts of the cross entropy of their label's tokens; those of the prompt are not learned."""
+    def loss(self, model: Any, prompts: Mapping[str, Tensor], labels: Sequence[int]) -> Tensor:
+        """The sum over prompts of the cross entropy of their label's tokens; those of the prompt are not learned.
+
+        Args:
+            model, prompts: as for `log_likelihoods`.
+            labels: the n class indices.
+        """
         rows: dict[int, list[int]] = {}
         for row, label in enumerate(labels):
             rows.setdefault(len(self.tokens[label]), []).append(row)
-        total: list[Tensor] = []
-        for length, own in rows.items():
-            sequences = [[*prompts[row], *self.tokens[labels[row]][:-1]] for row in own]
-            logs = self._logs(model, sequences, length)
-            target = torch.tensor([self.tokens[labels[row]] for row in own], device=logs.device)
-            total.append(-logs.gather(2, target[:, :, None]).sum())
-        return torch.stack(total).sum()
+        parts = []
+        for own in rows.values():  # labels with the same number of tokens together
+            target = torch.tensor([self.tokens[labels[row]] for row in own])
+            logs = _logs(model, {name: tensor[own] for name, tensor in prompts.items()}, target[:, :-1])
+            parts.append(-logs.gather(2, target.to(logs.device)[:, :, None]).sum())
+        return torch.stack(parts).sum()
 
-    def _next_tokens(self, model: Any, prompts: Sequence[Sequence[int]], start: Sequence[int]) -> Tensor:
-        """Log-probabilities (n, len(start) + 1, vocabulary) of what follows the prompt and each token of `start`."""
-        return self._logs(model, [[*prompt, *start] for prompt in prompts], len(start) + 1)
 
-    def _logs(self, model: Any, sequences: Sequence[Sequence[int]], last: int) -> Tensor:
-        """Log-probabilities (n, last, vocabulary) of what follows each of the last tokens of some sequences."""
-        width = max(map(len, sequences))
-        ids = torch.full((len(sequences), width), self._padding)
-        mask = torch.zeros_like(ids)
-        for row, one in enumerate(sequences):  # padded on the left, so that the last tokens are in the same columns
-            ids[row, width - len(one) :] = torch.tensor(one)
-            mask[row, width - len(one) :] = 1
-        inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
-        accepted = inspect.signature(_plain(model).forward).parameters
-        if "position_ids" in accepted:
-            inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
-        if "logits_to_keep" in accepted:  # a vocabulary is large, and the other places are not needed
-            inputs["logits_to_keep"] = last
-        where = model.device
-        inputs = {name: x.to(where) if isinstance(x, Tensor) else x for name, x in inputs.items()}
-        logits = model(**inputs).logits[:, -last:]
-        return torch.log_softmax(logits.float(), -1)
+def _count(prompts: Mapping[str, Tensor]) -> int:
+    return len(prompts["input_ids"])
+
+
+def _logs(model: Any, prompts: Mapping[str, Tensor], start: Tensor) -> Tensor:
+    """Log-probabilities of what follows the prompts and each token after them.
+
+    Args:
+        model: a causal language model.
+        prompts: n of them.
+        start: int64 (n, m), tokens after the prompts.
+
+    Returns:
+        float32 (n, m + 1, vocabulary).
+    """
+    ids, mask, last = prompts["input_ids"], prompts["attention_mask"], start.shape[1] + 1
+    start = start.to(ids.device)
+    inputs: dict[str, Any] = {
+        "input_ids": torch.cat([ids, start], 1),
+        "attention_mask": torch.cat([mask, torch.ones_like(start)], 1),
+        "use_cache": False,
+    }
+    accepted = inspect.signature(_plain(model).forward).parameters
+    if "position_ids" in accepted:
+        inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    if "logits_to_keep" in accepted:  # a vocabulary is large, and the other places are not needed
+        inputs["logits_to_keep"] = last
+    return torch.log_softmax(model(**inputs).logits[:, -last:].float(), -1)
 
 
 def _plain(model: Any) -> Any:

@@ -277,7 +277,7 @@ def test_two_processes_learn_what_one_learns(task, tmp_path):
     arguments += ["--batch", "16", "--micro-batch", "4", "--device", "cpu", "--out"]
     result = CliRunner().invoke(main, [*map(str, arguments), str(tmp_path / "one")])
     assert result.exit_code == 0, result.output
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     launch += ["-m", "erc_toolkit", *map(str, arguments), str(tmp_path / "two")]
     done = subprocess.run(launch, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -64,3 +64,84 @@ def tiny_llama(folder: Path, *, head: bool = True, hidden: int = 32) -> Path:
     model.save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
+
+
+def spoken_manifest(folder: Path, name: str = "spoken.jsonl", count: int = 40, seconds: float = 0.4) -> Path:
+    """A manifest of tones in WAV files, whose label is told by the pitch; half of the dialogues validate."""
+    import wave
+
+    import numpy as np
+
+    rng, utterances = np.random.default_rng(0), []
+    (folder / "tones").mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        pitch = (150, 1500)[i % 2] * float(rng.uniform(0.9, 1.1))
+        length = round(16_000 * seconds * float(rng.uniform(0.8, 1.2)))
+        tone = 0.3 * np.sin(2 * np.pi * pitch * np.arange(length) / 16_000) + rng.normal(0, 0.01, length)
+        with wave.open(str(folder / "tones" / f"{i}.wav"), "wb") as file:
+            file.setparams((1, 2, 16_000, length, "NONE", ""))
+            file.writeframes((32767 * tone.clip(-1, 1)).astype("<i2").tobytes())
+        split = "val" if i // 4 % 2 else "train"
+        utterances.append(
+            Utterance(f"u{i}", f"d{i // 4}", i % 4, "Ann", "hm", ("low", "high")[i % 2], split, media=f"tones/{i}.wav")
+        )
+    write_manifest(Manifest("tones", ["low", "high"], folder, utterances), folder / name)
+    return folder / name
+
+
+def tiny_speech(folder: Path, kind: str = "WavLM", layers: int = 2) -> Path:
+    """An untrained speech encoder with its preprocessor; "Wav2Vec2" is one that must not see padding."""
+    import torch
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    mask = kind != "Wav2Vec2"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        config = getattr(transformers, f"{kind}Config")(
+            hidden_size=32,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            intermediate_size=48,
+            conv_dim=(16, 16, 16),
+            conv_stride=(5, 4, 4),
+            conv_kernel=(10, 8, 4),
+            num_feat_extract_layers=3,
+            num_conv_pos_embeddings=16,
+            num_conv_pos_embedding_groups=2,
+            classifier_proj_size=16,
+            feat_extract_norm="layer" if mask else "group",
+        )
+        getattr(transformers, f"{kind}Model")(config).save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor(
+        feature_size=1, sampling_rate=16_000, padding_value=0.0, do_normalize=True, return_attention_mask=mask
+    ).save_pretrained(folder)
+    return folder
+
+
+def tiny_whisper(folder: Path) -> Path:
+    """An untrained Whisper with its preprocessor."""
+    import torch
+    import transformers
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        config = transformers.WhisperConfig(
+            d_model=32,
+            encoder_layers=2,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=48,
+            decoder_ffn_dim=48,
+            num_mel_bins=16,
+            vocab_size=100,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+            decoder_start_token_id=1,
+            classifier_proj_size=16,
+        )
+        transformers.WhisperModel(config).save_pretrained(folder)
+    transformers.WhisperFeatureExtractor(feature_size=16).save_pretrained(folder)
+    return folder

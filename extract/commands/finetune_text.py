@@ -61,13 +61,15 @@ def finetune_text_command(
     probabilities of its classes. Several GPUs share the batches with
     accelerate launch -m erc_toolkit finetune-text ….
     """
+    from ...toolkit.base.reading.plain_yaml import load_yaml
     from ..tuning.processes import is_first
     from ..tuning.text import Recipe, finetune
 
     best = finetune(source, text_model, out, Recipe(**recipe), device, click.echo, log_json, overwrite)
     if is_first():
+        says = load_yaml((out / "finetune.yaml").read_text(encoding="utf-8"))["objective"] == "label"
+        vectors = "--pooling last" if says else "--pooling last4-mean"
         click.echo(
             f"wrote {out}: epoch {best['epoch']}, validation accuracy {best['val_accuracy']:.4f}, weighted F1 "
-            f"{best['val_weighted_f1']:.4f}\nnext: erc-toolkit extract … --text-model {out} "
-            f"{'--output probs' if recipe['objective'] == 'label' else '--pooling last4-mean'}"
+            f"{best['val_weighted_f1']:.4f}\nnext: erc-toolkit extract … --text-model {out} {vectors}, or --output probs"
         )

@@ -92,7 +92,9 @@ def freeze_below(model: Any, layers: int, heads: Sequence[str]) -> list[str]:
     stacks = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and name.endswith("layers") and not name.startswith(tuple(heads))
+        if isinstance(module, nn.ModuleList)
+        and name.rpartition(".")[2] == "layers"
+        and not name.startswith(tuple(heads))
     }
     name, stack = max(stacks.items(), key=lambda item: len(item[1]), default=("", nn.ModuleList()))
     if layers > len(stack):

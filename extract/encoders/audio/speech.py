@@ -74,9 +74,13 @@ class AudioModel(Extractor):
         self._batches = Batches(what, "padded samples", most, self.device, precision, identity)
 
     @classmethod
-    def build(cls, options: Options, setup: Setup) -> AudioModel:
-        """The model given with --audio-model."""
+    def build(cls, options: Options, setup: Setup) -> Extractor:
+        """The model given with --audio-model, or its class probabilities."""
         assert options.audio_model is not None
+        if options.output == "probs":
+            from .classifier import SpeechClassifier
+
+            return SpeechClassifier.build(options, setup)
         return cls(options.audio_model, setup.device, setup.precision, setup.sequences)
 
     @property

@@ -68,8 +68,9 @@ def finetune_text_command(
     best = finetune(source, text_model, out, Recipe(**recipe), device, click.echo, log_json, overwrite)
     if is_first():
         says = load_yaml((out / "finetune.yaml").read_text(encoding="utf-8"))["objective"] == "label"
-        vectors = "--pooling last" if says else "--pooling last4-mean"
+        vectors = "last" if says else "last4-mean"
         click.echo(
             f"wrote {out}: epoch {best['epoch']}, validation accuracy {best['val_accuracy']:.4f}, weighted F1 "
-            f"{best['val_weighted_f1']:.4f}\nnext: erc-toolkit extract … --text-model {out} {vectors}, or --output probs"
+            f"{best['val_weighted_f1']:.4f}\nnext: erc-toolkit extract … --text-model {out} --pooling {vectors}, or "
+            "--output probs"
         )

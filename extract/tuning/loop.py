@@ -14,7 +14,7 @@ from contextlib import nullcontext, redirect_stderr
 from dataclasses import MISSING, asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -285,11 +285,13 @@ class Training:
             for i, scores in enumerate(found)
         ]
         logits = self._processes.joined_rows(torch.cat(rows))
-        predicted = logits.argmax(1)
+        predicted, none = logits.argmax(1), cast(Any, 0)  # F1 of a class that is not predicted
         return {
             "val_loss": float(torch.nn.functional.cross_entropy(logits, labels)),
             "val_accuracy": float((predicted == labels).double().mean()),
-            "val_weighted_f1": float(f1_score(labels.numpy(), predicted.numpy(), average="weighted", zero_division=0)),
+            "val_weighted_f1": float(
+                f1_score(labels.numpy(), predicted.numpy(), average="weighted", zero_division=none)
+            ),
         }
 
     def finish(self) -> None:

@@ -60,7 +60,7 @@ class Processes:
             raise UserError(f"--device {device}: several processes take a GPU each; leave the option out, or give cpu")
         state = PartialState(cpu=device == "cpu")
         try:
-            yield cls(state.device, state.process_index, state.num_processes)
+            yield cls(torch.device(state.device or "cpu"), state.process_index, state.num_processes)
         finally:
             state.destroy_process_group()
 

@@ -23,7 +23,7 @@ from ...toolkit.base.progress import Stages
 from ...toolkit.manifest import SPLITS, Manifest, Utterance, load_manifest
 from ...toolkit.media import SAMPLE_RATE, MediaError, MediaReader
 from ..encoders.audio.opensmile_sets import silence_reason
-from ..encoders.audio.speech import resample
+from ..encoders.audio.resampling import resample
 from ..encoders.base import AudioSpan
 
 _TIME_LIMIT_S = 1800.0  # for decoding one file

@@ -18,7 +18,7 @@ from ..batching import Batches
 from ..finetuned import TunedFolder
 from ..selection import Options
 from ..weights import DTYPES, checksum
-from .speech import resample
+from .resampling import resample
 from .waves import Waves, load_classifier
 
 _CPU_SAMPLES, _GPU_SAMPLES = 60 * 16_000, 8 * 60 * 16_000  # padded samples in a batch

@@ -17,6 +17,7 @@ from ..batching import Batches
 from ..hub import load_transformer, short_name
 from ..selection import Options
 from ..weights import DTYPES
+from .resampling import resample
 
 # Samples in a padded batch, for models that may see padding. A GPU needs more than a minute of audio to be busy for
 # longer than the host takes to prepare and launch a batch. With 16 minutes the first layer's output (512 channels, a
@@ -159,11 +160,3 @@ class AudioModel(Extractor):
             },
             "device": self.device.type,
         }
-
-
-def resample(span: AudioSpan, rate: int) -> AudioSpan:
-    """Resamples audio to another rate by `torchaudio.functional.resample`."""
-    if span.rate == rate:
-        return span
-    wave = torchaudio.functional.resample(torch.from_numpy(span.samples), span.rate, rate)
-    return AudioSpan(wave.numpy(), rate)

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from test_train_support import write_store
 from transcribe_support import make_ctc
+from tuning_support import spoken_manifest, tiny_speech
 
 from erc_toolkit.toolkit.manifest import Manifest, Utterance, write_manifest
 
@@ -79,6 +80,16 @@ SLOW = {
         "config.json",
         False,
     ),
+    "finetune-speech": Writer(
+        [
+            *"finetune-speech {m}/spoken.jsonl --audio-model {m}/speech --epochs 1 --workers 1".split(),
+            *"--device cpu --out {out}".split(),
+        ],
+        "spoken.jsonl",
+        True,
+        "config.json",
+        False,
+    ),
     "train-face": Writer(
         "train-face {m}/faces --epochs 1 --batch 4 --device cpu --out {out}".split(),
         "faces/train/a/0.png",
@@ -133,6 +144,8 @@ def make_material(folder: Path, *, trained: bool) -> Path:
         write_manifest(Manifest("toy", ["a", "b"], folder, utterances), folder / "m.jsonl")
         make_text_encoder(folder / "encoder", texts * 3)
         make_ctc(folder / "ctc")
+        tiny_speech(folder / "speech")
+        spoken_manifest(folder, "spoken.jsonl", 8)
         rng = np.random.default_rng(0)
         for split, label in ((s, n) for s in ("train", "val") for n in "ab"):
             (folder / "faces" / split / label).mkdir(parents=True)

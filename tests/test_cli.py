@@ -56,6 +56,7 @@ def test_packages_are_independent(package, forbidden):
         ["info", "--help"],
         ["demo", "--help"],
         ["finetune-text", "--help"],
+        ["finetune-speech", "--help"],
         ["train-face", "--help"],
         ["reduce", "--help"],
         ["convert", "--help"],

@@ -168,6 +168,7 @@ def commands_with_a_device() -> dict[str, list[str]]:
         "realign meld": ["root", "--out", "x.jsonl"],
         "realign manifest": ["file", "--out", "x.jsonl"],
         "finetune-text": ["file", "--text-model", "x", "--out", "x"],
+        "finetune-speech": ["file", "--audio-model", "x", "--out", "x"],
         "train-face": ["faces", "--out", "x"],
         "demo": [],
         "train": ["x.h5", "--out", "x"],

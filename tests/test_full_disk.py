@@ -25,6 +25,7 @@ RESUMABLE = {
     "study",
     "leaderboard",
     "finetune-text",
+    "finetune-speech",
     "train-face",
 }  # what they wrote before is kept to continue
 PAGE = 4096

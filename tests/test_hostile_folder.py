@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from transcribe_support import demo_voice, make_ctc, make_voices, make_whisper, write_wav
+from tuning_support import tiny_speech
 
 from erc_toolkit.toolkit.commands.main import COMMANDS
 
@@ -91,6 +92,11 @@ LINES: dict[str, list[list[str]]] = {
         "leaderboard --merge board --out joined".split(),
     ],
     "finetune-text": ["finetune-text m.jsonl --text-model {encoder} --epochs 1 --device cpu --out tuned".split()],
+    "finetune-speech": [
+        (
+            "finetune-speech m.jsonl --audio-model {speech} --epochs 1 --batch 4 --workers 2 --device cpu --out heard"
+        ).split()
+    ],
     "train-face": ["train-face {faces} --epochs 1 --batch 4 --device cpu --out face".split()],
     "reproduce": ["reproduce amb-dsgdn --meld s.h5 --out paper --budget quick --device cpu --dry-run".split()],
     "demo": ["demo demo --device cpu".split()],
@@ -156,6 +162,7 @@ def inputs(text_encoder, intact, tmp_path_factory) -> dict[str, Path]:
         "whisper": make_whisper(folder / "whisper"),
         "voices": make_voices(folder / "voices"),
         "ctc": make_ctc(folder / "ctc"),
+        "speech": tiny_speech(folder / "speech"),
         "smaller": folder / "smaller",
     }
 

@@ -119,6 +119,7 @@ def test_json_lines_have_the_same(clock, capsys):
     "name",
     [
         *("train", "study", "convert", "demo", "predict", "reproduce", "finetune-text", "train-face", "transcribe"),
+        "finetune-speech",
         *("extract meld", "manifest validate"),
     ],
 )

@@ -19,7 +19,7 @@ from ...toolkit.manifest import Manifest, Utterance, is_unchanged
 from ...toolkit.manifest.files import write_stamped
 from ...toolkit.media import SAMPLE_RATE, MediaError, MediaReader
 from ..encoders.audio.opensmile_sets import silence_reason
-from ..encoders.audio.speech import resample
+from ..encoders.audio.resampling import resample
 from ..encoders.base import AudioSpan
 from ..run.media_stage import FAILED
 from ..run.origins import source_of

@@ -308,6 +308,6 @@ def _load_detector(options: Options) -> tuple[Path, str]:
 def _at_rate(span: AudioSpan, rate: int) -> AudioSpan:
     if span.rate == rate or rate == SAMPLE_RATE:
         return span
-    from ..encoders.audio.speech import resample
+    from ..encoders.audio.resampling import resample
 
     return resample(span, rate)

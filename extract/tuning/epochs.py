@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import Tensor
 
 from ...toolkit.base.checkpoint import CHECKPOINT, TrainedParts, load_checkpoint, save_checkpoint
 from ...toolkit.base.disk import disk_faults
@@ -36,6 +37,7 @@ class Epochs:
 
     Attributes:
         lines: the lines of metrics.jsonl, one for each finished epoch.
+        kept: tensors by name that the training has given to `done`, or those of the checkpoint, on the CPU.
         epoch: the number of finished epochs.
 
     Raises:
@@ -47,6 +49,7 @@ class Epochs:
     ) -> None:
         self._path, self._fingerprint, self._parts = folder / CHECKPOINT, dict(fingerprint), parts
         self.lines: list[dict[str, Any]] = []
+        self.kept: dict[str, Tensor] = {}
         folder.mkdir(exist_ok=True)
         remedy = f"use the same options and data as for the work in {folder} to resume it, or delete that folder"
         found = load_checkpoint(self._path, self._fingerprint, parts, remedy)
@@ -54,7 +57,7 @@ class Epochs:
             lines = found[0].get("lines")
             if not isinstance(lines, list):
                 raise UserError(f"{self._path}: damaged (the metrics of the epochs are missing); delete {folder}")
-            self.lines = lines
+            self.lines, self.kept = lines, found[1]
             notify(f"resuming after epoch {self.epoch}")
 
     @property
@@ -65,10 +68,19 @@ class Epochs:
         """The line of the first epoch with the greatest value of `key`."""
         return max(self.lines, key=lambda line: line[key])
 
-    def done(self, line: dict[str, Any]) -> None:
-        """Finishes an epoch: everything that the next one needs is on disk when this returns."""
+    def done(self, line: dict[str, Any], kept: Mapping[str, Tensor] | None = None, write: bool = True) -> None:
+        """Finishes an epoch: everything that the next one needs is on disk when this returns.
+
+        Args:
+            line: of metrics.jsonl.
+            kept: tensors to keep instead of the earlier ones.
+            write: whether this process writes the checkpoint; False if another one does.
+        """
         self.lines.append(line)
-        save_checkpoint(self._path, self._fingerprint, self._parts, {"lines": self.lines})
+        if kept is not None:
+            self.kept = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()}
+        if write:
+            save_checkpoint(self._path, self._fingerprint, self._parts, {"lines": self.lines}, self.kept)
 
 
 def fingerprint_of(**parts: object) -> dict[str, str]:

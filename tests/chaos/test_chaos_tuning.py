@@ -1,4 +1,4 @@
-"""`finetune-text` and `train-face`, disturbed."""
+"""`finetune-text`, `finetune-speech` and `train-face`, disturbed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from chaos_support import Command, attempt, tries
+from tuning_support import spoken_manifest, tiny_speech
 
 from erc_toolkit.toolkit.demo.encoders import make_text_encoder
 from erc_toolkit.toolkit.manifest import Manifest, Utterance, write_manifest
@@ -34,6 +35,34 @@ def tuning(tmp_path_factory):
 @tries(kill=2, stop=1, fill=2, twice=1)
 def test_finetune_text(tuning, kind, place, tmp_path, record_property):
     attempt(tuning, kind, place, tmp_path, record_property)
+
+
+@pytest.fixture(scope="module")
+def speech_tuning(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("speech")
+    manifest, start = spoken_manifest(folder, count=16), tiny_speech(folder / "start")
+    options = [
+        "--audio-model",
+        start,
+        "--epochs",
+        "3",
+        "--batch",
+        "4",
+        "--lr",
+        "1e-3",
+        "--device",
+        "cpu",
+        "--workers",
+        "1",
+    ]
+    return Command(
+        "finetune-speech", lambda root: ["finetune-speech", manifest, "--out", root / "heard", *options]
+    ).learn(tmp_path_factory.mktemp("finetune-speech"))
+
+
+@tries(kill=2, stop=1, fill=2, twice=1)
+def test_finetune_speech(speech_tuning, kind, place, tmp_path, record_property):
+    attempt(speech_tuning, kind, place, tmp_path, record_property)
 
 
 @pytest.fixture(scope="module")

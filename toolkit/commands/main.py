@@ -62,7 +62,11 @@ COMMANDS = {
     ),
     "finetune-text": (
         "erc_toolkit.extract.commands.finetune_text:finetune_text_command",
-        "Fine-tune a text encoder on a corpus's utterances.",
+        "Fine-tune a text model on a corpus's utterances.",
+    ),
+    "finetune-speech": (
+        "erc_toolkit.extract.commands.finetune_speech:finetune_speech_command",
+        "Fine-tune a speech model on a corpus's utterances.",
     ),
     "train-face": (
         "erc_toolkit.extract.commands.train_face:train_face_command",

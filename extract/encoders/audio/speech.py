@@ -20,6 +20,7 @@ from ..selection import AUDIO_POOLINGS, Options
 from ..weights import DTYPES
 from .layers import Layers
 from .pooling import WORDS, pooled, pooled_alone, pooled_width
+from .resampling import resample
 from .waves import Front, Piece, Waveforms
 from .whisper import WhisperWindows
 
@@ -104,9 +105,13 @@ class AudioModel(Extractor):
         self._batches = Batches(what, "padded samples", most, self.device, precision, identity)
 
     @classmethod
-    def build(cls, options: Options, setup: Setup) -> AudioModel:
-        """The model given with --audio-model."""
+    def build(cls, options: Options, setup: Setup) -> Extractor:
+        """The model given with --audio-model, or its class probabilities."""
         assert options.audio_model is not None
+        if options.output == "probs":
+            from .classifier import SpeechClassifier
+
+            return SpeechClassifier.build(options, setup)
         return cls(
             options.audio_model,
             setup.device,
@@ -231,11 +236,3 @@ class AudioModel(Extractor):
             "parameters": parameters,
             "device": self.device.type,
         }
-
-
-def resample(span: AudioSpan, rate: int) -> AudioSpan:
-    """Resamples audio to another rate by `torchaudio.functional.resample`."""
-    if span.rate == rate:
-        return span
-    wave = torchaudio.functional.resample(torch.from_numpy(span.samples), span.rate, rate)
-    return AudioSpan(wave.numpy(), rate)

@@ -92,7 +92,9 @@ class TextEncoder(Extractor):
         if spread:
             check_spread(device)
         self.name = Path(name_or_dir).name if Path(name_or_dir).is_dir() else name_or_dir
-        tokenizer, self._model = load_pretrained(name_or_dir, AutoModel, as_stored=dtype != torch.float32)
+        tokenizer, self._model = load_pretrained(
+            name_or_dir, AutoModel, dtype=dtype if dtype == torch.float32 else None
+        )
         self._model.pooler = None  # unused here, and random if the checkpoint has none
         self._model.config.use_cache = False  # of what would speed up generating; it takes more memory than the model
         self.max_tokens = longest_input(tokenizer, self._model.config)
@@ -122,8 +124,12 @@ class TextEncoder(Extractor):
         self.details = dict.fromkeys(counts, np.int32)
 
     @classmethod
-    def build(cls, options: Options, setup: Setup) -> TextEncoder:
-        """The model given with --text-model."""
+    def build(cls, options: Options, setup: Setup) -> Extractor:
+        """The model given with --text-model, or its class probabilities."""
+        if options.output == "probs":
+            from .classifier import TextClassifier
+
+            return TextClassifier.build(options, setup)
         return cls(
             options.text_model,
             options.pooling,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from ....toolkit.base.errors import UserError
 from ....toolkit.base.words import shorten
 from ..hub import hub_unreachable
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "longformer", "mpnet", "data2vec-text"}
 
@@ -18,18 +22,23 @@ def load_pretrained(
     name_or_dir: str,
     auto_class: type,
     either: Mapping[tuple[str, ...], object] | None = None,
-    as_stored: bool = False,
+    *,
+    dtype: torch.dtype | None = torch.float32,
+    device_map: str | None = None,
+    whole: bool = False,
     **config: object,
 ) -> tuple:
-    """The tokenizer and the model, in the main memory, of a hub name or a folder.
+    """The tokenizer and the model, in the main memory unless it is spread, of a hub name or a folder.
 
     Args:
         auto_class: transformers' AutoModel, or a class that adds a head; the head may lack weights, the encoder may
             not.
         either: configuration entries that have different names in different models; for each, the first name that the
             model's configuration has is set.
-        as_stored: the model's numbers are of the type of the first ones in its file, and not float32: a large model of
-            16 bits per number need not fit into memory in 32.
+        dtype: of the weights; None for the type of the first ones in the model's file: a large model of 16 bits per
+            number need not fit into memory in 32.
+        device_map: "auto" spreads the model over the devices; needs accelerate.
+        whole: whether the head may not lack weights either.
         config: entries of the model's configuration to change.
 
     Raises:
@@ -47,26 +56,23 @@ def load_pretrained(
         for names, value in (either or {}).items():
             if name := next((name for name in names if hasattr(settings, name)), None):
                 setattr(settings, name, value)
-        if as_stored:
+        if dtype is None:
             settings.dtype = None  # what the configuration says is not always what the file has
         model, loading = auto_class.from_pretrained(
             name_or_dir,
             config=settings,
-            dtype="auto" if as_stored else torch.float32,
+            dtype="auto" if dtype is None else dtype,
             local_files_only=offline,
             output_loading_info=True,
+            **({} if device_map is None else {"device_map": device_map}),
         )
     except (OSError, ValueError) as error:
-        reason = "the hub cannot be reached" if offline else shorten(str(error), 160)
-        if Path(name_or_dir).is_dir():
-            reason = f"the folder has no model or no tokenizer: {shorten(str(error), 100)}"
-        raise UserError(
-            f"text model {name_or_dir!r} is not on this machine: connect to the Hugging Face hub, or pass a folder "
-            f"with the model and its tokenizer with --text-model DIR ({reason})"
-        ) from None
+        raise _not_here(name_or_dir, offline, error) from None
     encoder = "" if model.base_model is model else f"{model.base_model_prefix}."
     missing = [
-        k for k in loading["missing_keys"] if k.startswith(encoder) and not k[len(encoder) :].startswith("pooler.")
+        k
+        for k in loading["missing_keys"]
+        if whole or (k.startswith(encoder) and not k[len(encoder) :].startswith("pooler."))
     ]
     if missing:
         raise UserError(
@@ -83,6 +89,34 @@ def load_pretrained(
             f"{words}; they do not belong together"
         )
     return tokenizer, model
+
+
+def load_config(name_or_dir: str) -> PretrainedConfig:
+    """The configuration of a hub name or a folder, without its weights.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    from transformers import AutoConfig
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    folder = Path(name_or_dir).is_dir()
+    offline = folder or hub_unreachable()
+    try:
+        return AutoConfig.from_pretrained(name_or_dir, local_files_only=offline)
+    except (OSError, ValueError) as error:
+        raise _not_here(name_or_dir, offline, error) from None
+
+
+def _not_here(name_or_dir: str, offline: bool, error: Exception) -> UserError:
+    reason = "the hub cannot be reached" if offline else shorten(str(error), 160)
+    if Path(name_or_dir).is_dir():
+        reason = f"the folder has no model or no tokenizer: {shorten(str(error), 100)}"
+    return UserError(
+        f"text model {name_or_dir!r} is not on this machine: connect to the Hugging Face hub, or pass a folder "
+        f"with the model and its tokenizer with --text-model DIR ({reason})"
+    )
 
 
 def longest_input(tokenizer, config) -> int:

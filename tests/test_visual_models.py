@@ -19,7 +19,7 @@ from erc_toolkit.extract.encoders.visual.fitting import fitted
 from erc_toolkit.extract.encoders.visual.image import ImageModel
 from erc_toolkit.extract.encoders.visual.video import VideoModel, clip_frames
 from erc_toolkit.extract.run.engine import extract
-from erc_toolkit.extract.run.worker import FrameKeeper
+from erc_toolkit.extract.run.pictures import FrameKeeper
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.store import FeatureStore
 from erc_toolkit.toolkit.store.summary import unpacked
@@ -247,7 +247,7 @@ def test_whole_frames_show_what_the_preprocessor_shows(built, kind, shape):
     x, y = np.meshgrid(np.linspace(20, 230, width), np.linspace(20, 230, height))
     image = np.stack([x, y, (x + y) / 2], -1).round().astype(np.uint8)
     inputs = prepare([image], do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"][0]
-    kept = FrameKeeper(encoder.wants, 10).look(image).pixels
+    (kept,) = FrameKeeper([encoder.wants], 10).look(image).pixels
     assert kept.shape == (48, 48, 3) and kept.dtype == np.uint8
     difference = np.abs(kept.astype(float).transpose(2, 0, 1) - inputs)
     # A pixel aside would be 3 grey levels or more on one ramp, and half as much on the other. Enlarged, the filters
@@ -269,9 +269,9 @@ def test_vectors_of_whole_frames(built, kind, fit, border):
     model = transformers.AutoModel.from_pretrained(folder).eval()
     with torch.no_grad():
         own = getattr(model, "vision_model", model)(**inputs).last_hidden_state[:, 0].numpy()
-    keeper = FrameKeeper(encoder.wants, 10)
+    keeper = FrameKeeper([encoder.wants], 10)
     keeper.add(0.0, image)
-    np.testing.assert_allclose(encoder(np.stack([keeper.kept[0][2]])), own, rtol=1e-3, atol=2e-5)
+    np.testing.assert_allclose(encoder(np.stack(keeper.kept[0][2])), own, rtol=1e-3, atol=2e-5)
     made = encoder.provenance()
     assert "whole frames" in made["extractor"] and made["parameters"]["sequences"] == "a vector for each frame"
     assert f"{edge} x 48" in made["parameters"]["frames"] or f"{edge} pixels" in made["parameters"]["frames"]

@@ -128,7 +128,7 @@ def test_together_is_as_alone(built, kind, record_property):
         most = max(most, np.abs(a.frames - b.frames).max(), np.abs(a.frames - c.frames).max())
         assert len(a.frames) == len(a.times) and a.frames.shape[1] == encoder.dim == encoder.frame_width
         np.testing.assert_allclose(a.values, a.frames.mean(0), rtol=1e-4, atol=1e-6)
-    record_property("difference", most)
+    record_property("difference", float(most))
     print(f"{kind}: {most:.1e}")
     assert most < 1e-5
 

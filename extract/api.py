@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,32 @@ from .encoders.option import option_specs
 from .encoders.selection import Options
 from .run.engine import Summary
 from .run.engine import extract as run_extraction
+from .run.estimate import Estimate
+from .run.estimate import estimate as measure
 from .run.precision import with_precision
 from .spans import check_spans
+
+
+def estimate(
+    manifest: Manifest | str | os.PathLike[str], *, notify: Callable[[str], None] = print, **options: Any
+) -> Estimate:
+    """Measures a few dialogues: what the extraction of a manifest will take; `erc-toolkit extract --dry-run`.
+
+    Args:
+        manifest: the corpus, or the path of a manifest file.
+        notify: called with one line per encoder.
+        **options: as for `extract`.
+
+    Returns:
+        Time, memory and disk on this machine, as a whole and by feature.
+
+    Raises:
+        UserError: as `extract`.
+    """
+    found, chosen = _prepared(manifest, options, notify)
+    with tempfile.TemporaryDirectory(prefix="erc-toolkit-") as folder:  # where no earlier work decides on the precision
+        chosen = with_precision(chosen, Path(folder) / "sample.h5", notify)
+    return measure(found, chosen, notify)
 
 
 def extract(
@@ -55,6 +80,17 @@ def extract(
             of another corpus at `out`, or an interruption (the message says how to resume).
         FaultError: with `strict`, a worker failed on some utterances; everything else is done and kept.
     """
+    found, chosen = _prepared(manifest, options, notify)
+    chosen = with_precision(chosen, Path(out), notify)
+    return run_extraction(
+        found, Path(out), chosen, command=command, shard=shard, strict=strict, overwrite=overwrite, notify=notify
+    )
+
+
+def _prepared(
+    manifest: Manifest | str | os.PathLike[str], options: dict[str, Any], notify: Callable[[str], None]
+) -> tuple[Manifest, Options]:
+    """The manifest, whose spans were checked if media are needed, and the options."""
     known = option_specs(Options)
     if unknown := [name for name in options if name not in known]:
         raise UserError(f"extract: unknown option {unknown[0]!r}; the options are {', '.join(known)}")
@@ -64,7 +100,4 @@ def extract(
     if any(request.modality != "text" for request in requests_of(chosen)):
         for note in check_spans(manifest, chosen.workers):
             notify(note)
-    chosen = with_precision(chosen, Path(out), notify)
-    return run_extraction(
-        manifest, Path(out), chosen, command=command, shard=shard, strict=strict, overwrite=overwrite, notify=notify
-    )
+    return manifest, chosen

@@ -90,6 +90,12 @@ def _options() -> list[click.Option]:
             )
         elif name == "time_limit":
             options += [
+                click.Option(
+                    ["--dry-run"],
+                    is_flag=True,
+                    help="Extract a few dialogues in a temporary folder and print what the corpus will take on this "
+                    "machine: time, memory and disk, by feature.",
+                ),
                 click.Option(["--strict"], is_flag=True, help="Exit with an error when any row is masked."),
                 make_overwrite_option(),
             ]
@@ -121,9 +127,11 @@ OPTIONS = _options()
 
 def _run(manifest, **options) -> None:
     from ...toolkit.base.errors import UserError
-    from ..api import extract
+    from ..api import estimate, extract
 
-    out, shard, strict, overwrite = (options.pop(name) for name in ("out", "shard", "strict", "overwrite"))
+    out, shard, strict, overwrite, dry = (
+        options.pop(name) for name in ("out", "shard", "strict", "overwrite", "dry_run")
+    )
     preset_name = options.pop("preset")
     if (overlay := options.pop("overlay")) is not None:
         from ..alignment.overlay import apply_overlay
@@ -170,6 +178,13 @@ def _run(manifest, **options) -> None:
     click.echo(f"{manifest.corpus}: {counted(len(manifest.utterances), 'utterance')} under {manifest.root}")
     for note in manifest.notes:
         click.echo(f"  note: {note}")
+    if dry:
+        if shard is not None:
+            raise click.UsageError("--dry-run measures for the whole corpus; leave --shard out and divide its time")
+        from .dry_run import show
+
+        show(estimate(manifest, notify=click.echo, **options))
+        return
     command = command_line()
     summary = extract(
         manifest, out, shard=shard, strict=strict, overwrite=overwrite, command=command, notify=click.echo, **options

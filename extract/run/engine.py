@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -79,6 +79,7 @@ def extract(
     other_corpus: bool = False,
     alone: bool = False,
     notify: Callable[[str], None] = print,
+    built: Callable[[Sequence[RunExtractor]], object] = lambda extractors: None,
 ) -> Summary:
     """Extracts a manifest's features into a store at `out`, continuing the work of earlier runs.
 
@@ -98,6 +99,7 @@ def extract(
         alone: extract each utterance by itself, so that no other affects the last bits of its features, which are those
             of a stream; slower.
         notify: called with one line per encoder and per finding about earlier work.
+        built: called with the extractors once they are loaded.
 
     Raises:
         UserError: a model that cannot be loaded, no folder to write to, unfinished work with other options at `out`, a
@@ -114,7 +116,7 @@ def extract(
         if overwrite and parts_root(out).exists():
             shutil.rmtree(parts_root(out))
         old = None if overwrite else stack.enter_context(earlier_store(out, manifest, other_corpus, shard))
-        return _extract(manifest, out, old, options, command, shard, strict, alone, notify)
+        return _extract(manifest, out, old, options, command, shard, strict, alone, notify, built)
 
 
 def _extract(
@@ -127,6 +129,7 @@ def _extract(
     strict: bool,
     alone: bool,
     notify: Callable[[str], None],
+    built: Callable[[Sequence[RunExtractor]], object],
 ) -> Summary:
     began = time.perf_counter()
     requests = requests_of(options)
@@ -134,6 +137,7 @@ def _extract(
         smile = any(built_in_extractor(one.options, one.modality) in WITHOUT_NETWORK for one in requests)
         preload("erc_toolkit.extract.run.worker", *(["opensmile"] if smile else []))
     extractors = RunExtractors.make(options, alone)
+    built(extractors.extractors)
     for line in extractors.lines():
         notify(line)
     costs = Costs({"load": time.perf_counter() - began})

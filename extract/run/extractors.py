@@ -70,6 +70,11 @@ class RunExtractor:
         return f"{self.modality}/{self.extractor.name}"
 
     @property
+    def matrices(self) -> list[str]:
+        """The names of its matrices in the store."""
+        return [f"{self.modality}/{matrix}" for matrix in matrices_of(self.extractor)]
+
+    @property
     def has_network(self) -> bool:
         """Whether it computes with a network of PyTorch, as far as is known."""
         return self.registered.name not in WITHOUT_NETWORK
@@ -241,8 +246,7 @@ def _check_names(extractors: Sequence[RunExtractor]) -> None:
     """Raises a UserError if two features would have one name in the store."""
     known: dict[str, RunExtractor] = {}
     for one in extractors:
-        for matrix in matrices_of(one.extractor):
-            name = f"{one.modality}/{matrix}"
+        for name in one.matrices:
             if name in known:
                 line = one.request.line if one.request is not None else one.key
                 raise UserError(

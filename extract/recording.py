@@ -254,7 +254,7 @@ def extract_recording(
         manifest: from `read_recording`.
         out: the store to write, or to resume.
         recorded: for each modality, the options of `erc_toolkit.extract.encoders.selection.Options` that its features
-            depend on.
+            depend on; those of a second extraction of audio under "audio 2", and so on.
         device: for the encoders.
         audio_track: number of the audio track, from 1; None for the recording's default one.
         alone: extract each turn by itself, as from a stream; see `erc_toolkit.extract.run.engine.extract`.
@@ -269,17 +269,25 @@ def extract_recording(
     """
     absent: dict[str, list[str]] = {}
     # All of them before the first is extracted, as a record may be refused.
-    wanted = {m: recorded_options(m, recorded[m]) for m in MODALITIES if m in recorded}
-    for modality, options in wanted.items():
+    wanted = [
+        (m, recorded_options(m, options))
+        for m in MODALITIES
+        for key, options in recorded.items()
+        if key.partition(" ")[0] == m
+    ]
+    for modality, options in wanted:
+        if modality in absent:
+            continue
         here = dataclasses.replace(options_here(modality, options, device, notify), audio_track=audio_track)
         try:
             extract(manifest, out, here, command=command, other_corpus=True, alone=alone, notify=notify)
         except NothingFound as nothing:
             absent[modality] = nothing.reasons
             notify(f"{modality}: absent in this recording ({main_reason(nothing.reasons)})")
-    if set(absent) == set(recorded):
+    needed = list(dict.fromkeys(modality for modality, _ in wanted))
+    if len(absent) == len(needed):
         raise UserError(
-            f"{manifest.path(manifest.utterances[0].media or '')}: has none of {', '.join(recorded)}, which the model "
+            f"{manifest.path(manifest.utterances[0].media or '')}: has none of {', '.join(needed)}, which the model "
             "needs; check the recording"
         )
     return absent

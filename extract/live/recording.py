@@ -93,6 +93,11 @@ class LiveRecording:
             for note in manifest.notes:
                 notify(f"note: {note}")
             self.names, self._given = [u.speaker for u in manifest.utterances], deque(manifest.utterances)
+        if several := [key.partition(" ")[0] for key in recorded if " " in key]:
+            raise UserError(
+                f"the model joins {several[0]} features of several extractions, but a stream is extracted once; use "
+                "predict on the recording"
+            )
         wanted = {m: recorded_options(m, recorded[m]) for m in MODALITIES if m in recorded}
         if any(options.describe != "none" for options in wanted.values()):
             raise UserError(

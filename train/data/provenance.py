@@ -91,12 +91,14 @@ def choice_in(facts: FeatureFacts) -> str | dict:
 
 
 def options_of(run_path: object, features: Mapping[str, FeatureFacts]) -> dict[str, dict[str, object]]:
-    """Modality to the extraction options of a run's features.
+    """The extraction options of a run's features, by modality.
+
+    Where a modality joins features of several extractions, the further ones are under "audio 2" and so on.
 
     Raises:
         UserError: a feature was not extracted by this toolkit, or by a version that did not record how.
     """
-    found = {}
+    found: dict[str, dict[str, object]] = {}
     for modality, feature in ((m, part) for m, whole in features.items() for part in parts_in(whole)):
         made = feature.get("made") or {}
         if made.get("extractor") == "converted":
@@ -115,11 +117,9 @@ def options_of(run_path: object, features: Mapping[str, FeatureFacts]) -> dict[s
                 f"{run_path}: does not record how {feature['name']} was extracted (the run or its store is from an "
                 "earlier version); extract and train again"
             )
-        if found.setdefault(modality, dict(options)) != options:
-            raise UserError(
-                f"{run_path}: {features[modality]['name']} comes from several extractions, but a recording is "
-                "extracted once; train on features of one extraction, such as the layers of --pooling last4"
-            )
+        known = [own for key, own in found.items() if key.partition(" ")[0] == modality]
+        if options not in known:
+            found[f"{modality} {len(known) + 1}" if known else modality] = dict(options)
     return found
 
 

@@ -11,7 +11,15 @@ from ...toolkit.base.errors import UserError
 ENCODERS = "encoders"  # folder of a package with the encoders of its features
 EXTRACTION = "extraction.yaml"  # only packages have it
 # Options that may name a local file or folder, which is then copied into the package.
-MODEL_OPTIONS = ("text_model", "audio_model", "visual_model", "visual_weights", "face_model", "lips_model")
+MODEL_OPTIONS = (
+    "text_model",
+    "text_prompt",
+    "audio_model",
+    "visual_model",
+    "visual_weights",
+    "face_model",
+    "lips_model",
+)
 
 
 def in_package(folder: Path, name: str, value: object) -> Path | None:

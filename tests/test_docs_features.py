@@ -15,6 +15,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
+from erc_toolkit.extract.encoders.kinds import KINDS, requests_of
+from erc_toolkit.extract.encoders.selection import Options
 from erc_toolkit.toolkit.manifest import Utterance
 from erc_toolkit.toolkit.store import StoreWriter
 
@@ -22,9 +24,7 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs/how-to/features.md").read_text(encoding="utf-8")
 SECTIONS = {part.split("\n", 1)[0]: part for part in re.split(r"^## ", TEXT, flags=re.MULTILINE)[1:]}
 EXAMPLES = {
-    title: re.findall(r"^```python\n(.*?)^```", part, re.MULTILINE | re.DOTALL)
-    for title, part in SECTIONS.items()
-    if title != "Faces, whole frames and clips"  # says how features are made, and has no example
+    title: re.findall(r"^```python\n(.*?)^```", part, re.MULTILINE | re.DOTALL) for title, part in SECTIONS.items()
 }
 LIBRARIES = {"pandas": "pandas", "Hugging Face datasets": "datasets"}
 EMOTIONS = ["anger", "joy", "neutral"]
@@ -124,13 +124,35 @@ CHECKS = {
 }
 
 
-WITHOUT_EXAMPLE = ("Audio: encoders, layers and poolings",)
+# How features are made, and what applies to all examples.
+WITHOUT_EXAMPLE = (
+    "Several features in one pass",
+    "Kinds",
+    "Licences",
+    "Audio: encoders, layers and poolings",
+    "Faces, whole frames and clips",
+    "In your own code",
+)
 
 
 def test_every_section_has_one_example_and_a_check():
     expected = dict.fromkeys(CHECKS, 1) | dict.fromkeys(WITHOUT_EXAMPLE, 0)
     assert {title: len(blocks) for title, blocks in EXAMPLES.items()} == expected
     assert TEXT.count("```python") == len(CHECKS)
+
+
+def test_the_command_and_the_file_ask_for_the_same_seven_features(tmp_path):
+    part = SECTIONS["Several features in one pass"]
+    (command,) = re.findall(r"^```sh\n(.*?)^```", part, re.MULTILINE | re.DOTALL)
+    (tmp_path / "set.yaml").write_text(*re.findall(r"^```yaml\n(.*?)^```", part, re.MULTILINE | re.DOTALL))
+    lines = requests_of(Options(features=tuple(re.findall(r"--feature (\S+)", command))))
+    file = requests_of(Options(feature_set=tmp_path / "set.yaml"))
+    assert [one.options for one in lines] == [one.options for one in file] and len(lines) == 7
+
+
+def test_the_table_of_kinds_is_that_of_the_command():
+    rows = re.findall(r"^\| `(\w+)[:`][^|]*\|([^|]*)\|", SECTIONS["Kinds"], re.MULTILINE)
+    assert {kind: re.findall(r"`(\w+)`", keys) for kind, keys in rows} == {k.name: [*k.keys] for k in KINDS.values()}
 
 
 def run_apart(title: str, folder: Path) -> str:

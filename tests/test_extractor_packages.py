@@ -382,6 +382,23 @@ def test_the_manuals_extractor_from_extraction_to_predict(site, clip, tmp_path, 
     assert "'loudness' of package my_package 1.2" in output and "not installed" in output
 
 
+def test_the_manuals_extractor_beside_others_in_one_pass(site, clip, tmp_path):
+    """As a line and with --extractor it is the same feature, and the command lists it with its options."""
+    write_manifest(corpus(clip), clip.parent / "m.jsonl")
+    command = ["extract", "manifest", clip.parent / "m.jsonl", "--workers", 1, "--out"]
+    one = ["--feature", "loudness@window=0.1", "--feature", "loudness@window=0.2,name=slow", "--feature", "prosody"]
+    printed = run(*command, tmp_path / "one.h5", *one)
+    assert all(name in printed for name in ("decoding", "audio/loudness", "audio/slow", "audio/prosody"))
+    alone = ["--modalities", "audio", "--extractor", "loudness", "--extractor-option", "loudness.window=0.1"]
+    run(*command, tmp_path / "alone.h5", *alone)
+    with FeatureStore.open(tmp_path / "one.h5") as store, FeatureStore.open(tmp_path / "alone.h5") as other:
+        assert store.feature_names() == ["audio/loudness", "audio/prosody", "audio/slow"]
+        values = store.feature("audio/loudness").values()
+        np.testing.assert_array_equal(values, other.feature("audio/loudness").values())
+        assert not np.array_equal(values, store.feature("audio/slow").values())
+    assert re.search(r"^loudness \(audio\).*\n.*\n  keys: +window, scale, name$", run("extractors"), re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     "change, wanted",
     [

@@ -134,7 +134,7 @@ KINDS = {
             "densenet121",
             "a DenseNet on the speaker's face",
             "a face detector",
-            "torchvision's weights of ImageNet: BSD; a file's: its own",
+            "torchvision: BSD-3-Clause, its weights also the terms of ImageNet; a file's: its own",
         ),
         Kind(
             "image",

@@ -169,6 +169,22 @@ def test_two_features_of_one_name(six_clips, tmp_path):
     assert "nothing to do" in run(six_clips, tmp_path / "t.h5", ["prosody@name=a--b"])[1][-1]
 
 
+def test_a_refused_run_leaves_nothing(six_clips, seven, tmp_path):
+    """Not even of the features before the refused one, so that the next run may have other options of them."""
+    out = tmp_path / "s.h5"
+    run(six_clips, out, ["opensmile:IS09@name=a"])
+    wavlm = folder(seven["audio/wavlm"])
+    with pytest.raises(UserError, match="audio/a was extracted with"):
+        run(six_clips, out, [f"speech:{wavlm}@layers=1-2", "opensmile:IS10@name=a"])
+    assert [path.name for path in tmp_path.iterdir()] == ["s.h5"]
+    run(six_clips, out, [f"speech:{wavlm}@layers=1-2"], shard=(1, 2))  # unfinished work is kept
+    with pytest.raises(UserError, match="audio/a was extracted with"):
+        run(six_clips, out, ["prosody", f"speech:{wavlm}@layers=1-2", "opensmile:IS10@name=a"])
+    assert {path.name for path in parts_root(out).iterdir() if path.is_dir()} == {"audio--wavlm"}
+    with pytest.raises(UserError, match=r"audio--wavlm: contains unfinished work with dim 32, now 96"):
+        run(six_clips, out, [f"speech:{wavlm}@layers=each"])
+
+
 def same_rows_of(path: Path, one: str, other: str) -> list[bool]:
     with FeatureStore.open(path) as store:
         pairs = zip(store.feature(one).values(), store.feature(other).values(), strict=True)
@@ -320,14 +336,9 @@ def test_the_list_of_kinds(site):  # noqa: F811
         assert "example:" in blocks[name] and "needs:" in blocks[name] and "extra:" in blocks[name]
     assert "audEERING" in blocks["opensmile"] and "audEERING" in blocks["prosody"]
     assert "package my_package 1.2" in blocks["loudness"] and "window, scale, name" in blocks["loudness"]
-    assert re.match(
-        r"absent: cannot be used: extractor 'absent' of package my_package 1.2.*my_package_2", output_of(blocks)
-    )
+    why = r"absent: cannot be used: extractor 'absent' of package my_package 1.2.*my_package_2"
+    assert re.match(why, blocks["absent"])
     assert "function: cannot be used" in output and "gone: cannot be used" in output
-
-
-def output_of(blocks: dict[str, str]) -> str:
-    return blocks["absent"]
 
 
 def test_another_packages_extractor_beside_ours(site, six_clips, tmp_path):  # noqa: F811

@@ -270,6 +270,11 @@ def extract_recording(
     absent: dict[str, list[str]] = {}
     # All of them before the first is extracted, as a record may be refused.
     wanted = {m: recorded_options(m, recorded[m]) for m in MODALITIES if m in recorded}
+    if alone and any(options.describe != "none" for options in wanted.values()):
+        raise UserError(
+            "the model reads texts with a sentence about the voice against all turns of the speaker, later ones too; "
+            "leave --causal out"
+        )
     for modality, options in wanted.items():
         here = dataclasses.replace(options_here(modality, options, device, notify), audio_track=audio_track)
         try:

@@ -305,10 +305,13 @@ def test_a_run_on_described_texts_and_layers_predicts(trained, talk, model, tmp_
 
 
 @pytest.mark.slow
-def test_a_stream_refuses_in_one_line(trained, talk, tmp_path):
+def test_streams_and_causal_predictions_refuse_in_one_line(trained, talk, tmp_path):
     with pytest.raises(UserError, match="a sentence about the voice.*use predict on the whole recording") as error:
         LivePredictor(Predictor(trained / "run", "cpu"), str(talk), None, LiveOptions(talk.with_suffix(".json")))
     assert "\n" not in error.value.message
+    causal = ["predict", trained / "run", talk, "--causal", "--transcript", talk.with_suffix(".json")]
+    output = call(*causal, "--out", tmp_path / "c", code=1)  # a later turn would change the sentence of an earlier one
+    assert output.splitlines()[-1].startswith("Error: ") and output.splitlines()[-1].endswith("leave --causal out")
     words = ["predict", trained / "run", talk, "--live", "--transcript", talk.with_suffix(".json")]
     output = call(*words, "--out", tmp_path / "o", code=1)
     assert output.splitlines()[-1].startswith("Error: ") and "use predict on the whole recording" in output

@@ -14,6 +14,7 @@ from features_support import (
     FLAGS,
     LONG_AGO,
     QUICK,
+    TEXTS,
     arguments,
     assert_same,
     clips,
@@ -26,6 +27,7 @@ from features_support import (
 from kill_support import run_until
 from media_support import read
 from test_extractor_packages import clip, site  # noqa: F401 (fixtures)
+from text_model_support import make_text_model
 
 from erc_toolkit.extract.corpora.registry import read_corpus
 from erc_toolkit.extract.encoders.base import Crops, Samples
@@ -167,6 +169,28 @@ def test_two_features_of_one_name(six_clips, tmp_path):
         run(six_clips, tmp_path / "t.h5", ["prosody@name=a/b", "opensmile:IS09@name=a--b"])
     run(six_clips, tmp_path / "t.h5", ["prosody@name=a/b"])
     assert "nothing to do" in run(six_clips, tmp_path / "t.h5", ["prosody@name=a--b"])[1][-1]
+
+
+def test_two_poolings_of_one_model(six_clips, tmp_path):
+    """Their matrices have other names, but not they themselves: one needs a name, so that neither is mistaken."""
+    model = make_text_model(tmp_path / "four", "roberta", TEXTS * 3, layers=4)
+    lines = [f"text:{model}@pooling=last4", f"text:{model}@pooling=mean"]
+    with pytest.raises(UserError, match="pooling=mean: text/four is asked for twice; give one of them a name"):
+        run(six_clips, tmp_path / "s.h5", lines)
+    run(six_clips, tmp_path / "s.h5", [f"{lines[0]},name=layers", lines[1]])
+    assert names(tmp_path / "s.h5") == ["text/four", *(f"text/layers-{i}" for i in (1, 2, 3, 4))]
+    for line, of in ((lines[0], "four-1"), (lines[1], "four")):
+        run(six_clips, tmp_path / f"{of}.h5", [line])
+        mine = f"text/{of.replace('four-', 'layers-')}"
+        with FeatureStore.open(tmp_path / "s.h5") as store, FeatureStore.open(tmp_path / f"{of}.h5") as other:
+            assert (store.feature(mine).values() == other.feature(f"text/{of}").values()).all()
+
+
+def test_an_extractor_that_names_its_own_matrices(site, six_clips, tmp_path):  # noqa: F811
+    with pytest.raises(UserError, match="'Twice' of package my_package 1.2.*names its matrices itself"):
+        run(six_clips, tmp_path / "s.h5", ["Twice@name=other"])
+    run(six_clips, tmp_path / "s.h5", ["Twice"])
+    assert names(tmp_path / "s.h5") == ["audio/twice-a", "audio/twice-b"]
 
 
 def test_a_refused_run_leaves_nothing(six_clips, seven, tmp_path):

@@ -95,6 +95,9 @@ def assert_same(one: Path, other: Path, name: str, without: tuple[str, ...] = ()
         assert x.values().tobytes() == y.values().tobytes() and x.values().dtype == y.values().dtype == np.float32
         assert x.reasons().tolist() == y.reasons().tolist() and x.present().tolist() == y.present().tolist()
         assert x.made_from() == y.made_from() and x.dimension_names() == y.dimension_names()
+        assert x.has_sequences == y.has_sequences
+        for row in range(len(a) if x.has_sequences else 0):
+            assert all((mine == theirs).all() for mine, theirs in zip(x.sequence(row), y.sequence(row), strict=True))
         mine, theirs = x.details(), y.details()
         assert mine.keys() == theirs.keys() and all((mine[key] == theirs[key]).all() for key in mine)
         left, right = ({k: v for k, v in one.attrs.items() if k not in without} for one in (x, y))

@@ -88,6 +88,17 @@ def test_seven_features_in_one_run_are_those_of_seven_runs(raw, seven, tmp_path)
     assert masked["visual/videomae"] == masked["visual/vit"] and not masked["text/words"]
 
 
+@pytest.mark.slow
+def test_sequences_of_several_features(six_clips, seven, tmp_path):
+    lines = {name: line.replace("layers=each", "layers=1-2") for name, line in seven.items()}
+    run(six_clips, tmp_path / "one.h5", lines.values(), sequences=True)
+    for name, line in lines.items():
+        run(six_clips, tmp_path / "alone.h5", [line], sequences=True, overwrite=True)
+        assert_same(tmp_path / "one.h5", tmp_path / "alone.h5", name)
+        with FeatureStore.open(tmp_path / "alone.h5") as store:
+            assert store.feature(name).has_sequences == (not name.startswith("text/"))
+
+
 def test_a_file_is_opened_once_and_a_frame_is_looked_at_once(clip, seven, monkeypatch):  # noqa: F811
     """For three features of faces and three of audio, though two utterances overlap; and what is taken is the same."""
     opened, detected = [], Counter[float]()

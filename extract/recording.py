@@ -275,6 +275,11 @@ def extract_recording(
         for key, options in recorded.items()
         if key.partition(" ")[0] == m
     ]
+    if alone and any(options.describe != "none" for _, options in wanted):
+        raise UserError(
+            "the model reads texts with a sentence about the voice against all turns of the speaker, later ones too; "
+            "leave --causal out"
+        )
     for modality, options in wanted:
         if modality in absent:
             continue

@@ -51,6 +51,7 @@ def test_packages_are_independent(package, forbidden):
         ["--help"],
         ["extract", "--help"],
         ["extract", "meld", "--help"],
+        ["extractors", "--help"],
         ["train", "--help"],
         ["eval", "--help"],
         ["info", "--help"],

@@ -58,6 +58,7 @@ LINES: dict[str, list[list[str]]] = {
     ],
     "extract": [[*EXTRACT, "--out", "s.h5"]],
     "merge": [[*EXTRACT, "--modalities", "audio", "--shard", "1/1", "--out", "shard.h5"], ["merge", "shard.h5"]],
+    "extractors": [["extractors"]],
     "info": ["info s.h5 --missing --verify".split()],
     "reduce": ["reduce s.h5 --feature audio/eGeMAPSv02 --to 4 --method pca".split()],
     "card": ["card s.h5 --out card.md".split()],

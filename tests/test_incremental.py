@@ -255,6 +255,17 @@ def test_shards_of_changed_media_join(tmp_path):
     assert "nothing to do" in run(manifest, out, audio())[-1]
 
 
+def test_shards_of_what_a_store_has_already(tmp_path):
+    """The merged store still knows the files, so that the next run does not decode them."""
+    manifest, out = corpus(tmp_path / "a"), tmp_path / "s.h5"
+    run(manifest, out, audio())
+    for i in (1, 2):
+        assert count(run(manifest, out, audio(), shard=(i, 2))).startswith("already in")
+    merge(out, [parts_root(out)])
+    assert content(out) == fresh(manifest, tmp_path, audio())
+    assert "nothing to do" in run(manifest, out, audio())[-1]
+
+
 def test_rows_without_their_sequences_are_not_kept_for_those_with(tmp_path):
     manifest, out = corpus(tmp_path / "a", 3), tmp_path / "s.h5"
     run(manifest, out, audio())

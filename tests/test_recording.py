@@ -550,7 +550,7 @@ def test_a_package_can_only_set_options_of_features(change, wanted):
 def test_tf32_is_float32_without_cuda(monkeypatch, tmp_path):
     used: list[str] = []
     monkeypatch.setattr(recording, "extract", lambda manifest, out, options, **_: used.append(options.precision))
-    monkeypatch.setattr(recording, "slowness", lambda *_: "")  # a note that depends on the processor
+    monkeypatch.setattr(recording, "slowness", lambda *_: "")  # is measured, so it depends on the machine
     for precision, lines in (("tf32", 1), ("bfloat16", 0)):
         said: list[str] = []
         options = {"text": {"precision": precision}}

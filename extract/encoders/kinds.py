@@ -7,6 +7,7 @@ A feature is a copy of the run's options for one modality, with those of the lin
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from ...toolkit.base.words import did_you_mean
 from .option import option_specs
 from .registry import extractors, find_extractor
 from .selection import (
+    DENSENETS,
     FACE_NETWORK,
     IMAGE_MODEL,
     OPENSMILE,
@@ -32,6 +34,7 @@ from .selection import (
 
 _OPENSMILE_LICENCE = "free for research and private use; commercial use needs a licence from audEERING"
 _MODELS_LICENCE = "the model's own, on its page of the hub"
+_KEYS = re.compile(r"@(?=\s*\w+\s*=)")  # where the keys of a line begin
 
 
 @dataclass(frozen=True)
@@ -246,7 +249,8 @@ def parse_feature(line: object, options: Options, where: str = "") -> FeatureReq
     for key, value in given.items():
         if key not in found.keys:
             known = ", ".join(found.keys)
-            raise UserError(f"{where}: {kind} has no {key!r}{did_you_mean(key, list(found.keys))}; it has {known}")
+            meant = did_you_mean(key, list(found.keys), listed=0)
+            raise UserError(f"{where}: {kind} has no {key!r}{meant}; it has {known}")
         values[found.keys[key]] = value
     names = {option: key for key, option in found.keys.items()} | ({found.model: "model"} if found.model else {})
     for name, value in values.items():
@@ -254,20 +258,34 @@ def parse_feature(line: object, options: Options, where: str = "") -> FeatureReq
             chosen[name] = specs[name].parsed(_typed(value, specs[name].kind))
         except ValueError as error:
             raise UserError(f"{where}: {names[name]}: {error}") from None
+    if not model and found.model:
+        raise UserError(f"{where}: the model is empty; leave it out, or name one")
     made = dataclasses.replace(options, **{**chosen, **found.fixed})
-    if (own := built_in_extractor(made, found.modality)) != found.extractor:
-        right = next((one.name for one in KINDS.values() if one.extractor == own), own)
-        raise UserError(f"{where}: {model} is no model of {kind}; write {right}:{model}")
+    own = built_in_extractor(made, found.modality)
+    if found.modality == "visual" and model in DENSENETS:
+        own = FACE_NETWORK
+    if own != found.extractor:
+        right = next(one for one in KINDS.values() if one.extractor == own)
+        instead = f"{right.name}:{model}" if right.model else right.name
+        raise UserError(f"{where}: {model} is no model of {kind}; write {instead}")
+    _check_shared(made, given, where)
+    return FeatureRequest(_shown(where, line), found.modality, made)
+
+
+def _check_shared(made: Options, given: Mapping[str, object], where: str) -> None:
+    """Raises a UserError for a precision that only a whole run can have, or a name that no feature can have."""
     if "precision" in given and made.precision in ("tf32", "auto"):
         raise UserError(f"{where}: {made.precision} is for the whole run; give it with --precision")
-    return FeatureRequest(_shown(where, line), found.modality, made)
+    if made.name is not None and not (made.name.isprintable() and made.name.strip("./ ")):
+        raise UserError(f"{where}: name: {made.name!r} is no name of a feature; use letters and digits")
 
 
 def _split(line: str, where: str) -> tuple[str, str | None, dict[str, object]]:
     """Kind, model and keys. A model may contain "@" and ":", such as a path does."""
-    head, at, tail = line.rpartition("@")
-    if not at or "=" not in tail:
-        head, tail = line, ""
+    head, tail = line, ""
+    if places := list(_KEYS.finditer(line)):
+        # The last one, since folders of experiments are called "lr=1@seed=2" more often than values contain "@KEY=".
+        head, tail = line[: places[-1].start()], line[places[-1].end() :]
     kind, colon, model = head.partition(":")
     keys: dict[str, object] = {}
     last = ""
@@ -297,7 +315,8 @@ def _of_package(kind: str, model: object, given: Mapping[str, object], options: 
     others = [name for name in extractors() if name not in EXTRACTORS]
     if kind not in others:
         known = [*KINDS, *others]
-        raise UserError(f"{where}: no kind {kind!r}{did_you_mean(kind, known)}; the kinds are {', '.join(known)}")
+        meant = did_you_mean(kind, known, listed=0)
+        raise UserError(f"{where}: no kind {kind!r}{meant}; the kinds are {', '.join(known)}")
     if model is not None:
         raise UserError(f"{where}: {kind} takes no model after a colon; give its own options after @")
     registered = find_extractor(kind)
@@ -306,13 +325,20 @@ def _of_package(kind: str, model: object, given: Mapping[str, object], options: 
         key: value for key, value in given.items() if key not in _SHARED or key in option_specs(registered.cls.Options)
     }
     shared = {key: value for key, value in given.items() if key not in own}
+    chosen: dict[str, Any] = {}
+    for name, value in shared.items():
+        try:
+            chosen[name] = option_specs(Options)[name].parsed(_typed(value, str))
+        except ValueError as error:
+            raise UserError(f"{where}: {name}: {error}") from None
     made = dataclasses.replace(
         options,
         modalities=(modality,),
         extractors=(kind,),
         extractor_options={f"{kind}.{key}": value for key, value in own.items()},
-        **{name: option_specs(Options)[name].parsed(value) for name, value in shared.items()},
+        **chosen,
     )
+    _check_shared(made, shared, where)
     return FeatureRequest(where.removeprefix("--feature "), modality, made)
 
 

@@ -147,7 +147,7 @@ def finished_job(job: Job, corpus: Corpus) -> Finished:
         columns_of(job.planned.extractor),
         job.planned.options,
         context_of(job.planned.extractor.wants),
-        corpus.table(job.modality) if job.modality != "text" else [],
+        corpus.table(job.modality),
         lambda: discard(folder),
         sum(part.stat().st_size for part in folder.glob("*.npz")),
     )

@@ -104,7 +104,9 @@ def carry(
         origins = feature.made_from()
         if name in derived:
             source = derived[name]
-            if same_rows and (extracted.get(source) or (source in found and found[source].keys is None)):
+            unchanged = extracted.get(source) or (source in found and found[source].keys is None)
+            # Without any audio there is no prosody, and the texts were read without it.
+            if same_rows and (unchanged or (source == SOURCE and source not in old.feature_names())):
                 found[name] = Carried(feature)
             else:
                 remedy = "extract it again" if source == SOURCE else "run erc-toolkit reduce again"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -144,8 +144,7 @@ def _extract(
     root, corpus = parts_root(out), Corpus.of(manifest, options.check_content)
     described = [one for one in extractors.all() if is_described(one)]
     plain = [one for one in extractors.all() if one not in described]
-    jobs = [make_job(corpus, old, root, one, options.part_size, shard) for one in plain]
-    prosody = next((job for job in jobs if job.key == SOURCE), None)
+    there = set(root.iterdir()) if root.is_dir() else set()
 
     def describe() -> list[Job]:
         """The jobs of the texts that are read with a sentence about the voice."""
@@ -153,11 +152,18 @@ def _extract(
         sentences = sentences_of(prosody, manifest)
         return [make_job(corpus, old, root, one, options.part_size, shard, sentences) for one in described]
 
-    if described and prosody is not None:
-        check_shard(prosody, shard)
-        if prosody.complete:
-            jobs, described = jobs + describe(), []
-    carried, as_it_is = _compare(jobs, described, corpus, old, notify)
+    try:
+        jobs = [make_job(corpus, old, root, one, options.part_size, shard) for one in plain]
+        prosody = next((job for job in jobs if job.key == SOURCE), None)
+        if described and prosody is not None:
+            check_shard(prosody, shard)
+            if prosody.complete:
+                jobs, described = jobs + describe(), []
+        carried, as_it_is = _compare(jobs, described, corpus, old, notify)
+    except UserError:
+        if shard is None:  # other shards may be about to write there
+            _remove_new(root, there)
+        raise
     if as_it_is and shard is None:
         notify(f"{out}: all features are already there; nothing to do")
         _remove_empty(root)
@@ -265,6 +271,14 @@ def _remove_empty(root: Path) -> None:
     """Removes the folder of parts if no part is in it."""
     if root.is_dir() and not any(root.glob("*/*.npz")):
         shutil.rmtree(root)
+
+
+def _remove_new(root: Path, there: Collection[Path]) -> None:
+    """Removes what a refused run has put into the folder of parts, so that the next one may have other options."""
+    for folder in set(root.iterdir()) - set(there) if root.is_dir() else ():
+        shutil.rmtree(folder)
+    if root.is_dir() and not any(root.iterdir()):
+        root.rmdir()
 
 
 def _dialogues(manifest: Manifest) -> int:

@@ -186,7 +186,7 @@ class RunExtractors:
             origin = provenance(registered, built[i], given[i], own, detector, speaker)
             recorded = options_record(registered, built[i], given[i], own)
             if own.name is not None:  # the name in the store, not that of the model in its provenance
-                built[i].name = own.name
+                _rename(registered, built[i], own.name, request)
             found.append(RunExtractor(registered, built[i], origin, recorded, alone, request))
         _check_names(found)
         return cls(found, detector, options, speaker)
@@ -242,17 +242,36 @@ class RunExtractors:
         )
 
 
+def _rename(registered: Registered, extractor: Extractor, name: str, request: FeatureRequest) -> None:
+    """Gives an extractor another name.
+
+    Raises:
+        UserError: its matrices would not have it.
+    """
+    before = list(matrices_of(extractor))
+    try:
+        different = extractor.name != name
+        extractor.name = name
+    except AttributeError:  # of another package, as a property
+        different = True
+    if different and list(matrices_of(extractor)) == before:
+        raise UserError(f"--feature {request.line}: {registered} names its matrices itself; leave name out")
+
+
 def _check_names(extractors: Sequence[RunExtractor]) -> None:
-    """Raises a UserError if two features would have one name in the store."""
-    known: dict[str, RunExtractor] = {}
+    """Raises a UserError if two features would have one name in the store, or in the run."""
+    known: set[str] = set()
     for one in extractors:
-        for name in one.matrices:
-            if name in known:
-                line = one.request.line if one.request is not None else one.key
-                raise UserError(
-                    f"--feature {line}: {name} is asked for twice; give one of them a name, with @name=NAME"
-                )
-            known[name] = one
+        # Its own name too, which its parts have until the store is written, though its matrices may have others.
+        names = {
+            f"{one.modality}/{name.replace('/', '--')}" for name in (*matrices_of(one.extractor), one.extractor.name)
+        }
+        if twice := sorted(names & known):
+            line = one.request.line if one.request is not None else one.key
+            raise UserError(
+                f"--feature {line}: {twice[0]} is asked for twice; give one of them a name, with @name=NAME"
+            )
+        known |= names
 
 
 def choose(options: Options) -> list[tuple[FeatureRequest, Registered]]:

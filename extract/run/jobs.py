@@ -87,9 +87,13 @@ class Corpus:
         """The location of a media file."""
         return self.manifest.path(relative)
 
-    def table(self, modality: str) -> list[FileFacts]:
-        """What is known of the files of a modality, for the store."""
-        paths = {path for u in self.manifest.utterances if (path := source_of(u, modality)[0]) is not None}
+    def table(self, modality: str, rows: Sequence[int] | None = None) -> list[FileFacts]:
+        """What is known of the files of a modality, for the store; of some rows, or of all. Texts have none."""
+        if modality == "text":
+            return []
+        utterances = self.manifest.utterances
+        some = utterances if rows is None else [utterances[row] for row in rows]
+        paths = {path for u in some if (path := source_of(u, modality)[0]) is not None}
         return self.files.table(map(self.path, sorted(paths)))
 
 
@@ -232,7 +236,7 @@ def make_job(
         if job.rows_todo(index):
             job.todo.append(index)
         elif shard is not None:  # whoever merges the shards has no other source
-            job.write(index, job.begin(index))
+            job.write(index, job.begin(index), corpus.table(modality, parts[index]))
     return job
 
 

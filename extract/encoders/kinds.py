@@ -17,6 +17,7 @@ from ...toolkit.base.errors import UserError
 from ...toolkit.base.reading.plain_yaml import load_yaml
 from ...toolkit.base.reading.texts import read_text
 from ...toolkit.base.words import did_you_mean
+from ...toolkit.manifest import MODALITIES
 from .option import option_specs
 from .registry import extractors, find_extractor
 from .selection import (
@@ -196,6 +197,8 @@ def requests_of(options: Options) -> list[FeatureRequest]:
     if options.feature_set is not None:
         lines += _read_set(options.feature_set)
     plain = dataclasses.replace(options, features=(), feature_set=None)
+    if lines and (options.extractors or options.extractor_options or options.modalities != MODALITIES):
+        raise UserError("features say by themselves what is extracted; leave modalities and extractors out")
     if lines:
         found = [parse_feature(line, plain, where) for where, line in lines]
     else:

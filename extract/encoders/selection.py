@@ -269,9 +269,9 @@ def built_in_extractor(options: Options, modality: str) -> str:
     if modality == "text":
         return TEXT_MODEL
     if modality == "audio":
-        if options.audio_set == PROSODY:
-            return PROSODY
-        return OPENSMILE if options.audio_model is None else SPEECH_MODEL
+        if options.audio_model is not None:
+            return SPEECH_MODEL
+        return PROSODY if options.audio_set == PROSODY else OPENSMILE
     if options.visual_kind != "auto":
         return VIDEO_MODEL if options.visual_kind == "video" else IMAGE_MODEL
     return FACE_NETWORK if options.visual_model in DENSENETS else IMAGE_MODEL

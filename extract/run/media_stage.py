@@ -157,6 +157,7 @@ def _plan(manifest: Manifest, part: range, jobs: Mapping[str, tuple[Job, Rows]])
 def _fill_rows(part: _Part, manifest: Manifest, options: Options, costs: Costs) -> None:
     """Puts a part's results into rows. An extractor gets all utterances of the part at once, in the order of rows."""
     found = sorted(part.found, key=lambda one: one[0].row)
+    several = sum(isinstance(job.planned.extractor.wants, Crops) for job, _ in part.rows.values()) > 1
     for name, (job, rows) in part.rows.items():
         own = [(one.row, one.taken[name], file) for one, file in found if name in one.taken]
         given = []
@@ -177,13 +178,14 @@ def _fill_rows(part: _Part, manifest: Manifest, options: Options, costs: Costs) 
             rows.put_result(row, result)
         costs.add(name, time.perf_counter() - before)
         if options.save_crops is not None and isinstance(job.planned.extractor.wants, Crops):
+            ending = f"--{job.planned.extractor.name}" if several else ""
             for row, series in given:
                 assert isinstance(series, FrameSeries)
-                _save_crops(options.save_crops, manifest.utterances[row].id, series.images)
+                _save_crops(options.save_crops, manifest.utterances[row].id + ending, series.images)
 
 
 def _save_crops(folder: Path, utterance: str, crops: np.ndarray) -> None:
-    """Writes an utterance's crops side by side into a PNG file named after the utterance."""
+    """Writes an utterance's crops side by side into a PNG file named after it, and the feature if there are several."""
     import cv2
 
     sheet = np.concatenate(list(crops[:: max(1, len(crops) // 12)][:12]), axis=1)

@@ -26,7 +26,7 @@ from speaking_faces import NEAR
 
 from erc_toolkit.extract.diarization.loading import Loader, Options
 from erc_toolkit.extract.diarization.transcribe import transcribe
-from erc_toolkit.extract.run.recording_faces import face_finder
+from erc_toolkit.extract.run.media.recording_faces import face_finder
 from erc_toolkit.toolkit.media import media_duration
 
 STAGE = "dia13_utt1 dia13_utt3 dia22_utt3 dia33_utt0".split()

@@ -33,7 +33,7 @@ from erc_toolkit.extract.encoders.audio.opensmile_sets import functionals
 from erc_toolkit.extract.encoders.text.encoder import TextEncoder
 from erc_toolkit.extract.encoders.visual.face_network import ARCHITECTURES, FaceEncoder, ImageInput
 from erc_toolkit.extract.faces.detection import crop, face_model, make_detector
-from erc_toolkit.extract.run.worker import set_up
+from erc_toolkit.extract.run.media.worker import set_up
 from erc_toolkit.toolkit.base.cores import core_count
 from erc_toolkit.toolkit.manifest import Manifest, write_manifest
 from erc_toolkit.toolkit.media import SAMPLE_RATE, MediaReader, ffmpeg_binary

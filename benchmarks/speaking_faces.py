@@ -25,8 +25,8 @@ from erc_toolkit.extract.encoders.base import Crops
 from erc_toolkit.extract.faces import choice
 from erc_toolkit.extract.faces.choice import Choosing
 from erc_toolkit.extract.faces.lips.speech import SLOPE
-from erc_toolkit.extract.run.requests import MediaRequest, Span, Task
-from erc_toolkit.extract.run.worker import process, set_up
+from erc_toolkit.extract.run.media.requests import MediaRequest, Span, Task
+from erc_toolkit.extract.run.media.worker import process, set_up
 
 # Clips of MELD's folder in ../shared that show one face throughout: one woman near, and one man on a stage.
 NEAR = "dia33_utt1 dia3_utt2 dia0_utt0 dia6_utt1 dia13_utt2 dia22_utt0 dia22_utt2 dia27_utt0".split()

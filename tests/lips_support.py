@@ -13,9 +13,9 @@ import torch
 from erc_toolkit.extract.encoders.base import Crops
 from erc_toolkit.extract.faces.choice import Choosing
 from erc_toolkit.extract.faces.lips.network import ActiveSpeakerNet, _renamed
-from erc_toolkit.extract.run.pictures import Watched
-from erc_toolkit.extract.run.requests import MediaRequest, Span, Task
-from erc_toolkit.extract.run.worker import process
+from erc_toolkit.extract.run.media.pictures import Watched
+from erc_toolkit.extract.run.media.requests import MediaRequest, Span, Task
+from erc_toolkit.extract.run.media.worker import process
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 WEIGHTS = SHARED / "models/lrasd_ava.pt"

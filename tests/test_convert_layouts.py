@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from erc_toolkit import manifests
-from erc_toolkit.extract.run.parts import Rows
+from erc_toolkit.extract.run.rows.parts import Rows
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.exchange.convert import convert

@@ -33,10 +33,10 @@ from erc_toolkit.extract.corpora.registry import read_corpus
 from erc_toolkit.extract.encoders.base import Crops, Samples
 from erc_toolkit.extract.encoders.kinds import KINDS
 from erc_toolkit.extract.encoders.selection import Options
-from erc_toolkit.extract.run import pictures, second_pass, worker
 from erc_toolkit.extract.run.assembly import merge, parts_root
 from erc_toolkit.extract.run.extractors import RunExtractors
-from erc_toolkit.extract.run.requests import Span, Task
+from erc_toolkit.extract.run.media import pictures, second_pass, worker
+from erc_toolkit.extract.run.media.requests import Span, Task
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.media import MediaReader

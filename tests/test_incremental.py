@@ -15,11 +15,11 @@ from scipy.io import wavfile
 
 from erc_toolkit.extract.encoders.selection import Options
 from erc_toolkit.extract.reduce import reduce_store
-from erc_toolkit.extract.run import origins
 from erc_toolkit.extract.run.assembly import merge, parts_root
 from erc_toolkit.extract.run.carried import CHANGED
 from erc_toolkit.extract.run.engine import extract
-from erc_toolkit.extract.run.parts import PartsFolder
+from erc_toolkit.extract.run.rows import origins
+from erc_toolkit.extract.run.rows.parts import PartsFolder
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.manifest import Manifest, Utterance
 from erc_toolkit.toolkit.store import FeatureStore, StoreWriter

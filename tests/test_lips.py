@@ -24,7 +24,7 @@ from erc_toolkit.extract.faces.lips.network import load_network
 from erc_toolkit.extract.faces.lips.scoring import LipScorer
 from erc_toolkit.extract.faces.lips.speech import SLOPE, Speech, confidences
 from erc_toolkit.extract.faces.tracks import SeenFace, Track
-from erc_toolkit.extract.run.recording_faces import SpeakingFaces
+from erc_toolkit.extract.run.media.recording_faces import SpeakingFaces
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main
 

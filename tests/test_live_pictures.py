@@ -16,9 +16,9 @@ from erc_toolkit.extract.faces.choice import Choosing
 from erc_toolkit.extract.faces.detection import face_model
 from erc_toolkit.extract.live.pictures import LivePictures
 from erc_toolkit.extract.live.shots import NotKeptError, Shots
-from erc_toolkit.extract.run.pictures import Watched
-from erc_toolkit.extract.run.requests import MediaRequest, Span, Task
-from erc_toolkit.extract.run.worker import process
+from erc_toolkit.extract.run.media.pictures import Watched
+from erc_toolkit.extract.run.media.requests import MediaRequest, Span, Task
+from erc_toolkit.extract.run.media.worker import process
 from erc_toolkit.toolkit.demo.split_screen import make_dialogues, write_media
 from erc_toolkit.toolkit.media import KeptSound, Piece, StreamedMedia, ffmpeg_binary
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from media_support import ffmpeg, flash_at, flashes, read, tone_at, tones
 
 from erc_toolkit.extract.encoders.base import AudioSpan, Frames, FrameSeries, Samples
-from erc_toolkit.extract.run.requests import MediaRequest, Span, Task
-from erc_toolkit.extract.run.worker import process
+from erc_toolkit.extract.run.media.requests import MediaRequest, Span, Task
+from erc_toolkit.extract.run.media.worker import process
 from erc_toolkit.toolkit.media import SAMPLE_RATE, ffmpeg_binary
 from erc_toolkit.toolkit.media.clock import AudioClock
 

@@ -12,8 +12,8 @@ from media_support import ffmpeg, flash_at, read, tone_at
 from test_media_clock import BOTH, SOUND_ALONE, X264
 
 from erc_toolkit.extract.encoders.base import Samples
-from erc_toolkit.extract.run.requests import MediaRequest, Span, Task
-from erc_toolkit.extract.run.worker import process
+from erc_toolkit.extract.run.media.requests import MediaRequest, Span, Task
+from erc_toolkit.extract.run.media.worker import process
 from erc_toolkit.toolkit.media import MediaError, ffmpeg_binary, media_duration
 from erc_toolkit.toolkit.media.containers import read_claim
 

@@ -24,9 +24,9 @@ from erc_toolkit.extract.corpora.registry import read_corpus
 from erc_toolkit.extract.encoders.base import Crops
 from erc_toolkit.extract.faces.choice import LOST, Choosing
 from erc_toolkit.extract.faces.given import GivenFace
-from erc_toolkit.extract.run.pictures import Watched
-from erc_toolkit.extract.run.requests import MediaRequest, Span, Task
-from erc_toolkit.extract.run.worker import process
+from erc_toolkit.extract.run.media.pictures import Watched
+from erc_toolkit.extract.run.media.requests import MediaRequest, Span, Task
+from erc_toolkit.extract.run.media.worker import process
 from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.media import SAMPLE_RATE, MediaReader
 

@@ -13,7 +13,7 @@ import pytest
 from kill_support import run_until
 
 from erc_toolkit.extract.run.assembly import parts_root
-from erc_toolkit.extract.run.parts import divide, shard_of
+from erc_toolkit.extract.run.rows.parts import divide, shard_of
 from erc_toolkit.toolkit.base.processes import Failure, run_tasks
 from erc_toolkit.toolkit.manifest import Manifest, Utterance
 from erc_toolkit.toolkit.store import FeatureStore
@@ -275,11 +275,11 @@ def test_a_clip_that_kills_its_worker_is_masked(raw, text_encoder, tmp_path, und
     modules.mkdir()
     (modules / "dying.py").write_text(
         "import os, signal\n"
-        "import erc_toolkit.extract.run.worker\n"
+        "import erc_toolkit.extract.run.media.worker\n"
         "def process(job):\n"
         "    if job[1] is not None and job[1].path.name == 'dia1_utt2.mp4':\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return erc_toolkit.extract.run.worker.process(job)\n"
+        "    return erc_toolkit.extract.run.media.worker.process(job)\n"
     )
     script = tmp_path / "faulty.py"
     script.write_text(

@@ -17,7 +17,7 @@ from erc_toolkit.extract.encoders.selection import Options
 from erc_toolkit.extract.encoders.text.encoder import TextEncoder
 from erc_toolkit.extract.encoders.text.inputs import Inputs
 from erc_toolkit.extract.encoders.text.prompts import TEMPLATES, Prompt
-from erc_toolkit.extract.run.origins import text_key
+from erc_toolkit.extract.run.rows.origins import text_key
 from erc_toolkit.toolkit.base.errors import UserError
 
 TEMPLATE = "Read.\n{context}\nNow {speaker} says\n{text}\n{described}\nWhat does {speaker} feel?"

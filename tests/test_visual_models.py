@@ -19,7 +19,7 @@ from erc_toolkit.extract.encoders.visual.fitting import fitted
 from erc_toolkit.extract.encoders.visual.image import ImageModel
 from erc_toolkit.extract.encoders.visual.video import VideoModel, clip_frames
 from erc_toolkit.extract.run.engine import extract
-from erc_toolkit.extract.run.pictures import FrameKeeper
+from erc_toolkit.extract.run.media.pictures import FrameKeeper
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.store import FeatureStore
 from erc_toolkit.toolkit.store.summary import unpacked

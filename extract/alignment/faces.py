@@ -15,12 +15,12 @@ from ..encoders.base import Crops
 from ..encoders.selection import Options
 from ..faces.choice import OFF_SCREEN
 from ..faces.detection import face_model, make_detector
+from ..run.media.pictures import Watched
+from ..run.media.requests import MediaRequest, Span, Task
+from ..run.media.speaker import ChoiceOfSpeaker, choice_of_speaker
+from ..run.media.worker import FileMedia, failed, process, set_up
 from ..run.media_stage import FAILED
-from ..run.origins import MISSING, mask_of, source_of
-from ..run.pictures import Watched
-from ..run.requests import MediaRequest, Span, Task
-from ..run.speaker import ChoiceOfSpeaker, choice_of_speaker
-from ..run.worker import FileMedia, failed, process, set_up
+from ..run.rows.origins import MISSING, mask_of, source_of
 from .overlay import Line, applied, content_of
 from .seen import NO_FACE, Seen
 
@@ -113,7 +113,7 @@ def find_faces(manifest: Manifest, lines: Mapping[str, Line], search: FaceSearch
         lines: by utterance; those of others are left out.
         search: how.
     """
-    preload("erc_toolkit.extract.run.worker")
+    preload("erc_toolkit.extract.run.media.worker")
     todo = [(u, lines[u.id]) for u in manifest.utterances if u.id in lines]
     without, groups = _grouped(todo)
     if without:

@@ -15,7 +15,7 @@ from ...toolkit.base.reading.plain_numbers import MOST_SECONDS, finite_number, s
 from ...toolkit.base.reading.texts import read_text
 from ...toolkit.base.words import counted
 from ...toolkit.manifest import Manifest, Utterance
-from ..run.origins import read_content, source_of
+from ..run.rows.origins import read_content, source_of
 from .seen import FACE_FLAGS, Seen, parse_seen, span_of
 
 FORMAT = 1

@@ -22,7 +22,7 @@ from ..encoders.audio.opensmile_sets import silence_reason
 from ..encoders.audio.resampling import resample
 from ..encoders.base import AudioSpan
 from ..run.media_stage import FAILED
-from ..run.origins import source_of
+from ..run.rows.origins import source_of
 from .ctc import Emitter, align
 from .faces import FaceSearch, find_faces, spoken
 from .overlay import (

@@ -9,7 +9,7 @@ from ...toolkit.base.reading.plain_numbers import finite_number
 from ...toolkit.manifest import Utterance
 from ...toolkit.manifest.faces import boxes_problem
 from ..faces.choice import OFF_SCREEN
-from ..run.origins import source_of
+from ..run.rows.origins import source_of
 
 NO_FACE = "no speaking face"  # none is seen, or nothing tells which of them speaks
 FACE_FLAGS = (OFF_SCREEN, NO_FACE)

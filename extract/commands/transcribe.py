@@ -103,7 +103,7 @@ def transcribe_command(
     from ..diarization.folders import transcribe_folder
     from ..diarization.loading import Options
     from ..diarization.transcribe import transcribe
-    from ..run.recording_faces import face_finder, finder_for
+    from ..run.media.recording_faces import face_finder, finder_for
 
     people = tuple(name.strip() for name in (names or "").split(",") if name.strip())
     if speakers is not None and len(people) > speakers:

@@ -18,9 +18,9 @@ from ..faces.lips.closeups import FACES_PER_S, frames_of
 from ..faces.lips.speech import Speech
 from ..faces.thinning import Look
 from ..faces.tracks import FacesLook, FaceTracks
-from ..run.pictures import Collector, Watched, collectors_for
-from ..run.requests import MediaRequest, Span
-from ..run.worker import beyond_end, set_up
+from ..run.media.pictures import Collector, Watched, collectors_for
+from ..run.media.requests import MediaRequest, Span
+from ..run.media.worker import beyond_end, set_up
 from .shots import NotKeptError, Shots, reach_of_tracks
 
 # Sound and pictures that belong together are written at most so far apart. Where pictures are later, turns do not wait.
@@ -91,7 +91,7 @@ class LivePictures:
         return collector
 
     def of(self, span: Span, heard: KeptSound | None, over: bool) -> Watched:
-        """What was seen of a turn that has ended, as in `run.worker.process`.
+        """What was seen of a turn that has ended, as in `run.media.worker.process`.
 
         Args:
             span: the turn.

@@ -25,9 +25,9 @@ from ..recording import manifest_of_turns, options_here, recorded_options, trans
 from ..run.context import turns as with_context
 from ..run.extractors import RunExtractor, RunExtractors
 from ..run.jobs import matrices_of
-from ..run.origins import mask_of
-from ..run.requests import Span
-from ..run.worker import beyond_end, samples_of
+from ..run.media.requests import Span
+from ..run.media.worker import beyond_end, samples_of
+from ..run.rows.origins import mask_of
 from .pictures import LATE_S, LivePictures
 
 # As of a recording without one.

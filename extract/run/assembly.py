@@ -19,8 +19,8 @@ from ...toolkit.manifest import Manifest, load_manifest
 from ...toolkit.store import FeaturePart, FeatureStore, StoreWriter
 from .carried import Carried
 from .jobs import CONTEXT, Corpus, Job, columns_of, context_of
-from .origins import FileFacts
-from .parts import ColumnNames, FeaturePlan, PartsFolder, corpus_fingerprint, difference
+from .rows.origins import FileFacts
+from .rows.parts import ColumnNames, FeaturePlan, PartsFolder, corpus_fingerprint, difference
 
 
 class NothingFound(UserError):

@@ -11,8 +11,8 @@ from ...toolkit.store import Feature, FeaturePart, FeatureStore, StoreWriter
 from ...toolkit.store.summary import unpacked
 from .described import SOURCE
 from .jobs import CONTEXT, Corpus
-from .kept import KeptRows, StoreRows
-from .origins import UNKNOWN, FileFacts
+from .rows.kept import KeptRows, StoreRows
+from .rows.origins import UNKNOWN, FileFacts
 
 CHANGED = "changed since it was extracted"
 _ROWS = 1024  # at a time

@@ -2,8 +2,8 @@
 
 Worker processes decode media, compute functionals and crop faces; the text encoder runs in its own thread and the face
 encoder in the main thread. Rows are divided into parts. A part is computed as a whole, so that its numbers do not
-depend on earlier interruptions, and written when it is done (`extract/run/parts.py`). docs/explanation/architecture.md
-follows one utterance through the run.
+depend on earlier interruptions, and written when it is done (`extract/run/rows/parts.py`).
+docs/explanation/architecture.md follows one utterance through the run.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from .assembly import assemble, finished_job, parts_root
 from .carried import Carried, carry
 from .costs import Costs
 from .described import SOURCE, check_shard, has_any, implicit, is_described, sentences_of
-from .earlier import check_crops, earlier_store, make_crops
 from .extractors import RunExtractor, RunExtractors
 from .jobs import Corpus, Job, make_job, matrices_there, plan_of, record_job
 from .media_stage import run_media
+from .rows.earlier import check_crops, earlier_store, make_crops
 from .text_stage import read_texts
 
 
@@ -135,7 +135,7 @@ def _extract(
     requests = requests_of(options)
     if any(request.modality != "text" for request in requests):
         smile = any(built_in_extractor(one.options, one.modality) in WITHOUT_NETWORK for one in requests)
-        preload("erc_toolkit.extract.run.worker", *(["opensmile"] if smile else []))
+        preload("erc_toolkit.extract.run.media.worker", *(["opensmile"] if smile else []))
     extractors = RunExtractors.make(options, alone)
     built(extractors.extractors)
     for line in extractors.lines():

@@ -21,8 +21,8 @@ from ..encoders.selection import Options
 from .assembly import NothingFound
 from .engine import Summary, extract
 from .extractors import RunExtractor
-from .origins import source_of
-from .worker import DECODING, LIPS
+from .media.worker import DECODING, LIPS
+from .rows.origins import source_of
 
 # Enough utterances for batches of the usual size, and enough dialogues to see different files.
 _LEAST_UTTERANCES, _LEAST_DIALOGUES = 32, 3

@@ -27,10 +27,10 @@ from ..encoders.selection import (
     built_in_extractor,
 )
 from ..faces.detection import face_model, make_detector
-from .parts import matrices_of
+from .media.requests import MediaRequest
+from .media.speaker import ChoiceOfSpeaker, choice_of_speaker
 from .provenance import options_record, provenance
-from .requests import MediaRequest
-from .speaker import ChoiceOfSpeaker, choice_of_speaker
+from .rows.parts import matrices_of
 
 if TYPE_CHECKING:
     import torch

@@ -18,9 +18,9 @@ from ..encoders.base import Extractor, Texts
 from ..encoders.kinds import FeatureRequest
 from .context import turns
 from .extractors import RunExtractor
-from .kept import KeptRows, PartRows, StoreRows
-from .origins import FileFacts, KnownFiles, keys_of_media, media_key, source_of, text_key
-from .parts import (
+from .rows.kept import KeptRows, PartRows, StoreRows
+from .rows.origins import FileFacts, KnownFiles, keys_of_media, media_key, source_of, text_key
+from .rows.parts import (
     ColumnNames,
     FeaturePlan,
     PartsFolder,

@@ -26,10 +26,10 @@ from ..faces.given import GivenFace
 from .costs import Costs
 from .extractors import RunExtractors
 from .jobs import Corpus, Job
-from .origins import UNKNOWN, FileFacts, lasts, mask_of, media_key, source_of
-from .parts import Rows
-from .requests import MediaRequest, Span, Task
-from .worker import UtteranceMedia, failed, process, set_up
+from .media.requests import MediaRequest, Span, Task
+from .media.worker import UtteranceMedia, failed, process, set_up
+from .rows.origins import UNKNOWN, FileFacts, lasts, mask_of, media_key, source_of
+from .rows.parts import Rows
 
 FAILED = "its worker failed"
 

@@ -13,7 +13,7 @@ from ..encoders.option import option_specs
 from ..encoders.registry import Registered
 from ..encoders.selection import FEATURE_OPTIONS, Options, feature_options, recordable
 from ..faces.detection import DETECTION_WIDTH, YUNET_SCORE
-from .speaker import SPEAKER_OPTIONS, ChoiceOfSpeaker
+from .media.speaker import SPEAKER_OPTIONS, ChoiceOfSpeaker
 
 
 def shared_options(modality: str) -> tuple[str, ...]:

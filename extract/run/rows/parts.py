@@ -4,8 +4,8 @@ An open HDF5 file does not survive a killed process; part files that are written
 renamed do. `STORE.parts/` contains a folder for each feature; in it `feature.json` is everything that the feature
 depends on besides its utterances (its fingerprint), and `00000-HASH.npz`, `00001-HASH.npz`, … contain the rows of the
 finished parts. HASH stands for the utterances' transcripts or spans and media files, so a part of other utterances has
-another name; its rows are still found by what they were made from (`extract/run/kept.py`). The store is assembled from
-the parts at the end.
+another name; its rows are still found by what they were made from (`extract/run/rows/kept.py`). The store is assembled
+from the parts at the end.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from ...toolkit.base.errors import UserError
-from ...toolkit.base.files import write_atomically
-from ...toolkit.base.hashes import json_sha256
-from ...toolkit.base.reading.plain_json import parse_json
-from ...toolkit.manifest import Manifest
-from ...toolkit.manifest.utterances import FIELDS
-from ...toolkit.store import FeaturePart
-from ...toolkit.store.frames import finite_frames
-from ..encoders.base import Extracted, Extractor, Provenance
+from ....toolkit.base.errors import UserError
+from ....toolkit.base.files import write_atomically
+from ....toolkit.base.hashes import json_sha256
+from ....toolkit.base.reading.plain_json import parse_json
+from ....toolkit.manifest import Manifest
+from ....toolkit.manifest.utterances import FIELDS
+from ....toolkit.store import FeaturePart
+from ....toolkit.store.frames import finite_frames
+from ...encoders.base import Extracted, Extractor, Provenance
 from .kept import Row
 from .origins import UNKNOWN, FileFacts
 
@@ -63,8 +63,8 @@ class Rows:
         values: float32 (n, matrices * dim), an extractor's matrices side by side; zeros in masked rows.
         reasons: n strings, empty where the row is present.
         details: further columns, each (n,).
-        made_from: n keys (`extract.run.origins`) of what the rows were made from; `UNKNOWN` if they must be computed
-            again.
+        made_from: n keys (`extract.run.rows.origins`) of what the rows were made from; `UNKNOWN` if they must be
+            computed again.
         todo: the rows that are to be computed; the others are kept.
         frame_width: columns of a frame if the feature keeps its sequences, else 0.
         frames: for each row its frames float32 (T, frame_width) and their times in seconds (T,).

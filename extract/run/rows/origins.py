@@ -17,9 +17,9 @@ from pathlib import Path
 
 import xxhash
 
-from ...toolkit.base.hashes import json_sha256
-from ...toolkit.manifest import Utterance
-from ..encoders.base import Turn
+from ....toolkit.base.hashes import json_sha256
+from ....toolkit.manifest import Utterance
+from ...encoders.base import Turn
 
 UNKNOWN = ""  # the key of a row, or the content of a file, that must not be reused
 MISSING = "missing"  # the content of a file that does not exist

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...toolkit.base.errors import UserError
-from ...toolkit.base.files import write_atomically
-from ...toolkit.base.outputs import check_folder
-from ...toolkit.manifest import Manifest
-from ...toolkit.store import FeatureStore
+from ....toolkit.base.errors import UserError
+from ....toolkit.base.files import write_atomically
+from ....toolkit.base.outputs import check_folder
+from ....toolkit.manifest import Manifest
+from ....toolkit.store import FeatureStore
 from .parts import corpus_fingerprint
 
 _CROPS = ".face-crops-of-erc-toolkit"  # marks a folder of --save-crops

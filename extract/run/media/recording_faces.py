@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ...toolkit.base.cores import core_count
-from ...toolkit.base.errors import UserError
-from ...toolkit.base.progress import progress_bar
-from ...toolkit.media import SAMPLE_RATE, MediaError, MediaReader, has_pictures, media_duration
-from ..diarization.faces import NO_FACE, FaceLink
-from ..faces.choice import OFF_SCREEN, Choosing
-from ..faces.detection import face_model, make_detector
-from ..faces.lips.scoring import RULE as BY_LIPS
-from ..faces.lips.scoring import scorer
-from ..faces.lips.weights import lips_model
-from ..faces.tracks import CropForm, FaceTracks, Track
+from ....toolkit.base.cores import core_count
+from ....toolkit.base.errors import UserError
+from ....toolkit.base.progress import progress_bar
+from ....toolkit.media import SAMPLE_RATE, MediaError, MediaReader, has_pictures, media_duration
+from ...diarization.faces import NO_FACE, FaceLink
+from ...faces.choice import OFF_SCREEN, Choosing
+from ...faces.detection import face_model, make_detector
+from ...faces.lips.scoring import RULE as BY_LIPS
+from ...faces.lips.scoring import scorer
+from ...faces.lips.weights import lips_model
+from ...faces.tracks import CropForm, FaceTracks, Track
 from .second_pass import Shown, score_shown
 
 FPS = 5.0

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ...toolkit.store import Feature, FeaturePart
+from ....toolkit.store import Feature, FeaturePart
 from .origins import UNKNOWN
 
 
@@ -32,7 +32,7 @@ class Source(Protocol):
 
 
 class KeptRows:
-    """Computed rows by their keys (`extract.run.origins`): where each is."""
+    """Computed rows by their keys (`extract.run.rows.origins`): where each is."""
 
     def __init__(self) -> None:
         self._places: dict[str, tuple[Source, int]] = {}

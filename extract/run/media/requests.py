@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..encoders.base import Crops, Frames, Samples
-from ..faces.choice import Choosing
-from ..faces.given import GivenFace
+from ...encoders.base import Crops, Frames, Samples
+from ...faces.choice import Choosing
+from ...faces.given import GivenFace
 
 
 @dataclass(frozen=True)

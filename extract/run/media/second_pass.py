@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ...toolkit.media import MediaReader
-from ..faces.choice import Choosing
-from ..faces.lips.closeups import FACES_PER_S, CloseUp, frame_at, frames_of, take
-from ..faces.lips.speech import Speech
-from ..faces.tracks import Track
+from ....toolkit.media import MediaReader
+from ...faces.choice import Choosing
+from ...faces.lips.closeups import FACES_PER_S, CloseUp, frame_at, frames_of, take
+from ...faces.lips.speech import Speech
+from ...faces.tracks import Track
 from .requests import MediaRequest, Task
 
 Region = tuple[float, float, float, float]

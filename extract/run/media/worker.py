@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from ...toolkit.media import SAMPLE_RATE, MediaError, MediaReader, Sound
-from ..encoders.audio.opensmile_sets import silence_reason
-from ..encoders.base import AudioSpan, Crops, Extracted, FrameSeries, Samples
-from ..faces.choice import Choosing
-from ..faces.tracks import FaceTracks
-from .origins import FileFacts, Reading
+from ....toolkit.media import SAMPLE_RATE, MediaError, MediaReader, Sound
+from ...encoders.audio.opensmile_sets import silence_reason
+from ...encoders.base import AudioSpan, Crops, Extracted, FrameSeries, Samples
+from ...faces.choice import Choosing
+from ...faces.tracks import FaceTracks
+from ..rows.origins import FileFacts, Reading
 from .pictures import Collector, Looks, Watched, collectors_for
 from .requests import MediaRequest, Span, Task
 from .second_pass import score_lips

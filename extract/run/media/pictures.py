@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from ...toolkit.base.words import counted
-from ...toolkit.media import SAMPLE_RATE
-from ..encoders.base import Crops, Frames, FrameSeries, Samples
-from ..encoders.visual.fitting import fitted
-from ..faces.choice import Choosing
-from ..faces.detection import make_detector
-from ..faces.lips.speech import Speech
-from ..faces.speaking import Signal
-from ..faces.thinning import BLACK, Look, ThinnedFrames
-from ..faces.tracks import Box, CropForm, FaceTracks
+from ....toolkit.base.words import counted
+from ....toolkit.media import SAMPLE_RATE
+from ...encoders.base import Crops, Frames, FrameSeries, Samples
+from ...encoders.visual.fitting import fitted
+from ...faces.choice import Choosing
+from ...faces.detection import make_detector
+from ...faces.lips.speech import Speech
+from ...faces.speaking import Signal
+from ...faces.thinning import BLACK, Look, ThinnedFrames
+from ...faces.tracks import Box, CropForm, FaceTracks
 from .requests import MediaRequest, Span
 from .second_pass import Region, in_region
 

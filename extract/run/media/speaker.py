@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ...toolkit.base.errors import UserError
-from ..encoders.selection import Options
-from ..faces.choice import SPEAKS, Choosing
-from ..faces.speaking import RULE
+from ....toolkit.base.errors import UserError
+from ...encoders.selection import Options
+from ...faces.choice import SPEAKS, Choosing
+from ...faces.speaking import RULE
 
 # The options that this depends on.
 SPEAKER_OPTIONS = ("speaker_choice", "lips_model", "off_screen", "when_unsure", "least_confidence")
@@ -36,7 +36,7 @@ class ChoiceOfSpeaker:
         motion = f"the track with the highest score: {RULE}; within the manifest's region where it gives one"
         found: dict[str, Any] = {"speaker": motion}
         if self.by == "lips":
-            from ..faces.lips.scoring import RULE as BY_LIPS
+            from ...faces.lips.scoring import RULE as BY_LIPS
 
             found = {
                 "speaker": f"among at least {choosing.least_faces} the track with the greatest evidence: {BY_LIPS}; "
@@ -55,8 +55,8 @@ def choice_of_speaker(options: Options) -> ChoiceOfSpeaker:
     Raises:
         UserError: LR-ASD's weights are asked for and not there, or hold something else; or they are given and not used.
     """
-    from ..faces.lips.scoring import scorer
-    from ..faces.lips.weights import lips_model
+    from ...faces.lips.scoring import scorer
+    from ...faces.lips.weights import lips_model
 
     if options.speaker_choice == "motion" and options.lips_model is not None:
         raise UserError("--lips-model: --speaker-choice motion does not use it; leave one of them out")

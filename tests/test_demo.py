@@ -40,7 +40,7 @@ def test_it_writes_what_it_reports(demo):
 def test_every_modality_contributes_and_all_together_are_best(demo, tmp_path):
     """Over three seeds: all modalities reach twice the majority baseline, and each alone exceeds it on average.
 
-    The faces alone are so weak that one seed of three may fall below it by a hair, depending on the processor's rounding.
+    The faces alone are weak: one seed of three may fall below it by a hair, depending on the processor's rounding.
     """
     folder, _ = demo
     scores: dict[str, list[float]] = {}

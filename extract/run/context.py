@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
-from ...toolkit.manifest import Manifest
+from ...toolkit.manifest import Manifest, Utterance
 from ..encoders.base import Turn
+
+
+class Spoken(Protocol):
+    """An utterance of a manifest, or a row of a store."""
+
+    @property
+    def dialogue(self) -> str: ...
+    @property
+    def speaker(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+
+
+S = TypeVar("S", bound=Spoken)
 
 
 def turns(manifest: Manifest, rows: Sequence[int], context: int, sentences: Sequence[str] = ()) -> list[Turn]:
@@ -15,14 +30,23 @@ def turns(manifest: Manifest, rows: Sequence[int], context: int, sentences: Sequ
     `sentences` describes how each utterance of the manifest is spoken; empty if texts are not described.
     """
     utterances = manifest.utterances
-    found = []
-    for row in rows:
-        earlier = utterances[max(0, row - context) : row]
-        before = tuple(
-            f"{u.speaker}: {u.text.strip()}"
-            for u in earlier
-            if u.dialogue == utterances[row].dialogue and u.text.strip() and "text" not in u.mask
+    return [
+        Turn(
+            unmasked(utterances[row]),
+            utterances[row].speaker,
+            preceding(utterances, row, context, unmasked),
+            sentences[row] if sentences else "",
         )
-        text = "" if "text" in utterances[row].mask else utterances[row].text
-        found.append(Turn(text, utterances[row].speaker, before, sentences[row] if sentences else ""))
-    return found
+        for row in rows
+    ]
+
+
+def preceding(rows: Sequence[S], row: int, context: int, text_of: Callable[[S], str]) -> tuple[str, ...]:
+    """The non-empty ones of the `context` rows before a row in its dialogue, "speaker: transcript", oldest first."""
+    earlier = [(one, text_of(one).strip()) for one in rows[max(0, row - context) : row]]
+    return tuple(f"{one.speaker}: {text}" for one, text in earlier if text and one.dialogue == rows[row].dialogue)
+
+
+def unmasked(utterance: Utterance) -> str:
+    """An utterance's transcript, or nothing if the manifest masks it."""
+    return "" if "text" in utterance.mask else utterance.text

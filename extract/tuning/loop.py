@@ -26,7 +26,7 @@ from ...toolkit.base.errors import Interrupted, UserError
 from ...toolkit.base.interrupt import interruptible
 from ...toolkit.base.progress import Stages
 from ...toolkit.base.schedule import fairseq_linear_factor
-from .adapters import ADAPTER, TrainedState, merged, trained
+from .adapters import ADAPTER, TrainedState, merged, need_extra, trained
 from .epochs import Epochs, fingerprint_of, partial_folder, publish
 from .processes import Processes
 
@@ -57,6 +57,13 @@ class TuningRecipe:
     device_map: bool = False
 
     LATER: ClassVar[tuple[str, ...]] = ("lora", "gradient_checkpointing", "precision", "device_map")
+
+    def check(self) -> None:
+        """Raises a UserError for a precision that fine-tuning does not have, or adapters without their package."""
+        if self.precision not in PRECISIONS:
+            raise UserError(f"--precision {self.precision}: fine-tuning has {' and '.join(PRECISIONS)}")
+        if self.lora:
+            need_extra("peft", "--lora")
 
     def shown(self) -> dict[str, Any]:
         """As a record has it; settings that recipes did not always have appear only if they were changed, so that a

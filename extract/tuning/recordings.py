@@ -17,18 +17,20 @@ import numpy as np
 
 from ...toolkit.base.cores import core_count
 from ...toolkit.base.errors import UserError
-from ...toolkit.base.holding_out import held_out
 from ...toolkit.base.processes import Failure, run_tasks
 from ...toolkit.base.progress import Stages
-from ...toolkit.manifest import SPLITS, Manifest, Utterance, load_manifest
-from ...toolkit.media import SAMPLE_RATE, MediaError, MediaReader
-from ..encoders.audio.opensmile_sets import silence_reason
+from ...toolkit.manifest import SPLITS, Manifest, load_manifest
 from ..encoders.audio.resampling import resample
-from ..encoders.base import AudioSpan
+from ..encoders.base import AudioSpan, Samples
+from ..run.media.requests import MediaRequest, Span, Task
+from ..run.media.worker import decoded
+from ..run.rows.origins import lasts, mask_of, source_of
+from .texts import hold_out
 
 _TIME_LIMIT_S = 1800.0  # for decoding one file
-_SLACK_S = 0.05  # rounding of time stamps must not lose an utterance's last sample
 _SHORTEST_S = 0.1
+_HEARD = "audio"  # what a file's decoding is asked for: the track's own rate
+_REQUEST = MediaRequest({_HEARD: Samples(rate=None)}, "haar", None, 1.0, 0.0, 1, _TIME_LIMIT_S)
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,9 @@ class Clips:
 
 @dataclass(frozen=True)
 class _Job:
-    """The utterances of one file: place in the manifest, start and end in seconds or None, and channel."""
+    """The utterances of one file, and the rate of the samples that are wanted in Hz."""
 
-    path: Path
-    spans: tuple[tuple[int, float | None, float | None, int | None], ...]
+    task: Task
     rate: int
 
 
@@ -101,7 +102,7 @@ def read_clips(
     digest = hashlib.sha256()
     hashes: dict[int, str] = {}
     jobs = list(_jobs(manifest, [row for row, _ in rows], rate, reasons))
-    bar = progress.stage("audio", sum(len(job.spans) for job in jobs))
+    bar = progress.stage("audio", sum(len(job.task.spans) for job in jobs))
     with tempfile.TemporaryFile(dir=folder) as file:
         length = 0
         for job, found in run_tasks(
@@ -109,22 +110,22 @@ def read_clips(
             decode,
             workers or core_count(),
             time_limit=_TIME_LIMIT_S + 60,
-            weight=lambda one: len(one.spans),
+            weight=lambda one: len(one.task.spans),
             threads=1,
         ):
             if isinstance(found, Failure):
-                found = [f"its worker failed: {found.reason}"] * len(job.spans)
-            for (row, *_), one in zip(job.spans, found, strict=True):
+                found = [f"its worker failed: {found.reason}"] * len(job.task.spans)
+            for span, one in zip(job.task.spans, found, strict=True):
                 if isinstance(one, str):
                     reasons[one.partition(":")[0]] += 1
                     continue
                 cut += len(one) > longest
                 kept = np.ascontiguousarray(one[:longest])
                 file.write(kept.tobytes())
-                places[row] = length, length + len(kept)
-                hashes[row] = hashlib.sha256(kept.tobytes()).hexdigest()
+                places[span.row] = length, length + len(kept)
+                hashes[span.row] = hashlib.sha256(kept.tobytes()).hexdigest()
                 length += len(kept)
-            bar.advance(len(job.spans))
+            bar.advance(len(job.task.spans))
         samples = _mapped(file, length)
     numbers, splits, where = {label: i for i, label in enumerate(manifest.labels)}, {}, {}
     for split in ("train", "val"):
@@ -158,65 +159,34 @@ def _divided(path: Path, manifest: Manifest):
     if any(u.split == "val" for u in labelled):
         return (lambda u: u.split), []
     dialogues = list(dict.fromkeys(u.dialogue for u in labelled if u.split == SPLITS[0]))
-    if len(dialogues) < 2:
-        raise UserError(
-            f"{path}: has no validation split, and fewer than two labelled training dialogues to hold one out of"
-        )
-    held = [dialogues[i] for i in held_out(len(dialogues))]
+    held = hold_out(path, dialogues)
     return (lambda u: "val" if u.split == "train" and u.dialogue in held else u.split), held
 
 
 def _jobs(manifest: Manifest, rows: Sequence[int], rate: int, reasons: Counter[str]) -> Iterator[_Job]:
     """The files of some utterances, each once; the reasons of those without one are counted."""
-    found: dict[str, list[tuple[int, float | None, float | None, int | None]]] = defaultdict(list)
+    found: dict[str, list[Span]] = defaultdict(list)
     for row in rows:
         u = manifest.utterances[row]
-        path, start, end = _source(u)
-        if reason := u.mask.get("audio") or ("" if path else "no media file in the manifest"):
-            reasons[reason] += 1
-        elif (start or 0) < 0 or (end is not None and end <= (start or 0)):
-            reasons["invalid time span"] += 1
-        elif path is not None:
-            found[path].append((row, start, end, u.audio_channel))
+        path, start, end = source_of(u, "audio")
+        if (reason := mask_of(u, "audio")) or path is None:
+            reasons[reason.partition(":")[0]] += 1
+        else:
+            own = lasts(u) if path == u.audio else None
+            found[path].append(Span(row, start, end, None, [_HEARD], channel=u.audio_channel, lasts=own))
     for path, spans in found.items():
-        yield _Job(manifest.path(path), tuple(spans), rate)
-
-
-def _source(u: Utterance) -> tuple[str | None, float | None, float | None]:
-    """The file with an utterance's audio, and the span in it in seconds."""
-    return (u.audio, u.audio_start, u.audio_end) if u.audio else (u.media, u.start, u.end)
+        yield _Job(Task(manifest.path(path), spans), rate)
 
 
 def decode(job: _Job) -> list[np.ndarray | str]:
     """Of each span of a file: its samples, float32 (n,), at the job's rate, or the reason why it has none."""
-    try:
-        with MediaReader(
-            job.path,
-            own_rate=True,
-            time_limit=_TIME_LIMIT_S,
-            channels=tuple(dict.fromkeys(channel for *_, channel in job.spans)),
-        ) as media:
-            media.finish()
-    except MediaError as error:
-        return [str(error)] * len(job.spans)
     found: list[np.ndarray | str] = []
-    for _, start, end, channel in job.spans:
-        sound = media.sound.get(channel)
-        if sound is None or sound.missing:
-            found.append("no audio track" if sound is None else sound.missing)
-            continue
-        length = len(sound.samples) / SAMPLE_RATE
-        if end is not None and end > length + _SLACK_S:
-            found.append("beyond the end of the file")
-            continue
-        if start is None and end is None and media.truncated:
-            found.append(media.truncated)
-            continue
-        own = sound.samples if sound.own_samples is None else sound.own_samples
-        its_rate = SAMPLE_RATE if sound.own_samples is None else sound.rate
-        cut = own[max(0, round((start or 0.0) * its_rate)) : None if end is None else round(end * its_rate)]
-        if (reason := silence_reason(cut)) or len(cut) < _SHORTEST_S * its_rate:
-            found.append(reason or f"shorter than {_SHORTEST_S:g} s")
+    for one in decoded(job.task, _REQUEST):
+        taken = one.taken[_HEARD]
+        if not isinstance(taken.given, AudioSpan):
+            found.append(taken.reason)
+        elif len(taken.given.samples) < _SHORTEST_S * taken.given.rate:
+            found.append(f"shorter than {_SHORTEST_S:g} s")
         else:
-            found.append(resample(AudioSpan(cut, its_rate), job.rate).samples)
+            found.append(resample(taken.given, job.rate).samples)
     return found

@@ -17,16 +17,16 @@ import torch
 
 from ...toolkit.base.device import to_device
 from ...toolkit.base.errors import UserError
-from ...toolkit.base.holding_out import VALIDATION_SEED
 from ...toolkit.base.progress import Stages
 from ...toolkit.base.words import counted
 from ..encoders.audio.heads import HEADS, Waves, load_classifier
 from ..encoders.weights import DTYPES, checksum
-from .adapters import freeze_below, need_extra, with_adapters
+from .adapters import freeze_below, with_adapters
 from .epochs import check_out
-from .loop import ADAPTERS_LR, PRECISIONS, Learner, TuningRecipe, fine_tune
+from .loop import ADAPTERS_LR, Learner, TuningRecipe, fine_tune
 from .processes import Processes
 from .recordings import read_clips
+from .texts import held_out_in_words
 
 _LR, _DROPOUT = 1e-5, 0.1
 _DROPOUTS = ("hidden_dropout", "dropout")
@@ -87,12 +87,9 @@ def finetune_speech(
     """
     inputs = [source, Path(audio_model)]
     check_out(out, inputs, overwrite)
-    if recipe.precision not in PRECISIONS:
-        raise UserError(f"--precision {recipe.precision}: fine-tuning has {' and '.join(PRECISIONS)}")
-    if recipe.lora:
-        need_extra("peft", "--lora")
-        if recipe.freeze_layers:
-            raise UserError("--freeze-layers: with --lora all layers are frozen already; leave one of the two out")
+    recipe.check()
+    if recipe.lora and recipe.freeze_layers:
+        raise UserError("--freeze-layers: with --lora all layers are frozen already; leave one of the two out")
     recipe = recipe.complete()
 
     def make(processes: Processes, folder: Path) -> Learner:
@@ -177,20 +174,13 @@ class _Speech(Learner):
 
     def summary(self) -> list[str]:
         r, clips = self.recipe, self.clips
-        held = len(clips.held_out)
-        validation = (
-            f"; no validation split, so {counted(held, 'training dialogue')} held out (seed {VALIDATION_SEED}, as "
-            "`train` does)"
-            if held
-            else ""
-        )
         more = f", adapters of rank {r.lora}" if r.lora else ""
         more += f", {counted(r.freeze_layers, 'layer')} frozen" if r.freeze_layers else ""
         more += f", {r.precision}" if r.precision != "float32" else ""
         return [
             f"{clips.corpus}: {len(clips.splits['train'])} training and "
             f"{counted(len(clips.splits['val']), 'validation utterance')}, {counted(len(clips.labels), 'label')}"
-            f"{validation}",
+            f"{held_out_in_words(clips.held_out)}",
             *(f"left out: {counted(count, 'utterance')}, {reason}" for reason, count in clips.skipped.items()),
             *([f"{counted(clips.cut, 'utterance')} cut to {r.most_seconds:g} s"] if clips.cut else []),
             f"{self.source} on {self.device}: {counted(r.epochs, 'epoch')}, batch {r.batch}, lr {r.lr:g}, dropout "

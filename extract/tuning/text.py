@@ -18,7 +18,6 @@ import torch
 
 from ...toolkit.base.device import to_device
 from ...toolkit.base.errors import UserError
-from ...toolkit.base.holding_out import VALIDATION_SEED
 from ...toolkit.base.words import counted
 from ..encoders.text.input_rule import Encoded, InputRule, give_padding
 from ..encoders.text.label_words import LabelWords
@@ -28,9 +27,9 @@ from ..encoders.weights import DTYPES, checksum
 from .adapters import need_extra, with_adapters
 from .decoders import is_decoder
 from .epochs import check_out
-from .loop import ADAPTERS_LR, PRECISIONS, Learner, TuningRecipe, fine_tune
+from .loop import ADAPTERS_LR, Learner, TuningRecipe, fine_tune
 from .processes import Processes, launched
-from .texts import Texts, read_texts
+from .texts import Texts, held_out_in_words, read_texts
 
 __all__ = ["OBJECTIVES", "Recipe", "Texts", "finetune", "read_texts"]
 
@@ -124,10 +123,7 @@ def _checked(recipe: Recipe, text_model: str) -> Recipe:
     Raises:
         UserError: choices that do not go together, or a package that is missing.
     """
-    if recipe.precision not in PRECISIONS:
-        raise UserError(f"--precision {recipe.precision}: fine-tuning has {' and '.join(PRECISIONS)}")
-    if recipe.lora:
-        need_extra("peft", "--lora")
+    recipe.check()
     if recipe.device_map:
         need_extra("accelerate", "--device-map")
         if launched():
@@ -206,12 +202,6 @@ class _TextLearner(Learner):
     def summary(self) -> list[str]:
         """Data, model and hyperparameters in two lines, for the user."""
         r, n = self.recipe, {split: len(own) for split, own in self.labels.items()}
-        validation = (
-            f"; no validation split, so {counted(len(self.texts.held_out), 'training dialogue')} held out (seed "
-            f"{VALIDATION_SEED}, as `train` does)"
-            if self.texts.held_out
-            else ""
-        )
         more = f", prompt {self.rule.prompt.name}" if self.rule.prompt else ""
         more += f", {r.context} turns of context" if r.context else ""
         more += f", adapters of rank {r.lora}" if r.lora else ""
@@ -219,7 +209,7 @@ class _TextLearner(Learner):
         cut = sum(one.cut > 0 for own in self.encoded.values() for one in own)
         return [
             f"{self.texts.corpus}: {n['train']} training and {counted(n['val'], 'validation utterance')}, "
-            f"{counted(len(self.texts.labels), 'label')}{validation}",
+            f"{counted(len(self.texts.labels), 'label')}{held_out_in_words(self.texts.held_out)}",
             f"{self.source} on {self.device}: {counted(r.epochs, 'epoch')}, batch {r.batch}, lr {r.lr:g}, "
             f"dropout {r.dropout:g}, seed {r.seed}{more}",
             *([f"{counted(cut, 'utterance')} cut to the {self.max_tokens} tokens of the model"] if cut else []),

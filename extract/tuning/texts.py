@@ -10,10 +10,12 @@ from typing import NamedTuple
 import torch
 
 from ...toolkit.base.errors import UserError
-from ...toolkit.base.holding_out import held_out
+from ...toolkit.base.holding_out import VALIDATION_SEED, held_out
+from ...toolkit.base.words import counted
 from ...toolkit.manifest import SPLITS, load_manifest
 from ...toolkit.store import FeatureStore
 from ..encoders.base import Turn
+from ..run.context import preceding, unmasked
 
 
 @dataclass(frozen=True)
@@ -56,17 +58,14 @@ def read_texts(path: Path, context: int = 0) -> Texts:
         UserError: the file is neither, or it has no such texts to train on and to validate with.
     """
     corpus, labels, rows = _rows(path)
-    turns = [Turn(row.text, row.speaker, _before(rows, i, context)) for i, row in enumerate(rows)]
+    befores = [preceding(rows, i, context, lambda one: one.text) for i in range(len(rows))]
+    turns = [Turn(row.text, row.speaker, before) for row, before in zip(rows, befores, strict=True)]
     usable = [(row.split, i) for i, row in enumerate(rows) if row.label >= 0 and row.text.strip()]
     held: list[str] = []
     if not any(split == "val" for split, _ in usable):
         # The dialogues that `train` chooses from: those with a label, whether or not it has a text.
         dialogues = list(dict.fromkeys(row.dialogue for row in rows if row.split == "train" and row.label >= 0))
-        if len(dialogues) < 2:
-            raise UserError(
-                f"{path}: has no validation split, and fewer than two labelled training dialogues to hold one out of"
-            )
-        held = [dialogues[i] for i in held_out(len(dialogues))]
+        held = hold_out(path, dialogues)
         usable = [("val" if split == "train" and rows[i].dialogue in held else split, i) for split, i in usable]
     splits, own_turns = {}, {}
     for split in SPLITS:
@@ -80,6 +79,27 @@ def read_texts(path: Path, context: int = 0) -> Texts:
     if len(splits["train"][1].unique()) < 2:
         raise UserError(f"{path}: all training utterances have the same label; at least two labels are needed")
     return Texts(corpus, labels, splits, held, own_turns)
+
+
+def hold_out(path: Path, dialogues: list[str]) -> list[str]:
+    """Those of the labelled training dialogues that validate in a corpus without a validation split.
+
+    Raises:
+        UserError: there are fewer than two.
+    """
+    if len(dialogues) < 2:
+        raise UserError(
+            f"{path}: has no validation split, and fewer than two labelled training dialogues to hold one out of"
+        )
+    return [dialogues[i] for i in held_out(len(dialogues))]
+
+
+def held_out_in_words(dialogues: Sequence[str]) -> str:
+    """The end of a line about a corpus: that dialogues were held out, or nothing if none were."""
+    if not dialogues:
+        return ""
+    held = counted(len(dialogues), "training dialogue")
+    return f"; no validation split, so {held} held out (seed {VALIDATION_SEED}, as `train` does)"
 
 
 def _rows(path: Path) -> tuple[str, list[str], list[_Row]]:
@@ -98,19 +118,10 @@ def _rows(path: Path) -> tuple[str, list[str], list[_Row]]:
         _Row(
             u.split,
             -1 if u.label is None or "text" in u.mask else manifest.labels.index(u.label),
-            "" if "text" in u.mask else u.text,
+            unmasked(u),
             u.dialogue,
             u.speaker,
         )
         for u in manifest.utterances
     ]
     return manifest.corpus, manifest.labels, rows
-
-
-def _before(rows: Sequence[_Row], row: int, context: int) -> tuple[str, ...]:
-    """The turns before a row as extraction gives them to a text model: "speaker: text", oldest first."""
-    return tuple(
-        f"{one.speaker}: {one.text.strip()}"
-        for one in rows[max(0, row - context) : row]
-        if one.dialogue == rows[row].dialogue and one.text.strip()
-    )

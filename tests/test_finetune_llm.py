@@ -27,6 +27,7 @@ from erc_toolkit.extract.encoders.text.prompts import Prompt
 from erc_toolkit.extract.tuning import adapters
 from erc_toolkit.extract.tuning.decoders import is_decoder
 from erc_toolkit.extract.tuning.text import Recipe, finetune, read_texts
+from erc_toolkit.toolkit.base import extras
 from erc_toolkit.toolkit.base.errors import Interrupted, UserError
 from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.store import FeatureStore
@@ -316,8 +317,8 @@ def test_mistakes_are_one_line(task, tuned, tmp_path, text_encoder, monkeypatch)
     assert "long.txt is longer" in error_of("--text-model", llama, "--text-prompt", tmp_path / "long.txt")
     headless = tiny_llama(tmp_path / "headless", head=False)
     assert "lm_head" in error_of("--text-model", headless)
-    find = adapters.importlib.util.find_spec
-    monkeypatch.setattr(adapters.importlib.util, "find_spec", lambda name: None if name == "peft" else find(name))
+    find = extras.find_spec
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "peft" else find(name))
     assert "pip install 'erc-toolkit[llm]'" in error_of("--text-model", llama, "--lora", "4")
 
 

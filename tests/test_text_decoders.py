@@ -26,6 +26,7 @@ from erc_toolkit.extract.encoders.text.encoder import TextEncoder
 from erc_toolkit.extract.encoders.text.loading import load_pretrained
 from erc_toolkit.extract.encoders.text.prompts import TEMPLATES
 from erc_toolkit.extract.run.engine import extract
+from erc_toolkit.toolkit.base import extras
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.manifest import Manifest, Utterance
 from erc_toolkit.toolkit.store import FeatureStore
@@ -196,7 +197,7 @@ def test_a_spread_model_gives_the_same(models):
 def test_spreading_needs_accelerate_and_all_devices(models, monkeypatch):
     with pytest.raises(UserError, match="--device-map uses all devices, but --device is cuda:1"):
         TextEncoder(str(models("gpt2")), "last", "cuda:1", spread=True)
-    monkeypatch.setattr(placement, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"--device-map needs accelerate.*pip install 'erc-toolkit\[llm\]'"):
         TextEncoder(str(models("gpt2")), "last", spread=True)
 

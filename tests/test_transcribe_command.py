@@ -14,8 +14,9 @@ from command_support import erc
 from kill_support import run_until
 from transcribe_support import content_of, demo_voice, make_voices, make_whisper, tones, write_wav
 
-from erc_toolkit.extract.diarization import recognition, requirements
+from erc_toolkit.extract.diarization import recognition
 from erc_toolkit.extract.encoders import hub
+from erc_toolkit.toolkit.base import extras
 from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.manifest import load_manifest
 
@@ -122,7 +123,7 @@ def test_models_that_cannot_be_reached_are_one_line_before_the_recording_is_deco
 
 
 def test_without_the_extra_the_remedy_is_named(talk, monkeypatch):
-    monkeypatch.setattr(requirements, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     result = CliRunner().invoke(main, ["transcribe", str(talk), "--out", str(talk.with_name("t.json"))])
     assert result.exit_code == 1 and "pip install 'erc-toolkit[recordings]'" in result.output
 

@@ -61,13 +61,13 @@ def finetune_text_command(
     probabilities of its classes. Several GPUs share the batches with
     accelerate launch -m erc_toolkit finetune-text ….
     """
-    from ...toolkit.base.reading.plain_yaml import load_yaml
+    from ..encoders.finetuned import TunedFolder
     from ..tuning.processes import is_first
     from ..tuning.text import Recipe, finetune
 
     best = finetune(source, text_model, out, Recipe(**recipe), device, click.echo, log_json, overwrite)
     if is_first():
-        says = load_yaml((out / "finetune.yaml").read_text(encoding="utf-8"))["objective"] == "label"
+        says = TunedFolder.read(str(out), "--out", "finetune-text").objective == "label"
         vectors = "last" if says else "last4-mean"
         click.echo(
             f"wrote {out}: epoch {best['epoch']}, validation accuracy {best['val_accuracy']:.4f}, weighted F1 "

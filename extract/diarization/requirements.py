@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 
-from ...toolkit.base.errors import UserError
+from ...toolkit.base.extras import require_extra
 
 ASR_MODEL, SPEAKER_MODEL = "small", "microsoft/wavlm-base-plus-sv"
 _PACKAGES = {"silero_vad": "silero-vad", "faster_whisper": "faster-whisper", "onnxruntime": "onnxruntime"}
@@ -18,11 +17,7 @@ def require_packages() -> None:
         UserError: one is not; names it and the command that installs it.
     """
     for module, package in _PACKAGES.items():
-        if find_spec(module) is None:
-            raise UserError(
-                f"finding the turns of a recording needs {package}, which is not installed: pip install "
-                "'erc-toolkit[recordings]'"
-            )
+        require_extra("finding the turns of a recording", package, "recordings", module)
 
 
 def installed_versions(*packages: str) -> dict[str, str]:

@@ -11,14 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.extras import require_extra
 
 ADAPTER = "LoRA on every linear layer of the encoder or decoder, alpha twice the rank, no dropout in the adapters"
-
-
-def need_extra(package: str, option: str) -> None:
-    """Raises a UserError that names the remedy if a package of the extra `llm` is not installed."""
-    if importlib.util.find_spec(package) is None:
-        raise UserError(f"{option} needs {package}: pip install 'erc-toolkit[llm]'")
 
 
 def with_adapters(model: Any, rank: int, kind: str | None, heads: Sequence[str]) -> Any:
@@ -36,7 +31,7 @@ def with_adapters(model: Any, rank: int, kind: str | None, heads: Sequence[str])
     Raises:
         UserError: peft is not installed, or the model has no linear layer.
     """
-    need_extra("peft", "--lora")
+    require_extra("--lora", "peft", "llm")
     from peft import LoraConfig, get_peft_model
 
     present = [name for name in heads if hasattr(model, name)]

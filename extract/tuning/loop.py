@@ -23,14 +23,15 @@ from torch import Tensor
 from ...toolkit.base.checkpoint import TrainedParts
 from ...toolkit.base.device import fork_generators, matrix_precision, products_in
 from ...toolkit.base.errors import Interrupted, UserError
+from ...toolkit.base.extras import require_extra
 from ...toolkit.base.interrupt import interruptible
 from ...toolkit.base.progress import Stages
 from ...toolkit.base.schedule import fairseq_linear_factor
-from .adapters import ADAPTER, TrainedState, merged, need_extra, trained
+from ..encoders.finetuned import RECORD
+from .adapters import ADAPTER, TrainedState, merged, trained
 from .epochs import Epochs, fingerprint_of, partial_folder, publish
 from .processes import Processes
 
-SETTINGS = "finetune.yaml"
 PRECISIONS = ("float32", "bfloat16")
 ADAPTERS_LR = 1e-4  # of adapters, which start at nothing and are few, where --lr is not given
 
@@ -63,7 +64,7 @@ class TuningRecipe:
         if self.precision not in PRECISIONS:
             raise UserError(f"--precision {self.precision}: fine-tuning has {' and '.join(PRECISIONS)}")
         if self.lora:
-            need_extra("peft", "--lora")
+            require_extra("--lora", "peft", "llm")
 
     def shown(self) -> dict[str, Any]:
         """As a record has it; settings that recipes did not always have appear only if they were changed, so that a
@@ -163,7 +164,7 @@ def fine_tune(
                 )
             if first:
                 run.finish()
-                publish(folder, out, run.epochs, SETTINGS, run.record())
+                publish(folder, out, run.epochs, RECORD, run.record())
             processes.wait()
     return run.best
 

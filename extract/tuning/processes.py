@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...toolkit.base.device import pick_device
 from ...toolkit.base.errors import UserError
-from .adapters import need_extra
+from ...toolkit.base.extras import require_extra
 
 
 def launched() -> bool:
@@ -53,7 +53,7 @@ class Processes:
         if not launched():
             yield cls(pick_device(device))
             return
-        need_extra("accelerate", "several processes")
+        require_extra("a fine-tuning of several processes", "accelerate", "llm")
         from accelerate import PartialState
 
         if device not in ("auto", "cuda", "cpu"):

@@ -18,13 +18,14 @@ import torch
 
 from ...toolkit.base.device import to_device
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.extras import require_extra
 from ...toolkit.base.words import counted
 from ..encoders.text.input_rule import Encoded, InputRule, give_padding
 from ..encoders.text.label_words import LabelWords
 from ..encoders.text.loading import load_config, load_pretrained, longest_input
 from ..encoders.text.prompts import Prompt
 from ..encoders.weights import DTYPES, checksum
-from .adapters import need_extra, with_adapters
+from .adapters import with_adapters
 from .decoders import is_decoder
 from .epochs import check_out
 from .loop import ADAPTERS_LR, Learner, TuningRecipe, fine_tune
@@ -125,7 +126,7 @@ def _checked(recipe: Recipe, text_model: str) -> Recipe:
     """
     recipe.check()
     if recipe.device_map:
-        need_extra("accelerate", "--device-map")
+        require_extra("--device-map", "accelerate", "llm")
         if launched():
             raise UserError("--device-map: spreads one process over the GPUs; leave it out with several processes")
     decoder = is_decoder(load_config(text_model))

@@ -15,6 +15,7 @@ from ....toolkit.base.reading.plain_yaml import load_yaml
 from ....toolkit.base.words import counted
 from ..base import Extracted, Extractor, Provenance, Setup, Texts, Turn
 from ..batching import Batches
+from ..finetuned import RECORD
 from ..selection import Options
 from ..weights import DTYPES, checksum
 from .attention import probe
@@ -103,7 +104,7 @@ class TextEncoder(Extractor):
             raise UserError(
                 f"{where}: has {counted(layers, 'layer')}, but --pooling {pooling} needs 4; use cls or mean"
             )
-        finetuned = Path(name_or_dir) / "finetune.yaml"  # written by `erc-toolkit finetune-text`
+        finetuned = Path(name_or_dir) / RECORD  # written by `erc-toolkit finetune-text`
         self._finetuned = _recorded(finetuned) if finetuned.is_file() else None
         self._sha256 = checksum(self._model.state_dict(), torch.float32)  # the same for every precision
         most = _CPU_TOKENS if device.type == "cpu" else _GPU_TOKENS

@@ -11,6 +11,7 @@ from typing import Any
 
 from ....toolkit.base.errors import UserError
 from ..base import Turn
+from .inputs import paired
 from .prompts import Prompt
 
 
@@ -125,18 +126,9 @@ def open_ids(tokenizer: Any, text: str) -> list[int]:
 
 def _pair(tokenizer: Any, turn: Turn, limit: int) -> Encoded:
     """The pair that `TextEncoder` makes of context and utterance, each turn with its speaker's name."""
-    text, count = f"{turn.speaker}: {turn.text.strip()}", len(turn.before)
-    found = tokenizer(text, truncation=True, max_length=limit)
-    used, cut = 0, 0
-    if len(found["input_ids"]) >= limit:
-        cut = len(tokenizer(text, verbose=False)["input_ids"]) - len(found["input_ids"])
-    for first in range(0 if cut else count):  # the longest context first
-        pair = tokenizer(" ".join(turn.before[first:]), text, verbose=False)
-        if len(pair["input_ids"]) <= limit:
-            found, used = pair, count - first
-            break
+    found, cut, used = paired(tokenizer, turn.before, f"{turn.speaker}: {turn.text.strip()}", limit)
     inputs = {key: list(found[key]) for key in ("input_ids", "token_type_ids") if key in found}
-    return Encoded(inputs, cut, used, count - used)
+    return Encoded(inputs, cut, used, len(turn.before) - used)
 
 
 def give_padding(tokenizer: Any, config: Any) -> None:

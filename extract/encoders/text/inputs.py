@@ -98,15 +98,7 @@ class Inputs:
         """An encoder's input without a prompt."""
         said = _with_description(turn.text, turn)
         text = f"{turn.speaker}: {_with_description(turn.text.strip(), turn)}" if self.context else said
-        alone = self._tokenizer(text, truncation=True, max_length=self.max_tokens)
-        length = len(alone["input_ids"])
-        cut = len(self._tokenizer(text, verbose=False)["input_ids"]) - length if length >= self.max_tokens else 0
-        chosen, used = alone, 0
-        for first in range(len(turn.before) if not cut else 0):  # the longest context first
-            pair = self._tokenizer(" ".join(turn.before[first:]), text, verbose=False)
-            if len(pair["input_ids"]) <= self.max_tokens:
-                chosen, used = pair, len(turn.before) - first
-                break
+        chosen, cut, used = paired(self._tokenizer, turn.before, text, self.max_tokens)
         own = []
         if self.context:
             own = [k for k, part in enumerate(chosen.sequence_ids(0)) if part == (1 if used else 0)]
@@ -157,6 +149,28 @@ class Inputs:
 
     def _tokens(self, text: str):
         return self._tokenizer(text, return_offsets_mapping=True, verbose=False)
+
+
+def paired(tokenizer, before: Sequence[str], text: str, most: int) -> tuple:
+    """A text with as much context before it as there is room for, as the tokenizer's pair.
+
+    Args:
+        tokenizer: of the model.
+        before: the context, oldest first; the oldest turns are left out first.
+        text: the utterance, whose end is cut if it is too long by itself.
+        most: greatest number of tokens, special ones included.
+
+    Returns:
+        The tokenizer's output; how many tokens were cut; how many turns of the context are in it.
+    """
+    alone = tokenizer(text, truncation=True, max_length=most)
+    length = len(alone["input_ids"])
+    cut = len(tokenizer(text, verbose=False)["input_ids"]) - length if length >= most else 0
+    for first in range(len(before) if not cut else 0):  # the longest context first
+        pair = tokenizer(" ".join(before[first:]), text, verbose=False)
+        if len(pair["input_ids"]) <= most:
+            return pair, cut, len(before) - first
+    return alone, cut, 0
 
 
 def _own(tokens, start: int, end: int) -> list[int]:

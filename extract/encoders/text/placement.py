@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from importlib.util import find_spec
 from itertools import chain
 
 import torch
 
 from ....toolkit.base.errors import UserError
+from ....toolkit.base.extras import require_extra
 
 # Of a GPU's free memory; the rest is for a batch.
 _FOR_WEIGHTS = 0.9
@@ -16,8 +16,7 @@ _FOR_WEIGHTS = 0.9
 
 def check_spread(device: torch.device) -> None:
     """Raises a UserError if a model cannot be spread: accelerate is missing, or one GPU of several was chosen."""
-    if find_spec("accelerate") is None:
-        raise UserError("--device-map needs accelerate, which is not installed: pip install 'erc-toolkit[llm]'")
+    require_extra("--device-map", "accelerate", "llm")
     if device.type != "cpu" and device.index is not None:
         raise UserError(f"--device-map uses all devices, but --device is {device}; leave one of the two out")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 
 from ...toolkit.base.errors import UserError
@@ -28,6 +29,35 @@ def hub_unreachable() -> bool:
     except Exception:  # no name service, no route, no answer in time, a proxy that refuses
         return True
     return False
+
+
+def quiet_and_offline(name_or_dir: str) -> bool:
+    """Silences transformers' own talk, and says whether only local files can be used for a model."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    return Path(name_or_dir).is_dir() or hub_unreachable()
+
+
+def not_here(what: str, option: str, name_or_dir: str, offline: bool, error: Exception) -> UserError:
+    """The error that a model with its preprocessor could not be loaded; arguments as for `load_transformer`."""
+    folder = Path(name_or_dir).is_dir()
+    reason = "the hub cannot be reached" if offline and not folder else shorten(str(error), 140)
+    where = f"{option}DIR" if option.endswith(":") else f"{option} DIR"
+    return UserError(
+        f"{what} {name_or_dir!r} is not on this machine: connect to the Hugging Face hub, or pass a folder with "
+        f"the model and its preprocessor with {where} ({reason})"
+    )
+
+
+def check_complete(what: str, name_or_dir: str, missing: Iterable[str]) -> None:
+    """Raises a UserError if a checkpoint lacks weights, which transformers would draw at random."""
+    if first := min(missing, default=""):
+        raise UserError(
+            f"{what} {name_or_dir!r}: {first!r} is missing from the weights and would be random; use a complete "
+            "checkpoint"
+        )
 
 
 # Heads that do not contribute to the features, and the vector that replaces masked frames in training.
@@ -58,32 +88,18 @@ def load_transformer(
         UserError: they are neither in the cache nor available from the hub, or the checkpoint has missing weights.
     """
     import torch
-    from transformers.utils import logging
 
     from .weights import checksum
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    folder = Path(name_or_dir).is_dir()
-    offline = folder or hub_unreachable()
+    offline = quiet_and_offline(name_or_dir)
     try:
         processor = processor_class.from_pretrained(name_or_dir, local_files_only=offline)
         model, loading = model_class.from_pretrained(
             name_or_dir, dtype=torch.float32, local_files_only=offline, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = "the hub cannot be reached" if offline and not folder else shorten(str(error), 140)
-        where = f"{option}DIR" if option.endswith(":") else f"{option} DIR"
-        raise UserError(
-            f"{what} {name_or_dir!r} is not on this machine: connect to the Hugging Face hub, or pass a folder with "
-            f"the model and its preprocessor with {where} ({reason})"
-        ) from None
-    missing = sorted(key for key in loading["missing_keys"] if not key.startswith(unused))
-    if missing:
-        raise UserError(
-            f"{what} {name_or_dir!r}: {missing[0]!r} is missing from the weights and would be random; use a complete "
-            "checkpoint"
-        )
+        raise not_here(what, option, name_or_dir, offline, error) from None
+    check_complete(what, name_or_dir, (key for key in loading["missing_keys"] if not key.startswith(unused)))
     weights = {key: value for key, value in model.state_dict().items() if not key.startswith(unused)}
     return model.eval(), processor, checksum(weights)
 
@@ -93,10 +109,8 @@ def model_type(name_or_dir: str) -> str:
     if it cannot be read, about which `load_transformer` says more.
     """
     from transformers import AutoConfig
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    offline = Path(name_or_dir).is_dir() or hub_unreachable()
+    offline = quiet_and_offline(name_or_dir)
     try:
         return AutoConfig.from_pretrained(name_or_dir, local_files_only=offline).model_type
     except (OSError, ValueError, KeyError, ImportError):

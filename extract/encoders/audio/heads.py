@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from ....toolkit.base.errors import UserError
-from ....toolkit.base.words import shorten
-from ..hub import hub_unreachable
+from ..hub import check_complete, not_here, quiet_and_offline
 
 HEADS = ("projector", "classifier", "layer_weights")
 
@@ -63,12 +61,8 @@ def load_classifier(
     """
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
     from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    folder = Path(name_or_dir).is_dir()
-    offline = folder or hub_unreachable()
+    offline = quiet_and_offline(name_or_dir)
     try:
         settings = AutoConfig.from_pretrained(name_or_dir, local_files_only=offline, **config)
         if type(settings) not in MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING:
@@ -84,16 +78,8 @@ def load_classifier(
             name_or_dir, config=settings, dtype=dtype, local_files_only=offline, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = "the hub cannot be reached" if offline and not folder else shorten(str(error), 140)
-        raise UserError(
-            f"audio model {name_or_dir!r} is not on this machine: connect to the Hugging Face hub, or pass a folder "
-            f"with the model and its preprocessor with --audio-model DIR ({reason})"
-        ) from None
+        raise not_here("audio model", "--audio-model", name_or_dir, offline, error) from None
     free = () if whole else HEADS  # and the vector that stands for masked frames in training
-    missing = [key for key in loading["missing_keys"] if not key.startswith(free) and "masked_spec_embed" not in key]
-    if missing := sorted(missing):
-        raise UserError(
-            f"audio model {name_or_dir!r}: {missing[0]!r} is missing from the weights and would be random; use a "
-            "complete checkpoint"
-        )
+    missing = (key for key in loading["missing_keys"] if not key.startswith(free) and "masked_spec_embed" not in key)
+    check_complete("audio model", name_or_dir, missing)
     return model, prepare

@@ -10,7 +10,7 @@ import torch
 
 from ....toolkit.base.errors import UserError
 from ....toolkit.base.words import shorten
-from ..hub import hub_unreachable
+from ..hub import check_complete, quiet_and_offline
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -45,11 +45,8 @@ def load_pretrained(
         UserError: they cannot be loaded, have missing weights, or do not belong together.
     """
     from transformers import AutoConfig, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    offline = Path(name_or_dir).is_dir() or hub_unreachable()
+    offline = quiet_and_offline(name_or_dir)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_dir, local_files_only=offline)
         settings = AutoConfig.from_pretrained(name_or_dir, local_files_only=offline, **config)
@@ -69,16 +66,12 @@ def load_pretrained(
     except (OSError, ValueError) as error:
         raise _not_here(name_or_dir, offline, error) from None
     encoder = "" if model.base_model is model else f"{model.base_model_prefix}."
-    missing = [
+    missing = (
         k
         for k in loading["missing_keys"]
         if whole or (k.startswith(encoder) and not k[len(encoder) :].startswith("pooler."))
-    ]
-    if missing:
-        raise UserError(
-            f"text model {name_or_dir!r}: {sorted(missing)[0]!r} is missing from the weights and would be random; use "
-            "a complete checkpoint"
-        )
+    )
+    check_complete("text model", name_or_dir, missing)
     # If the tokenizer's files are missing, transformers builds a tokenizer with special tokens only.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise UserError(f"text model {name_or_dir!r}: no tokenizer files next to the model; add tokenizer.json")
@@ -98,11 +91,8 @@ def load_config(name_or_dir: str) -> PretrainedConfig:
         UserError: it cannot be loaded.
     """
     from transformers import AutoConfig
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    folder = Path(name_or_dir).is_dir()
-    offline = folder or hub_unreachable()
+    offline = quiet_and_offline(name_or_dir)
     try:
         return AutoConfig.from_pretrained(name_or_dir, local_files_only=offline)
     except (OSError, ValueError) as error:

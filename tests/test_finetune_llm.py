@@ -88,6 +88,11 @@ def test_it_learns_to_say_the_label(tuned):
 def test_its_probabilities_are_the_models_own(tuned):
     out, best = tuned
     model = TextClassifier(str(out))
+    # In 16 bits it has transformers' own types: frequencies of rotary positions stay float32.
+    half = TextClassifier(str(out), precision="bfloat16")._model
+    own = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.bfloat16)
+    assert {name: x.dtype for name, x in half.named_buffers()} == {name: x.dtype for name, x in own.named_buffers()}
+    assert {x.dtype for x in half.parameters()} == {torch.bfloat16}
     together = [one.values for one in model.extract(TEXTS, lambda count: None)]
     alone = [next(iter(model.extract([turn], lambda count: None))).values for turn in TEXTS]
     for turn, batch, single in zip(TEXTS, together, alone, strict=True):

@@ -99,6 +99,25 @@ def test_probabilities_are_the_models_own(task, tuned):
     assert model.name == "wavlm-tones-probs" and model.dimension_names == ("low", "high")
 
 
+@pytest.mark.parametrize("kind", ["Data2VecAudio", "WavLM"])
+def test_padding_never_reaches_a_clip(tmp_path, kind):
+    """Data2vec's positional layers would carry it into the last frames, in spite of the attention mask."""
+    tiny_speech(tmp_path, kind)
+    torch.manual_seed(2)
+    model = transformers.AutoModelForAudioClassification.from_pretrained(tmp_path, num_labels=2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.3)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "finetune.yaml").write_text("labels: [low, high]\n", encoding="utf-8")
+    rng = np.random.default_rng(0)
+    spans = [AudioSpan(rng.normal(0, 0.1, n).astype(np.float32), 16_000) for n in (4_000, 9_000, 30_000)]
+    classifier = SpeechClassifier(str(tmp_path))
+    together = np.stack([one.values for one in classifier.extract(spans, lambda count: None)])
+    alone = np.stack([next(iter(classifier.extract([span], lambda count: None))).values for span in spans])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
 def test_probabilities_through_extract(task, tuned, tmp_path):
     arguments = ["extract", "manifest", str(task[0]), "--modalities", "audio", "--device", "cpu", "--workers", "1"]
     arguments += ["--audio-model", str(tuned[0]), "--output", "probs", "--out", str(tmp_path / "s.h5")]

@@ -6,7 +6,6 @@ those of the fine-tuning of text.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from ...toolkit.base.errors import UserError
 from ...toolkit.base.progress import Stages
 from ...toolkit.base.words import counted
 from ..encoders.audio.heads import HEADS, Waves, load_classifier
+from ..encoders.audio.waves import run
 from ..encoders.weights import DTYPES, checksum
 from .adapters import freeze_below, with_adapters
 from .epochs import check_out
@@ -115,11 +115,13 @@ class _Speech(Learner):
 
         self.recipe, self.device = recipe, processes.device
         self.source = Path(audio_model).name if Path(audio_model).is_dir() else audio_model
+        # Without adapters `precision` is that of the products alone.
+        self.dtype = DTYPES[recipe.precision] if recipe.lora else torch.float32
         labels = load_manifest(source).labels
         settings = dict.fromkeys(_DROPOUTS, recipe.dropout) | {"attention_dropout": recipe.attention_dropout}
         plain, prepare = load_classifier(
             audio_model,
-            DTYPES[recipe.precision] if recipe.lora else torch.float32,
+            self.dtype,
             False,
             # Masking of frames draws from NumPy's generator, and fails on clips that are shorter than a mask.
             {**settings, "apply_spec_augment": False},
@@ -129,12 +131,11 @@ class _Speech(Learner):
         )
         config = plain.config
         self.dropout_set = {name: getattr(config, name) for name in settings if hasattr(config, name)}
-        self.waves = Waves(prepare, config.model_type)
+        self.waves = Waves(prepare, config)
         self.before = checksum({k: v for k, v in plain.state_dict().items() if not k.startswith(HEADS)})
         plain.to(self.device)
         self.frozen = freeze_below(plain, recipe.freeze_layers, HEADS)
         self.model = with_adapters(plain, recipe.lora, None, HEADS) if recipe.lora else plain
-        self.half = recipe.lora > 0 and recipe.precision == "bfloat16"
         with Stages(log_json) as progress:
             # The samples are next to the output, where there is room for what is large.
             self.clips = read_clips(
@@ -162,11 +163,7 @@ class _Speech(Learner):
 
     def _of_group(self, waves: Sequence[np.ndarray]) -> torch.Tensor:
         inputs = {name: to_device(x, self.device) for name, x in self.waves.inputs(waves).items()}
-        if self.half:
-            inputs = {name: x.bfloat16() if x.is_floating_point() else x for name, x in inputs.items()}
-        with warnings.catch_warnings():  # WavLM mixes types of masks, about which torch warns on each batch
-            warnings.simplefilter("ignore", UserWarning)
-            return self.model(**inputs).logits
+        return run(self.model, inputs, self.dtype).logits
 
     def save(self, model: Any, folder: Path) -> None:
         model.save_pretrained(folder)

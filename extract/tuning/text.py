@@ -170,11 +170,11 @@ class _TextLearner(Learner):
         give_padding(self.tokenizer, plain.config)
         self.tokenizer.padding_side = "right"
         self.max_tokens = longest_input(self.tokenizer, plain.config)
+        if recipe.device_map:
+            _refuse_offloaded(plain)  # before its numbers are read, which are not there then
         encoder = plain.base_model.state_dict()
         self.before = checksum({k: v for k, v in encoder.items() if not k.startswith("pooler.")})
-        if recipe.device_map:
-            _refuse_offloaded(plain)
-        else:
+        if not recipe.device_map:
             plain.to(device)
         self.device = plain.device
         self.config = plain.config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar
@@ -20,6 +19,7 @@ from ..selection import Options
 from ..weights import DTYPES, checksum
 from .heads import Waves, load_classifier
 from .resampling import resample
+from .waves import run
 
 _CPU_SAMPLES, _GPU_SAMPLES = 60 * 16_000, 8 * 60 * 16_000  # padded samples in a batch
 _SHORTEST_S = 0.1  # below, the convolutions of the models leave nothing
@@ -51,7 +51,7 @@ class SpeechClassifier(Extractor):
             self.most_seconds = float(self.tuned.record.get("most_seconds", 30.0))
         except (TypeError, ValueError) as error:
             raise self.tuned.damaged(error) from None
-        self._waves = Waves(prepare, model.config.model_type)
+        self._waves = Waves(prepare, model.config)
         self._sha256 = checksum(model.state_dict())
         self._model = model.eval().to(self.device, DTYPES[precision])
         labels = self.tuned.labels
@@ -100,11 +100,7 @@ class SpeechClassifier(Extractor):
 
     def _probabilities(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The result of `Waves.inputs`, on the device, to (batch, classes)."""
-        kind = DTYPES[self.precision]
-        typed = {name: x.to(kind) if x.is_floating_point() else x for name, x in inputs.items()}
-        with warnings.catch_warnings():  # WavLM mixes types of masks, about which torch warns on each batch
-            warnings.simplefilter("ignore", UserWarning)
-            return torch.softmax(self._model(**typed).logits.float(), -1)
+        return torch.softmax(run(self._model, inputs, DTYPES[self.precision]).logits.float(), -1)
 
     def provenance(self) -> Provenance:
         """How the probabilities are computed, for the store."""

@@ -10,6 +10,7 @@ import torch
 
 from ....toolkit.base.errors import UserError
 from ..hub import check_complete, not_here, quiet_and_offline
+from .waves import masks_padding
 
 HEADS = ("projector", "classifier", "layer_weights")
 
@@ -19,18 +20,17 @@ class Waves:
 
     Args:
         prepare: the feature extractor of transformers.
-        kind: the model's type.
+        config: of the model.
 
     Attributes:
         rate: sampling rate in Hz.
-        together: whether clips of different lengths may be in one batch. Models that normalise over the time axis must
-            not see padding; their preprocessor returns no attention mask.
+        together: whether clips of different lengths may be in one batch; see `masks_padding`.
     """
 
-    def __init__(self, prepare: Any, kind: str) -> None:
+    def __init__(self, prepare: Any, config: Any) -> None:
         self.prepare, self.rate = prepare, int(prepare.sampling_rate)
         # Whisper pads every clip to 30 s itself.
-        self.together = kind == "whisper" or bool(getattr(prepare, "return_attention_mask", False))
+        self.together = config.model_type == "whisper" or masks_padding(prepare, config)
 
     def inputs(self, waves: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
         """The model's inputs for waveforms, float32 (n,), at the model's rate."""

@@ -17,13 +17,15 @@ from ....toolkit.base.errors import UserError
 _ZERO_PADDED = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
 
 
-def _masks_padding(config: Any) -> bool:
-    """Whether an utterance's frames are the same with padding after it, if an attention mask is given.
+def masks_padding(prepare: Any, config: Any) -> bool:
+    """Whether an utterance's frames are the same with padding after it: the preprocessor gives an attention mask, and
+    that is enough for the model.
 
     Not so with a feature encoder that normalises over time ("group"), nor with an adapter, which has convolutions.
     """
     return (
-        config.model_type in _ZERO_PADDED
+        bool(getattr(prepare, "return_attention_mask", False))
+        and config.model_type in _ZERO_PADDED
         and config.feat_extract_norm == "layer"
         and not getattr(config, "add_adapter", False)
     )
@@ -104,7 +106,7 @@ class Waveforms:
         self.total = int(model.config.num_hidden_layers)
         self.hop_s = float(np.prod(model.config.conv_stride)) / self.rate
         masked = bool(getattr(prepare, "return_attention_mask", False))
-        self.shares_batches = masked and _masks_padding(model.config)
+        self.shares_batches = masks_padding(prepare, model.config)
         # Such models once shared batches, and their features depended on the batch.
         self.notes: Mapping[str, str] = {"batches": "one utterance each"} if masked and not self.shares_batches else {}
         if every:
@@ -134,10 +136,15 @@ class Waveforms:
         return dict(self._prepare(list(waves), sampling_rate=self.rate, padding=True, return_tensors="pt"))
 
     def states(self, inputs: Mapping[str, torch.Tensor], every: bool) -> Sequence[torch.Tensor]:
-        values = inputs["input_values"].to(self._model.dtype)
-        with warnings.catch_warnings():  # WavLM mixes types of masks, about which torch warns on each batch
-            warnings.simplefilter("ignore", UserWarning)
-            return states_of(self._model(**{**inputs, "input_values": values}, output_hidden_states=every), every)
+        return states_of(run(self._model, inputs, self._model.dtype, output_hidden_states=every), every)
+
+
+def run(model: Any, inputs: Mapping[str, torch.Tensor], dtype: torch.dtype, **options: object) -> Any:
+    """A speech model's output for inputs whose real numbers are converted to `dtype`."""
+    typed = {name: x.to(dtype) if x.is_floating_point() else x for name, x in inputs.items()}
+    with warnings.catch_warnings():  # WavLM mixes types of masks, about which torch warns on each batch
+        warnings.simplefilter("ignore", UserWarning)
+        return model(**typed, **options)
 
 
 def states_of(output: Any, every: bool) -> Sequence[torch.Tensor]:

@@ -18,6 +18,7 @@ from ..weights import DTYPES, checksum
 from .input_rule import Encoded, InputRule, give_padding
 from .label_words import LabelWords
 from .loading import load_pretrained, longest_input
+from .placement import check_spread, convert, place
 
 _CPU_TOKENS, _GPU_TOKENS = 4096, 16_384  # padded tokens in a batch
 
@@ -53,9 +54,9 @@ class TextClassifier(Extractor):
         self.device, self.precision = torch.device(device), precision
         self.says = self.tuned.objective == "label"
         auto_class = AutoModelForCausalLM if self.says else AutoModelForSequenceClassification
-        self._tokenizer, self._model = load_pretrained(
-            folder, auto_class, device_map="auto" if device_map else None, whole=True
-        )
+        if device_map:
+            check_spread(self.device)
+        self._tokenizer, self._model = load_pretrained(folder, auto_class, whole=True)
         give_padding(self._tokenizer, self._model.config)
         self._tokenizer.padding_side = "right"
         labels, record = self.tuned.labels, self.tuned.record
@@ -73,10 +74,8 @@ class TextClassifier(Extractor):
         identity = f"text probabilities, weights {self._sha256}"
         self.name, self.dim, self.dimension_names = self.tuned.name, len(labels), labels
         self._batches = Batches(f"text model {self.name}", "padded tokens", most, self.device, precision, identity)
-        if device_map:
-            self._model.eval().to(DTYPES[precision])
-        else:
-            self._model.eval().to(self.device, DTYPES[precision])
+        convert(self._model.eval(), DTYPES[precision])
+        self.device = self._batches.device = place(self._model, self.device, device_map)
         self.wants = Texts(self._rule.context)
         self.details = dict.fromkeys(("tokens", "cut", "context", "context_cut"), np.int32)
 

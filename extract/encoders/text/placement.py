@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from itertools import chain
+from typing import Any
 
 import torch
 
@@ -21,18 +22,16 @@ def check_spread(device: torch.device) -> None:
         raise UserError(f"--device-map uses all devices, but --device is {device}; leave one of the two out")
 
 
-def convert(model: torch.nn.Module, dtype: torch.dtype) -> None:
+def convert(model: Any, dtype: torch.dtype) -> None:
     """Converts a transformers model's numbers in place, tensor by tensor, to what a model of type `dtype` has.
 
     `model.to(dtype)` would also round the frequencies of rotary positions, which transformers keeps in float32 in a
     model of any type: after a few hundred tokens the angles would be wrong.
     """
-    from transformers import AutoModel
-
     if all(tensor.dtype == dtype for tensor in model.parameters()):  # as it was loaded
         return
     with torch.device("meta"):
-        like = AutoModel.from_config(copy.deepcopy(model.config), dtype=dtype)
+        like = type(model)._from_config(copy.deepcopy(model.config), dtype=dtype)
     types = {name: tensor.dtype for name, tensor in chain(like.named_parameters(), like.named_buffers())}
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):
         if tensor.is_floating_point():

@@ -60,31 +60,22 @@ def image_model(folder: Path, shape: str) -> Path:
     """CLIP's image encoder with random weights: large is that of ViT-L/14, with its preprocessor."""
     from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
-    width, layers, heads = SHAPES[shape]
-    side, patch = (32, 8) if shape == "tiny" else (224, 14)
-    torch.manual_seed(0)
-    config = CLIPVisionConfig(
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        image_size=side,
-        patch_size=patch,
-    )
-    CLIPVisionModel(config).save_pretrained(folder)
-    size = {"height": side, "width": side}
-    CLIPImageProcessor(size={"shortest_edge": side}, crop_size=size).save_pretrained(folder)
-    return folder
+    return _of_pictures(folder, shape, 14, CLIPVisionConfig, CLIPVisionModel, CLIPImageProcessor)
 
 
 def video_model(folder: Path, shape: str) -> Path:
     """VideoMAE's encoder with random weights: base is that of videomae-base, with its preprocessor."""
     from transformers import VideoMAEConfig, VideoMAEImageProcessor, VideoMAEModel
 
+    return _of_pictures(folder, shape, 16, VideoMAEConfig, VideoMAEModel, VideoMAEImageProcessor)
+
+
+def _of_pictures(folder: Path, shape: str, patch: int, config_class, model_class, processor_class) -> Path:
+    """A transformer on patches of that size, of pictures of 224 pixels; "tiny" has patches of 8 pixels of 32."""
     width, layers, heads = SHAPES[shape]
-    side, patch = (32, 8) if shape == "tiny" else (224, 16)
+    side, patch = (32, 8) if shape == "tiny" else (224, patch)
     torch.manual_seed(0)
-    config = VideoMAEConfig(
+    config = config_class(
         hidden_size=width,
         intermediate_size=4 * width,
         num_hidden_layers=layers,
@@ -92,7 +83,7 @@ def video_model(folder: Path, shape: str) -> Path:
         image_size=side,
         patch_size=patch,
     )
-    VideoMAEModel(config).save_pretrained(folder)
+    model_class(config).save_pretrained(folder)
     size = {"height": side, "width": side}
-    VideoMAEImageProcessor(size={"shortest_edge": side}, crop_size=size).save_pretrained(folder)
+    processor_class(size={"shortest_edge": side}, crop_size=size).save_pretrained(folder)
     return folder

@@ -6,12 +6,12 @@ import click
 
 from ...toolkit.base.cores import core_count
 from ...toolkit.base.progress import time_in_words
+from ...toolkit.commands.tables import wide_console
 from ..run.estimate import Estimate
 
 
 def show(found: Estimate) -> None:
     """Prints time, memory and disk, as a whole and by feature."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -31,10 +31,7 @@ def show(found: Estimate) -> None:
             _size(one.disk),
             f"{one.present} of {one.sampled}",
         )
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 200  # lines of a log may be longer than 80 characters
-    console.print(table)
+    wide_console().print(table)
     click.echo(
         f"measured {found.sampled:,} of {found.utterances:,} utterances in {found.sampled_files:,} of {found.files:,} "
         f"files; nothing was written"

@@ -13,6 +13,7 @@ from ...toolkit.base.reading.plain_numbers import parse_whole
 from ...toolkit.base.words import counted
 from ...toolkit.commands.command import ToolkitCommand, command_line
 from ...toolkit.commands.options import make_device_option, make_overwrite_option
+from ...toolkit.commands.tables import wide_console
 from ..encoders.option import option_specs
 from ..encoders.selection import DENSENETS, NAMING, Options
 from .corpus_group import CorpusGroup, make_overlay_option
@@ -227,7 +228,6 @@ def _key_and_value(text: str) -> tuple[str, str]:
 
 def _report(summary) -> None:
     """Prints the closing summary: present and masked rows, the reasons, and the time of each stage."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -245,9 +245,7 @@ def _report(summary) -> None:
     for name, (dim, present, reasons) in summary.features.items():
         why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
         table.add_row(escape(name), str(dim), str(present), str(summary.utterances - present), escape(why))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 200  # lines of a log may be longer than 80 characters
+    console = wide_console()
     console.print(table)
     for note in summary.notes:
         click.echo(f"note: {note}")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.processes.memory import PeakMemory
 from ...toolkit.manifest import Manifest
 from ...toolkit.store import FeatureStore
 from ..encoders.selection import Options
@@ -191,7 +192,9 @@ class _Memory(contextlib.AbstractContextManager[Any]):
     """
 
     def __init__(self) -> None:
-        self.peak, self.device_peak = 0, None
+        self.peak: int = 0
+        self.device_peak: int | None = None
+        self._device: PeakMemory | None = None
         self._ended = threading.Event()
         self._watch = threading.Thread(target=self._look, daemon=True)
 
@@ -199,17 +202,14 @@ class _Memory(contextlib.AbstractContextManager[Any]):
         import torch
 
         if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+            self._device = PeakMemory(torch.device("cuda"))
         self._watch.start()
         return self
 
     def __exit__(self, *raised: object) -> None:
-        import torch
-
         self._ended.set()
         self._watch.join()
-        if torch.cuda.is_available():
-            self.device_peak = torch.cuda.max_memory_allocated()
+        self.device_peak = None if self._device is None else self._device.bytes()
 
     def _look(self) -> None:
         import psutil

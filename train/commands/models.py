@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ...toolkit.commands.command import ToolkitCommand
+from ...toolkit.commands.tables import wide_console
 
 # Sizes of the field's shared features, for which parameter counts are published.
 _SIZES = {
@@ -41,7 +42,6 @@ def models_command(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
         return
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -53,10 +53,7 @@ def models_command(as_json: bool) -> None:
     for name, facts in found.items():
         numbers = [f"{n:,}" for n in facts["parameters"].values()]
         table.add_row(escape(name), escape(facts["paper"]), escape(facts["specified"]), *numbers)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 160
-    console.print(table)
+    wide_console(160).print(table)
     click.echo("train one with: erc-toolkit train STORE --model NAME --out RUN")
 
 

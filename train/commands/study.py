@@ -10,6 +10,7 @@ import click
 from ...toolkit.base.words import counted
 from ...toolkit.commands.command import ToolkitCommand
 from ...toolkit.commands.options import device_option, log_json_option, overwrite_option
+from ...toolkit.commands.tables import wide_console
 
 
 @click.command("study", cls=ToolkitCommand)
@@ -149,12 +150,7 @@ def study_command(
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
     else:
-        from rich.console import Console
-
-        console = Console()
-        if not console.is_terminal:
-            console.width = 220  # a log's lines may be longer than 80
-        print_study(found, console)
+        print_study(found, wide_console(220, highlight=True))
     failed = sum(run["status"] == FAILED for row in found["variants"] for run in row["runs"])
     if failed:
         raise UserError(f"{out}: {counted(failed, 'run')} failed; the same command tries again")

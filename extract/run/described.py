@@ -12,6 +12,7 @@ import numpy as np
 
 from ...toolkit.base.errors import UserError
 from ...toolkit.manifest import Manifest
+from .context import unmasked
 from .extractors import RunExtractor
 from .jobs import Job
 
@@ -20,7 +21,7 @@ SOURCE = "audio/prosody"
 
 def is_described(one: RunExtractor) -> bool:
     """Whether an extractor reads texts with such a sentence."""
-    return one.modality == "text" and one.request is not None and one.request.options.describe != "none"
+    return one.modality == "text" and one.request.options.describe != "none"
 
 
 def check_shard(prosody: Job, shard: tuple[int, int] | None) -> None:
@@ -48,7 +49,7 @@ def sentences_of(prosody: Job, manifest: Manifest) -> list[str]:
         np.array([not reason for part in parts for reason in part.reasons]),
         [u.speaker for u in utterances],
         np.concatenate([part.details["seconds"] for part in parts]),
-        ["" if "text" in u.mask else u.text for u in utterances],
+        list(map(unmasked, utterances)),
     )
 
 
@@ -59,4 +60,4 @@ def has_any(prosody: Job) -> bool:
 
 def implicit(jobs: Sequence[Job]) -> Job | None:
     """The job of `SOURCE`, if it is there only because texts are described."""
-    return next((job for job in jobs if job.planned.request is not None and job.planned.request.implicit), None)
+    return next((job for job in jobs if job.planned.request.implicit), None)

@@ -143,7 +143,7 @@ def _extract(
     costs = Costs({"load": time.perf_counter() - began})
     root, corpus = parts_root(out), Corpus.of(manifest, options.check_content)
     described = [one for one in extractors.all() if is_described(one)]
-    plain = [one for one in extractors.all() if one not in described]
+    plain = [one for one in extractors.all() if not is_described(one)]
     there = set(root.iterdir()) if root.is_dir() else set()
 
     def describe() -> list[Job]:
@@ -250,7 +250,7 @@ def _compare(
     extracted: dict[str, bool] = {}
     carried: list[Carried] = []
     for one in described:
-        extracted |= dict.fromkeys(matrices_there(old, plan_of(one), one.request), False)
+        extracted |= dict.fromkeys(matrices_there(old, plan_of(one), one.request.named), False)
     for job in jobs:
         there = matrices_there(old, job.folder.plan)
         extracted |= dict.fromkeys(there, job.unchanged)

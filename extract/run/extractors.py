@@ -48,17 +48,17 @@ class RunExtractor:
         extractor: the extractor itself.
         provenance: how the features are computed, including how crops or frames are taken.
         options: the options that the features depend on, as the store records them for `predict`.
+        request: how it was asked for.
         alone: whether each utterance is extracted by itself, so that the others do not affect the last bits of its
             features, as they do in a batch.
-        request: how it was asked for.
     """
 
     registered: Registered
     extractor: Extractor
     provenance: Provenance
     options: dict[str, object]
+    request: FeatureRequest
     alone: bool = False
-    request: FeatureRequest | None = None
 
     @property
     def modality(self) -> str:
@@ -187,7 +187,7 @@ class RunExtractors:
             recorded = options_record(registered, built[i], given[i], own)
             if own.name is not None:  # the name in the store, not that of the model in its provenance
                 _rename(registered, built[i], own.name, request)
-            found.append(RunExtractor(registered, built[i], origin, recorded, alone, request))
+            found.append(RunExtractor(registered, built[i], origin, recorded, request, alone))
         _check_names(found)
         return cls(found, detector, options, speaker)
 
@@ -267,9 +267,8 @@ def _check_names(extractors: Sequence[RunExtractor]) -> None:
             f"{one.modality}/{name.replace('/', '--')}" for name in (*matrices_of(one.extractor), one.extractor.name)
         }
         if twice := sorted(names & known):
-            line = one.request.line if one.request is not None else one.key
             raise UserError(
-                f"--feature {line}: {twice[0]} is asked for twice; give one of them a name, with @name=NAME"
+                f"--feature {one.request.line}: {twice[0]} is asked for twice; give one of them a name, with @name=NAME"
             )
         known |= names
 

@@ -15,7 +15,6 @@ from ...toolkit.manifest import Manifest
 from ...toolkit.store import FeaturePart, FeatureStore
 from ...toolkit.store.summary import unpacked
 from ..encoders.base import Extractor, Texts
-from ..encoders.kinds import FeatureRequest
 from .context import turns
 from .extractors import RunExtractor
 from .rows.kept import KeptRows, PartRows, StoreRows
@@ -213,7 +212,7 @@ def make_job(
     modality, context = encoder.modality, context_of(encoder.wants)
     plan = plan_of(planned)
     kept = KeptRows()
-    there = matrices_there(old, plan, planned.request)
+    there = matrices_there(old, plan, planned.request.named)
     origins = None if old is None or not there else old.feature(there[0]).made_from()
     if old is not None and origins is not None:
         corpus.files.learn(FileFacts(*one) for one in origins[1])
@@ -275,10 +274,15 @@ def _part_name(index: int, marks: list[str]) -> str:
     return f"{index:05d}-{json_sha256(marks)[:12]}.npz"
 
 
-def matrices_there(old: FeatureStore | None, plan: FeaturePlan, request: FeatureRequest | None = None) -> list[str]:
+def matrices_there(old: FeatureStore | None, plan: FeaturePlan, named: bool = False) -> list[str]:
     """The matrices of a feature that the store has.
 
     Stores are written as a whole, so if one matrix of an encoder is there, all of them are.
+
+    Args:
+        old: the store.
+        plan: of the feature.
+        named: whether the feature was asked for by a line, which can give it another name.
 
     Raises:
         UserError: they were extracted with other options.
@@ -294,7 +298,7 @@ def matrices_there(old: FeatureStore | None, plan: FeaturePlan, request: Feature
         width = old.feature(name).frame_width
         if found != new or width != plan["frame_width"]:
             what = difference({**found, "frame_width": width}, {**new, "frame_width": plan["frame_width"]})
-            naming = "give this one a name with @name=NAME, " if request is not None and request.named else ""
+            naming = "give this one a name with @name=NAME, " if named else ""
             raise UserError(
                 f"{old.path}: {name} was extracted with {what}; {naming}choose another --out, or replace the store "
                 "with --overwrite"

@@ -25,6 +25,8 @@ SMALL = [
     "random",
     "--face-detector",
     "haar",
+    "--smallest-face",
+    "0.25",
 ]
 
 
@@ -114,6 +116,7 @@ def test_provenance(extracted):
     visual = found["features"]["visual/denseface"]["made"]
     assert visual["parameters"]["face_detector"] == "haar" and visual["weights"] == "random, seed 0"
     assert len(visual["weights_sha256"]) == 64 and visual["versions"]["opencv"]
+    assert visual["parameters"].get("smallest_face") == 0.25
     assert found["features"]["audio/eGeMAPSv02"]["made"]["versions"]["opensmile"] == "2.6.0"
     assert found["features"]["audio/eGeMAPSv02"]["reasons"]["missing file"] == 1
 

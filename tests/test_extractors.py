@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -243,6 +244,29 @@ def test_yunet_that_cannot_be_downloaded(monkeypatch, tmp_path):
     for kind in ("yunet", "haar"):
         with pytest.raises(UserError, match="--face-model .*bad.onnx: .*(?i:haar|yunet)"):
             make_detector(kind, tmp_path / "bad.onnx")
+
+
+@pytest.mark.parametrize("kind", ["haar", "yunet"])
+def test_the_smallest_face_that_is_found(kind, request):
+    """A face of half the height is found in the same place in the smaller image; a much smaller one is not, by Haar."""
+    from erc_toolkit.toolkit.demo.faces import render
+    from erc_toolkit.toolkit.demo.looks import speaker_look
+
+    if kind == "haar":
+        model = face_model("haar", None)[0]
+    else:
+        model = request.getfixturevalue("shared") / "models" / "yunet_n_640_640.onnx"
+    frames, boxes = render(speaker_look(0, "Boris"), "neutral", np.zeros(1), np.random.default_rng(3))
+    frame = frames[0, ..., ::-1]
+    large = cv2.resize(frame, (960, 720), interpolation=cv2.INTER_CUBIC)
+    small = np.full_like(large, large[0, 0])
+    small[240:480, 320:640] = frame
+    for fraction in (None, 0.3):
+        detect = make_detector(kind, model, fraction)
+        (found,) = detect(large)
+        assert overlap(found.box, tuple(boxes[0] * 3)) > 0.55
+        assert len(detect(small)) == 1 or (kind == "haar" and fraction is not None)
+    assert kind == "yunet" or make_detector(kind, model, 0.3)(small) == []
 
 
 def test_aligned_crop_puts_landmarks_in_place():

@@ -49,6 +49,7 @@ class FaceSearch:
         return {
             "face_detector": self.options.face_detector,
             "face_model_sha256": self.detector[1],
+            **({} if self.options.smallest_face is None else {"smallest_face": self.options.smallest_face}),
             "frames_per_second": self.options.fps,
             **self.speaker.parameters(),
         }
@@ -71,6 +72,7 @@ class FaceSearch:
             most_frames=options.most_frames,
             time_limit=options.time_limit,
             audio_track=options.audio_track,
+            smallest_face=options.smallest_face,
             choosing=self.speaker.choosing,
         )
 

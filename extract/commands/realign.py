@@ -14,7 +14,7 @@ from .corpus_group import CorpusGroup
 from .extract import click_option
 
 # Options of extraction, with the same meaning here.
-_FACE_OPTIONS = ("face_detector", "face_model", "lips_model", "fps", "workers", "time_limit")
+_FACE_OPTIONS = ("face_detector", "face_model", "smallest_face", "lips_model", "fps", "workers", "time_limit")
 _OPTIONS = [
     click.Option(
         ["--out"], required=True, type=click.Path(path_type=Path, dir_okay=False), help="The overlay to write (.jsonl)."

@@ -215,6 +215,15 @@ class Options(CheckedOptions):
         help="Margin on each side of the face, as a fraction of the face's side.",
         makes=("visual",),
     )
+    smallest_face: float | None = option(
+        None,
+        low=0.02,
+        high=1,
+        metavar="FRACTION",
+        help="Smallest face to be found, as a fraction of the image's height: larger is faster, for less of each image "
+        "is searched. Default: as small as the detector can.",
+        makes=("visual",),
+    )
     speaker_choice: str = option(
         "auto",
         choices=("auto", "lips", "motion"),

@@ -20,6 +20,9 @@ YUNET_SCORE = 0.8
 # Detection works on images of at most this width. Compared with 640 it is three times faster, and on 213 frames of
 # films it missed 1 face of 297, found 4 more, and moved landmarks by 2% of the face's width (median).
 DETECTION_WIDTH = 480
+# With a smallest face that is asked for, the image is made so small that this face has this height in pixels: that of
+# the cascade's window; YuNet finds smaller ones, but places their landmarks worse.
+_LEAST_PIXELS = {"haar": 24, "yunet": 32}
 # Positions of eyes, nose and mouth corners of an upright face in an aligned crop without margin, as fractions of its
 # side.
 _TEMPLATE = np.array([[0.32, 0.38], [0.68, 0.38], [0.50, 0.58], [0.36, 0.77], [0.64, 0.77]])
@@ -69,14 +72,20 @@ def face_model(detector: str, given: Path | None) -> tuple[Path, str]:
     return path, file_sha256(path)
 
 
-def make_detector(kind: str, model: Path) -> YuNet | Haar:
+def make_detector(kind: str, model: Path, smallest: float | None = None) -> YuNet | Haar:
     """The detector of that kind ("yunet" or "haar") with its model file.
+
+    Args:
+        kind: of the detector.
+        model: its file.
+        smallest: the smallest face to be found, as a fraction of the image's height: the larger it is, the smaller are
+            the images that are searched, and the faster that is. None for as small as the detector can.
 
     Raises:
         UserError: OpenCV cannot read the file as a model of that kind.
     """
     try:
-        return {"yunet": YuNet, "haar": Haar}[kind](model)
+        return {"yunet": YuNet, "haar": Haar}[kind](model, smallest)
     except cv2.error:
         raise UserError(f"--face-model {model}: OpenCV cannot read it as a {kind} model") from None
 
@@ -84,12 +93,13 @@ def make_detector(kind: str, model: Path) -> YuNet | Haar:
 class YuNet:
     """OpenCV's `FaceDetectorYN`: boxes, scores and five landmarks."""
 
-    def __init__(self, model: Path):
+    def __init__(self, model: Path, smallest: float | None = None):
+        self._smallest = smallest
         self._detector = cv2.FaceDetectorYN.create(str(model), "", (320, 320), YUNET_SCORE, 0.3, 500)
 
     def __call__(self, image: np.ndarray) -> list[Face]:
         """Faces in an image uint8 (height, width, 3) RGB."""
-        scale, small = _shrink(image)
+        scale, small = _shrink(image, self._smallest, _LEAST_PIXELS["yunet"])
         self._detector.setInputSize((small.shape[1], small.shape[0]))
         _, found = self._detector.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
         rows = [] if found is None else found[np.isfinite(found).all(1)] / np.array([*[scale] * 14, 1])
@@ -103,16 +113,17 @@ class YuNet:
 class Haar:
     """OpenCV's frontal-face cascade: boxes only, with the cascade's confidence as the score."""
 
-    def __init__(self, model: Path):
+    def __init__(self, model: Path, smallest: float | None = None):
+        self._smallest = smallest
         self._cascade = cv2.CascadeClassifier()
         if not self._cascade.load(str(model)):
             raise UserError(f"--face-model {model}: OpenCV cannot read it as a Haar cascade")
 
     def __call__(self, image: np.ndarray) -> list[Face]:
         """Faces in an image uint8 (height, width, 3) RGB."""
-        scale, small = _shrink(image)
+        scale, small = _shrink(image, self._smallest, _LEAST_PIXELS["haar"])
         grey = cv2.equalizeHist(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
-        least = max(24, min(grey.shape) // 10)
+        least = max(24, min(grey.shape) // 10, round((self._smallest or 0) * len(grey)))
         boxes, _, weights = self._cascade.detectMultiScale3(
             grey, scaleFactor=1.1, minNeighbors=5, minSize=(least, least), outputRejectLevels=True
         )
@@ -183,8 +194,11 @@ def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.array([[a, -b, right], [b, a, down]])
 
 
-def _shrink(image: np.ndarray) -> tuple[float, np.ndarray]:
+def _shrink(image: np.ndarray, smallest: float | None, pixels: int) -> tuple[float, np.ndarray]:
+    """The factor by which an image is shrunk, and the smaller image; `pixels` is the height that `smallest` gets."""
     scale = min(1.0, DETECTION_WIDTH / image.shape[1])
+    if smallest is not None:
+        scale = min(scale, pixels / (smallest * len(image)))
     if scale == 1.0:
         return scale, image
     return scale, cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

@@ -213,7 +213,8 @@ class RunExtractors:
             yield f"{one.modality}: {origin['model']}, {counted(one.extractor.dim, 'dimension')}{weights}"
         if self.detector is not None:
             file, options = self.detector[0].name, self.options
-            yield f"faces: {options.face_detector} ({file}), {options.fps:g} frames per second"
+            least = f", from {options.smallest_face:.0%} of the height" if options.smallest_face is not None else ""
+            yield f"faces: {options.face_detector} ({file}), {options.fps:g} frames per second{least}"
         if self.speaker is not None:
             yield f"speaker among several faces: {self.speaker.line}"
 
@@ -238,6 +239,7 @@ class RunExtractors:
             most_frames=options.most_frames,
             time_limit=options.time_limit,
             audio_track=options.audio_track,
+            smallest_face=options.smallest_face,
             choosing=self.speaker.choosing if self.speaker is not None else None,
         )
 

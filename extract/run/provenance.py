@@ -103,6 +103,7 @@ def media_provenance(
             "face_detector": options.face_detector,
             "face_model_sha256": detector[1],
             "detection_width": DETECTION_WIDTH,
+            **({} if options.smallest_face is None else {"smallest_face": options.smallest_face}),
             "least_score": YUNET_SCORE if options.face_detector == "yunet" else "the cascade's own",
             "crop_pixels": wants.side,
             "crop_margin": options.face_margin,

@@ -1,25 +1,30 @@
 """Talking heads of the demo corpus, drawn with numpy and OpenCV.
 
-A head is drawn in its own plane at twice the resolution of the frame: a shaded base once per clip (`_head`), then
-brows, eyes, mouth and folds for each frame (`draw_features`). A single remapping rotates, scales and moves it into the
-frame and lowers the jaw. Lengths in the head's plane are in units of U pixels; x points right, y down, (0, 0) is the
-bridge of the nose, and the chin is near y = 1.
+A head is drawn in its own plane at more than the resolution of the frame: a shaded base once per clip (`_head`), then
+brows, eyes, mouth and folds for each frame (`features`). A single remapping rotates, scales and moves it into the
+frame and lowers the jaw. What changes from frame to frame is drawn in integers, and only where it is. Lengths in the
+head's plane are in units of U pixels; x points right, y down, (0, 0) is the bridge of the nose, and the chin is near
+y = 1.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from .facial_features import CENTRE, SHAPE, U, draw_features
+from .facial_features import CENTRE, SHAPE, WHERE, U, features, softened
 from .looks import EXPRESSION_FIELDS, EXPRESSIONS, Expression, Look
 from .script import FPS, stream
 
 WIDTH, HEIGHT = 320, 240
 # Pixels of the frame per unit of the head.
 _SCALE = 72.0
+# How far an open mouth lowers the chin, in units of the head.
+_JAW = 0.10
 
 
 def render(look: Look, emotion: str, loudness: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -44,21 +49,24 @@ def render(look: Look, emotion: str, loudness: np.ndarray, rng: np.random.Genera
     size = rng.uniform(0.97, 1.06)
     middle = np.array([WIDTH / 2 + rng.uniform(-22, 22), 108 + rng.uniform(-5, 5)])
     head, background = _head(look, rng), _background(look, middle, rng)
-    grain = rng.normal(0, 3.0, (HEIGHT + 16, WIDTH + 16, 1)).astype(np.float32)
+    grain = np.round(rng.normal(0, 3.0, (HEIGHT + 16, WIDTH + 16, 1))).astype(np.int16).repeat(3, 2)
+    bare = np.ascontiguousarray(head[WHERE][..., :3])
+    head[..., :3] = softened(head[..., :3])
+    extent = cv2.boundingRect(head[..., 3])
     frames, boxes = np.empty((count, HEIGHT, WIDTH, 3), np.uint8), np.empty((count, 4), np.float32)
     for k in range(count):
         now = Expression(**dict(zip(EXPRESSION_FIELDS, peak * rise[k], strict=True)))
         now.open += 0.42 * loudness[k]
         now.eyes = max(-1.2, now.eyes) - (1.9 + max(0.0, now.eyes)) * blinks[k]
-        painted = head.copy()
-        draw_features(painted, look, now)
-        # Inverse of rotation, scaling and translation.
+        head[WHERE][..., :3] = features(bare, look, now)
         angle = np.deg2rad(6.0 * now.tilt + 2.5 * roll[k])
         centre = middle + (5 * x[k], 3 * y[k] + 6 * now.nod)
-        frames[k], boxes[k] = _place(painted, background, look, centre, size * _SCALE, angle, 0.05 * turn[k], now)
-        shift = rng.integers(0, 16, 2)
-        noisy = frames[k] + grain[shift[0] : shift[0] + HEIGHT, shift[1] : shift[1] + WIDTH]
-        frames[k] = np.clip(noisy, 0, 255).astype(np.uint8)
+        pose = _Pose(centre, size * _SCALE, angle, 0.05 * turn[k], min(1.0, max(0.0, now.open)))
+        frames[k] = background
+        _place(frames[k], head, extent, look, pose)
+        boxes[k] = _box(look, pose)
+        down, right = rng.integers(0, 16, 2)
+        cv2.add(frames[k], grain[down : down + HEIGHT, right : right + WIDTH], frames[k], dtype=cv2.CV_8U)
     return frames, boxes
 
 
@@ -132,9 +140,9 @@ def _bare_head(look: Look) -> tuple[np.ndarray, np.ndarray]:
     skin = np.array(look.skin, np.float32) * shade[..., None]
     for side in (-1, 1):
         skin[..., 2] += 9 * _blob(side * 0.42, 0.26, 0.14, 0.12)
-    speckle = cv2.GaussianBlur(stream(0, "skin").normal(0, 1, SHAPE).astype(np.float32), (0, 0), 1.5)
+    speckle = cv2.GaussianBlur(stream(0, "skin").normal(0, 1, SHAPE).astype(np.float32), (0, 0), 0.012 * U)
     skin += 8 * speckle[..., None]
-    cover = np.clip((half - np.abs(x)) * U / 3 + 0.5, 0, 1) * (np.abs(y - 0) < 1.15)
+    cover = np.clip((half - np.abs(x)) * 43 + 0.5, 0, 1) * (np.abs(y - 0) < 1.15)
     ears = [_ear(look, side) for side in (-1, 1)]
     for ear in ears:
         skin = np.where(
@@ -157,7 +165,7 @@ def _haircut(look: Look) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Hair: colour float32 (height, width, 3); coverage in front of and behind the face, float32 (height, width)."""
     x, y = _plane()
     strands = stream(1, "hair").normal(0, 1, SHAPE).astype(np.float32)
-    strands = cv2.GaussianBlur(strands, (0, 0), sigmaX=1.2, sigmaY=14) * 5
+    strands = cv2.GaussianBlur(strands, (0, 0), sigmaX=0.0094 * U, sigmaY=0.11 * U) * 5
     sheen = 0.75 + 0.5 * _blob(0.3 * look.light, -0.85, 0.4, 0.16) + 0.16 * strands
     colour = np.array(look.hair, np.float32) * sheen[..., None] + 5
     skull = np.hypot(x / (look.width + 0.12), (y + 0.22) / 1.10)
@@ -184,16 +192,17 @@ def _head(look: Look, rng: np.random.Generator) -> np.ndarray:
     hair, front, behind = _haircut(look)
     behind_face = np.maximum(behind, 0)[..., None]
     colour = hair * 0.7 * behind_face * (1 - cover[..., None]) + skin * cover[..., None]
-    shadow = cv2.GaussianBlur(front, (0, 0), 7)[..., None]
+    shadow = cv2.GaussianBlur(front, (0, 0), 0.055 * U)[..., None]
     colour = colour * (1 - 0.35 * shadow) * (1 - front[..., None]) + hair * front[..., None]
     alpha = np.maximum(np.maximum(cover, behind), front)
     colour *= rng.uniform(0.93, 1.05)
     return np.clip(np.dstack([colour, alpha * 255]) + 0.5, 0, 255).astype(np.uint8)
 
 
-def _background(look: Look, middle: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Wall, neck and shoulders behind the head: float32 (HEIGHT, WIDTH, 3)."""
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
+@functools.lru_cache(maxsize=16)
+def _wall(look: Look) -> tuple[np.ndarray, np.ndarray]:
+    """The wall, float32 (HEIGHT, WIDTH, 3), and its plaster, float32 (HEIGHT, WIDTH)."""
+    columns = np.arange(WIDTH, dtype=np.float32)
     own = stream(0, "wall", *(int(c) for c in look.wall))
     small = own.normal(0, 1, (9, 12)).astype(np.float32)
     clouds = cv2.resize(small, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
@@ -210,7 +219,14 @@ def _background(look: Look, middle: np.ndarray, rng: np.random.Generator) -> np.
             colour,
             -1,
         )
-    image = cv2.GaussianBlur(image, (0, 0), 5) + 3 * plaster[..., None]
+    return cv2.GaussianBlur(image, (0, 0), 5) + 3 * plaster[..., None], plaster
+
+
+def _background(look: Look, middle: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Wall, neck and shoulders behind the head: uint8 (HEIGHT, WIDTH, 3)."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
+    wall, plaster = _wall(look)
+    image = wall.copy()
     x, y = (columns - middle[0]) / _SCALE, (rows - middle[1]) / _SCALE
     neck_half = 0.40 + 0.5 * np.clip(y - 1.15, 0, 1) ** 2
     neck = np.clip((neck_half - np.abs(x)) * 20, 0, 1) * (y > 0.2)
@@ -220,35 +236,66 @@ def _background(look: Look, middle: np.ndarray, rng: np.random.Generator) -> np.
     cloth = np.clip((y - shoulders) * 16, 0, 1)
     weave = 0.85 + 0.10 * np.sin(9 * x + 2 * y) + 0.12 * plaster - 0.2 * (x * -look.light).clip(-0.5, 1)
     image += (np.array(look.shirt) * weave[..., None] - image) * cloth[..., None]
-    return np.clip(image * rng.uniform(0.94, 1.06), 0, 255).astype(np.float32)
+    return np.clip(image * np.float32(rng.uniform(0.94, 1.06)) + 0.5, 0, 255).astype(np.uint8)
 
 
-def _place(
-    head: np.ndarray,
-    background: np.ndarray,
-    look: Look,
-    centre: np.ndarray,
-    scale: float,
-    angle: float,
-    turn: float,
-    now: Expression,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Composes a head and its background: float32 (HEIGHT, WIDTH, 3), and the face's box (4,)."""
-    cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
-    columns = np.arange(WIDTH, dtype=np.float32)[None] - np.float32(centre[0])
-    rows = np.arange(HEIGHT, dtype=np.float32)[:, None] - np.float32(centre[1])
+@dataclass(frozen=True)
+class _Pose:
+    """How a head is placed in the frame: where its middle is, its scale, its angles in the picture and to the side, and
+    how far the jaw is lowered, 0 to 1."""
+
+    centre: np.ndarray
+    scale: float
+    angle: float
+    turn: float
+    open: float
+
+    def moved(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where points of the head's plane are in the frame, apart from the turn and the jaw."""
+        cos, sin = np.cos(self.angle), np.sin(self.angle)
+        return (
+            self.centre[0] + self.scale * (cos * x - sin * y),
+            self.centre[1] + self.scale * (sin * x + cos * y),
+        )
+
+
+def _place(frame: np.ndarray, head: np.ndarray, extent: Sequence[int], look: Look, pose: _Pose) -> None:
+    """Draws a head into a frame, in place.
+
+    Args:
+        frame: uint8 (HEIGHT, WIDTH, 3).
+        head: uint8 (height, width, 4), premultiplied.
+        extent: left, top, width and height of what is not transparent in it, in pixels.
+        look: the speaker's.
+        pose: where it is drawn.
+    """
+    left, top, wide, high = extent
+    at = np.array(
+        [[left - 2, top - 2], [left + wide + 2, top - 2], [left - 2, top + high + 2], [left + wide, top + high]]
+    )
+    x, y = pose.moved(*((at - CENTRE) / U).T)
+    aside, below = pose.scale * abs(pose.turn) + 2, pose.scale * _JAW + 2  # the turn and the jaw move it further
+    x0, x1 = np.clip([int(x.min() - aside), int(x.max() + aside) + 1], 0, WIDTH)
+    y0, y1 = np.clip([int(y.min() - 2), int(y.max() + below) + 1], 0, HEIGHT)
+    # Inverse of rotation, scaling and translation.
+    cos, sin = np.cos(pose.angle) / pose.scale, np.sin(pose.angle) / pose.scale
+    columns = np.arange(x0, x1, dtype=np.float32)[None] - np.float32(pose.centre[0])
+    rows = np.arange(y0, y1, dtype=np.float32)[:, None] - np.float32(pose.centre[1])
     x = np.float32(cos) * columns + np.float32(sin) * rows
     y = np.float32(cos) * rows - np.float32(sin) * columns
     # A turn of the head shifts the middle of the face more than its edge.
-    x = x - np.float32(turn) * np.clip(1 - (x / look.width) ** 2, 0, 1)
-    jaw = np.float32(0.10 * min(1.0, max(0.0, now.open)))
-    y = y - jaw * np.clip((y - 0.55) / 0.5, 0, 1)
-    warped = cv2.remap(head, x * U + CENTRE[0], y * U + CENTRE[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    image = warped[..., :3] + background * (1 - warped[..., 3:].astype(np.float32) / 255)
-    corners = np.array([[-0.98 * look.width, -0.62], [0.98 * look.width, 1.0 + jaw]])
-    middle = corners.mean(0)
-    moved = centre + scale * np.array(
-        [np.cos(angle) * middle[0] - np.sin(angle) * middle[1], np.sin(angle) * middle[0] + np.cos(angle) * middle[1]]
-    )
-    extent = scale * (corners[1] - corners[0])
-    return image, np.array([*(moved - extent / 2), *extent], np.float32)
+    x -= np.float32(pose.turn) * np.maximum(1 - np.square(x / np.float32(look.width)), 0)
+    y -= np.float32(_JAW * pose.open) * np.clip((y - np.float32(0.55)) * 2, 0, 1)
+    x, y = x * U + CENTRE[0], y * U + CENTRE[1]
+    warped = cv2.remap(head, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    through = cv2.cvtColor(255 - cv2.extractChannel(warped, 3), cv2.COLOR_GRAY2BGR)
+    part = frame[y0:y1, x0:x1]
+    cv2.add(cv2.multiply(part, through, scale=1 / 255), cv2.cvtColor(warped, cv2.COLOR_BGRA2BGR), part)
+
+
+def _box(look: Look, pose: _Pose) -> np.ndarray:
+    """The box of the face, float32 (4,): left, top, width and height."""
+    corners = np.array([[-0.98 * look.width, -0.62], [0.98 * look.width, 1.0 + _JAW * pose.open]])
+    middle = np.array(pose.moved(*corners.mean(0)))
+    extent = pose.scale * (corners[1] - corners[0])
+    return np.array([*(middle - extent / 2), *extent], np.float32)

@@ -1,4 +1,7 @@
-"""Brows, eyes, mouth and folds of a demo face, drawn into the head's plane, whose units `faces` explains."""
+"""Brows, eyes, mouth and folds of a demo face, drawn into the head's plane, whose units `faces` explains.
+
+They lie within a part of the plane, `WHERE`, and only that is drawn anew for each frame.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +13,49 @@ import numpy as np
 from .looks import Expression, Look
 
 # Pixels per unit of length, the place (x, y) of the bridge of the nose, and the plane's height and width.
-U = 128
-CENTRE = (184, 190)
-SHAPE = (372, 368)
+U = 96
+CENTRE = (138, 142)
+SHAPE = (279, 276)
+# Rows and columns of all features in all expressions, and of the first one the place of the bridge of the nose.
+WHERE = np.s_[52:258, 76:200]
+_NOSE = (CENTRE[0] - 76, CENTRE[1] - 52)
+_SOFT = 0.009 * U  # sigma, in pixels, by which what is drawn is blurred
 
 
-def draw_features(head: np.ndarray, look: Look, now: Expression) -> None:
-    """Draws folds, brows, eyes and mouth into a head, in place."""
-    folds = np.zeros(SHAPE, np.uint8)
-    _folds(folds, look, now)
-    folds = cv2.GaussianBlur(folds, (0, 0), 3)
-    bgr = cv2.multiply(head[..., :3].copy(), cv2.cvtColor(255 - folds, cv2.COLOR_GRAY2BGR), scale=1 / 255)
+def softened(head: np.ndarray) -> np.ndarray:
+    """A head without features as sharp as its features will be, uint8 (height, width, 3)."""
+    return cv2.GaussianBlur(head, (0, 0), _SOFT)
+
+
+def features(bare: np.ndarray, look: Look, now: Expression) -> np.ndarray:
+    """The part `WHERE` of a head with folds, brows, eyes and mouth.
+
+    Args:
+        bare: this part without them, uint8 (height, width, 3).
+        look: the speaker's look.
+        now: the expression.
+    """
+    folds = np.zeros(bare.shape[:2], np.uint8)
+    if _folds(folds, look, now):
+        folds = 255 - cv2.GaussianBlur(folds, (0, 0), 0.023 * U)
+        bgr = cv2.multiply(bare, cv2.cvtColor(folds, cv2.COLOR_GRAY2BGR), scale=1 / 255)
+    else:
+        bgr = bare.copy()
     for side in (-1, 1):
         _eye(bgr, look, now, side)
         _brow(bgr, look, now, side)
     _mouth(bgr, look, now)
-    head[..., :3] = cv2.GaussianBlur(bgr, (0, 0), 1.1)
+    return cv2.GaussianBlur(bgr, (0, 0), _SOFT)
+
+
+def blend(front: np.ndarray, behind: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """`front` where `weight` is 255 and `behind` where it is 0; all uint8 (height, width, 3)."""
+    return cv2.add(cv2.multiply(front, weight, scale=1 / 255), cv2.multiply(behind, 255 - weight, scale=1 / 255))
 
 
 def _pixels(points: np.ndarray) -> np.ndarray:
-    """Points (n, 2) of the head's plane as OpenCV's fixed-point coordinates with 4 fractional bits."""
-    return np.round((points * U + CENTRE) * 16).astype(np.int32)
+    """Points (n, 2) of the head's plane in the part `WHERE`, in OpenCV's fixed-point form with 4 fractional bits."""
+    return np.round((points * U + _NOSE) * 16).astype(np.int32)
 
 
 def _fill(image: np.ndarray, points: np.ndarray, colour: Sequence[float]) -> None:
@@ -41,8 +66,10 @@ def _stroke(image: np.ndarray, points: np.ndarray, colour: Sequence[float], widt
     cv2.polylines(image, [_pixels(points)], False, colour, max(1, round(width * U)), cv2.LINE_AA, 4)
 
 
-def _folds(folds: np.ndarray, look: Look, now: Expression) -> None:
-    """Draws the folds of the skin into an image of darkness, 0 to 255."""
+def _folds(folds: np.ndarray, look: Look, now: Expression) -> bool:
+    """Draws the folds of the skin into an image of darkness, 0 to 255; whether there are any."""
+    if max(now.fold, now.frown, now.squint, now.wrinkle) <= 0.15 and now.brow <= 0.35:
+        return False
     t = np.linspace(0, 1, 9)
     mouth = look.mouth * (1 + 0.25 * now.wide)
     for side in (-1, 1):
@@ -63,6 +90,7 @@ def _folds(folds: np.ndarray, look: Look, now: Expression) -> None:
         if now.brow > 0.35:
             x, y = 0.42 * (2 * t - 1), -0.52 - 0.075 * row + 0.03 * (2 * t - 1) ** 2
             _stroke(folds, np.stack([x, y], 1), (int(min(90, 80 * now.brow)),), 0.02)
+    return True
 
 
 def _eye(bgr: np.ndarray, look: Look, now: Expression, side: int) -> None:
@@ -85,20 +113,19 @@ def _eye(bgr: np.ndarray, look: Look, now: Expression, side: int) -> None:
     (left, above), (right, below) = corner
     patch = bgr[above:below, left:right].copy()
     mask = np.zeros(patch.shape[:2], np.uint8)
-    offset = np.array([left, above]) / U - np.array(CENTRE) / U
-    shifted = lens - offset - np.array(CENTRE) / U
-    _fill(mask, shifted, (255,))
+    corner_at = np.array([left, above]) / U
+    _fill(mask, lens - corner_at, (255,))
     ball = np.empty_like(patch)
     ball[:] = (205, 210, 214)
-    centre = np.array([[side * gap, -0.115 + 0.030 * now.look]]) - offset - np.array(CENTRE) / U
+    centre = np.array([[side * gap, -0.115 + 0.030 * now.look]]) - corner_at
     point = tuple(int(v) for v in _pixels(centre)[0])
     cv2.circle(ball, point, int(0.074 * U * 16), tuple(c * 0.5 for c in look.iris), -1, cv2.LINE_AA, 4)
     cv2.circle(ball, point, int(0.062 * U * 16), look.iris, -1, cv2.LINE_AA, 4)
     cv2.circle(ball, point, int(0.032 * U * 16), (8, 8, 8), -1, cv2.LINE_AA, 4)
     glint = (point[0] + int(look.light * 0.022 * U * 16), point[1] - int(0.024 * U * 16))
     cv2.circle(ball, glint, int(0.012 * U * 16), (245, 245, 245), -1, cv2.LINE_AA, 4)
-    weight = cv2.GaussianBlur(mask, (0, 0), 0.8)[..., None].astype(np.float32) / 255
-    bgr[above:below, left:right] = (ball * weight + patch * (1 - weight)).astype(np.uint8)
+    weight = cv2.cvtColor(cv2.GaussianBlur(mask, (0, 0), 0.006 * U), cv2.COLOR_GRAY2BGR)
+    bgr[above:below, left:right] = blend(ball, patch, weight)
     _stroke(bgr, top, dark, 0.030)
     _stroke(bgr, bottom[1:-1], tuple(c * 0.58 for c in look.skin), 0.012)
 

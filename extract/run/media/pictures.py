@@ -87,8 +87,8 @@ class FrameKeeper(ThinnedFrames[FrameLook]):
 
 
 @functools.cache
-def _detector(kind: str, model: Path):
-    return make_detector(kind, model)
+def _detector(kind: str, model: Path, smallest: float | None):
+    return make_detector(kind, model, smallest)
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def collectors_for(wants: Mapping[str, Samples | Crops | Frames], request: Media
     frames = tuple(dict.fromkeys(one for one in wants.values() if isinstance(one, Frames)))
     if crops:
         assert request.detector_model is not None
-        detect = _detector(request.detector, request.detector_model)
+        detect = _detector(request.detector, request.detector_model, request.smallest_face)
         forms = [CropForm(one.side, one.grey) for one in crops]
         found[Crops] = Collector(FaceTracks(detect, forms, request.margin, request.most_frames), crops)
     if frames:

@@ -53,6 +53,7 @@ class MediaRequest:
     Attributes:
         wants: the input that each feature's extractor declares, by the feature's name.
         detector, detector_model: kind and file of the face detector, for `Crops`.
+        smallest_face: that it has to find, as a fraction of the image's height; None for as small as it can.
         fps: frames sampled per second of video, for all features: each is detected once.
         margin: margin around a face, as a fraction of its side.
         most_frames: up to twice as many frames are kept per utterance.
@@ -70,5 +71,6 @@ class MediaRequest:
     most_frames: int
     time_limit: float
     audio_track: int | None = None
+    smallest_face: float | None = None
     choosing: Choosing | None = None
     decoding_threads: int = 1

@@ -13,7 +13,7 @@ import pytest
 
 from erc_toolkit.toolkit.base.errors import UserError
 
-FEW, MANY = 200, 5000
+FEW, MANY = 200, 2000
 ALL = sorted(fuzz.parsers())
 
 

@@ -314,8 +314,8 @@ def test_the_plan_of_the_papers_own_features(raw, tmp_path):
 @pytest.mark.long
 def test_the_paper_from_two_raw_corpora(tmp_path):
     """The demo corpora in both layouts; the table of what is in raw files to the page, in one command."""
-    meld = make_corpus(tmp_path / "meld").root
-    iemocap = make_dialogue_corpus(tmp_path / "iemocap").root
+    meld = make_corpus(tmp_path / "meld", train=10, dev=3, test=6).root
+    iemocap = make_dialogue_corpus(tmp_path / "iemocap", dialogues=10).root
     encoder = make_text_encoder(tmp_path / "encoder", ["I did not expect the letter", "I hate the dinner"])
     out = tmp_path / "paper"
     arguments = ["reproduce", "amb-dsgdn", "--iemocap", iemocap, "--meld", meld, "--out", out, "--budget", "quick"]

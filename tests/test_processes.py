@@ -168,6 +168,16 @@ def test_workers_import_nothing_from_the_working_directory(fresh, tmp_path, monk
     assert ignored and main is None
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+def test_workers_have_the_environment_of_the_moment(fresh, monkeypatch):
+    """Also those of a server that was started before."""
+    list(run_tasks([0], surroundings, 1, fresh=fresh))
+    monkeypatch.setenv("ERC_SET_LATER", "yes")
+    monkeypatch.delenv("HOME")
+    [(_, found)] = run_tasks([("ERC_SET_LATER", "HOME")], environment, 1, fresh=fresh)
+    assert found == ["yes", None]
+
+
 def test_explicitly_added_directories_are_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     library = os.path.dirname(os.__file__)
@@ -191,6 +201,10 @@ def test_every_worker_has_its_gpu():
 def _slow(seconds: float, task: object) -> object:
     time.sleep(seconds)
     return surroundings(task)
+
+
+def environment(names: tuple[str, ...]) -> list[str | None]:
+    return [os.environ.get(name) for name in names]
 
 
 _PARENT = """

@@ -13,6 +13,9 @@ from .options import device_option, log_json_option, overwrite_option
 
 PAGE = "paper.html"
 
+# What the worker processes of the steps import: once, before the first step starts their server with its own alone.
+_WORKERS = ("erc_toolkit.extract.run.media.worker", "erc_toolkit.train.studies.runs")
+
 
 def _source_option(corpus: str):
     text = f"{corpus.upper()}: its raw folder, a feature store (.h5), or a feature pickle."
@@ -91,6 +94,7 @@ def reproduce_command(
     from ..base.errors import UserError
     from ..base.interrupt import explained
     from ..base.lock import locked
+    from ..base.processes import preload
     from ..reproduce.page import write_page
     from ..reproduce.record import check_out, new_record, write_record
     from ..reproduce.run import run_steps
@@ -119,6 +123,7 @@ def reproduce_command(
     )
     steps = make_steps(paper, sources, choices)
     check_out(out, name, choices, sources, overwrite)
+    preload(*_WORKERS)
     if dry_run:
         from ..reproduce.rehearsal import rehearse
 

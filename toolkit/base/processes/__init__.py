@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import pickle
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -61,7 +62,11 @@ def run_tasks(
         UserError: `set_up` raised it.
     """
     functions = pickle.dumps((work, set_up))
-    starts = [Start(functions, threads, place % gpus if gpus > 1 else None, memory) for place in range(max(1, workers))]
+    environ = dict(os.environ)
+    starts = [
+        Start(functions, environ, threads, place % gpus if gpus > 1 else None, memory)
+        for place in range(max(1, workers))
+    ]
     waiting = iter(tasks)
     weights, more, count = 0, True, 0
     pool = Pool(starts, SPAWN if fresh else FORK, retry, time_limit)
@@ -86,7 +91,9 @@ def run_tasks(
 def work_off(
     function: Callable[..., object], tasks: Sequence[tuple], jobs: int, threads: int, gpus: int = 0
 ) -> Iterator[tuple[int, object]]:
-    """Calls `function(*task)` for each task, `jobs` at a time, in new interpreters that each handle many tasks.
+    """Calls `function(*task)` for each task, `jobs` at a time, in processes that each handle many tasks.
+
+    They are forks of the server that `preload` started, so that the libraries are imported once, not once for each.
 
     Args:
         function, tasks: the function, which workers import, and the arguments of each call.
@@ -98,7 +105,7 @@ def work_off(
     """
     call = functools.partial(_call, function)
     jobs = min(jobs, len(tasks))
-    done = run_tasks(enumerate(tasks), call, jobs, retry=False, fresh=True, threads=threads, gpus=gpus)
+    done = run_tasks(enumerate(tasks), call, jobs, retry=False, threads=threads, gpus=gpus)
     for (number, _), result in done:
         yield number, result
 

@@ -29,10 +29,12 @@ class Failure:
 class Start:
     """What a worker receives at startup. Functions are pickled, so that the worker itself reports import errors.
 
-    Attributes: see `run_tasks`; `memory` is in bytes, None for no bound.
+    Attributes: see `run_tasks`; `memory` is in bytes, None for no bound; `environ` are the environment variables of
+    the process that asks, which may be others by now than those that the fork server was started with.
     """
 
     functions: bytes
+    environ: dict[str, str]
     threads: int | None
     gpu: int | None
     memory: int | None
@@ -64,6 +66,8 @@ def serve(pipe: Connection, start: Start) -> None:
 
 
 def _prepare(start: Start) -> Callable[[Any], Any]:
+    os.environ.clear()
+    os.environ.update(start.environ)
     if start.gpu is not None:
         # Before anything asks CUDA for its devices. The number counts those that the user left visible.
         visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from forked_support import forked
 from test_train_support import write_store
 from transcribe_support import make_ctc
 from tuning_support import spoken_manifest, tiny_speech
@@ -101,16 +100,10 @@ SLOW = {
 WRITERS = {**FAST, **SLOW}
 
 
-def erc(*arguments: object, **options) -> subprocess.CompletedProcess:
+def erc(*arguments: object, cwd: object = None) -> subprocess.CompletedProcess[str]:
     """Runs `erc-toolkit ARGUMENTS` as a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "erc_toolkit", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-        **options,
-    )
+    code = "import runpy; runpy.run_module('erc_toolkit', run_name='__main__', alter_sys=True)"
+    return forked(code, ["erc-toolkit", *arguments], cwd=cwd)
 
 
 def succeed(*arguments: object) -> None:

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from forked_support import forked
+
 CHILD = """
 import os, re, signal, sys
 event, pattern, left, number, group = sys.argv[1:6]
@@ -53,14 +55,17 @@ def run_until(
         group: send the signal to the worker processes too, as a terminal does.
     """
     words = [event, pattern, count, int(how), "group" if group else "alone", *arguments]
-    # Waits until the pipes are closed, so also for workers that outlive their parent for a moment.
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, *map(str, words)],
-        capture_output=True,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
+    # Both wait until the pipes are closed, so also for workers that outlive their parent for a moment.
+    if event != "import":
+        done = forked(CHILD, ["-c", *words], session=True)
+    else:
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD, *map(str, words)],
+            capture_output=True,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            check=False,
+        )
     assert how != signal.SIGKILL or done.returncode == -signal.SIGKILL, (done.returncode, done.stdout, done.stderr)
     return done

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_support import FAST, SLOW, WRITERS, make_material, one_line
+from command_support import FAST, SLOW, WRITERS, make_material, one_line, succeed
 
 from erc_toolkit.toolkit.base.disk import REMEDIES, disk_fault, disk_faults, error_in
 from erc_toolkit.toolkit.base.errors import FaultError, UserError
@@ -99,7 +99,7 @@ def test_a_disk_that_is_full_halfway(name, material, tmp_path):
     writer = WRITERS[name]
     whole = tmp_path / "whole" / "out.jsonl"
     whole.parent.mkdir()
-    subprocess.run([sys.executable, "-m", "erc_toolkit", *writer.arguments(material, whole)], check=True)
+    succeed(*writer.arguments(material, whole))
     size = sum(p.stat().st_size for p in whole.parent.rglob("*"))
     if size <= PAGE:  # all or nothing anyway
         return

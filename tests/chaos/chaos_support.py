@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_support import erc
 from safetensors.numpy import load_file
 
 from erc_toolkit.toolkit.store import FeatureStore
@@ -73,8 +74,8 @@ class Command:
         child.assert_nothing_is_left()
         whole_files(root)
         if outcome != "refused":
-            again = Child([*self.arguments(root), *self.again], folder)
-            assert again.wait() == 0, again.output()
+            again = erc(*self.arguments(root), *self.again, cwd=folder)
+            assert again.returncode == 0, again.stdout + again.stderr
         found = content_of(root)
         assert found == self.content, {
             name: (found.get(name), self.content.get(name))

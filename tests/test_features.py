@@ -110,8 +110,8 @@ def test_a_file_is_opened_once_and_a_frame_is_looked_at_once(clip, seven, monkey
 
     real = pictures._detector
 
-    def counting(kind, model):
-        detect = real(kind, model)
+    def counting(kind, model, smallest):
+        detect = real(kind, model, smallest)
 
         def counted(image):
             detected[float(image.astype("int64").sum()), image.tobytes()] += 1

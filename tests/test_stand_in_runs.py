@@ -19,7 +19,9 @@ from test_train_support import TINY, write_store
 from transformers import PreTrainedModel
 
 from erc_toolkit.extract.tuning import face as tuning_face
+from erc_toolkit.extract.tuning import processes
 from erc_toolkit.extract.tuning import text as tuning_text
+from erc_toolkit.extract.tuning.loop import Training
 from erc_toolkit.toolkit.demo.encoders import make_text_encoder
 from erc_toolkit.toolkit.store import FeatureStore
 from erc_toolkit.train.config import load_config
@@ -89,7 +91,7 @@ def stop_after_first_epoch(monkeypatch) -> None:
 
 def test_finetuning_text_on_a_device(path, tmp_path, monkeypatch):
     make_text_encoder(tmp_path / "encoder", ["I am so happy to see you!", "What do you want from me?"])
-    monkeypatch.setattr(tuning_text, "pick_device", lambda name: DEVICE)
+    monkeypatch.setattr(processes, "pick_device", lambda name: DEVICE)
     save = PreTrainedModel.save_pretrained  # it reads memory, which the stand-in does not have
 
     def from_host(model, folder):
@@ -105,11 +107,11 @@ def test_finetuning_text_on_a_device(path, tmp_path, monkeypatch):
     with FeatureStore.open(path) as store:
         trained = np.count_nonzero((store.column("split") == "train") & (store.column("label") >= 0))
     # One for each loss, an update late; whole batches of 8 are two of 4.
-    losses = waits_in(tuning_text._Run._add, device)
+    losses = waits_in(Training._add, device)
     assert len(losses) == 2 * (2 * (trained // 8) + math.ceil(trained % 8 / 4))
     # transformers asks once per batch whether there is padding; the batches themselves are copied without a wait.
-    assert {wait.operation for wait in waits_in(tuning_text._Run._logits, device)} == {"_local_scalar_dense"}
-    assert not waits_in(tuning_text._Run._loss, device)
+    assert {wait.operation for wait in waits_in(tuning_text._Classes._logits, device)} == {"_local_scalar_dense"}
+    assert not waits_in(tuning_text._Classes.loss, device) and not waits_in(Training.train, device)
 
 
 def waits_in(function, device: StandIn) -> list[Wait]:

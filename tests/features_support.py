@@ -88,11 +88,16 @@ def content(path: Path) -> str:
         return store.content_hash
 
 
-def assert_same(one: Path, other: Path, name: str, without: tuple[str, ...] = ()) -> None:
-    """A feature is the same in two stores in everything that is stored of it; `without` some attributes."""
+def assert_same(one: Path, other: Path, name: str, without: tuple[str, ...] = (), within: float = 0) -> None:
+    """A feature is the same in two stores in everything that is stored of it; `without` some attributes, values
+    `within` a tolerance."""
     with FeatureStore.open(one) as a, FeatureStore.open(other) as b:
         x, y = a.feature(name), b.feature(name)
-        assert x.values().tobytes() == y.values().tobytes() and x.values().dtype == y.values().dtype == np.float32
+        assert x.values().dtype == y.values().dtype == np.float32
+        if within:
+            np.testing.assert_allclose(x.values(), y.values(), rtol=0, atol=within)
+        else:
+            assert x.values().tobytes() == y.values().tobytes()
         assert x.reasons().tolist() == y.reasons().tolist() and x.present().tolist() == y.present().tolist()
         assert x.made_from() == y.made_from() and x.dimension_names() == y.dimension_names()
         assert x.has_sequences == y.has_sequences

@@ -166,4 +166,6 @@ def raw(intact, tmp_path_factory) -> Path:
     write_clip(clips / "dia0_utt4.mp4", None, tone)
     (clips / "dia1_utt0.mp4").write_bytes(b"")
     (clips / "._dia1_utt1.mp4").write_bytes(b"\0" * 64)
+    for path in root.rglob("*.mp4"):  # of a file that was written a moment before, a store does not keep the identity
+        os.utime(path, (1_500_000_000, 1_500_000_000))
     return root

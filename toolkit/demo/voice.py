@@ -10,7 +10,7 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.signal import butter, lfilter, resample_poly, sosfilt
+from scipy.signal import butter, lfilter, resample_poly
 
 from .script import FPS
 
@@ -160,13 +160,13 @@ def _resonate(source: np.ndarray, starts: np.ndarray, tract: float, rng: np.rand
     vowels = _VOWELS[rng.integers(len(_VOWELS), size=len(starts))] * tract
     blocks = (np.arange(0, len(source), _BLOCK) + _BLOCK / 2) / RATE
     tracks = [np.interp(blocks, starts, vowels[:, k]) for k in range(3)] + [np.full(len(blocks), 3400 * tract)]
-    radius = np.exp(-np.pi * np.array(_BANDWIDTHS) / RATE)[:, None]
-    feedback = -2 * radius * np.cos(2 * np.pi * np.array(tracks) / RATE), np.broadcast_to(radius**2, (4, len(blocks)))
-    one, none = np.ones_like(feedback[0]), np.zeros_like(feedback[0])
-    # Second-order sections (blocks, 4, 6): numerator of unit gain at 0 Hz, then denominator.
-    sections = np.stack([1 + feedback[0] + feedback[1], none, none, one, *feedback], -1).swapaxes(0, 1).copy()
-    out, state = np.empty_like(source), np.zeros((len(tracks), 2))
-    for k, section in enumerate(sections):
-        part = slice(k * _BLOCK, (k + 1) * _BLOCK)
-        out[part], state = sosfilt(section, source[part], zi=state)
-    return out
+    audio = source
+    for track, width in zip(tracks, _BANDWIDTHS, strict=True):
+        out, state = np.empty_like(audio), np.zeros(2)
+        radius = np.exp(-np.pi * width / RATE)
+        for k, frequency in enumerate(track):
+            a = [1, -2 * radius * np.cos(2 * np.pi * frequency / RATE), radius**2]
+            part = slice(k * _BLOCK, (k + 1) * _BLOCK)
+            out[part], state = lfilter([sum(a)], a, audio[part], zi=state)
+        audio = out
+    return audio

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -12,7 +13,6 @@ from .command import ToolkitCommand
 from .options import device_option, log_json_option, overwrite_option
 
 PAGE = "paper.html"
-
 # What the worker processes of the steps import: once, before the first step starts their server with its own alone.
 _WORKERS = ("erc_toolkit.extract.run.media.worker", "erc_toolkit.train.studies.runs")
 
@@ -123,11 +123,15 @@ def reproduce_command(
     )
     steps = make_steps(paper, sources, choices)
     check_out(out, name, choices, sources, overwrite)
-    preload(*_WORKERS)
+
+    def run(arguments: Sequence[str], show: bool = True) -> None:
+        preload(*_WORKERS)
+        run_typed(ctx, arguments, show=show)
+
     if dry_run:
         from ..reproduce.rehearsal import rehearse
 
-        rehearse(paper, sources, choices, steps, lambda arguments: run_typed(ctx, arguments, show=False), click.echo)
+        rehearse(paper, sources, choices, steps, lambda arguments: run(arguments, show=False), click.echo)
         return
     kept = f"interrupted; finished steps are kept in {out}; continue with the same command"
     with explained(kept), locked(out, "reproduce", parents=True):
@@ -135,7 +139,7 @@ def reproduce_command(
         record = new_record(out, name, choices, sources, overwrite)
         write_record(out, record)
         write_study_files(paper, choices)
-        failed = run_steps(steps, record, out, lambda arguments: run_typed(ctx, arguments), click.echo)
+        failed = run_steps(steps, record, out, run, click.echo)
         page = write_page(paper, choices, sources, record, failed)
     click.echo(f"\nwrote {page}")
     if failed:

@@ -20,7 +20,7 @@ from ...toolkit.base.device import pick_device
 from ...toolkit.base.disk import disk_faults
 from ...toolkit.base.errors import UserError, one_line
 from ...toolkit.base.files import write_atomically
-from ...toolkit.base.processes import Failure, preload, work_off
+from ...toolkit.base.processes import Failure, work_off
 from ...toolkit.base.progress import Stages, logs_json, time_in_words
 from ...toolkit.base.reading.plain_json import parse_json
 from ...toolkit.base.reading.plain_numbers import parse_whole
@@ -118,7 +118,6 @@ def run_study(
     seeds = list(seeds) if measure.trains else list(seeds)[:1]
     shared = [*study.shared, *changes]
     target = pick_device(device)
-    preload(__name__)  # while the plans are made
     with FeatureStore.open(store_path) as store:
         begun = {}
         if (out / STUDY).is_file():

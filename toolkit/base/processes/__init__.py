@@ -93,7 +93,7 @@ def work_off(
 ) -> Iterator[tuple[int, object]]:
     """Calls `function(*task)` for each task, `jobs` at a time, in processes that each handle many tasks.
 
-    They are forks of the server that `preload` started, so that the libraries are imported once, not once for each.
+    They are forks of one server, so that the function's module is imported once, not once for each.
 
     Args:
         function, tasks: the function, which workers import, and the arguments of each call.
@@ -104,6 +104,7 @@ def work_off(
         Index of a task and its result or `Failure`, in order of completion.
     """
     call = functools.partial(_call, function)
+    preload(function.__module__)
     jobs = min(jobs, len(tasks))
     done = run_tasks(enumerate(tasks), call, jobs, retry=False, threads=threads, gpus=gpus)
     for (number, _), result in done:

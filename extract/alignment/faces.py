@@ -20,6 +20,7 @@ from ..run.media.requests import MediaRequest, Span, Task
 from ..run.media.speaker import ChoiceOfSpeaker, choice_of_speaker
 from ..run.media.worker import FileMedia, failed, process, set_up
 from ..run.media_stage import FAILED
+from ..run.provenance import detection_in_words, detection_parameters
 from ..run.rows.origins import MISSING, mask_of, source_of
 from .overlay import Line, applied, content_of
 from .seen import NO_FACE, Seen
@@ -47,18 +48,14 @@ class FaceSearch:
     def provenance(self) -> dict[str, object]:
         """As JSON."""
         return {
-            "face_detector": self.options.face_detector,
-            "face_model_sha256": self.detector[1],
-            **({} if self.options.smallest_face is None else {"smallest_face": self.options.smallest_face}),
+            **detection_parameters(self.options, self.detector),
             "frames_per_second": self.options.fps,
             **self.speaker.parameters(),
         }
 
     def line(self) -> str:
         """About it, for the user."""
-        file = self.detector[0].name
-        detected = f"{self.options.face_detector} ({file}), {self.options.fps:g} frames per second"
-        return f"faces: {detected}; speaker: {self.speaker.line}"
+        return f"faces: {detection_in_words(self.options, self.detector)}; speaker: {self.speaker.line}"
 
     def request(self) -> MediaRequest:
         """For the workers."""

@@ -220,8 +220,8 @@ class Options(CheckedOptions):
         low=0.02,
         high=1,
         metavar="FRACTION",
-        help="Smallest face to be found, as a fraction of the image's height: larger is faster, for less of each image "
-        "is searched. Default: as small as the detector can.",
+        help="Smallest face to be found, as a fraction of the image's height: larger is faster, as each image is "
+        "searched at a smaller size. Default: as small as the detector can.",
         makes=("visual",),
     )
     speaker_choice: str = option(

@@ -20,8 +20,10 @@ YUNET_SCORE = 0.8
 # Detection works on images of at most this width. Compared with 640 it is three times faster, and on 213 frames of
 # films it missed 1 face of 297, found 4 more, and moved landmarks by 2% of the face's width (median).
 DETECTION_WIDTH = 480
-# With a smallest face that is asked for, the image is made so small that this face has this height in pixels: that of
-# the cascade's window; YuNet finds smaller ones, but places their landmarks worse.
+# With a smallest face that is asked for, the image is made so small that this face has this height in pixels. The
+# cascade's is that of its window. YuNet's and a fifth of the image's height were 2.4 and 3.3 times as fast on 149
+# frames of a series and of acted dialogues, missed 1 face of 216, found 6 more, and moved landmarks by 4 and 5% of the
+# face's width (median).
 _LEAST_PIXELS = {"haar": 24, "yunet": 32}
 # Positions of eyes, nose and mouth corners of an upright face in an aligned crop without margin, as fractions of its
 # side.

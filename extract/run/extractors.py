@@ -29,7 +29,7 @@ from ..encoders.selection import (
 from ..faces.detection import face_model, make_detector
 from .media.requests import MediaRequest
 from .media.speaker import ChoiceOfSpeaker, choice_of_speaker
-from .provenance import options_record, provenance
+from .provenance import detection_in_words, options_record, provenance
 from .rows.parts import matrices_of
 
 if TYPE_CHECKING:
@@ -212,9 +212,7 @@ class RunExtractors:
             weights = f" ({'; '.join(parts)})" if parts else ""
             yield f"{one.modality}: {origin['model']}, {counted(one.extractor.dim, 'dimension')}{weights}"
         if self.detector is not None:
-            file, options = self.detector[0].name, self.options
-            least = f", from {options.smallest_face:.0%} of the height" if options.smallest_face is not None else ""
-            yield f"faces: {options.face_detector} ({file}), {options.fps:g} frames per second{least}"
+            yield f"faces: {detection_in_words(self.options, self.detector)}"
         if self.speaker is not None:
             yield f"speaker among several faces: {self.speaker.line}"
 

@@ -72,6 +72,18 @@ def provenance(
     return json.loads(json.dumps(result))
 
 
+def detection_parameters(options: Options, detector: tuple[Path, str]) -> dict[str, Any]:
+    """How faces are found, as JSON; `detector` is its file and SHA-256."""
+    least = {} if options.smallest_face is None else {"smallest_face": options.smallest_face}
+    return {"face_detector": options.face_detector, "face_model_sha256": detector[1], **least}
+
+
+def detection_in_words(options: Options, detector: tuple[Path, str]) -> str:
+    """The same for the user, with how often it is done."""
+    least = "" if options.smallest_face is None else f", from {options.smallest_face:.0%} of the height"
+    return f"{options.face_detector} ({detector[0].name}), {options.fps:g} frames per second{least}"
+
+
 def media_provenance(
     extractor: Extractor,
     options: Options,
@@ -100,10 +112,8 @@ def media_provenance(
         parameters = {
             "frames_per_second": options.fps,
             "most_frames": options.most_frames,
-            "face_detector": options.face_detector,
-            "face_model_sha256": detector[1],
+            **detection_parameters(options, detector),
             "detection_width": DETECTION_WIDTH,
-            **({} if options.smallest_face is None else {"smallest_face": options.smallest_face}),
             "least_score": YUNET_SCORE if options.face_detector == "yunet" else "the cascade's own",
             "crop_pixels": wants.side,
             "crop_margin": options.face_margin,

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
-# Does what is asked for through a socket: one line of code as a process with its own files, place and environment.
+# Does what is asked for through a socket: code as a process with its own output, place and environment.
 _SERVER = """
 import atexit, gc, importlib, json, os, socket, sys, threading, traceback
 def main(request):

@@ -270,10 +270,8 @@ def _place(frame: np.ndarray, head: np.ndarray, extent: Sequence[int], look: Loo
         pose: where it is drawn.
     """
     left, top, wide, high = extent
-    at = np.array(
-        [[left - 2, top - 2], [left + wide + 2, top - 2], [left - 2, top + high + 2], [left + wide, top + high]]
-    )
-    x, y = pose.moved(*((at - CENTRE) / U).T)
+    corners = np.array([[left, top], [left + wide, top], [left, top + high], [left + wide, top + high]])
+    x, y = pose.moved(*((corners - CENTRE) / U).T)
     aside, below = pose.scale * abs(pose.turn) + 2, pose.scale * _JAW + 2  # the turn and the jaw move it further
     x0, x1 = np.clip([int(x.min() - aside), int(x.max() + aside) + 1], 0, WIDTH)
     y0, y1 = np.clip([int(y.min() - 2), int(y.max() + below) + 1], 0, HEIGHT)

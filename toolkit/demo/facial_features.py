@@ -16,9 +16,9 @@ from .looks import Expression, Look
 U = 96
 CENTRE = (138, 142)
 SHAPE = (279, 276)
-# Rows and columns of all features in all expressions, and of the first one the place of the bridge of the nose.
+# Rows and columns of all features in all expressions, and the place (x, y) of the bridge of the nose in this part.
 WHERE = np.s_[52:258, 76:200]
-_NOSE = (CENTRE[0] - 76, CENTRE[1] - 52)
+_NOSE = (CENTRE[0] - WHERE[1].start, CENTRE[1] - WHERE[0].start)
 _SOFT = 0.009 * U  # sigma, in pixels, by which what is drawn is blurred
 
 
@@ -36,7 +36,8 @@ def features(bare: np.ndarray, look: Look, now: Expression) -> np.ndarray:
         now: the expression.
     """
     folds = np.zeros(bare.shape[:2], np.uint8)
-    if _folds(folds, look, now):
+    _folds(folds, look, now)
+    if folds.any():
         folds = 255 - cv2.GaussianBlur(folds, (0, 0), 0.023 * U)
         bgr = cv2.multiply(bare, cv2.cvtColor(folds, cv2.COLOR_GRAY2BGR), scale=1 / 255)
     else:
@@ -48,7 +49,7 @@ def features(bare: np.ndarray, look: Look, now: Expression) -> np.ndarray:
     return cv2.GaussianBlur(bgr, (0, 0), _SOFT)
 
 
-def blend(front: np.ndarray, behind: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def _blend(front: np.ndarray, behind: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """`front` where `weight` is 255 and `behind` where it is 0; all uint8 (height, width, 3)."""
     return cv2.add(cv2.multiply(front, weight, scale=1 / 255), cv2.multiply(behind, 255 - weight, scale=1 / 255))
 
@@ -66,10 +67,8 @@ def _stroke(image: np.ndarray, points: np.ndarray, colour: Sequence[float], widt
     cv2.polylines(image, [_pixels(points)], False, colour, max(1, round(width * U)), cv2.LINE_AA, 4)
 
 
-def _folds(folds: np.ndarray, look: Look, now: Expression) -> bool:
-    """Draws the folds of the skin into an image of darkness, 0 to 255; whether there are any."""
-    if max(now.fold, now.frown, now.squint, now.wrinkle) <= 0.15 and now.brow <= 0.35:
-        return False
+def _folds(folds: np.ndarray, look: Look, now: Expression) -> None:
+    """Draws the folds of the skin into an image of darkness, 0 to 255."""
     t = np.linspace(0, 1, 9)
     mouth = look.mouth * (1 + 0.25 * now.wide)
     for side in (-1, 1):
@@ -90,7 +89,6 @@ def _folds(folds: np.ndarray, look: Look, now: Expression) -> bool:
         if now.brow > 0.35:
             x, y = 0.42 * (2 * t - 1), -0.52 - 0.075 * row + 0.03 * (2 * t - 1) ** 2
             _stroke(folds, np.stack([x, y], 1), (int(min(90, 80 * now.brow)),), 0.02)
-    return True
 
 
 def _eye(bgr: np.ndarray, look: Look, now: Expression, side: int) -> None:
@@ -113,11 +111,11 @@ def _eye(bgr: np.ndarray, look: Look, now: Expression, side: int) -> None:
     (left, above), (right, below) = corner
     patch = bgr[above:below, left:right].copy()
     mask = np.zeros(patch.shape[:2], np.uint8)
-    corner_at = np.array([left, above]) / U
-    _fill(mask, lens - corner_at, (255,))
+    first = np.array([left, above]) / U  # of the patch
+    _fill(mask, lens - first, (255,))
     ball = np.empty_like(patch)
     ball[:] = (205, 210, 214)
-    centre = np.array([[side * gap, -0.115 + 0.030 * now.look]]) - corner_at
+    centre = np.array([[side * gap, -0.115 + 0.030 * now.look]]) - first
     point = tuple(int(v) for v in _pixels(centre)[0])
     cv2.circle(ball, point, int(0.074 * U * 16), tuple(c * 0.5 for c in look.iris), -1, cv2.LINE_AA, 4)
     cv2.circle(ball, point, int(0.062 * U * 16), look.iris, -1, cv2.LINE_AA, 4)
@@ -125,7 +123,7 @@ def _eye(bgr: np.ndarray, look: Look, now: Expression, side: int) -> None:
     glint = (point[0] + int(look.light * 0.022 * U * 16), point[1] - int(0.024 * U * 16))
     cv2.circle(ball, glint, int(0.012 * U * 16), (245, 245, 245), -1, cv2.LINE_AA, 4)
     weight = cv2.cvtColor(cv2.GaussianBlur(mask, (0, 0), 0.006 * U), cv2.COLOR_GRAY2BGR)
-    bgr[above:below, left:right] = blend(ball, patch, weight)
+    bgr[above:below, left:right] = _blend(ball, patch, weight)
     _stroke(bgr, top, dark, 0.030)
     _stroke(bgr, bottom[1:-1], tuple(c * 0.58 for c in look.skin), 0.012)
 

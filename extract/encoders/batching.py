@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 
 import numpy as np
 import torch
 
+from ...toolkit.base.cores import Share, share
 from ...toolkit.base.device import Memory, check_precision, device_memory, empty_cache, products_in, to_device, to_host
 from ...toolkit.base.errors import UserError
 from . import remembered
@@ -33,6 +37,7 @@ class Batches:
 
     Attributes:
         most: as above, or less after a batch did not fit.
+        spread: whether the network is in several places, and so may compute only one batch at a time.
 
     Raises:
         UserError: the device does not have the precision.
@@ -42,7 +47,7 @@ class Batches:
         check_precision(precision, device, "--precision")
         self.what, self.unit, self.most = what, unit, most
         self.device, self.precision, self.model = device, precision, model
-        self._recalled = self._untested = False
+        self.spread = self._recalled = self._untested = False
 
     def run(
         self, sizes: Sequence[int], prepare: Callable[[range], Tensors], compute: Callable[[Tensors], torch.Tensor]
@@ -50,7 +55,8 @@ class Batches:
         """The results of the items, batch by batch, in their order.
 
         Batch k + 1 is prepared and launched before the result of batch k is waited for, so that at most two are under
-        way. On a CPU, a launched batch is a computed one.
+        way. On a CPU, a launched batch is a computed one; where a run's cores are shared (`Share`), several batches are
+        computed side by side instead, each by one or few threads.
 
         Args:
             sizes: of each item; those of similar size should be neighbours.
@@ -65,6 +71,9 @@ class Batches:
         Raises:
             UserError: a single item does not fit into memory.
         """
+        if (own := share()) is not None and self.device.type == "cpu" and not self.spread:
+            yield from self._side_by_side(own, sizes, prepare, compute)
+            return
         self._recall()
         start, pending = 0, None
         while start < len(sizes):
@@ -88,6 +97,39 @@ class Batches:
             pending, start = (batch, result), batch.stop
         if pending is not None:
             yield pending[0], pending[1]().numpy()
+
+    def _side_by_side(
+        self,
+        own: Share,
+        sizes: Sequence[int],
+        prepare: Callable[[range], Tensors],
+        compute: Callable[[Tensors], torch.Tensor],
+    ) -> Iterator[tuple[range, np.ndarray]]:
+        """The same as `run` on the cores of a share."""
+        batches, start = [], 0
+        while start < len(sizes):
+            batches.append(self._next(sizes, start))
+            start = batches[-1].stop
+        lanes, threads = own.lanes(len(batches))
+        pending: deque[tuple[range, Future[np.ndarray]]] = deque()
+        try:
+            for batch in batches:
+                # In this thread: tokenizers are not made for several.
+                work = functools.partial(self._computed, prepare(batch), compute, threads)
+                pending.append((batch, own.submit(threads, work)))
+                if len(pending) > lanes:
+                    done, rows = pending.popleft()
+                    yield done, rows.result()
+            while pending:
+                done, rows = pending.popleft()
+                yield done, rows.result()
+        finally:
+            for _, rows in pending:
+                rows.cancel()
+
+    def _computed(self, tensors: Tensors, compute: Callable[[Tensors], torch.Tensor], threads: int) -> np.ndarray:
+        torch.set_num_threads(threads)  # of the thread that this is called in
+        return self._launch(tensors, compute)().numpy()
 
     def one(self, tensors: Tensors, compute: Callable[[Tensors], torch.Tensor]) -> np.ndarray:
         """The rows of one batch of any size, float32 (items, …); arguments as of `run`."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+from ...toolkit.base.cores import share
 
 
 @dataclass
@@ -25,6 +29,17 @@ class Costs:
         """Adds work."""
         with self._lock:
             self.work[name] = self.work.get(name, 0.0) + seconds
+
+    @contextmanager
+    def spent(self, name: str) -> Iterator[None]:
+        """A context whose work is added: the time that cores were busy with its networks, without waiting for them, or
+        by the clock if it has none on the CPU.
+        """
+        own, began = share(), time.perf_counter()
+        before = 0.0 if own is None else own.busy
+        yield
+        busy = 0.0 if own is None else own.busy - before
+        self.add(name, busy or time.perf_counter() - began)
 
     def shares(self) -> Iterator[tuple[str, float, float]]:
         """Name, seconds and share of the work, the largest first."""

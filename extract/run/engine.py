@@ -33,6 +33,7 @@ from ...toolkit.store.summary import unpacked
 from ..encoders.kinds import requests_of
 from ..encoders.selection import WITHOUT_NETWORK, Options, built_in_extractor
 from .assembly import assemble, finished_job, parts_root
+from .budget import budget
 from .carried import Carried, carry
 from .costs import Costs
 from .described import SOURCE, check_shard, has_any, implicit, is_described, sentences_of
@@ -180,16 +181,17 @@ def _extract(
     faults: list[str] = []
     with (
         extractors.arithmetic(),
+        budget(extractors, options.workers) as cores,
         interruptible() as stop,
         Stages(options.log_json) as progress,
         ThreadPoolExecutor(1) as side,
     ):
         texts = [job for job in jobs if job.modality == "text" and job.todo]
         media = [job for job in jobs if job.modality != "text" and job.todo]
-        reading = side.submit(read_texts, texts, manifest, stop, progress, costs) if texts else None
+        reading = side.submit(read_texts, texts, manifest, stop, progress, costs, cores.texts) if texts else None
         try:
             if media:
-                faults = run_media(media, corpus, extractors, options, stop, progress, costs, strict)
+                faults = run_media(media, corpus, extractors, options, stop, progress, costs, strict, cores.media)
         except BaseException:
             stop.set()  # otherwise the text thread would run to its end
             raise
@@ -201,7 +203,7 @@ def _extract(
                 record_job(job, corpus, shard)
                 if job.unchanged and old is not None:  # the audio was read again, and is spoken as before
                     carried += [Carried(old.feature(name)) for name in matrices_there(old, job.folder.plan)]
-            read_texts([job for job in late if job.todo], manifest, stop, progress, costs)
+            read_texts([job for job in late if job.todo], manifest, stop, progress, costs, cores.texts)
             jobs += late
     failed = ""
     if faults:

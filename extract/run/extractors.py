@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...toolkit.base.cores import share
 from ...toolkit.base.device import check_precision, products_in
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.words import counted
@@ -51,6 +52,7 @@ class RunExtractor:
         request: how it was asked for.
         alone: whether each utterance is extracted by itself, so that the others do not affect the last bits of its
             features, as they do in a batch.
+        on_cpu: whether its network, if it has one, is on the CPU.
     """
 
     registered: Registered
@@ -59,6 +61,7 @@ class RunExtractor:
     options: dict[str, object]
     request: FeatureRequest
     alone: bool = False
+    on_cpu: bool = True
 
     @property
     def modality(self) -> str:
@@ -92,12 +95,19 @@ class RunExtractor:
             utterances = [_at_rate(span, wants.rate) for span in utterances]
         count = 0
         for group in [[one] for one in utterances] if self.alone else [utterances]:
-            for result in self.extractor.extract(group, done):
+            for result in self._extracted(group, done):
                 count += 1
                 if count <= len(utterances):
                     yield self.checked(result)
         if count != len(utterances):
             raise self._broken(f"returned {counted(count, 'result')} for {counted(len(utterances), 'utterance')}")
+
+    def _extracted(self, group: Sequence[Any], done: Callable[[int], None]) -> Iterable[Extracted]:
+        own = share()
+        if own is None or self.registered.built_in or not self.on_cpu:
+            return self.extractor.extract(group, done)
+        with own.all_threads():  # its batches, if it has any, ask for no cores
+            return list(self.extractor.extract(group, done))
 
     def checked(self, result: Extracted) -> Extracted:
         """The result, if it fulfils the contract.
@@ -187,7 +197,8 @@ class RunExtractors:
             recorded = options_record(registered, built[i], given[i], own)
             if own.name is not None:  # the name in the store, not that of the model in its provenance
                 _rename(registered, built[i], own.name, request)
-            found.append(RunExtractor(registered, built[i], origin, recorded, request, alone))
+            on_cpu = _device(registered, options).type == "cpu"
+            found.append(RunExtractor(registered, built[i], origin, recorded, request, alone, on_cpu))
         _check_names(found)
         return cls(found, detector, options, speaker)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...toolkit.base.cores import core_count
+from ...toolkit.base.cores import Share, core_count
 from ...toolkit.base.files import write_atomically
 from ...toolkit.base.processes import Failure, run_tasks
 from ...toolkit.base.progress import Stages
@@ -23,6 +23,7 @@ from ...toolkit.manifest import Manifest
 from ..encoders.base import Crops, FrameSeries
 from ..encoders.selection import Options
 from ..faces.given import GivenFace
+from .budget import MEDIA
 from .costs import Costs
 from .extractors import RunExtractors
 from .jobs import Corpus, Job
@@ -43,8 +44,12 @@ def run_media(
     progress: Stages,
     costs: Costs,
     strict: bool,
+    own: Share,
 ) -> list[str]:
     """Runs the jobs that need media, until all parts are done or `stop` is set.
+
+    Workers have the cores that this stage's networks leave them, which use the share `own` and come first, so that
+    finished files do not pile up.
 
     Utterances that failed for no known reason are masked, and computed again by the next run; if `strict`, the parts
     that contain them are not written.
@@ -87,6 +92,7 @@ def run_media(
         time_limit=limit,
         weight=_utterances,
         most_weight=2 * options.part_size,
+        cores=(own.cores, MEDIA),
     ):
         part = open_parts[index]
         if isinstance(found, Failure):
@@ -99,7 +105,8 @@ def run_media(
                 costs.add(name, seconds)
         part.waiting -= 1
         if part.waiting <= 0:
-            _fill_rows(part, manifest, options, costs)
+            with own.used():
+                _fill_rows(part, manifest, options, costs)
             files = {file for _, file in part.found if file is not None}
             files_known.learn(files)
             if not (strict and part.faulty):
@@ -173,10 +180,9 @@ def _fill_rows(part: _Part, manifest: Manifest, options: Options, costs: Costs) 
             rows.note_origin(row, media_key(manifest.utterances[row], job.modality, content))
         if not given:
             continue
-        before = time.perf_counter()
-        for (row, _), result in zip(given, job.planned.results([one for _, one in given]), strict=True):
-            rows.put_result(row, result)
-        costs.add(name, time.perf_counter() - before)
+        with costs.spent(name):
+            for (row, _), result in zip(given, job.planned.results([one for _, one in given]), strict=True):
+                rows.put_result(row, result)
         if options.save_crops is not None and isinstance(job.planned.extractor.wants, Crops):
             ending = f"--{job.planned.extractor.name}" if several else ""
             for row, series in given:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from ...toolkit.base.cores import Share
 from ...toolkit.base.progress import Stages
 from ...toolkit.manifest import Manifest
 from ..encoders.base import Texts
@@ -14,16 +15,17 @@ from .costs import Costs
 from .jobs import Job
 
 
-def read_texts(jobs: Sequence[Job], manifest: Manifest, stop: threading.Event, progress: Stages, costs: Costs) -> None:
+def read_texts(
+    jobs: Sequence[Job], manifest: Manifest, stop: threading.Event, progress: Stages, costs: Costs, own: Share
+) -> None:
     """Runs text extractors, one after the other, on the unfinished parts, until `stop` is set.
 
-    Their time is added to `costs`.
+    Their networks have the cores of the share `own`. Their time is added to `costs`.
     """
     began = time.perf_counter()
     for job in jobs:
-        before = time.perf_counter()
-        _read(job, manifest, stop, progress, "text" if len(jobs) == 1 else job.key)
-        costs.add(job.key, time.perf_counter() - before)
+        with own.used(), costs.spent(job.key):
+            _read(job, manifest, stop, progress, "text" if len(jobs) == 1 else job.key)
     costs.stages["text"] = costs.stages.get("text", 0.0) + time.perf_counter() - began
 
 

@@ -21,7 +21,7 @@ from .heads import Waves, load_classifier
 from .resampling import resample
 from .waves import run
 
-_CPU_SAMPLES, _GPU_SAMPLES = 60 * 16_000, 8 * 60 * 16_000  # padded samples in a batch
+_CPU_SAMPLES, _GPU_SAMPLES = 8 * 16_000, 8 * 60 * 16_000  # padded samples in a batch
 _SHORTEST_S = 0.1  # below, the convolutions of the models leave nothing
 
 

@@ -24,10 +24,11 @@ from .resampling import resample
 from .waves import Front, Piece, Waveforms
 from .whisper import WhisperWindows
 
-# Samples in a padded batch, for models that may see padding. A GPU needs more than a minute of audio to be busy for
-# longer than the host takes to prepare and launch a batch. With 16 minutes the first layer's output (512 channels, a
-# fifth of 16 kHz) still has fewer than 2**31 numbers, which is as far as 32-bit indices reach.
-_CPU_SAMPLES, _GPU_SAMPLES = 60 * 16_000, 16 * 60 * 16_000
+# Samples in a padded batch, for models that may see padding. On a CPU, an utterance of some seconds is as efficient
+# alone as with others. A GPU needs more than a minute of audio to be busy for longer than the host takes to prepare and
+# launch a batch. With 16 minutes the first layer's output (512 channels, a fifth of 16 kHz) still has fewer than 2**31
+# numbers, which is as far as 32-bit indices reach.
+_CPU_SAMPLES, _GPU_SAMPLES = 8 * 16_000, 16 * 60 * 16_000
 _REAL = "real"  # the input that says which frames are no padding; the others are the model's
 
 

@@ -20,7 +20,7 @@ from .label_words import LabelWords
 from .loading import load_pretrained, longest_input
 from .placement import check_spread, convert, place
 
-_CPU_TOKENS, _GPU_TOKENS = 4096, 16_384  # padded tokens in a batch
+_CPU_TOKENS, _GPU_TOKENS = 512, 16_384  # padded tokens in a batch
 
 
 class TextClassifier(Extractor):
@@ -76,6 +76,7 @@ class TextClassifier(Extractor):
         self._batches = Batches(f"text model {self.name}", "padded tokens", most, self.device, precision, identity)
         convert(self._model.eval(), DTYPES[precision])
         self.device = self._batches.device = place(self._model, self.device, device_map)
+        self._batches.spread = device_map
         self.wants = Texts(self._rule.context)
         self.details = dict.fromkeys(("tokens", "cut", "context", "context_cut"), np.int32)
 

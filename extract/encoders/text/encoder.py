@@ -25,10 +25,11 @@ from .placement import check_spread, convert, place
 from .pooling import LAYERS, OF_FIRST_TOKEN, RULES, needs_layers, pool
 from .prompts import Prompt
 
-# Padded tokens in a batch. On a CPU, 4096 are enough for efficient matrix products. A GPU needs more to be busy for
+# Padded tokens in a batch. On a CPU, 512 are enough for efficient matrix products, and stay in the caches: 4096 took
+# 1.7 times as long for roberta-large, half of that for padding (benchmarks/README.md). A GPU needs more to be busy for
 # longer than the host takes to launch a batch; 32768 take a few GB in float32 with the models in use (0.5 GB for the
 # 4096 hidden units in a layer of roberta-large), and about 2 GB in bfloat16 with a decoder of 7e9 parameters.
-_CPU_TOKENS, _GPU_TOKENS = 4096, 32_768
+_CPU_TOKENS, _GPU_TOKENS = 512, 32_768
 
 
 def _recorded(path: Path) -> Any:
@@ -112,6 +113,7 @@ class TextEncoder(Extractor):
         self._batches = Batches(f"text model {self.name}", "padded tokens", most, device, precision, identity)
         convert(self._model.eval(), dtype)
         self.device = self._batches.device = place(self._model, device, spread)
+        self._batches.spread = spread
         behaviour = probe(self._model, tokenizer, self.device, where)
         self.causal, self.dim = behaviour.causal, behaviour.width
         if self.causal and pooling in OF_FIRST_TOKEN:

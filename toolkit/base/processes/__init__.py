@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from ..cores import Cores
 from ..errors import UserError
 from .child import FORK, SPAWN, Child, preload, run_program
 from .pool import Pool
@@ -31,6 +32,7 @@ def run_tasks(
     threads: int | None = None,
     gpus: int = 0,
     memory: int | None = None,
+    cores: tuple[Cores, int] | None = None,
 ) -> Iterator[tuple[Any, Any]]:
     """Runs `work(task)` for each task in worker processes and yields (task, result) in order of completion.
 
@@ -56,6 +58,8 @@ def run_tasks(
         gpus: number of GPUs; if there are several, worker i sees only GPU i modulo `gpus`.
         memory: bytes of address space that each worker may use beyond what it has after `set_up` (Linux); None for no
             bound.
+        cores: the cores of which each task takes one while it is done, and with which rank (`Cores.ask`); None if they
+            are shared with nobody.
 
     Raises:
         FaultError: a worker could not start or import what it needs; the message contains the reason.
@@ -69,7 +73,7 @@ def run_tasks(
     ]
     waiting = iter(tasks)
     weights, more, count = 0, True, 0
-    pool = Pool(starts, SPAWN if fresh else FORK, retry, time_limit)
+    pool = Pool(starts, SPAWN if fresh else FORK, retry, time_limit, cores)
     try:
         while True:
             while more and weights < most_weight:

@@ -12,10 +12,12 @@ import struct
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, cast
 
+from ..cores import Cores
 from ..errors import FaultError
 from . import memory
 from .child import Child
@@ -42,10 +44,25 @@ class _Worker:
 
 
 class Pool:
-    """Hands tasks to workers in a separate thread, so that they continue while the caller processes a result."""
+    """Hands tasks to workers in a separate thread, so that they continue while the caller processes a result.
 
-    def __init__(self, starts: list[Start], method: str, retry: bool, time_limit: float | None) -> None:
+    Args:
+        starts: what each worker is started with.
+        method: how, SPAWN or FORK.
+        retry, time_limit: see `run_tasks`.
+        cores: of which each task takes one, and with which rank; None if workers have cores of their own.
+    """
+
+    def __init__(
+        self,
+        starts: list[Start],
+        method: str,
+        retry: bool,
+        time_limit: float | None,
+        cores: tuple[Cores, int] | None = None,
+    ) -> None:
         self._starts, self._method, self._retry, self._limit = starts, method, retry, time_limit
+        self._ticket = _Ticket(*cores, self._wake) if cores is not None else None
         self._waiting: deque[_Task] = deque()
         self._suspects: deque[_Task] = deque()
         self._workers: dict[Connection, _Worker] = {}
@@ -58,7 +75,7 @@ class Pool:
 
     def put(self, task: Any) -> None:
         self._waiting.append(_Task(task, pickle.dumps(task)))
-        self._waker.send_bytes(b"\0")
+        self._wake()
 
     def get(self) -> tuple[Any, Any]:
         """The next completed task and its result."""
@@ -69,11 +86,16 @@ class Pool:
 
     def close(self) -> None:
         self._closed = True
-        self._waker.send_bytes(b"\0")
+        self._wake()
         self._thread.join()
         self._end_workers()
+        if self._ticket is not None:
+            self._ticket.close()
         self._woken.close()
         self._waker.close()
+
+    def _wake(self) -> None:
+        self._waker.send_bytes(b"\0")
 
     def _run(self) -> None:
         try:
@@ -102,9 +124,8 @@ class Pool:
                 continue
             if not worker.ready:
                 raise FaultError(f"a worker process could not start: it took longer than {_START_S:g} s")
-            self._remove(worker)
-            if worker.task is not None:
-                self._results.put((worker.task.task, Failure(f"took longer than {self._limit:g} s")))
+            if (task := self._remove(worker)) is not None:
+                self._results.put((task.task, Failure(f"took longer than {self._limit:g} s")))
 
     def _hand_out(self) -> None:
         while self._suspects or self._waiting:
@@ -112,18 +133,19 @@ class Pool:
                 if any(worker.task is not None for worker in self._workers.values()):
                     return
                 self._end_workers()
-            worker = next((w for w in self._workers.values() if w.task is None), None) or self._start()
-            if worker is None:
+            idle = next((w for w in self._workers.values() if w.task is None), None)
+            if idle is None and len(self._workers) == len(self._starts):
                 return
+            if self._ticket is not None and not self._ticket.use():
+                return
+            worker = idle or self._start()
             worker.task = (self._suspects or self._waiting).popleft()
             if worker.ready:
                 self._send(worker)
 
-    def _start(self) -> _Worker | None:
+    def _start(self) -> _Worker:
         taken = {worker.place for worker in self._workers.values()}
-        place = next((i for i in range(len(self._starts)) if i not in taken), None)
-        if place is None:
-            return None
+        place = next(i for i in range(len(self._starts)) if i not in taken)
         start = self._starts[place]
         if self._suspects and start.memory is None and start.gpu is None:
             start = dataclasses.replace(start, memory=int(memory.available() * _SHARE))
@@ -136,9 +158,8 @@ class Pool:
         try:
             worker.child.pipe.send_bytes(worker.task.pickled)
         except OSError:  # it died or was stopped while idle, so not because of this task
-            (self._suspects if worker.task.alone else self._waiting).appendleft(worker.task)
-            worker.task = None
-            self._remove(worker)
+            task = cast(_Task, self._remove(worker))
+            (self._suspects if task.alone else self._waiting).appendleft(task)
             return
         worker.deadline = None if self._limit is None else self._now + self._limit
 
@@ -159,8 +180,7 @@ class Pool:
             worker.ready = True
             if worker.task is not None:
                 self._send(worker)
-        elif worker.task is not None:
-            task, worker.task = worker.task, None
+        elif (task := self._taken_from(worker)) is not None:
             if kind == NO_MEMORY and self._retry and not task.alone:
                 self._repeat(task)
             else:
@@ -171,8 +191,7 @@ class Pool:
     def _handle_death(self, worker: _Worker, stopped: bool) -> None:
         """Retries or fails the task of a worker that died, or that was stopped in the middle of a result."""
         code = None if stopped else worker.child.exit_status()
-        self._remove(worker)
-        task = worker.task
+        task = self._remove(worker)
         if not worker.ready and code is not None and code >= 0:
             raise FaultError(f"a worker process could not start: it ended with exit status {code} (see its output)")
         if task is None:
@@ -186,16 +205,69 @@ class Pool:
         task.alone = True
         self._suspects.append(task)
 
-    def _remove(self, worker: _Worker) -> None:
+    def _remove(self, worker: _Worker) -> _Task | None:
+        """Ends a worker; the result is the task that it had."""
         del self._workers[worker.child.pipe]
         worker.child.end()
+        return self._taken_from(worker)
+
+    def _taken_from(self, worker: _Worker) -> _Task | None:
+        """The task that a worker has, which it has no more, nor a core for it."""
+        task, worker.task = worker.task, None
+        if task is not None and self._ticket is not None:
+            self._ticket.give()
+        return task
 
     def _end_workers(self) -> None:
         for worker in self._workers.values():
             worker.child.kill()
-        for worker in self._workers.values():
-            worker.child.end()
-        self._workers.clear()
+        for worker in list(self._workers.values()):
+            self._remove(worker)
+
+
+class _Ticket:
+    """A pool's requests for cores, one at a time.
+
+    Args:
+        cores, rank: of `Cores.ask`.
+        wake: called when a core has come, from any thread.
+    """
+
+    def __init__(self, cores: Cores, rank: int, wake: Callable[[], None]):
+        self._cores, self._rank, self._wake = cores, rank, wake
+        self._lock = threading.Lock()
+        self._asked = self._here = self._closed = False
+
+    def use(self) -> bool:
+        """Whether there is a core for a task, which is taken; if not, `wake` is called when there is one."""
+        if not self._asked:
+            self._asked = True
+            self._cores.ask(1, self._rank, self._come)
+        with self._lock:
+            if not self._here:
+                return False
+            self._asked = self._here = False
+            return True
+
+    def give(self) -> None:
+        """Gives the core of a task back."""
+        self._cores.give(1)
+
+    def close(self) -> None:
+        """Gives back what is not used, also if it comes later."""
+        with self._lock:
+            self._closed = True
+            unused = self._here
+        if unused:
+            self._cores.give(1)
+
+    def _come(self) -> None:
+        with self._lock:
+            self._here = not self._closed
+            if self._here:
+                self._wake()
+                return
+        self._cores.give(1)
 
 
 _TICK_S = 1.0

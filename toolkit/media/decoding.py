@@ -83,7 +83,6 @@ class Decoding:
         origin: where it begins, in seconds on its own clock.
         failures: why parts of it could not be decoded.
         broken: why nothing after some place could be read, or "".
-        reached: by index of the track, the end of its last packet in seconds on the container's clock.
         decoded: by index of the track, the end of what was decoded, in seconds from the beginning.
     """
 
@@ -93,8 +92,17 @@ class Decoding:
         self.origin = _origin(container, streams.video)
         self.failures: list[str] = []
         self.broken = ""
-        self.reached: dict[int, Fraction] = {}
+        self._ends: dict[tuple[int, Fraction, Fraction], int] = {}
         self.decoded: dict[int, float] = {}
+
+    @property
+    def reached(self) -> dict[int, Fraction]:
+        """By index of the track, the end of its last packet in seconds on the container's clock."""
+        found: dict[int, Fraction] = {}
+        for (index, base, offset), stamp in self._ends.items():
+            end = stamp * base + offset
+            found[index] = max(found.get(index, end), end)
+        return found
 
     def run(
         self, sounds: Collection[SoundTrack], pictures: Sequence[PictureTrack] = (), threads: int = 1
@@ -179,9 +187,9 @@ class Decoding:
         stamp = packet.pts if packet.pts is not None else packet.dts
         # Discarded packets lie outside of what an edit list shows.
         if stamp is not None and packet.time_base is not None and not packet.is_discard:
-            end = (stamp + (packet.duration or 0)) * packet.time_base + offset
-            index = packet.stream.index
-            self.reached[index] = max(self.reached.get(index, end), end)
+            # In the units of the stamps: there are many packets, and fractions are slow.
+            end, unit = stamp + (packet.duration or 0), (packet.stream.index, packet.time_base, offset)
+            self._ends[unit] = max(self._ends.get(unit, end), end)
 
 
 def reason_of(error: Exception) -> str:

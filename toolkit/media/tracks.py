@@ -18,6 +18,7 @@ SAMPLE_RATE = 16_000
 # The largest value of 16 bits. opensmile multiplies by 2**15 and casts without clipping, so that a sample of
 # 1.0 would come out as -1.0.
 FULL_SCALE = 1 - 2.0**-15
+_AT_ONCE = 16_384  # samples that are resampled together
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class SoundTrack:
         self._clock: AudioClock | None = None
         self._last: int | None = None  # how many samples of the last frame count, if the file says that not all do
         self._outputs: list[tuple[Resampler, list[np.ndarray]]] = []
+        self._placed: list[np.ndarray] = []  # blocks on their way to the outputs
         self._samples: list[np.ndarray] = []
         self._own: list[np.ndarray] = []
 
@@ -69,7 +71,9 @@ class SoundTrack:
             mono = self._mixer.mix(frame)
         except ValueError as error:  # there is no such channel; silence keeps the time
             self._missing, mono = str(error), np.zeros(frame.samples, np.float32)
-        self._take(self._clock.add(time, np.nan_to_num(mono, nan=0.0)))
+        if not np.isfinite(mono.sum()):  # cheaper than looking at each; a sum may also be beyond the largest number
+            mono = np.nan_to_num(mono, nan=0.0)
+        self._take(self._clock.add(time, mono))
         # An encoder fills its last frame up. MP4 and its kin tell by that frame's duration, in stamps that are exact to
         # the sample; Matroska's are not.
         lasts, step = frame.duration or 0, (frame.time_base or 0) * rate
@@ -79,6 +83,7 @@ class SoundTrack:
         """The track is complete."""
         if self._clock is not None:
             self._take(self._clock.end(self._last))
+            self._put_out()
             for resampler, kept in self._outputs:
                 kept += map(_clipped, resampler.end())
 
@@ -94,6 +99,7 @@ class SoundTrack:
 
     def drain(self) -> Sound:
         """What was collected since the last call, which is then forgotten."""
+        self._put_out()
         found = self.result()
         self._samples.clear()
         self._own.clear()
@@ -121,8 +127,18 @@ class SoundTrack:
                 raise MediaError("gaps of more than an hour in the sound: cut it into parts")
             if self._clock.too_long:
                 raise MediaError(f"longer than {self._most_s / 3600:g} hours: cut it into parts")
-            for resampler, kept in self._outputs:
-                kept += map(_clipped, resampler.add(samples))
+            self._placed.append(samples)
+            if sum(map(len, self._placed)) >= _AT_ONCE:
+                self._put_out()
+
+    def _put_out(self) -> None:
+        """Resamples the blocks that wait, as one: files have them of 20 ms or less."""
+        if not self._placed:
+            return
+        samples = _joined(self._placed)
+        self._placed.clear()
+        for resampler, kept in self._outputs:
+            kept += map(_clipped, resampler.add(samples))
 
 
 class PictureTrack:

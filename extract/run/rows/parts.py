@@ -139,6 +139,9 @@ class Rows:
 
 
 UNDONE = "not processed"
+# The first part has this fraction of the others' rows, and each has twice as many as the one before until it has them
+# all: something is on disk, and a fault is known, after seconds.
+_FIRST = 8
 
 
 def matrices_of(extractor: Extractor) -> dict[str, dict[str, Any]]:
@@ -299,21 +302,21 @@ def _short(value: object) -> str:
 
 
 def divide(manifest: Manifest, size: int) -> list[range]:
-    """Divides the rows into parts of about `size` rows.
+    """Divides the rows into parts of about `size` rows, of which the first are smaller.
 
     Consecutive utterances of one file stay together unless there are 4 * `size` of them.
     """
     parts: list[range] = []
-    first = 0
+    first, wanted = 0, size // _FIRST or size
     for row in range(1, len(manifest.utterances) + 1):
         if row == len(manifest.utterances):
             parts.append(range(first, row))
-        elif row - first >= size:
+        elif row - first >= wanted:
             before, after = manifest.utterances[row - 1], manifest.utterances[row]
             same_file = before.media is not None and before.media == after.media
             if not same_file or row - first >= 4 * size:
                 parts.append(range(first, row))
-                first = row
+                first, wanted = row, min(size, 2 * wanted)
     return parts
 
 

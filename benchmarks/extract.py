@@ -1,21 +1,30 @@
 """Extraction against its own stages and against the field's usual recipe, on the same clips in one run.
 
     python benchmarks/extract.py [--corpus MELD_FOLDER] [--clips 60] [--text-shape large] [--precision float32 bfloat16]
+        [--against 'COMMAND' ['COMMAND' …] [--rounds 3]] [-- MORE OPTIONS OF extract]
 
 Prints three tables: each stage alone at its best on the same cores; `extract` for each modality and for all; the usual
 recipe (one clip after another: ffmpeg to a WAV file, opensmile on the file, ffmpeg to JPG files, one image and one
 sentence at a time through the network in float32). Networks have the real shapes and random weights. Times exclude the
 loading of models, which is reported separately.
+
+With --against it runs other tools' commands on the same clips instead, in turns with `extract` of all three, each as a
+whole process with the loading of its models. In a command, {clips} is a folder with the clips in MMSA's layout
+(label.csv, Raw/VIDEO/CLIP.mp4), {text_model} is the folder of the text model, and {out} a file to write. Commands are
+not run by a shell; after "--" there may be more options for our own, such as --smallest-face 0.2.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import multiprocessing
 import os
 import platform
 import re
 import resource
+import shlex
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -242,6 +251,50 @@ def first_feature(command: list[str], out: Path) -> float:
     return seconds
 
 
+def in_mmsa_layout(manifest: Manifest, folder: Path) -> Path:
+    """The clips as other tools expect them: Raw/VIDEO/CLIP.mp4, and a row for each in label.csv."""
+    with open(_made(folder) / "label.csv", "w", newline="", encoding="utf-8") as table:
+        rows = csv.writer(table)
+        rows.writerow(["video_id", "clip_id", "text", "label", "annotation", "mode"])
+        for u in manifest.utterances:
+            clip = _made(folder / "Raw" / u.dialogue) / f"{u.position}.mp4"
+            clip.symlink_to(manifest.path(u.media).resolve())
+            rows.writerow([u.dialogue, u.position, u.text, 0.0, "Neutral", "train"])
+    return folder
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def against(given: argparse.Namespace, manifest: Manifest, model: Path, scratch: Path) -> None:
+    """Seconds of whole processes, ours and others' in turns."""
+    clips = in_mmsa_layout(manifest, scratch / "clips")
+    out = scratch / "against"
+    ours = command_of(manifest, given, given.precision[0], model, scratch, "--out", f"{out}.h5", *given.more)
+    fill = {"{clips}": str(clips), "{text_model}": str(model), "{out}": str(out)}
+    commands = {"erc-toolkit extract": ours}
+    for line in given.against:
+        words = shlex.split(line)
+        for name, value in fill.items():
+            words = [word.replace(name, value) for word in words]
+        commands[line] = words
+    spent: dict[str, list[float]] = {line: [] for line in commands}
+    for _ in range(given.rounds):
+        for line, words in commands.items():
+            out.with_name("against.h5").unlink(missing_ok=True)
+            seconds, _ = timed(lambda words=words: subprocess.run(words, check=True, stdout=subprocess.DEVNULL))
+            spent[line].append(seconds)
+    base = statistics.median(spent["erc-toolkit extract"])
+    print(
+        f"{given.rounds} whole processes of each in turns, seconds by the clock: median, least and most, median / ours"
+    )
+    for line, rounds in spent.items():
+        middle = statistics.median(rounds)
+        print(f"  {line[:60]:60} {middle:7.1f} {min(rounds):7.1f} {max(rounds):7.1f} {middle / base:6.2f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, help="a MELD folder; default: clips of the demo")
@@ -251,6 +304,9 @@ def main() -> None:
     parser.add_argument("--precision", choices=["float32", "bfloat16", "float16"], default=["float32"], nargs="+")
     parser.add_argument("--face-model", type=Path, help="YuNet's file; default: the Haar cascade")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--against", nargs="+", metavar="COMMAND", help="other tools' commands, each in one argument")
+    parser.add_argument("--rounds", type=int, default=3, help="of --against")
+    parser.add_argument("more", nargs="*", help="further options of extract, with --against")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         run(given, Path(folder))
@@ -269,6 +325,9 @@ def run(given: argparse.Namespace, scratch: Path) -> None:
         f"torch {torch.__version__} with {torch.get_num_threads()} threads; "
         f"text of roberta-{given.text_shape}'s shape, {given.visual_model}, {SET}, {kind}, {FPS:g} frames per second"
     )
+    if given.against:
+        against(given, manifest, model, scratch)
+        return
     usual = usual_recipe(manifest, detector, model, given.visual_model, device, scratch)
     for precision in given.precision:
         text = TextEncoder(str(model), device=device, precision=precision)

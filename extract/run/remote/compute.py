@@ -1,4 +1,4 @@
-"""The driver of parts on a cluster: hands out what is to do, and writes what comes back as a run on one machine does."""
+"""The driver of parts on a cluster: hands out what is to do, and writes what comes back as on one machine."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ class RemoteParts:
         return self._team
 
     def _places(self, node: Node) -> list[Place]:
-        """One worker for each GPU; without, one for twice as many cores as an encoder has threads: half are for media."""
+        """One worker for each GPU; without, one for twice as many cores as an encoder has threads, half for media."""
         import torch
 
         if node.cpus == 0 or (gpu := self.device.startswith("cuda")) and node.gpus == 0:

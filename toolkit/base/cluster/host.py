@@ -18,18 +18,22 @@ from ..files import write_atomically
 from ..version import __version__
 from .nodes import Seat
 
-READY, REFUSED, DONE, FAILED, IN_FILE = "ready", "refused", "done", "failed", "in file"
+READY, NEEDS, REFUSED = "ready", "needs", "refused"
+DONE, FAILED, IN_FILE = "done", "failed", "in file"
 
 
 class Host:
-    """The actor. Its answers are tuples of plain values, since an exception of ours could not be unpickled elsewhere."""
+    """The actor. Its answers are tuples of plain values, not exceptions of ours, which need not exist elsewhere."""
 
     def __init__(self) -> None:
         self._worker: Any = None
         self._shared: Path | None = None
 
     def begin(self, version: str, factory: bytes, seat: bytes) -> tuple[str, Any]:
-        """Makes the worker: (READY, what it says of itself), or (REFUSED, why this node cannot be used)."""
+        """Makes the worker: (READY, what it says of itself), or (REFUSED, why this node cannot be used).
+
+        A worker that needs the team's supplies first has an attribute `needs` that is true: (NEEDS, None).
+        """
         if version != __version__:
             return REFUSED, f"has erc-toolkit {__version__}, not {version}"
         try:
@@ -41,12 +45,17 @@ class Host:
                 os.chdir(given.folder)
             _set_threads(given.threads)
             self._worker = pickle.loads(factory)(given)
-            return READY, self._worker.about()
-        except UserError as error:
-            return REFUSED, error.message
+            return (NEEDS, None) if getattr(self._worker, "needs", False) else (READY, self._worker.about())
         except Exception as error:
-            traceback.print_exc()
-            return REFUSED, f"cannot begin: {type(error).__name__}: {error}"
+            return _refused(error)
+
+    def supply(self, number: int, of: int, data: bytes) -> tuple[str, Any]:
+        """Gives the worker one of its supplies, counted from 0; after the last one the answer is that of `begin`."""
+        try:
+            self._worker.supply(number, of, data)
+            return (READY, self._worker.about()) if number == of - 1 else (NEEDS, None)
+        except Exception as error:
+            return _refused(error)
 
     def work(self, task: bytes) -> tuple[str, Any]:
         """The worker's result for a task: (DONE, bytes), (IN_FILE, its name in the shared folder) or (FAILED, why)."""
@@ -65,6 +74,13 @@ class Host:
         except OSError as error:
             return FAILED, (True, f"--shared {self._shared}: {error.strerror}")
         return IN_FILE, name
+
+
+def _refused(error: Exception) -> tuple[str, str]:
+    if isinstance(error, UserError):
+        return REFUSED, error.message
+    traceback.print_exc()
+    return REFUSED, f"cannot begin: {type(error).__name__}: {error}"
 
 
 def _set_threads(count: int) -> None:

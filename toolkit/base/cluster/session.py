@@ -137,7 +137,7 @@ def _in_root() -> Iterator[None]:
 
 @contextmanager
 def _silenced() -> Iterator[None]:
-    """Keeps Ray from printing the log of a lost node to standard output, where `--json` prints; it is reported by us."""
+    """Keeps Ray from printing the log of a lost node to standard output, where `--json` prints; we report it."""
     worker: Any = importlib.import_module("ray._private.worker")
     before = getattr(worker, "print_to_stdstream", None)
     if before is None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import FaultError, UserError, one_line
 from ..version import __version__
-from .host import DONE, FAILED, IN_FILE, READY, Host
+from .host import DONE, FAILED, IN_FILE, NEEDS, READY, Host
 from .nodes import Node, Place, Seat
 from .session import Cluster
 
@@ -73,6 +73,7 @@ class Team:
         together: wait for all that are there at the start, and admit them together.
         most: greatest number of workers; None for as many as there are places.
         again: how often a task whose node or process is lost is handed out.
+        supplies: called once a worker needs them: bytes that each such worker gets in order, in pieces of some MB.
     """
 
     def __init__(
@@ -89,11 +90,13 @@ class Team:
         together: bool = False,
         most: int | None = None,
         again: int = ATTEMPTS,
+        supplies: Callable[[], Iterable[bytes]] = tuple,
     ) -> None:
         self._cluster, self._ray, self._notify = cluster, cluster.ray, notify
         self._places, self._admit, self._together = places, admit, together
         self._ahead, self._concurrency, self._most, self._again = ahead, concurrency, most, again
-        self._threads = threads
+        self._threads, self._supplies = threads, supplies
+        self._supplied: list[Any] | None = None
         self._factory = self._ray.put(pickle.dumps(factory))
         self._host = self._ray.remote(Host)
         self._lanes: list[_Lane] = []
@@ -175,6 +178,9 @@ class Team:
             yield from self._lose(lane, error, again)
             return
         if not lane.ready:
+            if kind == NEEDS:
+                self._supply(lane)
+                return
             if kind != READY:
                 self._refuse(lane, str(value))
                 return
@@ -189,6 +195,13 @@ class Team:
         result: bytes = value if kind == DONE else self._from_file(lane, kind, value)
         self.received += len(result)
         yield task.key, result
+
+    def _supply(self, lane: _Lane) -> None:
+        """Sends what a worker needs before it can begin; all nodes get the same objects."""
+        if self._supplied is None:
+            self._supplied = [self._ray.put(piece) for piece in self._supplies()]
+        for number, piece in enumerate(self._supplied):
+            lane.begun = lane.actor.supply.remote(number, len(self._supplied), piece)
 
     def _from_file(self, lane: _Lane, kind: str, name: object) -> bytes:
         """A result in the shared folder, which is removed."""
@@ -246,15 +259,15 @@ class Team:
             return
         self._looked = now
         taken = {self._at(lane) for lane in self._lanes}
-        for node in self._cluster.nodes():
-            for number, place in enumerate(self._places(node)):
-                at = node.id, number
-                if self._most is not None and len(self._lanes) >= self._most:
-                    return
-                if at in taken or at in self._refused or self._restarts[at] >= _RESTARTS:
-                    continue
-                if self._not_before.get(node.id, now) <= now:
-                    self._start(place, number)
+        found = [one for node in self._cluster.nodes() for one in enumerate(self._places(node))]
+        for number, place in sorted(found, key=lambda one: one[0]):  # spread over the nodes
+            at = place.node.id, number
+            if self._most is not None and len(self._lanes) >= self._most:
+                break
+            if at in taken or at in self._refused or self._restarts[at] >= _RESTARTS:
+                continue
+            if self._not_before.get(place.node.id, now) <= now:
+                self._start(place, number)
         if self._together and self._lanes and not any(lane.admitted for lane in self._lanes):
             self._consider()
 

@@ -1,0 +1,97 @@
+"""`--engine`: what it accepts, what is said without Ray, and what may come back from a node."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from erc_toolkit.extract.run.remote.parts import PartResult, packed, unpacked_part
+from erc_toolkit.extract.run.rows.origins import FileFacts
+from erc_toolkit.extract.run.rows.parts import Rows
+from erc_toolkit.toolkit.base import extras
+from erc_toolkit.toolkit.base.cluster import Engine, parse_engine
+from erc_toolkit.toolkit.base.cluster.bundle import files_in, pack, unpack
+from erc_toolkit.toolkit.base.errors import FaultError, UserError
+from erc_toolkit.toolkit.commands.main import main
+
+
+def test_engines():
+    assert parse_engine("local") == Engine()
+    assert parse_engine("ray").ray and parse_engine("ray").address is None
+    assert parse_engine("ray:10.0.0.1:6379").address == "10.0.0.1:6379"
+    assert parse_engine("ray://head.example:10001").address == "ray://head.example:10001"
+    assert parse_engine("ray:[::1]:6379").address == "[::1]:6379"
+
+
+@pytest.mark.parametrize("text", ["", "slurm", "ray:", "ray://", "ray:host", "ray:host:port", "ray:a b:1", "local:1"])
+def test_others_are_refused(text):
+    with pytest.raises(UserError, match="--engine"):
+        parse_engine(text)
+
+
+def test_the_shared_folder_is_for_ray_and_must_exist(tmp_path):
+    with pytest.raises(UserError, match="--shared"):
+        parse_engine("local", tmp_path)
+    with pytest.raises(UserError, match="--shared"):
+        parse_engine("ray", tmp_path / "none")
+    assert parse_engine("ray", tmp_path).shared == tmp_path
+
+
+def test_without_ray_one_line_says_which_package(tmp_path, monkeypatch, store_path):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    calls = [
+        ["study", store_path, "--grid", "model.window=2", "--recipe", "demo", "--out", tmp_path / "a"],
+        ["leaderboard", store_path, "--recipe", "demo", "--models", "concat", "--out", tmp_path / "b"],
+    ]
+    for call in calls:
+        done = CliRunner().invoke(main, [*map(str, call), "--engine", "ray"])
+        assert done.exit_code == 1 and "erc-toolkit[ray]" in done.output.splitlines()[-1], done.output
+
+
+def test_extraction_without_ray(tmp_path, monkeypatch, intact):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    call = ["extract", "meld", intact, "--modalities", "audio", "--out", tmp_path / "s.h5", "--engine", "ray"]
+    done = CliRunner().invoke(main, [*map(str, call)])
+    assert done.exit_code == 1 and "erc-toolkit[ray]" in done.output.splitlines()[-1], done.output
+
+
+def part(width: int) -> Rows:
+    rows = Rows(4, np.zeros((3, 2), np.float32), [""] * 3, ["k"] * 3, frozenset([4, 6]), {"n": np.arange(3)})
+    rows.frame_width = width
+    rows.put(4, np.array([1, 2], np.float32), "", np.ones((5, 3), np.float32), np.arange(5.0))
+    rows.put(6, None, "no audio track")
+    return rows
+
+
+@pytest.mark.parametrize("width", [0, 3])
+def test_a_part_on_its_way(width):
+    result = PartResult({"audio/x": part(width)}, [FileFacts("i", 3, "c")], ["u: died"], {"decoding": 1.5}, {"a": b"1"})
+    found = unpacked_part(packed(result, {"audio/x": [4, 6]}))
+    rows = found.rows["audio/x"]
+    assert rows.values.tolist() == [[1, 2], [0, 0]] and rows.reasons == ["", "no audio track"]
+    assert rows.details["n"].tolist() == [0, 2]
+    assert (rows.frames is None) if not width else [len(times) for _, times in rows.frames] == [5, 0]
+    assert (found.files, found.faults, found.seconds) == ([FileFacts("i", 3, "c")], ["u: died"], {"decoding": 1.5})
+    assert found.crops == {"a": b"1"}
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\x80\x04."])
+def test_damaged_answers_are_faults(data):
+    with pytest.raises(FaultError):
+        unpacked_part(data)
+    with pytest.raises(FaultError):
+        unpack(data)
+
+
+@pytest.mark.parametrize("name", ["../a", "/a", "a/../../b", "C:\\a", "a\\b", "", ".", "a//b", "a\0b"])
+def test_no_name_leaves_the_folder(name):
+    with pytest.raises(FaultError):
+        unpack(pack(None, {name: b""}))
+
+
+def test_files_of_a_folder(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b.json").write_bytes(b"1")
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    assert files_in(tmp_path) == {"a/b.json": b"1"} == unpack(pack(3, files_in(tmp_path)))[1]

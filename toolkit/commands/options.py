@@ -78,8 +78,8 @@ _ENGINE: dict[str, Any] = {
     "default": "local",
     "show_default": True,
     "metavar": "local|ray|ray:HOST:PORT|ray://HOST:PORT",
-    "help": "Compute on this machine, or on the nodes of a Ray cluster: the one that runs here (if none does, a new one "
-    "of this machine alone), or that at an address; ray:// is Ray's client.",
+    "help": "Compute on this machine, or on the nodes of a Ray cluster: the one that runs here (if none does, a "
+    "new one of this machine alone), or that at an address; ray:// is Ray's client.",
 }
 _SHARED: dict[str, Any] = {
     "type": click.Path(path_type=Path, file_okay=False),

@@ -3,10 +3,10 @@
     python benchmarks/cluster.py overhead [--dialogues 40] [--rounds 2]
     python benchmarks/cluster.py simulate MEASURED.json [--hours 1000] [--cores 16]
 
-`overhead` extracts the demo corpus with the local engine and with Ray in turns, on the same cores, and prints the ratio,
-with and without what is the same for any number of clips (starting Ray, loading encoders there). With `--json` it
-writes what a part takes: seconds of work on a node, bytes that come back, seconds of the driver, seconds of the
-assembly. `simulate` plays the run of a larger corpus from these, event by event, with 1 to 1024 nodes.
+`overhead` extracts the demo corpus with the local engine and with Ray in turns, on the same cores, and prints the
+ratio, with and without what is the same for any number of clips (starting Ray, loading encoders there). With `--json`
+it writes what a part takes: work on a node, bytes that come back, time of the driver. `simulate` plays the run of a
+larger corpus from these, event by event, with 1 to 1024 nodes.
 """
 
 from __future__ import annotations

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 from cluster_support import add_node, engine_of, kill_node, ray_cluster
+from kill_support import run_until
 
 import erc_toolkit
 from erc_toolkit.extract.run.remote.worker import ROOT
@@ -107,6 +109,20 @@ def test_a_killed_node_is_done_again_elsewhere(cluster, manifest, here, options,
     assert any("lost" in line and node.node_id[:8] in line for line in lines)
     assert len(written) == len(set(written)) > 4
     cluster.remove_node(node, allow_graceful=False)
+
+
+def test_an_interrupted_run_keeps_its_parts_for_any_engine(cluster, raw, here, options, text_encoder, tmp_path):
+    out = tmp_path / "s.h5"
+    call = ["extract", "meld", raw, "--out", out, "--modalities", "text,audio", "--text-model", text_encoder]
+    call += ["--audio-set", "eGeMAPSv02", "--part-size", "3"]
+    on_it = [*call, "--engine", engine_of(cluster)]
+    done = run_until(on_it, "finish", r"audio--[^/]+/\d+-\w+\.npz$", 2, how=signal.SIGINT)
+    assert done.returncode == 130 and len(list(tmp_path.glob("s.h5.parts/audio--*/*.npz"))) >= 2, done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "erc_toolkit", *map(str, call)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and "resuming" in done.stdout, done.stderr
+    assert content(out) == content(here)
 
 
 def test_a_node_without_the_corpus_is_named_and_not_used(cluster, manifest, here, options, tmp_path):

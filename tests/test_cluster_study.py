@@ -59,7 +59,7 @@ def test_runs_on_a_cluster_are_the_same_and_come_back(cluster, store, here, tmp_
     assert cluster.address in printed
     runs = [json.loads((out / "study.json").read_text()) for out in (here, tmp_path / "out")]
     scores = [[[run["result"]["test"] for run in v["runs"]] for v in one["variants"]] for one in runs]
-    assert scores[0] == scores[1]
+    assert scores[0] == scores[1] and cluster.address in runs[1]["engine"]
     assert "4 done" in study(store, tmp_path / "out", "--engine", engine_of(cluster))
 
 

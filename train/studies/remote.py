@@ -142,6 +142,11 @@ class RemoteRuns:
             self._team.__exit__(kind, error, traceback)
             self._team = None
 
+    @property
+    def where(self) -> str:
+        """The cluster in words."""
+        return self._cluster.where
+
     def __call__(self, tasks: Sequence[RunTask], jobs: int, threads: int) -> Iterator[tuple[int, object]]:
         """As `Perform`.
 

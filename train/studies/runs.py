@@ -68,7 +68,10 @@ class StudyRun:
 
 
 class Perform(Protocol):
-    """Performs runs elsewhere than in processes of this machine."""
+    """Performs runs elsewhere than in processes of this machine; `where` says where."""
+
+    @property
+    def where(self) -> str: ...
 
     def __call__(self, tasks: Sequence[RunTask], jobs: int, threads: int) -> Iterator[tuple[int, object]]:
         """Yields the index of each task and what `work` returns for it, or a `Failure`, in order of completion.
@@ -193,6 +196,7 @@ def run_study(
     if measure.together and tasks:
         outcomes = _together(tasks, threads, gpus)  # here, also if others are performed elsewhere
     elif perform is not None and tasks:
+        record["engine"] = perform.where
         outcomes = perform(tasks, jobs, threads)
     else:
         outcomes = work_off(work, [(task,) for task in tasks], jobs, threads, gpus)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+LOOPBACK = "127.0.0.2"  # Ray takes 127.0.0.1 for the address of the network card
 SMALL = 120 << 20  # bytes of a node's object store
 
 
@@ -18,7 +19,7 @@ def ray_cluster(nodes: int) -> Iterator[Any]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
-    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": SMALL}
+    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": SMALL, "node_ip_address": LOOPBACK}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         for _ in range(nodes):
@@ -33,7 +34,11 @@ def ray_cluster(nodes: int) -> Iterator[Any]:
 def add_node(cluster: Any, **environment: str) -> Any:
     """A further node, whose processes have these environment variables."""
     return cluster.add_node(
-        num_cpus=1, include_dashboard=False, object_store_memory=SMALL, env_vars=dict(environment) or None
+        num_cpus=1,
+        include_dashboard=False,
+        object_store_memory=SMALL,
+        node_ip_address=LOOPBACK,
+        env_vars=dict(environment) or None,
     )
 
 

@@ -42,7 +42,7 @@ def test_without_ray_one_line_says_which_package(tmp_path, monkeypatch, store_pa
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     calls = [
         ["study", store_path, "--grid", "model.window=2", "--recipe", "demo", "--out", tmp_path / "a"],
-        ["leaderboard", store_path, "--recipe", "demo", "--models", "concat", "--out", tmp_path / "b"],
+        ["leaderboard", store_path, "--recipe", "demo", "--models", "bigru", "--out", tmp_path / "b"],
     ]
     for call in calls:
         done = CliRunner().invoke(main, [*map(str, call), "--engine", "ray"])

@@ -35,7 +35,7 @@ def store(tmp_path_factory):
 
 
 def study(store, out, *more) -> str:
-    call = [store, "--grid", "model.window=2,3", "--seeds", "2", "--recipe", "iemocap", "--jobs", "2", "--out", out]
+    call = [store, "--grid", "model.window=2,3", "--seeds", "2", "--recipe", "demo", "--jobs", "2", "--out", out]
     done = CliRunner().invoke(study_command, [str(a) for a in (*call, *SMALL, *more)])
     assert done.exit_code == 0, done.output
     return done.output
@@ -91,7 +91,7 @@ def _elsewhere(factory):
 
 
 def test_a_leaderboard_on_a_cluster(cluster, store, tmp_path):
-    call = [store, "--models", "concat,bc-lstm", "--recipe", "demo", "--seeds", "1", "--jobs", "2"]
+    call = [store, "--models", "logistic-regression,bigru", "--recipe", "demo", "--seeds", "1", "--jobs", "2"]
     call += ["--set", "train.epochs=2", "--device", "cpu"]
     for name, engine in (("here", "local"), ("there", engine_of(cluster))):
         words = [str(a) for a in (*call, "--out", tmp_path / name, "--engine", engine)]

@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,12 @@ from ..errors import FaultError, UserError, one_line
 from ..extras import require_extra
 from .engine import Engine
 from .nodes import Node
+
+
+# Whoever reaches Ray's ports can run code. It takes 127.0.0.1 for the address of the network card, but not this one,
+# which Linux has.
+_LOOPBACK = "127.0.0.2" if sys.platform.startswith("linux") else "127.0.0.1"
+_ANSWER_S = 10.0  # for a head to accept a connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +119,27 @@ def _joined(engine: Engine) -> Iterator[tuple[Any, str]]:
 
 def _init(ray: Any, engine: Engine, quiet: dict[str, Any]) -> str:
     if engine.address is not None:
+        _reach(engine.address)  # Ray would try for minutes
         ray.init(engine.address, **quiet)
         return f"the Ray cluster at {engine.address}"
-    try:
-        ray.init(os.environ.get("RAY_ADDRESS") or "auto", **quiet)
-        return f"the running Ray cluster at {ray.get_runtime_context().gcs_address}"
-    except ConnectionError:
-        ray.init("local", num_cpus=core_count(), include_dashboard=False, **quiet)
-        return "a Ray cluster of this machine alone, as none is running"
+    given = os.environ.get("RAY_ADDRESS") or "auto"
+    if given != "local":
+        try:
+            ray.init(given, **quiet)
+            return f"the running Ray cluster at {ray.get_runtime_context().gcs_address}"
+        except ConnectionError:
+            if given != "auto":
+                raise
+    ray.init("local", num_cpus=core_count(), include_dashboard=False, _node_ip_address=_LOOPBACK, **quiet)
+    return "a Ray cluster of this machine alone"
+
+
+def _reach(address: str) -> None:
+    """Raises an OSError if nothing answers at an address."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if int(port) > 65535:
+        raise ValueError(f"there is no port {port}")
+    socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
 
 
 @contextmanager

@@ -224,7 +224,8 @@ class Team:
         self._restarts[self._at(lane)] += 1
         redo = [task for task in lane.given.values() if task.attempts < self._again]
         count = f"; what it had is done again elsewhere ({len(redo)})" if redo else ""
-        self._notify(f"note: {node.name}: lost: {why}{count}")
+        if lane.ready:  # else it was begun on a node that was about to be lost
+            self._notify(f"note: {node.name}: lost: {why}{count}")
         again.extendleft(reversed(redo))
         for task in lane.given.values():
             if task.attempts >= self._again:

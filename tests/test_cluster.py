@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -9,10 +11,11 @@ from click.testing import CliRunner
 from erc_toolkit.extract.run.remote.parts import PartResult, packed, unpacked_part
 from erc_toolkit.extract.run.rows.origins import FileFacts
 from erc_toolkit.extract.run.rows.parts import Rows
-from erc_toolkit.toolkit.base import extras
+from erc_toolkit.toolkit.base import extras, processes
 from erc_toolkit.toolkit.base.cluster import Engine, parse_engine
 from erc_toolkit.toolkit.base.cluster.bundle import files_in, pack, unpack
 from erc_toolkit.toolkit.base.errors import FaultError, UserError
+from erc_toolkit.toolkit.base.processes import run_tasks
 from erc_toolkit.toolkit.commands.main import main
 
 
@@ -54,6 +57,23 @@ def test_extraction_without_ray(tmp_path, monkeypatch, intact):
     call = ["extract", "meld", intact, "--modalities", "audio", "--out", tmp_path / "s.h5", "--engine", "ray"]
     done = CliRunner().invoke(main, [*map(str, call)])
     assert done.exit_code == 1 and "erc-toolkit[ray]" in done.output.splitlines()[-1], done.output
+
+
+def test_kept_workers_do_a_later_call_too(monkeypatch):
+    kept = processes._Kept
+    monkeypatch.setattr(kept, "on", False)
+    monkeypatch.setattr(kept, "pools", {})
+    processes.keep_workers()
+    calls = [{pid for _, pid in run_tasks(range(3), _process, 1)} for _ in range(2)]
+    assert calls[0] == calls[1] and len(calls[0]) == 1
+    unfinished = run_tasks(range(3), _process, 1)
+    next(unfinished)
+    unfinished.close()  # whose workers are in the middle of something
+    assert not any(kept.pools.values())
+
+
+def _process(task: int) -> int:
+    return os.getpid()
 
 
 def part(width: int) -> Rows:

@@ -22,7 +22,6 @@ from ..extras import require_extra
 from .engine import Engine
 from .nodes import Node
 
-
 # Whoever reaches Ray's ports can run code. It takes 127.0.0.1 for the address of the network card, but not this one,
 # which Linux has.
 _LOOPBACK = "127.0.0.2" if sys.platform.startswith("linux") else "127.0.0.1"

@@ -238,6 +238,16 @@ def simulate(given: argparse.Namespace) -> None:
             f"{up / nodes:.0%}",
         )
         print(" | ".join(shown))
+    lanes = max(1, given.cores // 2)
+    reading = measured.media * measured.utterances * lanes / READING
+    took = statistics.fmean(max(reading, work / (2 * measured.efficiency)) for work in measured.work)
+    driver = measured.driver + measured.bytes / NETWORK
+    tail = max(measured.work) / (2 * measured.efficiency)
+    print(
+        f"from {took / driver / lanes:.0f} nodes on the driver, which needs {1000 * driver:.0f} ms for a part, has no "
+        f"rest, and more nodes gain nothing; the longest part takes {tail:.0f} s, and before the first one pass "
+        f"{measured.begin:.0f} s"
+    )
 
 
 def main() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,3 +119,17 @@ def test_files_of_a_folder(tmp_path):
     (tmp_path / "a" / "b.json").write_bytes(b"1")
     (tmp_path / "link").symlink_to("/etc/hostname")
     assert files_in(tmp_path) == {"a/b.json": b"1"} == unpack(pack(3, files_in(tmp_path)))[1]
+
+
+def test_the_simulation_of_large_clusters(tmp_path):
+    """Twice the nodes take half the time, until the driver has no rest; then the time stays."""
+    fields = {"work": [20.0, 30.0], "bytes": 1e5, "driver": 0.02, "efficiency": 1.0, "begin": 0.0, "assembly": 0.0}
+    (tmp_path / "m.json").write_text(json.dumps({**fields, "utterances": 32, "seconds": 3.0, "media": 3e5}))
+    script = Path(__file__).resolve().parents[1] / "benchmarks" / "cluster.py"
+    call = [sys.executable, script, "simulate", tmp_path / "m.json", "--hours", "1000", "--cores", "2"]
+    done = subprocess.run([*map(str, call)], capture_output=True, text=True, check=True)
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.count("|") == 7][1:]
+    speed_up = {int(row[0]): float(row[6]) for row in rows}
+    assert speed_up[16] > 15.5 and speed_up[64] > 58
+    # 37,500 parts of 20.8 ms each.
+    assert int(rows[-1][4].rstrip("%")) > 95 and rows[-1][2] == "0.22 h" and "from 601 nodes" in done.stdout

@@ -21,6 +21,9 @@ from erc_toolkit.toolkit.base.cluster.bundle import files_in, pack, unpack
 from erc_toolkit.toolkit.base.errors import FaultError, UserError
 from erc_toolkit.toolkit.base.processes import run_tasks
 from erc_toolkit.toolkit.commands.main import main
+from erc_toolkit.toolkit.reproduce.paper import load_paper
+from erc_toolkit.toolkit.reproduce.sources import RAW, Source
+from erc_toolkit.toolkit.reproduce.steps import Choices, make_steps
 
 
 def test_engines():
@@ -119,6 +122,18 @@ def test_files_of_a_folder(tmp_path):
     (tmp_path / "a" / "b.json").write_bytes(b"1")
     (tmp_path / "link").symlink_to("/etc/hostname")
     assert files_in(tmp_path) == {"a/b.json": b"1"} == unpack(pack(3, files_in(tmp_path)))[1]
+
+
+def test_a_reproduction_hands_the_engine_to_its_steps(tmp_path):
+    paper = load_paper("amb-dsgdn")
+    sources = [Source("meld", tmp_path / "raw", RAW)]
+    given = {"out": tmp_path, "budget": paper.budget("quick"), "seeds": 1, "text_model": "x", "finetune": True}
+    given |= {"faces": None, "visual_weights": "random", "face_model": None, "preset": paper.preset, "jobs": 1}
+    steps = make_steps(paper, sources, Choices(**given, device="cpu", engine="ray", shared=tmp_path))
+    on = {step.arguments[0]: step.arguments[-4:] == ("--engine", "ray", "--shared", str(tmp_path)) for step in steps}
+    assert on["extract"] and on["study"] and not on["finetune-text"]
+    steps = make_steps(paper, sources, Choices(**given, device="cpu"))
+    assert not any("--engine" in step.arguments for step in steps)
 
 
 def test_the_simulation_of_large_clusters(tmp_path):

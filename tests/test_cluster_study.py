@@ -95,7 +95,7 @@ def test_a_leaderboard_on_a_cluster(cluster, store, tmp_path):
     call += ["--set", "train.epochs=2", "--device", "cpu"]
     for name, engine in (("here", "local"), ("there", engine_of(cluster))):
         words = [str(a) for a in (*call, "--out", tmp_path / name, "--engine", engine)]
-        done = CliRunner().invoke(leaderboard_command, words)
+        done = CliRunner().invoke(leaderboard_command, words, catch_exceptions=False)
         assert done.exit_code == 0, done.output
     boards = [json.loads((tmp_path / name / "board.json").read_text())["rows"] for name in ("here", "there")]
     found = [[(row["model"], [run["predicted"] for run in row["runs"]]) for row in rows] for rows in boards]

@@ -66,6 +66,7 @@ def opened(engine: Engine, notify: Callable[[str], None]) -> Iterator[Cluster | 
 
     Raises:
         UserError: Ray is not installed, or there is no cluster at the address.
+        FaultError: the connection to the cluster is lost.
     """
     if not engine.ray:
         yield None
@@ -113,7 +114,11 @@ def _joined(engine: Engine) -> Iterator[tuple[Any, str]]:
                 _restore(handlers)
         stack.callback(_restore, handlers)
         stack.callback(ray.shutdown)
-        yield ray, where
+        try:
+            yield ray, where
+        except (ray.exceptions.RayError, ConnectionError) as error:  # also of a raylet of this machine that has ended
+            reason = f"the connection to {where} is lost: {one_line(error)}"
+            raise FaultError(f"--engine {engine.text}: {reason}; what is done is kept") from error
 
 
 def _init(ray: Any, engine: Engine, quiet: dict[str, Any]) -> str:

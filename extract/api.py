@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..toolkit.base.cluster import opened, parse_engine
 from ..toolkit.base.errors import UserError
 from ..toolkit.manifest import Manifest, load_manifest
 from .encoders.kinds import requests_of
@@ -52,6 +53,8 @@ def extract(
     overwrite: bool = False,
     command: str = "",
     notify: Callable[[str], None] = print,
+    engine: str = "local",
+    shared: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Summary:
     """Extracts the features of a manifest into a store; `erc-toolkit extract` is this function.
@@ -68,6 +71,8 @@ def extract(
         overwrite: ignore what is at `out`, and replace it.
         command: the command line, for the record.
         notify: called with one line per encoder and per finding about earlier work.
+        engine: "local", or a Ray cluster whose nodes compute: "ray", "ray:HOST:PORT", "ray://HOST:PORT".
+        shared: a folder that all nodes have, through which results come back; None for Ray's own objects.
         **options: those of `erc-toolkit extract`, with underscores: `modalities=("text", "audio")`,
             `text_model="roberta-base"`, `device="cuda:1"`, ... `Options` lists them with types and defaults.
 
@@ -77,14 +82,26 @@ def extract(
     Raises:
         UserError: an unknown option or an invalid value, a model that cannot be loaded, a folder that cannot be
             written, spans that all lie beyond the end of their file, a store or unfinished work with other options or
-            of another corpus at `out`, or an interruption (the message says how to resume).
-        FaultError: with `strict`, a worker failed on some utterances; everything else is done and kept.
+            of another corpus at `out`, an engine that cannot be used, or an interruption (the message says how to
+            resume).
+        FaultError: with `strict`, a worker failed on some utterances; or all nodes of a cluster were lost. Everything
+            else is done and kept.
     """
+    where = parse_engine(engine, None if shared is None else Path(shared))
     found, chosen = _prepared(manifest, options, notify)
     chosen = with_precision(chosen, Path(out), notify)
-    return run_extraction(
-        found, Path(out), chosen, command=command, shard=shard, strict=strict, overwrite=overwrite, notify=notify
-    )
+    with opened(where, notify) as cluster:
+        return run_extraction(
+            found,
+            Path(out),
+            chosen,
+            command=command,
+            shard=shard,
+            strict=strict,
+            overwrite=overwrite,
+            notify=notify,
+            cluster=cluster,
+        )
 
 
 def _prepared(

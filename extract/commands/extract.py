@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from ...toolkit.base.reading.plain_numbers import parse_whole
 from ...toolkit.base.words import counted
 from ...toolkit.commands.command import ToolkitCommand, command_line
-from ...toolkit.commands.options import make_device_option, make_overwrite_option
+from ...toolkit.commands.options import make_device_option, make_engine_options, make_overwrite_option
 from ...toolkit.commands.tables import wide_console
 from ..encoders.option import option_specs
 from ..encoders.selection import DENSENETS, NAMING, Options
@@ -97,6 +97,7 @@ def _options() -> list[click.Option]:
                     help="Extract a few dialogues in a temporary folder and print what the corpus will take on this "
                     "machine: time, memory and disk, by feature.",
                 ),
+                *make_engine_options(),
                 click.Option(["--strict"], is_flag=True, help="Exit with an error when any row is masked."),
                 make_overwrite_option(),
             ]
@@ -133,6 +134,7 @@ def _run(manifest, **options) -> None:
     out, shard, strict, overwrite, dry = (
         options.pop(name) for name in ("out", "shard", "strict", "overwrite", "dry_run")
     )
+    engine, shared = options.pop("engine"), options.pop("shared")
     preset_name = options.pop("preset")
     if (overlay := options.pop("overlay")) is not None:
         from ..alignment.overlay import apply_overlay
@@ -188,7 +190,16 @@ def _run(manifest, **options) -> None:
         return
     command = command_line()
     summary = extract(
-        manifest, out, shard=shard, strict=strict, overwrite=overwrite, command=command, notify=click.echo, **options
+        manifest,
+        out,
+        shard=shard,
+        strict=strict,
+        overwrite=overwrite,
+        command=command,
+        notify=click.echo,
+        engine=engine,
+        shared=shared,
+        **options,
     )
     if summary.store is not None:
         _report(summary)

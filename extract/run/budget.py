@@ -22,26 +22,38 @@ class Budget:
     texts: Share
 
 
-@contextmanager
-def budget(extractors: RunExtractors, workers: int) -> Iterator[Budget]:
-    """The budget of a run.
+def cores_of(extractors: RunExtractors, count: int) -> Cores:
+    """So many cores, of which the networks may use as many as PyTorch has threads in this thread."""
+    threads = 1
+    if any(one.has_network for one in extractors.all()):
+        import torch
+
+        threads = torch.get_num_threads()
+    return Cores(count, threads)
+
+
+def cores_of_run(extractors: RunExtractors, workers: int) -> Cores:
+    """The cores of a run on this machine.
 
     Args:
         extractors: of the run.
         workers: how many the user wants, who may have more of them than cores if the files are slow to read; 0 for one
             per core.
     """
-    threads = 1
-    if any(one.has_network for one in extractors.all()):
-        import torch
+    return cores_of(extractors, max(core_count(), workers))
 
-        threads = torch.get_num_threads()
-    cores = Cores(max(core_count(), workers), threads)
+
+@contextmanager
+def budget(cores: Cores) -> Iterator[Budget]:
+    """The shares of the stages in these cores."""
     found = Budget(Share(cores, _NETWORKS), Share(cores, _TEXTS))
     try:
         yield found
     finally:
         found.media.close()
         found.texts.close()
-        if threads > 1:
-            torch.set_num_threads(threads)  # threads that begin later have the number that the last one here was given
+        if cores.threads > 1:
+            import torch
+
+            # Threads that begin later have the number that the last one here was given.
+            torch.set_num_threads(cores.threads)

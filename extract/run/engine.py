@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ...toolkit.base.cluster import Cluster
 from ...toolkit.base.disk import disk_faults
 from ...toolkit.base.errors import FaultError, Interrupted, UserError
 from ...toolkit.base.interrupt import interruptible
@@ -33,13 +34,14 @@ from ...toolkit.store.summary import unpacked
 from ..encoders.kinds import requests_of
 from ..encoders.selection import WITHOUT_NETWORK, Options, built_in_extractor
 from .assembly import assemble, finished_job, parts_root
-from .budget import budget
+from .budget import budget, cores_of_run
 from .carried import Carried, carry
 from .costs import Costs
 from .described import SOURCE, check_shard, has_any, implicit, is_described, sentences_of
 from .extractors import RunExtractor, RunExtractors
 from .jobs import Corpus, Job, make_job, matrices_there, plan_of, record_job
 from .media_stage import run_media
+from .remote.compute import RemoteParts
 from .rows.earlier import check_crops, earlier_store, make_crops
 from .text_stage import read_texts
 
@@ -81,6 +83,7 @@ def extract(
     alone: bool = False,
     notify: Callable[[str], None] = print,
     built: Callable[[Sequence[RunExtractor]], object] = lambda extractors: None,
+    cluster: Cluster | None = None,
 ) -> Summary:
     """Extracts a manifest's features into a store at `out`, continuing the work of earlier runs.
 
@@ -101,6 +104,7 @@ def extract(
             of a stream; slower.
         notify: called with one line per encoder and per finding about earlier work.
         built: called with the extractors once they are loaded.
+        cluster: whose nodes compute the parts; None for this machine.
 
     Raises:
         UserError: a model that cannot be loaded, no folder to write to, unfinished work with other options at `out`, a
@@ -117,7 +121,10 @@ def extract(
         if overwrite and parts_root(out).exists():
             shutil.rmtree(parts_root(out))
         old = None if overwrite else stack.enter_context(earlier_store(out, manifest, other_corpus, shard))
-        return _extract(manifest, out, old, options, command, shard, strict, alone, notify, built)
+        remote = None
+        if cluster is not None:
+            remote = stack.enter_context(RemoteParts(cluster, options, alone, notify))
+        return _extract(manifest, out, old, options, command, shard, strict, alone, notify, built, remote)
 
 
 def _extract(
@@ -131,13 +138,14 @@ def _extract(
     alone: bool,
     notify: Callable[[str], None],
     built: Callable[[Sequence[RunExtractor]], object],
+    remote: RemoteParts | None,
 ) -> Summary:
     began = time.perf_counter()
     requests = requests_of(options)
-    if any(request.modality != "text" for request in requests):
+    if remote is None and any(request.modality != "text" for request in requests):
         smile = any(built_in_extractor(one.options, one.modality) in WITHOUT_NETWORK for one in requests)
         preload("erc_toolkit.extract.run.media.worker", *(["opensmile"] if smile else []))
-    extractors = RunExtractors.make(options, alone)
+    extractors = RunExtractors.make(options, alone) if remote is None else remote.loaded()
     built(extractors.extractors)
     for line in extractors.lines():
         notify(line)
@@ -181,16 +189,20 @@ def _extract(
     faults: list[str] = []
     with (
         extractors.arithmetic(),
-        budget(extractors, options.workers) as cores,
+        budget(cores_of_run(extractors, options.workers)) as cores,
         interruptible() as stop,
         Stages(options.log_json) as progress,
         ThreadPoolExecutor(1) as side,
     ):
         texts = [job for job in jobs if job.modality == "text" and job.todo]
         media = [job for job in jobs if job.modality != "text" and job.todo]
-        reading = side.submit(read_texts, texts, manifest, stop, progress, costs, cores.texts) if texts else None
+        reading = None
+        if texts and remote is None:
+            reading = side.submit(read_texts, texts, manifest, stop, progress, costs, cores.texts)
         try:
-            if media:
+            if remote is not None and (texts or media):
+                faults = remote.compute([*media, *texts], extractors, corpus, stop, progress, costs, strict)
+            elif media:
                 faults = run_media(media, corpus, extractors, options, stop, progress, costs, strict, cores.media)
         except BaseException:
             stop.set()  # otherwise the text thread would run to its end
@@ -203,7 +215,11 @@ def _extract(
                 record_job(job, corpus, shard)
                 if job.unchanged and old is not None:  # the audio was read again, and is spoken as before
                     carried += [Carried(old.feature(name)) for name in matrices_there(old, job.folder.plan)]
-            read_texts([job for job in late if job.todo], manifest, stop, progress, costs, cores.texts)
+            todo = [job for job in late if job.todo]
+            if remote is None:
+                read_texts(todo, manifest, stop, progress, costs, cores.texts)
+            elif todo:
+                remote.compute(todo, extractors, corpus, stop, progress, costs, strict)
             jobs += late
     failed = ""
     if faults:

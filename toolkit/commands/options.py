@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -71,3 +72,31 @@ def make_overwrite_option() -> click.Option:
 def overwrite_option() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """`--overwrite` as a decorator."""
     return click.option("--overwrite", is_flag=True, help=OVERWRITE_HELP)
+
+
+_ENGINE: dict[str, Any] = {
+    "default": "local",
+    "show_default": True,
+    "metavar": "local|ray|ray:HOST:PORT|ray://HOST:PORT",
+    "help": "Compute on this machine, or on the nodes of a Ray cluster: the one that runs here (if none does, a "
+    "new one of this machine alone), or that at an address; ray:// is Ray's client.",
+}
+_SHARED: dict[str, Any] = {
+    "type": click.Path(path_type=Path, file_okay=False),
+    "metavar": "DIR",
+    "help": "A folder that all nodes have, through which results come back instead of through Ray.",
+}
+
+
+def make_engine_options() -> list[click.Option]:
+    """`--engine` and `--shared` as option objects."""
+    return [click.Option(["--engine"], **_ENGINE), click.Option(["--shared"], **_SHARED)]
+
+
+def engine_options() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--engine` and `--shared` as a decorator."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        return click.option("--engine", **_ENGINE)(click.option("--shared", **_SHARED)(command))
+
+    return decorate

@@ -10,7 +10,7 @@ import click
 from ..base.words import counted
 from ..reproduce.paper import FULL, load_paper, paper_names
 from .command import ToolkitCommand
-from .options import device_option, log_json_option, overwrite_option
+from .options import device_option, engine_options, log_json_option, overwrite_option
 
 PAGE = "paper.html"
 # What the worker processes of the steps import: once, before the first step starts their server with its own alone.
@@ -63,6 +63,7 @@ def _source_option(corpus: str):
 @click.option("--preset", metavar="NAME|FILE.yaml", help="Preset of the features.  [default: the paper's]")
 @click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Parallel runs of a study.")
 @device_option()
+@engine_options()
 @click.option("--dry-run", is_flag=True, help="Print the plan, with time and disk estimated by samples, and exit.")
 @log_json_option()
 @overwrite_option()
@@ -81,6 +82,8 @@ def reproduce_command(
     preset: str | None,
     jobs: int,
     device: str,
+    engine: str,
+    shared: Path | None,
     dry_run: bool,
     overwrite: bool,
     **given: Path | None,
@@ -90,6 +93,7 @@ def reproduce_command(
     Every step is a command of the toolkit, which is printed. The same command continues what was interrupted. A corpus
     that is not given leaves its columns empty. OUT/paper.html shows our results beside the published ones.
     """
+    from ..base.cluster import parse_engine
     from ..base.device import pick_device
     from ..base.errors import UserError
     from ..base.interrupt import explained
@@ -104,6 +108,7 @@ def reproduce_command(
 
     paper = load_paper(name)
     pick_device(device)
+    parse_engine(engine, shared)
     sources = [find_source(corpus, path) for corpus in paper.corpora if (path := given[corpus]) is not None]
     if not sources:
         raise click.UsageError(f"give at least one of {', '.join(f'--{corpus}' for corpus in paper.corpora)}")
@@ -120,6 +125,8 @@ def reproduce_command(
         preset=preset or paper.preset,
         jobs=jobs,
         device=device,
+        engine="local" if dry_run else engine,  # samples are measured here
+        shared=None if dry_run else shared,
     )
     steps = make_steps(paper, sources, choices)
     check_out(out, name, choices, sources, overwrite)

@@ -33,6 +33,7 @@ class Choices:
         preset: name or file of the features' preset.
         jobs: parallel runs of a study.
         device: for every command.
+        engine, shared: for the commands that compute on clusters, extraction and studies.
     """
 
     out: Path
@@ -46,6 +47,14 @@ class Choices:
     preset: str
     jobs: int
     device: str
+    engine: str = "local"
+    shared: Path | None = None
+
+    @property
+    def on(self) -> tuple[str, ...]:
+        """The arguments that name the engine; none for this machine."""
+        shared = () if self.shared is None else ("--shared", str(self.shared))
+        return () if self.engine == "local" else ("--engine", self.engine, *shared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +174,7 @@ def _features(paper: Paper, source: Source, choices: Choices) -> list[Step]:
     arguments += ("--text-model", text, "--visual-weights", weights, "--device", choices.device)
     if choices.face_model is not None:
         arguments += ("--face-model", str(choices.face_model))
+    arguments += choices.on
     return [*steps, Step(f"{name}: features", source.corpus, arguments, store)]
 
 
@@ -177,4 +187,5 @@ def _study(paper: Paper, source: Source, study: str, choices: Choices) -> Step:
     arguments += ["--recipe", budget.recipe or source.corpus, "--reuse", str(choices.out / source.corpus)]
     for key, value in budget.settings.items():
         arguments += ["--set", f"{key}={json.dumps(value)}"]
+    arguments += choices.on
     return Step(f"{paper.corpora[source.corpus]}: study {study}", source.corpus, tuple(arguments), out, study=study)

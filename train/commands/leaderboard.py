@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ...toolkit.commands.command import ToolkitCommand
-from ...toolkit.commands.options import device_option, log_json_option, overwrite_option
+from ...toolkit.commands.options import device_option, engine_options, log_json_option, overwrite_option
 
 
 @click.command("leaderboard", cls=ToolkitCommand)
@@ -56,6 +56,7 @@ from ...toolkit.commands.options import device_option, log_json_option, overwrit
     help="Join boards (their folders, or their board.json) instead of training. Repeatable.",
 )
 @device_option("Device to use; with several GPUs, parallel runs are spread over them.")
+@engine_options()
 @click.option("--json", "as_json", is_flag=True, help="Print board.json; everything else goes to standard error.")
 @log_json_option()
 @overwrite_option()
@@ -71,6 +72,8 @@ def leaderboard_command(
     jobs: int,
     boards: tuple[Path, ...],
     device: str,
+    engine: str,
+    shared: Path | None,
     as_json: bool,
     overwrite: bool,
 ) -> None:
@@ -102,14 +105,17 @@ def leaderboard_command(
             check()
             found = write_files(out, board)
     else:
+        from ...toolkit.base.cluster import parse_engine
         from ...toolkit.base.interrupt import explained
         from ..leaderboard.running import SPACE, Asked
+        from ..studies.remote import performed
 
         asked = Asked(recipe, list(changes), seeds, tune, _space(spaces) if spaces else dict(SPACE))
         kept = f"interrupted; finished runs are kept in {out}; continue with the same command"
-        with explained(kept), locked(out, "leaderboard", parents=True):
+        where = parse_engine(engine, shared)
+        with explained(kept), locked(out, "leaderboard", parents=True), performed(where, notify) as perform:
             check()
-            board, found = _fill(stores, names, asked, out, jobs, device, notify, overwrite)
+            board, found = _fill(stores, names, asked, out, jobs, device, notify, overwrite, perform)
     for one in found:
         notify(f"{one.store['name']}: {one.headline()}")
     notify(f"{out / PAGE}: {len(board['rows'])} rows")
@@ -119,7 +125,9 @@ def leaderboard_command(
         click.echo(json.dumps(board, ensure_ascii=False))
 
 
-def _fill(stores: Sequence[Path], names: str, asked, out: Path, jobs: int, device: str, notify, overwrite: bool):
+def _fill(
+    stores: Sequence[Path], names: str, asked, out: Path, jobs: int, device: str, notify, overwrite: bool, perform
+):
     """Makes all rows, writing the board after each; returns it with its standings."""
     from ...toolkit.base.errors import UserError
     from ...toolkit.store import FeatureStore
@@ -161,7 +169,7 @@ def _fill(stores: Sequence[Path], names: str, asked, out: Path, jobs: int, devic
     for path, (recipe, folder) in folders.items():
         for number, name in enumerate(chosen, 1):
             notify(f"{path.stem}: {name} ({number} of {len(chosen)})")
-            make_row(board, Work(path, recipe, asked, out / folder, jobs, device, notify), name)
+            make_row(board, Work(path, recipe, asked, out / folder, jobs, device, notify, perform), name)
             found = write_files(out, board)
     return board, found
 

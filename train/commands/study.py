@@ -9,7 +9,7 @@ import click
 
 from ...toolkit.base.words import counted
 from ...toolkit.commands.command import ToolkitCommand
-from ...toolkit.commands.options import device_option, log_json_option, overwrite_option
+from ...toolkit.commands.options import device_option, engine_options, log_json_option, overwrite_option
 from ...toolkit.commands.tables import wide_console
 
 
@@ -56,6 +56,7 @@ from ...toolkit.commands.tables import wide_console
     "--jobs", type=click.IntRange(1, 256), default=1, show_default=True, metavar="N", help="Number of parallel runs."
 )
 @device_option("Device to use; with several GPUs, parallel runs are spread over them.")
+@engine_options()
 @click.option(
     "--reuse",
     "reuse",
@@ -82,6 +83,8 @@ def study_command(
     seed: int,
     jobs: int,
     device: str,
+    engine: str,
+    shared: Path | None,
     reuse: tuple[Path, ...],
     dry_run: bool,
     listing: bool,
@@ -113,18 +116,21 @@ def study_command(
     if dry_run and spaces:
         raise click.UsageError("--dry-run does not know which trials --search will propose; leave one of them out")
 
+    from ...toolkit.base.cluster import parse_engine
     from ...toolkit.base.errors import UserError
     from ...toolkit.base.interrupt import explained
     from ...toolkit.base.lock import locked
     from ...toolkit.store import FeatureStore
     from ..config import recipe_of
     from ..studies.record import FAILED, check_study_folder
+    from ..studies.remote import performed
     from ..studies.runs import run_study
     from ..studies.study_text import print_study
 
     def notify(line: str) -> None:
         click.echo(line, err=as_json)
 
+    where = parse_engine(engine, shared)
     inputs = [Path(path) for path in (store, recipe, name) if path is not None and Path(path).is_file()]
     with FeatureStore.open(store) as opened:
         recipe = recipe or recipe_of(opened)
@@ -134,18 +140,28 @@ def study_command(
             return
     assert out is not None
     kept = f"interrupted; finished runs are kept in {out}; continue with the same command"
-    with explained(kept), locked(out, "study", parents=True):
+    with explained(kept), locked(out, "study", parents=True), performed(where, notify) as perform:
         check_study_folder(out, inputs, overwrite)
         if study is not None:
             found = run_study(
-                store, study, out, recipe, changes, range(seed, seed + seeds), jobs, device, notify, reuse
+                store, study, out, recipe, changes, range(seed, seed + seeds), jobs, device, notify, reuse, perform
             )
         else:
             from ..studies.search import parse_space, run_search
 
             space = parse_space(spaces)
             found = run_search(
-                store, space, out, recipe, changes, range(seed, seed + seeds), trials, jobs, device, notify
+                store,
+                space,
+                out,
+                recipe,
+                changes,
+                range(seed, seed + seeds),
+                trials,
+                jobs,
+                device,
+                notify,
+                perform=perform,
             )
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))

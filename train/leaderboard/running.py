@@ -28,7 +28,7 @@ from ..studies.applied import pinned
 from ..studies.definition import Study, Variant
 from ..studies.measures.models import run_cost
 from ..studies.record import DONE, STUDY, read_study
-from ..studies.runs import run_study
+from ..studies.runs import Perform, run_study
 from ..studies.search import Range, Space, parse_space, run_search
 from .record import Board, BoardRow, BoardRun, Tuning, store_record
 
@@ -73,7 +73,7 @@ class Work:
         recipe: with which `model.name` selects each model's own.
         asked: tuning, seeds and settings.
         out: folder for the runs and trials of all models.
-        jobs, device, notify: as for `run_study`.
+        jobs, device, notify, perform: as for `run_study`.
     """
 
     path: Path
@@ -83,6 +83,7 @@ class Work:
     jobs: int
     device: str
     notify: Callable[[str], None]
+    perform: Perform | None = None
 
 
 def make_row(board: Board, work: Work, name: str) -> None:
@@ -193,7 +194,18 @@ def _tuned(work: Work, name: str, config: Config, changes: Sequence[str]) -> Tun
     if not space:
         raise UserError(f"{name} has no setting of {', '.join(asked.space)}; give others with --space")
     found = run_search(
-        work.path, space, out, work.recipe, changes, [0], asked.tune, work.jobs, work.device, work.notify, first
+        work.path,
+        space,
+        out,
+        work.recipe,
+        changes,
+        [0],
+        asked.tune,
+        work.jobs,
+        work.device,
+        work.notify,
+        first,
+        work.perform,
     )
     best = found.get("best")
     assert best is not None  # run_search raises if no trial succeeded
@@ -214,7 +226,9 @@ def _train(board: Board, store: FeatureStore, row: BoardRow, work: Work, changes
     if out.is_dir() and not _same(out, store, work.recipe, changes):
         shutil.rmtree(out)  # of other settings, which tuning no longer chooses
     seeds = range(work.asked.seeds)
-    found = run_study(store.path, study, out, work.recipe, changes, seeds, work.jobs, work.device, work.notify)
+    found = run_study(
+        store.path, study, out, work.recipe, changes, seeds, work.jobs, work.device, work.notify, perform=work.perform
+    )
     for run in found["variants"][0]["runs"]:
         if run["status"] != DONE or run["result"] is None:
             row["reason"] = row["reason"] or run["reason"].replace(str(work.path), work.path.name)

@@ -88,7 +88,8 @@ class StudyRecord(TypedDict):
     """The content of study.json. A measure's `conclude` may add further keys.
 
     `settings`: of the measure; `notes`: settings that cannot act or are left out; `features`: those that each variant
-    uses, by modality, as data.text and the like name them; `contents`: the SHA-256 of each of these features.
+    uses, by modality, as data.text and the like name them; `contents`: the SHA-256 of each of these features; `engine`:
+    the cluster on which runs were last performed, if they were.
     """
 
     study: str
@@ -106,6 +107,7 @@ class StudyRecord(TypedDict):
     notes: NotRequired[list[str]]
     features: NotRequired[dict[str, dict[str, Any]]]
     contents: NotRequired[dict[str, str]]
+    engine: NotRequired[str]
     significance: NotRequired[SignificanceRecord | None]
     variants: list[VariantRecord]
     best: NotRequired[BestRecord]

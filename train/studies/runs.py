@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 
@@ -67,6 +67,23 @@ class StudyRun:
     measured: Any = None
 
 
+class Perform(Protocol):
+    """Performs runs elsewhere than in processes of this machine; `where` says where."""
+
+    @property
+    def where(self) -> str: ...
+
+    def __call__(self, tasks: Sequence[RunTask], jobs: int, threads: int) -> Iterator[tuple[int, object]]:
+        """Yields the index of each task and what `work` returns for it, or a `Failure`, in order of completion.
+
+        Args:
+            tasks: the runs, whose folders are here, and are to be as `work` leaves them.
+            jobs: how many at a time.
+            threads: PyTorch threads of each.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RunTask:
     """Everything a worker process needs to perform a run; the attributes are those of `run_study` and `StudyRun`."""
@@ -92,6 +109,7 @@ def run_study(
     device: str,
     notify: Callable[[str], None],
     reuse: Sequence[Path] = (),
+    perform: Perform | None = None,
 ) -> StudyRecord:
     """Trains and measures the runs that are not done, and updates OUT/study.json and OUT/results.csv after each.
 
@@ -105,6 +123,7 @@ def run_study(
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         notify: called with each line of progress.
         reuse: folders of runs and studies, from which a finished run that is exactly the same is copied.
+        perform: performs the runs; None for processes of this machine.
 
     Returns:
         The content of study.json.
@@ -174,11 +193,13 @@ def run_study(
         for run in waiting
     ]
     began, total = time.perf_counter(), len(waiting)
-    outcomes = (
-        _together(tasks, threads, gpus)
-        if measure.together and tasks
-        else work_off(work, [(task,) for task in tasks], jobs, threads, gpus)
-    )
+    if measure.together and tasks:
+        outcomes = _together(tasks, threads, gpus)  # here, also if others are performed elsewhere
+    elif perform is not None and tasks:
+        record["engine"] = perform.where
+        outcomes = perform(tasks, jobs, threads)
+    else:
+        outcomes = work_off(work, [(task,) for task in tasks], jobs, threads, gpus)
     with Stages(bars=False) as stages:  # a run may take hours
         bar = stages.stage(f"study {study.name}", total)
         for done, (number, outcome) in enumerate(outcomes, 1):

@@ -11,7 +11,7 @@ from ...toolkit.base.errors import UserError
 from ..config import load_config, parse_yaml
 from .definition import Study, Variant
 from .record import DONE, JOURNAL, SEARCH, StudyRecord
-from .runs import run_study
+from .runs import Perform, run_study
 
 SAMPLER_SEED = 0
 
@@ -68,6 +68,7 @@ def run_search(
     device: str,
     notify: Callable[[str], None],
     first: Mapping[str, object] | None = None,
+    perform: Perform | None = None,
 ) -> StudyRecord:
     """Runs trials until there are `trials`, each proposed from the results of the earlier ones.
 
@@ -79,6 +80,7 @@ def run_search(
         space: maps "section.key" to the values to try.
         trials: total number of trials, including those of an earlier search in `out`.
         first: the first trial, "section.key" to a value in the space; None to draw it like the others.
+        perform: as for `run_study`.
 
     Returns:
         The record that `run_study` returns for all trials, with `best`: number, value, and `settings` as for `--set`.
@@ -131,7 +133,7 @@ def run_search(
         if not waiting and found is not None:
             break
         study = Study("search", "Search on the validation split", [_variant(t) for t in _begun(search)])
-        found = run_study(store_path, study, out, recipe, changes, seeds, jobs, device, tell)
+        found = run_study(store_path, study, out, recipe, changes, seeds, jobs, device, tell, perform=perform)
         for number in waiting:
             row = found["variants"][number]
             selected = row.get("selected")

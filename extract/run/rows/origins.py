@@ -119,6 +119,10 @@ class KnownFiles:
         """The identity of a file, as it was when this run first asked; "" if there is no such file."""
         return self._identified(path)[0]
 
+    def size(self, path: Path) -> int:
+        """The size of a file in bytes, likewise; -1 if there is no such file."""
+        return self._identified(path)[1]
+
     def content(self, path: Path) -> str | None:
         """The content of a file, `MISSING`, or None if it differs from that of every file known.
 

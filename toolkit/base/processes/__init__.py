@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import pickle
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from .child import FORK, SPAWN, Child, preload, run_program
 from .pool import Pool
 from .worker import Failure, Start
 
-__all__ = ["SPAWN", "Child", "Failure", "preload", "run_program", "run_tasks", "work_off"]
+__all__ = ["SPAWN", "Child", "Failure", "keep_workers", "preload", "run_program", "run_tasks", "work_off"]
 
 
 def run_tasks(
@@ -73,7 +74,10 @@ def run_tasks(
     ]
     waiting = iter(tasks)
     weights, more, count = 0, True, 0
-    pool = Pool(starts, SPAWN if fresh else FORK, retry, time_limit, cores)
+    method = SPAWN if fresh else FORK
+    kind = functions, len(starts), threads, gpus, memory, method, retry, time_limit, cores
+    pool = _Kept.take(kind) or Pool(starts, method, retry, time_limit, cores)
+    complete = False
     try:
         while True:
             while more and weights < most_weight:
@@ -84,12 +88,41 @@ def run_tasks(
                 weights, count = weights + weight(task), count + 1
                 pool.put(task)
             if not count:
+                complete = True
                 return
             task, result = pool.get()
             weights, count = weights - weight(task), count - 1
             yield task, result
     finally:
-        pool.close()
+        if not (complete and _Kept.put(kind, pool)):
+            pool.close()
+
+
+def keep_workers() -> None:
+    """From now on this process keeps the workers of a `run_tasks` whose tasks are all done for a later one like it.
+
+    It is for a process that does the same work again and again, in one thread or in several, and ends with it.
+    """
+    _Kept.on = True
+
+
+class _Kept:
+    on = False
+    pools: dict[object, list[Pool]] = {}
+    lock = threading.Lock()
+
+    @classmethod
+    def take(cls, kind: object) -> Pool | None:
+        with cls.lock:
+            found = cls.pools.get(kind)
+            return found.pop() if found else None
+
+    @classmethod
+    def put(cls, kind: object, pool: Pool) -> bool:
+        with cls.lock:
+            if cls.on:
+                cls.pools.setdefault(kind, []).append(pool)
+            return cls.on
 
 
 def work_off(

@@ -1,0 +1,52 @@
+"""A real Ray cluster of several raylets on this machine, whose nodes can be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+LOOPBACK = "127.0.0.2"  # Ray takes 127.0.0.1 for the address of the network card
+SMALL = 120 << 20  # bytes of a node's object store
+
+
+@contextmanager
+def ray_cluster(nodes: int) -> Iterator[Any]:
+    """A head without CPUs, and nodes with one CPU each."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": SMALL, "node_ip_address": LOOPBACK}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        for _ in range(nodes):
+            add_node(cluster)
+        yield cluster
+    finally:
+        cluster.shutdown()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def add_node(cluster: Any, **environment: str) -> Any:
+    """A further node, whose processes have these environment variables."""
+    return cluster.add_node(
+        num_cpus=1,
+        include_dashboard=False,
+        object_store_memory=SMALL,
+        node_ip_address=LOOPBACK,
+        env_vars=dict(environment) or None,
+    )
+
+
+def kill_node(node: Any) -> None:
+    """Kills a node's raylet as a loss of power would; its workers follow by themselves."""
+    os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+
+
+def engine_of(cluster: Any) -> str:
+    """The cluster as `--engine` names it."""
+    return f"ray:{cluster.address}"

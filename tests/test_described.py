@@ -176,7 +176,8 @@ def test_another_voice_changes_the_texts_whose_sentence_changes(spoken, describe
         np.testing.assert_allclose(mine.values(), fresh.values(), atol=1e-5)
         keys = zip(mine.made_from()[0], earlier.made_from()[0], strict=True)
         assert [x != y for x, y in keys] == changed
-        same = (mine.values() == earlier.values()).all(1)
+        # To the last bits only: a kept row may be that of an equal text in another batch.
+        same = np.abs(mine.values() - earlier.values()).max(1) < 1e-5
         assert (same | changed).all() and not (same & changed).any()
     assert_same(out, tmp_path / "fresh.h5", "audio/prosody")
     # Another voice that tells the same: nothing is read.

@@ -1,8 +1,8 @@
 """The authors' own code of AMB-DSGDN, run from a folder with their repository, to compare with.
 
-Nothing of it is copied: their `model.py`, `dataloader.py` and `train.py` are imported from the folder, and their data set,
-loader, model and loop run as they are, on the CPU, with a pickle of our synthetic features in their layout. Their script's
-main part is not used, as it needs CUDA.
+Nothing of it is copied: their `model.py`, `dataloader.py` and `train.py` are imported from the folder, and their data
+set, loader, model and loop run as they are, on the CPU, with a pickle of our synthetic features in their layout. Their
+script's main part is not used, as it needs CUDA.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import pickle
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -192,8 +191,3 @@ def _copy_block(theirs: Any, ours: Any) -> None:
 
 def _copy(theirs: Any, ours: Any) -> None:
     theirs.load_state_dict(ours.state_dict())
-
-
-def authors_epoch(authors: Authors) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Functions that run a training pass and a test pass."""
-    return lambda: authors.epoch(True), lambda: authors.epoch(False)

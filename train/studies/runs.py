@@ -189,7 +189,7 @@ def run_study(
         else work_off(work, [(task,) for task in tasks], jobs, threads, gpus)
     )
     # Workers end before the folder that they share.
-    with sharing(shared), contextlib.closing(outcomes), Stages(bars=False) as stages:  # a run may take hours
+    with sharing(shared), contextlib.closing(cast(Any, outcomes)), Stages(bars=False) as stages:  # a run may take hours
         bar = stages.stage(f"study {study.name}", total)
         for done, (number, outcome) in enumerate(outcomes, 1):
             run = waiting[number]

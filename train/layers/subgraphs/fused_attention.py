@@ -176,7 +176,8 @@ def _projected(x: Tensor, weight: Tensor, blocks: Blocks) -> Tensor:
     rows = blocks.count * blocks.size + 2 * blocks.reach
     padded = x.new_empty(rows, weight.shape[1])
     first, last = blocks.reach, blocks.reach + blocks.rows
-    padded[:first].zero_(), padded[last:].zero_()
+    padded[:first] = 0
+    padded[last:] = 0
     torch.mm(x, weight, out=padded[first:last])
     return padded
 

@@ -89,12 +89,12 @@ class GraphAttention(nn.Module):
         own = torch.eye(rows, dtype=projected.dtype, device=projected.device)[:, None]
         columns = [(score.flatten(0, 1)[..., None] * own).flatten(0, 1) for score in (self.left, self.right)]
         query, key = (projected @ torch.cat(columns, 1)).T[..., None].chunk(2)  # [rows, N, 1] each
-        table = self._table(graph)
+        table = self.scores_of_relations(graph)
         by_relation = (graph.which(table.dtype) @ table.T).permute(2, 0, 1)[:, None]  # [rows, 1, size, span]
         scores = F.leaky_relu(blocks.own(query) + blocks.seen(key).transpose(2, 3) + by_relation, SLOPE)
         return scores.masked_fill(~graph.mask, -torch.inf).softmax(-1).unflatten(0, (heads, self.branches))
 
-    def _table(self, graph: Graph) -> Tensor:
+    def scores_of_relations(self, graph: Graph) -> Tensor:
         """The score of each relation, [heads * branches, RELATIONS]."""
         # One of six numbers per branch, so no ten channels per edge are needed.
         return (self.relation_score @ self.relations(graph).transpose(1, 2)).flatten(0, 1)
@@ -126,7 +126,7 @@ class GraphAttention(nn.Module):
             self.weight.flatten(1),
             self.left,
             self.right,
-            self._table(graph),
+            self.scores_of_relations(graph),
             self.coefficient(),
             self.norm_weight,
             self.norm_bias,

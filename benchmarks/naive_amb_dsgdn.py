@@ -197,28 +197,33 @@ def padded(batch: Batch, speakers: int) -> tuple[dict[str, torch.Tensor], torch.
 
 def naive_epoch(model: Naive, optimizer, data: Conversations, plan: Plan, batch_size: int) -> None:
     """A training pass and a test pass of the naive model."""
+    naive_pass(model, optimizer, data, plan, batch_size, True)
+    naive_pass(model, optimizer, data, plan, batch_size, False)
+
+
+def naive_pass(model: Naive, optimizer, data: Conversations, plan: Plan, batch_size: int, training: bool) -> None:
+    """A pass over the training split, with steps of the optimizer, or over the test split."""
     slots = plan.speakers.slots
-    for training, dialogues in ((True, plan.division.train), (False, plan.division.test)):
-        model.train(training)
-        order = torch.from_numpy(dialogues)
-        order = order[torch.randperm(len(order))] if training else order
-        with torch.set_grad_enabled(training):
-            for part in order.split(batch_size):
-                features, speakers, mask, labels = padded(data.batch(part), slots)
-                logits = model(features, speakers, mask, labels if training else None)
-                fused = sum(logits.values())
-                loss = F.cross_entropy(fused[mask], labels[mask])
-                for z in logits.values():
-                    single = F.cross_entropy(z[mask], labels[mask])
-                    loss = loss + single**2 / 10
-                if training:
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                loss.item()
-                f1_score(
-                    labels[mask].cpu().numpy(),
-                    fused[mask].argmax(-1).cpu().numpy(),
-                    average="weighted",
-                    zero_division=0,
-                )
+    model.train(training)
+    order = torch.from_numpy(plan.division.train if training else plan.division.test)
+    order = order[torch.randperm(len(order))] if training else order
+    with torch.set_grad_enabled(training):
+        for part in order.split(batch_size):
+            features, speakers, mask, labels = padded(data.batch(part), slots)
+            logits = model(features, speakers, mask, labels if training else None)
+            fused = sum(logits.values())
+            loss = F.cross_entropy(fused[mask], labels[mask])
+            for z in logits.values():
+                single = F.cross_entropy(z[mask], labels[mask])
+                loss = loss + single**2 / 10
+            if training:
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            loss.item()
+            f1_score(
+                labels[mask].cpu().numpy(),
+                fused[mask].argmax(-1).cpu().numpy(),
+                average="weighted",
+                zero_division=0,
+            )

@@ -1,32 +1,40 @@
 """One epoch of AMB-DSGDN compared with a naive version of it, on synthetic features in the real shapes.
 
     python benchmarks/train.py [--corpora iemocap meld] [--batch 16 64] [--device cpu] [--rounds 3] [--long]
+    python benchmarks/train.py --authors FOLDER [--batch 16]
 
 An epoch is a training pass over the training split, and an evaluation of the test split. The naive version computes the
 same function (checked for every corpus before anything is timed) as research code usually does: dialogues padded to the
 longest of their batch, graphs pair by pair in Python, dense attention, one head and one branch at a time,
-F1 by scikit-learn on the CPU in every batch. With --long it times dialogues of up to 100,000 utterances instead.
+F1 by scikit-learn on the CPU in every batch. With --authors the authors' own code is the baseline, from a folder with a
+checkout of their repository (github.com/wys-ljq/AMB-DSGDN), on the CPU and with our features; logits are compared first
+here too. Baseline and ours run in turns. With --long it times dialogues of up to 100,000 utterances instead.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import multiprocessing
 import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from naive_amb_dsgdn import Naive, naive_epoch, padded
+from authors_amb_dsgdn import Authors
+from naive_amb_dsgdn import Naive, naive_pass, padded
 
 from erc_toolkit.toolkit.base.device import device_name, pick_device, products_in, synchronize
 from erc_toolkit.toolkit.manifest import Utterance
 from erc_toolkit.toolkit.store import FeatureStore, StoreWriter
-from erc_toolkit.train.config import Config, load_config
+from erc_toolkit.train.config import load_config
 from erc_toolkit.train.data.batch import Batch, Conversations
 from erc_toolkit.train.data.features import read_feature
 from erc_toolkit.train.loop.epoch import new_state, train_epoch
@@ -83,16 +91,36 @@ def write_store(path: Path, corpus: str, shape: Shape | None = None) -> None:
             writer.add_feature(modality, "x", rng.standard_normal((n, dim), np.float32), np.ones(n, bool), [""] * n)
 
 
-def clock(work, device: torch.device, rounds: int) -> float:
-    """Median seconds of some rounds after one to warm up."""
-    seconds = []
+class Times(NamedTuple):
+    """Median seconds of a training pass and of a test pass, and the processor seconds of both together."""
+
+    training: float
+    testing: float
+    processor: float
+
+    @property
+    def epoch(self) -> float:
+        """Seconds of both."""
+        return self.training + self.testing
+
+
+Passes = tuple[Callable[[], None], Callable[[], None]]  # a training pass and a test pass
+
+
+def in_turns(contestants: Sequence[Passes], device: torch.device, rounds: int) -> list[Times]:
+    """Each contestant's times in some rounds after one to warm up; in every round each has its turn."""
+    found: list[list[tuple[float, ...]]] = [[] for _ in contestants]
     for _ in range(rounds + 1):
-        synchronize(device)
-        began = time.perf_counter()
-        work()
-        synchronize(device)
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[1:])
+        for passes, times in zip(contestants, found, strict=True):
+            used, seconds = time.process_time(), []
+            for work in passes:
+                synchronize(device)
+                began = time.perf_counter()
+                work()
+                synchronize(device)
+                seconds.append(time.perf_counter() - began)
+            times.append((*seconds, time.process_time() - used))
+    return [Times(*map(statistics.median, zip(*times[1:], strict=True))) for times in found]
 
 
 class Silent:
@@ -102,7 +130,7 @@ class Silent:
         """Says nothing."""
 
 
-def share_of_products(work) -> float:
+def share_of_products(work: Callable[[], None]) -> float:
     """Share of an epoch's CPU time that is spent inside matrix products."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         work()
@@ -111,28 +139,34 @@ def share_of_products(work) -> float:
     return sum(e.self_cpu_time_total for e in averages if e.key.startswith(PRODUCTS)) / total
 
 
-def compare(
-    corpus: str, sizes: list[int], device: torch.device, rounds: int, precisions: list[str], naive: bool
-) -> None:
-    """Times epochs of a corpus' shape and prints a line for each batch size."""
+def compare(corpus: str, options: argparse.Namespace, device: torch.device) -> None:
+    """Times epochs of a corpus' shape and prints a line for each batch size and precision."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "store.h5"
         write_store(path, corpus)
         with FeatureStore.open(path) as store:
-            for size in sizes:
+            for size in options.batch:
                 config = load_config(
                     corpus, [f"train.batch_size={size}", "train.protocol=best-on-test", "train.epochs=1000"]
                 )
                 plan = make_plan(store, config)
                 data = training_data(plan, {m: read_feature(store, f) for m, f in plan.features.items()})[0].to(device)
-                plain = None
-                if naive:
-                    plain = time_naive(plan, data, device, rounds)
-                for precision in precisions:
-                    changed = Config(config.data, config.model, config.train)
+                baseline: list[Passes] = []
+                if options.authors is not None:
+                    authors = Authors(options.authors, corpus, plan, data, Path(scratch))
+                    authors.check(data)
+                    baseline = [(partial(authors.epoch, True), partial(authors.epoch, False))]
+                elif not options.no_naive:
+                    baseline = [naive_passes(plan, data, device)]
+                ours = []
+                for precision in options.precision:
+                    changed = copy.deepcopy(config)
                     changed.train.precision = precision
-                    plan.config = changed
-                    report(corpus, plan, data, device, rounds, plain)
+                    ours.append(our_passes(replace(plan, config=changed), data, device))
+                times = in_turns([*baseline, *ours], device, options.rounds)
+                for precision, passes, own in zip(options.precision, ours, times[len(baseline) :], strict=True):
+                    share = share_of_products(one_after_the_other(passes)) if device.type == "cpu" else None
+                    report(corpus, size, precision, times[0] if baseline else None, own, share)
 
 
 def naive_model(plan: Plan, data: Conversations, device: torch.device) -> tuple[Naive, torch.optim.Optimizer]:
@@ -153,36 +187,53 @@ def naive_model(plan: Plan, data: Conversations, device: torch.device) -> tuple[
     return naive, optimizer
 
 
-def time_naive(plan: Plan, data: Conversations, device: torch.device, rounds: int) -> float:
-    """Seconds of a naive epoch."""
+def naive_passes(plan: Plan, data: Conversations, device: torch.device) -> Passes:
+    """Passes of the naive model."""
     naive, optimizer = naive_model(plan, data, device)
-    return clock(lambda: naive_epoch(naive, optimizer, data, plan, plan.config.train.batch_size), device, rounds)
+    size = plan.config.train.batch_size
+    training, testing = (
+        partial(naive_pass, naive, optimizer, data, plan, size, training) for training in (True, False)
+    )
+    return training, testing
 
 
-def our_epoch(plan: Plan, data: Conversations, device: torch.device) -> Callable[[], None]:
-    """A function that trains a new model for one more epoch and evaluates the test split, as `plan.config` says."""
+def our_passes(plan: Plan, data: Conversations, device: torch.device) -> Passes:
+    """Passes that train a new model for one more epoch and evaluate the test split, as `plan.config` says."""
     settings = plan.config.train
     seed_everything(0)
     model = plan.model().to(device)
     state, computed = new_state(model, settings), make_gradients(model, settings, device)
 
-    def epoch() -> None:
-        train_epoch(plan, state, data, Silent(), computed)
+    def test() -> None:
         prediction = predict(state.model, data, plan.division.test, settings.batch_size, settings.precision)
         score(prediction, plan.store.column("label"), plan.store.labels, plan.counts)
 
-    return epoch
+    return lambda: train_epoch(plan, state, data, Silent(), computed), test
 
 
-def report(
-    corpus: str, plan: Plan, data: Conversations, device: torch.device, rounds: int, plain: float | None
-) -> None:
-    """Times our epoch and prints its line."""
-    config, epoch = plan.config, our_epoch(plan, data, device)
-    ours = clock(epoch, device, rounds)
-    products = f"{share_of_products(epoch):6.0%}" if device.type == "cpu" else "      "
-    times = f"{plain:8.2f} {ours:8.2f} {plain / ours:7.1f}" if plain else f"{'':8} {ours:8.2f} {'':7}"
-    print(f"{corpus:8} {config.train.batch_size:5} {config.train.precision:9} {times} {products}", flush=True)
+def our_epoch(plan: Plan, data: Conversations, device: torch.device) -> Callable[[], None]:
+    """Both passes of `our_passes` as one function."""
+    return one_after_the_other(our_passes(plan, data, device))
+
+
+def one_after_the_other(passes: Passes) -> Callable[[], None]:
+    """A function that calls all functions."""
+
+    def both() -> None:
+        for work in passes:
+            work()
+
+    return both
+
+
+def report(corpus: str, size: int, precision: str, baseline: Times | None, ours: Times, products: float | None) -> None:
+    """Prints a line."""
+    line = f"{corpus:8} {size:5} {precision:9} "
+    for times in (baseline, ours):
+        numbers = times or (None, None, None)
+        line += " ".join(f"{'' if n is None else format(n, '.2f'):>8}" for n in numbers) + "  "
+    ratios = (f"{baseline.training / ours.training:9.2f} {baseline.epoch / ours.epoch:6.2f}") if baseline else " " * 16
+    print(f"{line}{ratios} {'' if products is None else format(products, '.0%'):>8}", flush=True)
 
 
 def one_dialogue(length: int, window: int | None, device: torch.device) -> tuple[AMBDSGDN, Batch]:
@@ -236,6 +287,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", nargs="+", default=["float32"], choices=["float32", "bfloat16"])
+    parser.add_argument("--authors", type=Path, help="compare with the authors' code in this folder")
     parser.add_argument("--no-naive", action="store_true", help="skip the naive version")
     parser.add_argument("--long", action="store_true", help="time long dialogues instead")
     parser.add_argument("--encoder-window", type=int, default=50, help="encoder window for long dialogues")
@@ -245,9 +297,9 @@ def main() -> None:
     if options.long:
         long_dialogues(options.encoder_window)
         return
-    print(f"{'':24}    naive     ours naive/ours  in products")
+    print(f"{'':24} baseline's train, test, CPU    ours: train, test, CPU       train  epoch products")
     for corpus in options.corpora:
-        compare(corpus, options.batch, device, options.rounds, options.precision, not options.no_naive)
+        compare(corpus, options, device)
 
 
 if __name__ == "__main__":

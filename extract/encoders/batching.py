@@ -11,9 +11,9 @@ from concurrent.futures import Future
 import numpy as np
 import torch
 
-from ...toolkit.base.cores import Share, share
 from ...toolkit.base.device import Memory, check_precision, device_memory, empty_cache, products_in, to_device, to_host
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.shared_cores import Share, share
 from . import remembered
 
 Tensors = Mapping[str, torch.Tensor]

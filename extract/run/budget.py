@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ...toolkit.base.cores import Cores, Share, core_count
+from ...toolkit.base.cores import core_count
+from ...toolkit.base.shared_cores import Cores, Share
 from .extractors import RunExtractors
 
 # Ranks; the lowest is served first. The networks on pictures and sound take what the workers have decoded out of

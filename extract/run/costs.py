@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from ...toolkit.base.cores import share
+from ...toolkit.base.shared_cores import share
 
 
 @dataclass

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...toolkit.base.cores import share
 from ...toolkit.base.device import check_precision, products_in
 from ...toolkit.base.errors import UserError
+from ...toolkit.base.shared_cores import share
 from ...toolkit.base.words import counted
 from ...toolkit.media import SAMPLE_RATE
 from ..encoders.base import AudioSpan, Crops, Extracted, Extractor, Frames, Provenance, Samples, Setup

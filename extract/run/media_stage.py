@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ...toolkit.base.cores import Share, core_count
+from ...toolkit.base.cores import core_count
 from ...toolkit.base.files import write_atomically
 from ...toolkit.base.processes import Failure, run_tasks
 from ...toolkit.base.progress import Stages
+from ...toolkit.base.shared_cores import Share
 from ...toolkit.manifest import Manifest
 from ..encoders.base import Crops, FrameSeries
 from ..encoders.selection import Options

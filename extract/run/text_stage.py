@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Sequence
 
-from ...toolkit.base.cores import Share
 from ...toolkit.base.progress import Stages
+from ...toolkit.base.shared_cores import Share
 from ...toolkit.manifest import Manifest
 from ..encoders.base import Texts
 from .context import turns

@@ -1,158 +1,51 @@
-"""The processor cores available to this process, and how the threads and processes of a run share them."""
+"""The processor cores available to this process, and their division among processes that compute at the same time."""
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import os
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import TypeVar
-
-Result = TypeVar("Result")
+from collections.abc import Sequence
 
 
 def core_count() -> int:
     """Number of cores that this process may use, which can be fewer than the machine has; at least 1."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(own_cores()) or os.cpu_count() or 1
 
 
-class Cores:
-    """The cores of a run. Whoever computes takes some and gives them back, so that no more compute than there are.
-
-    Args:
-        count: how many there are.
-        threads: how many of them the networks in this process may use together, PyTorch's number of threads.
-    """
-
-    def __init__(self, count: int, threads: int):
-        self.count, self.threads = count, threads
-        self._free = count
-        self._lock = threading.Lock()
-        self._waiting: list[tuple[int, int, int, Callable[[], None]]] = []
-        self._order = itertools.count()
-
-    def ask(self, number: int, rank: int, granted: Callable[[], None]) -> None:
-        """Calls `granted` as soon as there are cores, in this thread or in the one that gives them back.
-
-        Who asks for several gets them as soon as one is free, and the others wait until all are given back: waiting for
-        several at once could take as long as the longest file.
-
-        Args:
-            number: of cores.
-            rank: those with a lower one are served first; among equals, who asked first.
-            granted: must not take long.
-        """
-        with self._lock:
-            heapq.heappush(self._waiting, (rank, next(self._order), number, granted))
-        self._serve()
-
-    def give(self, number: int) -> None:
-        """Gives cores back."""
-        with self._lock:
-            self._free += number
-        self._serve()
-
-    @contextmanager
-    def taken(self, number: int, rank: int) -> Iterator[None]:
-        """A context that has cores, after waiting for them; arguments as of `ask`."""
-        come = threading.Event()
-        self.ask(number, rank, come.set)
-        come.wait()
-        try:
-            yield
-        finally:
-            self.give(number)
-
-    def _serve(self) -> None:
-        while True:
-            with self._lock:
-                if self._free < 1 or not self._waiting:
-                    return
-                _, _, number, granted = heapq.heappop(self._waiting)
-                self._free -= number
-            granted()
+def own_cores() -> list[int]:
+    """Numbers of the cores that this process may use, ascending; empty where the system does not say (not on Linux)."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
-class Share:
-    """What the networks of one stage of a run may use of its cores.
+def core_shares(processes: int, threads: int | None) -> list[list[int]] | None:
+    """The cores of this process in equal parts, one for each of several processes.
+
+    Threads that the system moves between cores leave their caches behind, and wait for each other where those of two
+    processes meet on one core while another core is idle.
 
     Args:
-        cores: of the run.
-        rank: of the stage, as of `Cores.ask`.
+        processes: how many.
+        threads: of each process; None for its default.
 
-    Attributes:
-        busy: seconds of a core that were used so far.
+    Returns:
+        Numbers of cores for each process. None if a part would have fewer cores than threads, or the system does not
+        bind processes to cores.
     """
-
-    def __init__(self, cores: Cores, rank: int):
-        self.cores, self.rank, self.busy = cores, rank, 0.0
-        self._lock = threading.Lock()
-        # Not shared between stages: the threads of one that has to wait would be missing in another.
-        self._pool = ThreadPoolExecutor(_most_lanes(cores))
-
-    @contextmanager
-    def used(self) -> Iterator[None]:
-        """A context in which `share` returns this."""
-        token = _SHARE.set(self)
-        try:
-            yield
-        finally:
-            _SHARE.reset(token)
-
-    def lanes(self, pieces: int) -> tuple[int, int]:
-        """How many of so many pieces of work are done at once, and the threads of each.
-
-        Pieces side by side with a thread each are faster than one after the other with several, whose threads wait for
-        each other. The numbers depend on nothing that differs from run to run: the last bits of a network's results
-        depend on its number of threads.
-        """
-        lanes = max(1, min(pieces, _most_lanes(self.cores)))
-        return lanes, max(1, self.cores.threads // lanes)
-
-    def submit(self, number: int, work: Callable[[], Result]) -> Future[Result]:
-        """Calls `work` in another thread as soon as it has so many cores."""
-        return self._pool.submit(self._run, number, work)
-
-    @contextmanager
-    def all_threads(self) -> Iterator[None]:
-        """A context for a network of which nothing is known: it has the cores of all networks, and asks for no more."""
-        token = _SHARE.set(None)
-        try:
-            with self.cores.taken(self.cores.threads, self.rank):
-                began = time.perf_counter()
-                yield
-                self.busy += self.cores.threads * (time.perf_counter() - began)
-        finally:
-            _SHARE.reset(token)
-
-    def close(self) -> None:
-        """Ends its threads, after what they are doing."""
-        self._pool.shutdown(cancel_futures=True)
-
-    def _run(self, number: int, work: Callable[[], Result]) -> Result:
-        with self.cores.taken(number, self.rank):
-            began = time.perf_counter()
-            try:
-                return work()
-            finally:
-                with self._lock:
-                    self.busy += number * (time.perf_counter() - began)
+    cores = own_cores()
+    shares = [cores[len(cores) * i // processes : len(cores) * (i + 1) // processes] for i in range(processes)]
+    return shares if all(len(share) >= max(1, threads or 1) for share in shares) else None
 
 
-def share() -> Share | None:
-    """What the networks of this thread may use, if the run's cores are shared."""
-    return _SHARE.get()
+def bind_to(cores: Sequence[int]) -> None:
+    """Lets this process, and the threads that it starts from now on, run on these cores alone."""
+    os.sched_setaffinity(0, cores)
 
 
-_SHARE: ContextVar[Share | None] = ContextVar("share", default=None)
-# Each lane needs Python's interpreter between its layers, which only one thread can use at a time.
-_MOST_LANES = 16
-
-
-def _most_lanes(cores: Cores) -> int:
-    return min(cores.threads, _MOST_LANES)
+def cores_in_words(cores: Sequence[int]) -> str:
+    """Ascending numbers in short: "0-3, 6"."""
+    runs: list[list[int]] = []
+    for core in cores:
+        if runs and core == runs[-1][1] + 1:
+            runs[-1][1] = core
+        else:
+            runs.append([core, core])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)

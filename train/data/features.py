@@ -236,8 +236,20 @@ def conversations(
 ) -> Conversations:
     """Assembles a whole store for batching; normalises the matrices in place."""
     for modality, (values, present) in matrices.items():
-        normalisers[modality].apply(values)
-        values[~present] = 0
+        normalise(values, present, normalisers[modality])
+    return assembled(store, matrices, speakers)
+
+
+def normalise(values: np.ndarray, present: np.ndarray, normaliser: Normaliser) -> None:
+    """Normalises (N, D) float32 in place; rows that are not present, (N,) bool, become zero."""
+    normaliser.apply(values)
+    values[~present] = 0
+
+
+def assembled(
+    store: FeatureStore, matrices: Mapping[str, tuple[np.ndarray, np.ndarray]], speakers: Speakers
+) -> Conversations:
+    """Assembles a whole store for batching, of matrices that are normalised."""
     return Conversations(
         {m: values for m, (values, _) in matrices.items()},
         {m: present for m, (_, present) in matrices.items()},

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,10 +23,15 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
         return x
     if x.device.type != "cpu":
         return F.dropout(x, p)
-    level = min(round(p * _LEVELS), _LEVELS - 1)
-    bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    kept = bits[: x.numel()].view(x.shape) >= level - _LEVELS // 2
-    return x * kept.to(x.dtype).mul_(_LEVELS / (_LEVELS - level))
+    return x * dropout_factor(x.shape, p, x.dtype)
+
+
+def dropout_factor(shape: Sequence[int], p: float, dtype: torch.dtype) -> Tensor:
+    """What `dropout` multiplies a tensor of a shape by on a CPU."""
+    level, count = min(round(p * _LEVELS), _LEVELS - 1), math.prod(shape)
+    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    kept = bits[:count].view(shape) >= level - _LEVELS // 2
+    return kept.to(dtype).mul_(_LEVELS / (_LEVELS - level))
 
 
 class Dropout(nn.Dropout):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from ..data.features import (
     Division,
     Normaliser,
     Speakers,
+    assembled,
     choose_features,
     conversations,
     divide_for_training,
@@ -38,6 +40,7 @@ from ..data.joined import CONCAT, AnyFeature, JoinedFeature, parts_of
 from ..data.layered import LayeredFeature
 from ..data.missing import hidden_at_random
 from ..data.provenance import facts_about
+from ..data.shared import Prepared, prepared_feature
 from ..models.base import Model
 from .evaluation import build_model
 from .records import FeatureChoice, PlanDescription, RunFacts
@@ -125,6 +128,23 @@ def training_data(
     if settings.missing_as == "zeros":
         data = data.shown({m: torch.from_numpy(rows) for m, rows in hidden.items()})
     return data, normalisers
+
+
+def shared_training_data(plan: Plan, prepared: Mapping[str, Prepared]) -> tuple[Conversations, dict[str, Normaliser]]:
+    """As `training_data`, of features that `shared_features` has prepared."""
+    matrices = {m: (one.values, one.present) for m, one in prepared.items()}
+    return assembled(plan.store, matrices, plan.speakers), {m: one.normaliser for m, one in prepared.items()}
+
+
+def shared_features(plan: Plan, folder: Path) -> dict[str, Prepared] | None:
+    """Every modality's feature, normalised, from a folder that processes share; None if each must prepare its own.
+
+    Hidden features (`data.missing`) depend on all modalities of a run, so they are not shared.
+    """
+    if plan.config.data.missing:
+        return None
+    rows = rows_of(plan.store.offsets, plan.division.train)
+    return {m: prepared_feature(plan.store, f, rows, plan.config.data, folder) for m, f in plan.features.items()}
 
 
 def _hide(plan: Plan, matrices: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -246,12 +266,12 @@ def _width(feature: AnyFeature) -> str:
 
 def announce(
     plan: Plan,
-    matrices: dict[str, tuple[np.ndarray, np.ndarray]],
+    present: Mapping[str, np.ndarray],
     model: nn.Module,
     device: torch.device,
     notify: Callable[[str], None],
 ) -> None:
-    """Reports what training uses."""
+    """Reports what training uses; `present` is modality to (N,) bool, which utterances have it."""
     described = describe(plan, model)
     notify(f"store: {plan.store.path} ({plan.store.corpus}, {counted(len(plan.store), 'utterance')})")
     for modality in ("text", "audio", "visual"):
@@ -261,7 +281,7 @@ def announce(
                 f"{modality}: {'left out by data.modalities' if held else 'the store has no such feature'}; not used"
             )
             continue
-        feature, absent = plan.features[modality], int((~matrices[modality][1]).sum())
+        feature, absent = plan.features[modality], int((~present[modality]).sum())
         absences = f", absent for {counted(absent, 'utterance')}" if absent else ""
         used = {part.name for part in parts_of(feature)}
         others = [name for name in _names(plan.store, modality) if name not in used]

@@ -7,6 +7,7 @@ import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ...toolkit.base.errors import UserError
 from ...toolkit.base.files import write_atomically
@@ -63,7 +64,7 @@ def _train_seeds(
     seeds: Sequence[int],
     device: str,
     notify: Callable[[str], None],
-    options: Mapping[str, bool],
+    options: Mapping[str, Any],
 ) -> SeedsSummary:
     runs = []
     for number, seed in enumerate(seeds, 1):

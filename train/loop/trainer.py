@@ -31,7 +31,16 @@ from .epoch_progress import EpochProgress, epoch_progress
 from .evaluation import Prediction, predict, score, tabulate
 from .events import EventWriter, check_installed
 from .execution import check_execution, make_gradients
-from .plan import Plan, announce, facts_of, fingerprint_of, make_plan, training_data
+from .plan import (
+    Plan,
+    announce,
+    facts_of,
+    fingerprint_of,
+    make_plan,
+    shared_features,
+    shared_training_data,
+    training_data,
+)
 from .records import EpochLine, SplitScores, TrainResult
 from .run_folder import (
     FILES,
@@ -58,6 +67,7 @@ def train(
     resume: bool = False,
     tensorboard: bool = False,
     name: str = "",
+    shared: Path | None = None,
 ) -> TrainResult:
     """Trains a model and writes its run.
 
@@ -75,6 +85,8 @@ def train(
             left unchanged.
         tensorboard: write TensorBoard events as well.
         name: prefix of progress lines.
+        shared: folder with features that runs on this machine share (`train/data/shared.py`); None if this run reads
+            its own. It changes no number.
 
     Returns:
         run, protocol, seed, device, parameters, seconds, selected (epoch, split and its measures) and test: measures on
@@ -85,7 +97,7 @@ def train(
             infinite or NaN.
     """
     with locked(out, "train", parents=True):
-        return _train(store, config, out, device, notify, overwrite, resume, tensorboard, name)
+        return _train(store, config, out, device, notify, overwrite, resume, tensorboard, name, shared)
 
 
 def _train(
@@ -98,6 +110,7 @@ def _train(
     resume: bool,
     tensorboard: bool,
     name: str,
+    shared: Path | None,
 ) -> TrainResult:
     target = pick_device(device)
     check_precision(config.train.precision, target, "train.precision")
@@ -117,9 +130,14 @@ def _train(
     memory = PeakMemory(target)
     seed_everything(config.train.seed)
     model = plan.model()
-    matrices = {m: read_feature(store, feature) for m, feature in plan.features.items()}
-    announce(plan, matrices, model, target, notify)
-    data, normalisers = training_data(plan, matrices)
+    prepared = None if shared is None else shared_features(plan, shared)
+    if prepared is None:
+        matrices = {m: read_feature(store, feature) for m, feature in plan.features.items()}
+        announce(plan, {m: present for m, (_, present) in matrices.items()}, model, target, notify)
+        data, normalisers = training_data(plan, matrices)
+    else:
+        announce(plan, {m: one.present for m, one in prepared.items()}, model, target, notify)
+        data, normalisers = shared_training_data(plan, prepared)
     data = data.to(target)
     facts = facts_of(plan, model, target)
     write_config(out, config, facts)

@@ -15,7 +15,7 @@ from typing import Any, Protocol, cast
 
 import torch
 
-from ...toolkit.base.cores import core_count
+from ...toolkit.base.cores import core_count, core_shares, cores_in_words, own_cores
 from ...toolkit.base.device import pick_device
 from ...toolkit.base.disk import disk_faults
 from ...toolkit.base.errors import UserError, one_line
@@ -27,6 +27,7 @@ from ...toolkit.base.reading.plain_numbers import parse_whole
 from ...toolkit.base.words import counted
 from ...toolkit.store import FeatureStore
 from ..config import Config, protocol_label
+from ..data.shared import FOLDER, sharing
 from ..loop.plan import Plan, fingerprint_of, make_plan
 from ..loop.records import TrainResult
 from ..loop.run_folder import read_result
@@ -86,7 +87,11 @@ class Perform(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunTask:
-    """Everything a worker process needs to perform a run; the attributes are those of `run_study` and `StudyRun`."""
+    """Everything a worker process needs to perform a run; the attributes are those of `run_study` and `StudyRun`.
+
+    Attributes:
+        shared: the folder of `erc_toolkit.train.data.shared` where several runs work at once, None otherwise.
+    """
 
     store_path: Path
     study: Study
@@ -96,6 +101,7 @@ class RunTask:
     changes: list[str]
     folder: Path
     device: str
+    shared: Path | None = None
 
 
 def run_study(
@@ -188,10 +194,13 @@ def run_study(
     jobs = max(1, min(jobs, len(waiting))) if measure.trains else 1
     threads = threads_per_run(jobs)
     gpus = torch.cuda.device_count() if target.type == "cuda" and target.index is None else 0
+    shared = out / FOLDER if jobs > 1 and perform is None else None  # of processes of this machine
     tasks = [
-        RunTask(store_path, study, run.variant, run.seed, recipe, run.prepared.changes, run.folder, device)
+        RunTask(store_path, study, run.variant, run.seed, recipe, run.prepared.changes, run.folder, device, shared)
         for run in waiting
     ]
+    if jobs > 1 and perform is None:
+        notify(_together_in_words(jobs, threads))
     began, total = time.perf_counter(), len(waiting)
     if measure.together and tasks:
         outcomes = _together(tasks, threads, gpus)  # here, also if others are performed elsewhere
@@ -200,7 +209,8 @@ def run_study(
         outcomes = perform(tasks, jobs, threads)
     else:
         outcomes = work_off(work, [(task,) for task in tasks], jobs, threads, gpus)
-    with Stages(bars=False) as stages:  # a run may take hours
+    # Workers end before the folder that they share.
+    with sharing(shared), contextlib.closing(cast(Any, outcomes)), Stages(bars=False) as stages:  # a run may take hours
         bar = stages.stage(f"study {study.name}", total)
         for done, (number, outcome) in enumerate(outcomes, 1):
             run = waiting[number]
@@ -228,6 +238,13 @@ def threads_per_run(jobs: int) -> int:
     """PyTorch threads of each of `jobs` parallel runs: OMP_NUM_THREADS if it is set, or else an equal share."""
     given = parse_whole(os.environ.get("OMP_NUM_THREADS", "").split(",")[0])
     return given if given else max(1, core_count() // jobs)
+
+
+def _together_in_words(jobs: int, threads: int) -> str:
+    """How parallel runs divide the processor, as `work_off` does it."""
+    shares = core_shares(jobs, threads)
+    where = "" if shares is None else f", bound to cores {' | '.join(map(cores_in_words, shares))}"
+    return f"{jobs} runs at a time, {counted(threads, 'thread')} each{where}"
 
 
 def _together(tasks: Sequence[RunTask], threads: int, gpus: int) -> Iterator[tuple[int, object]]:
@@ -261,7 +278,9 @@ def work(task: RunTask) -> tuple[TrainResult | None, Any]:
             plan = make_plan(store, _config(task))
             result = None
             if measure.trains:
-                result = train(store, plan.config, task.folder, task.device, notify, resume=True)
+                if cores := own_cores():
+                    notify(f"processor cores: {cores_in_words(cores)}")
+                result = train(store, plan.config, task.folder, task.device, notify, resume=True, shared=task.shared)
             value = measure.measure(RunAtHand(plan, task.folder, task.device), task.study.settings)
             return result, _kept(task, plan, value)
 

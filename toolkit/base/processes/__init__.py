@@ -10,8 +10,9 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from ..cores import Cores
+from ..cores import core_shares
 from ..errors import UserError
+from ..shared_cores import Cores
 from .child import FORK, SPAWN, Child, preload, run_program
 from .pool import Pool
 from .worker import Failure, Start
@@ -33,6 +34,7 @@ def run_tasks(
     threads: int | None = None,
     gpus: int = 0,
     memory: int | None = None,
+    bind: bool = False,
     cores: tuple[Cores, int] | None = None,
 ) -> Iterator[tuple[Any, Any]]:
     """Runs `work(task)` for each task in worker processes and yields (task, result) in order of completion.
@@ -59,6 +61,7 @@ def run_tasks(
         gpus: number of GPUs; if there are several, worker i sees only GPU i modulo `gpus`.
         memory: bytes of address space that each worker may use beyond what it has after `set_up` (Linux); None for no
             bound.
+        bind: bind each worker to its share of the cores, if that has enough for its threads (`core_shares`).
         cores: the cores of which each task takes one while it is done, and with which rank (`Cores.ask`); None if they
             are shared with nobody.
 
@@ -68,14 +71,16 @@ def run_tasks(
     """
     functions = pickle.dumps((work, set_up))
     environ = dict(os.environ)
+    workers = max(1, workers)
+    shares = (core_shares(workers, threads) if bind and workers > 1 else None) or [None] * workers
     starts = [
-        Start(functions, environ, threads, place % gpus if gpus > 1 else None, memory)
-        for place in range(max(1, workers))
+        Start(functions, environ, threads, place % gpus if gpus > 1 else None, memory, share)
+        for place, share in enumerate(shares)
     ]
     waiting = iter(tasks)
     weights, more, count = 0, True, 0
     method = SPAWN if fresh else FORK
-    kind = functions, len(starts), threads, gpus, memory, method, retry, time_limit, cores
+    kind = functions, len(starts), threads, gpus, memory, method, retry, time_limit, bind, cores
     pool = _Kept.take(kind) or Pool(starts, method, retry, time_limit, cores)
     complete = False
     try:
@@ -130,7 +135,8 @@ def work_off(
 ) -> Iterator[tuple[int, object]]:
     """Calls `function(*task)` for each task, `jobs` at a time, in processes that each handle many tasks.
 
-    They are forks of one server, so that the function's module is imported once, not once for each.
+    They are forks of one server, so that the function's module is imported once, not once for each. Each is bound to
+    its share of the cores, if that has enough for its threads.
 
     Args:
         function, tasks: the function, which workers import, and the arguments of each call.
@@ -143,7 +149,7 @@ def work_off(
     call = functools.partial(_call, function)
     preload(function.__module__)
     jobs = min(jobs, len(tasks))
-    done = run_tasks(enumerate(tasks), call, jobs, retry=False, threads=threads, gpus=gpus)
+    done = run_tasks(enumerate(tasks), call, jobs, retry=False, threads=threads, gpus=gpus, bind=True)
     for (number, _), result in done:
         yield number, result
 

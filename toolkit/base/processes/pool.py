@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, cast
 
-from ..cores import Cores
 from ..errors import FaultError
+from ..shared_cores import Cores
 from . import memory
 from .child import Child
 from .worker import DONE, NO_MEMORY, READY, UNABLE, Failure, Start, reason, serve

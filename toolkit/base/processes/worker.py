@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from ..cores import bind_to
 from ..errors import FaultError, UserError
 from ..words import shorten
 from . import memory
@@ -30,7 +31,8 @@ class Start:
     """What a worker receives at startup. Functions are pickled, so that the worker itself reports import errors.
 
     Attributes: see `run_tasks`; `memory` is in bytes, None for no bound; `environ` are the environment variables of
-    the process that asks, which may be others by now than those that the fork server was started with.
+    the process that asks, which may be others by now than those that the fork server was started with; `cores` are
+    those that the worker is bound to, None for no others than its parent's.
     """
 
     functions: bytes
@@ -38,6 +40,7 @@ class Start:
     threads: int | None
     gpu: int | None
     memory: int | None
+    cores: list[int] | None = None
 
 
 def serve(pipe: Connection, start: Start) -> None:
@@ -72,6 +75,8 @@ def _prepare(start: Start) -> Callable[[Any], Any]:
         # Before anything asks CUDA for its devices. The number counts those that the user left visible.
         visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[start.gpu] if visible else str(start.gpu)
+    if start.cores is not None:
+        bind_to(start.cores)  # before PyTorch starts threads
     work, set_up = pickle.loads(start.functions)
     if start.threads is not None:
         import torch

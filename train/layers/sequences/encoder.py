@@ -17,7 +17,8 @@ from ..blocks import Blocks
 from ..dropout import Dropout, dropout
 
 QUERIES = 512  # at a time, where a kernel would otherwise build a matrix for a whole dialogue
-SHORT = 128  # dialogues up to this length share one padded block
+SHORT = 128  # on a GPU, dialogues up to this length share one padded block
+SPARED = 6000  # on a CPU, pairs of positions whose padding costs as much as another block
 _PLACES = 4096  # at a time, where float64 is needed
 
 
@@ -42,8 +43,9 @@ def dialogue_positions(packing: Packing, size: int, like: Tensor) -> Tensor:
 class WholeDialogueAttention:
     """Every utterance attends to every utterance of its dialogue, or to itself and those before it.
 
-    Dialogues of similar length are padded to a common length for this step only: those of at most SHORT utterances
-    together, longer ones together with those at most twice as long.
+    Dialogues of similar length are padded to a common length for this step only. On a GPU, which computes few large
+    blocks faster, those of at most SHORT utterances together, longer ones together with those at most twice as long;
+    on a CPU, those whose padding costs less than one more block.
 
     Args:
         packing: of the queries, keys and values.
@@ -53,11 +55,12 @@ class WholeDialogueAttention:
     def __init__(self, packing: Packing, causal: bool = False) -> None:
         self._causal = causal
         lengths, device = packing.offsets.diff(), packing.place.device
-        if packing.static or packing.longest <= SHORT:
+        alone = device.type == "cpu" and not packing.static
+        if packing.static or (packing.longest <= SHORT and not alone):
             self._shapes = [(len(lengths), packing.longest)]
             begin = packing.dialogue * packing.longest
         else:
-            self._shapes, begins = _grouped(lengths)
+            self._shapes, begins = _grouped(lengths, _by_padding(lengths) if alone else _by_doubling(lengths))
             begin = to_device(begins, device)[packing.dialogue]
         self._place, self._total = begin + packing.place, sum(count * longest for count, longest in self._shapes)
         self._real = self._pad(torch.ones_like(packing.place, dtype=torch.bool))
@@ -94,9 +97,28 @@ class WholeDialogueAttention:
         return x.new_zeros(self._total, *x.shape[1:]).index_copy(0, self._place, x)
 
 
-def _grouped(lengths: Tensor) -> tuple[list[tuple[int, int]], Tensor]:
-    """Shapes of padded groups of dialogues of similar length, and where each dialogue begins in them, [B] int64."""
-    group = (lengths.clamp_min(SHORT) - 1).double().log2().floor().long()
+def _by_doubling(lengths: Tensor) -> Tensor:
+    """A group for each dialogue, [B]: those of at most SHORT utterances, of at most twice as many, and so on."""
+    return (lengths.clamp_min(SHORT) - 1).double().log2().floor().long()
+
+
+def _by_padding(lengths: Tensor) -> Tensor:
+    """A group for each dialogue, [B], from the longest down: the next one begins when padding exceeds SPARED pairs."""
+    group = torch.empty_like(lengths)
+    order = lengths.argsort(descending=True, stable=True)
+    longest, wasted, number = int(lengths[order[0]]), 0, 0
+    numbers = []
+    for length in lengths[order].tolist():
+        wasted += longest**2 - length**2
+        if wasted > SPARED:
+            longest, wasted, number = length, 0, number + 1
+        numbers.append(number)
+    group[order] = torch.tensor(numbers)
+    return group
+
+
+def _grouped(lengths: Tensor, group: Tensor) -> tuple[list[tuple[int, int]], Tensor]:
+    """Shapes of padded groups of dialogues, and where each dialogue begins in them, [B] int64."""
     shapes, total, begins = [], 0, torch.empty_like(lengths)
     for number in group.unique().tolist():
         members = (group == number).nonzero()[:, 0]

@@ -44,13 +44,9 @@ class DiffGraphAttention(GraphAttention):
         self.lambda_right = nn.Parameter(torch.empty(heads, 2, d_out // 2).normal_(std=LAMBDA_STD))
 
     def coefficient(self) -> Tensor:
-        """lambda of every head, [heads] (equations 13 and 14)."""
+        """lambda of every head, [heads] (equations 13 and 14); `combine` is equation 15."""
         first, second = (self.lambda_left * self.lambda_right).sum(-1).exp().unbind(-1)
         return first - second + lambda_init()
-
-    def combine(self, weights: Tensor) -> Tensor:
-        """Equation 15 of softmaxes [heads, 2, ...], to [heads, ...]."""
-        return weights[:, 0] - self.coefficient()[:, None, None, None] * weights[:, 1]
 
 
 class DiffRGCN(nn.Module):

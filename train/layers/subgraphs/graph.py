@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..blocks import Blocks
 
@@ -38,6 +39,11 @@ class Graph(NamedTuple):
         """The same graph in which utterances flagged in `absent` [N] are not neighbours of any other."""
         kept = self.blocks.seen(~absent[None, :, None], False)[0].transpose(1, 2)
         return self._replace(mask=self.mask & (kept | (self.blocks.distance == 0)))
+
+    def which(self, dtype: torch.dtype) -> Tensor:
+        """The relation of each edge, one-hot: [size, span, RELATIONS]."""
+        # For products, because torch.compile gave a wrong gradient of an embedding (PyTorch 2.11, on a CPU).
+        return F.one_hot(self.relation, RELATIONS).to(dtype)
 
     def edges(self) -> tuple[Tensor, Tensor, Tensor]:
         """Every edge, as three [E] int64: i, j and the relation id (Adj of equations 7 and 8 where it is not 0)."""

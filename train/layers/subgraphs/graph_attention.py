@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..dropout import dropout
+from ..dropout import dropout, dropout_factor
+from .fused_attention import Constants, graph_attention, is_fusible
 from .graph import RELATIONS, Graph
 
 RELATION_SIZE = 10
@@ -58,9 +59,16 @@ class GraphAttention(nn.Module):
             nn.init.ones_(self.norm_weight)
             nn.init.zeros_(self.norm_bias)
 
+    def coefficient(self) -> Tensor | None:
+        """The share of the second branch that is subtracted from the first, [heads]; None for one branch."""
+        return None
+
     def combine(self, weights: Tensor) -> Tensor:
         """The branches' softmaxes [heads, branches, ...] to one weight per head [heads, ...]."""
-        return weights[:, 0]
+        coefficient = self.coefficient()
+        return (
+            weights[:, 0] if coefficient is None else weights[:, 0] - coefficient[:, None, None, None] * weights[:, 1]
+        )
 
     def relations(self, graph: Graph) -> Tensor:
         """A vector for each relation and head, [heads, RELATIONS, RELATION_SIZE]."""
@@ -81,16 +89,20 @@ class GraphAttention(nn.Module):
         own = torch.eye(rows, dtype=projected.dtype, device=projected.device)[:, None]
         columns = [(score.flatten(0, 1)[..., None] * own).flatten(0, 1) for score in (self.left, self.right)]
         query, key = (projected @ torch.cat(columns, 1)).T[..., None].chunk(2)  # [rows, N, 1] each
-        # A relation's score is one of six numbers per branch, so no ten channels per edge are needed.
-        table = torch.einsum("hrc,hsc->rhs", self.relations(graph), self.relation_score).flatten(1)
-        # A product, because torch.compile gave a wrong gradient of an embedding (PyTorch 2.11, on a CPU).
-        which = F.one_hot(graph.relation, RELATIONS).to(table.dtype)
-        by_relation = (which @ table).permute(2, 0, 1)[:, None]  # [rows, 1, size, span]
+        table = self.scores_of_relations(graph)
+        by_relation = (graph.which(table.dtype) @ table.T).permute(2, 0, 1)[:, None]  # [rows, 1, size, span]
         scores = F.leaky_relu(blocks.own(query) + blocks.seen(key).transpose(2, 3) + by_relation, SLOPE)
         return scores.masked_fill(~graph.mask, -torch.inf).softmax(-1).unflatten(0, (heads, self.branches))
 
+    def scores_of_relations(self, graph: Graph) -> Tensor:
+        """The score of each relation, [heads * branches, RELATIONS]."""
+        # One of six numbers per branch, so no ten channels per edge are needed.
+        return (self.relation_score @ self.relations(graph).transpose(1, 2)).flatten(0, 1)
+
     def forward(self, x: Tensor, graph: Graph) -> Tensor:
         """Node features [N, d_in] to [N, heads * d_out]."""
+        if is_fusible(x, self.weight):
+            return self._fused(x, graph)
         projected = x @ self.weight.flatten(1)  # equation 9
         weights = dropout(self.attention(projected, graph), self.dropout, self.training)
         # The concatenated values of all branches (equations 11 and 16) are the projected features again.
@@ -99,3 +111,24 @@ class GraphAttention(nn.Module):
             y = F.layer_norm(y, y.shape[-1:])
             y = F.gelu(torch.addcmul(self.scale * self.norm_bias[:, None], y, self.scale * self.norm_weight[:, None]))
         return y.transpose(0, 1).flatten(1)
+
+    def _fused(self, x: Tensor, graph: Graph) -> Tensor:
+        """The same in one operation."""
+        heads, factor = self.weight.shape[1], None
+        if self.training and self.dropout:
+            factor = dropout_factor((heads, *graph.mask.shape), self.dropout, x.dtype)
+        scale = None if self.norm_weight is None else self.scale
+        constants = Constants(
+            ~graph.mask, graph.which(x.dtype), graph.blocks, heads, self.branches, SLOPE, factor, scale
+        )
+        return graph_attention(
+            x,
+            self.weight.flatten(1),
+            self.left,
+            self.right,
+            self.scores_of_relations(graph),
+            self.coefficient(),
+            self.norm_weight,
+            self.norm_bias,
+            constants,
+        )

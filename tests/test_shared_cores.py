@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from erc_toolkit.extract.encoders.batching import Batches
-from erc_toolkit.toolkit.base.cores import Cores, Share, share
 from erc_toolkit.toolkit.base.processes import Failure, run_tasks
+from erc_toolkit.toolkit.base.shared_cores import Cores, Share, share
 
 # These functions run in worker processes.
 

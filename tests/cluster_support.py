@@ -24,11 +24,11 @@ def ray_cluster(nodes: int) -> Iterator[Any]:
     try:
         for _ in range(nodes):
             add_node(cluster)
+        for number, handler in before.items():  # Ray's would turn SIGTERM into a failed test
+            signal.signal(number, handler)
         yield cluster
     finally:
         cluster.shutdown()
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def add_node(cluster: Any, **environment: str) -> Any:

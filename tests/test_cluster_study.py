@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from click.testing import CliRunner
 from cluster_support import add_node, engine_of, kill_node, ray_cluster
 from test_train_support import write_store
 
-from erc_toolkit.toolkit.base.cluster import parse_engine
 from erc_toolkit.train.commands.leaderboard import leaderboard_command
 from erc_toolkit.train.commands.study import study_command
 from erc_toolkit.train.studies import remote
@@ -53,8 +51,10 @@ def files(out: Path) -> dict[str, bytes]:
 
 
 def test_runs_on_a_cluster_are_the_same_and_come_back(cluster, store, here, tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    printed = study(store, tmp_path / "out", "--engine", engine_of(cluster))
+    monkeypatch.setattr(remote.RunsFactory, "__reduce__", _elsewhere)
+    (tmp_path / "shared").mkdir()
+    printed = study(store, tmp_path / "out", "--engine", engine_of(cluster), "--shared", tmp_path / "shared")
+    assert not list((tmp_path / "shared").iterdir())
     assert files(tmp_path / "out") == files(here) and len(files(here)) == 16
     assert cluster.address in printed
     runs = [json.loads((out / "study.json").read_text()) for out in (here, tmp_path / "out")]
@@ -63,11 +63,7 @@ def test_runs_on_a_cluster_are_the_same_and_come_back(cluster, store, here, tmp_
     assert "4 done" in study(store, tmp_path / "out", "--engine", engine_of(cluster))
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_the_store_goes_to_nodes_without_it_and_a_lost_node_is_replaced(
-    cluster, store, here, tmp_path, monkeypatch, shared
-):
-    (tmp_path / "shared").mkdir()
+def test_the_store_goes_to_nodes_without_it_and_a_lost_node_is_replaced(cluster, store, here, tmp_path, monkeypatch):
     node, come, write = add_node(cluster, TMPDIR=str(tmp_path)), [], remote._write
 
     def counted(folder, files):
@@ -78,10 +74,8 @@ def test_the_store_goes_to_nodes_without_it_and_a_lost_node_is_replaced(
 
     monkeypatch.setattr(remote, "_write", counted)
     monkeypatch.setattr(remote.RunsFactory, "__reduce__", _elsewhere)
-    more = ["--shared", tmp_path / "shared"] if shared else []
-    study(store, tmp_path / "out", "--engine", engine_of(cluster), "--jobs", "3", *more)
+    study(store, tmp_path / "out", "--engine", engine_of(cluster), "--jobs", "3")
     assert files(tmp_path / "out") == files(here)
-    assert not list((tmp_path / "shared").iterdir())
     cluster.remove_node(node, allow_graceful=False)
 
 
@@ -91,7 +85,7 @@ def _elsewhere(factory):
 
 
 def test_a_leaderboard_on_a_cluster(cluster, store, tmp_path):
-    call = [store, "--models", "logistic-regression,bigru", "--recipe", "demo", "--seeds", "1", "--jobs", "2"]
+    call = [store, "--models", "logistic-regression", "--recipe", "demo", "--seeds", "1", "--jobs", "2"]
     call += ["--set", "train.epochs=2", "--device", "cpu"]
     for name, engine in (("here", "local"), ("there", engine_of(cluster))):
         words = [str(a) for a in (*call, "--out", tmp_path / name, "--engine", engine)]
@@ -100,4 +94,3 @@ def test_a_leaderboard_on_a_cluster(cluster, store, tmp_path):
     boards = [json.loads((tmp_path / name / "board.json").read_text())["rows"] for name in ("here", "there")]
     found = [[(row["model"], [run["predicted"] for run in row["runs"]]) for row in rows] for rows in boards]
     assert found[0] == found[1] and all(runs for _, runs in found[0])
-    assert parse_engine("local").ray is False

@@ -18,6 +18,7 @@ import copy
 import multiprocessing
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -110,7 +111,7 @@ Passes = tuple[Callable[[], None], Callable[[], None]]  # a training pass and a 
 def in_turns(contestants: Sequence[Passes], device: torch.device, rounds: int) -> list[Times]:
     """Each contestant's times in some rounds after one to warm up; in every round each has its turn."""
     found: list[list[tuple[float, ...]]] = [[] for _ in contestants]
-    for _ in range(rounds + 1):
+    for number in range(rounds + 1):
         for passes, times in zip(contestants, found, strict=True):
             used, seconds = time.process_time(), []
             for work in passes:
@@ -120,6 +121,8 @@ def in_turns(contestants: Sequence[Passes], device: torch.device, rounds: int) -
                 synchronize(device)
                 seconds.append(time.perf_counter() - began)
             times.append((*seconds, time.process_time() - used))
+        shown = " | ".join("{:.2f} + {:.2f} s, CPU {:.2f} s".format(*times[-1]) for times in found)
+        print(f"{f'round {number}' if number else 'warming up'}: {shown}", file=sys.stderr, flush=True)
     return [Times(*map(statistics.median, zip(*times[1:], strict=True))) for times in found]
 
 

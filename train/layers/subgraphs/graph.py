@@ -28,22 +28,25 @@ class Graph(NamedTuple):
         relation: [size, span] int64, relation id of each edge.
         blocks: which utterances the rows and columns are.
         vectors: [RELATIONS, width], of a model all of whose layers share them; None where each has its own.
+        one_hot: [size, span, RELATIONS] float32, `relation` for matrix products, shared by all layers.
     """
 
     mask: Tensor
     relation: Tensor
     blocks: Blocks
     vectors: Tensor | None = None
+    one_hot: Tensor | None = None
 
     def without(self, absent: Tensor) -> Graph:
         """The same graph in which utterances flagged in `absent` [N] are not neighbours of any other."""
+        if absent.device.type == "cpu" and not torch.compiler.is_compiling() and not absent.any():
+            return self  # a CPU need not wait for the answer
         kept = self.blocks.seen(~absent[None, :, None], False)[0].transpose(1, 2)
         return self._replace(mask=self.mask & (kept | (self.blocks.distance == 0)))
 
     def which(self, dtype: torch.dtype) -> Tensor:
         """The relation of each edge, one-hot: [size, span, RELATIONS]."""
-        # For products, because torch.compile gave a wrong gradient of an embedding (PyTorch 2.11, on a CPU).
-        return F.one_hot(self.relation, RELATIONS).to(dtype)
+        return (_one_hot(self.relation) if self.one_hot is None else self.one_hot).to(dtype)
 
     def edges(self) -> tuple[Tensor, Tensor, Tensor]:
         """Every edge, as three [E] int64: i, j and the relation id (Adj of equations 7 and 8 where it is not 0)."""
@@ -78,6 +81,14 @@ def speaker_graphs(
     def relation(past: int, future: int) -> Tensor:
         return torch.where(diagonal, SELF, torch.where(blocks.distance > 0, past, future))
 
-    inter = Graph((near & ~same) | diagonal, relation(INTER_PAST, INTER_FUTURE), blocks)
-    intra = Graph((near & same) | diagonal, relation(INTRA_PAST, INTRA_FUTURE), blocks)
+    relations = relation(INTER_PAST, INTER_FUTURE), relation(INTRA_PAST, INTRA_FUTURE)
+    inter, intra = (
+        Graph((near & other) | diagonal, kinds, blocks, one_hot=_one_hot(kinds))
+        for other, kinds in zip((~same, same), relations, strict=True)
+    )
     return inter, intra
+
+
+def _one_hot(relation: Tensor) -> Tensor:
+    # For products, because torch.compile gave a wrong gradient of an embedding (PyTorch 2.11, on a CPU).
+    return F.one_hot(relation, RELATIONS).float()

@@ -15,7 +15,6 @@ SMALL = 120 << 20  # bytes of a node's object store
 @contextmanager
 def ray_cluster(nodes: int) -> Iterator[Any]:
     """A head without CPUs, and nodes with one CPU each."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
@@ -24,8 +23,6 @@ def ray_cluster(nodes: int) -> Iterator[Any]:
     try:
         for _ in range(nodes):
             add_node(cluster)
-        for number, handler in before.items():  # Ray's would turn SIGTERM into a failed test
-            signal.signal(number, handler)
         yield cluster
     finally:
         cluster.shutdown()
@@ -33,13 +30,15 @@ def ray_cluster(nodes: int) -> Iterator[Any]:
 
 def add_node(cluster: Any, **environment: str) -> Any:
     """A further node, whose processes have these environment variables."""
-    return cluster.add_node(
+    node = cluster.add_node(
         num_cpus=1,
         include_dashboard=False,
         object_store_memory=SMALL,
         node_ip_address=LOOPBACK,
         env_vars=dict(environment) or None,
     )
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray's handler would turn SIGTERM into a failed test
+    return node
 
 
 def kill_node(node: Any) -> None:

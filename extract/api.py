@@ -18,6 +18,7 @@ from .run.engine import extract as run_extraction
 from .run.estimate import Estimate
 from .run.estimate import estimate as measure
 from .run.precision import with_precision
+from .run.runtime import with_runtime
 from .spans import check_spans
 
 
@@ -81,7 +82,7 @@ def extract(
         FaultError: with `strict`, a worker failed on some utterances; everything else is done and kept.
     """
     found, chosen = _prepared(manifest, options, notify)
-    chosen = with_precision(chosen, Path(out), notify)
+    chosen = with_runtime(with_precision(chosen, Path(out), notify), Path(out), notify)
     return run_extraction(
         found, Path(out), chosen, command=command, shard=shard, strict=strict, overwrite=overwrite, notify=notify
     )

@@ -15,7 +15,7 @@ from ...toolkit.commands.command import ToolkitCommand, command_line
 from ...toolkit.commands.options import make_device_option, make_overwrite_option
 from ...toolkit.commands.tables import wide_console
 from ..encoders.option import option_specs
-from ..encoders.selection import DENSENETS, NAMING, OPENVINO, Options
+from ..encoders.selection import DENSENETS, NAMING, Options
 from .corpus_group import CorpusGroup, make_overlay_option
 
 
@@ -168,11 +168,6 @@ def _run(manifest, **options) -> None:
         raise click.UsageError(
             f"--visual-weights applies to the DenseNets only ({', '.join(DENSENETS)}); {options['visual_model']} has "
             "its own weights"
-        )
-    if options["visual_model"] not in DENSENETS and options["runtime"] == OPENVINO and not options["features"]:
-        raise click.UsageError(
-            f"--runtime {OPENVINO} computes the DenseNets only ({', '.join(DENSENETS)}); leave it out for "
-            f"{options['visual_model']}"
         )
     if options["extractors"]:
         from ..run.extractors import replaced_options

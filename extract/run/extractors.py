@@ -19,8 +19,10 @@ from ..encoders.kinds import FeatureRequest, requests_of
 from ..encoders.option import OptionSpec, option_specs
 from ..encoders.registry import Registered, check_owners, find_extractor, own_options
 from ..encoders.selection import (
+    DENSENETS,
     FACE_NETWORK,
     IMAGE_MODEL,
+    OPENVINO,
     TORCH,
     VIDEO_MODEL,
     WITHOUT_NETWORK,
@@ -167,6 +169,8 @@ class RunExtractors:
                 registered.check_sequences()
             if registered.name not in WITHOUT_NETWORK:
                 check_precision(request.options.precision, _device(registered, options), "--precision")
+        if options.runtime == OPENVINO and all(registered.name != FACE_NETWORK for _, registered in chosen):
+            raise UserError(f"--runtime {OPENVINO}: computes the DenseNets only ({', '.join(DENSENETS)}); leave it out")
         detector = speaker = None
         if any(registered.name in _ON_FACES and request.options.crop == "face" for request, registered in chosen):
             detector = _load_detector(options)

@@ -19,6 +19,7 @@ from .run.engine import extract as run_extraction
 from .run.estimate import Estimate
 from .run.estimate import estimate as measure
 from .run.precision import with_precision
+from .run.runtime import with_runtime
 from .spans import check_spans
 
 
@@ -89,7 +90,7 @@ def extract(
     """
     where = parse_engine(engine, None if shared is None else Path(shared))
     found, chosen = _prepared(manifest, options, notify)
-    chosen = with_precision(chosen, Path(out), notify)
+    chosen = with_runtime(with_precision(chosen, Path(out), notify), Path(out), notify)
     with opened(where, notify) as cluster:
         return run_extraction(
             found,

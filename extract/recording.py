@@ -22,6 +22,7 @@ from .encoders.selection import FEATURE_OPTIONS, Options
 from .run.assembly import NothingFound
 from .run.engine import extract
 from .run.provenance import shared_options
+from .run.runtime import runtime_here
 from .spans import Fault
 from .transcripts.cues import Cue
 from .transcripts.json_forms import read_json_turns
@@ -227,14 +228,14 @@ def _recorded_extractor(where: str, modality: str, name: object, package: object
 
 
 def options_here(modality: str, options: Options, device: str, notify: Callable[[str], None]) -> Options:
-    """The recorded options of a modality on a device, which may lack their precision; says so to `notify`."""
+    """The recorded options of a modality on a device that may lack their precision or runtime; says so to `notify`."""
     if options.precision == "tf32" and pick_device(device).type != "cuda":
         # Only CUDA devices round to TF32. float32 differs from it by that rounding.
         notify(f"{modality}: the model was trained on features in tf32, which needs CUDA; using float32")
         options = dataclasses.replace(options, precision="float32")
     if line := slowness(options.precision, pick_device(device), f"{modality}, which was extracted in"):
         notify(f"note: {line}")
-    return dataclasses.replace(options, device=device)
+    return dataclasses.replace(runtime_here(options, pick_device(device), notify), device=device)
 
 
 def extract_recording(

@@ -134,11 +134,12 @@ KINDS = {
             "visual",
             FACE_NETWORK,
             "visual_model",
-            {"weights": "visual_weights", "normalisation": "normalisation", **_SHARED},
+            {"weights": "visual_weights", "normalisation": "normalisation", "runtime": "runtime", **_SHARED},
             "densenet121",
             "a DenseNet on the speaker's face",
             "a face detector",
             "torchvision: BSD-3-Clause, its weights also the terms of ImageNet; a file's: its own",
+            extra="openvino for runtime",
         ),
         Kind(
             "image",

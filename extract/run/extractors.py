@@ -20,8 +20,11 @@ from ..encoders.kinds import FeatureRequest, requests_of
 from ..encoders.option import OptionSpec, option_specs
 from ..encoders.registry import Registered, check_owners, find_extractor, own_options
 from ..encoders.selection import (
+    DENSENETS,
     FACE_NETWORK,
     IMAGE_MODEL,
+    OPENVINO,
+    TORCH,
     VIDEO_MODEL,
     WITHOUT_NETWORK,
     Options,
@@ -35,6 +38,8 @@ from .rows.parts import matrices_of
 
 if TYPE_CHECKING:
     import torch
+
+    from ..encoders.runtimes.choice import Runtime
 
 _ON_FACES = (FACE_NETWORK, IMAGE_MODEL, VIDEO_MODEL)
 _COST = {"audio": 0, "visual": 1, "text": 2}  # the order in which extractors are loaded
@@ -174,6 +179,8 @@ class RunExtractors:
                 registered.check_sequences()
             if registered.name not in WITHOUT_NETWORK:
                 check_precision(request.options.precision, _device(registered, options), "--precision")
+        if options.runtime == OPENVINO and all(registered.name != FACE_NETWORK for _, registered in chosen):
+            raise UserError(f"--runtime {OPENVINO}: computes the DenseNets only ({', '.join(DENSENETS)}); leave it out")
         detector = speaker = None
         if any(registered.name in _ON_FACES and request.options.crop == "face" for request, registered in chosen):
             detector = _load_detector(options)
@@ -192,7 +199,9 @@ class RunExtractors:
             raise UserError(f"--save-crops: {visual[0]} does not use face crops; leave the option out")
         found = []
         for i, (request, registered) in enumerate(chosen):
-            own = replace(request.options, speaker_choice=options.speaker_choice)
+            runtime = _runtime(built[i])
+            used = TORCH if runtime is None else runtime.name
+            own = replace(request.options, speaker_choice=options.speaker_choice, runtime=used)
             origin = provenance(registered, built[i], given[i], own, detector, speaker)
             recorded = options_record(registered, built[i], given[i], own)
             if own.name is not None:  # the name in the store, not that of the model in its provenance
@@ -220,6 +229,8 @@ class RunExtractors:
             if "weights_sha256" in origin:
                 where = f", on {origin['device']}" if "device" in origin else ""
                 parts.append(f"weights sha256 {str(origin['weights_sha256'])[:12]}…{where}")
+            if (runtime := _runtime(one.extractor)) is not None and runtime.note:
+                parts.append(f"computed by {runtime.note}")
             weights = f" ({'; '.join(parts)})" if parts else ""
             yield f"{one.modality}: {origin['model']}, {counted(one.extractor.dim, 'dimension')}{weights}"
         if self.detector is not None:
@@ -251,6 +262,14 @@ class RunExtractors:
             smallest_face=options.smallest_face,
             choosing=self.speaker.choosing if self.speaker is not None else None,
         )
+
+
+def _runtime(extractor: Extractor) -> Runtime | None:
+    """What computes a face network; other extractors have no choice."""
+    from ..encoders.runtimes.choice import Runtime
+
+    found = getattr(extractor, "runtime", None)
+    return found if isinstance(found, Runtime) else None
 
 
 def _rename(registered: Registered, extractor: Extractor, name: str, request: FeatureRequest) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from ...toolkit.base.device import pick_device
@@ -33,7 +33,9 @@ def with_precision(options: Options, out: Path, notify: Callable[[str], None]) -
     device = pick_device(options.device)
     if options.precision == AUTO:
         modalities = {request.modality for request, _ in chosen}
-        earlier = {name for name in _recorded(modalities, out) if name in PRECISIONS}
+        earlier = {
+            name for one in earlier_options(modalities, out) if (name := str(one.get("precision"))) in PRECISIONS
+        }
         why = f"as the work in {out} is" if len(earlier) == 1 else f"measured on {device}"
         options = dataclasses.replace(
             options, precision=earlier.pop() if len(earlier) == 1 else fastest_precision(device)
@@ -44,8 +46,8 @@ def with_precision(options: Options, out: Path, notify: Callable[[str], None]) -
     return options
 
 
-def _recorded(modalities: Collection[str], out: Path) -> Iterator[object]:
-    """The precisions of earlier work on the modalities: of unfinished parts, or else of the features of the store."""
+def earlier_options(modalities: Collection[str], out: Path) -> Iterator[Mapping[str, object]]:
+    """The options of earlier work on the modalities: of unfinished parts, or else of the features of the store."""
     records = []
     for path in parts_root(out).glob("*/options.json"):
         if path.parent.name.partition("--")[0] in modalities:
@@ -59,6 +61,8 @@ def _recorded(modalities: Collection[str], out: Path) -> Iterator[object]:
             return
     for record in records:
         try:
-            yield parse_json(record)["precision"]
-        except (ValueError, LookupError, TypeError):  # of a converted feature, or damaged
+            found = parse_json(record)
+        except ValueError:  # of a converted feature, or damaged
             continue
+        if isinstance(found, dict):
+            yield found

@@ -20,7 +20,9 @@ from ....toolkit.base.errors import UserError
 from ....toolkit.base.reading.plain_yaml import load_yaml
 from ..base import Crops, Extracted, Extractor, Frames, FrameSeries, Provenance, Setup
 from ..batching import Batches
-from ..selection import Options
+from ..runtimes.choice import Runtime, choose_runtime
+from ..runtimes.densenet import OPENVINO_BATCH, OpenVinoDenseNet
+from ..selection import TORCH, Options
 from ..weights import DTYPES, checksum, load_state
 
 RANDOM_SEED = 0
@@ -160,6 +162,7 @@ class CropEncoder(Extractor):
         self.net = net.eval().to(self.device, DTYPES[precision])
         if not expected.frames:  # the layout is one of images; weights over time have an axis more
             self.net = self.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self._layout = torch.contiguous_format if expected.frames else torch.channels_last
         self.wants = wants or Crops(expected.side, expected.grey)
         self._mean, self._std = (
             torch.tensor(numbers, device=self.device).view(-1, 1, 1)
@@ -190,8 +193,7 @@ class CropEncoder(Extractor):
         crops = tensors["crops"]
         images = crops.unsqueeze(1) if self.expected.grey else crops.movedim(-1, -3)
         images = (images.float() / 255 - self._mean) / self._std
-        layout = torch.contiguous_format if self.expected.frames else torch.channels_last
-        return self.forward(images.to(DTYPES[self.precision]).contiguous(memory_format=layout))
+        return self.forward(images.to(DTYPES[self.precision]).contiguous(memory_format=self._layout))
 
     def utterances(self, crops: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """For each utterance's crops (n, …), n > 0: the mean float32 (dim,) and the items' vectors (items, dim)."""
@@ -258,9 +260,14 @@ class FaceEncoder(CropEncoder):
             `erc-toolkit train-face`, which includes the normalisation.
         device, precision, sequences: as for `CropEncoder`.
         normalisation: replaces the network's own.
+        runtime: what computes the network, one of `selection.RUNTIMES`.
+
+    Attributes:
+        runtime: what was chosen.
 
     Raises:
-        UserError: weights that do not exist, cannot be downloaded, or do not fit the network.
+        UserError: weights that do not exist, cannot be downloaded, or do not fit the network; or a runtime that cannot
+            be used.
     """
 
     def __init__(
@@ -271,7 +278,9 @@ class FaceEncoder(CropEncoder):
         precision: str = "float32",
         sequences: bool = False,
         normalisation: Normalisation | None = None,
+        runtime: str = TORCH,
     ):
+        self.runtime = Runtime()
         self._architecture = ARCHITECTURES[name]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_SEED)
@@ -299,16 +308,33 @@ class FaceEncoder(CropEncoder):
         if normalisation is not None:
             expected = replace(expected, normalisation=normalisation)
         super().__init__(name, net, sha256, expected, device, precision, sequences)
+        if runtime != TORCH:
+            self._use(runtime)
+
+    def _use(self, runtime: str) -> None:
+        """Has the network computed by another runtime, if it may be."""
+        channels, side = (1 if self.expected.grey else 3), self.expected.side
+
+        def build() -> OpenVinoDenseNet:
+            return OpenVinoDenseNet(self._features, channels, side)
+
+        self.runtime = choose_runtime(runtime, self.device, self.precision, (channels, side, side), self.forward, build)
+        if self.runtime.compute is not None:
+            self._layout = torch.contiguous_format
+            self._batches.most = min(self._batches.most, OPENVINO_BATCH)
 
     @classmethod
     def build(cls, options: Options, setup: Setup) -> FaceEncoder:
         """The network that --visual-model names, with --visual-weights."""
         name = options.visual_model
         normalisation = given_normalisation(options, grey=ARCHITECTURES[name].input.grey)
-        return cls(name, options.visual_weights, setup.device, setup.precision, setup.sequences, normalisation)
+        weights, runtime = options.visual_weights, options.runtime
+        return cls(name, weights, setup.device, setup.precision, setup.sequences, normalisation, runtime)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(n, channels, side, side), normalised, to (n, dim)."""
+        if self.runtime.compute is not None:
+            return self.runtime.compute(images)
         return torch.relu(self._features(images)).mean((2, 3))
 
     def provenance(self) -> Provenance:
@@ -316,9 +342,10 @@ class FaceEncoder(CropEncoder):
         described = self.described(
             "DenseNet on face crops, mean over frames",
             f"{self.name}: {self._architecture.source}",
-            {"torchvision": version("torchvision")},
+            {"torchvision": version("torchvision"), **self.runtime.versions},
         )
-        return {**described, "weights": self.weights}
+        parameters = {**described.get("parameters", {}), **self.runtime.parameters}
+        return {**described, "parameters": parameters, "weights": self.weights}
 
 
 def given_normalisation(options: Options, grey: bool) -> Normalisation | None:

@@ -1,0 +1,1 @@
+"""Other libraries than PyTorch that compute a network on the CPU, where they are really faster."""

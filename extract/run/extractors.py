@@ -266,9 +266,10 @@ class RunExtractors:
 
 def _runtime(extractor: Extractor) -> Runtime | None:
     """What computes a face network; other extractors have no choice."""
-    from ..encoders.runtimes.choice import Runtime
+    if (found := getattr(extractor, "runtime", None)) is None:
+        return None
+    from ..encoders.runtimes.choice import Runtime  # imports torch, which other extractors may not need
 
-    found = getattr(extractor, "runtime", None)
     return found if isinstance(found, Runtime) else None
 
 

@@ -19,11 +19,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from erc_toolkit.toolkit.base.cores import core_count
+from erc_toolkit.toolkit.manifest import Utterance
+from erc_toolkit.toolkit.store import FeaturePart, StoreWriter
 
 NODES = (1, 4, 16, 64, 256, 1024)
 NETWORK = 125e6  # bytes per second that the driver receives: a gigabit
@@ -40,7 +45,7 @@ class Measured:
         driver: seconds of the driver for a part: unpacking and writing it durably.
         efficiency: work done per second of a core while parts were computed.
         begin: seconds from the start of a run until nodes compute.
-        assembly: seconds for each utterance in which the store is assembled.
+        assembly: seconds for each utterance in which a large store is written, by the difference of two sizes.
         utterances: of a part, on average.
         seconds, media: of an utterance: its duration, and bytes of its files.
     """
@@ -68,7 +73,7 @@ class Measured:
             driver=sum(part["driver"] for part in one["parts"]) / len(media),
             efficiency=sum(work) / one["computing"] / core_count(),
             begin=one["begin"],
-            assembly=one["store"] / n,
+            assembly=assembly(one["dims"]),
             utterances=n / len(media),
             seconds=one["media_seconds"] / n,
             media=one["media_bytes"] / n,
@@ -108,7 +113,7 @@ end = time.perf_counter()
 computing = found.costs.stages["media"] if not begun else first[-1] - begun[0]
 print(json.dumps({
     "whole": end - start, "computing": computing, "begin": begun[0] - start if begun else 0.0,
-    "parts": parts, "store": found.costs.stages["store"],
+    "parts": parts, "dims": {name: dim for name, (dim, _, _) in found.features.items()},
     "utterances": found.utterances, "media_seconds": found.media_seconds,
     "media_bytes": sum(p.stat().st_size for p in {manifest.path(u.media) for u in manifest.utterances}),
 }))
@@ -160,6 +165,29 @@ def overhead(given: argparse.Namespace) -> None:
         print(f"{key:10} local {here:6.1f} s, Ray {there:6.1f} s: ratio {there / here:.3f}")
     if given.json is not None:
         given.json.write_text(json.dumps(asdict(Measured.of(found["ray"][-1]))))
+
+
+def assembly(dims: dict[str, int], sizes: tuple[int, int] = (2_000, 22_000)) -> float:
+    """Seconds for each further utterance of a store with features of these widths, written part by part."""
+    took = []
+    with tempfile.TemporaryDirectory() as place:
+        for n in sizes:
+            utterances = [
+                Utterance(f"u{i}", f"d{i // 10}", i % 10, "ann", f"some words of a sentence, {i}", "joy", "train")
+                for i in range(n)
+            ]
+            rng = np.random.default_rng(0)
+            began = time.perf_counter()
+            path = Path(place) / f"{n}.h5"
+            with StoreWriter(path, corpus="c", labels=["joy"], utterances=utterances, command="") as writer:
+                for name, dim in dims.items():
+                    modality, _, feature = name.partition("/")
+                    ends = [(i, min(n, i + 32)) for i in range(0, n, 32)]
+                    values = rng.normal(size=(32, dim)).astype(np.float32)
+                    parts = (FeaturePart(a, values[: b - a], [""] * (b - a), {}) for a, b in ends)
+                    writer.add_feature_parts(modality, feature, dim, parts, attrs={})
+            took.append(time.perf_counter() - began)
+    return (took[1] - took[0]) / (sizes[1] - sizes[0])
 
 
 def play(measured: Measured, hours: float, nodes: int, cores: int) -> dict[str, float]:
@@ -215,6 +243,10 @@ def play(measured: Measured, hours: float, nodes: int, cores: int) -> dict[str, 
 
 def simulate(given: argparse.Namespace) -> None:
     measured = Measured(**json.loads(given.measured.read_text()))
+    if given.part_size is not None:  # what the driver needs for a part is mostly waiting for its disk
+        scale = given.part_size / measured.utterances
+        work = [scale * one for one in measured.work]
+        measured = replace(measured, work=work, bytes=scale * measured.bytes, utterances=given.part_size)
     print(
         f"{given.hours:g} hours, nodes of {given.cores} cores; a part of {measured.utterances:.0f} utterances takes "
         f"{statistics.fmean(measured.work):.1f} s of work, {measured.bytes / 1e6:.2f} MB of result, and "
@@ -265,6 +297,7 @@ def main() -> None:
     two.add_argument("measured", type=Path)
     two.add_argument("--hours", type=float, default=1000)
     two.add_argument("--cores", type=int, default=16)
+    two.add_argument("--part-size", type=int, help="of the run, if it is not that of the measured one")
     two.set_defaults(run=simulate)
     given = parser.parse_args()
     given.run(given)

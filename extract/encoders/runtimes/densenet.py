@@ -51,7 +51,7 @@ class OpenVinoDenseNet:
 
     def _request(self, threads: int) -> Any:
         """The calling thread's own request for so many threads."""
-        requests: dict[int, Any] = self._here.__dict__
+        requests: dict[Any, Any] = self._here.__dict__
         if threads not in requests:
             requests[threads] = self._compile(threads).create_infer_request()
         return requests[threads]
@@ -84,7 +84,8 @@ def _model(features: nn.Module, channels: int, side: int) -> Any:
     x: Any = given
     for layer in features.children():
         x = _layer(x, layer)
-    return openvino.Model([ops.reduce_mean(ops.relu(x), np.array([2, 3]))], [given])
+    make: Any = openvino.Model  # whose declared types contradict each other
+    return make([ops.reduce_mean(ops.relu(x), np.array([2, 3]))], [given])
 
 
 def _layer(x: Any, layer: Any) -> Any:

@@ -15,7 +15,14 @@ from test_extractor_packages import site  # noqa: F401 (a fixture)
 
 from erc_toolkit.extract.encoders.kinds import KINDS, FeatureRequest, parse_feature, requests_of
 from erc_toolkit.extract.encoders.registry import EXTRACTORS, find_extractor
-from erc_toolkit.extract.encoders.selection import AUDIO_POOLINGS, POOLINGS, PRECISIONS, Options, built_in_extractor
+from erc_toolkit.extract.encoders.selection import (
+    AUDIO_POOLINGS,
+    POOLINGS,
+    PRECISIONS,
+    RUNTIMES,
+    Options,
+    built_in_extractor,
+)
 from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.commands.main import main
 from erc_toolkit.toolkit.manifest import Manifest, Utterance, write_manifest
@@ -188,7 +195,11 @@ VALUES = {
         "pooling": st.sampled_from(AUDIO_POOLINGS),
         "output": st.sampled_from(["vectors", "probs"]),
     },
-    "face": {"weights": WORDS, "normalisation": st.sampled_from(["129,63.58", "0.5,1", "ferplus"])},
+    "face": {
+        "weights": WORDS,
+        "normalisation": st.sampled_from(["129,63.58", "0.5,1", "ferplus"]),
+        "runtime": st.sampled_from(RUNTIMES),
+    },
     "image": {"crop": st.sampled_from(["face", "frame"]), "normalisation": st.sampled_from(["129,63.58", "1,2"])},
     "video": {},
 }

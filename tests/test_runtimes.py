@@ -35,12 +35,6 @@ def ours(images: torch.Tensor) -> torch.Tensor:
     return images.flatten(1)
 
 
-def slower(images: torch.Tensor) -> torch.Tensor:
-    for _ in range(2000):
-        images = images + 0
-    return ours(images)
-
-
 def wrong(images: torch.Tensor, by: float = 1e-3) -> torch.Tensor:
     found = ours(images).clone()
     found[-1, -1] += by
@@ -125,10 +119,16 @@ def test_other_values_are_refused_or_fallen_back_from(short, monkeypatch):
 
 def test_auto_takes_what_is_faster(short, monkeypatch):
     monkeypatch.setattr(choice, "find_spec", lambda name: True)
-    for first, second, name in ((slower, ours, "openvino"), (ours, slower, "torch"), (slower, slower, "torch")):
-        monkeypatch.setattr(choice, "_FASTER", 0.5)
-        found = choice.choose_runtime("auto", CPU, "float32", SHAPE, first, lambda second=second: second)
-        assert found.name == name and "times" in found.note
+    for ratio, name in ((0.5, "openvino"), (0.95, "torch"), (2.0, "torch")):  # hardly faster is no reason
+        monkeypatch.setattr(choice, "_time_ratio", lambda *_, ratio=ratio: ratio)
+        found = choice.choose_runtime("auto", CPU, "float32", SHAPE, ours, lambda: ours)
+        assert found.name == name and f"{ratio:.2f} times" in found.note
+
+
+def test_the_measurement_computes_with_both_in_turn(short):
+    calls: list[str] = []
+    ways = [lambda images, name=name: calls.append(name) for name in "ab"]
+    assert choice._time_ratio(*ways, torch.zeros(1)) > 0 and calls == ["a", "b"] * choice._LEAST_ROUNDS
 
 
 def test_it_is_for_float32_on_the_cpu(short):

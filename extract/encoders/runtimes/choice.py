@@ -16,7 +16,7 @@ from ..selection import OPENVINO, TORCH
 
 Compute = Callable[[torch.Tensor], torch.Tensor]
 
-# Of the largest value. The rounding of the same network in another order is 1e-6.
+# Of the largest value. Rounding in another order was at most 3e-7 (benchmarks/README.md).
 MOST_DIFFERENCE = 1e-5
 # Of PyTorch's time, at most, for `auto`: what is hardly faster is no reason to compute other last bits.
 _FASTER = 0.9

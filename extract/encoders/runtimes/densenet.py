@@ -1,6 +1,6 @@
 """A DenseNet in OpenVINO, built from the module in memory layer by layer: nothing is exported, fetched or read.
 
-OpenVINO's own converter is not used: it traces a module for 8 to 14 seconds, where this takes a tenth of one.
+OpenVINO's own converter is not used: it traces a DenseNet for 7 to 14 seconds, where this takes a tenth of one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torchvision.models.densenet import _DenseBlock, _DenseLayer, _Transition  #
 
 from ....toolkit.base.cores import core_count
 
-# Images in a batch: denseface takes 10.6 ms for an image of 8 and 12.0 of 32 (one thread, AVX2), densenet121 the same.
+# Images in a batch. One thread with AVX2 takes for an image in batches of 8 and of more: denseface 10.6 and 12.0 ms (32),
+# densenet121 71 and 76 ms (16).
 OPENVINO_BATCH = 8
 # Batches that are computed at once, at most. Each has memory of its own for what is between the layers.
 _MOST_STREAMS = 16
@@ -24,7 +25,7 @@ _MOST_STREAMS = 16
 class OpenVinoDenseNet:
     """The features of a DenseNet after ReLU and global average pooling. May be called by several threads at once.
 
-    A call uses as many threads as PyTorch would in the thread that it comes from. The numbers do not depend on them.
+    A call uses as many threads as PyTorch would in the thread that it comes from.
 
     Args:
         features: the DenseNet's `features`, float32, on the CPU, in evaluation mode.

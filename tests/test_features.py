@@ -288,8 +288,8 @@ def test_killed_half_way_and_resumed(six_clips, seven, undisturbed, tmp_path):
         run_until(words, "finish", pattern, count, group=True)
         assert not out.exists()
         counts.append(len(list(parts_root(out).glob("*/*.npz"))))
-    assert counts == sorted(counts) and 0 < counts[0] < counts[-1] == 3 * 6 + 1
-    assert re.search(r"^resuming: 19 of 19 parts done$", call(*words), re.MULTILINE)
+    assert counts == sorted(counts) and 0 < counts[0] < counts[-1] == 3 * 6 + 2
+    assert re.search(r"^resuming: 20 of 20 parts done$", call(*words), re.MULTILINE)
     assert content(out) == content(undisturbed) and not parts_root(out).exists()
     for name in seven:
         assert_same(out, undisturbed, name)

@@ -42,15 +42,6 @@ def test_output_and_gradients_are_those_of_the_operations(case, monkeypatch):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_a_cpu_fuses_unless_types_are_mixed_or_changed():
-    x, weight = torch.zeros(2, 3), torch.zeros(3, 4)
-    assert graph_attention.is_fusible(x, weight)
-    assert not graph_attention.is_fusible(x.double(), weight)
-    assert not graph_attention.is_fusible(x.to("meta"), weight.to("meta"))
-    with torch.autocast("cpu", torch.bfloat16):
-        assert not graph_attention.is_fusible(x, weight)
-
-
 def test_inference_has_the_same_numbers_as_training_without_dropout():
     torch.manual_seed(4)
     layer = DiffGraphAttention(12, 8, 2, 0.0)

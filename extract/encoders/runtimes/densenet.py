@@ -15,7 +15,7 @@ from torchvision.models.densenet import _DenseBlock, _DenseLayer, _Transition  #
 
 from ....toolkit.base.cores import core_count
 
-# Images in a batch. One thread with AVX2 takes for an image in batches of 8 and of more: denseface 10.6 and 12.0 ms (32),
+# Images in a batch. An image takes one thread with AVX2, in batches of 8 and of more: denseface 10.6 and 12.0 ms (32),
 # densenet121 71 and 76 ms (16).
 OPENVINO_BATCH = 8
 # Batches that are computed at once, at most. Each has memory of its own for what is between the layers.

@@ -44,17 +44,6 @@ class Constants:
     scale: float | None
 
 
-def is_fusible(x: Tensor, weight: Tensor) -> bool:
-    """Whether `graph_attention` can replace the operations: on a CPU, in one dtype, neither compiled nor autocast."""
-    return (
-        x.device.type == "cpu"
-        and type(x) is Tensor
-        and x.dtype == weight.dtype
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-    )
-
-
 def graph_attention(
     x: Tensor,
     weight: Tensor,
@@ -107,7 +96,7 @@ class _GraphAttention(torch.autograd.Function):
         width = weight.shape[1] // c.heads
         y = x.new_empty(c.heads, blocks.count, blocks.size, width)
         for head in range(c.heads):
-            torch.bmm(used[head], _seen(padded, blocks, head * width, width), out=y[head])
+            torch.bmm(used[head], blocks.overlapping(padded, head * width, width), out=y[head])
         y, found, stats = y.flatten(1, 2), [], []
         if c.scale is None:
             found = list(y)
@@ -144,10 +133,10 @@ class _GraphAttention(torch.autograd.Function):
         grads = grads.unflatten(1, (blocks.count, blocks.size))
         by_used, by_padded = torch.empty_like(used), torch.zeros_like(padded)
         for head in range(c.heads):
-            seen = _seen(padded, blocks, head * width, width)
+            seen = blocks.overlapping(padded, head * width, width)
             torch.bmm(grads[head], seen.transpose(1, 2), out=by_used[head])
             by_seen = torch.bmm(used[head].transpose(1, 2), grads[head])
-            _add_overlapping(by_padded[:, head * width : (head + 1) * width], by_seen, blocks)
+            blocks.add_overlapping(by_padded[:, head * width : (head + 1) * width], by_seen)
         if c.factor is not None:
             by_used.mul_(c.factor)
         if coefficient is None:
@@ -173,19 +162,12 @@ class _GraphAttention(torch.autograd.Function):
 
 def _projected(x: Tensor, weight: Tensor, blocks: Blocks) -> Tensor:
     """x @ weight with the zeros around it that `Blocks.seen` would add: [rows of all spans, H * D]."""
-    rows = blocks.count * blocks.size + 2 * blocks.reach
-    padded = x.new_empty(rows, weight.shape[1])
+    padded = x.new_empty(blocks.padded_rows, weight.shape[1])
     first, last = blocks.reach, blocks.reach + blocks.rows
     padded[:first] = 0
     padded[last:] = 0
     torch.mm(x, weight, out=padded[first:last])
     return padded
-
-
-def _seen(padded: Tensor, blocks: Blocks, start: int, width: int) -> Tensor:
-    """Some columns of padded rows as overlapping blocks, [count, span, width]; a view."""
-    row = padded.stride(0)
-    return padded.as_strided((blocks.count, blocks.span, width), (blocks.size * row, row, 1), start)
 
 
 def _columns(left: Tensor, right: Tensor) -> Tensor:
@@ -246,15 +228,6 @@ def _through_norm(
     return grads, by_weight * scale, by_bias * scale
 
 
-def _add_overlapping(total: Tensor, parts: Tensor, blocks: Blocks) -> None:
-    """Adds the rows of overlapping blocks, [count, span, D], to the padded rows that they are, [rows, D]."""
-    row = total.stride(0)
-    for j, start in enumerate(range(0, blocks.span, blocks.size)):
-        part = parts[:, start : start + blocks.size]
-        shape = (blocks.count, part.shape[1], total.shape[1])
-        total.as_strided(shape, (blocks.size * row, row, 1), total.storage_offset() + j * blocks.size * row).add_(part)
-
-
 def _by_query(by_scores: Tensor, blocks: Blocks) -> Tensor:
     """The gradient of the queries' column, [N, R]."""
     return by_scores.sum(3).flatten(1)[:, : blocks.rows].T
@@ -262,6 +235,6 @@ def _by_query(by_scores: Tensor, blocks: Blocks) -> Tensor:
 
 def _by_key(by_scores: Tensor, blocks: Blocks) -> Tensor:
     """The gradient of the keys' column, [N, R]."""
-    total = by_scores.new_zeros(blocks.count * blocks.size + 2 * blocks.reach, len(by_scores))
-    _add_overlapping(total, by_scores.sum(2).permute(1, 2, 0), blocks)
+    total = by_scores.new_zeros(blocks.padded_rows, len(by_scores))
+    blocks.add_overlapping(total, by_scores.sum(2).permute(1, 2, 0))
     return total[blocks.reach : blocks.reach + blocks.rows]

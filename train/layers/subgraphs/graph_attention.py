@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..blocks import is_fusible
 from ..dropout import dropout, dropout_factor
-from .fused_attention import Constants, graph_attention, is_fusible
+from .fused_attention import Constants, graph_attention
 from .graph import RELATIONS, Graph
 
 RELATION_SIZE = 10

@@ -255,11 +255,12 @@ def in_mmsa_layout(manifest: Manifest, folder: Path) -> Path:
     """The clips as other tools expect them: Raw/VIDEO/CLIP.mp4, and a row for each in label.csv."""
     with open(_made(folder) / "label.csv", "w", newline="", encoding="utf-8") as table:
         rows = csv.writer(table)
-        rows.writerow(["video_id", "clip_id", "text", "label", "annotation", "mode"])
+        modalities = ["label_T", "label_A", "label_V"]
+        rows.writerow(["video_id", "clip_id", "text", "label", *modalities, "annotation", "mode"])
         for u in manifest.utterances:
             clip = _made(folder / "Raw" / u.dialogue) / f"{u.position}.mp4"
             clip.symlink_to(manifest.path(u.media).resolve())
-            rows.writerow([u.dialogue, u.position, u.text, 0.0, "Neutral", "train"])
+            rows.writerow([u.dialogue, u.position, u.text, 0.0, 0.0, 0.0, 0.0, "Neutral", "train"])
     return folder
 
 

@@ -121,3 +121,24 @@ def test_mistakes_are_one_line(tmp_path):
         result = subprocess.run([sys.executable, "-m", "erc_toolkit", *arguments], capture_output=True, text=True)
         assert result.returncode == 1 and result.stderr.startswith("Error: ") and len(result.stderr.splitlines()) == 1
         assert str(tmp_path) in result.stderr
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [({}, "20000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_threads_that_wait_leave_the_cores_to_others(given, expected):
+    """Unless the user has said how they are to wait."""
+    code = """
+import os, sys
+sys.argv = ["erc-toolkit", "--version"]
+from erc_toolkit.toolkit.commands.start import main
+try:
+    main()
+finally:
+    print(os.environ.get("GOMP_SPINCOUNT"))
+"""
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environ = {name: value for name, value in os.environ.items() if name not in names} | given
+    found = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    assert found.stdout.split()[-1] == expected

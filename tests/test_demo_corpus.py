@@ -16,7 +16,7 @@ from erc_toolkit.toolkit.base.errors import UserError
 from erc_toolkit.toolkit.demo.corpus import make_corpus
 from erc_toolkit.toolkit.demo.faces import render
 from erc_toolkit.toolkit.demo.looks import speaker_look
-from erc_toolkit.toolkit.demo.script import EMOTIONS, MODALITIES, RELIABILITY, SPEAKERS, stream, write_dialogue
+from erc_toolkit.toolkit.demo.script import EMOTIONS, FPS, MODALITIES, RELIABILITY, SPEAKERS, stream, write_dialogue
 from erc_toolkit.toolkit.demo.voice import OUT_RATE, speak
 from erc_toolkit.toolkit.media import MediaReader
 
@@ -49,12 +49,12 @@ def test_layout_is_melds(made):
 def test_every_clip_has_video_and_audio(made):
     seconds = 0.0
     for clip in made.root.rglob("*.mp4"):
-        with MediaReader(clip, fps=15) as media:
+        with MediaReader(clip, fps=FPS) as media:
             frames = sum(1 for _ in media.frames())
             media.finish()
         assert 15 <= frames <= 31 and not media.truncated
-        assert abs(len(media.samples) / 16000 - frames / 15) < 0.15 and 0.05 < np.abs(media.samples).max() < 1
-        seconds += frames / 15
+        assert abs(len(media.samples) / 16000 - frames / FPS) < 0.15 and 0.05 < np.abs(media.samples).max() < 1
+        seconds += frames / FPS
     assert abs(seconds - made.seconds) < 1.0
 
 
@@ -132,8 +132,8 @@ def test_voices_differ_by_emotion():
     smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
 
     def measure(speaker, emotion):
-        audio, loudness = speak(speaker, emotion, 8, 24, stream(2, "test", speaker, emotion))
-        assert audio.dtype == np.float32 and len(audio) == 24 * OUT_RATE // 15 and len(loudness) == 24
+        audio, loudness = speak(speaker, emotion, 8, 16, stream(2, "test", speaker, emotion))
+        assert audio.dtype == np.float32 and len(audio) == 16 * OUT_RATE // FPS and len(loudness) == 16
         pitch = smile.process_signal(audio[::3], 16000)["F0semitoneFrom27.5Hz_sma3nz_amean"].iloc[0]
         return float(np.sqrt(np.mean(audio**2))), float(pitch)
 

@@ -78,7 +78,7 @@ def test_bits_that_hung_readers(store, tmp_path, soon):
 def test_any_flipped_bit(store, tmp_path, soon, verify):
     data = store.read_bytes()
     drawn = random.Random(19)
-    bits = [8 * i + drawn.randrange(8) for i in drawn.sample(used_bytes(data), 300)]
+    bits = [8 * i + drawn.randrange(8) for i in drawn.sample(used_bytes(data), 200)]
     found = list(outcomes(store, bits, tmp_path / "flipped.h5", verify))
     assert not [one for one in found if one[1] in (WRONG, BARE, HUNG, DIED)]
 
@@ -90,7 +90,7 @@ def test_any_flipped_bit_of_a_store_of_an_earlier_version(store, tmp_path, soon,
     """Its structure has no checksums: a reader may return something else, but neither hangs nor crashes."""
     data = layout(store).read_bytes()
     drawn = random.Random(19)
-    bits = [8 * i + drawn.randrange(8) for i in drawn.sample(used_bytes(data), 300)]
+    bits = [8 * i + drawn.randrange(8) for i in drawn.sample(used_bytes(data), 200)]
     found = list(outcomes(store, bits, tmp_path / "flipped.h5"))
     assert not [one for one in found if one[1] in (BARE, HUNG, DIED)]
 

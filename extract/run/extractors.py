@@ -172,13 +172,14 @@ class RunExtractors:
         chosen = choose(options)
         # The options of all extractors, and whether they support sequences, are checked before any model is loaded.
         given: list[Any] = []
-        for request, registered in chosen:
+        devices = [_device(registered, options) for _, registered in chosen]
+        for (request, registered), device in zip(chosen, devices, strict=True):
             own = own_options(registered.name, request.options.extractor_options)
             given.append(request.options if registered.built_in else registered.options(own))
             if options.sequences:
                 registered.check_sequences()
             if registered.name not in WITHOUT_NETWORK:
-                check_precision(request.options.precision, _device(registered, options), "--precision")
+                check_precision(request.options.precision, device, "--precision")
         if options.runtime == OPENVINO and all(registered.name != FACE_NETWORK for _, registered in chosen):
             raise UserError(f"--runtime {OPENVINO}: computes the DenseNets only ({', '.join(DENSENETS)}); leave it out")
         detector = speaker = None
@@ -187,7 +188,7 @@ class RunExtractors:
         built: dict[int, Extractor] = {}
         for i in sorted(range(len(chosen)), key=lambda i: (_COST[chosen[i][0].modality], i)):
             request, registered = chosen[i]
-            setup = Setup(_device(registered, options), request.options.precision, options.sequences)
+            setup = Setup(devices[i], request.options.precision, options.sequences)
             built[i] = registered.build(given[i], setup)
         crops = [one for one in built.values() if isinstance(one.wants, Crops)]
         if crops:
@@ -206,7 +207,7 @@ class RunExtractors:
             recorded = options_record(registered, built[i], given[i], own)
             if own.name is not None:  # the name in the store, not that of the model in its provenance
                 _rename(registered, built[i], own.name, request)
-            on_cpu = _device(registered, options).type == "cpu"
+            on_cpu = devices[i].type == "cpu"
             found.append(RunExtractor(registered, built[i], origin, recorded, request, alone, on_cpu))
         _check_names(found)
         return cls(found, detector, options, speaker)

@@ -32,7 +32,7 @@ from .looks import speaker_look
 from .script import FPS, MODALITIES, Line, stream, syllables, write_dialogue
 from .voice import OUT_RATE, speak
 
-VERSION = 2
+VERSION = 3
 TRAIN, DEV, TEST = 30, 7, 12
 DIALOGUES = 20  # in IEMOCAP's layout
 _COLUMNS = (

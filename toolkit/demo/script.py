@@ -16,7 +16,7 @@ import numpy as np
 EMOTIONS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 MODALITIES = ("words", "voice", "face")
 SPLITS = ("train", "dev", "test")
-FPS = 15
+FPS = 10
 
 # The probability that a modality displays the true emotion. Otherwise it displays, with equal probability, neutral or
 # one of the emotions below; these differ between modalities, so that one modality can resolve another's ambiguity.

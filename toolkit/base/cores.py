@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+# How often a thread of PyTorch looks for work before it sleeps. GNU OpenMP's own number, 300,000, takes the cores away
+# from whoever else computes on the machine: of two trainings at once on two cores, each took eleven times as long as
+# alone, and four times with this one; alone there was no difference (benchmarks/README.md).
+_SPINS = "20000"
+
 
 def core_count() -> int:
     """Number of cores that this process may use, which can be fewer than the machine has; at least 1."""
@@ -49,3 +54,12 @@ def cores_in_words(cores: Sequence[int]) -> str:
         else:
             runs.append([core, core])
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def sleep_soon() -> None:
+    """Lets PyTorch's threads leave the cores to others while they wait, unless the user has said how they are to wait.
+
+    Of no use once PyTorch is imported.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)

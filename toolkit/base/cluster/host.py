@@ -13,6 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from ..cores import sleep_soon
 from ..errors import UserError
 from ..files import write_atomically
 from ..version import __version__
@@ -84,6 +85,7 @@ def _refused(error: Exception) -> tuple[str, str]:
 
 
 def _set_threads(count: int) -> None:
+    sleep_soon()
     import torch
 
     os.environ["OMP_NUM_THREADS"] = str(count)  # of the processes that the worker starts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from ..base import interrupt
 from ..base.cores import sleep_soon
 
@@ -19,3 +21,6 @@ def main() -> None:
             raise
     finally:
         interrupt.end()
+        # Python ends by searching all objects of all libraries for cycles, which takes a second with PyTorch and
+        # transformers. What has to be closed has been, and the memory goes back with the process.
+        gc.freeze()

@@ -27,7 +27,7 @@ class Behaviour:
 
 
 def probe(model: torch.nn.Module, tokenizer, device: torch.device, where: str) -> Behaviour:
-    """Runs a model on two inputs of three tokens that differ in the last, and compares the first token's vectors.
+    """Runs a model on two inputs of three tokens that differ in the last, in one batch, and compares the first vectors.
 
     A configuration cannot tell: BERT has a causal head in transformers, and there are decoders whose attention was
     opened in both directions.
@@ -45,16 +45,14 @@ def probe(model: torch.nn.Module, tokenizer, device: torch.device, where: str) -
     known = sorted({i for i in tokenizer.get_vocab().values() if i not in special})
     # From the middle of the vocabulary: the first tokens of some are placeholders that were never trained.
     one, other = known[len(known) // 3], known[2 * len(known) // 3]
-    found = []
+    ids = torch.tensor([[one, one, last] for last in (one, other)], device=device)
     with torch.inference_mode():
-        for last in (one, other):
-            ids = torch.tensor([[one, one, last]], device=device)
-            try:
-                found.append(model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0].float())
-            except (ValueError, TypeError, AttributeError) as error:
-                raise UserError(
-                    f"{where}: gives no vectors for a text alone; use an encoder or a decoder ({one_line(error)[:120]})"
-                ) from None
-    first, changed = found[0][0], found[1][0]
+        try:
+            found = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state.float()
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{where}: gives no vectors for a text alone; use an encoder or a decoder ({one_line(error)[:120]})"
+            ) from None
+    first, changed = found[:, 0]
     causal = bool((first - changed).abs().max() <= _ROUNDING * first.abs().max())
-    return Behaviour(causal and one != other, found[0].shape[-1])
+    return Behaviour(causal and one != other, found.shape[-1])

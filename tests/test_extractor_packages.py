@@ -289,7 +289,7 @@ def clip(tmp_path_factory) -> Path:
     samples = np.repeat(loudness, 48_000 // FPS) * rng.normal(0, 0.2, len(loudness) * (48_000 // FPS))
     samples[-len(samples) // 6 - 4_800 :] = 0
     path = tmp_path_factory.mktemp("media") / "clip.mp4"
-    write_clip(path, [cv2.resize(image, (320, 240)) for image in images], samples.astype(np.float32))
+    write_clip(path, [cv2.resize(image, (320, 240)) for image in images], samples.astype(np.float32), fps=FPS)
     return path
 
 

@@ -130,9 +130,9 @@ def stages_alone(
         media = list(pool.map(_decode, paths))
         list(pool.map(_functionals, [samples for samples, _ in media[: core_count()]]))
         smile, _ = timed(lambda: list(pool.map(_functionals, [samples for samples, _ in media])))
-        list(pool.map(_faces, [(*detector, face.input, media[0][1])] * core_count()))
+        list(pool.map(_faces, [(*detector, face.expected, media[0][1])] * core_count()))
         detect, crops = timed(
-            lambda: list(pool.map(_faces, [(*detector, face.input, pictures) for _, pictures in media]))
+            lambda: list(pool.map(_faces, [(*detector, face.expected, pictures) for _, pictures in media]))
         )
     crops = [np.stack(c) for c in crops if c]
     texts = [u.text for u in manifest.utterances]

@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 
 _SPINS = "GOMP_SPINCOUNT"
-_SETTINGS = ["train.batch_size=16", "train.protocol=best-on-test", "train.epochs=1000"]
 
 
 def one_process(rounds: int) -> None:
@@ -27,17 +26,13 @@ def one_process(rounds: int) -> None:
     import torch
 
     from erc_toolkit.toolkit.store import FeatureStore
-    from erc_toolkit.train.config import load_config
-    from erc_toolkit.train.data.features import read_feature
-    from erc_toolkit.train.loop.plan import make_plan, training_data
-    from train import our_passes, write_store
+    from train import our_passes, plan_and_data, write_store
 
+    device = torch.device("cpu")
     with tempfile.TemporaryDirectory() as scratch:
         write_store(Path(scratch) / "store.h5", "iemocap")
         with FeatureStore.open(Path(scratch) / "store.h5") as store:
-            plan = make_plan(store, load_config("iemocap", _SETTINGS))
-            data = training_data(plan, {m: read_feature(store, f) for m, f in plan.features.items()})[0]
-            training, _ = our_passes(plan, data, torch.device("cpu"))
+            training, _ = our_passes(*plan_and_data(store, "iemocap", 16, device), device)
             training()
             for _ in range(rounds):
                 began = time.perf_counter()

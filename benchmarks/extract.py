@@ -28,7 +28,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -244,23 +243,17 @@ def first_feature(command: list[str], out: Path) -> tuple[float, float]:
     """Seconds to the first part on disk: from the start of the command, and from when its models were loaded."""
     began = time.perf_counter()
     run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
-    loaded: list[float] = []
-
-    def read() -> None:
-        assert run.stdout is not None
-        for line in run.stdout:
-            if line.startswith(("text: ", "audio: ", "visual: ")):  # printed about each model when all are loaded
-                loaded.append(time.perf_counter())
-
-    reader = threading.Thread(target=read)
-    reader.start()
+    assert run.stdout is not None
+    for line in run.stdout:
+        if line.startswith(("text: ", "audio: ", "visual: ")):  # printed about each model when all are loaded
+            break
+    loaded = time.perf_counter()
     while not list(out.parent.glob(f"{out.name}.parts/*/*.npz")) and run.poll() is None:
         time.sleep(0.02)
     there = time.perf_counter()
     run.kill()
     run.wait()
-    reader.join()
-    return there - began, there - loaded[0]
+    return there - began, there - loaded
 
 
 def in_mmsa_layout(manifest: Manifest, folder: Path) -> Path:

@@ -142,6 +142,13 @@ def share_of_products(work: Callable[[], None]) -> float:
     return sum(e.self_cpu_time_total for e in averages if e.key.startswith(PRODUCTS)) / total
 
 
+def plan_and_data(store: FeatureStore, corpus: str, size: int, device: torch.device) -> tuple[Plan, Conversations]:
+    """How a corpus' recipe trains on a store in batches of `size` dialogues, and the store's features on a device."""
+    config = load_config(corpus, [f"train.batch_size={size}", "train.protocol=best-on-test", "train.epochs=1000"])
+    plan = make_plan(store, config)
+    return plan, training_data(plan, {m: read_feature(store, f) for m, f in plan.features.items()})[0].to(device)
+
+
 def compare(corpus: str, options: argparse.Namespace, device: torch.device) -> None:
     """Times epochs of a corpus' shape and prints a line for each batch size and precision."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -149,11 +156,7 @@ def compare(corpus: str, options: argparse.Namespace, device: torch.device) -> N
         write_store(path, corpus)
         with FeatureStore.open(path) as store:
             for size in options.batch:
-                config = load_config(
-                    corpus, [f"train.batch_size={size}", "train.protocol=best-on-test", "train.epochs=1000"]
-                )
-                plan = make_plan(store, config)
-                data = training_data(plan, {m: read_feature(store, f) for m, f in plan.features.items()})[0].to(device)
+                plan, data = plan_and_data(store, corpus, size, device)
                 baseline: list[Passes] = []
                 if options.authors is not None:
                     authors = Authors(options.authors, corpus, plan, data, Path(scratch))
@@ -163,7 +166,7 @@ def compare(corpus: str, options: argparse.Namespace, device: torch.device) -> N
                     baseline = [naive_passes(plan, data, device)]
                 ours = []
                 for precision in options.precision:
-                    changed = copy.deepcopy(config)
+                    changed = copy.deepcopy(plan.config)
                     changed.train.precision = precision
                     ours.append(our_passes(replace(plan, config=changed), data, device))
                 times = in_turns([*baseline, *ours], device, options.rounds)
